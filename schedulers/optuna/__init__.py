@@ -1,0 +1,13 @@
+"""lcsearch in an Optuna study.
+
+>>> import optuna
+>>> from lcsearch.schedulers.optuna import CurvePruner
+>>> study = optuna.create_study(direction="minimize", pruner=CurvePruner(max_steps=50))
+
+Stops a trial when P(it beats the incumbent) stays low, shows why, and never raises into the study.
+"""
+
+from lcsearch.schedulers.optuna._pruner import CurvePruner
+from lcsearch.schedulers.optuna._report import Stop, StudyReport
+
+__all__ = ["CurvePruner", "Stop", "StudyReport"]

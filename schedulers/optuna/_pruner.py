@@ -1,0 +1,247 @@
+"""CurvePruner: translates a look into a snapshot and a verdict into a bool. It decides nothing itself."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+
+from lcsearch.decide.decision import Decision
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.decision_log import DecisionLog
+from lcsearch.engine.ask import Event, hold_alone, hold_startup
+from lcsearch.engine.policy import Policy
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecaster
+from lcsearch.forecast.registry import forecasters
+from lcsearch.goal import Judged
+from lcsearch.schedulers.optuna._report import StudyReport, report_of
+from lcsearch.schedulers.optuna._snapshot import MARK, REASON, Banks, as_trial, snapshot_of
+from lcsearch.schedulers.optuna._storage import write_stop
+from lcsearch.session import Session
+from lcsearch.study import Snapshot
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+class CurvePruner(BasePruner):
+    """Stops a trial when its learning curve leaves it next to no chance of beating the incumbent.
+
+    At every look the curve so far is extrapolated to `max_steps`, and P(beat) is the probability that the trial's
+    judged value passes the best one reached so far by more than 1 % of the study's robust range. The trial is stopped
+    when P(beat) is below `threshold` at this look and at the previous one (below 8 observations: below a fifth of it),
+    unless it ranks among the best at its own step. A metric that stays non-finite for three reports is stopped too.
+
+    Nothing that goes wrong in here reaches the study: the trial goes on, the failure is counted and logged once.
+
+    Args:
+        max_steps: the step at which trials end, on the axis of `trial.report(value, step)`; `range(50)` is 50. "auto"
+            takes the largest last step of the COMPLETE trials.
+        threshold: P(beat) below which a trial is stopped, in [0, 1].
+        guard: a trial among this best share of all trials at its own step is never stopped, in [0, 1].
+        risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
+            risk is worked out and shown all the same.
+        n_startup_trials: nothing is stopped before this many trials are COMPLETE, as in Optuna.
+        n_warmup_steps: the earliest stop is at this step, as in Optuna.
+        interval_steps: looks are this many steps apart, counted from the warm-up, as in Optuna.
+        n_min_trials: COMPLETE trials needed that say something about the step. Optuna asks for a report at that very
+            step; here a report before and one after it will do.
+        judged: "best" judges a trial by its best value, "final" by its last one.
+        opinions: forecasters or their names ("parametric", "rank-gap"); a stop needs all of them to agree. None: the
+            parametric ensemble.
+        decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
+        max_overhead: share of the time since the first look that forecasts may take, once they took 10 s; looks
+            beyond it are held. math.inf: no throttle.
+
+    Raises:
+        ValueError: an argument is outside its range.
+
+    >>> import optuna
+    >>> optuna.logging.set_verbosity(optuna.logging.ERROR)
+    >>> def objective(trial):
+    ...     limit = trial.suggest_float("limit", 0, 1)
+    ...     for step in range(30):
+    ...         trial.report(limit + 0.8**step, step)
+    ...         if trial.should_prune():
+    ...             raise optuna.TrialPruned
+    ...     return limit + 0.8**29
+    >>> sampler = optuna.samplers.RandomSampler(seed=0)
+    >>> study = optuna.create_study(sampler=sampler, pruner=CurvePruner(max_steps=30))
+    >>> study.optimize(objective, n_trials=20)
+    >>> sum(t.state.name == "PRUNED" for t in study.trials) > 5
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        max_steps: int | Literal["auto"] = "auto",
+        threshold: float = 0.05,
+        guard: float = 0.1,
+        risk: float | None = None,
+        n_startup_trials: int = 5,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+        n_min_trials: int = 1,
+        judged: Judged = "best",
+        opinions: Sequence[Forecaster | str] | str | None = None,
+        decision_log: str | os.PathLike[str] | None = None,
+        max_overhead: float = 0.01,
+    ) -> None:
+        bad_type = isinstance(max_steps, bool) or not isinstance(max_steps, int | float)
+        if max_steps != "auto" and (bad_type or not 0 < max_steps < float("inf")):
+            raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
+        if judged not in ("best", "final"):
+            raise InvalidValue("'best' or 'final'", judged, "judged")
+        self._max_steps: int | Literal["auto"] = max_steps
+        self._judged: Judged = judged
+        policy = Policy(
+            threshold=threshold,
+            guard=guard,
+            risk=risk,
+            n_startup_trials=n_startup_trials,
+            n_warmup_steps=n_warmup_steps,
+            interval_steps=interval_steps,
+            n_min_trials=n_min_trials,
+        )
+        sink = None if decision_log is None else DecisionLog(decision_log)
+        self._session = Session(policy, forecasters(opinions), sink, overhead=max_overhead)
+        self._banks = Banks()
+        self._study: weakref.ref[Study] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_study": None}
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """True when the trial should stop; called by `trial.should_prune()`. Never raises."""
+        try:
+            return self._prune(study, trial)
+        except Exception as error:  # the promise: nothing of ours ends a trial by accident
+            self._session.failed("pruner", error)
+            return False
+
+    def _prune(self, study: Study, trial: FrozenTrial) -> bool:
+        values = trial.intermediate_values
+        step = trial.last_step
+        policy = self._session.policy
+        horizon = None if self._max_steps == "auto" else self._max_steps
+        hold = hold_alone(policy, values, -1 if step is None else step, horizon)
+        if hold is not None or step is None:
+            self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
+            return False
+        trials = study.get_trials(deepcopy=False)
+        n_complete = sum(t.state == TrialState.COMPLETE for t in trials)
+        hold = hold_startup(policy, n_complete, values[step])
+        if hold is not None:
+            self._session.held(hold.reason)
+            return False
+        if self._study is None or self._study() is not study:
+            self._study = weakref.ref(study)
+        snapshot = snapshot_of(study, trial, trials, self._banks, self._max_steps, self._judged)
+        if snapshot is None:
+            self._session.held(Reason.NO_HORIZON)
+            return False
+        decision, mark = self._session.check(snapshot, Event(as_trial(trial), step))
+        if decision.verdict is not Verdict.STOP:
+            return False
+        if mark is not None:
+            try:
+                write_stop(study, trial, (MARK, mark.to_json()), (REASON, decision.line))
+            except Exception as error:  # the stop stands; only its record is lost, and that is counted
+                self._session.failed("storing the reason of a stop", error)
+        return True
+
+    def _snapshot(self, study: Study) -> Snapshot | None:
+        trials = study.get_trials(deepcopy=False)
+        return snapshot_of(study, None, trials, self._banks, self._max_steps, self._judged)
+
+    def _find(self, trial: int | FrozenTrial, study: Study | None) -> tuple[FrozenTrial, Study | None]:
+        study = study or (self._study() if self._study is not None else None)
+        if isinstance(trial, FrozenTrial):
+            return trial, study
+        if study is None:
+            raise InvalidValue(
+                "a FrozenTrial, or a number and its study", trial, "explain(trial)", "pass study.trials[number]"
+            )
+        for found in study.get_trials(deepcopy=False):
+            if found.number == trial:
+                return found, study
+        raise InvalidValue("the number of a trial of the study", trial, "explain(trial)")
+
+    def explain(self, trial: int | FrozenTrial, study: Study | None = None) -> str:
+        """Why a trial was stopped, or why it was not, in a few lines.
+
+        Args:
+            trial: its number, or a FrozenTrial of `study.trials`.
+            study: where it belongs; needed once, for a trial that this pruner has not looked at.
+
+        Returns:
+            For a stopped trial the stop as it was decided, also in another process and long after. For any other one
+            its latest look in this process, or what a look at its last step comes to on the study as it stands.
+
+        Raises:
+            InvalidValue: no such trial.
+        """
+        frozen, study = self._find(trial, study)
+        own = as_trial(frozen)
+        mark = own.marks.get("stop")
+        if frozen.state == TrialState.PRUNED and mark is not None:
+            return str(mark.text)
+        if study is not None:
+            latest = self._session.latest.get((study.study_name, own.uid))
+            if latest is not None:
+                return latest.text
+        if frozen.state == TrialState.PRUNED:
+            return f"trial {own.uid} was pruned, but not by lcsearch: it carries no mark of a decision"
+        if study is None:
+            return f"trial {own.uid} was not stopped by lcsearch; pass its study to see which gate holds"
+        return self._hindsight(study, frozen).text
+
+    def _hindsight(self, study: Study, frozen: FrozenTrial) -> Decision:
+        """What a look at the trial's last step comes to now; leaves no trace in counters and logs."""
+        own = as_trial(frozen)
+        step = frozen.last_step
+        snapshot = self._snapshot(study)
+        if step is None or snapshot is None:
+            reason = Reason.NO_REPORT if step is None else Reason.NO_HORIZON
+            return Decision(study.study_name, own.uid, -1 if step is None else step, Verdict.CONTINUE, reason)
+        session = Session(self._session.policy, self._session.forecasters)
+        return session.check(snapshot, Event(own, step)).decision
+
+    def why_not(self, study: Study) -> str:
+        """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
+
+        Works in any process; the tally counts the looks of this one.
+        """
+        lines = []
+        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            decision = self._hindsight(study, frozen)
+            lines.append(f"trial {frozen.number}: {decision.reason.name}: {decision.line}")
+        counted = self._session.reasons.most_common()
+        total = sum(n for _, n in counted)
+        lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))
+        lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
+        if not total and len(lines) == 1:
+            n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            lines.append(
+                f"  {n_complete} trials are COMPLETE, n_startup_trials is {self._session.policy.n_startup_trials}"
+            )
+        for what, n in self._session.failed_open.items():
+            lines.append(f"  {n:6d} failed open: {what}")
+        return "\n".join(lines)
+
+    def report(self, study: Study) -> StudyReport:
+        """The stops so far with their reasons, and the risk now, from the marks in the study's storage."""
+        failed = sum(self._session.failed_open.values())
+        snapshot = self._snapshot(study)
+        if snapshot is None:
+            return StudyReport(None, (), failed)
+        reasons = {
+            t.number: str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
+        }
+        return report_of(self._session.policy, snapshot, reasons, failed)

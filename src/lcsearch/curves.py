@@ -1,0 +1,154 @@
+"""Curves: what one trial has reported so far. Immutable, numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lcsearch.errors import InvalidValue
+
+Floats = NDArray[np.float64]
+
+
+def _frozen(array: Floats) -> Floats:
+    array.setflags(write=False)
+    return array
+
+
+_EMPTY = _frozen(np.zeros(0))
+
+
+def _empty() -> Floats:
+    return _EMPTY
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The reports of one trial: finite observations and, apart from them, non-finite events.
+
+    Build one with :meth:`of` (any order, duplicates and NaN allowed); the constructor takes arrays that are
+    already in order.
+
+    Attributes:
+        steps: (n,) strictly increasing positions on the resource axis (epochs, samples, seconds).
+        values: (n,) finite metric values, in the user's own units and direction.
+        event_steps: (m,) strictly increasing steps at which a NaN or an infinity was reported.
+        event_values: (m,) what was reported there.
+    """
+
+    steps: Floats = field(default_factory=_empty)
+    values: Floats = field(default_factory=_empty)
+    event_steps: Floats = field(default_factory=_empty)
+    event_values: Floats = field(default_factory=_empty)
+
+    @classmethod
+    def of(cls, steps: ArrayLike | Mapping[Any, Any], values: ArrayLike | None = None) -> Curve:
+        """Sort, deduplicate and split reports into observations and events.
+
+        Args:
+            steps: (n,) steps in any order, or a mapping step -> value.
+            values: (n,) values; NaN and infinities become events. At a step reported twice the first
+                report counts, as in Optuna.
+
+        Raises:
+            InvalidValue: lengths differ, or a step is not finite.
+
+        >>> Curve.of([2, 0, 1, 1], [0.3, 0.9, float("nan"), 0.5]).steps
+        array([0., 2.])
+        """
+        if isinstance(steps, Mapping):
+            if values is not None:
+                raise InvalidValue("no values beside a mapping", type(values).__name__, "Curve.of(values=)")
+            n = len(steps)
+            s = np.fromiter(steps.keys(), np.float64, n)
+            v = np.fromiter(steps.values(), np.float64, n)
+        else:
+            s = np.asarray(steps, np.float64).ravel()
+            v = np.asarray([] if values is None else values, np.float64).ravel()
+        if s.shape != v.shape:
+            raise InvalidValue(f"{s.size} values, one a step", v.size, "Curve.of(values=)")
+        if s.size == 0:
+            return cls()
+        if not np.isfinite(s).all():
+            at = int(np.flatnonzero(~np.isfinite(s))[0])
+            raise InvalidValue("a finite step", float(s[at]), f"Curve.of(steps=)[{at}]", "drop that report")
+        if s.size > 1 and not (s[1:] > s[:-1]).all():
+            s, first = np.unique(s, return_index=True)
+            v = v[first]
+        good = np.isfinite(v)
+        if good.all():
+            return cls(_frozen(s), _frozen(v))
+        return cls(_frozen(s[good]), _frozen(v[good]), _frozen(s[~good]), _frozen(v[~good]))
+
+    def __len__(self) -> int:
+        """Number of finite observations."""
+        return self.steps.size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Curve) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def key(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """The content as bytes: equal curves have equal keys in every process."""
+        return (
+            self.steps.tobytes(),
+            self.values.tobytes(),
+            self.event_steps.tobytes(),
+            self.event_values.tobytes(),
+        )
+
+    @property
+    def n_reports(self) -> int:
+        """Observations and events together."""
+        return self.steps.size + self.event_steps.size
+
+    @property
+    def last_step(self) -> float:
+        """The largest step reported, events included; -inf for an empty curve."""
+        last = self.steps[-1] if self.steps.size else -np.inf
+        return float(max(last, self.event_steps[-1]) if self.event_steps.size else last)
+
+    @property
+    def n_trailing_events(self) -> int:
+        """How many non-finite reports stand after the last finite observation."""
+        if not self.event_steps.size:
+            return 0
+        last = self.steps[-1] if self.steps.size else -np.inf
+        return int((self.event_steps > last).sum())
+
+    def cut(self, step: float) -> Curve:
+        """The curve as it stood when `step` was its last report (reports at `step` included)."""
+        n = int(np.searchsorted(self.steps, step, side="right"))
+        m = int(np.searchsorted(self.event_steps, step, side="right"))
+        if n == self.steps.size and m == self.event_steps.size:
+            return self
+        return Curve(self.steps[:n], self.values[:n], self.event_steps[:m], self.event_values[:m])
+
+    def reports(self) -> tuple[Floats, Floats]:
+        """All reports in step order: (steps (k,), values (k,)), events included."""
+        if not self.event_steps.size:
+            return self.steps, self.values
+        steps = np.concatenate([self.steps, self.event_steps])
+        order = np.argsort(steps, kind="stable")
+        return steps[order], np.concatenate([self.values, self.event_values])[order]
+
+    def losses(self, sign: float) -> tuple[Floats, Floats]:
+        """All reports in loss units (`sign` times the value, lower is better); an event counts as +inf."""
+        steps, values = self.reports()
+        if not self.event_steps.size:
+            return steps, sign * values
+        return steps, np.where(np.isfinite(values), sign * values, np.inf)
+
+
+def previous_report(steps: Iterable[float], step: float) -> float | None:
+    """The largest of `steps` below `step`, or None."""
+    earlier = [s for s in steps if s < step]
+    return max(earlier) if earlier else None

@@ -1,0 +1,1 @@
+"""Verdicts, rules, the risk ledger, decisions and receipts: pure."""

@@ -1,0 +1,172 @@
+"""Decisions (pure: what, on which numbers, by which rule) and receipts (when, where, how fast)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcsearch.decide.rules import Standing
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.study import Incumbent
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was known of a trial at one look.
+
+    Attributes:
+        step: the last step seen.
+        n_observations: finite observations up to it.
+        threshold: P(beat) must be below this.
+        p: the highest P(beat) any forecaster gave; None when one was absent or none was asked.
+        interval: (5 %, 50 %, 95 %) of the judged value, in the metric's units, from that forecaster.
+        heard: forecaster -> its P(beat), or the name of the reason it gave none.
+    """
+
+    step: float
+    n_observations: int
+    threshold: float
+    p: float | None = None
+    interval: tuple[float, float, float] | None = None
+    heard: tuple[tuple[str, float | str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One look's outcome: equal histories give equal decisions.
+
+    Attributes:
+        study: name of the study.
+        trial: uid of the trial.
+        step: the step looked at.
+        verdict: what to do.
+        reason: the gate or rule that decided.
+        detail: numbers behind a gate, in words; empty when the fields below say it.
+        now: this look; None when a gate held before any forecast.
+        before: the previous look.
+        incumbent: what had to be beaten.
+        target: the value that had to be passed: the incumbent moved by epsilon, in the metric's units.
+        horizon: the step at which the trial would have been judged.
+        standing: rank at the trial's own step.
+        risk: P(some stopped trial would have beaten the incumbent), this stop included; None when not worked out.
+    """
+
+    study: str
+    trial: str
+    step: float
+    verdict: Verdict
+    reason: Reason
+    detail: str = ""
+    now: Look | None = None
+    before: Look | None = None
+    incumbent: Incumbent | None = None
+    target: float | None = None
+    horizon: float | None = None
+    standing: Standing | None = None
+    risk: float | None = None
+
+    @property
+    def line(self) -> str:
+        """The reason in one line."""
+        if self.reason is Reason.DIVERGED:
+            return f"step {self.step:g}: diverged, {self.detail}"
+        if self.now is None or self.now.p is None or self.before is None or self.incumbent is None:
+            return f"step {self.step:g}: {self.detail or self.reason.advice}"
+        p = percent(self.now.p)
+        if self.before.p is not None:
+            p += f" (was {percent(self.before.p)} at step {self.before.step:g})"
+        return (
+            f"step {self.step:g}: P(beat) {p}, threshold {percent(self.now.threshold)}, "
+            f"incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{self._rank()}"
+        )
+
+    def _rank(self) -> str:
+        return f", rank {self.standing.rank} of {self.standing.n} at this step" if self.standing else ""
+
+    @property
+    def text(self) -> str:
+        """The whole story, a few lines."""
+        lines = [
+            f"trial {self.trial}, step {self.step:g}: {self.verdict.name} ({self.reason.name})",
+            self.reason.advice,
+        ]
+        if self.detail:
+            lines.append(self.detail)
+        if self.incumbent is not None:
+            i = self.incumbent
+            line = f"incumbent: {i.value:.6g}, trial {i.uid} at step {i.step:g}"
+            if self.target is not None and self.target != i.value:
+                line += f"; to beat it counts from {self.target:.6g}"
+            lines.append(line)
+        for name, look in (("this look", self.now), ("previous look", self.before)):
+            if look is None:
+                continue
+            said = ", ".join(f"{who} {percent(p) if isinstance(p, float) else p}" for who, p in look.heard)
+            line = f"{name}: step {look.step:g}, {look.n_observations} observations, P(beat): {said or 'not asked'}"
+            line += f"; threshold {percent(look.threshold)}"
+            lines.append(line)
+            if look.interval is not None and self.horizon is not None:
+                low, mid, high = look.interval
+                lines.append(f"  forecast by step {self.horizon:g}: {mid:.4g}, 90 % in [{low:.4g}, {high:.4g}]")
+        if self.standing is not None:
+            lines.append(f"rank {self.standing.rank} of {self.standing.n} at this step")
+        if self.risk is not None:
+            lines.append(f"risk that some stop so far lost the winner: {percent(self.risk)} (uncalibrated)")
+        return "\n".join(lines)
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for one JSON line."""
+        record = dataclasses.asdict(self)
+        record["verdict"], record["reason"] = self.verdict.name, self.reason.name
+        for name in ("now", "before"):
+            if record[name] is not None:
+                record[name]["heard"] = dict(record[name]["heard"])
+        return {key: value for key, value in record.items() if value not in (None, "")}
+
+
+def percent(p: float) -> str:
+    """A probability for people: 0.8 %, 12 %, < 0.01 %.
+
+    >>> percent(0.0123), percent(0.5), percent(2e-6)
+    ('1.2 %', '50 %', '< 0.01 %')
+    """
+    if p <= 0:
+        return "0 %"
+    if p < 1e-4:
+        return "< 0.01 %"
+    return f"{100 * p:.2g} %" if p < 0.1 else f"{100 * p:.0f} %"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """When, where and how fast a decision was made, and from which models; never part of the decision.
+
+    Attributes:
+        decision: what was decided.
+        time: seconds since the epoch.
+        latency: seconds from the look's start to its verdict.
+        host, pid: the process that decided.
+        models: forecaster name -> version.
+        errors: forecaster name -> what went wrong, for the absent ones.
+    """
+
+    decision: Decision
+    time: float
+    latency: float
+    host: str
+    pid: int
+    models: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for one JSON line."""
+        return {
+            **self.decision.to_record(),
+            "time": self.time,
+            "latency": self.latency,
+            "host": self.host,
+            "pid": self.pid,
+            "models": self.models,
+            "errors": self.errors,
+        }

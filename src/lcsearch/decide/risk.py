@@ -1,0 +1,105 @@
+"""The risk ledger: how likely it is that a stopped trial would have beaten the present incumbent.
+
+Risk = 1 - prod(1 - p_i) over the stopped trials. A stop leaves a mark in the framework's own storage: the stopped
+trial's forecast, read off at a few levels. When the incumbent improves, every p_i is read again from its mark, so the
+ledger is a function of the stored marks and the present target, and needs no state of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecasts
+
+LEVELS = (1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a stop leaves behind.
+
+    Attributes:
+        step: where the trial was stopped.
+        reason: name of the :class:`~lcsearch.decide.verdict.Reason` that stopped it.
+        p: P(beat) when it was stopped; None for a divergence.
+        text: the whole story in a few lines.
+        losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0.
+    """
+
+    step: float
+    reason: str
+    p: float | None
+    text: str
+    losses: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, step: float, reason: str, p: float | None, text: str, forecast: Forecasts | None) -> Mark:
+        """Read a single-row forecast off at LEVELS."""
+        losses: tuple[float, ...] = ()
+        if forecast is not None:
+            levels = np.array([LEVELS]) if forecast.sign > 0 else 1.0 - np.array([LEVELS])
+            losses = tuple(float(v) for v in forecast.sign * forecast.quantile(levels)[0])
+            if not all(math.isfinite(v) for v in losses):
+                losses = ()
+        return cls(step, reason, p, text, losses)
+
+    def p_beat(self, loss: float) -> float:
+        """P(the trial would have reached a judged loss below `loss`), from the stored levels.
+
+        Linear between stored levels; below the first one it falls in proportion to the distance over the first
+        interval, exponentially, so that a far better incumbent takes the probability to zero.
+        """
+        if not self.losses:
+            return 0.0
+        if loss > self.losses[0]:
+            return float(np.interp(loss, self.losses, LEVELS))
+        scale = (self.losses[3] - self.losses[0]) / math.log(LEVELS[3] / LEVELS[0])
+        if scale <= 0:
+            return 0.0 if loss < self.losses[0] else LEVELS[0]
+        return LEVELS[0] * math.exp((loss - self.losses[0]) / scale)
+
+    def to_json(self) -> str:
+        """Compact text; under 2046 characters, the least that every storage keeps."""
+        record = {"step": self.step, "reason": self.reason, "p": self.p, "text": self.text[:1500]}
+        # 17 digits would double the length and say nothing more.
+        return json.dumps({**record, "losses": [float(f"{v:.6g}") for v in self.losses]}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Mark:
+        """Read :meth:`to_json` back.
+
+        Raises:
+            InvalidValue: the text is no mark.
+        """
+        try:
+            record = json.loads(text)
+            losses = tuple(float(v) for v in record["losses"])
+            if losses and (len(losses) != len(LEVELS) or list(losses) != sorted(losses)):
+                raise ValueError("losses")
+            p = record["p"]
+            return cls(
+                float(record["step"]),
+                str(record["reason"]),
+                None if p is None else float(p),
+                str(record["text"]),
+                losses,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
+
+
+def risk_of(marks: Iterable[Mark], loss: float) -> float:
+    """1 - prod(1 - p_i): P(some stopped trial would have reached a judged loss below `loss`), in [0, 1].
+
+    Stopped trials are taken as independent given their forecasts.
+    """
+    kept = 1.0
+    for mark in marks:
+        kept *= 1.0 - mark.p_beat(loss)
+    return 1.0 - kept

@@ -1,0 +1,55 @@
+"""What can be decided about a trial, and why. Every member carries advice a user can act on."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Verdict(enum.Enum):
+    """What to do with a trial; the value is the advice."""
+
+    CONTINUE = "Go on training."
+    STOP = "Stop: the trial has next to no chance of beating the incumbent, or has diverged."
+    PAUSE = "Checkpoint and wait: compute is worth more elsewhere just now."
+    FINISH = "Good enough: the trial is within tau of its own limit."
+
+    @property
+    def advice(self) -> str:
+        """What it means for the user."""
+        return str(self.value)
+
+
+class Reason(enum.Enum):
+    """The gate that held a look, or the rule that decided it; the value is the advice."""
+
+    # Gates, cheapest first. The first ones need the trial alone.
+    NO_REPORT = "The trial has not reported a value yet. Report the metric every step."
+    HORIZON = "The trial has reached max_steps: nothing is left to save."
+    WARMUP = "The step is below n_warmup_steps."
+    INTERVAL = "This interval had its look already. Lower interval_steps to look more often."
+    STARTUP = "Fewer than n_startup_trials trials have reached the horizon; the first ones always run to the end."
+    FIRST_LOOK = "A stop needs two looks in a row, and this is the trial's first."
+    NO_INCUMBENT = "No trial has reached a judged value yet, so there is nothing to beat."
+    NO_HORIZON = "max_steps is 'auto' and no finished trial has shown where trials end. Pass max_steps."
+    INCUMBENT = "The trial is the incumbent, and the incumbent is never stopped."
+    MIN_TRIALS = "Fewer than n_min_trials finished trials have a value at this step."
+    COMPARISONS = "Too few other trials have a value at this step to tell where this one stands."
+    GUARD = "The trial ranks among the best at its own step. Lower guard to stop more."
+    THROTTLED = "Forecasts would take more than their share of the training time; looks are spaced out."
+    # Rules.
+    ABSENT = "A forecaster gave no opinion, so the trial goes on."
+    ABOVE = "P(beat) is not below the threshold at this look. Raise threshold to stop more."
+    ABOVE_BEFORE = "P(beat) is below the threshold now but was not at the previous look."
+    RISK_LIMIT = "The stop would take the risk of having lost the winner above the limit. Raise risk to stop more."
+    BELOW = "P(beat) is below the threshold at this look and at the previous one."
+    DIVERGED = "The trial's own metric stays non-finite."
+
+    @property
+    def advice(self) -> str:
+        """What it means for the user."""
+        return str(self.value)
+
+    @property
+    def fails_open(self) -> bool:
+        """True when the trial went on because nothing could be said, not because of what was said."""
+        return self is Reason.ABSENT

@@ -1,0 +1,1 @@
+"""ask, judge: pure functions that tie forecast/ and decide/ together."""

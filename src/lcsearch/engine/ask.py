@@ -1,0 +1,175 @@
+"""ask: the gates, cheapest first, and the questions for a look that passes them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcsearch.decide.decision import Decision
+from lcsearch.decide.rules import Standing, epsilon_of, has_diverged
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.policy import Policy
+from lcsearch.forecast.contract import Kind, Query
+from lcsearch.study import Incumbent, Snapshot, Trial, loss_at
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trial has reported.
+
+    Attributes:
+        trial: the trial with its curve up to the report that is looked at.
+        step: the last step reported.
+    """
+
+    trial: Trial
+    step: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The look is over before any forecast: the trial goes on."""
+
+    reason: Reason
+    detail: str = ""
+    standing: Standing | None = None
+    incumbent: Incumbent | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What must be forecast to judge this look; a diverged trial needs no forecast and has no queries.
+
+    Attributes:
+        event: the look.
+        queries: (judged value at this look, judged value at the previous look); empty when `diverged`.
+        diverged: the trial's last reports are all non-finite.
+        incumbent: what must be beaten.
+        target: the loss that must be undercut: the incumbent's, minus epsilon.
+        standing: rank at the trial's own step.
+    """
+
+    event: Event
+    queries: tuple[Query, ...]
+    diverged: bool = False
+    incumbent: Incumbent | None = None
+    target: float = math.nan
+    standing: Standing | None = None
+
+
+def interval_of(step: float, policy: Policy) -> int:
+    """Index of the look interval a step lies in: 0 starts at n_warmup_steps, negative ones lie before it."""
+    return math.floor((step - policy.n_warmup_steps) / policy.interval_steps)
+
+
+def hold_alone(policy: Policy, steps: Collection[float], step: float, horizon: float | None) -> Hold | None:
+    """The gates that need nothing but the trial's own steps; None when they let the look pass.
+
+    Args:
+        policy: the knobs.
+        steps: every step reported, in any order, `step` included.
+        step: the last one.
+        horizon: the goal's, when known.
+    """
+    if not steps:
+        return Hold(Reason.NO_REPORT)
+    if step < policy.n_warmup_steps:
+        return Hold(Reason.WARMUP)
+    # A COMPLETE trial of range(50) ends at 49, so a look at the last but one step could still save one step.
+    if horizon is not None and step >= horizon:
+        return Hold(Reason.HORIZON)
+    if policy.interval_steps > 1:
+        here = interval_of(step, policy)
+        if any(s < step and interval_of(s, policy) >= here for s in steps):
+            return Hold(Reason.INTERVAL)
+    return None
+
+
+def hold_startup(policy: Policy, n_complete: int, last_value: float) -> Hold | None:
+    """The startup gate by itself, for callers that can count COMPLETE trials before they build a snapshot.
+
+    Args:
+        policy: the knobs.
+        n_complete: COMPLETE trials of the study.
+        last_value: the latest report; a non-finite one may be a divergence, which no startup protects.
+    """
+    if n_complete < policy.n_startup_trials and math.isfinite(last_value):
+        return Hold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
+    return None
+
+
+def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float | None:
+    """The look before the one at `step`, from the curve alone: the first report of the latest earlier interval.
+
+    Intervals reach below the warm-up, so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
+    """
+    earlier = [s for s in steps if s < step]
+    if not earlier:
+        return None
+    if policy.interval_steps == 1:
+        return max(earlier)
+    here = interval_of(step, policy)
+    before = [s for s in earlier if interval_of(s, policy) < here]
+    if not before:
+        return None
+    latest = max(interval_of(s, policy) for s in before)
+    return min(s for s in before if interval_of(s, policy) == latest)
+
+
+def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
+    """Pass the look through the gates, cheapest first, and say what must be forecast.
+
+    Divergence comes before the gates that protect first trials: a metric that stays NaN is beyond saving.
+    """
+    trial, step, goal = event.trial, event.step, snapshot.goal
+    steps: list[float] = trial.curve.reports()[0].tolist()
+    held = hold_alone(policy, steps, step, goal.horizon)
+    if held is not None:
+        return held
+    if has_diverged(trial.curve, policy.divergence_reports):
+        return Ask(event, (), diverged=True, incumbent=snapshot.incumbent)
+    bank = snapshot.bank
+    held = hold_startup(policy, bank.n_complete, 0.0)
+    if held is not None:
+        return held
+    before = previous_look(policy, steps, step)
+    if before is None:
+        return Hold(Reason.FIRST_LOOK)
+    # One trial at least runs to the horizon, whatever n_startup_trials is.
+    incumbent = snapshot.incumbent
+    if incumbent is None or not bank.n_complete:
+        return Hold(Reason.NO_INCUMBENT)
+    if incumbent.uid == trial.uid:
+        return Hold(Reason.INCUMBENT, incumbent=incumbent)
+    if step >= snapshot.horizon:
+        return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
+    seen = bank.at(step, best=goal.judged == "best")
+    n_here = int((~np.isnan(seen) & bank.complete).sum())
+    if n_here < policy.n_min_trials:
+        return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
+    standing = Standing.of(loss_at(trial.curve, goal, step), snapshot.others_at(step, trial.uid))
+    guarded = standing.held_by(policy.guard, policy.min_comparisons)
+    if guarded is not None:
+        return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)
+    kind: Kind = "best_by" if goal.judged == "best" else "value"
+    queries = tuple(Query(trial.cut(s), kind, snapshot.horizon) for s in (step, before))
+    target = goal.sign * incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
+    return Ask(event, queries, incumbent=incumbent, target=target, standing=standing)
+
+
+def held_decision(snapshot: Snapshot, event: Event, hold: Hold) -> Decision:
+    """A hold as a decision: the trial goes on."""
+    return Decision(
+        snapshot.study,
+        event.trial.uid,
+        event.step,
+        Verdict.CONTINUE,
+        hold.reason,
+        hold.detail,
+        standing=hold.standing,
+        incumbent=hold.incumbent,
+        horizon=snapshot.horizon,
+    )

@@ -1,0 +1,124 @@
+"""judge: from opinions to a decision. Pure; an absent opinion means CONTINUE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lcsearch.decide.decision import Decision, Look
+from lcsearch.decide.risk import Mark, risk_of
+from lcsearch.decide.rules import threshold_for
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.ask import Ask
+from lcsearch.engine.policy import Policy
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Absent, Forecasts, Opinion, Query
+from lcsearch.study import Bank, Snapshot, Status
+
+Opinions = Mapping[str, Sequence[Opinion]]
+"""Forecaster name -> its opinions, one for each of the ask's queries."""
+
+
+class Judgement(NamedTuple):
+    """A decision and, when it is a stop, the mark to store with the trial."""
+
+    decision: Decision
+    mark: Mark | None = None
+
+
+def stored_marks(bank: Bank) -> list[Mark]:
+    """The marks of trials that were stopped in fact; a trial that ran on although it was marked lost nothing."""
+    marks = (trial.marks.get("stop") for trial in bank if trial.status is Status.STOPPED)
+    return [mark for mark in marks if isinstance(mark, Mark)]
+
+
+def _look(
+    policy: Policy, query: Query, opinions: Mapping[str, Opinion], target: float
+) -> tuple[Look, Forecasts | None]:
+    """What one look came to, and the forecast most in the trial's favour (all must agree on a stop)."""
+    n = len(query.trial.curve)
+    threshold = threshold_for(policy.threshold, n, few=policy.few, factor=policy.few_factor)
+    heard: list[tuple[str, float | str]] = []
+    best: Forecasts | None = None
+    highest, absent = -math.inf, False
+    for name, opinion in opinions.items():
+        if isinstance(opinion, Absent):
+            heard.append((name, opinion.name))
+            absent = True
+            continue
+        p = float(opinion.p_beat(opinion.sign * target)[0])
+        if not math.isfinite(p):
+            heard.append((name, Absent.NONFINITE.name))
+            absent = True
+            continue
+        heard.append((name, p))
+        if p > highest:
+            highest, best = p, opinion
+    interval = None
+    if best is not None:
+        low, mid, high = (float(v) for v in best.quantile([[0.05, 0.5, 0.95]])[0])
+        interval = (low, mid, high)
+    p_all = None if absent or best is None else highest
+    return Look(query.trial.curve.last_step, n, threshold, p_all, interval, tuple(heard)), best
+
+
+def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> Judgement:
+    """Decide one look.
+
+    STOP needs P(beat) below the threshold at this look and at the previous one, from every forecaster; an absent
+    opinion at either look means CONTINUE.
+
+    Raises:
+        InvalidValue: a forecaster did not answer every query, or none was heard.
+    """
+    trial, goal, step = ask.event.trial, snapshot.goal, ask.event.step
+    if ask.diverged:
+        n, worst = trial.curve.n_trailing_events, trial.curve.event_values[-1]
+        detail = f"the last {n} reports were not finite (latest {worst})"
+        decision = Decision(snapshot.study, trial.uid, step, Verdict.STOP, Reason.DIVERGED, detail)
+        return Judgement(decision, Mark(step, Reason.DIVERGED.name, None, decision.text))
+    if not opinions:
+        raise InvalidValue("at least one forecaster's opinions", opinions, "judge(opinions=)")
+    for name, answers in opinions.items():
+        if len(answers) != len(ask.queries):
+            raise InvalidValue(f"{len(ask.queries)} opinions", len(answers), f"judge(opinions={name!r})")
+    (now, forecast), (before, _) = (
+        _look(policy, query, {name: answers[i] for name, answers in opinions.items()}, ask.target)
+        for i, query in enumerate(ask.queries)
+    )
+    verdict, reason = Verdict.CONTINUE, Reason.BELOW
+    risk: float | None = None
+    mark: Mark | None = None
+    if now.p is None:
+        reason = Reason.ABSENT
+    elif not now.p < now.threshold:
+        reason = Reason.ABOVE
+    elif before.p is None:
+        reason = Reason.ABSENT
+    elif not before.p < before.threshold:
+        reason = Reason.ABOVE_BEFORE
+    else:
+        mark = Mark.of(step, reason.name, now.p, "", forecast)
+        risk = risk_of([*stored_marks(snapshot.bank), mark], ask.target)
+        if policy.risk is not None and risk > policy.risk:
+            reason, mark = Reason.RISK_LIMIT, None
+        else:
+            verdict = Verdict.STOP
+    decision = Decision(
+        snapshot.study,
+        trial.uid,
+        step,
+        verdict,
+        reason,
+        now=now,
+        before=before,
+        incumbent=ask.incumbent,
+        target=goal.sign * ask.target,
+        horizon=snapshot.horizon,
+        standing=ask.standing,
+        risk=risk,
+    )
+    if mark is not None:
+        mark = Mark(mark.step, mark.reason, mark.p, decision.text, mark.losses)
+    return Judgement(decision, mark)

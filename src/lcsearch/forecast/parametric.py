@@ -1,0 +1,194 @@
+"""The parametric ensemble: seven families of decay, fitted to every curve at once, weighted by their evidence.
+
+Pure numpy, no state: the same snapshot and queries give the same bits, alone or in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.forecast.contract import Absent, Forecasts, Query
+from lcsearch.forecast.families import FAMILIES
+from lcsearch.forecast.fit import Fit, curve_at, fit
+from lcsearch.forecast.mixture import CENTRES, DRAWS, NORMALS, TIMES, cells, future, read_off, share_out
+from lcsearch.forecast.observed import Observed, observe
+from lcsearch.study import Snapshot
+
+#: Draws are dealt to families in this order, so that every family gets a spread of quasi-random points.
+_DEAL = np.argsort(np.argsort((np.arange(1, DRAWS + 1) * 0.6180339887498949) % 1.0))
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ParametricEnsemble:
+    """Curve extrapolation by an evidence-weighted mixture of parametric families.
+
+    A draw of the mixture is a family, its parameters from the Laplace posterior, and a discrepancy that all future
+    times share,
+
+        loss(u) = f(u; p) + z * discrepancy * sqrt(recent^2 + (0.1 unit)^2) * ln(u / u_last),
+
+    because no real curve keeps to a family for ever. A share `broad` of the draws forgets the families and puts the
+    value at the horizon around the last loss (or the best one) with the sd that the prior has: curves fool their
+    families, and P(beat) must say so.
+
+    Attributes:
+        discrepancy: share of the recent range that an e-fold of time may add or take, as an sd.
+        broad: weight of the draws that only know the last and the best loss.
+        off_law: a curve leaves its law when the median of its last three |residuals| exceeds this many sigmas.
+        min_off_law: fewest observations for which that is said.
+    """
+
+    discrepancy: float = 0.1
+    broad: float = 0.06
+    off_law: float = 5.0
+    min_off_law: int = 8
+
+    @property
+    def name(self) -> str:
+        """ "parametric"."""
+        return "parametric"
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same question may get another answer."""
+        return f"1-{self.discrepancy:g}-{self.broad:g}-{self.off_law:g}-{self.min_off_law}"
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        """One row a query.
+
+        Absent rows: NONFINITE when the curve has no finite observation or ends in non-finite reports; OFF_LAW when
+        nothing gives it a scale (one observation, or a constant curve, in a study without finished trials) or when it
+        has left every family (see `off_law`).
+        """
+        sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
+        absent: list[Absent | None] = [None] * len(queries)
+        index: dict[Curve, int] = {}
+        which = np.zeros(len(queries), np.intp)
+        for i, query in enumerate(queries):
+            curve = query.trial.curve
+            if not len(curve) or curve.n_trailing_events or not np.isfinite(query.step):
+                absent[i] = Absent.NONFINITE
+            else:
+                which[i] = index.setdefault(curve, len(index))
+        curves = list(index)
+        parts = []
+        asked = np.array([reason is None for reason in absent], np.bool_)
+        for start in range(0, len(curves), _BATCH):  # chunks stay in the processor's cache; rows never mix
+            rows = np.flatnonzero(asked & (which >= start) & (which < start + _BATCH))
+            part = self._answer(snapshot, curves[start : start + _BATCH], queries, rows, which[rows] - start, absent)
+            parts.append((rows, part))
+        width = max((part[0].shape[1] for _, part in parts), default=2)
+        knots, levels = np.full((len(queries), width), np.nan), np.full((len(queries), width), np.nan)
+        tails = np.full((len(queries), 2), np.nan)
+        for rows, (k, p, t) in parts:
+            knots[rows], levels[rows], tails[rows] = k, p, t
+        for i, reason in enumerate(absent):
+            if reason is not None:
+                knots[i] = levels[i] = np.nan
+                tails[i] = np.nan
+        made = Forecasts.of(knots, levels, tails, sign=sign, source=source)
+        reasons = tuple(a if a is not None else b for a, b in zip(absent, made.absent, strict=True))
+        return Forecasts(knots, levels, tails, sign, reasons, source)
+
+    def _answer(
+        self,
+        snapshot: Snapshot,
+        curves: Sequence[Curve],
+        queries: Sequence[Query],
+        rows: NDArray[np.intp],
+        which: NDArray[np.intp],
+        absent: list[Absent | None],
+    ) -> tuple[Floats, Floats, Floats]:
+        """Knots, levels, tails of some queries, and their reasons in `absent`; which (R,) indexes `curves`."""
+        seen = observe(curves, snapshot.goal, snapshot.horizon, snapshot.spread)
+        fitted = fit(seen)
+        unfit = np.isnan(seen.unit) | self._left_law(seen, fitted)
+        steps = np.array([queries[i].step for i in rows])
+        kinds = np.array([("value", "latent", "best_by").index(queries[i].kind) for i in rows])
+        sign = snapshot.goal.sign
+        losses = [sign * curve.values for curve in curves]
+        reported = [curve.steps for curve in curves]
+        count = [int(np.searchsorted(reported[c], s, side="right")) for c, s in zip(which, steps, strict=True)]
+        best = np.array(
+            [
+                losses[c][:n].min() if kind == 2 and n else np.inf
+                for c, n, kind in zip(which, count, kinds, strict=True)
+            ]
+        )
+        known = np.array(
+            [
+                losses[c][n - 1] if kind == 0 and n and s <= reported[c][-1] else np.nan
+                for c, n, kind, s in zip(which, count, kinds, steps, strict=True)
+            ]
+        )
+        times, counts, n_future = future(seen.last[which], steps, seen.spacing[which])
+        single = kinds < 2
+        times = np.where(single[:, None], steps[:, None], times)
+        counts = np.where(single[:, None], np.arange(TIMES) == TIMES - 1, counts)
+        m, noise = self._draws(seen, fitted, which, seen.time(which, times))
+        noise = np.where(kinds == 1, 1e-9, noise)
+        where, mass = cells(m, noise, counts)
+        unit, loc = seen.unit[which], seen.loc[which]
+        cap = (best - loc) / unit
+        size = where.shape[1] * CENTRES.size
+        knots, levels, tails = read_off(where.reshape(-1, size), mass.reshape(-1, size), cap)
+        knots, tails = loc[:, None] + unit[:, None] * knots, unit[:, None] * tails
+        # What is already reported is certain: a best-by without reports to come, a value at a reported step.
+        sure = np.where(kinds == 2, np.where(n_future == 0, best, np.nan), known)
+        settled = np.isfinite(sure)
+        atom = np.zeros(knots.shape[1])
+        atom[-1] = 1.0
+        knots = np.where(settled[:, None], sure[:, None], knots)
+        levels = np.where(settled[:, None], atom, levels)
+        tails = np.where(settled[:, None], 0.0, tails)
+        # The cap itself, free of rounding: nothing is better than the best so far by a hair of arithmetic.
+        capped = np.isfinite(best)[:, None]
+        knots = np.where(capped, np.minimum(knots, best[:, None]), knots)
+        knots[:, -2:] = np.where(capped, best[:, None], knots[:, -2:])
+        for i, c, certain in zip(rows, which, settled, strict=True):
+            if unfit[c] and not certain:
+                absent[i] = Absent.OFF_LAW
+        return knots, levels, tails
+
+    def _draws(self, seen: Observed, fitted: Fit, which: NDArray[np.intp], u: Floats) -> tuple[Floats, Floats]:
+        """Latent losses (Q, S, T) of every query's draws at times u (Q, T), and the noise sd (Q,), in curve units."""
+        c = seen.n.size
+        weights = np.concatenate(
+            [np.full((c, 1), self.broad), (1.0 - self.broad) * np.nan_to_num(fitted.weights, nan=1.0 / len(FAMILIES))], 1
+        )
+        member = share_out(weights, _DEAL) - 1  # -1 is the broad component
+        rows = np.arange(c)[:, None]
+        k = np.maximum(member, 0)
+        z = NORMALS[:, :5]
+        p = fitted.p[rows, k] + np.matmul(fitted.root[rows, k], z[None, :, :, None])[..., 0]
+        p[..., 3:] = np.clip(p[..., 3:], -9.0, 4.0)
+        q, s, t = u.shape[0], DRAWS, u.shape[1]
+        flat_u = np.repeat(u, s, axis=0)
+        first = np.repeat(seen.u[which, 0], s)
+        m = curve_at(FAMILIES, k[which].ravel(), flat_u, first, p[which].reshape(-1, 5)).reshape(q, s, t)
+        now = seen.u[np.arange(c), seen.n - 1]
+        away = np.log(np.maximum(u / now[which, None], 1.0))
+        wander = self.discrepancy * np.sqrt(seen.recent**2 + 0.01)[which]
+        m += NORMALS[None, :, 5:6] * (wander[:, None] * away)[:, None, :]
+        # Broad draws start from the last loss, every second one from the best, and spread with the way to go.
+        lowest = np.where(seen.mask > 0, seen.y, np.inf).min(1)
+        base = np.where(np.arange(s) % 2 == 0, lowest[:, None], 0.0)[which]
+        sd = np.sqrt(np.minimum(away, 1.0))
+        broad = base[..., None] + NORMALS[None, :, 0:1] * sd[:, None, :]
+        m = np.where((member < 0)[which][..., None], broad, m)
+        noise = (fitted.sigma * fitted.weights).sum(1)[which]
+        return m, np.maximum(noise, 1e-7)
+
+    def _left_law(self, seen: Observed, fitted: Fit) -> NDArray[np.bool_]:
+        """(C,) the median of the last three surprises, averaged over families, is above `off_law`: a jump, no outlier."""
+        surprise = (fitted.surprise * fitted.weights[..., None]).sum(1)
+        rows = np.arange(seen.n.size)[:, None]
+        last = np.maximum(seen.n[:, None] - np.array([1, 2, 3]), 0)
+        middle = np.median(surprise[rows, last], axis=1)
+        return (seen.n >= self.min_off_law) & (middle > self.off_law)

@@ -1,0 +1,364 @@
+"""Trials, the columnar bank of finished ones, and the snapshot a decision is made from. Immutable, numpy only."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.schedule import Schedule
+
+
+class Status(enum.Enum):
+    """Where a trial is in its life."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        """True for the states a trial never leaves."""
+        return self in (Status.COMPLETE, Status.STOPPED, Status.FAILED)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One training run as it stands.
+
+    Attributes:
+        uid: unique in its study; the trial number as text in Optuna, the trial id in Ray Tune.
+        curve: what it reported so far.
+        params: its configuration, name -> value.
+        status: see :class:`Status`.
+        schedule: the learning rate it plans to follow, when known.
+        cost: compute spent so far, in any unit that is the same for the whole study; None when not measured.
+        marks: past decisions about this trial, kept in the framework's own storage (see decide/risk.py).
+    """
+
+    uid: str
+    curve: Curve = field(default_factory=Curve)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = Status.RUNNING
+    schedule: Schedule | None = None
+    cost: float | None = None
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.uid:
+            raise InvalidValue("a non-empty uid", self.uid, "Trial.uid")
+        if self.cost is not None and not self.cost >= 0:
+            raise InvalidValue("a cost >= 0 or None", self.cost, "Trial.cost")
+
+    def cut(self, step: float) -> Trial:
+        """This trial as it stood at `step`; only the curve is cut."""
+        curve = self.curve.cut(step)
+        return self if curve is self.curve else replace(self, curve=curve)
+
+
+class Incumbent(NamedTuple):
+    """The best judged value so far.
+
+    Attributes:
+        value: in the metric's own units and direction.
+        uid: the trial that reached it.
+        step: the step at which it did.
+    """
+
+    value: float
+    uid: str
+    step: float
+
+
+class _Column:
+    """A growing array shared by successive banks: appending is amortised O(new), earlier views stay valid."""
+
+    __slots__ = ("data", "size")
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self.data: NDArray[Any] = np.empty(16, dtype)
+        self.size = 0
+
+    def append(self, items: NDArray[Any]) -> None:
+        need = self.size + items.size
+        if need > self.data.size:
+            grown = np.empty(max(need, 2 * self.data.size), self.data.dtype)
+            grown[: self.size] = self.data[: self.size]
+            self.data = grown
+        self.data[self.size : need] = items
+        self.size = need
+
+    def fork(self, size: int) -> _Column:
+        twin = _Column(self.data.dtype.type)
+        twin.append(self.data[:size])
+        return twin
+
+
+class _Columns:
+    """The mutable store behind a chain of banks; a bank reads only its own first rows."""
+
+    def __init__(self) -> None:
+        self.trials: list[Trial] = []
+        self.step = _Column(np.float64)
+        self.loss = _Column(np.float64)
+        self.best = _Column(np.float64)
+        self.stop = _Column(np.int64)
+        self.judged = _Column(np.float64)
+        self.judged_step = _Column(np.float64)
+        self.complete = _Column(np.bool_)
+
+    def fork(self, n_trials: int, n_points: int) -> _Columns:
+        twin = _Columns()
+        twin.trials = self.trials[:n_trials]
+        for name in ("step", "loss", "best"):
+            setattr(twin, name, getattr(self, name).fork(n_points))
+        for name in ("stop", "judged", "judged_step", "complete"):
+            setattr(twin, name, getattr(self, name).fork(n_trials))
+        return twin
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Finished trials in columns. Append-only: :meth:`extend` returns a new bank and costs O(new trials).
+
+    Points of all trials stand one after the other, each trial's in step order; trials without a report are kept
+    in `trials` but have no points. Losses are `goal.sign * value` (lower is better), a non-finite report is +inf.
+
+    Attributes:
+        goal: what the judged columns are judged by.
+    """
+
+    goal: Goal
+    _columns: _Columns = field(default_factory=_Columns, repr=False)
+    _n_trials: int = 0
+    _n_points: int = 0
+
+    def __len__(self) -> int:
+        return self._n_trials
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._columns.trials[: self._n_trials])
+
+    def __getitem__(self, index: int) -> Trial:
+        return self._columns.trials[: self._n_trials][index]
+
+    def extend(self, trials: Iterable[Trial]) -> Bank:
+        """A bank with `trials` after the present ones.
+
+        Raises:
+            InvalidValue: a trial is not finished.
+        """
+        new = tuple(trials)
+        if not new:
+            return self
+        for trial in new:
+            if not trial.status.finished:
+                raise InvalidValue("a finished trial", trial.status.name, f"Bank.extend(trial {trial.uid})")
+        c = self._columns
+        if len(c.trials) != self._n_trials:  # a sibling was extended already: leave it its columns
+            c = c.fork(self._n_trials, self._n_points)
+        sign = self.goal.sign
+        for trial in new:
+            steps, losses = trial.curve.losses(sign)
+            best = np.minimum.accumulate(losses) if losses.size else losses
+            judged, at = judged_loss(trial.curve, self.goal)
+            c.step.append(steps)
+            c.loss.append(losses)
+            c.best.append(best)
+            c.stop.append(np.array([c.step.size]))
+            c.judged.append(np.array([judged]))
+            c.judged_step.append(np.array([at]))
+            c.complete.append(np.array([trial.status is Status.COMPLETE]))
+            c.trials.append(trial)
+        return Bank(self.goal, c, len(c.trials), c.step.size)
+
+    def _view(self, column: _Column, n: int) -> NDArray[Any]:
+        view = column.data[:n]
+        view.setflags(write=False)
+        return view
+
+    @property
+    def steps(self) -> Floats:
+        """(points,) step of every report of every trial."""
+        return self._view(self._columns.step, self._n_points)
+
+    @property
+    def losses(self) -> Floats:
+        """(points,) loss of every report; +inf where it was not finite."""
+        return self._view(self._columns.loss, self._n_points)
+
+    @property
+    def best_losses(self) -> Floats:
+        """(points,) best loss so far inside its own trial; +inf before the first finite one."""
+        return self._view(self._columns.best, self._n_points)
+
+    @property
+    def stops(self) -> NDArray[np.int64]:
+        """(trials,) index one past the last point of each trial."""
+        return self._view(self._columns.stop, self._n_trials)
+
+    @property
+    def judged(self) -> Floats:
+        """(trials,) judged loss (best or final finite report so far); +inf without one."""
+        return self._view(self._columns.judged, self._n_trials)
+
+    @property
+    def judged_steps(self) -> Floats:
+        """(trials,) the step at which the judged loss was reported; -inf without one."""
+        return self._view(self._columns.judged_step, self._n_trials)
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """(trials,) True where the trial reached the horizon."""
+        return self._view(self._columns.complete, self._n_trials)
+
+    @cached_property
+    def n_complete(self) -> int:
+        """How many trials reached the horizon."""
+        return int(self.complete.sum())
+
+    @cached_property
+    def _bounds(self) -> tuple[NDArray[np.int64], Floats, Floats]:
+        """(trials,) index of the first point; first and last step (+inf, -inf without points)."""
+        stops = self.stops
+        starts = np.concatenate([[0], stops[:-1]]).astype(np.int64)
+        some = stops > starts
+        first, last = np.full(stops.size, np.inf), np.full(stops.size, -np.inf)
+        first[some], last[some] = self.steps[starts[some]], self.steps[stops[some] - 1]
+        return starts, first, last
+
+    @property
+    def last_steps(self) -> Floats:
+        """(trials,) largest step reported; -inf without a report."""
+        return self._bounds[2]
+
+    @cached_property
+    def _filled(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Trials that have points, and where their points start (what reduceat needs)."""
+        rows = np.flatnonzero(self.stops > self._bounds[0])
+        return rows, self._bounds[0][rows]
+
+    def at(self, step: float, *, best: bool) -> Floats:
+        """Loss of every trial at `step`.
+
+        Args:
+            step: position on the resource axis.
+            best: the best loss so far instead of the latest one.
+
+        Returns:
+            (trials,) loss at the last report not after `step`; NaN where the trial says nothing about that step: it
+            had not reported yet, or it was stopped or failed earlier. A COMPLETE trial has reached the horizon, so
+            beyond its last report it keeps its last value.
+        """
+        rows, starts = self._filled
+        out = np.full(self._n_trials, np.nan)
+        if not rows.size:
+            return out
+        count = np.add.reduceat((self.steps <= step).astype(np.int64), starts)
+        known = count > 0
+        known &= (self._bounds[2][rows] >= step) | self.complete[rows]
+        column = self.best_losses if best else self.losses
+        out[rows[known]] = column[starts[known] + count[known] - 1]
+        return out
+
+
+def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:
+    """(loss, step) a curve is judged by so far: its best or its last finite value; (+inf, -inf) without one."""
+    if not len(curve):
+        return np.inf, -np.inf
+    at = int(np.argmin(goal.sign * curve.values)) if goal.judged == "best" else len(curve) - 1
+    return float(goal.sign * curve.values[at]), float(curve.steps[at])
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Everything a decision may look at: one study at one moment.
+
+    Attributes:
+        study: its name, for messages and keys.
+        goal: see :class:`~lcsearch.goal.Goal`; the same object the bank was built with.
+        bank: finished trials.
+        live: trials that are running or paused; their order means nothing.
+        budget: steps the study may still spend; None when unlimited.
+    """
+
+    study: str
+    goal: Goal
+    bank: Bank
+    live: tuple[Trial, ...] = ()
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bank.goal != self.goal:
+            raise InvalidValue(f"a bank judged by {self.goal}", self.bank.goal, "Snapshot.bank")
+
+    @cached_property
+    def horizon(self) -> float:
+        """The step at which trials end in fact: the median last step of COMPLETE trials, at most the goal's horizon.
+
+        `range(50)` ends at step 49, so a forecast for step 50 would be one step off.
+        """
+        ends = self.bank.last_steps[self.bank.complete]
+        ends = ends[np.isfinite(ends)]
+        return float(min(np.median(ends), self.goal.horizon)) if ends.size else self.goal.horizon
+
+    @cached_property
+    def incumbent(self) -> Incumbent | None:
+        """The best judged value reached so far, or None.
+
+        COMPLETE trials count; when the best value is judged, a running trial's best is reached as well. A stopped or
+        failed trial holds no place: its value is not what the study will return. Ties go to the smaller uid.
+        """
+        found: list[tuple[float, str, float]] = []
+        bank = self.bank
+        if bank.n_complete:
+            losses = np.where(bank.complete, bank.judged, np.inf)
+            low = losses.min()
+            if np.isfinite(low):
+                rows = np.flatnonzero(losses == low).tolist()
+                found += [(float(low), bank[row].uid, float(bank.judged_steps[row])) for row in rows]
+        if self.goal.judged == "best":
+            for trial in self.live:
+                loss, step = judged_loss(trial.curve, self.goal)
+                if np.isfinite(loss):
+                    found.append((loss, trial.uid, step))
+        if not found:
+            return None
+        loss, uid, step = min(found)
+        return Incumbent(self.goal.sign * loss, uid, step)
+
+    @cached_property
+    def spread(self) -> float:
+        """Robust range of judged values, >= 0: twice the distance from the best to the median COMPLETE trial.
+
+        The full range is no measure: one diverged trial at 1e34 would swallow every difference that matters.
+        """
+        losses = self.bank.judged[self.bank.complete]
+        losses = losses[np.isfinite(losses)]
+        return float(2.0 * (np.median(losses) - losses.min())) if losses.size else 0.0
+
+    def others_at(self, step: float, uid: str) -> Floats:
+        """(m,) losses at `step` of every other trial that says something about it (best so far when so judged)."""
+        best = self.goal.judged == "best"
+        bank = self.bank.at(step, best=best)
+        there = [t.curve for t in self.live if t.uid != uid and t.curve.last_step >= step]
+        live = np.array([loss_at(curve, self.goal, step) for curve in there], np.float64)
+        return np.concatenate([bank[~np.isnan(bank)], live])
+
+
+def loss_at(curve: Curve, goal: Goal, step: float) -> float:
+    """Loss at the last report not after `step` (best so far when the best is judged); +inf for none or an event."""
+    _, losses = curve.cut(step).losses(goal.sign)
+    if not losses.size:
+        return np.inf
+    return float(losses.min() if goal.judged == "best" else losses[-1])
