@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog
 from lcsearch.engine.ask import Event, hold_alone, hold_startup
 from lcsearch.engine.policy import Policy
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.forecast.registry import forecasters
 from lcsearch.goal import Judged
 from lcsearch.schedulers.optuna._report import StudyReport, report_of
-from lcsearch.schedulers.optuna._snapshot import MARK, REASON, Banks, as_trial, snapshot_of
+from lcsearch.schedulers.optuna._snapshot import MARK, REASON, Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import write_stop
 from lcsearch.session import Session
 from lcsearch.study import Snapshot
@@ -93,13 +94,13 @@ class CurvePruner(BasePruner):
         decision_log: str | os.PathLike[str] | None = None,
         max_overhead: float = 0.01,
     ) -> None:
-        bad_type = isinstance(max_steps, bool) or not isinstance(max_steps, int | float)
-        if max_steps != "auto" and (bad_type or not 0 < max_steps < float("inf")):
+        if max_steps != "auto" and not (is_finite_number(max_steps) and max_steps > 0):
             raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
+        if max_overhead != math.inf and not (is_finite_number(max_overhead) and max_overhead > 0):
+            raise InvalidValue("a number > 0", max_overhead, "max_overhead")
         self._max_steps: int | Literal["auto"] = max_steps
-        self._judged: Judged = judged
         policy = Policy(
             threshold=threshold,
             guard=guard,
@@ -111,7 +112,7 @@ class CurvePruner(BasePruner):
         )
         sink = None if decision_log is None else DecisionLog(decision_log)
         self._session = Session(policy, forecasters(opinions), sink, overhead=max_overhead)
-        self._banks = Banks()
+        self._reader = Reader(max_steps, judged)
         self._study: weakref.ref[Study] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,19 +135,15 @@ class CurvePruner(BasePruner):
         if hold is not None or step is None:
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
-        trials = study.get_trials(deepcopy=False)
-        n_complete = sum(t.state == TrialState.COMPLETE for t in trials)
-        hold = hold_startup(policy, n_complete, values[step])
-        if hold is not None:
-            self._session.held(hold.reason)
+        bank, unfinished = self._reader.read(study)
+        hold = hold_startup(policy, 0 if bank is None else bank.n_complete, values[step])
+        if hold is not None or bank is None:
+            self._session.held(Reason.NO_HORIZON if hold is None else hold.reason)
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
-        snapshot = snapshot_of(study, trial, trials, self._banks, self._max_steps, self._judged)
-        if snapshot is None:
-            self._session.held(Reason.NO_HORIZON)
-            return False
-        decision, mark = self._session.check(snapshot, Event(as_trial(trial), step))
+        own = as_trial(trial)
+        decision, mark = self._session.check(snapshot_of(study, bank, unfinished, own), Event(own, step))
         if decision.verdict is not Verdict.STOP:
             return False
         if mark is not None:
@@ -157,8 +154,8 @@ class CurvePruner(BasePruner):
         return True
 
     def _snapshot(self, study: Study) -> Snapshot | None:
-        trials = study.get_trials(deepcopy=False)
-        return snapshot_of(study, None, trials, self._banks, self._max_steps, self._judged)
+        bank, unfinished = self._reader.read(study)
+        return None if bank is None else snapshot_of(study, bank, unfinished, None)
 
     def _find(self, trial: int | FrozenTrial, study: Study | None) -> tuple[FrozenTrial, Study | None]:
         study = study or (self._study() if self._study is not None else None)
@@ -194,7 +191,8 @@ class CurvePruner(BasePruner):
             return str(mark.text)
         if study is not None:
             latest = self._session.latest.get((study.study_name, own.uid))
-            if latest is not None:
+            # What ended it is not what was looked at last when the objective pruned itself after a look that went on.
+            if latest is not None and (frozen.state != TrialState.PRUNED or latest.verdict is Verdict.STOP):
                 return latest.text
         if frozen.state == TrialState.PRUNED:
             return f"trial {own.uid} was pruned, but not by lcsearch: it carries no mark of a decision"

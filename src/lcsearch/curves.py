@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -68,8 +68,9 @@ class Curve:
             s = np.fromiter(steps.keys(), np.float64, n)
             v = np.fromiter(steps.values(), np.float64, n)
         else:
-            s = np.asarray(steps, np.float64).ravel()
-            v = np.asarray([] if values is None else values, np.float64).ravel()
+            # Copies: the caller's arrays stay his own, and what he writes there later is no part of the curve.
+            s = np.array(steps, np.float64).ravel()
+            v = np.array([] if values is None else values, np.float64).ravel()
         if s.shape != v.shape:
             raise InvalidValue(f"{s.size} values, one a step", v.size, "Curve.of(values=)")
         if s.size == 0:
@@ -111,6 +112,12 @@ class Curve:
         return self.steps.size + self.event_steps.size
 
     @property
+    def first_step(self) -> float:
+        """The smallest step reported, events included; +inf for an empty curve."""
+        first = self.steps[0] if self.steps.size else np.inf
+        return float(min(first, self.event_steps[0]) if self.event_steps.size else first)
+
+    @property
     def last_step(self) -> float:
         """The largest step reported, events included; -inf for an empty curve."""
         last = self.steps[-1] if self.steps.size else -np.inf
@@ -126,10 +133,10 @@ class Curve:
 
     def cut(self, step: float) -> Curve:
         """The curve as it stood when `step` was its last report (reports at `step` included)."""
+        if step >= self.last_step:
+            return self
         n = int(np.searchsorted(self.steps, step, side="right"))
         m = int(np.searchsorted(self.event_steps, step, side="right"))
-        if n == self.steps.size and m == self.event_steps.size:
-            return self
         return Curve(self.steps[:n], self.values[:n], self.event_steps[:m], self.event_values[:m])
 
     def reports(self) -> tuple[Floats, Floats]:
@@ -146,9 +153,3 @@ class Curve:
         if not self.event_steps.size:
             return steps, sign * values
         return steps, np.where(np.isfinite(values), sign * values, np.inf)
-
-
-def previous_report(steps: Iterable[float], step: float) -> float | None:
-    """The largest of `steps` below `step`, or None."""
-    earlier = [s for s in steps if s < step]
-    return max(earlier) if earlier else None

@@ -12,6 +12,10 @@ Nothing here is ever raised into a running study by an adapter: adapters catch, 
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+from typing import TypeGuard
+
 
 class LcsearchError(Exception):
     """Base of every error raised on purpose by lcsearch."""
@@ -35,6 +39,18 @@ class InvalidValue(LcsearchError, ValueError):
 
     def __reduce__(self) -> tuple[type[InvalidValue], tuple[str, object, str, str]]:
         return type(self), (self.expected, self.got, self.where, self.advice)
+
+
+def is_finite_number(value: object) -> TypeGuard[float]:
+    """True for finite ints and floats, numpy's too; False for bool, text, None and everything else.
+
+    >>> is_finite_number(3), is_finite_number(True), is_finite_number("3"), is_finite_number(float("nan"))
+    (True, False, False, False)
+    """
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # an int beyond every float
+        return False
 
 
 class FileProblem(LcsearchError):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 
 Direction = Literal["minimize", "maximize"]
 Judged = Literal["best", "final"]
@@ -34,7 +33,7 @@ class Goal:
             raise InvalidValue("'minimize' or 'maximize'", self.direction, "Goal.direction")
         if self.judged not in get_args(Judged):
             raise InvalidValue("'best' or 'final'", self.judged, "Goal.judged")
-        if not (math.isfinite(self.horizon) and self.horizon > 0):
+        if not (is_finite_number(self.horizon) and self.horizon > 0):
             raise InvalidValue("a finite number > 0", self.horizon, "Goal.horizon")
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lcsearch.curves import Floats
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 
 Shape = Literal["constant", "linear", "cosine", "wsd", "step"]
 
@@ -40,17 +39,14 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
             raise InvalidValue(f"one of {', '.join(get_args(Shape))}", self.shape, "Schedule.shape")
-        for name, low, high, closed in (
-            ("peak", 0.0, math.inf, False),
-            ("horizon", 0.0, math.inf, False),
-            ("warmup", 0.0, 1.0, True),
-            ("decay", 0.0, 1.0, False),
-            ("floor", 0.0, 1.0, True),
-        ):
+        for name in ("peak", "horizon"):
             value = getattr(self, name)
-            if not (low <= value <= high and math.isfinite(value) and (closed or value > low)):
-                bracket = "[" if closed else "("
-                raise InvalidValue(f"a number in {bracket}{low:g}, {high:g}]", value, f"Schedule.{name}")
+            if not (is_finite_number(value) and value > 0):
+                raise InvalidValue("a finite number > 0", value, f"Schedule.{name}")
+        for name, bounds, open_end in (("warmup", "[0, 1)", 1.0), ("decay", "(0, 1]", 0.0), ("floor", "[0, 1]", None)):
+            value = getattr(self, name)
+            if not (is_finite_number(value) and 0 <= value <= 1) or value == open_end:
+                raise InvalidValue(f"a number in {bounds}", value, f"Schedule.{name}")
 
     def rate(self, steps: ArrayLike) -> Floats:
         """The learning rate at `steps`, any shape; steps outside [0, horizon] take the nearest end."""

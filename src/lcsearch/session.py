@@ -19,13 +19,21 @@ from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
 from lcsearch.engine.judge import Judgement, judge
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Forecaster, Opinion
+from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion
 from lcsearch.study import Snapshot
 
 _log = logging.getLogger("lcsearch")
 
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
+
+
+def _words(error: BaseException) -> str:
+    """The error in words, even one that cannot be printed."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # somebody's __str__ is broken: no reason to end a trial
+        return type(error).__name__
 
 
 class Session:
@@ -122,11 +130,13 @@ class Session:
             name, start = forecaster.name, self._clock()
             try:
                 forecasts = forecaster.forecast(snapshot, question.queries)
+                if not isinstance(forecasts, Forecasts):
+                    raise InvalidValue("Forecasts", type(forecasts).__name__, f"{name}.forecast")
                 if len(forecasts) != n:
                     raise InvalidValue(f"{n} forecasts", len(forecasts), f"{name}.forecast")
                 answers = [forecasts.opinion(i) for i in range(n)]
             except Exception as error:  # whatever a model does, the study goes on
-                errors[name] = f"{type(error).__name__}: {error}"
+                errors[name] = _words(error)
                 answers = [Absent.DEAD] * n
             took = self._clock() - start
             if took > self._deadline:
@@ -151,9 +161,7 @@ class Session:
         """Count a failure of lcsearch itself or of the storage; the trial goes on."""
         with self._lock:
             self.failed_open[what] += 1
-        self._tell(
-            f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {type(error).__name__}: {error}"
-        )
+        self._tell(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {_words(error)}")
 
     def _keep(self, decision: Decision, start: float, errors: dict[str, str]) -> None:
         with self._lock:
@@ -168,10 +176,10 @@ class Session:
         worth_keeping = decision.now is not None or decision.reason in (Reason.DIVERGED, Reason.THROTTLED)
         if self.sink is None or not worth_keeping:
             return
-        models = {forecaster.name: forecaster.version for forecaster in self.forecasters}
         latency = self._clock() - start
-        receipt = Receipt(decision, self._wall(), latency, socket.gethostname(), os.getpid(), models, errors)
         try:
+            models = {forecaster.name: forecaster.version for forecaster in self.forecasters}
+            receipt = Receipt(decision, self._wall(), latency, socket.gethostname(), os.getpid(), models, errors)
             self.sink.write(receipt)
         except Exception as error:  # a full disk must not fail a trial
             self.failed("decision log", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -228,6 +229,36 @@ class Bank:
         return int(self.complete.sum())
 
     @cached_property
+    def end(self) -> float:
+        """The median last step of COMPLETE trials, events included; +inf without one."""
+        ends = self.last_steps[self.complete]
+        ends = ends[np.isfinite(ends)]
+        return float(np.median(ends)) if ends.size else math.inf
+
+    @cached_property
+    def leader(self) -> tuple[float, str, float] | None:
+        """(judged loss, uid, its step) of the best COMPLETE trial, or None. Ties go to the earlier uid."""
+        losses = np.where(self.complete, self.judged, np.inf)
+        if not losses.size or not math.isfinite(low := float(losses.min())):
+            return None
+        rows = np.flatnonzero(losses == low).tolist()
+        return min(((low, self[row].uid, float(self.judged_steps[row])) for row in rows), key=_place)
+
+    @cached_property
+    def spread(self) -> float:
+        """Robust range of judged values, >= 0: twice the distance from the best to the median COMPLETE trial.
+
+        The full range is no measure: one diverged trial at 1e34 would swallow every difference that matters.
+        """
+        losses = self.judged[self.complete]
+        losses = losses[np.isfinite(losses)]
+        if not losses.size:
+            return 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = float(2.0 * (np.median(losses) - losses.min()))
+        return spread if math.isfinite(spread) else 0.0  # beyond floating point: no margin rather than an infinite one
+
+    @cached_property
     def _bounds(self) -> tuple[NDArray[np.int64], Floats, Floats]:
         """(trials,) index of the first point; first and last step (+inf, -inf without points)."""
         stops = self.stops
@@ -264,7 +295,7 @@ class Bank:
         out = np.full(self._n_trials, np.nan)
         if not rows.size:
             return out
-        count = np.add.reduceat((self.steps <= step).astype(np.int64), starts)
+        count = np.add.reduceat(self.steps <= step, starts, dtype=np.int64)
         known = count > 0
         known &= (self._bounds[2][rows] >= step) | self.complete[rows]
         column = self.best_losses if best else self.losses
@@ -278,6 +309,12 @@ def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:
         return np.inf, -np.inf
     at = int(np.argmin(goal.sign * curve.values)) if goal.judged == "best" else len(curve) - 1
     return float(goal.sign * curve.values[at]), float(curve.steps[at])
+
+
+def _place(found: tuple[float, str, float]) -> tuple[float, int, str]:
+    """Order of (loss, uid, step): by loss, then by uid, numbers as numbers, as Optuna's `best_trial` has it."""
+    loss, uid, _ = found
+    return loss, len(uid), uid
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,58 +339,46 @@ class Snapshot:
         if self.bank.goal != self.goal:
             raise InvalidValue(f"a bank judged by {self.goal}", self.bank.goal, "Snapshot.bank")
 
-    @cached_property
+    @property
     def horizon(self) -> float:
-        """The step at which trials end in fact: the median last step of COMPLETE trials, at most the goal's horizon.
+        """The step at which trials end in fact: that of the bank when it knows, at most the goal's horizon.
 
         `range(50)` ends at step 49, so a forecast for step 50 would be one step off.
         """
-        ends = self.bank.last_steps[self.bank.complete]
-        ends = ends[np.isfinite(ends)]
-        return float(min(np.median(ends), self.goal.horizon)) if ends.size else self.goal.horizon
+        return min(self.bank.end, self.goal.horizon)
 
     @cached_property
     def incumbent(self) -> Incumbent | None:
         """The best judged value reached so far, or None.
 
         COMPLETE trials count; when the best value is judged, a running trial's best is reached as well. A stopped or
-        failed trial holds no place: its value is not what the study will return. Ties go to the smaller uid.
+        failed trial holds no place: its value is not what the study will return. Ties go to the earlier uid: "9" before "10".
         """
-        found: list[tuple[float, str, float]] = []
-        bank = self.bank
-        if bank.n_complete:
-            losses = np.where(bank.complete, bank.judged, np.inf)
-            low = losses.min()
-            if np.isfinite(low):
-                rows = np.flatnonzero(losses == low).tolist()
-                found += [(float(low), bank[row].uid, float(bank.judged_steps[row])) for row in rows]
+        found = [] if self.bank.leader is None else [self.bank.leader]
         if self.goal.judged == "best":
             for trial in self.live:
                 loss, step = judged_loss(trial.curve, self.goal)
-                if np.isfinite(loss):
+                if math.isfinite(loss):
                     found.append((loss, trial.uid, step))
         if not found:
             return None
-        loss, uid, step = min(found)
+        loss, uid, step = min(found, key=_place)
         return Incumbent(self.goal.sign * loss, uid, step)
 
-    @cached_property
+    @property
     def spread(self) -> float:
-        """Robust range of judged values, >= 0: twice the distance from the best to the median COMPLETE trial.
-
-        The full range is no measure: one diverged trial at 1e34 would swallow every difference that matters.
-        """
-        losses = self.bank.judged[self.bank.complete]
-        losses = losses[np.isfinite(losses)]
-        return float(2.0 * (np.median(losses) - losses.min())) if losses.size else 0.0
+        """Robust range of judged values, see :attr:`Bank.spread`."""
+        return self.bank.spread
 
     def others_at(self, step: float, uid: str) -> Floats:
         """(m,) losses at `step` of every other trial that says something about it (best so far when so judged)."""
-        best = self.goal.judged == "best"
-        bank = self.bank.at(step, best=best)
-        there = [t.curve for t in self.live if t.uid != uid and t.curve.last_step >= step]
+        return self.beside(self.bank.at(step, best=self.goal.judged == "best"), step, uid)
+
+    def beside(self, finished: Floats, step: float, uid: str) -> Floats:
+        """:meth:`others_at`, for callers that have `bank.at(step)` already."""
+        there = [t.curve for t in self.live if t.uid != uid and t.curve.first_step <= step <= t.curve.last_step]
         live = np.array([loss_at(curve, self.goal, step) for curve in there], np.float64)
-        return np.concatenate([bank[~np.isnan(bank)], live])
+        return np.concatenate([finished[~np.isnan(finished)], live])
 
 
 def loss_at(curve: Curve, goal: Goal, step: float) -> float:

@@ -19,6 +19,9 @@ from lcsearch.forecast.contract import Forecasts
 
 LEVELS = (1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)
 
+LONGEST = 2046
+"""Characters that every storage of Optuna keeps."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -29,7 +32,8 @@ class Mark:
         reason: name of the :class:`~lcsearch.decide.verdict.Reason` that stopped it.
         p: P(beat) when it was stopped; None for a divergence.
         text: the whole story in a few lines.
-        losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0.
+        losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0, and for
+            a forecast without finite quantiles, whose p counts as it was.
     """
 
     step: float
@@ -56,7 +60,7 @@ class Mark:
         interval, exponentially, so that a far better incumbent takes the probability to zero.
         """
         if not self.losses:
-            return 0.0
+            return self.p or 0.0
         if loss > self.losses[0]:
             return float(np.interp(loss, self.losses, LEVELS))
         scale = (self.losses[3] - self.losses[0]) / math.log(LEVELS[3] / LEVELS[0])
@@ -65,10 +69,14 @@ class Mark:
         return LEVELS[0] * math.exp((loss - self.losses[0]) / scale)
 
     def to_json(self) -> str:
-        """Compact text; under 2046 characters, the least that every storage keeps."""
-        record = {"step": self.step, "reason": self.reason, "p": self.p, "text": self.text[:1500]}
-        # 17 digits would double the length and say nothing more.
-        return json.dumps({**record, "losses": [float(f"{v:.6g}") for v in self.losses]}, separators=(",", ":"))
+        """Compact ASCII text under LONGEST characters; a text that does not fit is cut short."""
+        # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
+        losses = [float(f"{v:.12g}") for v in self.losses]
+        record = {"step": self.step, "reason": self.reason, "p": self.p, "text": self.text, "losses": losses}
+        room = 1500
+        while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
+            room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
+        return packed
 
     @classmethod
     def from_json(cls, text: str) -> Mark:
@@ -82,15 +90,12 @@ class Mark:
             losses = tuple(float(v) for v in record["losses"])
             if losses and (len(losses) != len(LEVELS) or list(losses) != sorted(losses)):
                 raise ValueError("losses")
-            p = record["p"]
-            return cls(
-                float(record["step"]),
-                str(record["reason"]),
-                None if p is None else float(p),
-                str(record["text"]),
-                losses,
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            p, step = record["p"], float(record["step"])
+            p = None if p is None else float(p)
+            if not all(map(math.isfinite, (step, *losses))) or not (p is None or 0.0 <= p <= 1.0):
+                raise ValueError("numbers")
+            return cls(step, str(record["reason"]), p, str(record["text"]), losses)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
 
 

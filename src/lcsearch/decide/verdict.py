@@ -29,6 +29,7 @@ class Reason(enum.Enum):
     INTERVAL = "This interval had its look already. Lower interval_steps to look more often."
     STARTUP = "Fewer than n_startup_trials trials have reached the horizon; the first ones always run to the end."
     FIRST_LOOK = "A stop needs two looks in a row, and this is the trial's first."
+    SHORT = "The curve has too few finite observations to have a shape."
     NO_INCUMBENT = "No trial has reached a judged value yet, so there is nothing to beat."
     NO_HORIZON = "max_steps is 'auto' and no finished trial has shown where trials end. Pass max_steps."
     INCUMBENT = "The trial is the incumbent, and the incumbent is never stopped."

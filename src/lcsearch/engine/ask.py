@@ -138,6 +138,9 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     before = previous_look(policy, steps, step)
     if before is None:
         return Hold(Reason.FIRST_LOOK)
+    n = len(trial.curve)
+    if n < policy.min_observations:
+        return Hold(Reason.SHORT, f"{n} of {policy.min_observations} observations")
     # One trial at least runs to the horizon, whatever n_startup_trials is.
     incumbent = snapshot.incumbent
     if incumbent is None or not bank.n_complete:
@@ -150,7 +153,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     n_here = int((~np.isnan(seen) & bank.complete).sum())
     if n_here < policy.n_min_trials:
         return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
-    standing = Standing.of(loss_at(trial.curve, goal, step), snapshot.others_at(step, trial.uid))
+    standing = Standing.of(loss_at(trial.curve, goal, step), snapshot.beside(seen, step, trial.uid))
     guarded = standing.held_by(policy.guard, policy.min_comparisons)
     if guarded is not None:
         return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)

@@ -48,7 +48,7 @@ def _look(
             absent = True
             continue
         p = float(opinion.p_beat(opinion.sign * target)[0])
-        if not math.isfinite(p):
+        if not -1e-9 <= p <= 1.0 + 1e-9:  # NaN, or no probability at all
             heard.append((name, Absent.NONFINITE.name))
             absent = True
             continue

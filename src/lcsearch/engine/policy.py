@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 
 
 @dataclass(frozen=True)
@@ -13,7 +12,7 @@ class Policy:
     """When a trial may be stopped. Names that Optuna has mean what they mean there.
 
     Attributes:
-        threshold: P(beat) below which a trial is stopped, in [0, 1); 0 stops nothing but diverged trials.
+        threshold: P(beat) below which a trial is stopped, in [0, 1]; 0 stops nothing but diverged trials.
         guard: a trial among this best share at its own step is never stopped, in [0, 1].
         risk: largest allowed P(some stopped trial would have beaten the incumbent), in [0, 1]; None: no limit.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE.
@@ -21,6 +20,7 @@ class Policy:
         interval_steps: at most one look an interval of this many steps, counted from the warm-up.
         n_min_trials: COMPLETE trials needed that have a value at the step.
         min_comparisons: other trials needed at the step for the rank guard to judge; fewer hold the look.
+        min_observations: a look at a curve of fewer finite observations is held.
         few: below this many observations the threshold is multiplied by `few_factor`.
         few_factor: see `few`.
         epsilon: to beat the incumbent is to pass it by more than this share of the study's robust range.
@@ -35,6 +35,7 @@ class Policy:
     interval_steps: int = 1
     n_min_trials: int = 1
     min_comparisons: int = 4
+    min_observations: int = 4
     few: int = 8
     few_factor: float = 0.2
     epsilon: float = 0.01
@@ -45,7 +46,7 @@ class Policy:
             value = getattr(self, name)
             if name == "risk" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+            if not is_finite_number(value) or not 0.0 <= value <= 1.0:
                 raise InvalidValue("a number in [0, 1]", value, name)
         for name, low in (
             ("n_startup_trials", 0),
@@ -53,11 +54,10 @@ class Policy:
             ("interval_steps", 1),
             ("n_min_trials", 1),
             ("min_comparisons", 0),
+            ("min_observations", 1),
             ("few", 0),
             ("divergence_reports", 1),
         ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InvalidValue("a number", value, name)
-            if value < low:
+            if not is_finite_number(value) or value < low:
                 raise InvalidValue(f"a number >= {low}", value, name)

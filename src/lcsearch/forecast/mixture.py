@@ -18,7 +18,7 @@ from scipy.special import log_ndtr, ndtri
 
 from lcsearch.curves import Floats
 
-#: Draws a curve, and the dimensions of one: five parameters, the drift away from the family, the broad component.
+#: Draws a curve, and the dimensions of one: five parameters and the drift away from the family.
 DRAWS = 128
 DIMENSIONS = 6
 #: Quadrature times of a best-by query.
@@ -26,12 +26,13 @@ TIMES = 8
 #: Edges of the cells of one draw's noise, in units of its sd around its lowest latent loss.
 EDGES = np.array([-4.5, -3.5, -2.8, -2.2, -1.6, -1.0, -0.4, 0.2, 0.8, 1.4, 2.2, 3.2])
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
+#: log P(a report whose latent loss lies i / _PER_SD sd above the lowest one is above edge r), tabulated.
+_PER_SD = 200
+_LOG_SURVIVAL = log_ndtr(np.arange(12 * _PER_SD + 1)[:, None] / _PER_SD - EDGES[1:-1])
 #: Levels of the knots: dense in the lower tail, where stops are decided.
-LEVELS = np.array(
-    [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3.5e-3, 5e-3, 7.5e-3, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05]
-    + [0.055, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.14, 0.17, 0.2, 0.24, 0.28, 0.32, 0.36, 0.4, 0.45, 0.5, 0.55, 0.6]
-    + [0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995, 0.999]
-)
+_LOW = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3.5e-3, 5e-3, 7.5e-3, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05)
+_HIGH = (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995, 0.999)
+LEVELS = np.concatenate([_LOW, np.arange(0.06, 0.2, 0.02), np.arange(0.2, 0.72, 0.05), _HIGH])
 
 
 def _normals(n: int, dimensions: int) -> Floats:
@@ -54,7 +55,8 @@ def share_out(weights: Floats, order: NDArray[np.intp]) -> NDArray[np.intp]:
     cumulative = np.cumsum(weights, axis=1)
     cumulative[:, -1] = 1.0
     at = (order + 0.5) / DRAWS
-    return (cumulative[:, None, :] < at[None, :, None]).sum(2)
+    member: NDArray[np.intp] = (cumulative[:, None, :] < at[None, :, None]).sum(2)
+    return member
 
 
 def future(last: Floats, step: Floats, spacing: Floats) -> tuple[Floats, Floats, Floats]:
@@ -67,7 +69,7 @@ def future(last: Floats, step: Floats, spacing: Floats) -> tuple[Floats, Floats,
 
     Returns:
         times (Q, T) in steps, each the middle of an equal share of the coming reports but the last, which is `step`
-        itself; counts (Q, T) of reports they stand for (0: unused); n (Q,) reports to come.
+        itself; counts (Q, T) of reports they stand for (0: unused; the last always counts); n (Q,) reports to come.
     """
     n = np.maximum(np.round((step - last) / spacing), 1.0) * (step > last)
     rest = np.maximum(n - 1.0, 0.0)[:, None]
@@ -76,7 +78,7 @@ def future(last: Floats, step: Floats, spacing: Floats) -> tuple[Floats, Floats,
     used = i < parts
     each = rest / np.maximum(parts, 1.0)
     middle = i * each + 0.5 * (each + 1.0)
-    counts = np.concatenate([np.where(used, each, 0.0), (n > 0)[:, None]], 1)
+    counts = np.concatenate([np.where(used, each, 0.0), np.ones((n.size, 1))], 1)
     k = np.concatenate([np.where(used, middle, n[:, None]), n[:, None]], 1)
     times = last[:, None] + (step - last)[:, None] * k / np.maximum(n, 1.0)[:, None]
     return np.where(n[:, None] > 0, times, step[:, None]), counts, n
@@ -96,8 +98,8 @@ def cells(m: Floats, s: Floats, counts: Floats) -> tuple[Floats, Floats]:
     unused = (counts == 0)[:, None, :]
     low = np.where(unused, np.inf, m).min(2)
     gap = np.where(unused, 0.0, (m - low[..., None]) / s[:, None, None])
-    z = EDGES[1:-1] - gap[..., None]
-    survival = np.exp(np.matmul(counts[:, None, None, :], log_ndtr(-z))[..., 0, :])
+    step = np.minimum(gap * _PER_SD + 0.5, len(_LOG_SURVIVAL) - 1.0).astype(np.intp)
+    survival = np.exp(np.matmul(counts[:, None, None, :], _LOG_SURVIVAL[step])[..., 0, :])
     one = np.ones((*survival.shape[:2], 1))
     mass = np.concatenate([one, survival], 2) - np.concatenate([survival, 0.0 * one], 2)
     return low[..., None] + s[:, None, None] * CENTRES, mass / m.shape[1]
@@ -139,7 +141,11 @@ def read_off(where: Floats, mass: Floats, best: Floats) -> tuple[Floats, Floats,
     beats = np.where(above.any(1), beats, LEVELS[-1])
     lower = (knots[:, 1] - knots[:, 0]) / np.log(LEVELS[1] / LEVELS[0])
     first = above[:, 0]
-    beats = np.where(first, LEVELS[0] * np.exp(-(knots[:, 0] - cap[:, 0]) / np.where(lower > 0, lower, 1e-300)), beats)
+    beats = np.where(
+        first,
+        LEVELS[0] * np.exp(np.minimum(-(knots[:, 0] - cap[:, 0]) / np.where(lower > 0, lower, 1e-300), 0.0)),
+        beats,
+    )
     beats = np.where(bounded, beats, LEVELS[-1])[:, None]
     levels = np.where(above, beats, LEVELS)
     knots = np.concatenate([np.minimum(knots, cap), cap, cap], 1)

@@ -10,17 +10,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.families import FAMILIES
 from lcsearch.forecast.fit import Fit, curve_at, fit
-from lcsearch.forecast.mixture import CENTRES, DRAWS, NORMALS, TIMES, cells, future, read_off, share_out
-from lcsearch.forecast.observed import Observed, observe
+from lcsearch.forecast.mixture import DRAWS, NORMALS, TIMES, cells, future, read_off, share_out
+from lcsearch.forecast.observed import Observed, observe, width_of
 from lcsearch.study import Snapshot
 
 #: Draws are dealt to families in this order, so that every family gets a spread of quasi-random points.
 _DEAL = np.argsort(np.argsort((np.arange(1, DRAWS + 1) * 0.6180339887498949) % 1.0))
+#: Student's t with three degrees of freedom in cells, finer in the tails: a value that no family foresees.
+_HALF = np.array([0.0, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5])
+_EDGES = np.concatenate([_HALF, 1.0 - _HALF[-2::-1]])
+_BROAD = stdtrit(3.0, 0.5 * (_EDGES[1:] + _EDGES[:-1]))
+_BROAD_MASS = np.tile(np.diff(_EDGES), 2) / 2.0
 _BATCH = 32
 
 
@@ -33,13 +39,13 @@ class ParametricEnsemble:
 
         loss(u) = f(u; p) + z * discrepancy * sqrt(recent^2 + (0.1 unit)^2) * ln(u / u_last),
 
-    because no real curve keeps to a family for ever. A share `broad` of the draws forgets the families and puts the
-    value at the horizon around the last loss (or the best one) with the sd that the prior has: curves fool their
-    families, and P(beat) must say so.
+    because no real curve keeps to a family for ever. A share `broad` of the mass forgets the families altogether: a
+    Student-t around the last and the best loss, as wide as the study's spread times the share of the run that is left.
+    Curves fool their families (late jumps, chance plateaus), and P(beat) must say so.
 
     Attributes:
         discrepancy: share of the recent range that an e-fold of time may add or take, as an sd.
-        broad: weight of the draws that only know the last and the best loss.
+        broad: mass of the component that knows the last and the best loss only.
         off_law: a curve leaves its law when the median of its last three |residuals| exceeds this many sigmas.
         min_off_law: fewest observations for which that is said.
     """
@@ -68,21 +74,21 @@ class ParametricEnsemble:
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
         absent: list[Absent | None] = [None] * len(queries)
-        index: dict[Curve, int] = {}
-        which = np.zeros(len(queries), np.intp)
+        groups: dict[int, dict[Curve, list[int]]] = {}
         for i, query in enumerate(queries):
             curve = query.trial.curve
             if not len(curve) or curve.n_trailing_events or not np.isfinite(query.step):
                 absent[i] = Absent.NONFINITE
             else:
-                which[i] = index.setdefault(curve, len(index))
-        curves = list(index)
+                groups.setdefault(width_of(curve), {}).setdefault(curve, []).append(i)
         parts = []
-        asked = np.array([reason is None for reason in absent], np.bool_)
-        for start in range(0, len(curves), _BATCH):  # chunks stay in the processor's cache; rows never mix
-            rows = np.flatnonzero(asked & (which >= start) & (which < start + _BATCH))
-            part = self._answer(snapshot, curves[start : start + _BATCH], queries, rows, which[rows] - start, absent)
-            parts.append((rows, part))
+        for group in groups.values():  # chunks stay in the processor's cache; rows never mix
+            items = list(group.items())
+            for start in range(0, len(items), _BATCH):
+                chunk = items[start : start + _BATCH]
+                which = np.repeat(np.arange(len(chunk)), [len(asked) for _, asked in chunk])
+                rows = np.array([i for _, asked in chunk for i in asked])
+                parts.append((rows, self._answer(snapshot, [c for c, _ in chunk], queries, rows, which, absent)))
         width = max((part[0].shape[1] for _, part in parts), default=2)
         knots, levels = np.full((len(queries), width), np.nan), np.full((len(queries), width), np.nan)
         tails = np.full((len(queries), 2), np.nan)
@@ -116,10 +122,7 @@ class ParametricEnsemble:
         reported = [curve.steps for curve in curves]
         count = [int(np.searchsorted(reported[c], s, side="right")) for c, s in zip(which, steps, strict=True)]
         best = np.array(
-            [
-                losses[c][:n].min() if kind == 2 and n else np.inf
-                for c, n, kind in zip(which, count, kinds, strict=True)
-            ]
+            [losses[c][:n].min() if kind == 2 and n else np.inf for c, n, kind in zip(which, count, kinds, strict=True)]
         )
         known = np.array(
             [
@@ -135,9 +138,11 @@ class ParametricEnsemble:
         noise = np.where(kinds == 1, 1e-9, noise)
         where, mass = cells(m, noise, counts)
         unit, loc = seen.unit[which], seen.loc[which]
-        cap = (best - loc) / unit
-        size = where.shape[1] * CENTRES.size
-        knots, levels, tails = read_off(where.reshape(-1, size), mass.reshape(-1, size), cap)
+        broad = self._broad(seen, which, seen.time(which, steps[:, None])[:, 0])
+        where = np.concatenate([where.reshape(len(rows), -1), broad], 1)
+        each = np.broadcast_to(self.broad * _BROAD_MASS, broad.shape)
+        mass = np.concatenate([(1.0 - self.broad) * mass.reshape(len(rows), -1), each], 1)
+        knots, levels, tails = read_off(where, mass, (best - loc) / unit)
         knots, tails = loc[:, None] + unit[:, None] * knots, unit[:, None] * tails
         # What is already reported is certain: a best-by without reports to come, a value at a reported step.
         sure = np.where(kinds == 2, np.where(n_future == 0, best, np.nan), known)
@@ -159,12 +164,9 @@ class ParametricEnsemble:
     def _draws(self, seen: Observed, fitted: Fit, which: NDArray[np.intp], u: Floats) -> tuple[Floats, Floats]:
         """Latent losses (Q, S, T) of every query's draws at times u (Q, T), and the noise sd (Q,), in curve units."""
         c = seen.n.size
-        weights = np.concatenate(
-            [np.full((c, 1), self.broad), (1.0 - self.broad) * np.nan_to_num(fitted.weights, nan=1.0 / len(FAMILIES))], 1
-        )
-        member = share_out(weights, _DEAL) - 1  # -1 is the broad component
+        weights = np.nan_to_num(fitted.weights, nan=1.0 / len(FAMILIES))
+        k = share_out(weights, _DEAL)
         rows = np.arange(c)[:, None]
-        k = np.maximum(member, 0)
         z = NORMALS[:, :5]
         p = fitted.p[rows, k] + np.matmul(fitted.root[rows, k], z[None, :, :, None])[..., 0]
         p[..., 3:] = np.clip(p[..., 3:], -9.0, 4.0)
@@ -176,19 +178,23 @@ class ParametricEnsemble:
         away = np.log(np.maximum(u / now[which, None], 1.0))
         wander = self.discrepancy * np.sqrt(seen.recent**2 + 0.01)[which]
         m += NORMALS[None, :, 5:6] * (wander[:, None] * away)[:, None, :]
-        # Broad draws start from the last loss, every second one from the best, and spread with the way to go.
-        lowest = np.where(seen.mask > 0, seen.y, np.inf).min(1)
-        base = np.where(np.arange(s) % 2 == 0, lowest[:, None], 0.0)[which]
-        sd = np.sqrt(np.minimum(away, 1.0))
-        broad = base[..., None] + NORMALS[None, :, 0:1] * sd[:, None, :]
-        m = np.where((member < 0)[which][..., None], broad, m)
-        noise = (fitted.sigma * fitted.weights).sum(1)[which]
+        noise = (fitted.noise * fitted.weights).sum(1)[which]
         return m, np.maximum(noise, 1e-7)
 
+    def _broad(self, seen: Observed, which: NDArray[np.intp], u: Floats) -> Floats:
+        """(Q, B) losses at time u (Q,), of masses _BROAD_MASS: Student-t around the last and the best loss."""
+        rows = np.arange(seen.n.size)
+        left = np.clip(1.0 - seen.u[rows, seen.n - 1][which] / u, 0.0, 1.0)
+        lowest = np.where(seen.mask > 0, seen.y, np.inf).min(1)[which]
+        sd = left * np.maximum(1.0, seen.spread[which])
+        around = sd[:, None] * _BROAD
+        return np.concatenate([around, lowest[:, None] + around], 1)
+
     def _left_law(self, seen: Observed, fitted: Fit) -> NDArray[np.bool_]:
-        """(C,) the median of the last three surprises, averaged over families, is above `off_law`: a jump, no outlier."""
+        """(C,) the median of the last three surprises is above `off_law`: a jump, no outlier."""
         surprise = (fitted.surprise * fitted.weights[..., None]).sum(1)
         rows = np.arange(seen.n.size)[:, None]
         last = np.maximum(seen.n[:, None] - np.array([1, 2, 3]), 0)
         middle = np.median(surprise[rows, last], axis=1)
-        return (seen.n >= self.min_off_law) & (middle > self.off_law)
+        out: NDArray[np.bool_] = (seen.n >= self.min_off_law) & (middle > self.off_law)
+        return out

@@ -1,0 +1,153 @@
+"""E5: the digits sweep with no pruning, Median, Hyperband and CurvePruner, same seeds, trained for real.
+
+    python experiments/e5_digits/run.py                 # 5 seeds x 4 pruners, under an hour on two cores
+    python experiments/e5_digits/run.py --table         # the table from the stored results
+
+The sampler is `random` and both configuration and training of trial k follow from (seed, k) alone, so every pruner
+meets the very same curves, and whether the unpruned sweep's winner was stopped is a fact, not an estimate. What was
+run already is kept: the experiment can be interrupted and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import optuna
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results.json"
+PRUNERS = ("none", "median", "hyperband", "curve")
+
+
+def prepare(work: Path) -> Path:
+    """The README's sweep with a random sampler and timed looks; all else is as users run it."""
+    work.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "configs" / "digits.py", work / "digits.py")
+    shutil.copy(HERE / "timed.py", work / "timed.py")
+    text = (ROOT / "configs" / "digits.yaml").read_text()
+    for old, new in (("digits:train", "timed:train"), ("sampler: {kind: tpe}", "sampler: {kind: random}")):
+        if text.count(old) != 1:
+            raise SystemExit(f"configs/digits.yaml: expected {old!r} once, got it {text.count(old)} times")
+        text = text.replace(old, new)
+    sweep = work / "digits.yaml"
+    sweep.write_text(text)
+    return sweep
+
+
+def run_one(sweep: Path, work: Path, seed: int, pruner: str) -> dict[str, Any]:
+    """One sweep by the command users type; its counts, values and the seconds of its looks."""
+    folder = work / f"seed-{seed}-{pruner}"
+    command = ["-m", "lcsearch", "run", str(sweep), "--folder", str(folder), "--fresh"]
+    command += ["--seed", str(seed), "--pruner", pruner]
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    wall = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"seed {seed}, {pruner}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+    storage = f"sqlite:///{folder / 'study.sqlite3'}"
+    study = optuna.load_study(study_name=None, storage=storage)
+    looks: list[float] = []
+    trials = []
+    for trial in study.get_trials():
+        looks += json.loads((folder / "checkpoints" / f"trial-{trial.number:05d}" / "looks.json").read_text())
+        values = list(trial.intermediate_values.values())
+        finite = [v for v in values if np.isfinite(v)]
+        trials.append({"state": trial.state.name, "steps": len(values), "best": min(finite, default=None)})
+    shutil.rmtree(folder)
+    return {
+        "wall_s": round(wall, 1),
+        "steps": sum(t["steps"] for t in trials),
+        "looks": len(looks),
+        "look_p50_ms": round(1e3 * float(np.quantile(looks, 0.5)), 3),
+        "look_p99_ms": round(1e3 * float(np.quantile(looks, 0.99)), 3),
+        "look_total_s": round(sum(looks), 2),
+        "trials": trials,
+    }
+
+
+def commit() -> str:
+    """The commit the results were made with, marked when the tree differs from it."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def best_complete(result: dict[str, Any]) -> float:
+    """What the sweep hands to its user: the best value of a COMPLETE trial."""
+    return min(t["best"] for t in result["trials"] if t["state"] == "COMPLETE")
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown, one row a pruner: means over seeds, ranges where they say more."""
+    runs: dict[str, dict[str, Any]] = results["runs"]
+    seeds = sorted({int(key.split("/")[0]) for key in runs})
+    seeds = [seed for seed in seeds if all(f"{seed}/{pruner}" in runs for pruner in PRUNERS)]
+    head = (
+        "| pruner | steps spent | of no pruning | best val_loss | winner lost | top 5 lost | wall clock |"
+        " a look, p50 / p99 |\n|---|---|---|---|---|---|---|---|"
+    )
+    lines = [head]
+    for pruner in PRUNERS:
+        of = [runs[f"{seed}/{pruner}"] for seed in seeds]
+        full = [runs[f"{seed}/none"] for seed in seeds]
+        lost = top = 0
+        for result, reference in zip(of, full, strict=True):
+            order = np.argsort([t["best"] if t["best"] is not None else np.inf for t in reference["trials"]])
+            gone = [result["trials"][int(k)]["state"] == "PRUNED" for k in order[:5]]
+            lost += gone[0]
+            top += sum(gone)
+        share = [r["steps"] / f["steps"] for r, f in zip(of, full, strict=True)]
+        wall = [r["wall_s"] / f["wall_s"] for r, f in zip(of, full, strict=True)]
+        column: Callable[[str], list[float]] = lambda name, of=of: [r[name] for r in of]  # type: ignore[misc] # noqa: E731
+        spread = f" +- {stdev(share):.2f}" if len(share) > 1 and pruner != "none" else ""
+        lines.append(
+            f"| {pruner} | {mean(column('steps')):.0f} | {mean(share):.2f}{spread} | "
+            f"{mean(best_complete(r) for r in of):.4f} | {lost} of {len(seeds)} | {top} of {5 * len(seeds)} | "
+            f"{mean(column('wall_s')):.0f} s ({mean(wall):.2f}) | "
+            f"{mean(column('look_p50_ms')):.2f} / {mean(column('look_p99_ms')):.1f} ms |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
+    parser.add_argument("--pruners", nargs="+", default=list(PRUNERS), choices=PRUNERS)
+    parser.add_argument("--again", action="store_true", help="run these seeds and pruners again")
+    parser.add_argument("--work", type=Path, default=Path("runs/e5_digits"), help="scratch folder")
+    parser.add_argument("--table", action="store_true", help="print the table of the stored results only")
+    options = parser.parse_args()
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    if not options.table:
+        sweep = prepare(options.work.resolve())
+        for seed in range(options.seeds):
+            for pruner in options.pruners:
+                key = f"{seed}/{pruner}"
+                if key in results["runs"] and not options.again:
+                    continue
+                print(f"seed {seed}, {pruner}: training ...", file=sys.stderr, flush=True)
+                result = run_one(sweep, options.work.resolve(), seed, pruner)
+                results["runs"][key] = {**result, "commit": commit()}
+                results["command"] = "python experiments/e5_digits/run.py"
+                results["machine"] = f"{platform.machine()}, 2 cores, Python {platform.python_version()}"
+                scratch = RESULTS.with_suffix(".tmp")
+                scratch.write_text(json.dumps(results) + "\n")
+                scratch.replace(RESULTS)
+                print(f"  {result['steps']} steps, {result['wall_s']} s", file=sys.stderr, flush=True)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

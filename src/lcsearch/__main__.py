@@ -1,0 +1,5 @@
+"""`python -m lcsearch`."""
+
+from lcsearch.cli import main
+
+main()

@@ -1,0 +1,113 @@
+"""Who has which trial: taking, giving back and counting, all under the run folder's claim lock.
+
+A RUNNING trial belongs to the worker named in its user attribute `lcsearch:worker`; None there means that its
+worker is gone and anybody may adopt it. Over several machines the lock does not reach; there the trial number,
+which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lcsearch.schedulers.optuna._storage import adopt
+from lcsearch.sweep.folder import RunFolder
+
+WORKER = "lcsearch:worker"
+RETRIES = "lcsearch:retries"
+ERROR = "lcsearch:error"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial this process may run, and whether it was begun by another."""
+
+    trial: Trial
+    adopted: bool
+
+
+def take(study: optuna.Study, folder: RunFolder, slot: int, budget: int) -> Claim | None:
+    """An abandoned trial if there is one, else a new one while the budget lasts, else None."""
+    me = {"slot": slot, "pid": os.getpid(), "host": socket.gethostname()}
+    with folder.claim():
+        trials = study.get_trials(deepcopy=False)
+        for frozen in trials:
+            if frozen.state == TrialState.RUNNING and frozen.user_attrs.get(WORKER, me) is None:
+                trial = adopt(study, frozen.number)
+                trial.set_user_attr(WORKER, me)
+                return Claim(trial, True)
+        if len(trials) >= budget:
+            return None
+        trial = study.ask()
+        if trial.number >= budget:  # another machine was faster
+            study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr(WORKER, me)
+        return Claim(trial, False)
+
+
+@dataclass(frozen=True)
+class Released:
+    """What became of a dead worker's trial.
+
+    Attributes:
+        number: the trial.
+        step: the last step it reported; None before the first.
+        retry: which retry this is, from 1.
+        given_up: its retries are used; it was marked FAIL.
+    """
+
+    number: int
+    step: int | None
+    retry: int
+    given_up: bool
+
+
+def release(
+    study: optuna.Study, folder: RunFolder, alive: Collection[int], retries: int, *, blame: bool = True
+) -> list[Released]:
+    """Give back every RUNNING trial whose worker (by pid) is not among the living.
+
+    Args:
+        alive: pids of the workers that live; trials of none of them are given back, those that a worker died over
+            before it could sign included.
+        retries: how often a trial may lose its worker before it is marked FAIL.
+        blame: count it against the trial; False when a whole launcher went down, which is no fault of any trial.
+    """
+    released = []
+    with folder.claim():
+        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            owner = frozen.user_attrs.get(WORKER, {})
+            if owner is None or owner.get("pid") in alive:
+                continue
+            released.append(_give_back(study, frozen, retries, blame))
+    return released
+
+
+def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bool) -> Released:
+    retry = int(frozen.user_attrs.get(RETRIES, 0)) + blame
+    trial = adopt(study, frozen.number)
+    given_up = retry > retries
+    if given_up:
+        trial.set_user_attr(ERROR, f"its worker died {times(retry)}; retries: {retries}")
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        trial.set_user_attr(RETRIES, retry)
+        trial.set_user_attr(WORKER, None)
+    return Released(frozen.number, frozen.last_step, retry, given_up)
+
+
+def times(n: int) -> str:
+    """`once`, `2 times`."""
+    return "once" if n == 1 else f"{n} times"
+
+
+def work_left(trials: Sequence[FrozenTrial], budget: int) -> int:
+    """How many trials can be taken: those to adopt, and the room in the budget."""
+    abandoned = sum(t.state == TrialState.RUNNING and t.user_attrs.get(WORKER, {}) is None for t in trials)
+    return max(budget - len(trials), 0) + abandoned

@@ -1,0 +1,295 @@
+"""The sweep file's model: what each key is, what it takes, what it is when left out.
+
+Unknown keys are refused everywhere and types are strict ("40" is not 40): a typing error in a sweep file costs
+hours, so nothing is guessed. Messages are written in load.py; here stand only the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from lcsearch.forecast.registry import NAMES
+from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.schedule import Shape
+
+Scalar = bool | int | float | str | None
+
+# Tags are in angle brackets so that they cannot be taken for a key of the file in an error's location.
+Range = tuple[float, float]
+IntRange = tuple[int, int]
+
+
+def expected(what: str) -> PydanticCustomError:
+    """An error whose message is "expected <what>, got <the value>"."""
+    return PydanticCustomError("lcsearch", "{expected}", {"expected": what})
+
+
+def _one_value(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise expected("a plain value")
+
+
+Plain = Annotated[Scalar, BeforeValidator(_one_value)]  # one error, not one for each type of the union
+
+
+class Model(BaseModel):
+    """Strict, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+PYTHON_SPEC = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+
+class Objective(Model):
+    """What is trained. `command:` will stand beside `python:`."""
+
+    python: Annotated[str, Field(pattern=PYTHON_SPEC)]
+
+
+def _ascending(bounds: Any) -> Any:
+    if not bounds[0] < bounds[1]:
+        raise expected("a lower bound below the upper one")
+    return bounds
+
+
+class Uniform(Model):
+    """`{uniform: [low, high]}`, both included; `step:` makes it a grid from low."""
+
+    bounds: Range = Field(alias="uniform")
+    step: Annotated[float, Field(gt=0)] | None = None
+
+    _check = field_validator("bounds")(_ascending)
+
+
+class LogUniform(Model):
+    """`{loguniform: [low, high]}`: uniform in the logarithm, low > 0."""
+
+    bounds: tuple[Annotated[float, Field(gt=0)], float] = Field(alias="loguniform")
+
+    _check = field_validator("bounds")(_ascending)
+
+
+class Int(Model):
+    """`{int: [low, high]}`, both included; `step:` as in `{int: [8, 64], step: 8}`."""
+
+    bounds: IntRange = Field(alias="int")
+    step: Annotated[int, Field(ge=1)] = 1
+
+    _check = field_validator("bounds")(_ascending)
+
+
+class LogInt(Model):
+    """`{logint: [low, high]}`: whole numbers, uniform in the logarithm, low >= 1."""
+
+    bounds: tuple[Annotated[int, Field(ge=1)], int] = Field(alias="logint")
+
+    _check = field_validator("bounds")(_ascending)
+
+
+class Choice(Model):
+    """`{choice: [a, b, ...]}`: one of a list of plain values, no order assumed."""
+
+    options: Annotated[tuple[Plain, ...], Field(min_length=1)] = Field(alias="choice")
+
+    @field_validator("options")
+    @classmethod
+    def _different(cls, options: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        if len({(type(option), option) for option in options}) < len(options):
+            raise expected("options that differ")
+        return options
+
+
+Distribution = Uniform | LogUniform | Int | LogInt | Choice
+DISTRIBUTIONS = ("uniform", "loguniform", "int", "logint", "choice")
+
+
+def _distribution_tag(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        kinds = [kind for kind in DISTRIBUTIONS if kind in value]
+        return f"<{kinds[0]}>" if len(kinds) == 1 else None
+    if isinstance(value, (Uniform, LogUniform, Int, LogInt, Choice)):
+        return f"<{type(value).model_fields[next(iter(type(value).model_fields))].alias}>"
+    return None if isinstance(value, (list, tuple)) else "<constant>"
+
+
+Parameter = Annotated[
+    Annotated[Uniform, Tag("<uniform>")]
+    | Annotated[LogUniform, Tag("<loguniform>")]
+    | Annotated[Int, Tag("<int>")]
+    | Annotated[LogInt, Tag("<logint>")]
+    | Annotated[Choice, Tag("<choice>")]
+    | Annotated[Plain, Tag("<constant>")],
+    Discriminator(_distribution_tag),
+]
+
+
+class ParamRef(Model):
+    """`{param: NAME}`: the value a trial drew for NAME."""
+
+    param: str
+
+
+def _entry_tag(value: Any) -> str:
+    return "<param>" if isinstance(value, (Mapping, ParamRef)) else "<value>"
+
+
+ShapeEntry = Annotated[
+    Annotated[Shape, Tag("<value>")] | Annotated[ParamRef, Tag("<param>")], Discriminator(_entry_tag)
+]
+NumberEntry = Annotated[
+    Annotated[float, Tag("<value>")] | Annotated[ParamRef, Tag("<param>")], Discriminator(_entry_tag)
+]
+
+
+class SchedulePlan(Model):
+    """How the planned learning rate follows from the parameters; entries as in :class:`Schedule`."""
+
+    shape: ShapeEntry = "constant"
+    peak: NumberEntry
+    warmup: NumberEntry = 0.0
+    decay: NumberEntry = 0.2
+    floor: NumberEntry = 0.0
+
+
+class Workers(Model):
+    """`n` processes of `threads` threads each; devices are dealt out in turn."""
+
+    n: Annotated[int, Field(ge=1)] = 2
+    threads: Annotated[int, Field(ge=1)] = 1
+    devices: Annotated[tuple[Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")], ...], Field(min_length=1)] = (
+        "cpu",
+    )
+
+
+class Backend(Model):
+    """Where trials live and run. `storage` is any Optuna URL; None is study.sqlite3 in the run folder."""
+
+    kind: Literal["optuna"] = "optuna"
+    workers: Workers = Workers()
+    storage: str | None = None
+
+
+class Sampler(Model):
+    """Who proposes configurations."""
+
+    kind: Literal["random", "tpe"] = "tpe"
+
+
+class _Startup(Model):
+    n_startup_trials: Annotated[int, Field(ge=0)] = 5
+    n_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    interval_steps: Annotated[int, Field(ge=1)] = 1
+    n_min_trials: Annotated[int, Field(ge=1)] = 1
+
+
+class CurvePrunerSpec(_Startup):
+    """lcsearch's own pruner; knobs as in `lcsearch.schedulers.optuna.CurvePruner`."""
+
+    kind: Literal["curve"] = "curve"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    guard: Annotated[float, Field(ge=0, le=1)] = 0.1
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    opinions: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    @field_validator("opinions")
+    @classmethod
+    def _known(cls, opinions: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not set(opinions or ()) <= set(NAMES):
+            raise expected(f"names among {', '.join(NAMES)}")
+        return opinions
+
+
+class MedianPrunerSpec(_Startup):
+    """Optuna's median pruner."""
+
+    kind: Literal["median"]
+
+
+class HyperbandPrunerSpec(Model):
+    """Optuna's Hyperband; its largest resource is `max_steps`."""
+
+    kind: Literal["hyperband"]
+    min_resource: Annotated[int, Field(ge=1)] = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+class NoPrunerSpec(Model):
+    """Every trial runs to the horizon."""
+
+    kind: Literal["none"]
+
+
+PrunerSpec = CurvePrunerSpec | MedianPrunerSpec | HyperbandPrunerSpec | NoPrunerSpec
+PRUNERS = ("curve", "median", "hyperband", "none")
+
+
+def _pruner_tag(value: Any) -> str | None:
+    kind = value.get("kind", "curve") if isinstance(value, Mapping) else getattr(value, "kind", "curve")
+    return f"<{kind}>" if kind in PRUNERS else None
+
+
+Pruner = Annotated[
+    Annotated[CurvePrunerSpec, Tag("<curve>")]
+    | Annotated[MedianPrunerSpec, Tag("<median>")]
+    | Annotated[HyperbandPrunerSpec, Tag("<hyperband>")]
+    | Annotated[NoPrunerSpec, Tag("<none>")],
+    Discriminator(_pruner_tag),
+]
+
+
+class Budget(Model):
+    """When the sweep is over: `trials` counts every trial begun, failed ones included."""
+
+    trials: Annotated[int, Field(ge=1)]
+
+
+class SweepFile(Model):
+    """A whole sweep, defaults filled in."""
+
+    VERSION: ClassVar[int] = 1
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    objective: Objective
+    metric: Annotated[str, Field(min_length=1)]
+    goal: Direction
+    judged: Judged = "best"
+    step: Annotated[str, Field(min_length=1)] = "step"
+    max_steps: Annotated[int, Field(ge=1)]
+    space: Annotated[dict[str, Parameter], Field(min_length=1)]
+    # the field cannot be called `schedule` in code and be clear beside a trial's Schedule value; in the file it is
+    plan: SchedulePlan | None = Field(default=None, alias="schedule")
+    backend: Backend = Backend()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = CurvePrunerSpec()
+    budget: Budget
+    retries: Annotated[int, Field(ge=0)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _params_exist(self) -> Self:
+        for entry in SchedulePlan.model_fields:
+            value = getattr(self.plan, entry) if self.plan is not None else None
+            if isinstance(value, ParamRef) and value.param not in self.space:
+                raise ValueError(f"schedule.{entry}: no parameter {value.param!r} in space")
+        return self
+
+    @property
+    def target(self) -> Goal:
+        """The goal as the forecasting rooms know it."""
+        return Goal(self.metric, self.goal, float(self.max_steps), self.judged)

@@ -1,0 +1,217 @@
+"""The run folder: where everything of one sweep lies, who holds it, and how it comes to be.
+
+::
+
+    runs/digits/
+        run.json               the resolved sweep (overrides applied), where its file stood
+        sweep.yaml             the sweep file as it was read
+        study.sqlite3          the Optuna study
+        decisions/             the decision log, one JSONL file per writer
+        logs/worker-0.log      what worker 0 and its trials printed
+        checkpoints/trial-00012/
+        run.lock               held by the launcher and, through it, by its workers
+        claim.lock             held while a worker takes a trial
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.sweep.checkpoint import write_atomically
+from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.load import Sweep
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """The resolved sweep."""
+        return self.root / "run.json"
+
+    @property
+    def sweep_copy(self) -> Path:
+        """The sweep file as it was read."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def decisions(self) -> Path:
+        """The decision log."""
+        return self.root / "decisions"
+
+    @property
+    def logs(self) -> Path:
+        """What the workers printed."""
+        return self.root / "logs"
+
+    def log(self, slot: int) -> Path:
+        """What worker `slot` printed."""
+        return self.logs / f"worker-{slot}.log"
+
+    def checkpoints(self, number: int) -> Path:
+        """The checkpoint folder of one trial."""
+        return self.root / "checkpoints" / f"trial-{number:05d}"
+
+    @property
+    def default_storage(self) -> str:
+        """The storage's URL unless the file names one."""
+        return f"sqlite:///{self.root / 'study.sqlite3'}"
+
+    def write(self, sweep: Sweep) -> None:
+        """Write (or rewrite) the record of `sweep`."""
+        record = {
+            "format": FORMAT,
+            "file": str(sweep.path),
+            "sweep": sweep.file.model_dump(mode="json", by_alias=True),
+        }
+        write_atomically(self.sweep_copy, sweep.text.encode())
+        write_atomically(self.record, json.dumps(record, indent=1).encode())
+
+    def read(self) -> Sweep:
+        """The sweep as it was resolved when the run was started.
+
+        Raises:
+            FileProblem: this is not a run folder, or one of a later format.
+        """
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            if record["format"] != FORMAT:
+                text = f"{self.record}: expected format {FORMAT}, got {record['format']}. Update lcsearch."
+                raise FileProblem(text)
+            file = SweepFile.model_validate_json(json.dumps(record["sweep"]))
+            return Sweep(file, Path(record["file"]), self.sweep_copy.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileProblem(f"{self.root}: expected a run folder, got no run.json in it.") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileProblem(f"{self.record}: expected the record of a run, got {error}.") from error
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the claim lock: one process at a time takes, releases or counts trials on this machine."""
+        with (self.root / "claim.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield  # closing releases the lock, and so does the death of the process
+
+    def hold(self, patience_s: float = 15.0) -> int:
+        """Take the run lock and return its file descriptor, for the workers to inherit.
+
+        The lock is free when every process that has the descriptor is gone: a launcher that resumes waits here
+        for the workers of a killed one, which notice within seconds.
+
+        Raises:
+            EnvironmentProblem: somebody else holds it still.
+        """
+        descriptor = os.open(self.root / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    text = f"{self.root}: expected nobody at work here, got a running `lcsearch run`. "
+                    raise EnvironmentProblem(text + "Wait for it, or end it, then try again.") from None
+                time.sleep(0.1)
+
+
+def prepare(sweep: Sweep, folder: RunFolder, *, resume: bool, fresh: bool) -> tuple[Sweep, int, str | None]:
+    """Make or reopen the run folder.
+
+    Returns:
+        (the sweep to run, the held run lock, a notice for the user or None)
+
+    Raises:
+        FileProblem: the folder holds another run, or a changed file is to be resumed.
+        EnvironmentProblem: the folder cannot be written, or is in use.
+    """
+    root = folder.root
+    exists = folder.record.exists()
+    if exists and not resume and not fresh:
+        text = f"{root}: expected no run here, got the run of {folder.read().path}. "
+        raise FileProblem(text + "Use --resume to go on with it, --fresh to start over, --folder to keep both.")
+    if not exists and resume:
+        raise FileProblem(f"{root}: expected a run to resume, got none. Leave --resume out to start one.")
+    if not exists and root.is_dir() and any(path.name != "run.lock" for path in root.iterdir()):
+        text = f"{root}: expected a new or empty folder, got one with other files in it. "
+        raise FileProblem(text + "Choose another with --folder.")
+    if exists and resume:
+        _same_file(sweep, folder)
+    _writable(root)
+    lock = folder.hold()
+    notice = None
+    try:
+        if exists and fresh:
+            kept = _move_aside(folder)
+            notice = f"the earlier run was kept as {kept}"
+            os.close(lock)
+            root.mkdir(parents=True, exist_ok=True)
+            lock = folder.hold()
+        for path in (folder.decisions, folder.logs, root / "checkpoints"):
+            path.mkdir(exist_ok=True)
+        folder.write(sweep)
+    except OSError as error:
+        raise EnvironmentProblem(_unwritable(root, error)) from error
+    return sweep, lock, notice
+
+
+def _same_file(sweep: Sweep, folder: RunFolder) -> None:
+    before = folder.read().text
+    if before != sweep.text:
+        lines = difflib.unified_diff(
+            before.splitlines(), sweep.text.splitlines(), "as it was run", str(sweep.path), lineterm="", n=0
+        )
+        text = f"{sweep.path}: expected the file this run was started with, got a changed one:\n"
+        text += "\n".join(f"    {line}" for line in lines)
+        raise FileProblem(f"{text}\nUndo the change to resume, or start over with --fresh or another --folder.")
+
+
+def _move_aside(folder: RunFolder) -> Path:
+    """Rename the folder to the first free `NAME.old-K`: --fresh starts over, it does not destroy."""
+    k = 1
+    while (kept := folder.root.with_name(f"{folder.root.name}.old-{k}")).exists():
+        k += 1
+    folder.root.rename(kept)
+    return kept
+
+
+def _unwritable(root: Path, error: object) -> str:
+    return f"{root}: expected a folder lcsearch can write to, got {error}. Choose another with --folder."
+
+
+def _writable(root: Path) -> None:
+    """Make `root` and prove that a file can be written in it, before anything starts."""
+    probe = root / f".probe-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise EnvironmentProblem(_unwritable(root, error.strerror or error)) from error
+
+
+def latest(runs: Path) -> Path:
+    """The run under `runs` that was started last.
+
+    Raises:
+        FileProblem: there is none.
+    """
+    records = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        raise FileProblem(f"{runs}: expected a run in this folder, got none. Name one with --folder.")
+    return records[-1].parent

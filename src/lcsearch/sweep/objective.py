@@ -1,0 +1,196 @@
+"""The objective contract: a function `f(ctx)` of one :class:`Context`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from lcsearch.errors import FileProblem, InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.schedule import Schedule
+from lcsearch.sweep import checkpoint
+from lcsearch.sweep.checkpoint import Checkpoint
+
+
+class Stopped(Exception):
+    """Raised out of `ctx.report`: this trial ends here. Not an error: clean up if you must, and let it pass."""
+
+
+class Interrupted(Stopped):
+    """Raised out of `ctx.report`: the sweep is draining; the trial goes on from its checkpoint at `--resume`."""
+
+
+class Reporter(Protocol):
+    """Where reports go; an `optuna.trial.Trial` is one."""
+
+    def report(self, value: float, step: int) -> None:
+        """Keep one report."""
+        ...
+
+    def should_prune(self) -> bool:
+        """Should the trial end here?"""
+        ...
+
+
+class Context:
+    """Everything an objective may ask of its sweep.
+
+    Attributes:
+        params: the configuration, read-only, constants of the space included.
+        number: the trial's number.
+        max_steps: the step to train to; report steps up to and including it.
+        seed: 31 bits, a pure function of (sweep seed, trial number).
+        device: "cpu", "cuda:0", ...: where to train.
+        schedule: the planned learning rate, or None when the sweep file names none: `lr = ctx.schedule(step)`.
+        checkpoint_dir: a folder of this trial's own; it exists and outlives the process.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        *,
+        params: Mapping[str, Any],
+        number: int,
+        goal: Goal,
+        seed: int,
+        checkpoint_dir: Path,
+        device: str = "cpu",
+        schedule: Schedule | None = None,
+        reported: Mapping[int, float] | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.params: Mapping[str, Any] = MappingProxyType(dict(params))
+        self.number, self.device, self.schedule = number, device, schedule
+        self.max_steps = int(goal.horizon)
+        self.seed = derive_seed(seed, number)
+        self.checkpoint_dir = checkpoint_dir
+        self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
+        self._reported: dict[int, float] = dict(reported or {})
+        self._here: set[int] = set()  # steps reported by this process
+        self._ended: Stopped | None = None
+
+    @property
+    def reported(self) -> Mapping[int, float]:
+        """step -> value, all reports of this trial so far, those of an earlier process included."""
+        return MappingProxyType(self._reported)
+
+    @property
+    def ended(self) -> Stopped | None:
+        """The exception `report` raised, if it did: it holds even where the objective swallowed it."""
+        return self._ended
+
+    def report(self, value: float, step: int) -> None:
+        """Report the metric at `step` (0 <= step <= max_steps). Any float: NaN and inf are kept as they are.
+
+        A step that was reported before a crash or a resume keeps its first value: replaying is harmless.
+
+        Raises:
+            Stopped: the pruner stopped this trial; let it pass.
+            InvalidValue: the value is not a number or the step not a whole number >= 0.
+        """
+        if self._ended is not None:
+            raise self._ended
+        value, step = _number(value), _whole(step)
+        if step > self.max_steps:
+            print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
+        elif step in self._here:
+            print(f"report at step {step} ignored: it was reported before", file=sys.stderr)
+        elif step not in self._reported:
+            self._reporter.report(value, step)
+            self._reported[step] = value
+            # nothing is left to save at the horizon
+            if step < self.max_steps and self._reporter.should_prune():
+                self._ended = Stopped(f"stopped at step {step}")
+        self._here.add(step)
+        if self._ended is None and self._interrupted():
+            self._ended = Interrupted(f"the sweep is draining; left at step {step}")
+        if self._ended is not None:
+            raise self._ended
+
+    def save(self, state: Mapping[str, Any], step: int) -> None:
+        """Save nested state (tensors, numbers, text) atomically; call it after `report(..., step)`.
+
+        >>> ctx.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, step)  # doctest: +SKIP
+        """
+        checkpoint.save(self.checkpoint_dir, state, step)
+
+    def load(self) -> Checkpoint | None:
+        """The last saved `(step, state)`, or None on a fresh start; go on at `step + 1`."""
+        return checkpoint.load(self.checkpoint_dir)
+
+    def judged(self) -> float | None:
+        """The judged value so far, None before the first report.
+
+        A trial whose judged value is not a number is worth the worst there is: +inf when minimizing.
+        """
+        if not self._reported:
+            return None
+        worst = self._goal.sign * math.inf
+        if self._goal.judged == "final":
+            value = self._reported[max(self._reported)]
+            return worst if math.isnan(value) else value
+        values = [v for v in self._reported.values() if not math.isnan(v)]
+        return min(values, key=lambda v: self._goal.sign * v, default=worst)
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """31 bits from (seed, parts), the same on every machine and in every process."""
+    text = "\x1f".join(map(repr, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        got = f"{value!r:.60} ({type(value).__name__})"
+        raise InvalidValue("a number", got, "ctx.report(value=)", "a tensor needs .item()") from error
+
+
+def _whole(step: object) -> int:
+    try:
+        whole = int(step)  # type: ignore[call-overload]
+        if whole == step and whole >= 0:
+            return int(whole)
+    except (TypeError, ValueError):
+        pass
+    raise InvalidValue("a whole number >= 0", step, "ctx.report(step=)")
+
+
+def locate(spec: str, folder: Path) -> tuple[Path, str]:
+    """`"pkg.module:function"` -> (folder/pkg/module.py, "function")."""
+    module, _, function = spec.partition(":")
+    return folder.joinpath(*module.split(".")).with_suffix(".py"), function
+
+
+def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:
+    """Import the module beside the sweep file and return its function.
+
+    Raises:
+        FileProblem: the file is missing, does not import, or has no such function.
+    """
+    path, function = locate(spec, folder)
+    name = spec.partition(":")[0]
+    loader = importlib.util.spec_from_file_location(name, path)
+    if loader is None or loader.loader is None or not path.is_file():
+        raise FileProblem(f"{path}: expected the objective's module, got no such file.")
+    # at the end of the path: a helper beside the file can be imported, but shadows nothing installed
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    module = importlib.util.module_from_spec(loader)
+    sys.modules[name] = module
+    try:
+        loader.loader.exec_module(module)
+    except Exception as error:
+        text = f"{path}: expected a module that imports, got {type(error).__name__}: {error}."
+        raise FileProblem(text) from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise FileProblem(f"{path}: expected a function {function!r}, got {found!r}.")
+    return found  # type: ignore[no-any-return]

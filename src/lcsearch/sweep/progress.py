@@ -1,0 +1,171 @@
+"""How far a sweep is: one pure reading of the study, from which live view and summary are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lcsearch.goal import Goal
+from lcsearch.sweep.claim import ERROR, RETRIES, WORKER
+from lcsearch.sweep.file import Parameter, Scalar
+
+_NAMES = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Attributes:
+        state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "complete", "stopped", "failed".
+        values: step -> value, in step order.
+        spent: steps trained, on the user's axis.
+        saved: steps a stop saved.
+        note: the reason of a stop or the error of a failure, one line.
+        slot: the worker that has it, if one does.
+        retries: how often it was taken up again.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Scalar]
+    values: dict[int, float]
+    spent: int
+    saved: int
+    note: str
+    slot: int | None
+    retries: int
+    began: datetime | None
+    ended: datetime | None
+
+    @property
+    def last(self) -> tuple[int, float] | None:
+        """(step, value) of the last report."""
+        return next(reversed(self.values.items()), None) if self.values else None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The incumbent: best judged value, where it was reached, with what, and when its trial began."""
+
+    value: float
+    number: int
+    step: int
+    params: Mapping[str, Scalar]
+    state: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The sweep as it stands.
+
+    Attributes:
+        rows: by trial number.
+        budget: trials in all.
+        unpruned: steps that the trials so far would have cost without stops (running ones not counted).
+    """
+
+    rows: tuple[Row, ...]
+    budget: int
+    best: Best | None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> int:
+        """Steps trained so far."""
+        return sum(row.spent for row in self.rows)
+
+    @property
+    def saved(self) -> int:
+        """Steps that stops saved."""
+        return sum(row.saved for row in self.rows)
+
+    def of(self, *states: str) -> list[Row]:
+        """Rows in one of `states`."""
+        return [row for row in self.rows if row.state in states]
+
+
+def collect(trials: Sequence[FrozenTrial], goal: Goal, budget: int, space: Mapping[str, Parameter]) -> Progress:
+    """Read a study's trials; `space` gives the parameters' order and the constants, which Optuna does not know."""
+    rows = tuple(_row(trial, int(goal.horizon), space) for trial in trials)
+    return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
+
+
+def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter]) -> Row:
+    values = dict(sorted(trial.intermediate_values.items()))
+    # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
+    done = min(horizon, max(values) + (0 in values)) if values else 0
+    if trial.state == TrialState.COMPLETE:
+        done = horizon
+    state = _NAMES[trial.state]
+    owner = trial.user_attrs.get(WORKER)
+    if state == "running" and owner is None and WORKER in trial.user_attrs:
+        state = "waiting"
+    note = ""
+    if state == "stopped":
+        note = str(trial.user_attrs.get("lcsearch:reason", "stopped by the pruner"))
+    elif state == "failed":
+        note = str(trial.user_attrs.get(ERROR, "failed"))
+    return Row(
+        number=trial.number,
+        state=state,
+        params=_params(trial, space),
+        values=values,
+        spent=done,
+        saved=horizon - done if state == "stopped" else 0,
+        note=note,
+        slot=owner.get("slot") if isinstance(owner, dict) else None,
+        retries=int(trial.user_attrs.get(RETRIES, 0)),
+        began=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
+    constants = {k: p for k, p in space.items() if p is None or isinstance(p, (bool, int, float, str))}
+    known: dict[str, Scalar] = {**trial.params, **constants}
+    return {name: known[name] for name in (*space, *known) if name in known}
+
+
+def _best(rows: Sequence[Row], goal: Goal) -> Best | None:
+    """Under "best" every report of a trial that did not fail counts; under "final" only COMPLETE trials do."""
+    found: Best | None = None
+    for row in rows:
+        if row.state == "failed" or (goal.judged == "final" and row.state != "complete"):
+            continue
+        steps = row.values if goal.judged == "best" else list(row.values)[-1:]
+        for step in steps:
+            value = row.values[step]
+            if math.isfinite(value) and (found is None or goal.sign * value < goal.sign * found.value):
+                found = Best(value, row.number, step, row.params, row.state)
+    return found
+
+
+def spark(values: Sequence[float], width: int = 24) -> str:
+    """A curve in block characters, low values low; a report that is no number shows as '!'.
+
+    >>> spark([4, 3, 2, 1])
+    '█▆▃▁'
+    """
+    blocks = "▁▂▃▄▅▆▇█"
+    if len(values) > width:
+        values = [values[i * len(values) // width] for i in range(width - 1)] + [values[-1]]
+    finite = sorted(v for v in values if math.isfinite(v))
+    if not finite:
+        return "!" * len(values)
+    # one diverging start would press the rest flat: the top is cut at three times the median's height
+    low = finite[0]
+    high = min(finite[-1], low + 3 * (finite[len(finite) // 2] - low)) if len(finite) > 3 else finite[-1]
+    span = high - low or 1.0
+    return "".join(blocks[round(min((v - low) / span, 1.0) * 7)] if math.isfinite(v) else "!" for v in values)

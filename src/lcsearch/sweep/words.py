@@ -1,0 +1,189 @@
+"""pydantic's errors in the house's words: expected, got, where, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from lcsearch.sweep.document import Path
+from lcsearch.sweep.file import DISTRIBUTIONS, PRUNERS, SweepFile
+
+_PATTERNS = {
+    "python": "'module:function'",
+    "name": "a name of letters, digits, '.', '_' and '-'",
+    "devices": "'cpu', 'mps', 'cuda' or 'cuda:N'",
+}
+
+
+def explain(error: ErrorDetails, root: Any) -> tuple[Path, str, bool]:
+    """(path, text, whether the mistake is the key itself) of one pydantic error against the raw values `root`."""
+    path = _path(error["loc"], root)
+    got, kind, context = error["input"], error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        key = str(path[-1])
+        known = _siblings(error["loc"], root)
+        hint = did_you_mean(key, known)
+        return path, f"expected one of {', '.join(known)}, got '{key}'.{hint}", True
+    if kind == "missing" and isinstance(path[-1], int):
+        return path[:-1], f"expected two entries, got {show(got)}.", False
+    if kind == "missing":
+        return path[:-1], f"expected a key '{path[-1]}', got none.", False
+    if kind == "union_tag_not_found" and path and path[0] == "space":
+        return path, _no_distribution(got), False
+    if kind == "union_tag_not_found" and path == ("pruner",):
+        chosen = got.get("kind") if isinstance(got, Mapping) else got
+        hint = did_you_mean(chosen, PRUNERS)
+        place: Path = ("pruner", "kind") if isinstance(got, Mapping) else ("pruner",)
+        return place, f"expected kind {_either(PRUNERS)}, got {show(chosen)}.{hint}", False
+    return path, _plain(kind, context, path, got), False
+
+
+def _plain(kind: str, context: Mapping[str, Any], path: Path, got: Any) -> str:
+    hint = ""
+    match kind:
+        case "literal_error":
+            what = str(context["expected"])
+            hint = did_you_mean(got, [word.strip("'") for word in what.replace(" or ", ", ").split(", ")])
+        case "greater_than":
+            what = f"a number > {context['gt']:g}"
+        case "greater_than_equal":
+            what = f"a number >= {context['ge']:g}"
+        case "less_than":
+            what = f"a number < {context['lt']:g}"
+        case "less_than_equal":
+            what = f"a number <= {context['le']:g}"
+        case "int_type" | "int_from_float" | "int_parsing":
+            what = "a whole number"
+        case "float_type" | "float_parsing":
+            what = "a number"
+        case "finite_number":
+            what = "a finite number"
+        case "string_type":
+            what = "text"
+        case "string_too_short":
+            what = "text that is not empty"
+        case "string_pattern_mismatch":
+            words = [part for part in path if isinstance(part, str)]
+            what = _PATTERNS.get(words[-1], context["pattern"])
+        case "dict_type" | "model_type" | "model_attributes_type":
+            what = "a mapping of keys"
+        case "tuple_type":
+            what = "a list"
+        case "too_short":
+            what = "at least one entry"
+        case "too_long":
+            what = "two entries"
+        case "lcsearch":
+            what = str(context["expected"])
+        case "bool_type" | "none_required":
+            what = "a plain value"
+        case _:
+            what = f"something else ({kind})"
+    return f"expected {what}, got {show(got)}.{hint}"
+
+
+def _path(location: tuple[str | int, ...], root: Any) -> Path:
+    """The location without union tags and the like: only what can be walked in the file, and one step more."""
+    path: list[str | int] = []
+    value = root
+    for part in location:
+        if isinstance(part, str) and part.startswith("<") and part.endswith(">"):
+            continue
+        if isinstance(value, Mapping) and isinstance(part, str):
+            path.append(part)
+            value = value.get(part)
+        elif isinstance(value, (list, tuple)) and isinstance(part, int):
+            path.append(part)
+            value = value[part] if part < len(value) else None
+        else:
+            break  # inside a union of scalars: ('options', 0, 'bool')
+    return tuple(path)
+
+
+def _siblings(location: tuple[str | int, ...], root: Any) -> list[str]:
+    """The keys that may stand where an unknown one was found."""
+    model: Any = SweepFile
+    for part in location[:-1]:
+        model = _child(model, part)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _child(model: Any, part: str | int) -> Any:
+    from lcsearch.sweep import file
+
+    match part:
+        case "objective":
+            return file.Objective
+        case "schedule":
+            return file.SchedulePlan
+        case "backend":
+            return file.Backend
+        case "workers":
+            return file.Workers
+        case "sampler":
+            return file.Sampler
+        case "budget":
+            return file.Budget
+        case "<param>":
+            return file.ParamRef
+        case _ if isinstance(part, str) and part in _TAGGED:
+            return getattr(file, _TAGGED[part])
+        case _:
+            return model
+
+
+_TAGGED = {
+    "<uniform>": "Uniform",
+    "<loguniform>": "LogUniform",
+    "<int>": "Int",
+    "<logint>": "LogInt",
+    "<choice>": "Choice",
+    "<curve>": "CurvePrunerSpec",
+    "<median>": "MedianPrunerSpec",
+    "<hyperband>": "HyperbandPrunerSpec",
+    "<none>": "NoPrunerSpec",
+}
+
+
+def _no_distribution(got: Any) -> str:
+    names = _either(DISTRIBUTIONS)
+    if not isinstance(got, Mapping):
+        return f"expected a single value or {{{names}: ...}}, got {show(got)}. Did you mean {{choice: ...}}?"
+    kinds = [key for key in got if key in DISTRIBUTIONS]
+    if kinds:
+        return f"expected one distribution, got {' and '.join(kinds)}."
+    keys = ", ".join(map(str, got)) or "none"
+    hint = next((h for key in got if (h := did_you_mean(key, DISTRIBUTIONS))), "")
+    return f"expected a distribution ({names}), got the keys {keys}.{hint}"
+
+
+def _either(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """ " Did you mean 'max_steps'?" or ""."""
+    close = difflib.get_close_matches(str(word), [k for k in known if k != word], n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def show(value: Any) -> str:
+    """A value as the file would write it, cut to 60 characters."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case Mapping():
+            text = "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            text = "[" + ", ".join(map(show, value)) + "]"
+        case str():
+            text = f"'{value}'"
+        case _:
+            text = f"{value!r}"
+    return text if len(text) <= 60 else text[:57] + "..."

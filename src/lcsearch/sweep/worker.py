@@ -1,0 +1,198 @@
+"""A worker process: takes trials and trains them until the budget is used.
+
+Started by the launcher as `python -m lcsearch.sweep.worker FOLDER --slot K --device D`, with its threads set in
+the environment (they must be set before torch is imported) and standard input as the line to the launcher:
+"drain" asks the worker to end at the next report, and the end of the line means that the launcher is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
+from lcsearch.sweep import backend, claim
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.load import Sweep
+from lcsearch.sweep.objective import Context, Interrupted, Stopped, load_objective
+from lcsearch.sweep.space import planned_schedule, suggest
+
+OK, FILE, ENVIRONMENT, ORPHANED = 0, 2, 3, 75
+REASON = "lcsearch:reason"
+SCHEDULE = "lcsearch:schedule"
+PROBLEM = "PROBLEM: "  # opens the log line that the launcher shows when a worker cannot work
+
+_GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
+_ERROR_LENGTH = 500
+_STORAGE_TRIES = 4
+
+
+class Line:
+    """The line to the launcher. `broken()` is True once the worker should end."""
+
+    def __init__(self) -> None:
+        self._drain = threading.Event()
+        # a descriptor of our own, not passed on: the objective's children must neither read it nor keep it open
+        self._input = os.fdopen(os.dup(0))
+        os.set_inheritable(self._input.fileno(), False)
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        threading.Thread(target=self._listen, name="launcher", daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in self._input:
+            if line.strip() == "drain":
+                self._drain.set()
+        self._drain.set()
+        time.sleep(_GRACE_S)
+        os._exit(ORPHANED)  # whatever the objective does now: state on disk is whole at every moment
+
+    def broken(self) -> bool:
+        """Should this worker end?"""
+        return self._drain.is_set()
+
+
+class _Reporter:
+    """An Optuna trial whose storage may hiccup and whose pruner may raise."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def report(self, value: float, step: int) -> None:
+        for attempt in range(1, _STORAGE_TRIES + 1):
+            try:
+                self._trial.report(value, step)
+                return
+            except optuna.exceptions.StorageInternalError as error:
+                if attempt == _STORAGE_TRIES:
+                    text = f"the study's storage: expected a write to succeed, got {error} ({attempt} tries)."
+                    raise EnvironmentProblem(text) from error
+                time.sleep(0.2 * 4**attempt)
+
+    def should_prune(self) -> bool:
+        try:
+            return self._trial.should_prune()
+        except Exception:  # fail open: a pruner's fault must not cost a trial
+            traceback.print_exc()
+            return False
+
+
+def run_trial(
+    trial: Trial,
+    sweep: Sweep,
+    folder: RunFolder,
+    objective: Callable[[Context], object],
+    device: str,
+    interrupted: Callable[[], bool],
+) -> TrialState:
+    """Train one trial and tell how it ended. RUNNING: it was left to be adopted."""
+    study, file = trial.study, sweep.file
+    checkpoints = folder.checkpoints(trial.number)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    context: Context | None = None
+    try:
+        params = suggest(trial, file.space)
+        schedule = planned_schedule(file, params)
+        if schedule is not None:
+            trial.set_user_attr(SCHEDULE, asdict(schedule))
+        context = Context(
+            _Reporter(trial),
+            params=params,
+            number=trial.number,
+            goal=file.target,
+            seed=file.seed,
+            checkpoint_dir=checkpoints,
+            device=device,
+            schedule=schedule,
+            reported=reported,
+            interrupted=interrupted,
+        )
+        objective(context)
+        ended: BaseException | None = context.ended
+    except (EnvironmentProblem, KeyboardInterrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        # what ended the trial is what report() said, even where the objective raised something after it
+        ended = (context.ended if context is not None else None) or error
+    if isinstance(ended, Interrupted):
+        return TrialState.RUNNING
+    if isinstance(ended, (Stopped, optuna.TrialPruned)):
+        _say_why(trial, sweep, context)
+        study.tell(trial, state=TrialState.PRUNED)
+        return TrialState.PRUNED
+    value = context.judged() if context is not None else None
+    if ended is None and value is None:
+        ended = FileProblem("the objective returned without a report: call ctx.report(value, step)")
+    if ended is not None:
+        traceback.print_exception(ended)
+        trial.set_user_attr(claim.ERROR, describe(ended))
+        study.tell(trial, state=TrialState.FAIL)
+        return TrialState.FAIL
+    study.tell(trial, value)
+    return TrialState.COMPLETE
+
+
+def _say_why(trial: Trial, sweep: Sweep, context: Context | None) -> None:
+    """Optuna's own pruners keep no reason; the curve pruner has written its own."""
+    if sweep.file.pruner.kind == "curve" or context is None or not context.reported:
+        return
+    step = max(context.reported)
+    text = f"{sweep.file.pruner.kind} pruner at {sweep.file.step} {step}: {context.reported[step]:.6g}"
+    trial.set_user_attr(REASON, text)
+
+
+def describe(error: BaseException) -> str:
+    """One line: the type, the message, and the place in the user's own file."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    name = "" if isinstance(error, LcsearchError) else f"{type(error).__name__}: "
+    return f"{name}{text[:_ERROR_LENGTH]}{place}"
+
+
+def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bool]) -> int:
+    """Take and train trials until nothing is left; returns the exit code."""
+    sweep = folder.read()
+    objective = load_objective(sweep.file.objective.python, sweep.path.parent)
+    study = backend.open_study(sweep.file, folder)
+    while not interrupted():
+        taken = claim.take(study, folder, slot, sweep.file.budget.trials)
+        if taken is None:
+            break
+        print(f"trial {taken.trial.number} {'adopted' if taken.adopted else 'begins'}", flush=True)
+        state = run_trial(taken.trial, sweep, folder, objective, device, interrupted)
+        print(f"trial {taken.trial.number}: {state.name}", flush=True)
+    return OK
+
+
+def main() -> int:
+    """The process's entry."""
+    parser = argparse.ArgumentParser(prog="lcsearch.sweep.worker", description="One worker of a sweep.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    line = Line()
+    backend.quiet_optuna()
+    try:
+        return work(RunFolder(options.folder), options.slot, options.device, line.broken)
+    except LcsearchError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        print(f"{PROBLEM}{error}", flush=True)
+        return ENVIRONMENT if isinstance(error, EnvironmentProblem) else FILE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import goal, props, snapshot, trial
+from kit.fakes import NormalAroundBest, chances
+
+from lcsearch.decide.risk import LEVELS, Mark, risk_of
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecasts, Query
+
+
+def straight(low: float = 0.0, high: float = 1.0) -> Mark:
+    """A mark whose forecast has loss = low + level * (high - low)."""
+    return Mark(5.0, "BELOW", 0.02, "why", tuple(low + level * (high - low) for level in LEVELS))
+
+
+def a_forecast(sign: float, sd: float = 0.1) -> Forecasts:
+    of = goal("minimize" if sign > 0 else "maximize")
+    one = trial("0", [sign * 3.0, sign * 2.0])
+    return NormalAroundBest(sd).forecast(snapshot(of, []), [Query(one, "best_by", 10)])
+
+
+def test_p_beat_is_linear_between_levels() -> None:
+    mark = straight()
+    for level in LEVELS:
+        assert mark.p_beat(level) == pytest.approx(level)
+    assert mark.p_beat(0.42) == pytest.approx(0.42)
+    assert mark.p_beat(50.0) == LEVELS[-1]
+
+
+def test_p_beat_falls_exponentially_below_the_first_level() -> None:
+    mark = Mark(5.0, "BELOW", 0.02, "", tuple(float(i) for i in range(len(LEVELS))))
+    # Levels rise from 1e-4 to 1e-2 over three units: a factor 100 each three.
+    assert mark.p_beat(0.0) == pytest.approx(1e-4)
+    assert mark.p_beat(-3.0) == pytest.approx(1e-6)
+    assert mark.p_beat(-1e9) == 0.0
+
+
+def test_a_forecast_without_width() -> None:
+    mark = Mark(5.0, "BELOW", 0.0, "", (2.0,) * len(LEVELS))
+    assert mark.p_beat(1.999) == 0.0
+    assert mark.p_beat(2.001) == LEVELS[-1]
+
+
+def test_a_divergence_counts_nothing() -> None:
+    assert Mark(5.0, "DIVERGED", None, "gone").p_beat(1e9) == 0.0
+
+
+def test_a_stop_whose_forecast_could_not_be_kept_counts_with_its_own_p() -> None:
+    assert Mark(5.0, "BELOW", 0.03, "why").p_beat(1.0) == 0.03
+    assert risk_of([Mark(5.0, "BELOW", 0.03, "why")], 1.0) == pytest.approx(0.03)
+
+
+def test_the_risk_formula_by_hand() -> None:
+    assert risk_of([], 0.5) == 0.0
+    assert risk_of([straight()], 0.1) == pytest.approx(0.1)
+    assert risk_of([straight()] * 2, 0.1) == pytest.approx(1 - 0.9**2)
+    marks = [straight(), straight(0.0, 2.0), Mark(1.0, "DIVERGED", None, "")]
+    assert risk_of(marks, 0.2) == pytest.approx(1 - (1 - 0.2) * (1 - 0.1))
+
+
+spreads = st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 5)), max_size=6)
+
+
+@props
+@given(spreads, spreads, st.floats(-6, 6), st.floats(-6, 6))
+def test_risk_grows_with_marks_and_shrinks_when_the_incumbent_improves(
+    some: list[tuple[float, float]], more: list[tuple[float, float]], a: float, b: float
+) -> None:
+    marks = [straight(low, low + width) for low, width in some]
+    both = marks + [straight(low, low + width) for low, width in more]
+    better, worse = sorted((a, b))
+    assert 0.0 <= risk_of(marks, better) <= risk_of(marks, worse) <= 1.0
+    assert risk_of(marks, worse) <= risk_of(both, worse) + 1e-12
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_mark_reads_its_forecast_off_in_losses(sign: float) -> None:
+    forecast = a_forecast(sign)
+    mark = Mark.of(1.0, "BELOW", 0.01, "why", forecast)
+    assert list(mark.losses) == sorted(mark.losses)
+    assert mark.losses[9] == pytest.approx(2.0)  # the median: best loss so far
+    for loss in (1.7, 1.85, 2.0, 2.1):
+        assert mark.p_beat(loss) == pytest.approx(float(forecast.p_beat(sign * loss)[0]), abs=0.02)
+    assert mark.p_beat(1.9) == pytest.approx(0.1587, abs=0.02)
+
+
+def test_an_unbounded_forecast_leaves_no_levels() -> None:
+    wild = Forecasts(np.array([[-math.inf, math.inf]]), np.array([[0.0, 1.0]]), np.zeros((1, 2)), 1.0, (None,), "wild")
+    with np.errstate(invalid="ignore"):
+        assert Mark.of(1.0, "BELOW", 0.01, "", wild).losses == ()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_json_round_trip(sign: float) -> None:
+    for mark in (
+        Mark.of(7.0, "BELOW", 0.0123456789012345, 'a\nfew "lines"', a_forecast(sign)),
+        Mark(3.0, "DIVERGED", None, "gone"),
+        Mark.of(7.0, "BELOW", 0.5, "", chances([0.5])),
+    ):
+        twin = Mark.from_json(mark.to_json())
+        assert (twin.step, twin.reason, twin.p, twin.text) == (mark.step, mark.reason, mark.p, mark.text)
+        np.testing.assert_allclose(twin.losses, mark.losses, rtol=1e-9)
+
+
+def test_a_stored_mark_keeps_its_resolution_far_from_zero() -> None:
+    mark = straight(1_000_000.0, 1_000_001.0)
+    twin = Mark.from_json(mark.to_json())
+    for loss in (1_000_000.05, 1_000_000.5):
+        assert twin.p_beat(loss) == pytest.approx(mark.p_beat(loss), rel=1e-3)
+
+
+@pytest.mark.parametrize("text", ["x" * 9000, "ü\U0001f600" * 4000, '"\\\n' * 3000, "\x00" * 5000])
+@pytest.mark.parametrize("big", [1.0, 1.2345678901234567e-301, -9.87654321e299])
+def test_every_storage_can_keep_a_mark(text: str, big: float) -> None:
+    losses = tuple(sorted(big * (1.0 + 0.1234567890123 * i) for i in range(len(LEVELS))))
+    stored = Mark(123456.789, "BELOW", 0.012345678901234567, text, losses).to_json()
+    assert len(stored) < 2046
+    assert len(stored.encode()) < 2046
+    assert text.startswith(Mark.from_json(stored).text)
+    assert len(Mark.from_json(stored).text) > 100
+
+
+good = json.loads(straight().to_json())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "null",
+        "5",
+        "[1]",
+        "{}",
+        "[" * 2000,
+        json.dumps({**good, "losses": [1.0]}),
+        json.dumps({**good, "losses": good["losses"][::-1]}),
+        json.dumps({**good, "losses": [math.nan] * len(LEVELS)}),
+        json.dumps({**good, "losses": [*good["losses"][:-1], math.inf]}),
+        json.dumps({**good, "losses": 3}),
+        json.dumps({**good, "step": None}),
+        json.dumps({**good, "step": math.nan}),
+        json.dumps({**good, "step": 10**400}),
+        json.dumps({**good, "p": "often"}),
+        json.dumps({**good, "p": math.nan}),
+        json.dumps({**good, "p": -0.5}),
+    ],
+)
+def test_what_is_no_mark_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue) as error:
+        Mark.from_json(text)
+    assert str(error.value) == f"lcsearch:mark: expected a mark written by lcsearch, got {text[:80]!r}."

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import props
+
+from lcsearch.curves import Curve
+from lcsearch.decide.rules import Standing, epsilon_of, has_diverged, threshold_for
+from lcsearch.decide.verdict import Reason, Verdict
+
+
+@pytest.mark.parametrize(("n", "threshold"), [(0, 0.01), (7, 0.01), (8, 0.05), (100, 0.05)])
+def test_the_threshold_is_stricter_below_a_few_observations(n: int, threshold: float) -> None:
+    assert threshold_for(0.05, n, few=8, factor=0.2) == pytest.approx(threshold)
+
+
+def test_epsilon_is_a_share_of_the_spread() -> None:
+    assert epsilon_of(3.0, 0.01) == pytest.approx(0.03)
+    assert epsilon_of(0.0, 0.01) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "diverged"),
+    [
+        ([], False),
+        ([1, 2, 3], False),
+        ([1, math.nan, math.nan], False),
+        ([1, math.nan, math.nan, math.inf], True),
+        ([math.nan] * 3, True),
+        ([math.nan, math.nan, math.nan, 1], False),
+        ([math.nan, math.nan, 1, math.nan], False),
+        ([1, -math.inf, math.inf, -math.inf, math.inf], True),
+    ],
+)
+def test_divergence_counts_the_last_reports(values: list[float], diverged: bool) -> None:
+    assert has_diverged(Curve.of(range(len(values)), values), 3) is diverged
+
+
+def test_ranks_by_hand() -> None:
+    others = np.array([1.0, 2.0, 2.0, 3.0, math.inf])
+    assert Standing.of(0.5, others) == Standing(1, 6)
+    assert Standing.of(2.0, others) == Standing(2, 6)  # ties count in the trial's favour
+    assert Standing.of(math.inf, others) == Standing(5, 6)
+    assert Standing.of(1.0, np.array([])) == Standing(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "n", "guard", "reason"),
+    [
+        (1, 4, 0.1, Reason.COMPARISONS),  # three others
+        (4, 4, 0.1, Reason.COMPARISONS),
+        (1, 5, 0.1, Reason.GUARD),  # four others: enough, and the best is held at any share
+        (2, 5, 0.1, None),
+        (1, 10, 0.1, Reason.GUARD),
+        (2, 10, 0.1, None),  # one of ten is a tenth
+        (2, 11, 0.1, Reason.GUARD),  # rounded up
+        (2, 20, 0.1, Reason.GUARD),
+        (3, 20, 0.1, None),
+        (1, 20, 0.0, None),  # no guard
+        (20, 20, 1.0, Reason.GUARD),  # all guarded
+    ],
+)
+def test_guard_boundaries(rank: int, n: int, guard: float, reason: Reason | None) -> None:
+    assert Standing(rank, n).held_by(guard, 4) is reason
+
+
+@props
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_guard_and_a_better_rank_hold_more(rank: int, n: int, a: float, b: float) -> None:
+    rank, (low, high) = min(rank, n), sorted((a, b))
+    if Standing(rank, n).held_by(low, 0):
+        assert Standing(rank, n).held_by(high, 0)
+        assert rank == 1 or Standing(rank - 1, n).held_by(low, 0)
+
+
+@props
+@given(st.floats(allow_nan=False), st.lists(st.floats(allow_nan=False), max_size=20), st.randoms(use_true_random=False))
+def test_standing_ignores_order(loss: float, others: list[float], random: object) -> None:
+    shuffled = list(others)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert Standing.of(loss, np.array(others)) == Standing.of(loss, np.array(shuffled))
+
+
+def test_every_verdict_and_reason_gives_advice_in_whole_sentences() -> None:
+    for member in [*Verdict, *Reason]:
+        assert member.advice[0].isupper() or member.advice.startswith("max_steps")
+        assert member.advice.endswith(".")
+    assert [reason for reason in Reason if reason.fails_open] == [Reason.ABSENT]

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import goal, props, snapshot, trial
+
+from lcsearch.decide.rules import Standing
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.ask import (
+    Ask,
+    Event,
+    Hold,
+    ask,
+    held_decision,
+    hold_alone,
+    hold_startup,
+    interval_of,
+    previous_look,
+)
+from lcsearch.engine.policy import Policy
+from lcsearch.goal import Judged
+from lcsearch.study import Incumbent, Snapshot, Status, Trial
+
+NAN = math.nan
+POLICY = Policy(n_startup_trials=2)
+FINISHED = [trial(str(i), [1.0 + i] * 10) for i in range(5)]
+LOSER = trial("9", [8.0, 8.0, 8.0, 8.0], Status.RUNNING)
+
+
+def look(
+    own: Trial = LOSER,
+    finished: list[Trial] = FINISHED,
+    others: tuple[Trial, ...] = (),
+    judged: Judged = "best",
+    horizon: float = 10,
+    **policy: Any,
+) -> Ask | Hold:
+    seen = snapshot(goal(horizon=horizon, judged=judged), finished, (own, *others))
+    return ask(replace(POLICY, **policy), seen, Event(own, own.curve.last_step))
+
+
+def reason(*args: Any, **fields: Any) -> Reason:
+    answer = look(*args, **fields)
+    assert isinstance(answer, Hold)
+    return answer.reason
+
+
+# Every gate, by a history that trips it and one beside it that does not
+
+
+def test_a_look_that_passes_every_gate_asks_about_both_looks() -> None:
+    answer = look()
+    assert isinstance(answer, Ask)
+    assert [(q.trial.curve.last_step, q.kind, q.step) for q in answer.queries] == [(3, "best_by", 9), (2, "best_by", 9)]
+    assert answer.incumbent == Incumbent(1.0, "0", 0.0)
+    assert answer.standing == Standing(6, 6)
+    assert answer.target == pytest.approx(1.0 - 0.01 * 4.0)  # the spread is twice (3 - 1)
+    assert not answer.diverged
+
+
+def test_final_asks_for_the_value_and_compares_the_latest() -> None:
+    answer = look(judged="final")
+    assert isinstance(answer, Ask)
+    assert [q.kind for q in answer.queries] == ["value", "value"]
+    assert answer.incumbent == Incumbent(1.0, "0", 9.0)
+
+
+def test_no_report() -> None:
+    answer = ask(POLICY, snapshot(goal(), FINISHED), Event(trial("9", [], Status.RUNNING), -1))
+    assert isinstance(answer, Hold)
+    assert answer.reason is Reason.NO_REPORT
+
+
+def test_warmup_ends_at_its_step() -> None:
+    assert reason(n_warmup_steps=4) is Reason.WARMUP
+    assert isinstance(look(n_warmup_steps=3), Ask)
+
+
+def test_the_horizon_of_the_goal_and_of_the_finished_trials() -> None:
+    assert reason(horizon=3) is Reason.HORIZON
+    assert isinstance(look(horizon=4), Ask)
+    short = [trial(str(i), [1.0 + i] * 4) for i in range(5)]
+    held = look(finished=short)
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.HORIZON, "finished trials ended at step 3")
+    assert isinstance(look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)]), Ask)
+
+
+def test_an_interval_has_one_look() -> None:
+    assert reason(interval_steps=2) is Reason.INTERVAL
+    assert isinstance(look(interval_steps=3), Ask)
+
+
+def test_startup() -> None:
+    held = look(n_startup_trials=6)
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.STARTUP, "5 of 6 trials have finished")
+    assert isinstance(look(n_startup_trials=5), Ask)
+
+
+def test_startup_counts_complete_trials_only() -> None:
+    stopped = [trial(str(i), [1.0] * 3, s) for i, s in ((5, Status.STOPPED), (6, Status.FAILED))]
+    assert reason(finished=FINISHED + stopped, n_startup_trials=6) is Reason.STARTUP
+
+
+def test_a_first_look_cannot_stop() -> None:
+    assert reason(trial("9", [8.0], Status.RUNNING)) is Reason.FIRST_LOOK
+    assert reason(trial("9", [8.0, 8.0], Status.RUNNING), interval_steps=2) is Reason.INTERVAL
+    assert reason(trial("9", [8.0], Status.RUNNING), min_observations=1) is Reason.FIRST_LOOK
+    assert isinstance(look(trial("9", [8.0, 8.0], Status.RUNNING), min_observations=2), Ask)
+
+
+def test_a_short_curve() -> None:
+    held = look(trial("9", [8.0, 8.0, NAN, 8.0], Status.RUNNING))
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.SHORT, "3 of 4 observations")
+    assert isinstance(look(trial("9", [8.0, 8.0, NAN, 8.0, 8.0], Status.RUNNING)), Ask)
+
+
+def test_nothing_to_beat() -> None:
+    blank = [trial(str(i), []) for i in range(5)]
+    assert reason(finished=blank, judged="final") is Reason.NO_INCUMBENT
+    assert reason(finished=[], n_startup_trials=0) is Reason.NO_INCUMBENT
+    # A running leader is no reason to stop anybody before one trial has reached the horizon.
+    leader = trial("1", [0.1, 0.1, 0.1, 0.1], Status.RUNNING)
+    assert reason(finished=[], others=(leader,), n_startup_trials=0) is Reason.NO_INCUMBENT
+
+
+def test_the_incumbent() -> None:
+    leader = trial("9", [8.0, 0.5, 8.0, 8.0], Status.RUNNING)
+    assert reason(leader, guard=0.0) is Reason.INCUMBENT
+    assert isinstance(look(leader, judged="final", guard=0.0), Ask)
+
+
+def test_finished_trials_needed_at_the_step() -> None:
+    far = [trial(str(i), [1.0 + i] * 5, first=5) for i in range(5)]  # nothing at step 3 yet
+    held = look(finished=far)
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.MIN_TRIALS, "0 of 1")
+    assert isinstance(look(n_min_trials=5), Ask)
+    stopped = [trial("5", [1.0] * 10, Status.STOPPED)]
+    assert reason(finished=FINISHED + stopped, n_min_trials=6) is Reason.MIN_TRIALS
+
+
+def test_comparisons() -> None:
+    held = look(finished=FINISHED[:3])
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.COMPARISONS, "rank 4 of 4")
+    assert isinstance(look(finished=FINISHED[:4]), Ask)
+    # Stopped and running trials that got as far count as comparisons.
+    assert isinstance(look(finished=[*FINISHED[:3], trial("5", [1.5] * 4, Status.STOPPED)]), Ask)
+    assert isinstance(look(finished=FINISHED[:3], others=(trial("5", [1.5] * 4, Status.RUNNING),)), Ask)
+    assert reason(finished=FINISHED[:3], others=(trial("5", [1.5] * 3, Status.RUNNING),)) is Reason.COMPARISONS
+    # One that begins later on the axis says nothing about this step.
+    late = trial("5", [1.5] * 3, Status.RUNNING, first=5)
+    assert reason(finished=FINISHED[:3], others=(late,)) is Reason.COMPARISONS
+
+
+def test_the_guard() -> None:
+    second = trial("9", [1.5] * 4, Status.RUNNING)
+    assert isinstance(look(second), Ask)  # rank 2 of 6 at a tenth
+    held = look(second, guard=0.2)
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail, held.standing) == (Reason.GUARD, "rank 2 of 6", Standing(2, 6))
+
+
+def test_divergence_is_asked_about_nothing() -> None:
+    gone = trial("9", [8.0, NAN, NAN, NAN], Status.RUNNING)
+    answer = look(gone)
+    assert isinstance(answer, Ask)
+    assert answer.diverged
+    assert answer.queries == ()
+    assert not getattr(look(trial("9", [8.0] * 4 + [NAN, NAN], Status.RUNNING)), "diverged", True)
+
+
+def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_the_user() -> None:
+    gone = trial("9", [NAN, NAN, NAN, NAN], Status.RUNNING)
+    early = look(gone, finished=[], n_startup_trials=50)
+    assert isinstance(early, Ask)
+    assert early.diverged
+    assert reason(gone, n_warmup_steps=10) is Reason.WARMUP
+    assert reason(gone, interval_steps=2) is Reason.INTERVAL
+    assert reason(gone, horizon=3) is Reason.HORIZON
+    assert isinstance(look(gone, divergence_reports=4), Ask)
+    assert reason(gone, divergence_reports=5, n_startup_trials=50) is Reason.STARTUP
+
+
+def test_gates_in_their_order() -> None:
+    """From a history that trips every gate, mend one gate after the other and meet the next."""
+    own, blank = trial("9", [1.5, 1.4], Status.RUNNING), trial("0", [])
+    everything: dict[str, Any] = {
+        "own": trial("9", [1.5, 1.5], Status.RUNNING),
+        "finished": [blank],
+        "judged": "final",
+        "horizon": 1,
+        "n_warmup_steps": 2,
+        "interval_steps": 2,
+        "n_startup_trials": 3,
+        "n_min_trials": 4,
+        "guard": 1.0,
+    }
+    met = []
+    for mended in (
+        {},
+        {"n_warmup_steps": 0},
+        {"horizon": 10},
+        {"interval_steps": 1, "own": trial("9", [1.5], Status.RUNNING)},
+        {"n_startup_trials": 1},
+        {"own": own},
+        {"min_observations": 2},
+        {"judged": "best", "finished": [trial("0", [2.0] * 2)]},
+        {"finished": [trial("0", [1.0, 1.0])]},
+        {"finished": [trial("0", [1.0, 1.0, 1.0])]},
+        {"n_min_trials": 1},
+        {"finished": FINISHED},
+        {"guard": 0.1},
+    ):
+        everything |= mended
+        answer = look(**everything)
+        met.append(answer.reason if isinstance(answer, Hold) else None)
+    assert met == [
+        Reason.WARMUP,
+        Reason.HORIZON,
+        Reason.INTERVAL,
+        Reason.STARTUP,
+        Reason.FIRST_LOOK,
+        Reason.SHORT,
+        Reason.NO_INCUMBENT,
+        Reason.INCUMBENT,
+        Reason.HORIZON,
+        Reason.MIN_TRIALS,
+        Reason.COMPARISONS,
+        Reason.GUARD,
+        None,
+    ]
+
+
+def test_a_hold_is_a_decision_to_go_on() -> None:
+    seen = snapshot(goal(), FINISHED, (LOSER,))
+    decision = held_decision(seen, Event(LOSER, 3), Hold(Reason.GUARD, "rank 1 of 9", Standing(1, 9)))
+    assert (decision.verdict, decision.reason, decision.detail) == (Verdict.CONTINUE, Reason.GUARD, "rank 1 of 9")
+    assert (decision.trial, decision.step, decision.standing) == ("9", 3, Standing(1, 9))
+
+
+def test_startup_by_itself_lets_a_non_finite_report_through() -> None:
+    policy = Policy(n_startup_trials=3)
+    assert hold_startup(policy, 2, NAN) is None
+    assert hold_startup(policy, 3, 1.0) is None
+    held = hold_startup(policy, 2, 1.0)
+    assert held is not None
+    assert held.detail == "2 of 3 trials have finished"
+
+
+# Intervals: MedianPruner's own table (optuna, tests/pruners_tests/test_median.py) is the specification.
+
+INTERVALS = [
+    # n_warmup_steps, interval_steps, report every, steps at which a hopeless trial is pruned
+    (0, 1, 1, [0, 1, 2, 3, 4, 5]),
+    (1, 1, 1, [1, 2, 3, 4, 5]),
+    (1, 2, 1, [1, 3, 5]),
+    (0, 3, 10, [*range(29)]),
+    (2, 3, 10, [*range(10, 29)]),
+    (0, 10, 3, [0, 1, 2, 12, 13, 14, 21, 22, 23]),
+    (2, 10, 3, [3, 4, 5, 12, 13, 14, 24, 25, 26]),
+]
+
+
+@pytest.mark.parametrize(("warmup", "interval", "every", "expected"), INTERVALS)
+def test_intervals_mean_what_they_mean_in_optuna(warmup: int, interval: int, every: int, expected: list[int]) -> None:
+    policy = Policy(n_warmup_steps=warmup, interval_steps=interval)
+    reported: list[int] = []
+    passed = []
+    for step in range(max(expected) + 1):
+        if step % every == 0:
+            reported.append(step)
+        if hold_alone(policy, reported, reported[-1], None) is None:
+            passed.append(step)
+    assert passed == expected
+
+
+@props
+@given(st.integers(0, 6), st.integers(1, 7), st.sets(st.integers(0, 30), min_size=1))
+def test_intervals_against_optuna_itself(warmup: int, interval: int, steps: set[int]) -> None:
+    from optuna.pruners._percentile import _is_first_in_interval_step
+
+    policy = Policy(n_warmup_steps=warmup, interval_steps=interval)
+    last = max(steps)
+    theirs = last >= warmup and _is_first_in_interval_step(last, dict.fromkeys(steps).keys(), warmup, interval)
+    assert (hold_alone(policy, steps, last, None) is None) == theirs
+
+
+@pytest.mark.parametrize(
+    ("warmup", "interval", "steps", "at", "before"),
+    [
+        (0, 1, [0], 0, None),
+        (0, 1, [0, 1, 2], 2, 1),
+        (0, 1, [0.5, 0.75, 2], 2, 0.75),
+        (0, 10, [0, 3, 6, 9, 12], 12, 0),  # the look of [0, 10) was at its first report
+        (0, 10, [0, 3, 12, 15, 30], 30, 12),  # [20, 30) had none
+        (0, 10, [3, 5], 5, None),
+        (2, 10, [0, 1, 2], 2, 0),  # below the warm-up, so that a stop at n_warmup_steps itself is possible
+        (5, 2, [0, 1, 2, 3, 4, 5, 6], 5, 3),
+        (5, 2, [4, 5], 5, 4),
+        (3, 1, [0, 1, 2, 3], 3, 2),
+        (0, 3, [10, 0, 20], 20, 10),
+    ],
+)
+def test_the_previous_look(warmup: int, interval: int, steps: list[float], at: float, before: float | None) -> None:
+    assert previous_look(Policy(n_warmup_steps=warmup, interval_steps=interval), steps, at) == before
+
+
+@props
+@given(st.integers(0, 6), st.integers(1, 7), st.lists(st.integers(0, 40), unique=True, min_size=1, max_size=12))
+def test_the_previous_look_was_a_look_or_lies_below_the_warmup(warmup: int, interval: int, steps: list[int]) -> None:
+    policy = Policy(n_warmup_steps=warmup, interval_steps=interval)
+    steps.sort()
+    looks = [
+        s for i, s in enumerate(steps) if hold_alone(replace(policy, n_warmup_steps=0), steps[: i + 1], s, None) is None
+    ]
+    for i, step in enumerate(steps):
+        before = previous_look(policy, steps, step)
+        assert before is None or before in steps[:i]
+        if warmup == 0 and step in looks:
+            assert before == max((s for s in looks if s < step), default=None)
+        if before is not None:
+            assert interval == 1 or interval_of(before, policy) < interval_of(step, policy)
+
+
+def test_asking_changes_nothing() -> None:
+    seen = snapshot(goal(), FINISHED, (LOSER,))
+    assert isinstance(seen, Snapshot)
+    one, two = (ask(POLICY, seen, Event(LOSER, 3)) for _ in range(2))
+    assert isinstance(one, Ask)
+    assert isinstance(two, Ask)
+    assert replace(one, queries=()) == replace(two, queries=())
+    assert [q.trial.curve for q in one.queries] == [q.trial.curve for q in two.queries]

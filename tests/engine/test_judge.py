@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import goal, mirrored, mirrored_trial, props, snapshot, trial
+from kit.fakes import NormalAroundBest, scripted
+
+from lcsearch.decide.decision import Decision
+from lcsearch.decide.risk import LEVELS, Mark, risk_of
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
+from lcsearch.engine.judge import Judgement, judge, stored_marks
+from lcsearch.engine.policy import Policy
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Absent, Forecasts
+from lcsearch.study import Bank, Snapshot, Status, Trial
+
+NAN = math.nan
+POLICY = Policy(n_startup_trials=2)
+SEEN = snapshot(goal(horizon=20), [trial(str(i), [1.0 + i] * 20) for i in range(5)])
+LOSER = trial("9", [8.0] * 12, Status.RUNNING)
+
+
+def asked(own: Trial = LOSER, seen: Snapshot = SEEN, policy: Policy = POLICY) -> Ask:
+    question = ask(policy, seen, Event(own, own.curve.last_step))
+    assert isinstance(question, Ask)
+    return question
+
+
+def verdict(answers: dict[str, Sequence[float | Absent]], own: Trial = LOSER, **policy: Any) -> Decision:
+    knobs = replace(POLICY, **policy)
+    return judge(knobs, SEEN, asked(own, policy=knobs), scripted(answers)).decision
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        (0.01, 0.01, Reason.BELOW),
+        (0.0, 0.0, Reason.BELOW),
+        (0.0499, 0.0499, Reason.BELOW),
+        (0.05, 0.01, Reason.ABOVE),  # strictly below
+        (0.01, 0.05, Reason.ABOVE_BEFORE),
+        (0.5, 0.5, Reason.ABOVE),
+        (Absent.LATE, 0.01, Reason.ABSENT),
+        (0.01, Absent.LATE, Reason.ABSENT),
+        (Absent.DEAD, Absent.DEAD, Reason.ABSENT),
+        (0.01, Absent.OFF_LAW, Reason.ABSENT),
+        (NAN, 0.01, Reason.ABSENT),
+        (0.01, NAN, Reason.ABSENT),
+        (0.5, Absent.DEAD, Reason.ABOVE),
+    ],
+)
+def test_both_looks_must_lie_below(now: Any, before: Any, expected: Reason) -> None:
+    decision = verdict({"one": (now, before)})
+    assert decision.reason is expected
+    assert decision.verdict is (Verdict.STOP if expected is Reason.BELOW else Verdict.CONTINUE)
+
+
+def test_few_observations_need_a_smaller_p_at_the_look_that_had_them() -> None:
+    eight, seven = trial("9", [8.0] * 8, Status.RUNNING), trial("9", [8.0] * 7, Status.RUNNING)
+    assert verdict({"one": (0.02, 0.005)}, eight).reason is Reason.BELOW
+    assert verdict({"one": (0.02, 0.02)}, eight).reason is Reason.ABOVE_BEFORE  # the previous look had seven
+    assert verdict({"one": (0.02, 0.005)}, seven).reason is Reason.ABOVE
+    assert verdict({"one": (0.005, 0.005)}, seven).reason is Reason.BELOW
+    looks = verdict({"one": (0.02, 0.005)}, eight)
+    assert looks.now is not None
+    assert looks.before is not None
+    assert (looks.now.n_observations, looks.now.threshold) == (8, 0.05)
+    assert (looks.before.n_observations, looks.before.threshold) == (7, pytest.approx(0.01))
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"one": (0.01, 0.01), "two": (0.02, 0.02)}, Reason.BELOW),
+        ({"one": (0.01, 0.01), "two": (0.2, 0.01)}, Reason.ABOVE),
+        ({"one": (0.01, 0.2), "two": (0.01, 0.01)}, Reason.ABOVE_BEFORE),
+        ({"one": (0.01, 0.01), "two": (Absent.DEAD, 0.01)}, Reason.ABSENT),
+        ({"one": (0.01, Absent.LATE), "two": (0.01, 0.01)}, Reason.ABSENT),
+    ],
+)
+def test_several_must_agree(answers: dict[str, Sequence[float | Absent]], expected: Reason) -> None:
+    assert verdict(answers).reason is expected
+    assert verdict(dict(reversed(answers.items()))).reason is expected
+
+
+def test_the_highest_p_counts_and_everyone_is_heard() -> None:
+    decision = verdict({"one": (0.01, 0.03), "two": (0.02, 0.001), "three": (0.015, 0.001)})
+    assert decision.now is not None
+    assert decision.before is not None
+    assert (decision.now.p, decision.before.p) == (0.02, 0.03)
+    assert decision.now.heard == (("one", 0.01), ("two", 0.02), ("three", 0.015))
+    absent = verdict({"one": (0.01, 0.03), "two": (Absent.LATE, 0.0)})
+    assert absent.now is not None
+    assert absent.now.p is None
+    assert absent.now.heard == (("one", 0.01), ("two", "LATE"))
+
+
+@pytest.mark.parametrize("lie", [-3.0, -0.01, 1.5, math.inf])
+def test_what_is_no_probability_stops_nothing(lie: float) -> None:
+    rows = np.array([[lie] * 2])
+    unchecked = Forecasts(np.array([[-1e9, 1e9]]), rows, np.zeros((1, 2)), 1.0, (None,), "liar")
+    decision = judge(POLICY, SEEN, asked(), {"liar": [unchecked, unchecked]}).decision
+    assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.ABSENT)
+    assert decision.now is not None
+    assert decision.now.heard == (("liar", "NONFINITE"),)
+
+
+def test_a_stop_leaves_a_mark_and_nothing_else_does() -> None:
+    for answers, marked in (((0.01, 0.01), True), ((0.5, 0.01), False), ((Absent.DEAD, 0.0), False)):
+        judgement = judge(POLICY, SEEN, asked(), scripted({"one": answers}))
+        assert (judgement.mark is not None) is marked
+    mark = judge(POLICY, SEEN, asked(), scripted({"one": (0.01, 0.01)})).mark
+    assert mark is not None
+    assert (mark.step, mark.reason, mark.p) == (11, "BELOW", 0.01)
+    assert mark.text.startswith("trial 9, step 11: STOP (BELOW)")
+
+
+def test_a_diverged_trial_is_stopped_without_a_forecast() -> None:
+    gone = trial("9", [8.0, NAN, math.inf, -math.inf], Status.RUNNING)
+    decision, mark = judge(POLICY, SEEN, asked(gone), {})
+    assert (decision.verdict, decision.reason) == (Verdict.STOP, Reason.DIVERGED)
+    assert decision.detail == "the last 3 reports were not finite (latest -inf)"
+    assert mark is not None
+    assert (mark.p, mark.losses) == (None, ())
+    assert risk_of([mark], 1e9) == 0.0
+
+
+def test_answers_must_fit_the_questions() -> None:
+    with pytest.raises(InvalidValue) as error:
+        judge(POLICY, SEEN, asked(), scripted({"one": (0.01,)}))
+    assert str(error.value) == "judge(opinions='one'): expected 2 opinions, got 1."
+    with pytest.raises(InvalidValue) as error:
+        judge(POLICY, SEEN, asked(), {})
+    assert str(error.value) == "judge(opinions=): expected at least one forecaster's opinions, got {}."
+
+
+# Risk
+
+
+def flat(p: float) -> Mark:
+    """A mark that gives about p against every incumbent within reach."""
+    at = [-1e9 if level < p else 1e9 for level in LEVELS]
+    return Mark(3.0, "BELOW", p, "", tuple(sorted(at)))
+
+
+def with_marks(*marks: Mark) -> Snapshot:
+    stopped = [trial(f"m{i}", [9.0] * 3, Status.STOPPED, marks={"stop": m}) for i, m in enumerate(marks)]
+    return snapshot(SEEN.goal, [*SEEN.bank, *stopped])
+
+
+def sloped(p: float) -> Mark:
+    """A mark that gives p against the incumbent of SEEN, linearly less against a better one."""
+    target = asked().target
+    return Mark(3.0, "BELOW", p, "", tuple(target + 10 * (level - p) for level in LEVELS))
+
+
+def test_the_risk_is_shown_without_a_limit_and_binds_with_one() -> None:
+    seen = with_marks(sloped(0.1), sloped(0.2))
+    opinions = scripted({"one": (0.0, 0.0)})
+    free = judge(POLICY, seen, asked(seen=seen), opinions).decision
+    assert free.verdict is Verdict.STOP
+    assert free.risk is not None
+    own = 1 - (1 - free.risk) / (0.9 * 0.8)
+    assert 0.0 <= own < 1e-3  # a scripted zero is stored as "below the smallest level"
+    for limit, expected in ((0.3, Verdict.STOP), (0.27, Verdict.CONTINUE), (0.0, Verdict.CONTINUE)):
+        policy = replace(POLICY, risk=limit)
+        judgement = judge(policy, seen, asked(seen=seen, policy=policy), opinions)
+        assert judgement.decision.verdict is expected
+        assert judgement.decision.risk == free.risk
+        if expected is Verdict.CONTINUE:
+            assert judgement.decision.reason is Reason.RISK_LIMIT
+            assert judgement.mark is None
+
+
+def test_only_marks_of_trials_that_were_stopped_count() -> None:
+    ran_on = trial("a", [9.0] * 20, Status.COMPLETE, marks={"stop": flat(0.5)})
+    failed = trial("b", [9.0] * 2, Status.FAILED, marks={"stop": flat(0.5)})
+    foreign = trial("c", [9.0] * 2, Status.STOPPED, marks={"stop": "not ours", "other": flat(0.5)})
+    stopped = trial("d", [9.0] * 2, Status.STOPPED, marks={"stop": sloped(0.1)})
+    bank = Bank(goal()).extend([ran_on, failed, foreign, stopped])
+    assert stored_marks(bank) == [stopped.marks["stop"]]
+
+
+def test_the_risk_is_valued_against_the_present_incumbent() -> None:
+    seen = with_marks(sloped(0.2))
+    better = snapshot(seen.goal, [*seen.bank, trial("5", [0.5] * 20)])
+    risks = []
+    for each in (seen, better):
+        risk = judge(POLICY, each, asked(seen=each), scripted({"one": (0.0, 0.0)})).decision.risk
+        assert risk is not None
+        risks.append(risk)
+    assert risks[1] < risks[0]
+
+
+# Properties, over random studies
+
+
+def study(seed: int, *, judged: Any = "best") -> tuple[Snapshot, Trial]:
+    """A random study with a running trial at its end; short integer-valued curves, so that ties occur."""
+    rng = np.random.default_rng(seed)
+    of = goal(horizon=20, judged=judged)
+
+    def curve(n: int) -> list[float]:
+        start, slope = rng.integers(2, 12), rng.choice([0.0, 0.5, 1.0])
+        return [float(max(start - slope * i, 0) + rng.integers(0, 3)) for i in range(n)]
+
+    finished = [trial(str(i), curve(20)) for i in range(rng.integers(2, 10))]
+    for i in range(rng.integers(0, 4)):
+        mark = Mark(3.0, "BELOW", 0.01, "", tuple(float(rng.integers(0, 4)) + level for level in LEVELS))
+        finished.append(trial(f"s{i}", curve(int(rng.integers(1, 15))), Status.STOPPED, marks={"stop": mark}))
+    live = [trial(f"l{i}", curve(int(rng.integers(0, 18))), Status.RUNNING) for i in range(rng.integers(0, 4))]
+    own = trial("own", curve(int(rng.integers(2, 18))), Status.RUNNING)
+    return snapshot(of, finished, [*live, own]), own
+
+
+def decide(policy: Policy, seen: Snapshot, own: Trial, forecaster: Any = None) -> Judgement:
+    event = Event(own, own.curve.last_step)
+    question = ask(policy, seen, event)
+    if isinstance(question, Hold):
+        return Judgement(held_decision(seen, event, question))
+    said = (forecaster or NormalAroundBest(1.0)).forecast(seen, question.queries)
+    return judge(policy, seen, question, {"fake": [said.opinion(i) for i in range(len(question.queries))]})
+
+
+policies = st.builds(
+    Policy,
+    threshold=st.sampled_from([0.05, 0.2, 0.5]),
+    guard=st.sampled_from([0.0, 0.1, 0.3]),
+    risk=st.sampled_from([None, 0.01, 0.2]),
+    n_startup_trials=st.just(2),
+    interval_steps=st.sampled_from([1, 3]),
+    few=st.sampled_from([0, 8]),
+)
+seeds = st.integers(0, 10**6)
+
+
+def test_the_random_studies_meet_every_outcome() -> None:
+    policy = Policy(n_startup_trials=2, risk=0.02, threshold=0.2)
+    met = {decide(policy, *study(seed)).decision.reason for seed in range(400)}
+    assert {
+        Reason.BELOW,
+        Reason.ABOVE,
+        Reason.ABOVE_BEFORE,
+        Reason.RISK_LIMIT,
+        Reason.GUARD,
+        Reason.INCUMBENT,
+        Reason.COMPARISONS,
+    } <= met
+
+
+@props
+@given(seeds, policies, st.sampled_from(["best", "final"]))
+def test_a_mirrored_study_gets_the_same_verdict(seed: int, policy: Policy, judged: Any) -> None:
+    seen, own = study(seed, judged=judged)
+    one = decide(policy, seen, own).decision
+    two = decide(policy, mirrored(seen), mirrored_trial(own)).decision
+    assert (one.verdict, one.reason, one.standing) == (two.verdict, two.reason, two.standing)
+    if one.now is not None and two.now is not None:
+        assert one.now.p == two.now.p
+        assert one.risk == (None if two.risk is None else pytest.approx(two.risk, rel=1e-9))
+
+
+@props
+@given(seeds, policies, st.integers(0, 100))
+def test_the_order_of_trials_means_nothing(seed: int, policy: Policy, order: int) -> None:
+    seen, own = study(seed)
+    rng = np.random.default_rng(order)
+    finished, live = list(seen.bank), list(seen.live)
+    rng.shuffle(finished)  # type: ignore[arg-type]
+    rng.shuffle(live)  # type: ignore[arg-type]
+    one, two = decide(policy, seen, own).decision, decide(policy, snapshot(seen.goal, finished, live), own).decision
+    assert replace(one, risk=None) == replace(two, risk=None)
+    assert one.risk == (None if two.risk is None else pytest.approx(two.risk, rel=1e-12))
+
+
+@props
+@given(seeds, policies, st.floats(0, 1), st.floats(0, 1))
+def test_raising_the_threshold_never_takes_a_stop_back(seed: int, policy: Policy, a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    seen, own = study(seed)
+    if decide(replace(policy, threshold=low), seen, own).decision.verdict is Verdict.STOP:
+        assert decide(replace(policy, threshold=high), seen, own).decision.verdict is Verdict.STOP
+
+
+@props
+@given(seeds, policies)
+def test_the_incumbent_and_the_guarded_are_never_stopped(seed: int, policy: Policy) -> None:
+    policy = replace(policy, threshold=1.0)
+    seen, _ = study(seed)
+    for own in seen.live:
+        decision = decide(policy, seen, own).decision
+        if decision.verdict is not Verdict.STOP:
+            continue
+        assert seen.incumbent is not None
+        assert own.uid != seen.incumbent.uid
+        step = own.curve.last_step
+        others = seen.others_at(step, own.uid)
+        better = int((others < own.curve.values.min()).sum())
+        assert others.size >= policy.min_comparisons
+        assert better >= policy.guard * (1 + others.size)
+
+
+@props
+@given(seeds, policies)
+def test_the_same_history_gets_the_same_decision(seed: int, policy: Policy) -> None:
+    one, two = decide(policy, *study(seed)), decide(policy, *study(seed))
+    assert one == two
+
+
+@props
+@given(seeds, st.sampled_from([0.0, 0.01, 0.05, 0.3]))
+def test_no_stop_takes_the_risk_above_its_limit(seed: int, limit: float) -> None:
+    policy = Policy(n_startup_trials=2, threshold=0.5, risk=limit)
+    decision = decide(policy, *study(seed)).decision
+    if decision.verdict is Verdict.STOP:
+        assert decision.risk is not None
+        assert decision.risk <= limit

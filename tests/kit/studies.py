@@ -1,0 +1,94 @@
+"""Small Optuna studies with known curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from kit.fakes import NormalAroundBest
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from lcsearch.schedulers.optuna import CurvePruner
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+STORAGES = ("memory", "sqlite", "journal", "grpc")
+
+
+def _hurry(connection: Any, _: Any) -> None:
+    """These files need not outlive a power cut."""
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+@contextmanager
+def storage(kind: str, folder: Path) -> Iterator[BaseStorage]:
+    """A storage of that kind in the folder; a second one of the same folder sees the same studies."""
+    if kind == "memory":
+        yield InMemoryStorage()
+    elif kind == "journal":
+        yield JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    else:
+        made = RDBStorage(f"sqlite:///{folder / 'study.db'}")
+        made.engine.dispose()
+        sqlalchemy.event.listen(made.engine, "connect", _hurry)
+        try:
+            yield made
+        finally:
+            made.engine.dispose()
+
+
+def pruner(**fields: Any) -> CurvePruner:
+    """A CurvePruner of trials of 50 steps that asks the plain fake forecaster."""
+    return CurvePruner(**{"max_steps": 50, "opinions": [NormalAroundBest()], **fields})
+
+
+def decay(limit: float, n: int = 50, rate: float = 0.8) -> list[float]:
+    return [limit + rate**i for i in range(n)]
+
+
+def finished(
+    values: Iterable[float] | Mapping[int, float],
+    state: TrialState = TrialState.COMPLETE,
+    attrs: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    curve = dict(values) if isinstance(values, Mapping) else dict(enumerate(values))
+    last = list(curve.values())[-1] if curve else 1.0
+    value = last if state == TrialState.COMPLETE else None
+    return create_trial(state=state, value=value, intermediate_values=curve, user_attrs=dict(attrs or {}))
+
+
+def study_of(
+    of: CurvePruner | None = None, n: int = 6, *, sign: float = 1.0, on: BaseStorage | None = None, **fields: Any
+) -> optuna.Study:
+    """A study with `n` COMPLETE trials that decay to 0.1, 0.2, ... (mirrored when sign is -1)."""
+    study = optuna.create_study(
+        direction="minimize" if sign > 0 else "maximize", pruner=of or pruner(), storage=on, **fields
+    )
+    for i in range(n):
+        study.add_trial(finished(sign * v for v in decay(0.1 * (i + 1))))
+    return study
+
+
+def first_stop(trial: Trial, values: Iterable[float]) -> int | None:
+    """Report until should_prune says so: that step, or None."""
+    for step, value in enumerate(values):
+        trial.report(value, step)
+        answer = trial.should_prune()
+        assert type(answer) is bool
+        if answer:
+            return step
+    return None
+
+
+def stop_one(study: optuna.Study, values: Iterable[float] | None = None) -> int:
+    """Run one hopeless trial into its stop and tell the study; its number."""
+    trial = study.ask()
+    assert first_stop(trial, values or decay(5.0)) is not None
+    study.tell(trial, state=TrialState.PRUNED)
+    return trial.number

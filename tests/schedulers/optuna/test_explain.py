@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pytest
+from kit.fakes import Dead
+from kit.studies import decay, finished, first_stop, pruner, stop_one, study_of
+from optuna.trial import TrialState
+
+from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna import CurvePruner
+
+NAN = math.nan
+
+
+def of_study(study: optuna.Study) -> CurvePruner:
+    assert isinstance(study.pruner, CurvePruner)
+    return study.pruner
+
+
+def test_a_stopped_trial() -> None:
+    study = study_of()
+    number = stop_one(study)
+    text = of_study(study).explain(number)
+    assert text.splitlines()[:3] == [
+        "trial 6, step 3: STOP (BELOW)",
+        "P(beat) is below the threshold at this look and at the previous one.",
+        "incumbent: 0.100018, trial 0 at step 49; to beat it counts from 0.0950178",
+    ]
+    assert "previous look: step 2, 3 observations, P(beat): fake < 0.01 %; threshold 1 %" in text
+    assert of_study(study).explain(study.trials[number]) == text
+    assert pruner().explain(study.trials[number]) == text  # a frozen trial carries its own story
+    study.add_trial(finished(decay(-1.0)))
+    assert of_study(study).explain(number) == text  # as it was decided, not as it would be now
+
+
+def test_a_diverged_trial() -> None:
+    study = study_of()
+    number = stop_one(study, [1.0, NAN, NAN, math.inf])
+    text = of_study(study).explain(number)
+    assert text == (
+        "trial 6, step 3: STOP (DIVERGED)\n"
+        "The trial's own metric stays non-finite.\n"
+        "the last 3 reports were not finite (latest inf)"
+    )
+    assert study.trials[number].user_attrs["lcsearch:reason"] == (
+        "step 3: diverged, the last 3 reports were not finite (latest inf)"
+    )
+    report = of_study(study).report(study)
+    assert (report.stops[0].p, report.risk) == (None, 0.0)
+
+
+def test_a_complete_trial() -> None:
+    study = study_of()
+    assert of_study(study).explain(2, study).startswith("trial 2, step 49: CONTINUE (HORIZON)")
+    trial = study.ask()
+    first_stop(trial, decay(0.05, rate=0.5))
+    study.tell(trial, 0.05)
+    assert of_study(study).explain(trial.number).startswith(f"trial {trial.number}, step 49: CONTINUE (INCUMBENT)")
+
+
+def test_a_running_a_waiting_and_a_failed_trial() -> None:
+    study = study_of()
+    trial = study.ask()
+    assert of_study(study).explain(trial.number, study) == (
+        "trial 6, step -1: CONTINUE (NO_REPORT)\nThe trial has not reported a value yet. Report the metric every step."
+    )
+    for step, value in enumerate(decay(5.0, 6)):
+        trial.report(value, step)
+    assert "STOP (BELOW)" in of_study(study).explain(trial.number, study)  # what a look would come to now
+    study.tell(trial, state=TrialState.FAIL)
+    assert of_study(study).explain(trial.number, study).startswith("trial 6, step 5: ")
+    study.enqueue_trial({})
+    assert "NO_REPORT" in of_study(study).explain(7, study)
+
+
+def test_a_trial_pruned_by_somebody_else() -> None:
+    study = study_of()
+    study.add_trial(finished(decay(0.5, 3), TrialState.PRUNED))
+    expected = "trial 6 was pruned, but not by lcsearch: it carries no mark of a decision"
+    assert of_study(study).explain(6, study) == expected
+    assert pruner().explain(study.trials[6]) == expected
+    looked_at = study.ask()
+    assert first_stop(looked_at, decay(0.1, 5)) is None
+    study.tell(looked_at, state=TrialState.PRUNED)  # the objective gave up by itself
+    assert of_study(study).explain(7).splitlines()[0] == (
+        "trial 7 was pruned, but not by lcsearch: it carries no mark of a decision"
+    )
+
+
+def test_a_trial_that_ignored_the_stop() -> None:
+    study = study_of()
+    trial = study.ask()
+    assert first_stop(trial, decay(5.0)) == 3
+    assert "STOP (BELOW)" in of_study(study).explain(trial.number)
+    study.tell(trial, 5.0)
+    assert "STOP (BELOW)" in of_study(study).explain(trial.number)
+    # Elsewhere: what a look at its end comes to, not the stop that never was.
+    elsewhere = pruner().explain(trial.number, study)
+    assert elsewhere.startswith(f"trial {trial.number}, step 3: ")
+
+
+def test_which_study() -> None:
+    of = pruner()
+    with pytest.raises(InvalidValue) as error:
+        of.explain(3)
+    assert str(error.value) == (
+        "explain(trial): expected a FrozenTrial, or a number and its study, got 3. Pass study.trials[number]."
+    )
+    study = study_of(of)
+    with pytest.raises(InvalidValue) as error:
+        of.explain(99, study)
+    assert str(error.value) == "explain(trial): expected the number of a trial of the study, got 99."
+    assert pruner().explain(study.trials[0]) == (
+        "trial 0 was not stopped by lcsearch; pass its study to see which gate holds"
+    )
+
+
+def test_explaining_leaves_no_trace() -> None:
+    study = study_of()
+    trial = study.ask()
+    for step, value in enumerate(decay(5.0, 6)):
+        trial.report(value, step)
+    of = of_study(study)
+    of.explain(trial.number, study)
+    of.why_not(study)
+    assert not of._session.reasons
+    assert study.trials[trial.number].user_attrs == {}
+
+
+def test_why_not_names_the_gate_of_every_running_trial_and_tallies_the_looks() -> None:
+    study = study_of(pruner(n_startup_trials=7))
+    assert first_stop(study.ask(), decay(5.0, 4)) is None
+    study.ask()
+    lines = of_study(study).why_not(study).splitlines()
+    assert lines == [
+        "trial 6: STARTUP: step 3: 6 of 7 trials have finished",
+        "trial 7: NO_REPORT: step -1: The trial has not reported a value yet. Report the metric every step.",
+        "4 looks in this process:",
+        "       4 STARTUP: Fewer than n_startup_trials trials have reached the horizon; the first ones always run to "
+        "the end.",
+    ]
+
+
+def test_why_not_of_an_idle_study() -> None:
+    study = study_of()
+    assert of_study(study).why_not(study).splitlines() == [
+        "0 looks in this process; nothing was looked at yet",
+        "  6 trials are COMPLETE, n_startup_trials is 5",
+    ]
+
+
+def test_why_not_shows_what_failed() -> None:
+    study = study_of(pruner(opinions=[Dead()]))
+    assert first_stop(study.ask(), decay(5.0, 6)) is None
+    text = of_study(study).why_not(study)
+    assert "       3 failed open: opinion" in text
+    assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
+
+
+def test_why_not_without_a_horizon() -> None:
+    study = optuna.create_study(pruner=pruner(max_steps="auto"))
+    first_stop(study.ask(), decay(5.0, 4))
+    assert "trial 0: NO_HORIZON: step 3: " in of_study(study).why_not(study)
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_steps": "auto"}])
+def test_the_report_of_an_empty_study(fields: dict[str, Any]) -> None:
+    study = optuna.create_study(pruner=pruner(**fields))
+    report = of_study(study).report(study)
+    assert (report.risk, report.stops, report.failed_open) == (None, (), 0)
+
+
+def test_the_report_lists_stops_in_order() -> None:
+    study = study_of()
+    numbers = [stop_one(study), stop_one(study, [1.0, NAN, NAN, NAN]), stop_one(study)]
+    report = of_study(study).report(study)
+    assert [(stop.trial, stop.step) for stop in report.stops] == list(zip(numbers, (3, 3, 3), strict=True))
+    assert report.stops[1].reason.startswith("step 3: diverged")
+    assert report.failed_open == 0
+
+
+def test_a_decision_log(tmp_path: Any) -> None:
+    from lcsearch.decision_log import read_log
+
+    study = study_of(pruner(decision_log=tmp_path / "log"))
+    stop_one(study)
+    records = list(read_log(tmp_path / "log"))
+    assert [(r["verdict"], r["step"]) for r in records] == [("STOP", 3.0)]
+    assert records[0]["study"] == study.study_name

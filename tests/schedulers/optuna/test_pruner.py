@@ -1,0 +1,341 @@
+"""What Optuna's own tests expect of a pruner, and what CurvePruner promises beyond."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from kit.fakes import NormalAroundBest, Scripted
+from kit.studies import decay, finished, first_stop, pruner, stop_one, storage, study_of
+from optuna.trial import TrialState
+
+from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna import CurvePruner
+
+NAN, INF = math.nan, math.inf
+SHORTEST = 3  # the earliest step of a stop: a curve needs four observations to have a shape
+
+
+def reasons(of: CurvePruner) -> set[str]:
+    return {reason.name for reason in of._session.reasons}
+
+
+# As in Optuna
+
+
+def test_the_first_trial_is_never_pruned() -> None:
+    study = optuna.create_study(pruner=pruner(n_startup_trials=0))
+    assert first_stop(study.ask(), decay(5.0)) is None
+
+
+def test_no_report_no_prune() -> None:
+    study = study_of()
+    assert study.ask().should_prune() is False
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("judged", ["best", "final"])
+def test_a_hopeless_trial_is_stopped_in_both_directions(sign: float, judged: Any) -> None:
+    study = study_of(pruner(judged=judged), sign=sign)
+    assert first_stop(study.ask(), [sign * v for v in decay(5.0)]) == SHORTEST
+    assert first_stop(study.ask(), [sign * v for v in decay(0.01, rate=0.5)]) is None
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 7])
+def test_startup_counts_complete_trials(n: int) -> None:
+    study = study_of(pruner(n_startup_trials=n), n=6)
+    stopped = first_stop(study.ask(), decay(5.0))
+    assert stopped == (None if n > 6 else SHORTEST)
+    study.add_trial(finished(decay(1.0), TrialState.PRUNED))
+    study.add_trial(finished(decay(1.0), TrialState.FAIL))
+    assert first_stop(study.ask(), decay(5.0)) == stopped
+
+
+@pytest.mark.parametrize("warmup", [0, 2, 4, 20])
+def test_the_earliest_prune_is_at_the_end_of_the_warmup(warmup: int) -> None:
+    study = study_of(pruner(n_warmup_steps=warmup))
+    assert first_stop(study.ask(), decay(5.0)) == max(warmup, SHORTEST)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "interval", "every", "expected"),
+    [
+        (0, 1, 1, [0, 1, 2, 3, 4, 5]),
+        (1, 1, 1, [1, 2, 3, 4, 5]),
+        (1, 2, 1, [1, 3, 5]),
+        (0, 3, 10, [*range(29)]),
+        (2, 3, 10, [*range(10, 29)]),
+        (0, 10, 3, [0, 1, 2, 12, 13, 14, 21, 22, 23]),
+        (2, 10, 3, [3, 4, 5, 12, 13, 14, 24, 25, 26]),
+    ],
+)
+def test_the_interval_table_of_the_median_pruner(warmup: int, interval: int, every: int, expected: list[int]) -> None:
+    """Optuna's table (tests/pruners_tests/test_median.py), less the looks at fewer than four observations."""
+    of = pruner(n_warmup_steps=warmup, interval_steps=interval, n_startup_trials=0, max_steps=200)
+    study = optuna.create_study(pruner=of)
+    for _ in range(5):
+        study.add_trial(finished([0.0] * 100))
+    trial = study.ask()
+    pruned = []
+    for step in range(max(expected) + 1):
+        if step % every == 0:
+            trial.report(2.0, step)
+        if trial.should_prune():
+            pruned.append(step)
+    assert pruned == [step for step in expected if step // every + 1 > SHORTEST]
+
+
+def test_n_min_trials_counts_complete_trials_that_say_something_about_the_step() -> None:
+    for n, expected in ((6, SHORTEST), (7, None)):
+        assert first_stop(study_of(pruner(n_min_trials=n)).ask(), decay(5.0)) == expected
+
+
+def test_fewer_than_four_comparisons() -> None:
+    study = study_of(pruner(n_startup_trials=1), n=3)
+    assert first_stop(study.ask(), decay(5.0)) is None
+    assert "COMPARISONS" in reasons(study.pruner)  # type: ignore[arg-type]
+
+
+def test_steps_out_of_order_and_a_step_of_zero() -> None:
+    study = study_of()
+    trial = study.ask()
+    for step in (4, 0, 2, 1):
+        trial.report(5.0, step)
+        assert not trial.should_prune() or step == 1
+    assert trial.should_prune()
+
+
+@pytest.mark.parametrize("end", [49, 50])
+def test_nothing_is_left_to_save_at_the_end(end: int) -> None:
+    """range(50) and max_steps=50: trials end at step 49, where no stop can save anything."""
+    study = study_of(pruner(n_warmup_steps=end))
+    assert first_stop(study.ask(), decay(5.0, 51)) is None
+    assert first_stop(study_of(pruner(n_warmup_steps=48)).ask(), decay(5.0)) == 48
+
+
+def test_auto_takes_the_end_of_the_complete_trials() -> None:
+    of = pruner(max_steps="auto", n_startup_trials=0)
+    study = optuna.create_study(pruner=of)
+    assert first_stop(study.ask(), decay(5.0, 10)) is None
+    assert reasons(of) == {"NO_HORIZON"}
+    for i in range(5):
+        study.add_trial(finished(decay(0.1 * i, 20)))
+    trial = study.ask()
+    assert first_stop(trial, decay(5.0)) == SHORTEST
+    study.tell(trial, state=TrialState.PRUNED)
+    assert "by step 19" in of.explain(trial.number)
+    study.add_trial(finished(decay(1.0, 60)))  # the horizon moves, the median end does not
+    assert first_stop(study.ask(), decay(5.0)) == SHORTEST
+
+
+# NaN and infinities
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_non_finite_reports_stop_a_trial_at_the_third(bad: float) -> None:
+    study = study_of()
+    assert first_stop(study.ask(), [0.01, 0.01, *[bad] * 10]) == 4
+    assert first_stop(study.ask(), [bad] * 10) == 2
+    assert first_stop(study.ask(), [0.01, bad, bad, 0.01, bad, bad, 0.01]) is None
+
+
+def test_divergence_needs_no_history() -> None:
+    study = optuna.create_study(pruner=pruner())
+    trial = study.ask()
+    assert first_stop(trial, [NAN] * 5) == 2
+    assert trial.user_attrs == {} or "diverged" in str(study.trials[0].user_attrs["lcsearch:reason"])
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_non_finite_history_is_no_incumbent_and_no_obstacle(bad: float) -> None:
+    study = study_of()
+    study.add_trial(finished({**dict(enumerate(decay(0.5))), 20: bad, 49: bad, 50: 0.5}))
+    study.add_trial(finished({0: bad, 1: 1.0}))
+    study.add_trial(finished([bad] * 10, TrialState.PRUNED))
+    assert first_stop(study.ask(), decay(5.0)) == SHORTEST
+    assert first_stop(study.ask(), [bad, *decay(5.0)]) is not None
+
+
+def test_a_history_without_one_usable_value_stops_nothing() -> None:
+    study = optuna.create_study(pruner=pruner(n_startup_trials=1))
+    for _ in range(6):
+        study.add_trial(create_with_nothing_finite())
+    assert first_stop(study.ask(), decay(5.0)) is None
+
+
+def create_with_nothing_finite() -> optuna.trial.FrozenTrial:
+    return optuna.trial.create_trial(value=1.0, intermediate_values=dict.fromkeys(range(50), NAN))
+
+
+# The trials of a study
+
+
+def test_a_trial_that_ignores_the_stop_counts_as_what_it_came_to(tmp_path: Any) -> None:
+    """It runs on and completes: it may lead, and its mark takes no risk."""
+    for kind in ("memory", "sqlite"):
+        with storage(kind, tmp_path) as on:
+            study = study_of(on=on)
+            of = study.pruner
+            assert isinstance(of, CurvePruner)
+            ignoring = study.ask()
+            assert first_stop(ignoring, decay(5.0)) == SHORTEST
+            assert of.report(study).stops == ()
+            for step in range(SHORTEST + 1, 50):
+                ignoring.report(0.01, step)
+                assert not ignoring.should_prune()  # it leads by now
+            study.tell(ignoring, 0.01)
+            report = of.report(study)
+            assert (report.stops, report.risk) == ((), 0.0)
+            number = stop_one(study)
+            assert f"trial {ignoring.number} at step" in of.explain(number)
+            assert [stop.trial for stop in of.report(study).stops] == [number]
+
+
+def test_running_trials_lead_and_are_compared() -> None:
+    study = study_of(n=5)
+    leader = study.ask()
+    assert first_stop(leader, [0.01] * 20) is None
+    other = study.ask()
+    assert first_stop(other, decay(0.3)) is not None
+    assert f"of trial {leader.number}" in study.trials[other.number].user_attrs["lcsearch:reason"]
+
+
+def test_two_studies_one_pruner() -> None:
+    of = pruner()
+    one, two = study_of(of), study_of(of, sign=-1.0)
+    assert (one._study_id, two._study_id) == (0, 0)
+    for _ in range(2):
+        assert first_stop(one.ask(), decay(5.0)) == SHORTEST
+        assert first_stop(two.ask(), [-v for v in decay(5.0)]) == SHORTEST
+        assert first_stop(two.ask(), [5.0] * 50) is None
+    empty = optuna.create_study(pruner=of)
+    assert first_stop(empty.ask(), decay(5.0)) is None
+
+
+def test_two_studies_of_one_name_in_separate_memory() -> None:
+    of = pruner()
+    one = study_of(of, study_name="same")
+    assert first_stop(one.ask(), decay(5.0)) == SHORTEST
+    two = study_of(of, n=2, study_name="same")
+    assert first_stop(two.ask(), decay(5.0)) is None
+    assert first_stop(one.ask(), decay(5.0)) == SHORTEST
+
+
+def test_a_multi_objective_study_does_not_crash() -> None:
+    of = pruner(n_startup_trials=0)
+    study = optuna.create_study(directions=["minimize", "maximize"], pruner=of)
+    frozen = optuna.trial.create_trial(state=TrialState.RUNNING, intermediate_values={0: 1.0, 1: 1.0})
+    assert of.prune(study, frozen) is False
+    assert of._session.failed_open == {"pruner": 1}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: optuna.samplers.GridSampler({"x": list(range(12))}, seed=0),
+        lambda: optuna.samplers.BruteForceSampler(seed=0),
+    ],
+    ids=["grid", "brute force"],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_exhaustive_samplers_still_finish(made: Callable[[], optuna.samplers.BaseSampler]) -> None:
+    sampler = made()
+    study = optuna.create_study(sampler=sampler, pruner=pruner(max_steps=20, n_startup_trials=4))
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_int("x", 0, 11)
+        for step, value in enumerate(decay(float(x), 20)):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    study.optimize(objective)
+    assert sorted(t.params["x"] for t in study.trials) == list(range(12))
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.best_params == {"x": 0}
+
+
+def test_inside_a_patient_pruner() -> None:
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        patient = optuna.pruners.PatientPruner(pruner(), patience=2)
+    study = study_of(patient)  # type: ignore[arg-type]
+    assert first_stop(study.ask(), decay(5.0)) is None  # still improving
+    assert first_stop(study.ask(), [5.0, 6.0, 6.0, 6.0, 6.0]) is not None
+
+
+# Knobs
+
+
+def test_the_threshold_is_what_p_must_lie_below() -> None:
+    for p, threshold, expected in ((0.049, 0.05, 8), (0.05, 0.05, None), (0.0, 0.0, None), (0.3, 1.0, 8)):
+        # At step 8, when the previous look had its eight observations too.
+        of = pruner(opinions=[Scripted(p, p)], threshold=threshold)
+        assert first_stop(study_of(of).ask(), decay(5.0)) == expected
+
+
+def test_all_opinions_must_agree() -> None:
+    sure, unsure = Scripted(0.0, 0.0, name="sure"), Scripted(0.9, 0.9, name="unsure")
+    assert first_stop(study_of(pruner(opinions=[sure, unsure])).ask(), decay(5.0)) is None
+    assert first_stop(study_of(pruner(opinions=[sure])).ask(), decay(5.0)) == SHORTEST
+
+
+def test_a_risk_limit_ends_the_stops() -> None:
+    of = pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5, risk=0.2)
+    study = study_of(of)
+    risks = []
+    for _ in range(12):
+        trial = study.ask()
+        stopped = first_stop(trial, decay(2.0)) is not None
+        study.tell(trial, *((None, TrialState.PRUNED) if stopped else (2.0,)))
+        risk = of.report(study).risk
+        assert risk is not None
+        risks.append(risk)
+    assert 0.0 < max(risks) <= 0.2 + 1e-6
+    assert "RISK_LIMIT" in reasons(of)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_steps": 0}, "max_steps: expected 'auto' or a number > 0, got 0."),
+        ({"max_steps": -5}, "max_steps: expected 'auto' or a number > 0, got -5."),
+        ({"max_steps": "all"}, "max_steps: expected 'auto' or a number > 0, got 'all'."),
+        ({"max_steps": INF}, "max_steps: expected 'auto' or a number > 0, got inf."),
+        ({"max_steps": True}, "max_steps: expected 'auto' or a number > 0, got True."),
+        ({"max_steps": None}, "max_steps: expected 'auto' or a number > 0, got None."),
+        ({"judged": "last"}, "judged: expected 'best' or 'final', got 'last'."),
+        ({"threshold": 1.5}, "threshold: expected a number in [0, 1], got 1.5."),
+        ({"threshold": NAN}, "threshold: expected a number in [0, 1], got nan."),
+        ({"guard": -0.1}, "guard: expected a number in [0, 1], got -0.1."),
+        ({"risk": 2}, "risk: expected a number in [0, 1], got 2."),
+        ({"n_startup_trials": -1}, "n_startup_trials: expected a number >= 0, got -1."),
+        ({"n_warmup_steps": -1}, "n_warmup_steps: expected a number >= 0, got -1."),
+        ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
+        ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
+        ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
+        ({"max_overhead": NAN}, "max_overhead: expected a number > 0, got nan."),
+        ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
+        ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
+        ({"opinions": "oracle"}, "opinions: expected one of parametric, rank-gap, got 'oracle'."),
+    ],
+)
+def test_constructor_errors_word_for_word(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the whole message is compared below
+        pruner(**fields)
+    assert isinstance(error.value, InvalidValue)
+    assert str(error.value) == message
+
+
+def test_numpy_numbers_and_an_unlimited_overhead_are_fine() -> None:
+    of = pruner(max_steps=np.int64(50), threshold=np.float32(0.05), n_startup_trials=np.int64(5), max_overhead=INF)
+    assert first_stop(study_of(of).ask(), decay(5.0)) == SHORTEST
+
+
+def test_every_argument_is_a_keyword() -> None:
+    with pytest.raises(TypeError):
+        CurvePruner(50)  # type: ignore[misc]

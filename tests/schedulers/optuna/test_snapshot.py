@@ -1,0 +1,150 @@
+"""Translation: what a study comes to as a snapshot, read at once or bit by bit."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import props
+from kit.studies import decay, finished, pruner, study_of
+from optuna.trial import TrialState, create_trial
+
+from lcsearch.decide.risk import Mark
+from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
+from lcsearch.study import Bank, Status
+
+
+def content(bank: Bank | None) -> Any:
+    """What a bank says, whatever the order in which its trials came."""
+    if bank is None:
+        return None
+    rows = sorted((t.uid, t.status.name, *t.curve.key) for t in bank)
+    return bank.goal, rows, np.sort(bank.judged).tolist(), sorted(bank.at(2, best=True).tolist(), key=str), bank.end
+
+
+class Copying(optuna.Study):
+    """Of a storage that hands out copies."""
+
+    def get_trials(self, *args: Any, **fields: Any) -> Any:
+        return copy.deepcopy(super().get_trials(*args, **fields))
+
+
+@props
+@given(st.integers(0, 10**6), st.sampled_from([20, "auto"]), st.booleans())
+def test_reading_bit_by_bit_is_reading_at_once(seed: int, max_steps: int | Literal["auto"], copies: bool) -> None:
+    rng = np.random.default_rng(seed)
+    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    if copies:
+        study = Copying(study.study_name, study._storage)
+    reader = Reader(max_steps, "best")
+    running: list[optuna.Trial] = []
+    for _ in range(rng.integers(1, 25)):
+        kind = rng.integers(4)
+        if kind == 0 or not running:
+            running.append(study.ask())
+        elif kind == 1:
+            trial = running[rng.integers(len(running))]
+            step = int(rng.integers(0, 12))
+            if step not in study.trials[trial.number].intermediate_values:
+                trial.report(float(rng.choice([1.0, 2.0, math.nan, math.inf])), step)
+        else:
+            trial = running.pop(rng.integers(len(running)))
+            state = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL][rng.integers(3)]
+            study.tell(trial, 1.0 if state == TrialState.COMPLETE else None, state)
+        if rng.random() < 0.6:
+            reader.read(study)
+    bank, unfinished = reader.read(study)
+    fresh, same = Reader(max_steps, "best").read(study)
+    assert content(bank) == content(fresh)
+    assert [t.number for t in unfinished] == [t.number for t in same] == sorted(t.number for t in running)
+    if bank is not None:
+        assert len(bank) == len(study.trials) - len(running)
+
+
+def test_finished_trials_are_translated_once() -> None:
+    study = study_of()
+    reader = Reader(50, "best")
+    first, _ = reader.read(study)
+    study.add_trial(finished(decay(0.3)))
+    second, _ = reader.read(study)
+    assert first is not None
+    assert second is not None
+    assert [a is b for a, b in zip(first, second, strict=False)] == [True] * 6
+    third, _ = reader.read(study)
+    assert third is second
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (TrialState.RUNNING, Status.RUNNING),
+        (TrialState.WAITING, Status.PAUSED),
+        (TrialState.COMPLETE, Status.COMPLETE),
+        (TrialState.PRUNED, Status.STOPPED),
+        (TrialState.FAIL, Status.FAILED),
+    ],
+)
+def test_a_frozen_trial_as_a_trial(state: TrialState, status: Status) -> None:
+    mark = Mark(2.0, "BELOW", 0.01, "why")
+    frozen = create_trial(
+        state=state,
+        value=1.0 if state == TrialState.COMPLETE else None,
+        params={"x": 3},
+        distributions={"x": optuna.distributions.IntDistribution(0, 9)},
+        intermediate_values={2: 0.5, 0: math.nan, 1: 0.7},
+        system_attrs={"lcsearch:mark": mark.to_json()},
+        user_attrs={"lcsearch:schedule": {"shape": "linear", "peak": 1, "horizon": 5}},
+    )
+    trial = as_trial(frozen)
+    assert (trial.uid, trial.status, trial.params) == (str(frozen.number), status, {"x": 3})
+    assert trial.curve.steps.tolist() == [1, 2]
+    assert trial.curve.event_steps.tolist() == [0]
+    assert trial.schedule is not None
+    assert trial.marks == {"stop": mark}
+
+
+def test_waiting_trials_are_not_live_and_the_current_one_is_there_once() -> None:
+    study = study_of()
+    running, current = study.ask(), study.ask()
+    study.enqueue_trial({})
+    current.report(1.0, 0)
+    bank, unfinished = Reader(50, "best").read(study)
+    assert bank is not None
+    own = as_trial(study.trials[current.number])
+    snapshot = snapshot_of(study, bank, unfinished, own)
+    assert sorted(t.uid for t in snapshot.live) == [str(running.number), str(current.number)]
+    assert own in snapshot.live  # as its own process sees it, not as the storage had it a moment ago
+    assert sorted(t.uid for t in snapshot_of(study, bank, unfinished, None).live) == ["6", "7"]
+
+
+def test_direction_and_judgement_reach_the_goal() -> None:
+    for direction in ("minimize", "maximize"):
+        study = optuna.create_study(direction=direction, pruner=pruner())
+        bank, _ = Reader(7, "final").read(study)
+        assert bank is not None
+        assert (bank.goal.direction, bank.goal.judged, bank.goal.horizon) == (direction, "final", 7.0)
+
+
+def test_auto_follows_the_longest_complete_trial() -> None:
+    study = optuna.create_study()
+    reader = Reader("auto", "best")
+    ends = []
+    for values, state in (
+        (decay(1, 30), TrialState.PRUNED),
+        ([1.0], TrialState.COMPLETE),
+        (decay(1, 10), TrialState.COMPLETE),
+        (decay(1, 8), TrialState.COMPLETE),
+        (decay(1, 20), TrialState.COMPLETE),
+        ([], TrialState.COMPLETE),
+    ):
+        study.add_trial(finished(values, state))
+        bank, _ = reader.read(study)
+        ends.append(None if bank is None else bank.goal.horizon)
+        assert bank is None or len(bank) == len(study.trials)
+    assert ends == [None, None, 9, 9, 19, 19]

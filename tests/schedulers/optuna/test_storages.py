@@ -1,0 +1,230 @@
+"""CurvePruner on every storage: what is read, how often, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from kit.fakes import NormalAroundBest
+from kit.studies import decay, finished, first_stop, pruner, stop_one, storage, study_of
+from optuna.trial import TrialState
+
+from lcsearch.schedulers.optuna import CurvePruner
+
+
+@pytest.fixture(params=["memory", "sqlite", "journal", "grpc"])
+def on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.storages.BaseStorage]:
+    if request.param == "grpc":
+        pytest.importorskip("grpc", reason="grpcio is not installed")
+        pytest.importorskip("fakeredis", reason="optuna's storage kit needs fakeredis")
+        from optuna.testing.storages import StorageSupplier
+
+        with StorageSupplier("grpc_journal_file") as made:
+            yield made
+        return
+    with storage(request.param, tmp_path) as made:
+        yield made
+
+
+class Counting(optuna.Study):
+    """Counts get_trials."""
+
+    calls = 0
+
+    def get_trials(self, *args: Any, **fields: Any) -> Any:
+        self.calls += 1
+        assert fields.get("deepcopy") is False
+        return super().get_trials(*args, **fields)
+
+
+def counting(study: optuna.Study) -> Counting:
+    return Counting(study.study_name, study._storage, study.sampler, study.pruner)
+
+
+def test_a_stop_and_its_reason(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(on=on)
+    number = stop_one(study)
+    frozen = study.trials[number]
+    assert frozen.state == TrialState.PRUNED
+    reason = frozen.user_attrs["lcsearch:reason"]
+    assert reason.startswith("step 3: P(beat) ")
+    assert "of trial 0, rank 7 of 7 at this step" in reason
+    mark = json.loads(frozen.system_attrs["lcsearch:mark"])
+    assert (mark["step"], mark["reason"]) == (3.0, "BELOW")
+    assert len(frozen.system_attrs["lcsearch:mark"]) < 2046
+
+
+def test_the_same_history_gets_the_same_stop_on_every_storage(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(pruner(opinions=[NormalAroundBest(0.5)], threshold=0.2), on=on)
+    stops = []
+    for limit in (0.9, 0.35, 0.6, 2.0, 0.2, 0.45):
+        trial = study.ask()
+        stop = first_stop(trial, decay(limit))
+        stops.append(stop)
+        study.tell(trial, *([limit] if stop is None else [None, TrialState.PRUNED]))
+    assert stops == EXPECTED_STOPS
+
+
+EXPECTED_STOPS = [3, 8, 3, 3, None, 8]
+
+
+def test_marks_are_read_by_another_pruner(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5), on=on)
+    numbers = [stop_one(study), stop_one(study)]
+    assert isinstance(study.pruner, CurvePruner)
+    again = optuna.load_study(study_name=study.study_name, storage=on, pruner=pruner())
+    other = again.pruner
+    assert isinstance(other, CurvePruner)
+    assert other.explain(numbers[0], again) == study.pruner.explain(numbers[0], study)
+    ours, theirs = study.pruner.report(study), other.report(again)
+    assert ours == theirs
+    assert [stop.trial for stop in theirs.stops] == numbers
+    assert theirs.risk is not None
+    assert 0.0 < theirs.risk < 1.0
+
+
+def test_the_risk_shrinks_when_the_incumbent_improves(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5), on=on)
+    stop_one(study)
+    assert isinstance(study.pruner, CurvePruner)
+    before = study.pruner.report(study).risk
+    study.add_trial(finished(decay(-0.5)))
+    after = study.pruner.report(study).risk
+    assert before is not None
+    assert after is not None
+    assert 0.0 < after < before
+
+
+def test_at_most_one_read_a_look_and_none_while_a_cheap_gate_holds(on: optuna.storages.BaseStorage) -> None:
+    of = pruner(n_warmup_steps=4, interval_steps=3)
+    study = counting(study_of(of, on=on))
+    trial = study.ask()
+    study.calls = 0
+    reads = []
+    for step, value in enumerate(decay(0.15)):
+        trial.report(value, step)
+        before = study.calls
+        trial.should_prune()
+        reads.append(study.calls - before)
+    # Warm-up until 4, then one look an interval: 4, 7, 10, ...
+    assert reads == [int(step >= 4 and (step - 4) % 3 == 0) for step in range(50)]
+    assert counting(study_of(pruner(max_steps=1), on=on)).ask().should_prune() is False
+
+
+def test_a_stop_costs_one_read_too(on: optuna.storages.BaseStorage) -> None:
+    study = counting(study_of(on=on))
+    trial = study.ask()
+    study.calls = 0
+    assert first_stop(trial, decay(5.0)) == 3
+    assert study.calls == 4
+
+
+def test_threads_share_one_pruner(on: optuna.storages.BaseStorage) -> None:
+    study = optuna.create_study(
+        storage=on, pruner=pruner(max_steps=12, n_startup_trials=4), sampler=optuna.samplers.RandomSampler(seed=1)
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        limit = trial.suggest_float("limit", 0.0, 3.0)
+        for step, value in enumerate(decay(limit, 12)):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    study.optimize(objective, n_trials=16, n_jobs=4)
+    states = [t.state for t in study.trials]
+    assert len(states) == 16
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+    of = study.pruner
+    assert isinstance(of, CurvePruner)
+    report = of.report(study)
+    assert len(report.stops) == states.count(TrialState.PRUNED)
+    assert report.failed_open == 0
+
+
+CHILD = """
+import json, sys
+import optuna
+from lcsearch.schedulers.optuna import CurvePruner
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+sys.path.insert(0, sys.argv[3])
+from kit.studies import pruner, storage
+from pathlib import Path
+with storage(sys.argv[1], Path(sys.argv[2])) as on:
+    study = optuna.load_study(study_name="s", storage=on, pruner=pruner())
+    report = study.pruner.report(study)
+    print(json.dumps([study.pruner.explain(6, study), report.risk, [s.reason for s in report.stops],
+                      study.pruner.why_not(study)]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_another_process_reads_why(kind: str, tmp_path: Path) -> None:
+    with storage(kind, tmp_path) as on:
+        study = study_of(on=on, study_name="s")
+        of = study.pruner
+        assert isinstance(of, CurvePruner)
+        assert stop_one(study) == 6
+        tests = str(Path(__file__).resolve().parents[2])
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, kind, str(tmp_path), tests],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        text, risk, stops, why_not = json.loads(done.stdout)
+        assert text == of.explain(6, study)
+        assert risk == of.report(study).risk
+        assert stops == [study.trials[6].user_attrs["lcsearch:reason"]]
+        assert "nothing was looked at yet" in why_not
+
+
+@pytest.mark.parametrize("how", ["pickle", "cloudpickle", "deepcopy"])
+def test_a_pruner_travels(how: str) -> None:
+    import copy
+
+    study = study_of(pruner(threshold=0.07, n_warmup_steps=5))
+    of = study.pruner
+    assert isinstance(of, CurvePruner)
+    assert first_stop(study.ask(), decay(5.0)) == 5
+    if how == "cloudpickle":
+        of_bytes = pytest.importorskip("cloudpickle").dumps(of)
+        twin = pickle.loads(of_bytes)
+    else:
+        twin = pickle.loads(pickle.dumps(of)) if how == "pickle" else copy.deepcopy(of)
+    assert twin._session.policy == of._session.policy
+    study.pruner = twin
+    assert first_stop(study.ask(), decay(5.0)) == 5
+    assert first_stop(study.ask(), decay(0.01, rate=0.5)) is None
+
+
+def test_many_threads_look_at_once() -> None:
+    of = pruner()
+    study = study_of(of)
+    frozen = [
+        optuna.trial.create_trial(state=TrialState.RUNNING, intermediate_values=dict(enumerate(decay(5.0, n))))
+        for n in range(1, 30)
+    ]
+    for i, trial in enumerate(frozen):
+        trial.number = 100 + i
+    answers: dict[int, list[bool]] = {i: [] for i in range(4)}
+
+    def look(i: int) -> None:
+        answers[i] = [of.prune(study, trial) for trial in frozen]
+
+    threads = [threading.Thread(target=look, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(map(tuple, answers.values())) == {(False,) * 3 + (True,) * 26}

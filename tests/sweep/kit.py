@@ -1,0 +1,101 @@
+"""Tiny sweeps for the end-to-end tests: objectives of milliseconds, and a view that remembers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lcsearch.sweep.progress import Progress
+
+TOY = """\
+version: 1
+name: toy
+objective: {{python: "toy:train"}}
+metric: loss
+goal: minimize
+step: epoch
+max_steps: {max_steps}
+space:
+  a: {{uniform: [0, 1]}}
+  lr: {{loguniform: [1e-5, 1e-1]}}
+  k: 3
+schedule: {{shape: cosine, peak: {{param: lr}}}}
+backend: {{workers: {{n: {workers}}}}}
+sampler: {{kind: random}}
+pruner: {{kind: {pruner}}}
+budget: {{trials: {trials}}}
+retries: {retries}
+"""
+
+TRAIN = """\
+def train(ctx):
+    for epoch in range(1, ctx.max_steps + 1):
+        ctx.report(ctx.params["a"] + 1 / epoch, epoch)
+"""
+
+# Sleeps a little, saves a file of its own after every report, goes on from it, and signs every process it had.
+RESUMING = """\
+import json, os, time
+
+def train(ctx):
+    file = ctx.checkpoint_dir / "state.json"
+    state = json.loads(file.read_text()) if file.exists() else {"epoch": 0, "lives": []}
+    state["lives"].append([os.getpid(), state["epoch"]])
+    for epoch in range(state["epoch"] + 1, ctx.max_steps + 1):
+        time.sleep(0.02)
+        ctx.report(ctx.params["a"] + 1 / epoch, epoch)
+        state["epoch"] = epoch
+        (ctx.checkpoint_dir / "new").write_text(json.dumps(state))
+        os.replace(ctx.checkpoint_dir / "new", file)
+"""
+
+
+def write_toy(folder: Path, objective: str = TRAIN, **settings: Any) -> Path:
+    """A sweep file and its objective in `folder`; returns the file."""
+    known = {"max_steps": 6, "workers": 1, "pruner": "none", "trials": 3, "retries": 2, **settings}
+    (folder / "toy.py").write_text(objective)
+    path = folder / "toy.yaml"
+    path.write_text(TOY.format(**known))
+    return path
+
+
+class Remembering:
+    """A view for tests: keeps the events, and calls `on_update` with every look at the study."""
+
+    def __init__(self, on_update: Callable[[Progress], None] = lambda _: None) -> None:
+        self.events: list[str] = []
+        self.on_update = on_update
+
+    def start(self) -> None: ...
+
+    def update(self, progress: Progress, study: Any) -> None:
+        self.on_update(progress)
+
+    def event(self, text: str) -> None:
+        self.events.append(text)
+
+    def stop(self) -> None: ...
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line in this interpreter."""
+    return [sys.executable, "-m", "lcsearch", *map(str, arguments)]
+
+
+def lcsearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100"}
+    return subprocess.run(command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,181 @@
+"""The objective's side: reports, seeds, checkpoints, and loading a module."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lcsearch.errors import FileProblem, InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.sweep import checkpoint
+from lcsearch.sweep.objective import Context, Interrupted, Stopped, derive_seed, load_objective
+
+
+class Double:
+    """A trial that prunes at a given step."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.reports: list[tuple[int, float]] = []
+        self.stop_at = stop_at
+
+    def report(self, value: float, step: int) -> None:
+        self.reports.append((step, value))
+
+    def should_prune(self) -> bool:
+        return self.stop_at is not None and self.reports[-1][0] >= self.stop_at
+
+
+def context(folder: Path, double: Double | None = None, **more: Any) -> Context:
+    goal = more.pop("goal", Goal("loss", "minimize", 10.0))
+    known = {"params": {"lr": 0.1}, "number": 3, "seed": 0, "checkpoint_dir": folder, **more}
+    return Context(double or Double(), goal=goal, **known)
+
+
+def test_params_are_read_only(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    assert ctx.params["lr"] == 0.1
+    with pytest.raises(TypeError):
+        ctx.params["lr"] = 1  # type: ignore[index]
+
+
+def test_stopped_is_raised_again_when_swallowed(tmp_path: Path) -> None:
+    double = Double(stop_at=2)
+    ctx = context(tmp_path, double)
+    ctx.report(1.0, 1)
+    for _ in range(2):
+        with pytest.raises(Stopped, match="stopped at step 2"):
+            ctx.report(0.5, 2)
+    assert double.reports == [(1, 1.0), (2, 0.5)]
+    assert type(ctx.ended) is Stopped
+
+
+def test_nothing_is_stopped_at_the_horizon(tmp_path: Path) -> None:
+    ctx = context(tmp_path, Double(stop_at=10))
+    ctx.report(1.0, 10)
+    assert ctx.ended is None
+
+
+def test_steps_of_an_earlier_life_are_skipped(tmp_path: Path) -> None:
+    double = Double(stop_at=0)
+    ctx = context(tmp_path, double, reported={1: 1.0, 2: 0.9})
+    ctx.report(7.0, 1)
+    ctx.report(7.0, 2)
+    assert double.reports == []
+    assert ctx.reported == {1: 1.0, 2: 0.9}
+
+
+def test_odd_reports_are_ignored_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    double = Double()
+    ctx = context(tmp_path, double)
+    ctx.report(1.0, 1)
+    ctx.report(2.0, 1)
+    ctx.report(1.0, 11)
+    assert double.reports == [(1, 1.0)]
+    assert capsys.readouterr().err.splitlines() == [
+        "report at step 1 ignored: it was reported before",
+        "report at step 11 ignored: max_steps is 10",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "message"),
+    [
+        ("x", 1, "ctx.report(value=): expected a number, got \"'x' (str)\". A tensor needs .item()."),
+        (1.0, 1.5, "ctx.report(step=): expected a whole number >= 0, got 1.5."),
+        (1.0, -1, "ctx.report(step=): expected a whole number >= 0, got -1."),
+        (1.0, None, "ctx.report(step=): expected a whole number >= 0, got None."),
+    ],
+)
+def test_wrong_reports(tmp_path: Path, value: Any, step: Any, message: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        context(tmp_path).report(value, step)
+    assert str(caught.value) == message
+
+
+def test_draining_ends_at_the_next_report_and_keeps_it(tmp_path: Path) -> None:
+    double = Double()
+    ctx = context(tmp_path, double, interrupted=lambda: bool(double.reports))
+    with pytest.raises(Interrupted):
+        ctx.report(1.0, 1)
+    assert double.reports == [(1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("direction", "judged", "values", "expected"),
+    [
+        ("minimize", "best", [3.0, 1.0, 2.0], 1.0),
+        ("minimize", "final", [3.0, 1.0, 2.0], 2.0),
+        ("maximize", "best", [3.0, 1.0, math.nan], 3.0),
+        ("maximize", "final", [3.0, math.nan], -math.inf),
+        ("minimize", "best", [math.nan], math.inf),
+        ("minimize", "best", [], None),
+    ],
+)
+def test_judged(tmp_path: Path, direction: Any, judged: Any, values: list[float], expected: float | None) -> None:
+    ctx = context(tmp_path, goal=Goal("loss", direction, 10.0, judged))
+    for step, value in enumerate(values):
+        ctx.report(value, step)
+    assert ctx.judged() == expected
+
+
+def test_seeds_are_what_they_were() -> None:
+    """Golden: a changed derivation would change every resumed sweep."""
+    assert (derive_seed(0, 0), derive_seed(0, 1), derive_seed(1, 0)) == GOLDEN_SEEDS
+    assert all(0 <= seed < 2**31 for seed in GOLDEN_SEEDS)
+
+
+GOLDEN_SEEDS = (1179516747, 232390974, 1703830326)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    ctx = context(tmp_path)
+    assert ctx.load() is None
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "note": [1, None, (0.1, math.inf)]}
+    ctx.save(state, 4)
+    saved = ctx.load()
+    assert saved is not None
+    assert saved.step == 4
+    assert saved.state["note"] == [1, None, (0.1, math.inf)]
+    twin = torch.nn.Linear(3, 2)
+    twin.load_state_dict(saved.state["model"])
+    assert torch.equal(twin.weight, model.weight)
+    again = torch.optim.AdamW(twin.parameters())
+    again.load_state_dict(saved.state["optimizer"])
+    assert again.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    assert torch.equal(again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.FILE]
+
+
+def test_what_is_no_state_is_refused_and_the_old_checkpoint_stands(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    ctx.save({"x": 1}, 1)
+    with pytest.raises(InvalidValue, match=r"state.model: expected a tensor or a plain value, got 'Linear'"):
+        ctx.save({"model": torch.nn.Linear(1, 1)}, 2)
+    saved = ctx.load()
+    assert saved is not None
+    assert saved.step == 1
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.FILE).write_bytes(b"garbage")
+    with pytest.raises(FileProblem, match="Delete it to start over"):
+        checkpoint.load(tmp_path)
+
+
+def test_objectives_are_found_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "beside_a.py").write_text("from beside_b import train\n")
+    (tmp_path / "beside_b.py").write_text("def train(ctx): return 5\n")
+    assert load_objective("beside_a:train", tmp_path)(context(tmp_path)) == 5
+    with pytest.raises(FileProblem, match="expected a function 'tarin', got None"):
+        load_objective("beside_a:tarin", tmp_path)
+    (tmp_path / "beside_c.py").write_text("1 / 0\n")
+    with pytest.raises(FileProblem, match="expected a module that imports, got ZeroDivisionError: division by zero"):
+        load_objective("beside_c:train", tmp_path)

@@ -1,0 +1,228 @@
+"""The sweep file: what is read, and every message a wrong one gives, word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from lcsearch.errors import FileProblem
+from lcsearch.sweep.document import parse
+from lcsearch.sweep.file import CurvePrunerSpec, LogUniform, Uniform
+from lcsearch.sweep.load import load
+
+GOOD = """\
+version: 1
+name: toy
+objective: {python: "toy:train"}
+metric: loss
+goal: minimize
+max_steps: 10
+space:
+  lr: {loguniform: [1e-5, 1e-1]}
+  width: {logint: [16, 512]}
+  opt: {choice: [sgd, no]}
+  momentum: 0.9
+schedule: {shape: cosine, peak: {param: lr}}
+budget: {trials: 4}
+"""
+
+
+def write(folder: Path, text: str = GOOD, objective: str = "def train(ctx): ...\n") -> Path:
+    (folder / "toy.py").write_text(objective)
+    path = folder / "toy.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str = GOOD, objective: str = "def train(ctx): ...\n") -> list[str]:
+    """The messages for `text`, without the file's name."""
+    path = write(folder, text, objective)
+    with pytest.raises(FileProblem) as caught:
+        load(path)
+    return [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_a_good_file_with_its_defaults(tmp_path: Path) -> None:
+    file = load(write(tmp_path)).file
+    assert file.space["lr"] == LogUniform(loguniform=(1e-5, 1e-1))
+    assert file.space["opt"].options == ("sgd", "no")  # type: ignore[union-attr]  # a word, not False
+    assert file.space["momentum"] == 0.9
+    assert (file.judged, file.step, file.retries, file.seed) == ("best", "step", 2, 0)
+    assert file.pruner == CurvePrunerSpec()
+    assert (file.backend.workers.n, file.backend.workers.threads) == (2, 1)
+
+
+def test_yaml_1_2_scalars() -> None:
+    text = "[1e-4, no, yes, on, 010, 0o10, 0x1F, .inf, ~, true, '1', 2020-01-01, 1:30, -1_000, +1.5e3]"
+    value = parse(text).value
+    expected = (1e-4, "no", "yes", "on", 10, 8, 31, float("inf"), None, True)
+    assert value == (*expected, "1", "2020-01-01", "1:30", -1000, 1500.0)
+    assert [type(v) for v in value[:2]] == [float, str]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "metric: loss",
+            "metrik: loss",
+            "4:1: at $.metrik: expected one of version, name, objective, metric, goal, judged, step, max_steps, "
+            "space, schedule, backend, sampler, pruner, budget, retries, seed, got 'metrik'. Did you mean 'metric'?",
+        ),
+        ("goal: minimize", "goal: minimise", "5:7: at $.goal: expected 'minimize' or 'maximize', got 'minimise'. "
+            "Did you mean 'minimize'?"),
+        ("max_steps: 10", "max_steps: '10'", "6:12: at $.max_steps: expected a whole number, got '10'."),
+        ("max_steps: 10", "max_steps: 0", "6:12: at $.max_steps: expected a number >= 1, got 0."),
+        ("[1e-5, 1e-1]", "[0, 1]", "8:21: at $.space.lr.loguniform[0]: expected a number > 0, got 0."),
+        (
+            "[1e-5, 1e-1]",
+            "[1e-1, 1e-5]",
+            "8:20: at $.space.lr.loguniform: expected a lower bound below the upper one, got [0.1, 1e-05].",
+        ),
+        ("[1e-5, 1e-1]", "[1e-5]", "8:20: at $.space.lr.loguniform: expected two entries, got [1e-05]."),
+        ("[1e-5, 1e-1]", "[1e-5, .inf]", "8:27: at $.space.lr.loguniform[1]: expected a finite number, got inf."),
+        (
+            "{logint:",
+            "{lognit:",
+            "9:10: at $.space.width: expected a distribution (uniform, loguniform, int, logint or choice), "
+            "got the keys lognit. Did you mean 'logint'?",
+        ),
+        (
+            "{logint: [16, 512]}",
+            "{logint: [16, 512], int: [1, 2]}",
+            "9:10: at $.space.width: expected one distribution, got logint and int.",
+        ),
+        (
+            "{logint: [16, 512]}",
+            "[16, 512]",
+            "9:10: at $.space.width: expected a single value or {uniform, loguniform, int, logint or choice: ...}, "
+            "got [16, 512]. Did you mean {choice: ...}?",
+        ),
+        (
+            "{logint: [16, 512]}",
+            "{uniform: [0, 1], stp: 0.1}",
+            "9:28: at $.space.width.stp: expected one of uniform, step, got 'stp'. Did you mean 'step'?",
+        ),
+        ("[sgd, no]", "[]", "10:17: at $.space.opt.choice: expected at least one entry, got []."),
+        ("[sgd, no]", "[sgd, [1]]", "10:23: at $.space.opt.choice[1]: expected a plain value, got [1]."),
+        ("[sgd, no]", "[sgd, sgd]", "10:17: at $.space.opt.choice: expected options that differ, got ['sgd', 'sgd']."),
+        (
+            "{param: lr}",
+            "{param: lrr}",
+            "12:41: at $.schedule.peak.param: expected a parameter of space (lr, width, opt, momentum), got 'lrr'. "
+            "Did you mean 'lr'?",
+        ),
+        (
+            "cosine",
+            "{param: opt}",
+            "12:19: at $.schedule.shape: expected one of constant, linear, cosine, wsd, step, got 'sgd' "
+            "from space.opt.",
+        ),
+        (
+            "peak: {param: lr}",
+            "peak: 1, warmup: 2",
+            "12:44: at $.schedule.warmup: expected a number in [0, 1), got 2.",
+        ),
+        ("{trials: 4}", "{trial: 4}", "13:9: at $.budget: expected a key 'trials', got none."),
+        ("metric: loss", "name: toy\nmetric: loss", "4:1: at $.name: expected each key once, got it again "
+            "(first on line 2)."),
+        (
+            "budget:",
+            "pruner: {kind: curv}\nbudget:",
+            "13:16: at $.pruner.kind: expected kind curve, median, hyperband or none, got 'curv'. "
+            "Did you mean 'curve'?",
+        ),
+        (
+            "budget:",
+            "pruner: {opinions: [crystal]}\nbudget:",
+            "13:20: at $.pruner.opinions: expected names among parametric, rank-gap, got ['crystal'].",
+        ),
+        (
+            "budget:",
+            "backend: {workers: {devices: [gpu]}}\nbudget:",
+            "13:31: at $.backend.workers.devices[0]: expected 'cpu', 'mps', 'cuda' or 'cuda:N', got 'gpu'.",
+        ),
+        ("toy:train", "toy.train", "3:21: at $.objective.python: expected 'module:function', got 'toy.train'."),
+        ("name: toy", "name: a/b", "2:7: at $.name: expected a name of letters, digits, '.', '_' and '-', got 'a/b'."),
+    ],
+)  # fmt: skip
+def test_one_mistake(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert message in problems(tmp_path, changed(old, new))
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = """\
+        version: 2
+        name: toy
+        objective: {python: "tay:train"}
+        goal: minimize
+        max_steps: 10
+        spcae: {}
+        budget: {trials: many}
+    """
+    found = problems(tmp_path, dedent(text))
+    assert found == [
+        "1:1: at $: expected a key 'metric', got none.",
+        "1:1: at $: expected a key 'space', got none.",
+        "1:10: at $.version: expected 1, got 2.",
+        f"3:21: at $.objective.python: expected the module file {tmp_path}/tay.py, got no such file. "
+        "Did you mean 'toy.py'?",
+        "6:1: at $.spcae: expected one of version, name, objective, metric, goal, judged, step, max_steps, space, "
+        "schedule, backend, sampler, pruner, budget, retries, seed, got 'spcae'. Did you mean 'space'?",
+        "7:18: at $.budget.trials: expected a whole number, got 'many'.",
+    ]
+
+
+def test_a_missing_function_and_one_that_is_imported(tmp_path: Path) -> None:
+    found = problems(tmp_path, objective="def trian(ctx): ...\n")
+    assert found == [
+        f"3:21: at $.objective.python: expected a function 'train' in {tmp_path}/toy.py, got none. "
+        "Did you mean 'trian'?"
+    ]
+    assert load(write(tmp_path, objective="from elsewhere import train\n")).file.name == "toy"
+
+
+def test_a_module_that_does_not_parse_is_told_and_never_run(tmp_path: Path) -> None:
+    assert problems(tmp_path, objective="def train(:\n") == [
+        "3:21: at $.objective.python: expected a Python file, got invalid syntax (toy.py, line 1)."
+    ]
+    load(write(tmp_path, objective="def train(ctx): ...\nraise SystemExit\n"))
+
+
+def test_no_yaml_no_mapping_no_file(tmp_path: Path) -> None:
+    assert problems(tmp_path, "a: [1\nb: 2\n") == [
+        "2:2: at $: expected YAML, got while parsing a flow sequence expected ',' or ']', but got ':'."
+    ]
+    assert problems(tmp_path, "just words\n") == ["1:1: at $: expected a mapping of keys, got 'just words'."]
+    assert problems(tmp_path, "") == ["1:1: at $: expected a mapping of keys, got nothing."]
+    with pytest.raises(FileProblem, match="expected a sweep file, got no such file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_an_alias_to_itself_ends(tmp_path: Path) -> None:
+    assert problems(tmp_path, "a: &x [*x]\n")
+
+
+def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
+    sweep = load(write(tmp_path))
+    changed = sweep.override(seed=3, trials=7, workers=1, pruner="median").file
+    assert (changed.seed, changed.budget.trials, changed.backend.workers.n) == (3, 7, 1)
+    assert changed.pruner.kind == "median"
+    with pytest.raises(FileProblem) as caught:
+        sweep.override(trials=0, pruner="medain")
+    assert str(caught.value) == (
+        "--trials: expected a number >= 1, got 0.\n"
+        "--pruner: expected kind curve, median, hyperband or none, got 'medain'. Did you mean 'median'?"
+    )
+
+
+def test_a_uniform_grid(tmp_path: Path) -> None:
+    file = load(write(tmp_path, changed("0.9", "{uniform: [0, 1], step: 0.1}"))).file
+    assert file.space["momentum"] == Uniform(uniform=(0.0, 1.0), step=0.1)

@@ -1,0 +1,128 @@
+"""What is drawn from a study: pure readings, both views, the log's tail."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
+
+from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.live import PlainView, RichView, clock
+from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.progress import Progress, collect, spark
+
+from .test_space import SWEEP
+
+FILE = SweepFile.model_validate(
+    {**SWEEP, "space": {"a": {"uniform": (0.0, 1.0)}, "k": 3}, "schedule": None, "step": "epoch"}
+)
+A: dict[str, optuna.distributions.BaseDistribution] = {"a": optuna.distributions.FloatDistribution(0.0, 1.0)}
+
+
+def trial(number: int, state: TrialState, values: dict[int, float], **attrs: Any) -> FrozenTrial:
+    value = 0.0 if state == TrialState.COMPLETE else None
+    made = create_trial(
+        state=state,
+        params={"a": number / 10},
+        distributions=A,
+        intermediate_values=values,
+        user_attrs=attrs,
+        value=value,
+    )
+    made.number = number
+    made.datetime_complete = datetime(2024, 1, 1, 0, 0, number) if state.is_finished() else None
+    return made
+
+
+def progress(judged: str = "best") -> Progress:
+    file = FILE.model_copy(update={"judged": judged})
+    trials = [
+        trial(0, TrialState.COMPLETE, {e: 1 / e for e in range(1, 11)}),
+        trial(1, TrialState.PRUNED, {1: 2.0, 2: 1.5}, **{"lcsearch:reason": "step 2: P(beat) 0.1 %"}),
+        trial(2, TrialState.FAIL, {1: -5.0}, **{"lcsearch:error": "ValueError: no"}),
+        trial(3, TrialState.RUNNING, {1: 0.5, 2: 0.05}, **{"lcsearch:worker": {"slot": 1}}),
+        trial(4, TrialState.RUNNING, {}, **{"lcsearch:worker": None}),
+        trial(5, TrialState.COMPLETE, dict.fromkeys(range(10), math.nan)),
+    ]
+    return collect(trials, file.target, 8, file.space)
+
+
+def test_steps_spent_and_saved() -> None:
+    rows = progress().rows
+    assert [row.state for row in rows] == ["complete", "stopped", "failed", "running", "waiting", "complete"]
+    assert [row.spent for row in rows] == [10, 2, 1, 2, 0, 10]
+    assert [row.saved for row in rows] == [0, 8, 0, 0, 0, 0]
+    assert rows[0].params == {"a": 0.0, "k": 3}
+
+
+def test_the_incumbent() -> None:
+    """Under "best" a running trial may hold it, a failed one never; under "final" a trial must be complete."""
+    best, final = progress().best, progress("final").best
+    assert best is not None
+    assert (best.number, best.value, best.step, best.state) == (3, 0.05, 2, "running")
+    assert final is not None
+    assert (final.number, final.value) == (0, 0.1)
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView(FILE)
+    study = optuna.create_study()
+    view.start()
+    view.update(collect([], FILE.target, 8, FILE.space), study)
+    view.update(progress(), study)
+    view.update(progress(), study)
+    view.event("worker 0 was killed")
+    assert capsys.readouterr().out.splitlines() == [
+        "toy: 4 trials of 10 epochs, minimize loss, 2 workers, tpe sampler, curve pruner",
+        "[1/8] trial 0 complete: loss 0.1",
+        "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; step 2: P(beat) 0.1 %",
+        "[3/8] trial 2 failed; ValueError: no",
+        "[4/8] trial 5 complete: loss nan",
+        "! worker 0 was killed",
+    ]
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_the_screen(tmp_path: Path, no_color: bool) -> None:
+    log = {"trial": "3", "now": {"step": 2.0, "p": 0.25}}
+    folder = RunFolder(tmp_path)
+    folder.decisions.mkdir()
+    (folder.decisions / "w.jsonl").write_text(json.dumps(log) + "\n")
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, no_color=no_color, color_system="standard")
+    view = RichView(FILE, folder, console)
+    view.start()
+    view.update(progress(), optuna.create_study())
+    shown = stream.getvalue()
+    view.stop()
+    for text in ("4/8 trials", "best: loss 0.05 (trial 3, epoch 2)", "25 spent, 8 saved (24%)", "25.0%", "█▁"):
+        assert text in shown
+    assert ("\x1b[32m" in shown) is not no_color
+
+
+def test_the_tail_of_the_log_waits_for_whole_lines(tmp_path: Path) -> None:
+    tail = LookTail(tmp_path)
+    assert tail.latest() == {}
+    file = tmp_path / "w.jsonl"
+    line = json.dumps({"trial": "7", "now": {"step": 3.0, "p": 0.5}})
+    file.write_text(f'{{"trial": "1", "verdict": "CONTINUE"}}\n{line}\n{line[:9]}')
+    assert tail.latest() == {7: (3.0, 0.5)}
+    file.write_text(f'{{"trial": "1", "verdict": "CONTINUE"}}\n{line}\n{line.replace("0.5", "0.1")}\n')
+    assert tail.latest() == {7: (3.0, 0.1)}
+
+
+def test_sparks_and_clocks() -> None:
+    assert spark([1.0, 1.0]) == "▁▁"
+    assert spark([math.nan, math.inf]) == "!!"
+    assert len(spark(list(range(100)), 24)) == 24
+    assert spark([1e9, 4, 3, 2, 1])[0] == "█"
+    assert [clock(s) for s in (7.9, 187, 7500)] == ["7 s", "3 min 07 s", "2 h 05 min"]

@@ -1,0 +1,187 @@
+"""Whole sweeps through the real launcher with real worker processes: what ends how, and what the user sees."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.sweep import launcher
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.load import load
+from lcsearch.sweep.summary import explain, summarize
+
+from .kit import TRAIN, Remembering, lcsearch, write_toy
+
+ODD = """\
+def train(ctx):
+    for epoch in range(1, ctx.max_steps + 1):
+        ctx.report(float("nan") if ctx.number == 1 else ctx.params["a"], epoch)
+        if ctx.number == 0:
+            raise ValueError("no luck")
+    if ctx.number == 2:
+        raise SystemExit(1)
+"""
+
+
+def test_two_workers_use_the_budget_and_no_more(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, workers=2, trials=9, pruner="median")
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    progress = outcome.progress
+    assert outcome.code == 0
+    assert len(progress.rows) == 9
+    assert {row.state for row in progress.rows} <= {"complete", "stopped"}
+    stopped = progress.of("stopped")
+    assert all(row.note.startswith(f"median pruner at epoch {row.spent}: ") for row in stopped)
+    assert progress.spent + progress.saved == 9 * 6
+    trial = outcome.study.trials[0]
+    assert trial.user_attrs["lcsearch:schedule"] == {
+        "shape": "cosine", "peak": trial.params["lr"], "horizon": 6.0, "warmup": 0.0, "decay": 0.2, "floor": 0.0,
+    }  # fmt: skip
+    assert trial.user_attrs["lcsearch:worker"]["slot"] in (0, 1)
+    best = progress.best
+    assert best is not None
+    assert best.value == min(v for row in progress.rows for v in row.values.values())
+    # the same configurations from one worker without a pruner
+    alone = launcher.run(path, folder=tmp_path / "alone", workers=1, pruner="none", view=Remembering())
+    assert [row.params for row in alone.progress.rows] == [row.params for row in progress.rows]
+    # a second run does not touch the first
+    with pytest.raises(FileProblem) as caught:
+        launcher.run(path, folder=tmp_path / "run")
+    assert str(caught.value) == (
+        f"{tmp_path}/run: expected no run here, got the run of {path}. "
+        "Use --resume to go on with it, --fresh to start over, --folder to keep both."
+    )
+    # a resume may raise the budget; nothing that was done is done again
+    more = launcher.run(path, folder=tmp_path / "run", resume=True, trials=10, view=Remembering())
+    assert [row.values for row in more.progress.rows[:9]] == [row.values for row in progress.rows]
+    assert len(more.progress.rows) == 10
+    with pytest.raises(FileProblem, match="--seed: expected 0, as this run was started with, got 1"):
+        launcher.run(path, folder=tmp_path / "run", resume=True, seed=1)
+    path.write_text(path.read_text().replace("[0, 1]", "[0, 2]"))
+    with pytest.raises(FileProblem) as caught:
+        launcher.run(path, folder=tmp_path / "run", resume=True)
+    assert "    -  a: {uniform: [0, 1]}\n    +  a: {uniform: [0, 2]}\n" in str(caught.value)
+
+
+def test_raising_nan_and_exiting_objectives(tmp_path: Path) -> None:
+    outcome = launcher.run(write_toy(tmp_path, ODD, trials=4), folder=tmp_path / "run", view=Remembering())
+    assert outcome.code == 0
+    raised, nan, exited, fine = outcome.progress.rows
+    assert (raised.state, raised.note) == ("failed", "ValueError: no luck (toy.py:5)")
+    assert (nan.state, exited.state, fine.state) == ("complete", "failed", "complete")
+    assert outcome.study.trials[1].value == math.inf
+    assert all(math.isnan(v) for v in nan.values.values())
+    assert "ValueError: no luck" in RunFolder(tmp_path / "run").log(0).read_text()
+    assert outcome.progress.best is not None
+    assert outcome.progress.best.number == 3
+    folder = RunFolder(tmp_path / "run")
+    file = folder.read().file
+    text = summarize(outcome.progress, file, outcome.study, folder.root)
+    assert "  trial 0: ValueError: no luck (toy.py:5)\n" in text
+    assert text.splitlines()[0] == "toy: 2 complete, 2 failed"
+    story = explain(1, outcome.progress, file, outcome.study, folder)
+    assert "loss over epoch 1..6: !!!!!!\n  first nan, last nan; 6 reports were no finite number" in story
+    assert "error: ValueError: no luck (toy.py:5)" in explain(0, outcome.progress, file, outcome.study, folder)
+    with pytest.raises(FileProblem, match=r"expected the number of a trial \(0 to 3\), got 4"):
+        explain(4, outcome.progress, file, outcome.study, folder)
+
+
+def test_a_sweep_that_only_fails_is_ended(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, "import time\ndef train(ctx):\n    time.sleep(0.05)\n    1 / 0\n", trials=1000)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    assert outcome.code == 1
+    assert "trials failed in a row, so the sweep was ended. The last said: ZeroDivisionError: division by zero" in (
+        outcome.message
+    )
+    assert len(outcome.progress.rows) < 200
+
+
+def test_an_objective_that_does_not_import(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, "import no_such_thing\n" + TRAIN)
+    done = lcsearch("run", path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"toy: {tmp_path}/toy.py: expected a module that imports, got ModuleNotFoundError: "
+        "No module named 'no_such_thing'.\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """Under a regular file: chmod would not bind root, who may run this."""
+    (tmp_path / "plain").write_text("")
+    done = lcsearch("run", write_toy(tmp_path), "--folder", tmp_path / "plain" / "run", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"{tmp_path}/plain/run: expected a folder lcsearch can write to, got Not a directory. "
+        "Choose another with --folder.\n"
+    )
+    assert done.stdout == ""
+
+
+def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a folder that is there; the refusal is faked, see above."""
+
+    def refuse(self: Path, data: bytes) -> int:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(EnvironmentProblem, match="expected a folder lcsearch can write to, got Permission denied"):
+        launcher.run(write_toy(tmp_path), folder=tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_storage_that_does_not_answer(tmp_path: Path) -> None:
+    path = write_toy(tmp_path)
+    path.write_text(path.read_text().replace("backend: {", "backend: {storage: 'sqlite:////nowhere/at/all.db', "))
+    with pytest.raises(EnvironmentProblem, match="expected an Optuna storage that answers, got OperationalError"):
+        launcher.run(path, folder=tmp_path / "run")
+
+
+def test_fresh_keeps_the_earlier_run_aside(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, trials=1)
+    RunFolder(tmp_path / "run").root.mkdir()
+    RunFolder(tmp_path / "run").write(load(path))
+    view = Remembering()
+    outcome = launcher.run(path, folder=tmp_path / "run", fresh=True, seed=5, view=view)
+    assert view.events == [f"the earlier run was kept as {tmp_path}/run.old-1"]
+    assert len(outcome.progress.rows) == 1
+    assert RunFolder(tmp_path / "run.old-1").read().file.seed == 0
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    path = write_toy(tmp_path)
+    with pytest.raises(FileProblem, match="expected a new or empty folder, got one with other files in it"):
+        launcher.run(path, folder=tmp_path)
+    with pytest.raises(FileProblem, match="expected a run to resume, got none"):
+        launcher.run(path, folder=tmp_path / "run", resume=True)
+
+
+def test_two_launchers_do_not_share_a_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    held = folder.hold()
+    with pytest.raises(EnvironmentProblem, match="expected nobody at work here"):
+        folder.hold(patience_s=0.0)
+    os.close(held)
+    os.close(folder.hold(patience_s=0.0))
+
+
+def test_the_curve_pruner_stops_and_explains(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, trials=12, max_steps=20, pruner="curve")
+    done = lcsearch("run", path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "toy: 12 trials of 20 epochs, minimize loss, 1 worker, random sampler, curve pruner"
+    assert "\x1b" not in done.stdout
+    stopped = [line for line in lines if " stopped at epoch " in line]
+    assert stopped
+    assert all("P(beat)" in line for line in stopped)
+    assert any(line.startswith("risk that some stop lost the winner: ") for line in lines)
+    assert lines[-1].startswith("next: lcsearch explain ")
+    told = lcsearch(*lines[-1].removeprefix("next: lcsearch ").split(), cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "STOP (BELOW)" in told.stdout
+    assert list((tmp_path / "runs/toy/decisions").glob("*.jsonl"))

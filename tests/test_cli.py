@@ -1,0 +1,89 @@
+"""The command line: what it imports, its exit codes, and no traceback for what can be expected."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import lcsearch.errors
+from lcsearch.cli import app
+
+ROOT = Path(lcsearch.errors.__file__).parents[1]
+HEAVY = ("torch", "optuna", "ray", "matplotlib", "pydantic", "scipy", "numpy", "rich")
+GOOD = """\
+version: 1
+name: toy
+objective: {python: "toy:train"}
+metric: loss
+goal: minimize
+max_steps: 10
+space: {lr: {loguniform: [1e-5, 1e-1]}, width: 8}
+budget: {trials: 4}
+"""
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    """What `--help` costs is what it imports; a timed test would measure the machine."""
+    code = f"import lcsearch.cli, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_help_names_the_commands() -> None:
+    done = CliRunner().invoke(app, ["--help"])
+    assert done.exit_code == 0
+    for command in ("run", "explain", "validate"):
+        assert f"\n  {command} " in done.output
+
+
+def test_validate(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text("def train(ctx): ...\n")
+    path = tmp_path / "toy.yaml"
+    path.write_text(GOOD)
+    done = CliRunner().invoke(app, ["validate", str(path)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{path}: fine: 4 trials of 10 steps over 1 parameter\n"
+    path.write_text(GOOD.replace("goal", "gaol"))
+    done = CliRunner().invoke(app, ["validate", str(path)])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"{path}:1:1: at $: expected a key 'goal', got none.",
+        f"{path}:5:1: at $.gaol: expected one of version, name, objective, metric, goal, judged, step, max_steps, "
+        "space, schedule, backend, sampler, pruner, budget, retries, seed, got 'gaol'. Did you mean 'goal'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["validate", "none.yaml"], "none.yaml: expected a sweep file, got no such file."),
+        (["run", "none.yaml"], "none.yaml: expected a sweep file, got no such file."),
+        (["run", "toy.yaml", "--resume", "--fresh"], "expected --resume or --fresh, got both."),
+        (["run", "toy.yaml", "--trials", "0"], "--trials: expected a number >= 1, got 0."),
+        (["explain", "0"], "runs: expected a run in this folder, got none. Name one with --folder."),
+        (["explain", "0", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
+    ],
+)
+def test_wrong_files_and_options_exit_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "toy.py").write_text("def train(ctx): ...\n")
+    (tmp_path / "toy.yaml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stderr) == (2, message.format(here=tmp_path) + "\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_shipped_sweep_is_fine() -> None:
+    shipped = Path(__file__).parents[1] / "configs" / "digits.yaml"
+    done = CliRunner().invoke(app, ["validate", str(shipped)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith("fine: 40 trials of 40 epochs over 10 parameters\n")

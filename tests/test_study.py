@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import goal, mirrored, props, slow_at, snapshot, trial
+
+from lcsearch.curves import Curve
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal, Judged
+from lcsearch.study import Bank, Incumbent, Snapshot, Status, Trial, judged_loss, loss_at
+
+NAN, INF = math.nan, math.inf
+
+
+def some_trials(seed: int) -> list[Trial]:
+    """Up to eight finished trials with gaps, ties and non-finite reports, some without a report."""
+    rng = np.random.default_rng(seed)
+    values = [*map(float, range(-6, 7)), NAN, INF, -INF]
+    found = []
+    for i in range(rng.integers(9)):
+        steps = rng.choice(13, rng.integers(11), replace=False)
+        status = (Status.COMPLETE, Status.STOPPED, Status.FAILED)[rng.integers(3)]
+        found.append(Trial(str(i), Curve.of(steps, rng.choice(values, steps.size)), {}, status))
+    return found
+
+
+# Drawn from a seed: lists of lists would take hypothesis longer than the code under test.
+many = st.integers(0, 10**6).map(some_trials)
+
+
+def content(bank: Bank) -> list[object]:
+    arrays = (bank.steps, bank.losses, bank.best_losses, bank.stops, bank.judged, bank.judged_steps, bank.complete)
+    return [[t.uid for t in bank], *(a.tolist() for a in arrays), bank.last_steps.tolist(), bank.n_complete]
+
+
+# Trials
+
+
+def test_a_trial_needs_a_uid_and_a_sensible_cost() -> None:
+    with pytest.raises(InvalidValue, match=r"^Trial\.uid: expected a non-empty uid, got ''\.$"):
+        Trial("")
+    with pytest.raises(InvalidValue, match=r"^Trial\.cost: expected a cost >= 0 or None, got nan\.$"):
+        Trial("1", cost=NAN)
+    assert Trial("1", cost=0.0).cost == 0.0
+
+
+def test_cutting_a_trial_cuts_its_curve_and_nothing_else() -> None:
+    one = trial("7", [3, 2, 1], Status.RUNNING, cost=5.0)
+    assert one.cut(2) is one
+    assert one.cut(1).curve.values.tolist() == [3, 2]
+    assert (one.cut(1).uid, one.cut(1).cost) == ("7", 5.0)
+
+
+def test_finished_states() -> None:
+    assert {s for s in Status if s.finished} == {Status.COMPLETE, Status.STOPPED, Status.FAILED}
+
+
+# Judged losses
+
+
+@pytest.mark.parametrize(
+    ("direction", "judged", "expected"),
+    [
+        ("minimize", "best", (1.0, 1.0)),
+        ("minimize", "final", (3.0, 3.0)),
+        ("maximize", "best", (-4.0, 0.0)),
+        ("maximize", "final", (-3.0, 3.0)),
+    ],
+)
+def test_judged_loss(direction: str, judged: Judged, expected: tuple[float, float]) -> None:
+    of = Goal("m", direction, 10, judged)  # type: ignore[arg-type]
+    assert judged_loss(trial("0", [4, 1, 2, 3, NAN]).curve, of) == expected
+    assert judged_loss(Curve.of([0], [NAN]), of) == (INF, -INF)
+
+
+def test_loss_at_a_step() -> None:
+    curve = trial("0", [4, 1, 2, NAN], first=1).curve
+    assert [loss_at(curve, goal(), s) for s in (0, 1, 2.5, 3, 4, 9)] == [INF, 4, 1, 1, 1, 1]
+    assert [loss_at(curve, goal(judged="final"), s) for s in (0, 1, 2.5, 3, 4, 9)] == [INF, 4, 1, 2, INF, INF]
+
+
+# The bank
+
+
+def test_columns_by_hand() -> None:
+    bank = Bank(goal("maximize")).extend(
+        [trial("0", [1, 3, NAN, 2]), trial("1", []), trial("2", [5], Status.STOPPED, first=2)]
+    )
+    assert len(bank) == 3
+    assert bank[1].uid == "1"
+    assert bank.steps.tolist() == [0, 1, 2, 3, 2]
+    assert bank.losses.tolist() == [-1, -3, INF, -2, -5]
+    assert bank.best_losses.tolist() == [-1, -3, -3, -3, -5]
+    assert bank.stops.tolist() == [4, 4, 5]
+    assert bank.judged.tolist() == [-3, INF, -5]
+    assert bank.judged_steps.tolist() == [1, -INF, 2]
+    assert bank.complete.tolist() == [True, True, False]
+    assert bank.last_steps.tolist() == [3, -INF, 2]
+    assert bank.n_complete == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "best", "now"),
+    [(-1, NAN, NAN), (0, 4, 4), (1, 2, 2), (1.5, 2, 2), (2, 2, 3), (3, 2, 3), (50, 2, 3)],
+)
+def test_a_complete_trial_keeps_its_last_value_beyond_its_end(step: float, best: float, now: float) -> None:
+    bank = Bank(goal()).extend([trial("0", [4, 2, 3])])
+    np.testing.assert_array_equal(bank.at(step, best=True), [best])
+    np.testing.assert_array_equal(bank.at(step, best=False), [now])
+
+
+@pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
+def test_a_stopped_trial_says_nothing_beyond_its_end(status: Status) -> None:
+    bank = Bank(goal()).extend([trial("0", [4, 2, 3], status)])
+    assert bank.at(2, best=False).tolist() == [3]
+    assert np.isnan(bank.at(2.5, best=False)).all()
+
+
+def test_trials_without_a_report_are_kept_and_silent() -> None:
+    bank = Bank(goal()).extend([trial("0", []), trial("1", [1]), trial("2", []), trial("3", [2]), trial("4", [])])
+    np.testing.assert_array_equal(bank.at(0, best=True), [NAN, 1, NAN, 2, NAN])
+    nothing = Bank(goal()).extend([trial("0", []), trial("1", [])])
+    assert np.isnan(nothing.at(0, best=True)).all()
+    assert Bank(goal()).at(3, best=False).shape == (0,)
+    assert Bank(goal()).last_steps.shape == (0,)
+
+
+def test_only_finished_trials_go_in() -> None:
+    with pytest.raises(InvalidValue) as error:
+        Bank(goal()).extend([trial("8", [1], Status.RUNNING)])
+    assert str(error.value) == "Bank.extend(trial 8): expected a finished trial, got 'RUNNING'."
+    assert len(Bank(goal()).extend([])) == 0
+
+
+@props
+@given(many, st.integers(0, 8))
+def test_extending_is_building_at_once(trials: list[Trial], n: int) -> None:
+    at_once = Bank(goal()).extend(trials)
+    assert content(Bank(goal()).extend(trials[:n]).extend(trials[n:])) == content(at_once)
+    one_by_one = Bank(goal())
+    for each in trials:
+        one_by_one = one_by_one.extend([each])
+    assert content(one_by_one) == content(at_once)
+
+
+@props
+@given(many, st.floats(-1, 14) | st.integers(-1, 14), st.booleans(), st.sampled_from(["minimize", "maximize"]))
+def test_at_against_plain_python(trials: list[Trial], step: float, best: bool, direction: str) -> None:
+    bank = Bank(goal(direction)).extend(trials)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
+
+
+@props
+@given(many, many, many)
+def test_an_earlier_bank_never_changes(first: list[Trial], second: list[Trial], third: list[Trial]) -> None:
+    parent = Bank(goal()).extend(first)
+    before = content(parent)
+    left = parent.extend(second)
+    left_before = content(left)
+    right = parent.extend(third)  # a sibling: its parent's columns already go on with `second`
+    again = left.extend(third)
+    assert content(parent) == before
+    assert content(left) == left_before
+    assert content(right) == content(Bank(goal()).extend([*first, *third]))
+    assert content(again) == content(Bank(goal()).extend([*first, *second, *third]))
+
+
+def test_extending_costs_the_new_trials_only() -> None:
+    bank = Bank(goal()).extend([trial(str(i), range(100)) for i in range(50)])
+    grown = bank.extend([trial("50", range(100))])
+    further = grown.extend([trial("51", range(10))])
+    assert np.shares_memory(grown.steps, further.steps)
+    assert len(bank) == 50
+    fork = bank.extend([trial("x", [1.0])])
+    assert not np.shares_memory(fork.steps, further.steps)
+    assert further[50].uid == "50"
+    assert fork[50].uid == "x"
+
+
+def test_columns_are_read_only() -> None:
+    bank = Bank(goal()).extend([trial("0", [1, 2])])
+    for array in (bank.steps, bank.losses, bank.best_losses, bank.stops, bank.judged, bank.judged_steps, bank.complete):
+        assert not array.flags.writeable
+
+
+# The snapshot
+
+
+def test_the_bank_must_be_judged_by_the_goal() -> None:
+    with pytest.raises(InvalidValue, match=r"^Snapshot\.bank: expected a bank judged by Goal\(.*'best'\), got Goal\("):
+        Snapshot("s", goal(), Bank(goal(judged="final")))
+
+
+def test_no_incumbent() -> None:
+    assert snapshot(goal(), []).incumbent is None
+    assert snapshot(goal(), [trial("0", [NAN]), trial("1", []), trial("2", [1], Status.STOPPED)]).incumbent is None
+
+
+@pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
+def test_stopped_and_failed_trials_are_no_incumbents(status: Status) -> None:
+    got = snapshot(goal(), [trial("0", [3, 2]), trial("1", [1], status)]).incumbent
+    assert got == Incumbent(2.0, "0", 1.0)
+
+
+def test_a_running_trial_leads_when_the_best_is_judged_and_not_when_the_last_is() -> None:
+    finished, live = [trial("0", [3, 2])], [trial("1", [1, 5], Status.RUNNING)]
+    assert snapshot(goal(), finished, live).incumbent == Incumbent(1.0, "1", 0.0)
+    assert snapshot(goal(judged="final"), finished, live).incumbent == Incumbent(2.0, "0", 1.0)
+
+
+def test_the_first_of_equals_leads() -> None:
+    finished = [trial("10", [1, 1]), trial("9", [5, 1]), trial("2", [2])]
+    assert snapshot(goal(), finished).incumbent == Incumbent(1.0, "9", 1.0)
+    live = [trial("11", [1], Status.RUNNING)]
+    assert snapshot(goal(), finished, live).incumbent == Incumbent(1.0, "9", 1.0)
+    live = [trial("7", [1], Status.RUNNING)]
+    assert snapshot(goal(), finished, live).incumbent == Incumbent(1.0, "7", 0.0)
+
+
+def test_values_are_in_the_metrics_own_direction() -> None:
+    finished = [trial("0", [0.5, 0.9, 0.7]), trial("1", [0.8])]
+    assert snapshot(goal("maximize"), finished).incumbent == Incumbent(0.9, "0", 1.0)
+    assert snapshot(goal("maximize", judged="final"), finished).incumbent == Incumbent(0.8, "1", 0.0)
+
+
+def test_spread_is_twice_the_way_from_the_best_to_the_median() -> None:
+    values = [1.0, 2.0, 4.0, 1e34, NAN]
+    assert snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values[:3])]).spread == 2.0
+    assert snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values)]).spread == 4.0  # median of 4: 3
+    assert snapshot(goal(), [trial("0", [1]), trial("1", [9], Status.STOPPED)]).spread == 0.0
+    assert snapshot(goal(), []).spread == 0.0
+    beyond = [trial("0", [-1.7e308]), trial("1", [1.7e308]), trial("2", [1.7e308])]
+    assert snapshot(goal(), beyond).spread == 0.0  # an infinite margin would let nobody beat the incumbent
+
+
+def test_the_horizon_is_where_trials_end_in_fact() -> None:
+    assert snapshot(goal(horizon=50), []).horizon == 50
+    assert snapshot(goal(horizon=50), [trial("0", range(50))]).horizon == 49
+    assert snapshot(goal(horizon=50), [trial("0", range(70))]).horizon == 50
+    ends = [trial(str(i), range(n)) for i, n in enumerate((50, 50, 12))]
+    assert snapshot(goal(horizon=50), ends).horizon == 49  # one that stopped early by itself moves nothing
+    stopped = [trial("0", range(50)), trial("1", range(5), Status.STOPPED), trial("2", range(5), Status.STOPPED)]
+    assert snapshot(goal(horizon=50), stopped).horizon == 49
+    assert snapshot(goal(horizon=50), [trial("0", []), trial("1", range(50))]).horizon == 49
+
+
+def test_others_at_a_step() -> None:
+    finished = [trial("0", [5, 4, 3]), trial("1", [9], Status.STOPPED), trial("2", [7, 6], Status.STOPPED)]
+    live = [
+        trial("3", [2, 8], Status.RUNNING),
+        trial("4", [1], Status.RUNNING),  # not there yet
+        trial("5", [0, 0, 0], Status.RUNNING, first=2),  # started later on the axis: says nothing about step 1
+        trial("6", [3, 3], Status.RUNNING),  # the one that asks
+    ]
+    assert sorted(snapshot(goal(), finished, live).others_at(1, "6")) == [2, 4, 6]
+    assert sorted(snapshot(goal(judged="final"), finished, live).others_at(1, "6")) == [4, 6, 8]
+
+
+@props
+@given(many, many, st.integers(0, 12), st.sampled_from(["best", "final"]))
+def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial], step: int, judged: Judged) -> None:
+    running = [replace(t, uid=f"r{t.uid}", status=Status.RUNNING) for t in live]
+    one = snapshot(goal(judged=judged), done, running)
+    two = mirrored(one)
+    assert (one.horizon, one.spread) == (two.horizon, two.spread)
+    np.testing.assert_array_equal(one.others_at(step, "r0"), two.others_at(step, "r0"))
+    a, b = one.incumbent, two.incumbent
+    assert (a is None) == (b is None)
+    if a is not None and b is not None:
+        assert (a.value, a.uid, a.step) == (-b.value, b.uid, b.step)
