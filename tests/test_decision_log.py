@@ -16,8 +16,8 @@ from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog, read_log
 
 
-def receipt(trial: str = "3", time: float = 10.0, **fields: str) -> Receipt:
-    decision = Decision("s", trial, 4.0, Verdict.CONTINUE, Reason.ABOVE, **fields)
+def receipt(trial: str = "3", time: float = 10.0, detail: str = "") -> Receipt:
+    decision = Decision("s", trial, 4.0, Verdict.CONTINUE, Reason.ABOVE, detail)
     return Receipt(decision, time, 0.002, "box", 7, {"fake": "1"})
 
 
@@ -93,9 +93,12 @@ def test_a_pickled_log_writes_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_threads_share_one_file_and_tear_no_line(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path)
-    threads = [
-        threading.Thread(target=lambda: [log.write(receipt(detail="x" * 5000)) for _ in range(20)]) for _ in range(4)
-    ]
+
+    def work() -> None:
+        for _ in range(20):
+            log.write(receipt(detail="x" * 5000))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -88,14 +88,10 @@ def climbs(source: str, room: str, package: str) -> list[str]:
 def impurities(source: str, package: str) -> list[str]:
     """Imports of what touches the world, and the built-in open()."""
     found = [f"{line}: {name}" for line, name in imports(source, package) if name.split(".")[0] in IMPURE]
-    for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in ("open", "input", "print")
-        ):
-            found.append(f"{node.lineno}: {node.func.id}()")
-    return found
+    doors = ("open", "input", "print")
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    named = ((call.lineno, call.func.id) for call in calls if isinstance(call.func, ast.Name))
+    return found + [f"{line}: {name}()" for line, name in named if name in doors]
 
 
 def optuna_privates(source: str) -> list[str]:

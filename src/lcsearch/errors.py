@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import TypeGuard
 
 
 class LcsearchError(Exception):
@@ -41,7 +40,7 @@ class InvalidValue(LcsearchError, ValueError):
         return type(self), (self.expected, self.got, self.where, self.advice)
 
 
-def is_finite_number(value: object) -> TypeGuard[float]:
+def is_finite_number(value: object) -> bool:
     """True for finite ints and floats, numpy's too; False for bool, text, None and everything else.
 
     >>> is_finite_number(3), is_finite_number(True), is_finite_number("3"), is_finite_number(float("nan"))

@@ -352,7 +352,8 @@ class Snapshot:
         """The best judged value reached so far, or None.
 
         COMPLETE trials count; when the best value is judged, a running trial's best is reached as well. A stopped or
-        failed trial holds no place: its value is not what the study will return. Ties go to the earlier uid: "9" before "10".
+        failed trial holds no place: its value is not what the study will return. Ties go to the earlier uid, "9" before
+        "10".
         """
         found = [] if self.bank.leader is None else [self.bank.leader]
         if self.goal.judged == "best":

@@ -40,6 +40,7 @@ def test_counts(name: str, low: int, value: Any) -> None:
 
 
 def test_the_ends_of_the_ranges_and_numpy_numbers() -> None:
+    share: Any
     for share in (0, 1, 0.5, np.float32(0.5)):
         assert Policy(threshold=share, guard=share, risk=share).guard == share
     assert Policy(n_startup_trials=np.int64(3), interval_steps=np.int32(2)).interval_steps == 2  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from kit.fakes import NormalAroundBest
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from kit.fakes import NormalAroundBest
 from lcsearch.schedulers.optuna import CurvePruner
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -93,7 +93,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("no_color", [True, False])
 def test_the_screen(tmp_path: Path, no_color: bool) -> None:
-    log = {"trial": "3", "now": {"step": 2.0, "p": 0.25}}
+    log = {"trial": "3", "reason": "ABOVE", "latency": 0.01, "now": {"step": 2.0, "p": 0.25}}
     folder = RunFolder(tmp_path)
     folder.decisions.mkdir()
     (folder.decisions / "w.jsonl").write_text(json.dumps(log) + "\n")
@@ -113,11 +113,25 @@ def test_the_tail_of_the_log_waits_for_whole_lines(tmp_path: Path) -> None:
     tail = LookTail(tmp_path)
     assert tail.latest() == {}
     file = tmp_path / "w.jsonl"
-    line = json.dumps({"trial": "7", "now": {"step": 3.0, "p": 0.5}})
+    line = json.dumps({"trial": "7", "reason": "ABOVE", "latency": 0.01, "now": {"step": 3.0, "p": 0.5}})
     file.write_text(f'{{"trial": "1", "verdict": "CONTINUE"}}\n{line}\n{line[:9]}')
     assert tail.latest() == {7: (3.0, 0.5)}
     file.write_text(f'{{"trial": "1", "verdict": "CONTINUE"}}\n{line}\n{line.replace("0.5", "0.1")}\n')
     assert tail.latest() == {7: (3.0, 0.1)}
+
+
+def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
+    tail = LookTail(tmp_path)
+    assert tail.line() is None
+    look = {"step": 3.0, "p": 0.5, "heard": {"parametric": 0.5}}
+    records = [
+        {"trial": "7", "reason": "ABOVE", "now": look, "before": look, "latency": 0.010},
+        {"trial": "7", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"parametric": "OFF_LAW"}},
+         "before": look, "latency": 0.030},
+    ]  # fmt: skip
+    (tmp_path / "w.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    expected = "looks: 2 forecasts, 30 ms (p99 30 ms); no opinion, so the trial went on: parametric OFF_LAW 1"
+    assert tail.line() == expected
 
 
 def test_sparks_and_clocks() -> None:

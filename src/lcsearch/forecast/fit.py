@@ -142,20 +142,20 @@ def fit(seen: Observed, families: tuple[Family, ...] = FAMILIES, log_prior: Floa
 
 
 def model(families: tuple[Family, ...], u: Floats, p: Floats) -> tuple[Floats, Floats]:
-    """Losses and their derivatives: u (C, N + 2) with ends, p (C, F, P) -> (C, F, N), (C, F, N, P)."""
-    jac = np.zeros((*p.shape[:2], u.shape[1] - 2, 5))
-    jac[..., 0] = 1.0
+    """Losses and their derivatives: u (C, N + 2) with ends, p (C, F, P) -> (C, F, N), (C, F, P, N)."""
+    jac = np.zeros((*p.shape, u.shape[1] - 2))
+    jac[:, :, 0] = 1.0
     for k, family in enumerate(families):
         if not family.active[1]:
             continue
         h, slopes = scaled_shape(family, u, p[:, k, 3], p[:, k, 4], slopes=True)
         a = p[:, k, 1, None]
-        jac[:, k, :, 1] = h
+        jac[:, k, 1] = h
         if family.active[2]:
-            jac[:, k, :, 2] = u[:, :-2] - 1.0
+            jac[:, k, 2] = u[:, :-2] - 1.0
         for i, slope in enumerate(slopes):
-            jac[:, k, :, 3 + i] = a * slope
-    f = p[..., 0, None] + p[..., 1, None] * jac[..., 1] + p[..., 2, None] * jac[..., 2]
+            np.multiply(a, slope, out=jac[:, k, 3 + i])
+    f = p[..., 0, None] + p[..., 1, None] * jac[:, :, 1] + p[..., 2, None] * jac[:, :, 2]
     return f, jac
 
 
@@ -191,9 +191,9 @@ def _noise(r: Floats, w: Floats, mask: Floats, n: Floats) -> Floats:
 
 def _normal(jac: Floats, w: Floats, r: Floats, sigma2: Floats, p: Floats, prior: _Prior) -> tuple[Floats, Floats]:
     """Gauss-Newton Hessian (C, F, P, P) of E and minus its gradient (C, F, P)."""
-    s = (w / (TEMPER * sigma2[..., None]))[..., None] * jac
-    hess = np.matmul(np.swapaxes(s, 2, 3), jac)
-    grad = np.matmul(r[..., None, :], s)[..., 0, :] + prior.precision * (prior.mean - p)
+    s = (w / (TEMPER * sigma2[..., None]))[:, :, None] * jac
+    hess = np.matmul(s, np.swapaxes(jac, 2, 3))
+    grad = np.matmul(s, r[..., None])[..., 0] + prior.precision * (prior.mean - p)
     index = np.arange(5)
     hess[..., index, index] += prior.precision
     return hess, grad
@@ -210,9 +210,9 @@ def _start(seen: Observed, u: Floats, families: tuple[Family, ...], prior: _Prio
     h = np.concatenate(shapes, 1)
     of = np.repeat(np.arange(len(families)), [len(grid) for grid in grids])
     q, m = prior.precision[:, of], prior.mean[:, of]
-    hold = np.array([0.0 if family.active[2] else 1e9 for family in families])[of]
+    drifts = np.flatnonzero([families[k].active[2] for k in of])
     y, n = seen.y[:, None], seen.n[:, None].astype(np.float64)
-    e = np.broadcast_to((seen.u - 1.0)[:, None], h.shape)
+    e = np.broadcast_to((seen.u - 1.0)[:, None], (c, drifts.size, u.shape[1] - 2))
     mask = np.broadcast_to(seen.mask[:, None], h.shape)
     w = np.broadcast_to(seen.weight[:, None], h.shape)
     y = np.broadcast_to(y, h.shape)
@@ -221,24 +221,21 @@ def _start(seen: Observed, u: Floats, families: tuple[Family, ...], prior: _Prio
     r = np.zeros(h.shape)
     for _ in range(IRLS):
         ridge = TEMPER * sigma2
-        wh, we = w * h, w * e
-        v, a, d = _solve3(
-            w.sum(2) + ridge * q[..., 0],
-            wh.sum(2),
-            _dot(wh, h) + ridge * q[..., 1],
-            we.sum(2),
-            _dot(wh, e),
-            _dot(we, e) + ridge * q[..., 2] + hold,
-            _dot(w, y),
-            _dot(wh, y) + ridge * q[..., 1] * m[..., 1],
-            _dot(we, y),
-        )
-        r = y - v[..., None] - a[..., None] * h - d[..., None] * e
+        wh, we = w * h, w[:, drifts] * e
+        s3, s4, b2 = (np.zeros(h.shape[:2]) for _ in range(3))  # without a drift: the equation s5 d = 0
+        s5 = ridge * q[..., 2]
+        s3[:, drifts], s4[:, drifts], b2[:, drifts] = we.sum(2), _dot(we, h[:, drifts]), _dot(we, y[:, drifts])
+        s5[:, drifts] += _dot(we, e)
+        s0, s2 = w.sum(2) + ridge * q[..., 0], _dot(wh, h) + ridge * q[..., 1]
+        b1 = _dot(wh, y) + ridge * q[..., 1] * m[..., 1]
+        v, a, d = _solve3(s0, wh.sum(2), s2, s3, s4, s5, _dot(w, y), b1, b2)
+        r = y - v[..., None] - a[..., None] * h
+        r[:, drifts] -= d[:, drifts, None] * e
         rr = r * r
         sigma2 = (_dot(w, rr) / TEMPER + NOISE_WEIGHT * NOISE**2) / (n / TEMPER + NOISE_WEIGHT)
-        w = mask * (NU + 1.0) / (NU + rr / sigma2[..., None])
+        w = mask * ((NU + 1.0) / (NU + rr / sigma2[..., None]))
     p = np.empty((*v.shape, 5))
-    p[..., 0], p[..., 1], p[..., 2] = v, a, np.where(hold > 0, 0.0, d)
+    p[..., 0], p[..., 1], p[..., 2] = v, a, d
     p[..., 3:] = np.concatenate(grids)
     p *= np.array([family.active for family in families])[of]
     score = energy(r, mask, n, sigma2, p, _Prior(m, q))

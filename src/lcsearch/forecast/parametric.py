@@ -27,7 +27,7 @@ _HALF = np.array([0.0, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.035, 0.05, 0.
 _EDGES = np.concatenate([_HALF, 1.0 - _HALF[-2::-1]])
 _BROAD = stdtrit(3.0, 0.5 * (_EDGES[1:] + _EDGES[:-1]))
 _BROAD_MASS = np.tile(np.diff(_EDGES), 2) / 2.0
-_BATCH = 32
+_BATCH = 50
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,9 @@ class RichView:
         if progress.best is not None and self._best is not None:
             best = f"best: {best_line(progress.best, s)}, {clock(now - self._best[1])} ago"
         lines = [Text(head, style="bold"), Text(best, style="green"), Text(steps)]
+        looks = self._looks.line()
+        if looks is not None:
+            lines.append(Text(looks, style="dim"))
         return Group(*lines, self._running(progress), *self._recent(progress))
 
     def _running(self, progress: Progress) -> RenderableType:

@@ -12,6 +12,7 @@ from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.live import best_line, clock, risk_now
+from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.progress import Progress, Row, spark
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def summarize(
         risk = risk_now(study)
         text = "not known yet" if risk is None else f"{risk:.1%} (uncalibrated)"
         lines.append(f"risk that some stop lost the winner: {text}")
+        looks = LookTail(folder / "decisions").line()
+        if looks is not None:
+            lines.append(looks)
     stopped, failed = progress.of("stopped"), progress.of("failed")
     if stopped:
         lines.append("stopped:")

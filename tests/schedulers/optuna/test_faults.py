@@ -106,9 +106,19 @@ def test_a_storage_that_cannot_be_written_keeps_the_stop_and_counts_the_lost_rec
 
 @pytest.mark.parametrize(
     "mark",
-    ["", "x", "[1, 2]", "[" * 1900, 5, None, {"step": 1}, json.dumps({"step": 1, "reason": "BELOW", "p": 1, "losses": []}),
-     json.dumps({"step": 1, "reason": "BELOW", "p": 0.1, "text": "t", "losses": [math.nan] * 14}), "ü" * 500],
-)  # fmt: skip
+    [
+        "",
+        "x",
+        "[1, 2]",
+        "[" * 1900,
+        5,
+        None,
+        {"step": 1},
+        json.dumps({"step": 1, "reason": "BELOW", "p": 1, "losses": []}),
+        json.dumps({"step": 1, "reason": "BELOW", "p": 0.1, "text": "t", "losses": [math.nan] * 14}),
+        "ü" * 500,
+    ],
+)
 def test_a_corrupt_mark_is_no_mark(mark: Any) -> None:
     study = study_of()
     study.add_trial(with_attrs(mark=mark))
@@ -166,19 +176,18 @@ def test_a_good_schedule_reaches_the_forecaster() -> None:
     assert expected in seen[2:]
 
 
-def test_a_sqlite_file_that_turns_read_only(tmp_path: Path) -> None:
+def test_a_sqlite_file_that_turns_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with storage("sqlite", tmp_path) as on:
         study = study_of(on=on)
         trial = study.ask()
         for step in range(4):
             trial.report(5.0, step)
-        (tmp_path / "study.db").chmod(0o400)
 
         def refuse(*_: Any) -> None:
             raise optuna.exceptions.StorageInternalError("attempt to write a readonly database")
 
-        # As root the file stays writable, so the error is made by hand.
-        study._storage.set_trial_system_attr = refuse  # type: ignore[method-assign]
+        # Root may write a read-only file, so the error is made by hand.
+        monkeypatch.setattr(study._storage, "set_trial_system_attr", refuse)
         assert trial.should_prune() is True
         assert failures(study) == {"storing the reason of a stop": 1}
 

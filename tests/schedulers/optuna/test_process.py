@@ -6,9 +6,12 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from kit.fakes import NormalAroundBest
 from kit.studies import decay, first_stop, pruner, stop_one, study_of
 
 from lcsearch.schedulers.optuna import CurvePruner
@@ -28,11 +31,12 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_random_states_and_torch_threads_stay_as_they_were() -> None:
+@pytest.mark.parametrize("opinions", [[NormalAroundBest()], None], ids=["fake", "default"])
+def test_random_states_and_torch_threads_stay_as_they_were(opinions: Any) -> None:
     def state() -> tuple[object, ...]:
         return (
             random.getstate(),
-            str(np.random.get_state()),
+            str(np.random.get_state()),  # noqa: NPY002  # the very thing that must not change
             torch.get_rng_state().tolist(),
             torch.get_num_threads(),
             torch.get_num_interop_threads(),
@@ -41,16 +45,16 @@ def test_random_states_and_torch_threads_stay_as_they_were() -> None:
             str(np.geterr()),
         )
 
-    study = study_of()
+    study = study_of(pruner(opinions=opinions))
     before = state()
     stop_one(study)
     trial = study.ask()
-    first_stop(trial, decay(0.2))
+    first_stop(trial, decay(0.2, 8))
     of = study.pruner
     assert isinstance(of, CurvePruner)
     of.explain(trial.number)
     of.why_not(study)
-    of.report(study)
+    assert of.report(study).failed_open == 0
     assert state() == before
 
 

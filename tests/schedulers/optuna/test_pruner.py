@@ -338,4 +338,4 @@ def test_numpy_numbers_and_an_unlimited_overhead_are_fine() -> None:
 
 def test_every_argument_is_a_keyword() -> None:
     with pytest.raises(TypeError):
-        CurvePruner(50)  # type: ignore[misc]
+        CurvePruner(50)  # type: ignore[call-arg]

@@ -25,7 +25,7 @@ def content(bank: Bank | None) -> Any:
     if bank is None:
         return None
     rows = sorted((t.uid, t.status.name, *t.curve.key) for t in bank)
-    return bank.goal, rows, np.sort(bank.judged).tolist(), sorted(bank.at(2, best=True).tolist(), key=str), bank.end
+    return bank.goal, rows, np.sort(bank.judged).tolist(), sorted(map(str, bank.at(2, best=True).tolist())), bank.end
 
 
 class Copying(optuna.Study):
@@ -65,6 +65,42 @@ def test_reading_bit_by_bit_is_reading_at_once(seed: int, max_steps: int | Liter
     assert [t.number for t in unfinished] == [t.number for t in same] == sorted(t.number for t in running)
     if bank is not None:
         assert len(bank) == len(study.trials) - len(running)
+
+
+class Impostor:
+    """Another study under the same key, as when a storage takes the place of one that was freed."""
+
+    study_name, _study_id, _storage, direction = "s", 0, None, optuna.study.StudyDirection.MINIMIZE
+
+    def __init__(self) -> None:
+        self.trials: list[optuna.trial.FrozenTrial] = []
+
+    def get_trials(self, deepcopy: bool) -> list[optuna.trial.FrozenTrial]:
+        return list(self.trials)
+
+
+def numbered(*values: float) -> list[optuna.trial.FrozenTrial]:
+    found = []
+    for number, value in enumerate(values):
+        found.append(finished([value]))
+        found[-1].number = number
+    return found
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+@pytest.mark.parametrize("max_steps", [50, "auto"])
+def test_another_study_under_the_same_key_is_read_anew(n: int, max_steps: int | Literal["auto"]) -> None:
+    reader, study = Reader(max_steps, "best"), Impostor()
+    study.trials = [*numbered(1.0, 2.0), create_trial(state=TrialState.RUNNING)]
+    reader.read(study)  # type: ignore[arg-type]
+    study.trials = numbered(7.0, 8.0, 9.0)[:n]
+    bank, unfinished = reader.read(study)  # type: ignore[arg-type]
+    assert unfinished == []
+    if max_steps != "auto":
+        assert bank is not None
+        assert [t.curve.values.tolist() for t in bank] == [[7.0], [8.0], [9.0]][:n]
+    else:
+        assert bank is None  # nobody went beyond step 0
 
 
 def test_finished_trials_are_translated_once() -> None:
