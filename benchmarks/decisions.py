@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import optuna
@@ -73,10 +74,12 @@ def looks() -> None:
         for name, pruner in pruners.items():
             pruner.prune(study, frozen)
             calls = 200 if "forecast" in name else 2000
-            median, p99 = median_of(lambda pruner=pruner: pruner.prune(study, frozen), calls)  # type: ignore[misc]
+            median, p99 = median_of(partial(pruner.prune, study, frozen), calls)
             base = median if name == "nop" else base
             beyond = 1e6 * (median - base)
-            print(f"{n:5d} finished  {name:22s} {1e6 * median:10.1f} us  p99 {1e6 * p99:10.1f}  beyond nop {beyond:10.1f}")
+            print(
+                f"{n:5d} finished  {name:22s} {1e6 * median:10.1f} us  p99 {1e6 * p99:10.1f}  beyond nop {beyond:10.1f}"
+            )
 
 
 def batches() -> None:
@@ -92,7 +95,7 @@ def batches() -> None:
         for what, queries, n in (("1 curve, both cuts", one, 200), ("100 curves", many, 20)):
             model = forecaster(name)
             model.forecast(snapshot, queries)
-            median, p99 = median_of(lambda queries=queries: forecaster(name).forecast(snapshot, queries), n)  # type: ignore[misc]
+            median, p99 = median_of(partial(model.forecast, snapshot, queries), n)
             print(f"{name:12s} {what:20s} {1e3 * median:8.2f} ms  p99 {1e3 * p99:8.2f}")
 
 

@@ -228,14 +228,26 @@ def test_values_are_in_the_metrics_own_direction() -> None:
     assert snapshot(goal("maximize", judged="final"), finished).incumbent == Incumbent(0.8, "1", 0.0)
 
 
+def spread_of(*values: float) -> float:
+    return snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values)]).spread
+
+
 def test_spread_is_twice_the_way_from_the_best_to_the_median() -> None:
-    values = [1.0, 2.0, 4.0, 1e34, NAN]
-    assert snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values[:3])]).spread == 2.0
-    assert snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values)]).spread == 4.0  # median of 4: 3
+    assert spread_of(1.0, 1.5, 2.0, 4.0, 1e34, NAN) == 2.0
+    assert spread_of(1.0, 1.5, 2.0, 3.0, 4.0, 1e34) == 3.0
+    assert spread_of(1.0) == spread_of(1.0, 2.0) == spread_of(1.0, 2.0, 4.0) == 0.0  # too few for a quartile
+
+
+def test_trials_that_never_learned_do_not_widen_the_spread() -> None:
+    """A margin of 1 % of 2 x 2.2 would ask the next trial for half the best loss."""
+    assert spread_of(0.10, 0.11, 0.12, 2.3, 2.3, 2.3, 2.3) == pytest.approx(8 * 0.01)
+    assert spread_of(0.10, 0.11, 1e4, 1e4, 1e34, 1e34) == pytest.approx(8 * 0.01)
+
+
+def test_spread_of_degenerate_studies() -> None:
     assert snapshot(goal(), [trial("0", [1]), trial("1", [9], Status.STOPPED)]).spread == 0.0
     assert snapshot(goal(), []).spread == 0.0
-    beyond = [trial("0", [-1.7e308]), trial("1", [1.7e308]), trial("2", [1.7e308])]
-    assert snapshot(goal(), beyond).spread == 0.0  # an infinite margin would let nobody beat the incumbent
+    assert spread_of(-1.7e308, *[1.7e308] * 9) == 0.0  # an infinite margin would let nobody beat the incumbent
 
 
 def test_the_horizon_is_where_trials_end_in_fact() -> None:
@@ -273,3 +285,10 @@ def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial],
     assert (a is None) == (b is None)
     if a is not None and b is not None:
         assert (a.value, a.uid, a.step) == (-b.value, b.uid, b.step)
+
+
+def test_a_running_trial_whose_latest_report_is_not_finite_is_no_incumbent() -> None:
+    """It may never end COMPLETE, and as an incumbent it could not be stopped for its divergence."""
+    finished = [trial("0", [3.0])]
+    assert snapshot(goal(), finished, [trial("1", [1.0, NAN], Status.RUNNING)]).incumbent == Incumbent(3.0, "0", 0.0)
+    assert snapshot(goal(), finished, [trial("1", [1, NAN, 2], Status.RUNNING)]).incumbent == Incumbent(1.0, "1", 0.0)

@@ -7,6 +7,7 @@ import time
 
 import digits  # type: ignore[import-not-found]  # stands beside this file once copied
 import optuna
+
 from lcsearch.sweep import Context
 
 _times: list[float] = []

@@ -48,7 +48,8 @@ class CurvePruner(BasePruner):
         risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
             risk is worked out and shown all the same.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE, as in Optuna.
-        n_warmup_steps: the earliest stop is at this step, as in Optuna.
+        n_warmup_steps: no stop is earlier than this step, as in Optuna. Two looks and a few observations (see
+            engine.Policy) are needed too, so with 0 the first stop comes after some reports.
         interval_steps: looks are this many steps apart, counted from the warm-up, as in Optuna.
         n_min_trials: COMPLETE trials needed that say something about the step. Optuna asks for a report at that very
             step; here a report before and one after it will do.
@@ -90,7 +91,7 @@ class CurvePruner(BasePruner):
         interval_steps: int = 1,
         n_min_trials: int = 1,
         judged: Judged = "best",
-        opinions: Sequence[Forecaster | str] | str | None = None,
+        opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
         max_overhead: float = 0.01,
     ) -> None:
@@ -136,9 +137,9 @@ class CurvePruner(BasePruner):
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
         bank, unfinished = self._reader.read(study)
-        hold = hold_startup(policy, 0 if bank is None else bank.n_complete, values[step])
-        if hold is not None or bank is None:
-            self._session.held(Reason.NO_HORIZON if hold is None else hold.reason)
+        hold = hold_startup(policy, bank.n_complete, values[step])
+        if hold is not None:
+            self._session.held(hold.reason)
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
@@ -153,9 +154,8 @@ class CurvePruner(BasePruner):
                 self._session.failed("storing the reason of a stop", error)
         return True
 
-    def _snapshot(self, study: Study) -> Snapshot | None:
-        bank, unfinished = self._reader.read(study)
-        return None if bank is None else snapshot_of(study, bank, unfinished, None)
+    def _snapshot(self, study: Study) -> Snapshot:
+        return snapshot_of(study, *self._reader.read(study), None)
 
     def _find(self, trial: int | FrozenTrial, study: Study | None) -> tuple[FrozenTrial, Study | None]:
         study = study or (self._study() if self._study is not None else None)
@@ -179,7 +179,8 @@ class CurvePruner(BasePruner):
 
         Returns:
             For a stopped trial the stop as it was decided, also in another process and long after. For any other one
-            its latest look in this process, or what a look at its last step comes to on the study as it stands.
+            its latest look in this process; for a running one that this process has not looked at, what a look at its
+            last step comes to on the study as it stands.
 
         Raises:
             InvalidValue: no such trial.
@@ -196,20 +197,20 @@ class CurvePruner(BasePruner):
                 return latest.text
         if frozen.state == TrialState.PRUNED:
             return f"trial {own.uid} was pruned, but not by lcsearch: it carries no mark of a decision"
+        if frozen.state.is_finished():
+            # A look at it now would compare it with itself and with trials that came later.
+            state = "ran to its end" if frozen.state == TrialState.COMPLETE else "failed"
+            return f"trial {own.uid} {state}; no look stopped it. Its looks stand in the decision log, if one was kept"
         if study is None:
-            return f"trial {own.uid} was not stopped by lcsearch; pass its study to see which gate holds"
+            return f"trial {own.uid} is still running; pass its study to see which gate holds"
         return self._hindsight(study, frozen).text
 
     def _hindsight(self, study: Study, frozen: FrozenTrial) -> Decision:
         """What a look at the trial's last step comes to now; leaves no trace in counters and logs."""
         own = as_trial(frozen)
-        step = frozen.last_step
-        snapshot = self._snapshot(study)
-        if step is None or snapshot is None:
-            reason = Reason.NO_REPORT if step is None else Reason.NO_HORIZON
-            return Decision(study.study_name, own.uid, -1 if step is None else step, Verdict.CONTINUE, reason)
+        step = -1 if frozen.last_step is None else frozen.last_step
         session = Session(self._session.policy, self._session.forecasters)
-        return session.check(snapshot, Event(own, step)).decision
+        return session.check(self._snapshot(study), Event(own, step)).decision
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
@@ -236,10 +237,7 @@ class CurvePruner(BasePruner):
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the marks in the study's storage."""
         failed = sum(self._session.failed_open.values())
-        snapshot = self._snapshot(study)
-        if snapshot is None:
-            return StudyReport(None, (), failed)
         reasons = {
             t.number: str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
         }
-        return report_of(self._session.policy, snapshot, reasons, failed)
+        return report_of(self._session.policy, self._snapshot(study), reasons, failed)

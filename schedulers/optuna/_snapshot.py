@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ MARK = "lcsearch:mark"
 REASON = "lcsearch:reason"
 SCHEDULE = "lcsearch:schedule"
 CACHED_STUDIES = 8
+UNKNOWN = sys.float_info.max
+"""The horizon while "auto" has no COMPLETE trial to take it from."""
 
 _STATUS = {
     TrialState.RUNNING: Status.RUNNING,
@@ -71,26 +74,26 @@ class _Known:
 
     Attributes:
         direction: the study's.
+        bank: the finished trials below, in the order in which they were first seen.
         settled: the longest run of finished trials at the head of the study's list.
         later: finished trials after it, by number.
-        bank: these trials, in the order in which they were first seen finished; None while the horizon is unknown.
     """
 
     direction: Direction
+    bank: Bank
     settled: list[FrozenTrial] = field(default_factory=list)
     later: dict[int, FrozenTrial] = field(default_factory=dict)
-    bank: Bank | None = None
 
 
 class Reading(NamedTuple):
     """One reading of a study.
 
     Attributes:
-        bank: its finished trials; None when `max_steps` is "auto" and no COMPLETE trial shows where trials end.
+        bank: its finished trials.
         unfinished: all others, as Optuna has them.
     """
 
-    bank: Bank | None
+    bank: Bank
     unfinished: list[FrozenTrial]
 
 
@@ -131,10 +134,16 @@ class Reader:
             return Reading(known.bank, unfinished)
 
     def _anew(self, study: Study) -> _Known:
-        known = _Known("maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize")
-        if self._max_steps != "auto":
-            known.bank = Bank(Goal("value", known.direction, float(self._max_steps), self._judged))
-        return known
+        direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
+        return _Known(direction, self._bank(direction, ()))
+
+    def _bank(self, direction: Direction, complete: Sequence[FrozenTrial]) -> Bank:
+        """An empty bank. "auto" takes the horizon from COMPLETE trials: they end at step 49 when the loop is range(50),
+        and that is the horizon, whatever the user calls it. Before one has ended nothing can be stopped but a diverged
+        trial, and any horizon will do.
+        """
+        horizon = float(self._max_steps) if self._max_steps != "auto" else float(_end(complete) or UNKNOWN)
+        return Bank(Goal("value", direction, horizon, self._judged))
 
     def _learn(self, known: _Known, trials: list[FrozenTrial], fresh: list[FrozenTrial]) -> None:
         """Take in newly finished trials."""
@@ -143,17 +152,16 @@ class Reader:
         while head < len(trials) and known.later.pop(trials[head].number, None) is not None:
             known.settled.append(trials[head])
             head += 1
-        if known.bank is not None:
-            ends = [t.last_step or 0 for t in fresh if t.state == TrialState.COMPLETE]
-            if self._max_steps != "auto" or max(ends, default=0) <= known.bank.goal.horizon:
-                known.bank = known.bank.extend(map(as_trial, fresh))
-                return
-        # "auto": trials end at step 49 when the loop is range(50), and that is the horizon, whatever the user calls it.
         everyone = [*known.settled, *known.later.values()]
-        end = max((t.last_step or 0 for t in everyone if t.state == TrialState.COMPLETE), default=0)
-        if end > 0:
-            bank = Bank(Goal("value", known.direction, float(end), self._judged))
-            known.bank = bank.extend(map(as_trial, everyone))
+        end = known.bank.goal.horizon
+        if self._max_steps == "auto" and (end == UNKNOWN or _end(fresh) > end):
+            known.bank, fresh = self._bank(known.direction, everyone), everyone
+        known.bank = known.bank.extend(map(as_trial, fresh))
+
+
+def _end(trials: Sequence[FrozenTrial]) -> int:
+    """The largest last step of the COMPLETE ones; 0 without any."""
+    return max((t.last_step or 0 for t in trials if t.state == TrialState.COMPLETE), default=0)
 
 
 def _sort(known: _Known, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial] | None, list[FrozenTrial]]:

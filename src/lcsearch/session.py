@@ -86,6 +86,8 @@ class Session:
         del state["_lock"]
         state["_started"] = None
         state["forecast_seconds"] = 0.0
+        # Counts are of one process, and what it remembers may be much.
+        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), _told=set())
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -246,17 +246,20 @@ class Bank:
 
     @cached_property
     def spread(self) -> float:
-        """Robust range of judged values, >= 0: twice the distance from the best to the median COMPLETE trial.
+        """Robust range of judged values of COMPLETE trials, >= 0; beyond floating point 0, no margin at all.
 
-        The full range is no measure: one diverged trial at 1e34 would swallow every difference that matters.
+        Twice the distance from the best to the median, and at most eight times that to the lower quartile (rounded
+        towards the best): where half of the trials never learned, or one blew up to 1e34, the median says nothing of
+        the differences that matter among the good ones.
         """
-        losses = self.judged[self.complete]
+        losses = np.sort(self.judged[self.complete])
         losses = losses[np.isfinite(losses)]
         if not losses.size:
             return 0.0
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = float(2.0 * (np.median(losses) - losses.min()))
-        return spread if math.isfinite(spread) else 0.0  # beyond floating point: no margin rather than an infinite one
+        with np.errstate(over="ignore"):
+            to_median = 0.5 * losses[(losses.size - 1) // 2] + 0.5 * losses[losses.size // 2] - losses[0]
+            spread = 2.0 * min(to_median, 4.0 * (losses[(losses.size - 1) // 4] - losses[0]))
+        return float(spread) if math.isfinite(spread) else 0.0
 
     @cached_property
     def _bounds(self) -> tuple[NDArray[np.int64], Floats, Floats]:
@@ -351,15 +354,15 @@ class Snapshot:
     def incumbent(self) -> Incumbent | None:
         """The best judged value reached so far, or None.
 
-        COMPLETE trials count; when the best value is judged, a running trial's best is reached as well. A stopped or
-        failed trial holds no place: its value is not what the study will return. Ties go to the earlier uid, "9" before
-        "10".
+        COMPLETE trials count; when the best value is judged, a running trial's best is reached as well, while its
+        latest report is finite: one that has diverged may never end COMPLETE. A stopped or failed trial holds no
+        place: its value is not what the study will return. Ties go to the earlier uid, "9" before "10".
         """
         found = [] if self.bank.leader is None else [self.bank.leader]
         if self.goal.judged == "best":
             for trial in self.live:
                 loss, step = judged_loss(trial.curve, self.goal)
-                if math.isfinite(loss):
+                if math.isfinite(loss) and not trial.curve.n_trailing_events:
                     found.append((loss, trial.uid, step))
         if not found:
             return None

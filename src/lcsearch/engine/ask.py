@@ -130,7 +130,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     if held is not None:
         return held
     if has_diverged(trial.curve, policy.divergence_reports):
-        return Ask(event, (), diverged=True, incumbent=snapshot.incumbent)
+        return Ask(event, (), diverged=True)
     bank = snapshot.bank
     held = hold_startup(policy, bank.n_complete, 0.0)
     if held is not None:

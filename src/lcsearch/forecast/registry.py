@@ -27,7 +27,7 @@ def forecaster(name: str) -> Forecaster:
     raise InvalidValue(f"one of {', '.join(NAMES)}", name, "opinions")
 
 
-def forecasters(opinions: Sequence[Forecaster | str] | str | None) -> tuple[Forecaster, ...]:
+def forecasters(opinions: Sequence[Forecaster | str] | Forecaster | str | None) -> tuple[Forecaster, ...]:
     """Names or forecasters -> forecasters; None gives the default, the parametric ensemble alone.
 
     Raises:
@@ -35,7 +35,7 @@ def forecasters(opinions: Sequence[Forecaster | str] | str | None) -> tuple[Fore
     """
     if opinions is None:
         return (forecaster("parametric"),)
-    if isinstance(opinions, str):
+    if isinstance(opinions, str | Forecaster):
         opinions = (opinions,)
     found = []
     for opinion in opinions:

@@ -54,7 +54,7 @@ def test_a_diverged_trial() -> None:
 
 def test_a_complete_trial() -> None:
     study = study_of()
-    assert of_study(study).explain(2, study).startswith("trial 2, step 49: CONTINUE (HORIZON)")
+    assert of_study(study).explain(2, study).startswith("trial 2 ran to its end; no look stopped it")
     trial = study.ask()
     first_stop(trial, decay(0.05, rate=0.5))
     study.tell(trial, 0.05)
@@ -71,7 +71,7 @@ def test_a_running_a_waiting_and_a_failed_trial() -> None:
         trial.report(value, step)
     assert "STOP (BELOW)" in of_study(study).explain(trial.number, study)  # what a look would come to now
     study.tell(trial, state=TrialState.FAIL)
-    assert of_study(study).explain(trial.number, study).startswith("trial 6, step 5: ")
+    assert of_study(study).explain(trial.number, study).startswith("trial 6 failed; no look stopped it")
     study.enqueue_trial({})
     assert "NO_REPORT" in of_study(study).explain(7, study)
 
@@ -97,9 +97,9 @@ def test_a_trial_that_ignored_the_stop() -> None:
     assert "STOP (BELOW)" in of_study(study).explain(trial.number)
     study.tell(trial, 5.0)
     assert "STOP (BELOW)" in of_study(study).explain(trial.number)
-    # Elsewhere: what a look at its end comes to, not the stop that never was.
+    # Elsewhere: how it ended, not the stop that never was.
     elsewhere = pruner().explain(trial.number, study)
-    assert elsewhere.startswith(f"trial {trial.number}, step 3: ")
+    assert elsewhere.startswith(f"trial {trial.number} ran to its end")
 
 
 def test_which_study() -> None:
@@ -114,7 +114,7 @@ def test_which_study() -> None:
         of.explain(99, study)
     assert str(error.value) == "explain(trial): expected the number of a trial of the study, got 99."
     assert pruner().explain(study.trials[0]) == (
-        "trial 0 was not stopped by lcsearch; pass its study to see which gate holds"
+        "trial 0 ran to its end; no look stopped it. Its looks stand in the decision log, if one was kept"
     )
 
 
@@ -160,10 +160,10 @@ def test_why_not_shows_what_failed() -> None:
     assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
 
 
-def test_why_not_without_a_horizon() -> None:
+def test_why_not_before_auto_knows_the_horizon() -> None:
     study = optuna.create_study(pruner=pruner(max_steps="auto"))
     first_stop(study.ask(), decay(5.0, 4))
-    assert "trial 0: NO_HORIZON: step 3: " in of_study(study).why_not(study)
+    assert "trial 0: STARTUP: step 3: " in of_study(study).why_not(study)
 
 
 @pytest.mark.parametrize("fields", [{}, {"max_steps": "auto"}])
