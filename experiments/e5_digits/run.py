@@ -85,7 +85,7 @@ def commit() -> str:
 
 def best_complete(result: dict[str, Any]) -> float:
     """What the sweep hands to its user: the best value of a COMPLETE trial."""
-    return min(t["best"] for t in result["trials"] if t["state"] == "COMPLETE")
+    return min(float(t["best"]) for t in result["trials"] if t["state"] == "COMPLETE")
 
 
 def table(results: dict[str, Any]) -> str:
@@ -97,6 +97,8 @@ def table(results: dict[str, Any]) -> str:
         "| pruner | steps spent | of no pruning | best val_loss | winner lost | top 5 lost | wall clock |"
         " a look, p50 / p99 |\n|---|---|---|---|---|---|---|---|"
     )
+    if not seeds:
+        return "no seed has been run with every pruner yet"
     lines = [head]
     for pruner in PRUNERS:
         of = [runs[f"{seed}/{pruner}"] for seed in seeds]

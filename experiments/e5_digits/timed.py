@@ -22,7 +22,7 @@ def _timed(trial: optuna.trial.Trial) -> bool:
         _times.append(time.perf_counter() - start)
 
 
-optuna.trial.Trial.should_prune = _timed  # type: ignore[method-assign]
+optuna.trial.Trial.should_prune = _timed  # type: ignore[method-assign, assignment]
 
 
 def train(ctx: Context) -> None:

@@ -35,7 +35,7 @@ class Policy:
     interval_steps: int = 1
     n_min_trials: int = 1
     min_comparisons: int = 4
-    min_observations: int = 4
+    min_observations: int = 6
     few: int = 8
     few_factor: float = 0.2
     epsilon: float = 0.01
