@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kit.builders import goal, snapshot, trial
+from kit.builders import early_policy, goal, snapshot, trial
 from kit.fakes import Clock, Dead, FullDisk, Kept, Late, Mute, NormalAroundBest, Returns, Scripted, chances
 
 from lcsearch.decide.decision import Decision
@@ -29,7 +29,7 @@ LOSER = trial("9", [8.0] * 12, Status.RUNNING)
 
 
 def session(*forecasters: Any, sink: Any = None, **fields: Any) -> Session:
-    return Session(Policy(n_startup_trials=2), forecasters or (Scripted(0.0, 0.0),), sink, **fields)
+    return Session(early_policy(), forecasters or (Scripted(0.0, 0.0),), sink, **fields)
 
 
 def check(of: Session, own: Trial = LOSER, seen: Snapshot = SEEN) -> Decision:

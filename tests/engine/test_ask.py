@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.builders import goal, props, snapshot, trial
+from kit.builders import early_policy, goal, props, snapshot, trial
 
 from lcsearch.decide.rules import Standing
 from lcsearch.decide.verdict import Reason, Verdict
@@ -27,7 +27,7 @@ from lcsearch.goal import Judged
 from lcsearch.study import Incumbent, Snapshot, Status, Trial
 
 NAN = math.nan
-POLICY = Policy(n_startup_trials=2)
+POLICY = early_policy()
 FINISHED = [trial(str(i), [1.0 + i] * 10) for i in range(5)]
 LOSER = trial("9", [8.0, 8.0, 8.0, 8.0], Status.RUNNING)
 

@@ -36,8 +36,13 @@ STOPPED = trial(
 )
 
 
+def policy_of(**fields: Any) -> Policy:
+    """The defaults, but stops from the fourth observation on, so that short and sparse curves come to a judgement."""
+    return Policy(min_observations=4, **fields)
+
+
 def case(own: Trial, finished: list[Trial] = DONE, **policy: Any) -> tuple[Policy, Snapshot, Trial]:
-    return Policy(**policy), snapshot(goal(horizon=30), [*finished, STOPPED], (own,), study="golden"), own
+    return policy_of(**policy), snapshot(goal(horizon=30), [*finished, STOPPED], (own,), study="golden"), own
 
 
 def running(values: list[float], **fields: Any) -> Trial:
@@ -61,7 +66,7 @@ HISTORIES: dict[str, tuple[Policy, Snapshot, Trial]] = {
     "sparse": case(running(decay(0.9, 4), steps=[0, 7, 14, 21]), interval_steps=7),
     "guarded": case(running(decay(0.12, 15)), guard=0.4),
     "final, mirrored": (
-        Policy(),
+        policy_of(),
         snapshot(
             goal("maximize", 30, "final"),
             [trial(t.uid, (-t.curve.values).tolist()) for t in DONE],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.builders import goal, mirrored, mirrored_trial, props, snapshot, trial
+from kit.builders import early_policy, goal, mirrored, mirrored_trial, props, snapshot, trial
 from kit.fakes import NormalAroundBest, scripted
 
 from lcsearch.decide.decision import Decision
@@ -23,7 +23,7 @@ from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 NAN = math.nan
-POLICY = Policy(n_startup_trials=2)
+POLICY = early_policy()
 SEEN = snapshot(goal(horizon=20), [trial(str(i), [1.0 + i] * 20) for i in range(5)])
 LOSER = trial("9", [8.0] * 12, Status.RUNNING)
 
@@ -232,11 +232,10 @@ def decide(policy: Policy, seen: Snapshot, own: Trial, forecaster: Any = None) -
 
 
 policies = st.builds(
-    Policy,
+    early_policy,
     threshold=st.sampled_from([0.05, 0.2, 0.5]),
     guard=st.sampled_from([0.0, 0.1, 0.3]),
     risk=st.sampled_from([None, 0.01, 0.2]),
-    n_startup_trials=st.just(2),
     interval_steps=st.sampled_from([1, 3]),
     few=st.sampled_from([0, 8]),
 )
@@ -244,7 +243,7 @@ seeds = st.integers(0, 10**6)
 
 
 def test_the_random_studies_meet_every_outcome() -> None:
-    policy = Policy(n_startup_trials=2, risk=0.02, threshold=0.2)
+    policy = early_policy(risk=0.02, threshold=0.2)
     met = {decide(policy, *study(seed)).decision.reason for seed in range(400)}
     assert {
         Reason.BELOW,
@@ -319,7 +318,7 @@ def test_the_same_history_gets_the_same_decision(seed: int, policy: Policy) -> N
 @props
 @given(seeds, st.sampled_from([0.0, 0.01, 0.05, 0.3]))
 def test_no_stop_takes_the_risk_above_its_limit(seed: int, limit: float) -> None:
-    policy = Policy(n_startup_trials=2, threshold=0.5, risk=limit)
+    policy = early_policy(threshold=0.5, risk=limit)
     decision = decide(policy, *study(seed)).decision
     if decision.verdict is Verdict.STOP:
         assert decision.risk is not None

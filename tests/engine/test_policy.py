@@ -45,3 +45,8 @@ def test_the_ends_of_the_ranges_and_numpy_numbers() -> None:
         assert Policy(threshold=share, guard=share, risk=share).guard == share
     assert Policy(n_startup_trials=np.int64(3), interval_steps=np.int32(2)).interval_steps == 2  # type: ignore[arg-type]
     assert Policy().risk is None
+
+
+def test_six_observations_before_a_stop() -> None:
+    """The one place that holds the default: every lost winner of the development studies went at 4 or 5 points."""
+    assert Policy().min_observations == 6

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import settings
 
 from lcsearch.curves import Curve
+from lcsearch.engine.policy import Policy
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
@@ -19,6 +20,11 @@ props = settings(derandomize=True, deadline=None, database=None, max_examples=60
 
 def goal(direction: Direction = "minimize", horizon: float = 10, judged: Judged = "best") -> Goal:
     return Goal("loss", direction, horizon, judged)
+
+
+def early_policy(**fields: Any) -> Policy:
+    """A policy for short histories: two startup trials, stops from the fourth observation on, whatever the defaults."""
+    return Policy(**{"n_startup_trials": 2, "min_observations": 4, **fields})
 
 
 def trial(

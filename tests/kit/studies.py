@@ -14,11 +14,15 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from kit.fakes import NormalAroundBest
+from lcsearch.engine.policy import Policy
 from lcsearch.schedulers.optuna import CurvePruner
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 STORAGES = ("memory", "sqlite", "journal", "grpc")
+
+SHORTEST = Policy().min_observations - 1
+"""The earliest step at which a trial that reports at 0, 1, 2, ... can be stopped; CurvePruner has no knob for it."""
 
 
 def _hurry(connection: Any, _: Any) -> None:

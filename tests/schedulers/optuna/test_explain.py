@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 import pytest
 from kit.fakes import Dead
-from kit.studies import decay, finished, first_stop, pruner, stop_one, study_of
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
 from optuna.trial import TrialState
 
 from lcsearch.errors import InvalidValue
@@ -25,11 +25,12 @@ def test_a_stopped_trial() -> None:
     number = stop_one(study)
     text = of_study(study).explain(number)
     assert text.splitlines()[:3] == [
-        "trial 6, step 3: STOP (BELOW)",
+        f"trial 6, step {SHORTEST}: STOP (BELOW)",
         "P(beat) is below the threshold at this look and at the previous one.",
         "incumbent: 0.100018, trial 0 at step 49; to beat it counts from 0.0950178",
     ]
-    assert "previous look: step 2, 3 observations, P(beat): fake < 0.01 %; threshold 1 %" in text
+    before = f"previous look: step {SHORTEST - 1}, {SHORTEST} observations, P(beat): fake < 0.01 %; threshold 1 %"
+    assert before in text
     assert of_study(study).explain(study.trials[number]) == text
     assert pruner().explain(study.trials[number]) == text  # a frozen trial carries its own story
     study.add_trial(finished(decay(-1.0)))
@@ -67,7 +68,7 @@ def test_a_running_a_waiting_and_a_failed_trial() -> None:
     assert of_study(study).explain(trial.number, study) == (
         "trial 6, step -1: CONTINUE (NO_REPORT)\nThe trial has not reported a value yet. Report the metric every step."
     )
-    for step, value in enumerate(decay(5.0, 6)):
+    for step, value in enumerate(decay(5.0, SHORTEST + 3)):
         trial.report(value, step)
     assert "STOP (BELOW)" in of_study(study).explain(trial.number, study)  # what a look would come to now
     study.tell(trial, state=TrialState.FAIL)
@@ -83,7 +84,7 @@ def test_a_trial_pruned_by_somebody_else() -> None:
     assert of_study(study).explain(6, study) == expected
     assert pruner().explain(study.trials[6]) == expected
     looked_at = study.ask()
-    assert first_stop(looked_at, decay(0.1, 5)) is None
+    assert first_stop(looked_at, decay(0.1, SHORTEST + 2)) is None
     study.tell(looked_at, state=TrialState.PRUNED)  # the objective gave up by itself
     assert of_study(study).explain(7).splitlines()[0] == (
         "trial 7 was pruned, but not by lcsearch: it carries no mark of a decision"
@@ -93,7 +94,7 @@ def test_a_trial_pruned_by_somebody_else() -> None:
 def test_a_trial_that_ignored_the_stop() -> None:
     study = study_of()
     trial = study.ask()
-    assert first_stop(trial, decay(5.0)) == 3
+    assert first_stop(trial, decay(5.0)) == SHORTEST
     assert "STOP (BELOW)" in of_study(study).explain(trial.number)
     study.tell(trial, 5.0)
     assert "STOP (BELOW)" in of_study(study).explain(trial.number)
@@ -121,7 +122,7 @@ def test_which_study() -> None:
 def test_explaining_leaves_no_trace() -> None:
     study = study_of()
     trial = study.ask()
-    for step, value in enumerate(decay(5.0, 6)):
+    for step, value in enumerate(decay(5.0, SHORTEST + 3)):
         trial.report(value, step)
     of = of_study(study)
     of.explain(trial.number, study)
@@ -154,7 +155,7 @@ def test_why_not_of_an_idle_study() -> None:
 
 def test_why_not_shows_what_failed() -> None:
     study = study_of(pruner(opinions=[Dead()]))
-    assert first_stop(study.ask(), decay(5.0, 6)) is None
+    assert first_stop(study.ask(), decay(5.0, SHORTEST + 3)) is None
     text = of_study(study).why_not(study)
     assert "       3 failed open: opinion" in text
     assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
@@ -177,7 +178,8 @@ def test_the_report_lists_stops_in_order() -> None:
     study = study_of()
     numbers = [stop_one(study), stop_one(study, [1.0, NAN, NAN, NAN]), stop_one(study)]
     report = of_study(study).report(study)
-    assert [(stop.trial, stop.step) for stop in report.stops] == list(zip(numbers, (3, 3, 3), strict=True))
+    expected = list(zip(numbers, (SHORTEST, 3, SHORTEST), strict=True))
+    assert [(stop.trial, stop.step) for stop in report.stops] == expected
     assert report.stops[1].reason.startswith("step 3: diverged")
     assert report.failed_open == 0
 
@@ -188,5 +190,5 @@ def test_a_decision_log(tmp_path: Any) -> None:
     study = study_of(pruner(decision_log=tmp_path / "log"))
     stop_one(study)
     records = list(read_log(tmp_path / "log"))
-    assert [(r["verdict"], r["step"]) for r in records] == [("STOP", 3.0)]
+    assert [(r["verdict"], r["step"]) for r in records] == [("STOP", SHORTEST)]
     assert records[0]["study"] == study.study_name

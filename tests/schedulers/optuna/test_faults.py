@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from kit.fakes import Dead, Mute, NormalAroundBest, Returns, chances
-from kit.studies import decay, finished, first_stop, pruner, stop_one, storage, study_of
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState, create_trial
 
 from lcsearch.forecast.contract import Forecasts
@@ -52,7 +52,7 @@ def failures(study: optuna.Study) -> dict[str, int]:
 def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
     study = study_of(pruner(opinions=[forecaster]))
     assert first_stop(study.ask(), decay(5.0, 20)) is None
-    assert failures(study) == {"opinion": 17}
+    assert failures(study) == {"opinion": 20 - SHORTEST}
 
 
 def test_a_fault_in_optimize_fails_no_trial() -> None:
@@ -97,7 +97,7 @@ def test_a_storage_that_cannot_be_written_keeps_the_stop_and_counts_the_lost_rec
 
     monkeypatch.setattr(study._storage, "set_trial_system_attr", refuse)
     trial = study.ask()
-    assert first_stop(trial, decay(5.0)) == 3
+    assert first_stop(trial, decay(5.0)) == SHORTEST
     study.tell(trial, state=TrialState.PRUNED)
     assert failures(study) == {"storing the reason of a stop": 1}
     assert isinstance(study.pruner, CurvePruner)
@@ -122,7 +122,7 @@ def test_a_storage_that_cannot_be_written_keeps_the_stop_and_counts_the_lost_rec
 def test_a_corrupt_mark_is_no_mark(mark: Any) -> None:
     study = study_of()
     study.add_trial(with_attrs(mark=mark))
-    assert first_stop(study.ask(), decay(5.0)) == 3
+    assert first_stop(study.ask(), decay(5.0)) == SHORTEST
     assert failures(study) == {}
     assert isinstance(study.pruner, CurvePruner)
     assert study.pruner.report(study).stops == ()
@@ -150,7 +150,7 @@ def test_a_corrupt_schedule_is_no_schedule(schedule: Any) -> None:
     study.add_trial(with_attrs(TrialState.COMPLETE, schedule=schedule))
     trial = study.ask()
     trial.set_user_attr("lcsearch:schedule", schedule)
-    assert first_stop(trial, decay(5.0)) == 3
+    assert first_stop(trial, decay(5.0)) == SHORTEST
     assert failures(study) == {}
 
 
@@ -170,7 +170,7 @@ def test_a_good_schedule_reaches_the_forecaster() -> None:
     study.add_trial(with_attrs(TrialState.COMPLETE, schedule=json.dumps(fields)))
     trial = study.ask()
     trial.set_user_attr("lcsearch:schedule", fields)
-    first_stop(trial, decay(5.0, 5))
+    first_stop(trial, decay(5.0, SHORTEST + 2))
     expected = Schedule("cosine", 0.1, 50, 0.1)
     assert seen[:2] == [expected] * 2
     assert expected in seen[2:]
@@ -180,7 +180,7 @@ def test_a_sqlite_file_that_turns_read_only(tmp_path: Path, monkeypatch: pytest.
     with storage("sqlite", tmp_path) as on:
         study = study_of(on=on)
         trial = study.ask()
-        for step in range(4):
+        for step in range(SHORTEST + 1):
             trial.report(5.0, step)
 
         def refuse(*_: Any) -> None:
@@ -208,6 +208,6 @@ def test_marks_of_huge_studies_and_odd_curves_do_no_harm() -> None:
     study.add_trial(finished({}, TrialState.PRUNED))
     study.add_trial(finished({10**15: 1.0}))
     study.add_trial(finished([1e308, -1e308] * 3))
-    assert first_stop(study.ask(), [1e308] * 5) is not None
-    first_stop(study.ask(), [-1e308, 1e308, -1e308, 1e308, 0.0])
+    assert first_stop(study.ask(), [1e308] * (SHORTEST + 2)) is not None
+    first_stop(study.ask(), [*[-1e308, 1e308] * SHORTEST, 0.0])
     assert failures(study) == {}

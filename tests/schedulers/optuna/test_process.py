@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from kit.fakes import NormalAroundBest
-from kit.studies import decay, first_stop, pruner, stop_one, study_of
+from kit.studies import SHORTEST, decay, first_stop, pruner, stop_one, study_of
 
 from lcsearch.schedulers.optuna import CurvePruner
 
@@ -49,7 +49,7 @@ def test_random_states_and_torch_threads_stay_as_they_were(opinions: Any) -> Non
     before = state()
     stop_one(study)
     trial = study.ask()
-    first_stop(trial, decay(0.2, 8))
+    first_stop(trial, decay(0.2, SHORTEST + 5))
     of = study.pruner
     assert isinstance(of, CurvePruner)
     of.explain(trial.number)
@@ -71,15 +71,15 @@ def test_a_fork_in_the_middle_of_a_study() -> None:
     out = run(
         """
 import os, threading, warnings
-from kit.studies import decay, first_stop, pruner, stop_one, study_of
+from kit.studies import SHORTEST, decay, first_stop, pruner, stop_one, study_of
 study = study_of()
 stop_one(study)
 child = os.fork()
 if child == 0:
     # The child has a copy of the study in memory, and decides the same.
-    os._exit(7 if first_stop(study.ask(), decay(5.0)) == 3 else 1)
+    os._exit(7 if first_stop(study.ask(), decay(5.0)) == SHORTEST else 1)
 _, status = os.waitpid(child, 0)
-assert first_stop(study.ask(), decay(5.0)) == 3
+assert first_stop(study.ask(), decay(5.0)) == SHORTEST
 print(os.waitstatus_to_exitcode(status))
 """
     )
@@ -91,12 +91,12 @@ def test_data_loader_workers_beside_the_pruner() -> None:
         """
 import torch
 from torch.utils.data import DataLoader, TensorDataset
-from kit.studies import decay, study_of
+from kit.studies import SHORTEST, decay, study_of
 torch.set_num_threads(1)
 study = study_of()
 trial = study.ask()
 loader = DataLoader(TensorDataset(torch.arange(8.0)), batch_size=2, num_workers=2, multiprocessing_context="fork")
-for step, value in enumerate(decay(5.0, 4)):
+for step, value in enumerate(decay(5.0, SHORTEST + 1)):
     assert sum(float(batch[0].sum()) for batch in loader) == 28.0
     trial.report(value, step)
     stopped = trial.should_prune()

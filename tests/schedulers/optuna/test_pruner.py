@@ -10,14 +10,13 @@ import numpy as np
 import optuna
 import pytest
 from kit.fakes import NormalAroundBest, Scripted
-from kit.studies import decay, finished, first_stop, pruner, stop_one, storage, study_of
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
 
 NAN, INF = math.nan, math.inf
-SHORTEST = 3  # the earliest step of a stop: a curve needs four observations to have a shape
 
 
 def reasons(of: CurvePruner) -> set[str]:
@@ -55,7 +54,7 @@ def test_startup_counts_complete_trials(n: int) -> None:
     assert first_stop(study.ask(), decay(5.0)) == stopped
 
 
-@pytest.mark.parametrize("warmup", [0, 2, 4, 20])
+@pytest.mark.parametrize("warmup", [0, 2, SHORTEST, SHORTEST + 1, 20])
 def test_the_earliest_prune_is_at_the_end_of_the_warmup(warmup: int) -> None:
     study = study_of(pruner(n_warmup_steps=warmup))
     assert first_stop(study.ask(), decay(5.0)) == max(warmup, SHORTEST)
@@ -74,19 +73,21 @@ def test_the_earliest_prune_is_at_the_end_of_the_warmup(warmup: int) -> None:
     ],
 )
 def test_the_interval_table_of_the_median_pruner(warmup: int, interval: int, every: int, expected: list[int]) -> None:
-    """Optuna's table (tests/pruners_tests/test_median.py), less the looks at fewer than four observations."""
-    of = pruner(n_warmup_steps=warmup, interval_steps=interval, n_startup_trials=0, max_steps=200)
+    """Optuna's table (tests/pruners_tests/test_median.py), moved behind the reports a curve needs before a stop."""
+    of = pruner(n_warmup_steps=SHORTEST + warmup, interval_steps=interval, n_startup_trials=0, max_steps=200)
     study = optuna.create_study(pruner=of)
     for _ in range(5):
         study.add_trial(finished([0.0] * 100))
     trial = study.ask()
+    for step in range(SHORTEST):
+        trial.report(2.0, step)
     pruned = []
     for step in range(max(expected) + 1):
         if step % every == 0:
-            trial.report(2.0, step)
+            trial.report(2.0, SHORTEST + step)
         if trial.should_prune():
             pruned.append(step)
-    assert pruned == [step for step in expected if step // every + 1 > SHORTEST]
+    assert pruned == expected
 
 
 def test_n_min_trials_counts_complete_trials_that_say_something_about_the_step() -> None:
@@ -103,7 +104,7 @@ def test_fewer_than_four_comparisons() -> None:
 def test_steps_out_of_order_and_a_step_of_zero() -> None:
     study = study_of()
     trial = study.ask()
-    for step in (4, 0, 2, 1):
+    for step in (SHORTEST + 1, 0, *range(2, SHORTEST), 1):
         trial.report(5.0, step)
         assert not trial.should_prune() or step == 1
     assert trial.should_prune()
@@ -120,7 +121,7 @@ def test_nothing_is_left_to_save_at_the_end(end: int) -> None:
 def test_auto_takes_the_end_of_the_complete_trials() -> None:
     of = pruner(max_steps="auto", n_startup_trials=0)
     study = optuna.create_study(pruner=of)
-    assert first_stop(study.ask(), decay(5.0, 10)) is None
+    assert first_stop(study.ask(), decay(5.0, SHORTEST + 7)) is None
     assert reasons(of) == {"FIRST_LOOK", "SHORT", "NO_INCUMBENT"}
     for i in range(5):
         study.add_trial(finished(decay(0.1 * i, 20)))
@@ -265,7 +266,7 @@ def test_inside_a_patient_pruner() -> None:
         patient = optuna.pruners.PatientPruner(pruner(), patience=2)
     study = study_of(patient)  # type: ignore[arg-type]
     assert first_stop(study.ask(), decay(5.0)) is None  # still improving
-    assert first_stop(study.ask(), [5.0, 6.0, 6.0, 6.0, 6.0]) is not None
+    assert first_stop(study.ask(), [5.0, *[6.0] * (SHORTEST + 1)]) is not None
 
 
 # Knobs

@@ -1,0 +1,54 @@
+"""The table of E5 counts what it says it counts: a hand-made study of six trials and two seeds."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "e5_digits" / "run.py"
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("e5_digits_run", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(pruned: dict[int, int], wall: float) -> dict[str, Any]:
+    """Six trials whose best values are 0.0, 0.1 ... 0.5 in order of number; `pruned`: number -> its last step."""
+    trials: list[dict[str, Any]] = [
+        {"state": "PRUNED" if i in pruned else "COMPLETE", "steps": pruned.get(i, 10), "best": i / 10} for i in range(6)
+    ]
+    steps = sum(t["steps"] for t in trials)
+    return {"trials": trials, "steps": steps, "wall_s": wall, "look_p50_ms": 1.0, "look_p99_ms": 2.0}
+
+
+def test_the_table_by_hand() -> None:
+    e5 = script()
+    runs = {f"{seed}/{pruner}": run({}, 100.0) for seed in (0, 1) for pruner in e5.PRUNERS}
+    runs["0/curve"] = run({0: 2, 5: 4}, 50.0)  # the winner is lost; of the best five, trial 0 alone
+    runs["1/curve"] = run({4: 5, 5: 5}, 70.0)
+    rows = e5.table({"runs": runs}).splitlines()
+    assert rows[2].startswith("| none | 60 | 1.00 | 0.0000 | 0 of 2 | 0 of 10 | 100 s (1.00) |")
+    # steps 46 and 50 of 60: 0.767 and 0.833; best COMPLETE 0.1 and 0.0
+    assert rows[5].startswith("| curve | 48 | 0.80 +- 0.05 | 0.0500 | 1 of 2 | 2 of 10 | 60 s (0.60) |")
+
+
+def test_a_seed_that_is_not_complete_is_left_out() -> None:
+    e5 = script()
+    runs = {f"0/{pruner}": run({}, 100.0) for pruner in e5.PRUNERS}
+    runs["1/none"] = run({}, 100.0)
+    assert e5.table({"runs": runs}).splitlines()[2].endswith("| 1.00 / 2.0 ms |")
+    assert "0 of 1" in e5.table({"runs": runs})
+    assert e5.table({"runs": {}}) == "no seed has been run with every pruner yet"
+
+
+@pytest.mark.parametrize("missing", ["digits:train", "sampler: {kind: tpe}"])
+def test_the_sweep_it_runs_is_the_readmes(missing: str) -> None:
+    assert (SCRIPT.parents[2] / "configs" / "digits.yaml").read_text().count(missing) == 1
