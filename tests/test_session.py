@@ -166,7 +166,9 @@ def test_failures_of_others_are_counted_even_without_words() -> None:
 def test_the_throttle_lets_the_allowance_through_then_a_share_of_the_time() -> None:
     clock, kept = Clock(0.0), Kept()
     judging = session(Late(clock, 1.0), sink=kept, clock=clock, overhead=0.01, allowance=2.5)
-    verdicts = [check(judging) for _ in range(5)]
+    verdicts = [check(judging)]
+    clock.now += 0.1  # some training goes on between looks
+    verdicts += [check(judging) for _ in range(4)]
     assert [d.reason for d in verdicts] == [Reason.BELOW] * 3 + [Reason.THROTTLED] * 2
     assert verdicts[-1].verdict is Verdict.CONTINUE
     assert verdicts[-1].standing is not None
@@ -180,10 +182,19 @@ def test_the_throttle_lets_the_allowance_through_then_a_share_of_the_time() -> N
     assert judging.overhead_share == pytest.approx(5.0 / 152.0)
 
 
+def test_a_replay_of_stored_curves_is_not_throttled() -> None:
+    clock = Clock(0.0)
+    judging = session(Late(clock, 1.0), clock=clock, overhead=0.01, allowance=0.0)
+    assert [check(judging).reason for _ in range(9)] == [Reason.BELOW] * 9
+    clock.now += 0.1  # as soon as something is trained, it is
+    assert check(judging).reason is Reason.THROTTLED
+
+
 def test_the_throttle_never_spares_a_diverged_trial() -> None:
     clock = Clock(0.0)
     judging = session(Late(clock, 1.0), clock=clock, allowance=0.0)
     check(judging)
+    clock.now += 0.1
     assert check(judging).reason is Reason.THROTTLED
     assert check(judging, trial("9", [8.0, *[math.nan] * 3], Status.RUNNING)).reason is Reason.DIVERGED
 
@@ -245,12 +256,12 @@ def test_receipts_reach_a_decision_log(tmp_path: Path) -> None:
         (
             [Dead()],
             {"deadline": 0},
-            "Session: expected deadline > 0, overhead > 0, allowance >= 0, got (0, 0.01, 10.0).",
+            "Session: expected deadline > 0, overhead > 0, allowance >= 0, got (0, 0.01, 3.0).",
         ),
         (
             [Dead()],
             {"overhead": math.nan},
-            "Session: expected deadline > 0, overhead > 0, allowance >= 0, got (5.0, nan, 10.0).",
+            "Session: expected deadline > 0, overhead > 0, allowance >= 0, got (5.0, nan, 3.0).",
         ),
     ],
 )
@@ -294,3 +305,11 @@ def test_many_threads_one_session() -> None:
     assert errors == []
     assert judging.reasons == {Reason.BELOW: 100}
     assert len(judging.latest) == 100
+
+
+def test_floating_point_traps_of_the_user_are_left_to_his_own_code() -> None:
+    """A hunt for NaN with np.seterr must not switch every forecast off."""
+    with np.errstate(all="raise"):
+        decision = check(session(NormalAroundBest()))
+        assert decision.reason in (Reason.BELOW, Reason.ABOVE)
+        assert np.geterr()["over"] == "raise"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -85,7 +86,7 @@ def commit() -> str:
 
 def best_complete(result: dict[str, Any]) -> float:
     """What the sweep hands to its user: the best value of a COMPLETE trial."""
-    return min(float(t["best"]) for t in result["trials"] if t["state"] == "COMPLETE")
+    return min(float(t["best"]) for t in result["trials"] if t["state"] == "COMPLETE" and t["best"] is not None)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -94,8 +95,8 @@ def table(results: dict[str, Any]) -> str:
     seeds = sorted({int(key.split("/")[0]) for key in runs})
     seeds = [seed for seed in seeds if all(f"{seed}/{pruner}" in runs for pruner in PRUNERS)]
     head = (
-        "| pruner | steps spent | of no pruning | best val_loss | winner lost | top 5 lost | wall clock |"
-        " a look, p50 / p99 |\n|---|---|---|---|---|---|---|---|"
+        "| pruner | steps spent | of no pruning | best val_loss | winner lost | wall clock |"
+        " a look, p50 / p99 |\n|---|---|---|---|---|---|---|"
     )
     if not seeds:
         return "no seed has been run with every pruner yet"
@@ -103,19 +104,17 @@ def table(results: dict[str, Any]) -> str:
     for pruner in PRUNERS:
         of = [runs[f"{seed}/{pruner}"] for seed in seeds]
         full = [runs[f"{seed}/none"] for seed in seeds]
-        lost = top = 0
+        lost = 0
         for result, reference in zip(of, full, strict=True):
-            order = np.argsort([t["best"] if t["best"] is not None else np.inf for t in reference["trials"]])
-            gone = [result["trials"][int(k)]["state"] == "PRUNED" for k in order[:5]]
-            lost += gone[0]
-            top += sum(gone)
+            winner = int(np.argmin([t["best"] if t["best"] is not None else np.inf for t in reference["trials"]]))
+            lost += result["trials"][winner]["state"] == "PRUNED"
         share = [r["steps"] / f["steps"] for r, f in zip(of, full, strict=True)]
         wall = [r["wall_s"] / f["wall_s"] for r, f in zip(of, full, strict=True)]
         column: Callable[[str], list[float]] = lambda name, of=of: [r[name] for r in of]  # type: ignore[misc] # noqa: E731
         spread = f" +- {stdev(share):.2f}" if len(share) > 1 and pruner != "none" else ""
         lines.append(
             f"| {pruner} | {mean(column('steps')):.0f} | {mean(share):.2f}{spread} | "
-            f"{mean(best_complete(r) for r in of):.4f} | {lost} of {len(seeds)} | {top} of {5 * len(seeds)} | "
+            f"{mean(best_complete(r) for r in of):.4f} | {lost} of {len(seeds)} | "
             f"{mean(column('wall_s')):.0f} s ({mean(wall):.2f}) | "
             f"{mean(column('look_p50_ms')):.2f} / {mean(column('look_p99_ms')):.1f} ms |"
         )
@@ -143,7 +142,7 @@ def main() -> None:
                 result = run_one(sweep, options.work.resolve(), seed, pruner)
                 results["runs"][key] = {**result, "commit": commit()}
                 results["command"] = "python experiments/e5_digits/run.py"
-                results["machine"] = f"{platform.machine()}, 2 cores, Python {platform.python_version()}"
+                results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
                 scratch = RESULTS.with_suffix(".tmp")
                 scratch.write_text(json.dumps(results) + "\n")
                 scratch.replace(RESULTS)

@@ -9,5 +9,7 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._report import Stop, StudyReport
+from lcsearch.schedulers.optuna._snapshot import REASON, SCHEDULE
+from lcsearch.schedulers.optuna._storage import adopt
 
-__all__ = ["CurvePruner", "Stop", "StudyReport"]
+__all__ = ["REASON", "SCHEDULE", "CurvePruner", "Stop", "StudyReport", "adopt"]

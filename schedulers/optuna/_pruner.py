@@ -57,7 +57,7 @@ class CurvePruner(BasePruner):
         opinions: forecasters or their names ("parametric", "rank-gap"); a stop needs all of them to agree. None: the
             parametric ensemble.
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
-        max_overhead: share of the time since the first look that forecasts may take, once they took 10 s; looks
+        max_overhead: share of the time since the first look that forecasts may take, once they took 3 s; looks
             beyond it are held. math.inf: no throttle.
 
     Raises:
@@ -150,8 +150,9 @@ class CurvePruner(BasePruner):
         if mark is not None:
             try:
                 write_stop(study, trial, (MARK, mark.to_json()), (REASON, decision.line))
-            except Exception as error:  # the stop stands; only its record is lost, and that is counted
+            except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
                 self._session.failed("storing the reason of a stop", error)
+                return False
         return True
 
     def _snapshot(self, study: Study) -> Snapshot:
@@ -221,7 +222,7 @@ class CurvePruner(BasePruner):
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             decision = self._hindsight(study, frozen)
             lines.append(f"trial {frozen.number}: {decision.reason.name}: {decision.line}")
-        counted = self._session.reasons.most_common()
+        counted, failed = self._session.tally()
         total = sum(n for _, n in counted)
         lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))
         lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
@@ -230,13 +231,13 @@ class CurvePruner(BasePruner):
             lines.append(
                 f"  {n_complete} trials are COMPLETE, n_startup_trials is {self._session.policy.n_startup_trials}"
             )
-        for what, n in self._session.failed_open.items():
+        for what, n in failed:
             lines.append(f"  {n:6d} failed open: {what}")
         return "\n".join(lines)
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the marks in the study's storage."""
-        failed = sum(self._session.failed_open.values())
+        failed = sum(n for _, n in self._session.tally()[1])
         reasons = {
             t.number: str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
         }

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lcsearch.decide.risk import risk_of
-from lcsearch.decide.rules import epsilon_of
-from lcsearch.engine.judge import stored_marks
+from lcsearch.engine.judge import risk_now
 from lcsearch.engine.policy import Policy
 from lcsearch.study import Snapshot, Status
 
@@ -52,8 +50,5 @@ def report_of(policy: Policy, snapshot: Snapshot, reasons: Mapping[int, str], fa
         if trial.status is Status.STOPPED and mark is not None:
             number = int(trial.uid)
             stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason)))
-    risk = None
-    if snapshot.incumbent is not None:
-        target = snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
-        risk = risk_of(stored_marks(snapshot.bank), target)
+    risk = risk_now(policy, snapshot)
     return StudyReport(risk, tuple(sorted(stops, key=lambda stop: stop.trial)), failed_open)

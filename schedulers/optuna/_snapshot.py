@@ -116,7 +116,7 @@ class Reader:
     def read(self, study: Study) -> Reading:
         """The study as it stands."""
         trials = study.get_trials(deepcopy=False)
-        key = study_key(study)
+        key = (*study_key(study), study.direction)
         with self._lock:
             known = self._known.pop(key, None)
             # List equality compares identities first, in C: a thousand settled trials cost ten microseconds.

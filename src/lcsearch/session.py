@@ -12,6 +12,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from lcsearch.decide.decision import Decision, Receipt
 from lcsearch.decide.verdict import Reason
 from lcsearch.decision_log import Sink
@@ -26,6 +28,8 @@ _log = logging.getLogger("lcsearch")
 
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
+REPLAY_S = 5e-4
+"""Mean seconds between looks, forecasts left out, below which no training can be going on."""
 
 
 def _words(error: BaseException) -> str:
@@ -60,7 +64,7 @@ class Session:
         *,
         deadline: float = 5.0,
         overhead: float = 0.01,
-        allowance: float = 10.0,
+        allowance: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -103,6 +107,10 @@ class Session:
 
     def check(self, snapshot: Snapshot, event: Event) -> Judgement:
         """Decide one look. Thread-safe; forecasts run outside the lock."""
+        with np.errstate(all="ignore"):  # whoever hunts NaN with np.seterr(all="raise") means his own code
+            return self._check(snapshot, event)
+
+    def _check(self, snapshot: Snapshot, event: Event) -> Judgement:
         start = self._clock()
         question = ask(self.policy, snapshot, event)
         errors: dict[str, str] = {}
@@ -120,8 +128,11 @@ class Session:
         with self._lock:
             if self._started is None:
                 self._started = now
-            allowed = self._allowance + self._overhead * (now - self._started)
-            return self.forecast_seconds > allowed
+            elapsed = now - self._started
+            # Hardly any time between looks: stored curves are replayed, nothing is trained that could be slowed down.
+            if elapsed - self.forecast_seconds < REPLAY_S * self.reasons.total():
+                return False
+            return self.forecast_seconds > self._allowance + self._overhead * elapsed
 
     def _opinions(self, snapshot: Snapshot, question: Ask, errors: dict[str, str]) -> dict[str, list[Opinion]]:
         """Every forecaster's answers; one that raises is DEAD, one that takes too long LATE."""
@@ -185,6 +196,11 @@ class Session:
             self.sink.write(receipt)
         except Exception as error:  # a full disk must not fail a trial
             self.failed("decision log", error)
+
+    def tally(self) -> tuple[list[tuple[Reason, int]], list[tuple[str, int]]]:
+        """Looks of this process by what held or decided them, and failures by what failed; most frequent first."""
+        with self._lock:
+            return self.reasons.most_common(), self.failed_open.most_common()
 
     @property
     def overhead_share(self) -> float:

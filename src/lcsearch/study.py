@@ -230,10 +230,19 @@ class Bank:
 
     @cached_property
     def end(self) -> float:
-        """The median last step of COMPLETE trials, events included; +inf without one."""
-        ends = self.last_steps[self.complete]
-        ends = ends[np.isfinite(ends)]
-        return float(np.median(ends)) if ends.size else math.inf
+        """The step at which full-length trials end: the largest last step of a COMPLETE trial, at most the horizon.
+
+        `range(50)` ends at 49 and a report every ten steps may end at 40, so the goal's horizon is moved back to the
+        largest last step when that lies within about one report of it. Trials that end much earlier say nothing: an
+        objective may stop itself, or tune its own length.
+        """
+        ends = np.where(self.complete, self.last_steps, -np.inf)
+        if not ends.size or not math.isfinite(last := float(ends.max())):
+            return self.goal.horizon
+        stop = int(self.stops[int(ends.argmax())])
+        start = int(self._bounds[0][int(ends.argmax())])
+        gap = last - float(self.steps[stop - 2]) if stop - start > 1 else 0.0
+        return min(last, self.goal.horizon) if self.goal.horizon - last <= 1.5 * gap else self.goal.horizon
 
     @cached_property
     def leader(self) -> tuple[float, str, float] | None:
@@ -344,29 +353,19 @@ class Snapshot:
 
     @property
     def horizon(self) -> float:
-        """The step at which trials end in fact: that of the bank when it knows, at most the goal's horizon.
+        """The step at which trials are judged in fact, see :attr:`Bank.end`."""
+        return self.bank.end
 
-        `range(50)` ends at step 49, so a forecast for step 50 would be one step off.
-        """
-        return min(self.bank.end, self.goal.horizon)
-
-    @cached_property
+    @property
     def incumbent(self) -> Incumbent | None:
-        """The best judged value reached so far, or None.
+        """The best judged value of a COMPLETE trial, or None. Ties go to the earlier uid, "9" before "10".
 
-        COMPLETE trials count; when the best value is judged, a running trial's best is reached as well, while its
-        latest report is finite: one that has diverged may never end COMPLETE. A stopped or failed trial holds no
-        place: its value is not what the study will return. Ties go to the earlier uid, "9" before "10".
+        Only these will be there when the study ends: a running trial may still fail, or be a leftover of a killed
+        process that nobody trains; a stopped one is not what the study returns.
         """
-        found = [] if self.bank.leader is None else [self.bank.leader]
-        if self.goal.judged == "best":
-            for trial in self.live:
-                loss, step = judged_loss(trial.curve, self.goal)
-                if math.isfinite(loss) and not trial.curve.n_trailing_events:
-                    found.append((loss, trial.uid, step))
-        if not found:
+        if self.bank.leader is None:
             return None
-        loss, uid, step = min(found, key=_place)
+        loss, uid, step = self.bank.leader
         return Incumbent(self.goal.sign * loss, uid, step)
 
     @property

@@ -85,10 +85,17 @@ def test_the_horizon_of_the_goal_and_of_the_finished_trials() -> None:
     assert reason(horizon=3) is Reason.HORIZON
     assert isinstance(look(horizon=4), Ask)
     short = [trial(str(i), [1.0 + i] * 4) for i in range(5)]
-    held = look(finished=short)
+    held = look(finished=short, horizon=4)
     assert isinstance(held, Hold)
     assert (held.reason, held.detail) == (Reason.HORIZON, "finished trials ended at step 3")
-    assert isinstance(look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)]), Ask)
+    assert isinstance(look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)], horizon=4), Ask)
+
+
+def test_trials_that_end_themselves_early_do_not_move_the_horizon() -> None:
+    """Judged by step 4, a slow starter would have no time left to win."""
+    early = look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)], horizon=100)
+    assert isinstance(early, Ask)
+    assert [query.step for query in early.queries] == [100, 100]
 
 
 def test_an_interval_has_one_look() -> None:
@@ -180,7 +187,7 @@ def test_divergence_is_asked_about_nothing() -> None:
 
 def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_the_user() -> None:
     gone = trial("9", [NAN, NAN, NAN, NAN], Status.RUNNING)
-    early = look(gone, finished=[], n_startup_trials=50)
+    early = look(gone, n_startup_trials=50)
     assert isinstance(early, Ask)
     assert early.diverged
     assert reason(gone, n_warmup_steps=10) is Reason.WARMUP
@@ -188,6 +195,24 @@ def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_th
     assert reason(gone, horizon=3) is Reason.HORIZON
     assert isinstance(look(gone, divergence_reports=4), Ask)
     assert reason(gone, divergence_reports=5, n_startup_trials=50) is Reason.STARTUP
+
+
+def test_a_metric_that_starts_late_has_not_diverged() -> None:
+    """Three NaN first: a divergence only where a finished trial had a value by then, and never before one has ended."""
+    gone = trial("9", [NAN, NAN, NAN, NAN], Status.RUNNING)
+    assert reason(gone, finished=[], n_startup_trials=50) is Reason.STARTUP
+    late = [trial(str(i), [NAN, NAN, NAN, NAN, *[1.0] * 16]) for i in range(5)]
+    assert reason(gone, finished=late) is Reason.SHORT
+    assert isinstance(look(gone, finished=[*late[1:], trial("5", [1.0] * 20)]), Ask)
+
+
+def test_a_trial_that_passed_the_incumbent_is_not_stopped_even_when_it_diverges() -> None:
+    """Stopped, its best value would be lost to the study."""
+    leader = trial("9", [0.5, *[0.1] * 6, NAN, NAN, NAN], Status.RUNNING)
+    assert reason(leader) is Reason.INCUMBENT
+    other = look(leader, judged="final")
+    assert isinstance(other, Ask)
+    assert other.diverged
 
 
 def test_gates_in_their_order() -> None:
@@ -214,7 +239,7 @@ def test_gates_in_their_order() -> None:
         {"own": own},
         {"min_observations": 2},
         {"judged": "best", "finished": [trial("0", [2.0] * 2)]},
-        {"finished": [trial("0", [1.0, 1.0])]},
+        {"finished": [trial("0", [1.0, 1.0])], "horizon": 2},
         {"finished": [trial("0", [1.0, 1.0, 1.0])]},
         {"n_min_trials": 1},
         {"finished": FINISHED},

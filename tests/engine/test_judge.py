@@ -20,7 +20,7 @@ from lcsearch.engine.judge import Judgement, judge, stored_marks
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Status, Trial
 
 NAN = math.nan
 POLICY = early_policy()
@@ -186,8 +186,10 @@ def test_only_marks_of_trials_that_were_stopped_count() -> None:
     failed = trial("b", [9.0] * 2, Status.FAILED, marks={"stop": flat(0.5)})
     foreign = trial("c", [9.0] * 2, Status.STOPPED, marks={"stop": "not ours", "other": flat(0.5)})
     stopped = trial("d", [9.0] * 2, Status.STOPPED, marks={"stop": sloped(0.1)})
-    bank = Bank(goal()).extend([ran_on, failed, foreign, stopped])
-    assert stored_marks(bank) == [stopped.marks["stop"]]
+    about_to = trial("e", [9.0] * 2, Status.RUNNING, marks={"stop": sloped(0.3)})
+    seen = snapshot(goal(), [ran_on, failed, foreign, stopped], [about_to])
+    assert stored_marks(seen) == [stopped.marks["stop"], about_to.marks["stop"]]
+    assert stored_marks(seen, "e") == [stopped.marks["stop"]]
 
 
 def test_the_risk_is_valued_against_the_present_incumbent() -> None:

@@ -31,7 +31,7 @@ class Reason(enum.Enum):
     FIRST_LOOK = "A stop needs two looks in a row, and this is the trial's first."
     SHORT = "The curve has too few finite observations to have a shape. Report more often to be looked at sooner."
     NO_INCUMBENT = "No trial has reached a judged value yet, so there is nothing to beat."
-    INCUMBENT = "The trial is the incumbent, and the incumbent is never stopped."
+    INCUMBENT = "The trial has already passed the incumbent; what leads is never stopped."
     MIN_TRIALS = "Fewer than n_min_trials finished trials have a value at this step."
     COMPARISONS = "Too few other trials have a value at this step to tell where this one stands."
     GUARD = "The trial ranks among the best at its own step. Lower guard to stop more."
@@ -42,7 +42,7 @@ class Reason(enum.Enum):
     ABOVE_BEFORE = "P(beat) is below the threshold now but was not at the previous look."
     RISK_LIMIT = "The stop would take the risk of having lost the winner above the limit. Raise risk to stop more."
     BELOW = "P(beat) is below the threshold at this look and at the previous one."
-    DIVERGED = "The trial's own metric stays non-finite."
+    DIVERGED = "The trial's own metric stays non-finite where finished trials have values."
 
     @property
     def advice(self) -> str:

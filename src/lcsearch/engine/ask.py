@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lcsearch.curves import Floats
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.rules import Standing, epsilon_of, has_diverged
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.engine.policy import Policy
 from lcsearch.forecast.contract import Kind, Query
-from lcsearch.study import Incumbent, Snapshot, Trial, loss_at
+from lcsearch.goal import Goal
+from lcsearch.study import Incumbent, Snapshot, Trial, judged_loss, loss_at
 
 
 @dataclass(frozen=True)
@@ -122,16 +124,23 @@ def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float 
 def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     """Pass the look through the gates, cheapest first, and say what must be forecast.
 
-    Divergence comes before the gates that protect first trials: a metric that stays NaN is beyond saving.
+    Divergence comes before the gates that protect first trials: a metric that stays NaN is beyond saving. But it takes
+    a finished trial with a value at that step to tell a divergence from a metric that starts late.
     """
-    trial, step, goal = event.trial, event.step, snapshot.goal
+    trial, step, goal, bank = event.trial, event.step, snapshot.goal, snapshot.bank
     steps: list[float] = trial.curve.reports()[0].tolist()
     held = hold_alone(policy, steps, step, goal.horizon)
     if held is not None:
         return held
-    if has_diverged(trial.curve, policy.divergence_reports):
-        return Ask(event, (), diverged=True)
-    bank = snapshot.bank
+    incumbent = snapshot.incumbent
+    ahead = (
+        incumbent is not None and goal.judged == "best" and passes(judged_loss(trial.curve, goal)[0], incumbent, goal)
+    )
+    seen: Floats | None = None
+    if incumbent is not None and not ahead and has_diverged(trial.curve, policy.divergence_reports):
+        seen = bank.at(step, best=goal.judged == "best")
+        if np.isfinite(seen[bank.complete]).any():
+            return Ask(event, (), diverged=True, incumbent=incumbent)
     held = hold_startup(policy, bank.n_complete, 0.0)
     if held is not None:
         return held
@@ -141,15 +150,14 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     n = len(trial.curve)
     if n < policy.min_observations:
         return Hold(Reason.SHORT, f"{n} of {policy.min_observations} observations")
-    # One trial at least runs to the horizon, whatever n_startup_trials is.
-    incumbent = snapshot.incumbent
-    if incumbent is None or not bank.n_complete:
+    if incumbent is None:
         return Hold(Reason.NO_INCUMBENT)
-    if incumbent.uid == trial.uid:
+    if ahead:
         return Hold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:
         return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
-    seen = bank.at(step, best=goal.judged == "best")
+    if seen is None:
+        seen = bank.at(step, best=goal.judged == "best")
     n_here = int((~np.isnan(seen) & bank.complete).sum())
     if n_here < policy.n_min_trials:
         return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
@@ -159,8 +167,19 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
         return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)
     kind: Kind = "best_by" if goal.judged == "best" else "value"
     queries = tuple(Query(trial.cut(s), kind, snapshot.horizon) for s in (step, before))
-    target = goal.sign * incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
-    return Ask(event, queries, incumbent=incumbent, target=target, standing=standing)
+    return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
+
+
+def passes(loss: float, incumbent: Incumbent, goal: Goal) -> bool:
+    """True when a judged loss is better than the incumbent's."""
+    return loss < goal.sign * incumbent.value
+
+
+def target_of(policy: Policy, snapshot: Snapshot) -> float:
+    """The loss that must be undercut to beat the incumbent: its own, less epsilon; NaN without an incumbent."""
+    if snapshot.incumbent is None:
+        return math.nan
+    return snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
 
 
 def held_decision(snapshot: Snapshot, event: Event, hold: Hold) -> Decision:

@@ -10,11 +10,11 @@ from lcsearch.decide.decision import Decision, Look
 from lcsearch.decide.risk import Mark, risk_of
 from lcsearch.decide.rules import threshold_for
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Ask
+from lcsearch.engine.ask import Ask, target_of
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts, Opinion, Query
-from lcsearch.study import Bank, Snapshot, Status
+from lcsearch.study import Snapshot, Status
 
 Opinions = Mapping[str, Sequence[Opinion]]
 """Forecaster name -> its opinions, one for each of the ask's queries."""
@@ -27,10 +27,21 @@ class Judgement(NamedTuple):
     mark: Mark | None = None
 
 
-def stored_marks(bank: Bank) -> list[Mark]:
-    """The marks of trials that were stopped in fact; a trial that ran on although it was marked lost nothing."""
-    marks = (trial.marks.get("stop") for trial in bank if trial.status is Status.STOPPED)
+def stored_marks(snapshot: Snapshot, but: str = "") -> list[Mark]:
+    """The marks of trials that were stopped, or are about to end so, but for the trial `but`.
+
+    A trial that ran to its end although it was marked lost nothing.
+    """
+    stopped = [t for t in (*snapshot.bank, *snapshot.live) if t.status is Status.STOPPED or not t.status.finished]
+    marks = (t.marks.get("stop") for t in stopped if t.uid != but)
     return [mark for mark in marks if isinstance(mark, Mark)]
+
+
+def risk_now(policy: Policy, snapshot: Snapshot) -> float | None:
+    """P(some stopped trial would have beaten the present incumbent); None without an incumbent."""
+    if snapshot.incumbent is None:
+        return None
+    return risk_of(stored_marks(snapshot), target_of(policy, snapshot))
 
 
 def _look(
@@ -100,7 +111,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         reason = Reason.ABOVE_BEFORE
     else:
         mark = Mark.of(step, reason.name, now.p, "", forecast)
-        risk = risk_of([*stored_marks(snapshot.bank), mark], ask.target)
+        risk = risk_of([*stored_marks(snapshot, trial.uid), mark], ask.target)
         if policy.risk is not None and risk > policy.risk:
             reason, mark = Reason.RISK_LIMIT, None
         else:

@@ -39,11 +39,11 @@ def test_a_stopped_trial() -> None:
 
 def test_a_diverged_trial() -> None:
     study = study_of()
-    number = stop_one(study, [1.0, NAN, NAN, math.inf])
+    number = stop_one(study, [9.0, NAN, NAN, math.inf])
     text = of_study(study).explain(number)
     assert text == (
         "trial 6, step 3: STOP (DIVERGED)\n"
-        "The trial's own metric stays non-finite.\n"
+        "The trial's own metric stays non-finite where finished trials have values.\n"
         "the last 3 reports were not finite (latest inf)"
     )
     assert study.trials[number].user_attrs["lcsearch:reason"] == (

@@ -235,8 +235,9 @@ def test_a_pruner_travels(how: str) -> None:
     assert first_stop(study.ask(), decay(0.01, rate=0.5)) is None
 
 
-def test_many_threads_look_at_once() -> None:
+def test_many_threads_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     of = pruner()
+    monkeypatch.setattr("lcsearch.schedulers.optuna._pruner.write_stop", lambda *_: None)  # trials made by hand
     study = study_of(of)
     frozen = [
         optuna.trial.create_trial(state=TrialState.RUNNING, intermediate_values=dict(enumerate(decay(5.0, n))))
