@@ -38,7 +38,7 @@ def test_an_unknown_name() -> None:
 def test_the_optuna_adapter_s_surface() -> None:
     import lcsearch.schedulers.optuna as adapter
 
-    assert adapter.__all__ == ["CurvePruner", "Stop", "StudyReport"]
+    assert sorted(adapter.__all__) == ["CurvePruner", "REASON", "SCHEDULE", "Stop", "StudyReport", "adopt"]
     for name in adapter.__all__:
         assert getattr(adapter, name).__doc__
 

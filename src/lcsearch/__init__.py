@@ -1,7 +1,7 @@
 """lcsearch decides, while hyperparameter trials run, where the next unit of compute goes.
 
-A learning-curve model forecasts every trial's future; from the forecast comes one number a trial, P(it beats the
-incumbent | its curve so far, its configuration, its planned schedule, the budget left); trials without a chance stop.
+A learning-curve model forecasts every trial's future from its curve so far; from the forecast comes one number a trial,
+P(it beats the incumbent); trials without a chance stop.
 
 - In an Optuna study: `lcsearch.schedulers.optuna.CurvePruner`.
 - As a sweep file: `lcsearch run configs/digits.yaml`.

@@ -1,4 +1,4 @@
-"""Planned learning-rate schedules: known before launch, an input of the forecast."""
+"""Planned learning-rate schedules: known before launch, carried by every trial for forecasters that read them."""
 
 from __future__ import annotations
 

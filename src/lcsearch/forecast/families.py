@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class Family:
     grid: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,), (0.0,))
     weight: float = 1.0
 
-    @property
+    @cached_property
     def starts(self) -> Floats:
         """(G, 2) every combination of the grid's values."""
         t1, t2 = np.meshgrid(*self.grid, indexing="ij")
