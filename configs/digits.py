@@ -69,8 +69,13 @@ def train(ctx: Context) -> None:
     x, y, x_held, y_held = (part.to(ctx.device) for part in data())
     torch.manual_seed(ctx.seed)
     model = network(p["width"], p["depth"], p["dropout"]).to(ctx.device)
+    momentum = p["momentum"]
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.0, momentum=p["momentum"], weight_decay=p["weight_decay"], nesterov=True
+        model.parameters(),
+        lr=0.0,
+        momentum=momentum,
+        weight_decay=p["weight_decay"],
+        nesterov=momentum > 0,  # torch refuses Nesterov's without any
     )
     first = 1
     if (saved := ctx.load()) is not None:

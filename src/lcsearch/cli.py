@@ -62,6 +62,7 @@ def run(
     with _told_plainly():
         from lcsearch.sweep.folder import RunFolder
         from lcsearch.sweep.launcher import run as launch
+        from lcsearch.sweep.live import say
         from lcsearch.sweep.summary import summarize
 
         outcome = launch(
@@ -75,8 +76,7 @@ def run(
             pruner=pruner,
         )
         sweep = RunFolder(outcome.folder).read().file
-        print()
-        print(summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds))
+        say("\n" + summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds))
         if outcome.message:
             print(f"{sweep.name}: {outcome.message}", file=sys.stderr)
     raise typer.Exit(outcome.code)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +91,21 @@ def test_odd_reports_are_ignored_aloud(tmp_path: Path, capsys: pytest.CaptureFix
         (1.0, 1.5, "ctx.report(step=): expected a whole number >= 0, got 1.5."),
         (1.0, -1, "ctx.report(step=): expected a whole number >= 0, got -1."),
         (1.0, None, "ctx.report(step=): expected a whole number >= 0, got None."),
+        (1.0, math.inf, "ctx.report(step=): expected a whole number >= 0, got inf."),
+        (1.0, math.nan, "ctx.report(step=): expected a whole number >= 0, got nan."),
     ],
 )
 def test_wrong_reports(tmp_path: Path, value: Any, step: Any, message: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         context(tmp_path).report(value, step)
     assert str(caught.value) == message
+
+
+def test_numbers_that_even_python_does_not_print_are_wrong_reports(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="expected a whole number >= 0, got 'one of more than 63 bits'"):
+        context(tmp_path).report(1.0, 10**5000)
+    with pytest.raises(InvalidValue, match="expected a number, got 'a whole number beyond every float'"):
+        context(tmp_path).report(10**5000, 1)
 
 
 def test_draining_ends_at_the_next_report_and_keeps_it(tmp_path: Path) -> None:
@@ -159,6 +171,8 @@ def test_what_is_no_state_is_refused_and_the_old_checkpoint_stands(tmp_path: Pat
     ctx.save({"x": 1}, 1)
     with pytest.raises(InvalidValue, match=r"state.model: expected a tensor or a plain value, got 'Linear'"):
         ctx.save({"model": torch.nn.Linear(1, 1)}, 2)
+    with pytest.raises(InvalidValue, match=r"state.seen: expected keys that are plain values, got \(1, 2\). Turn them"):
+        ctx.save({"seen": {(1, 2): 3}}, 2)
     saved = ctx.load()
     assert saved is not None
     assert saved.step == 1
@@ -179,3 +193,25 @@ def test_objectives_are_found_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "beside_c.py").write_text("1 / 0\n")
     with pytest.raises(FileProblem, match="expected a module that imports, got ZeroDivisionError: division by zero"):
         load_objective("beside_c:train", tmp_path)
+
+
+def test_an_objective_in_a_package_may_import_relatively(tmp_path: Path) -> None:
+    for package in ("pack_a", "pack_b/inner", "json"):  # whole, without __init__.py, named like an imported one
+        (tmp_path / package).mkdir(parents=True)
+        (tmp_path / package / "helper.py").write_text(f"answer = {package!r}\n")
+        (tmp_path / package / "mod.py").write_text("from .helper import answer\ndef train(ctx): return answer\n")
+    (tmp_path / "pack_a/__init__.py").touch()
+    (tmp_path / "json/__init__.py").touch()
+    for spec, said in (("pack_a.mod", "pack_a"), ("pack_b.inner.mod", "pack_b/inner"), ("json.mod", "json")):
+        assert load_objective(f"{spec}:train", tmp_path)(context(tmp_path)) == said
+
+
+def test_an_objective_takes_no_name_from_another_module(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("def train(ctx): return 6\n")
+    for _ in range(2):
+        assert load_objective("statistics:train", tmp_path)(context(tmp_path)) == 6
+    assert sys.modules["statistics"] is statistics
+    # one whose name is free keeps it: a DataLoader started by "spawn" pickles what the module defines
+    (tmp_path / "beside_free.py").write_text("def train(ctx): return 7\n")
+    train = load_objective("beside_free:train", tmp_path)
+    assert pickle.loads(pickle.dumps(train)) is train

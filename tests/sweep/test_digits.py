@@ -59,6 +59,10 @@ def test_it_learns_is_deterministic_and_resumes_to_the_identical_curve(tmp_path:
     assert begun[6] == rest[6]
 
 
+def test_no_momentum_at_all(tmp_path: Path) -> None:
+    assert len(curve(tmp_path / "d", last=1, momentum=0.0)) == 1
+
+
 @pytest.mark.parametrize("lr", [1000.0])
 def test_a_rate_that_is_far_too_large_is_reported_not_raised(tmp_path: Path, lr: float) -> None:
     values = list(curve(tmp_path / "c", lr=lr, shape="constant", warmup=0.0).values())

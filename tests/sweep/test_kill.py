@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import optuna
 import pytest
 
 from lcsearch.sweep import launcher
+from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Progress
 
 from .kit import RESUMING, Remembering, command, wait_for, write_toy
@@ -136,3 +138,43 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+ORPHAN = """\
+import os, sys, time
+from lcsearch.sweep import worker
+
+worker._GRACE_S = 0.1
+worker.keep(int(sys.argv[1]))
+line = worker.Line()
+child = os.fork()  # as a DataLoader does
+if child:
+    print(child, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_an_orphan_takes_its_children_along_and_they_never_hold_the_run(tmp_path: Path, leader: bool) -> None:
+    folder = RunFolder(tmp_path)
+    lock = folder.hold()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", ORPHAN, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=leader,
+        pass_fds=(lock,),
+    )
+    os.close(lock)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.stdin.close()
+    try:
+        assert process.wait(30) == (-signal.SIGKILL if leader else 75)
+        os.close(folder.hold(patience_s=0.0))
+        wait_for(lambda: alive(child) is not leader)
+    finally:
+        process.stdout.close()
+        if alive(child):
+            os.kill(child, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,12 @@ def test_sparks_and_clocks() -> None:
     assert len(spark(list(range(100)), 24)) == 24
     assert spark([1e9, 4, 3, 2, 1])[0] == "█"
     assert [clock(s) for s in (7.9, 187, 7500)] == ["7 s", "3 min 07 s", "2 h 05 min"]
+
+
+def test_a_closed_pipe_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr("sys.stdout", closed)
+        for _ in range(2):
+            PlainView(FILE).event("nobody reads this")

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 import os
+import socket
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import launcher
+from lcsearch.sweep import claim, launcher
+from lcsearch.sweep.file import Workers
+from lcsearch.sweep.fleet import Fleet
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.summary import explain, summarize
 
-from .kit import TRAIN, Remembering, lcsearch, write_toy
+from .kit import TRAIN, Remembering, command, lcsearch, write_toy
 
 ODD = """\
+import json
+
 def train(ctx):
     for epoch in range(1, ctx.max_steps + 1):
         ctx.report(float("nan") if ctx.number == 1 else ctx.params["a"], epoch)
         if ctx.number == 0:
-            raise ValueError("no luck")
+            json.loads("no luck")  # raises deep in the library
     if ctx.number == 2:
         raise SystemExit(1)
 """
@@ -71,21 +79,26 @@ def test_raising_nan_and_exiting_objectives(tmp_path: Path) -> None:
     outcome = launcher.run(write_toy(tmp_path, ODD, trials=4), folder=tmp_path / "run", view=Remembering())
     assert outcome.code == 0
     raised, nan, exited, fine = outcome.progress.rows
-    assert (raised.state, raised.note) == ("failed", "ValueError: no luck (toy.py:5)")
+    assert (raised.state, raised.note) == (
+        "failed",
+        "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (toy.py:7)",
+    )
     assert (nan.state, exited.state, fine.state) == ("complete", "failed", "complete")
     assert outcome.study.trials[1].value == math.inf
     assert all(math.isnan(v) for v in nan.values.values())
-    assert "ValueError: no luck" in RunFolder(tmp_path / "run").log(0).read_text()
+    assert "JSONDecodeError: Expecting value" in RunFolder(tmp_path / "run").log(0).read_text()
     assert outcome.progress.best is not None
     assert outcome.progress.best.number == 3
     folder = RunFolder(tmp_path / "run")
     file = folder.read().file
     text = summarize(outcome.progress, file, outcome.study, folder.root)
-    assert "  trial 0: ValueError: no luck (toy.py:5)\n" in text
+    assert "  trial 0: JSONDecodeError: Expecting value: line 1 column 1 (char 0) (toy.py:7)\n" in text
     assert text.splitlines()[0] == "toy: 2 complete, 2 failed"
     story = explain(1, outcome.progress, file, outcome.study, folder)
     assert "loss over epoch 1..6: !!!!!!\n  first nan, last nan; 6 reports were no finite number" in story
-    assert "error: ValueError: no luck (toy.py:5)" in explain(0, outcome.progress, file, outcome.study, folder)
+    assert "error: JSONDecodeError: Expecting value: line 1 column 1 (char 0) (toy.py:7)" in explain(
+        0, outcome.progress, file, outcome.study, folder
+    )
     with pytest.raises(FileProblem, match=r"expected the number of a trial \(0 to 3\), got 4"):
         explain(4, outcome.progress, file, outcome.study, folder)
 
@@ -185,3 +198,131 @@ def test_the_curve_pruner_stops_and_explains(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert "STOP (BELOW)" in told.stdout
     assert list((tmp_path / "runs/toy/decisions").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_study_in_a_storage_of_the_users_own_is_never_deleted(tmp_path: Path, fresh: bool, begun: bool) -> None:
+    url = f"sqlite:///{tmp_path}/central.sqlite3"
+    optuna.create_study(storage=url, study_name="toy").enqueue_trial({"a": 0.5})
+    path = write_toy(tmp_path)
+    path.write_text(path.read_text().replace("backend: {", f"backend: {{storage: '{url}', "))
+    run = RunFolder(tmp_path / "run")
+    if begun:
+        run.root.mkdir()
+        run.write(load(path))
+    with pytest.raises(FileProblem) as caught:
+        launcher.run(path, folder=run.root, fresh=fresh, view=Remembering())
+    if fresh or not begun:
+        assert str(caught.value) == (
+            f"{url}: expected no study 'toy', got one. Choose another `name`, or delete the study yourself: "
+            f"optuna delete-study --study-name toy --storage {url}"
+        )
+    assert len(optuna.load_study(storage=url, study_name="toy").trials) == 1
+    assert run.record.exists() is begun
+    assert not (tmp_path / "run.old-1").exists()
+
+
+LEAVING = """\
+import os
+
+def train(ctx):
+    ctx.report(1.0, 1)
+    if ctx.number == 1 and not (ctx.checkpoint_dir / "seen").exists():
+        (ctx.checkpoint_dir / "seen").touch()
+        os._exit({code})
+    ctx.report(1.0, ctx.max_steps)
+"""
+
+
+def test_a_worker_that_exits_with_0_within_a_trial_gives_it_back(tmp_path: Path) -> None:
+    view = Remembering()
+    outcome = launcher.run(write_toy(tmp_path, LEAVING.format(code=0)), folder=tmp_path / "run", view=view)
+    assert [row.state for row in outcome.progress.rows] == ["complete"] * 3
+    assert [row.retries for row in outcome.progress.rows] == [0, 1, 0]
+    assert view.events == [
+        "worker 0 exited with code 0; trial 1 goes on from its checkpoint (it had reported epoch 1) in another worker "
+        "(retry 1 of 2)"
+    ]
+
+
+def test_workers_that_exit_with_0_and_take_nothing_end_the_sweep(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, "import os\nos._exit(0)\n" + TRAIN)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    assert (outcome.code, outcome.progress.rows) == (1, ())
+    assert outcome.message.startswith("expected workers that start, got 3 that died at once. See ")
+
+
+def test_only_what_the_last_worker_said_ends_a_sweep(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, LEAVING.format(code=2), trials=1)
+    assert launcher.run(path, folder=tmp_path / "run", view=Remembering()).code == 0
+    with RunFolder(tmp_path / "run").log(0).open("a") as log:
+        log.write("PROBLEM: solved long ago\n")
+    outcome = launcher.run(path, folder=tmp_path / "run", resume=True, trials=2, view=Remembering())
+    assert (outcome.code, outcome.message) == (0, "")
+    assert [row.retries for row in outcome.progress.rows] == [0, 1]
+
+
+def test_a_folder_left_by_a_kill_before_its_record_was_written_is_used(tmp_path: Path) -> None:
+    path, run = write_toy(tmp_path, trials=1), tmp_path / "run"
+    for name in ("decisions", "logs", "checkpoints"):
+        (run / name).mkdir(parents=True)
+    for name in ("run.lock", ".probe-17", ".sweep.yaml.17.tmp", ".run.json.17.tmp"):
+        (run / name).touch()
+    (run / "sweep.yaml").write_text(path.read_text())
+    (run / "logs/theirs.log").touch()
+    with pytest.raises(FileProblem, match="expected a new or empty folder"):
+        launcher.run(path, folder=run, view=Remembering())
+    (run / "logs/theirs.log").unlink()
+    assert launcher.run(path, folder=run, view=Remembering()).code == 0
+
+
+def test_gpus_are_counted_within_the_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(RunFolder(tmp_path), Workers(n=3, devices=("cuda:0", "cuda:1", "cpu")), 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
+    seen = [fleet._device(slot) for slot in range(3)]
+    assert [(device, env["CUDA_VISIBLE_DEVICES"]) for device, env in seen] == [
+        ("cuda:0", "4"), ("cuda:0", "GPU-5"), ("cpu", "4,GPU-5"),
+    ]  # fmt: skip
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert fleet._device(1)[1]["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    path = write_toy(tmp_path)
+    path.write_text(path.read_text().replace("workers: {", "workers: {devices: ['cuda:1'], "))
+    with pytest.raises(EnvironmentProblem) as caught:
+        launcher.run(path, folder=tmp_path / "run")
+    assert str(caught.value) == (
+        "backend.workers.devices: expected cuda:1 among CUDA_VISIBLE_DEVICES, got '4'. cuda:N counts within it, from 0."
+    )
+
+
+def test_trials_of_other_machines_are_left_alone(tmp_path: Path) -> None:
+    study, folder = optuna.create_study(), RunFolder(tmp_path)
+    owners: list[Any] = [
+        {"slot": 0, "pid": 1, "host": "elsewhere"},
+        {"slot": 0, "pid": 1, "host": socket.gethostname()},
+        {"slot": 0, "pid": 2, "host": socket.gethostname()},
+        {"slot": 0, "pid": 2, "host": "elsewhere"},
+    ]
+    for owner in owners:
+        study.ask().set_user_attr(claim.WORKER, owner)
+    study.ask()  # its worker died before it could sign
+    assert [given.number for given in claim.release(study, folder, [2], 2)] == [1, 4]
+    assert list(claim.foreign(study)) == [(0, "elsewhere"), (3, "elsewhere")]
+    # the same machine may go by another name when it comes back
+    assert [given.number for given in claim.release(study, folder, (), 2, anywhere=True)] == [0, 2, 3]
+
+
+def test_a_closed_pipe_does_not_end_a_sweep(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, "import time\n" + TRAIN.replace("ctx.report", "time.sleep(0.05); ctx.report"), trials=8)
+    process = subprocess.Popen(
+        command("run", path, "--folder", tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("toy: 8 trials")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(30) == 0
+    process.stderr.close()
+    assert len(launcher.reader(RunFolder(tmp_path / "run"))[2]().of("complete")) == 8

@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, RDBStorage
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.sweep.file import (
     CurvePrunerSpec,
     HyperbandPrunerSpec,
@@ -38,16 +39,31 @@ def open_storage(sweep: SweepFile, folder: RunFolder) -> BaseStorage:
         raise EnvironmentProblem(text) from error
 
 
-def create_study(sweep: SweepFile, folder: RunFolder, *, resume: bool, fresh: bool) -> optuna.Study:
+def check_free(sweep: SweepFile, folder: RunFolder) -> None:
+    """A storage of the user's own holds no study of this name yet. lcsearch deletes no study: others may use it.
+
+    Raises:
+        FileProblem: there is one.
+        EnvironmentProblem: the storage cannot be reached.
+    """
+    if sweep.backend.storage is not None and sweep.name in optuna.get_all_study_names(open_storage(sweep, folder)):
+        raise FileProblem(_taken(sweep))
+
+
+def _taken(sweep: SweepFile) -> str:
+    url = sweep.backend.storage
+    text = f"{url}: expected no study {sweep.name!r}, got one. Choose another `name`, or delete the study yourself"
+    return f"{text}: optuna delete-study --study-name {sweep.name} --storage {url}"
+
+
+def create_study(sweep: SweepFile, folder: RunFolder, *, resume: bool) -> optuna.Study:
     """Create or reopen the study of `sweep`; needs the run lock.
 
     Raises:
-        FileProblem: a study of that name stands in a storage of the user's own, and neither flag was given.
+        FileProblem: a study of that name stands in a storage of the user's own, and is not to be resumed.
         EnvironmentProblem: the storage cannot be reached.
     """
     storage = open_storage(sweep, folder)
-    if fresh and sweep.name in optuna.get_all_study_names(storage):
-        optuna.delete_study(study_name=sweep.name, storage=storage)
     try:
         return optuna.create_study(
             storage=storage,
@@ -58,8 +74,7 @@ def create_study(sweep: SweepFile, folder: RunFolder, *, resume: bool, fresh: bo
             load_if_exists=resume,
         )
     except optuna.exceptions.DuplicatedStudyError:
-        text = f"{sweep.backend.storage}: expected no study {sweep.name!r}, got one. "
-        raise FileProblem(text + "Use --resume to go on with it, or --fresh to delete it.") from None
+        raise FileProblem(_taken(sweep)) from None
 
 
 def open_study(sweep: SweepFile, folder: RunFolder) -> optuna.Study:
@@ -106,8 +121,6 @@ def make_pruner(sweep: SweepFile, folder: RunFolder) -> BasePruner:
 
 def curve_pruner(spec: CurvePrunerSpec, sweep: SweepFile, folder: RunFolder) -> BasePruner:
     """lcsearch's own pruner with the knobs of the file."""
-    from lcsearch.schedulers.optuna import CurvePruner  # only here: the other pruners do not need torch
-
     knobs = spec.model_dump(exclude={"kind"})
     return CurvePruner(max_steps=sweep.max_steps, judged=sweep.judged, decision_log=folder.decisions, **knobs)
 

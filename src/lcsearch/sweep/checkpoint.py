@@ -85,6 +85,9 @@ def _take_apart(value: Any, tensors: dict[str, Any], where: str) -> Any:
         return {"tensor": name}
     if isinstance(value, Mapping):
         # pairs, not a JSON object: optimizers key their state by whole numbers
+        for key in value:
+            if not (key is None or isinstance(key, (bool, int, float, str))):
+                raise InvalidValue("keys that are plain values", key, where, "turn them into text")
         return {"dict": [[k, _take_apart(v, tensors, f"{where}.{k}")] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lcsearch.schedulers.optuna._storage import adopt
+from lcsearch.schedulers.optuna import adopt
 from lcsearch.sweep.folder import RunFolder
 
 WORKER = "lcsearch:worker"
@@ -69,24 +69,43 @@ class Released:
 
 
 def release(
-    study: optuna.Study, folder: RunFolder, alive: Collection[int], retries: int, *, blame: bool = True
+    study: optuna.Study,
+    folder: RunFolder,
+    alive: Collection[int],
+    retries: int,
+    *,
+    blame: bool = True,
+    anywhere: bool = False,
 ) -> list[Released]:
-    """Give back every RUNNING trial whose worker (by pid) is not among the living.
+    """Give back every RUNNING trial whose worker (by pid) was on this machine and is not among the living.
 
     Args:
         alive: pids of the workers that live; trials of none of them are given back, those that a worker died over
             before it could sign included.
         retries: how often a trial may lose its worker before it is marked FAIL.
         blame: count it against the trial; False when a whole launcher went down, which is no fault of any trial.
+        anywhere: give back those of other machines too; only for who knows that nobody is at work there.
     """
+    here = socket.gethostname()
     released = []
     with folder.claim():
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = frozen.user_attrs.get(WORKER, {})
-            if owner is None or owner.get("pid") in alive:
+            if owner is None:
+                continue
+            elsewhere = owner.get("host", here) != here
+            if not anywhere if elsewhere else owner.get("pid") in alive:
                 continue
             released.append(_give_back(study, frozen, retries, blame))
     return released
+
+
+def foreign(study: optuna.Study) -> Iterator[tuple[int, str]]:
+    """(number, host) of the RUNNING trials that a worker on another machine has."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host = (frozen.user_attrs.get(WORKER) or {}).get("host", socket.gethostname())
+        if host != socket.gethostname():
+            yield frozen.number, host
 
 
 def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bool) -> Released:

@@ -27,7 +27,6 @@ from lcsearch.schedule import Shape
 
 Scalar = bool | int | float | str | None
 
-# Tags are in angle brackets so that they cannot be taken for a key of the file in an error's location.
 Range = tuple[float, float]
 IntRange = tuple[int, int]
 
@@ -118,6 +117,7 @@ Distribution = Uniform | LogUniform | Int | LogInt | Choice
 DISTRIBUTIONS = ("uniform", "loguniform", "int", "logint", "choice")
 
 
+# Tags are in angle brackets so that they cannot be taken for a key of the file in an error's location.
 def _distribution_tag(value: Any) -> str | None:
     if isinstance(value, Mapping):
         kinds = [kind for kind in DISTRIBUTIONS if kind in value]

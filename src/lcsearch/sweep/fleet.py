@@ -9,10 +9,13 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
+from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.file import Workers
 from lcsearch.sweep.folder import RunFolder
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+_TAIL = 1 << 20  # bytes of a log that are read at most
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,33 @@ class Death:
             return f"was killed (signal {-self.code})"
 
 
+def visible_gpu(index: int) -> str:
+    """GPU `index` of those this process may use, as `CUDA_VISIBLE_DEVICES` names it: in an allocation `4,5`, 0 is 4.
+
+    Raises:
+        EnvironmentProblem: there are not so many.
+    """
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return str(index)
+    names = [name.strip() for name in allowed.split(",") if name.strip()]
+    if index >= len(names):
+        text = f"backend.workers.devices: expected cuda:{index} among CUDA_VISIBLE_DEVICES, got {allowed!r}."
+        raise EnvironmentProblem(f"{text} cuda:N counts within it, from 0.")
+    return names[index]
+
+
+def check_devices(workers: Workers) -> None:
+    """Every GPU that `workers` name is there to be used.
+
+    Raises:
+        EnvironmentProblem: one is not.
+    """
+    for device in workers.devices:
+        if device.startswith("cuda:"):
+            visible_gpu(int(device.removeprefix("cuda:")))
+
+
 class Fleet:
     """Slots 0..n-1, each empty or with one process.
 
@@ -44,6 +74,7 @@ class Fleet:
     def __init__(self, folder: RunFolder, workers: Workers, lock: int) -> None:
         self._folder, self._workers, self._lock = folder, workers, lock
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._log_starts: dict[int, int] = {}  # slot -> size of its log when its last worker was started
 
     @property
     def pids(self) -> dict[int, int]:
@@ -60,8 +91,9 @@ class Fleet:
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self._workers.threads)))
         environment["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "lcsearch.sweep.worker", str(self._folder.root)]
-        command += ["--slot", str(slot), "--device", device]
+        command += ["--slot", str(slot), "--device", device, "--lock", str(self._lock)]
         with self._folder.log(slot).open("ab") as log:
+            self._log_starts[slot] = log.tell()
             self._processes[slot] = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -77,9 +109,15 @@ class Fleet:
         device = self._workers.devices[slot % len(self._workers.devices)]
         environment = dict(os.environ)
         if device.startswith("cuda:"):
-            environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+            environment["CUDA_VISIBLE_DEVICES"] = visible_gpu(int(device.removeprefix("cuda:")))
             device = "cuda:0"
         return device, environment
+
+    def said(self, slot: int) -> str:
+        """What the last worker of `slot` and its trials printed last: a log goes on from worker to worker."""
+        with self._folder.log(slot).open("rb") as log:
+            log.seek(max(self._log_starts[slot], log.seek(0, os.SEEK_END) - _TAIL))
+            return log.read().decode(errors="replace")
 
     def reap(self) -> list[Death]:
         """The workers that ended since the last call."""
@@ -89,6 +127,8 @@ class Fleet:
             if code is not None:
                 if process.stdin is not None:
                     process.stdin.close()
+                with suppress(ProcessLookupError, PermissionError):  # its children must not go on with its trial
+                    os.killpg(process.pid, signal.SIGKILL)
                 del self._processes[slot]
                 deaths.append(Death(slot, process.pid, code))
         return deaths

@@ -20,8 +20,9 @@ import difflib
 import fcntl
 import json
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +131,13 @@ class RunFolder:
                 time.sleep(0.1)
 
 
-def prepare(sweep: Sweep, folder: RunFolder, *, resume: bool, fresh: bool) -> tuple[Sweep, int, str | None]:
+def prepare(
+    sweep: Sweep, folder: RunFolder, *, resume: bool, fresh: bool, check: Callable[[], None] = lambda: None
+) -> tuple[Sweep, int, str | None]:
     """Make or reopen the run folder.
+
+    Args:
+        check: raises if the run must not begin; called when the folder is held and nothing in it was changed.
 
     Returns:
         (the sweep to run, the held run lock, a notice for the user or None)
@@ -147,7 +153,7 @@ def prepare(sweep: Sweep, folder: RunFolder, *, resume: bool, fresh: bool) -> tu
         raise FileProblem(text + "Use --resume to go on with it, --fresh to start over, --folder to keep both.")
     if not exists and resume:
         raise FileProblem(f"{root}: expected a run to resume, got none. Leave --resume out to start one.")
-    if not exists and root.is_dir() and any(path.name != "run.lock" for path in root.iterdir()):
+    if not exists and root.is_dir() and not all(_left_by_a_kill(path, sweep) for path in root.iterdir()):
         text = f"{root}: expected a new or empty folder, got one with other files in it. "
         raise FileProblem(text + "Choose another with --folder.")
     if exists and resume:
@@ -156,18 +162,36 @@ def prepare(sweep: Sweep, folder: RunFolder, *, resume: bool, fresh: bool) -> tu
     lock = folder.hold()
     notice = None
     try:
+        check()
         if exists and fresh:
             kept = _move_aside(folder)
             notice = f"the earlier run was kept as {kept}"
-            os.close(lock)
             root.mkdir(parents=True, exist_ok=True)
-            lock = folder.hold()
+            new = folder.hold()
+            os.close(lock)
+            lock = new
         for path in (folder.decisions, folder.logs, root / "checkpoints"):
             path.mkdir(exist_ok=True)
         folder.write(sweep)
-    except OSError as error:
-        raise EnvironmentProblem(_unwritable(root, error)) from error
+    except BaseException as error:
+        os.close(lock)
+        if isinstance(error, OSError):
+            raise EnvironmentProblem(_unwritable(root, error)) from error
+        raise
     return sweep, lock, notice
+
+
+def _left_by_a_kill(path: Path, sweep: Sweep) -> bool:
+    """Can `path` stand in a folder without run.json because a launcher died while it made the folder?"""
+    match path.name:
+        case "decisions" | "logs" | "checkpoints":
+            return path.is_dir() and not any(path.iterdir())  # one with things in it is somebody's
+        case "sweep.yaml":
+            return path.is_file() and path.read_bytes() == sweep.text.encode()
+        case name:
+            return (
+                name == "run.lock" or re.fullmatch(r"\.probe-\d+|\.(sweep\.yaml|run\.json)\.\d+\.tmp", name) is not None
+            )
 
 
 def _same_file(sweep: Sweep, folder: RunFolder) -> None:

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import FileProblem
 from lcsearch.sweep import backend, claim, worker
-from lcsearch.sweep.fleet import Death, Fleet
+from lcsearch.sweep.fleet import Death, Fleet, check_devices
 from lcsearch.sweep.folder import RunFolder, prepare
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
@@ -87,10 +87,16 @@ def run(
     where = RunFolder(Path(folder or Path("runs") / sweep.file.name).resolve())
     overrides = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
     chosen = _as_before(sweep, where, overrides) if resume else sweep.override(**overrides)
-    ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh)
+    check_devices(chosen.file.backend.workers)
+    backend.quiet_optuna()
+
+    def check() -> None:
+        if not resume:
+            backend.check_free(chosen.file, where)
+
+    ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
     try:
-        backend.quiet_optuna()
-        study = backend.create_study(ready.file, where, resume=resume, fresh=fresh)
+        study = backend.create_study(ready.file, where, resume=resume)
         view = view or make_view(ready.file, where)
         if notice:
             view.event(notice)
@@ -127,8 +133,14 @@ class _Watch:
 
     def run(self, resume: bool) -> Outcome:
         if resume:
-            for given in claim.release(self._study, self._folder, (), self._file.retries, blame=False):
-                self._view.event(f"trial {given.number} goes on {_after(given.step, self._file.step)}")
+            # the lock of the folder is ours: nobody else is at work on a study that lies in it, so whoever signed
+            # a trial is gone, even if this machine went by another name then (a container does)
+            anywhere = self._file.backend.storage is None
+            given = claim.release(self._study, self._folder, (), self._file.retries, blame=False, anywhere=anywhere)
+            for trial in given:
+                self._view.event(f"trial {trial.number} goes on {_after(trial.step, self._file.step)}")
+            for number, host in claim.foreign(self._study):
+                self._view.event(f"trial {number} is left to the worker on {host} that has it")
         with self._signals():
             self._view.start()
             try:
@@ -140,10 +152,14 @@ class _Watch:
         return self._outcome()
 
     def _loop(self) -> None:
-        last_look, drained = 0.0, False
+        last_look, drained, told = 0.0, False, False
         while True:
             for death in self._fleet.reap():
                 self._bury(death)
+            if self._interrupts and not told:
+                told = True
+                text = "draining: workers end at their next report, trials can be resumed. Again to kill them"
+                self._view.event(text)
             if self._interrupts >= 2:
                 return
             ending = self._interrupts > 0 or self._problem is not None
@@ -171,15 +187,17 @@ class _Watch:
 
     def _bury(self, death: Death) -> None:
         """A worker ended: give back its trial, say so, and see whether workers can work at all."""
-        if death.code == worker.OK:
-            return
-        if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := self._last_words(death.slot)):
+        if death.code == worker.OK and (self._interrupts or self._problem is not None):
+            return  # drained; its trial is for --resume
+        if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := _last_words(self._fleet.said(death.slot))):
             self._problem = self._problem or (death.code, text)
             claim.release(self._study, self._folder, self._fleet.pids.values(), self._file.retries, blame=False)
             return
         if self._interrupts >= 2:
             return
         given = claim.release(self._study, self._folder, self._fleet.pids.values(), self._file.retries)
+        if death.code == worker.OK and not given and not self._left_work(self._fleet.said(death.slot)):
+            return
         head = f"worker {death.slot} {death.how}"
         for trial in given:
             if trial.given_up:
@@ -198,10 +216,10 @@ class _Watch:
             text = f"expected workers that start, got {self._barren} that died at once. See {log}."
             self._problem = (FAILED, text)
 
-    def _last_words(self, slot: int) -> str:
-        lines = self._folder.log(slot).read_text(encoding="utf-8", errors="replace").splitlines()
-        at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(worker.PROBLEM)), None)
-        return "" if at is None else "\n".join(lines[at:]).removeprefix(worker.PROBLEM)
+    def _left_work(self, said: str) -> bool:
+        """Did a worker that exited with 0 leave although there was work, without having taken any?"""
+        took = any(line.startswith("trial ") for line in said.splitlines())
+        return not took and claim.work_left(self._trials(), self._file.budget.trials) > 0
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -243,10 +261,7 @@ class _Watch:
         """SIGINT and SIGTERM drain, the second kills; only the main thread may listen."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-            if self._interrupts == 1:
-                text = "draining: workers end at their next report, trials can be resumed. Again to kill them"
-                self._view.event(text)
+            self._interrupts += 1  # the loop speaks: the view may be in the middle of a line
 
         before: dict[signal.Signals, Any] = {}
         try:
@@ -259,6 +274,13 @@ class _Watch:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _last_words(said: str) -> str:
+    """What a worker said was wrong before it ended; empty when it did not."""
+    lines = said.splitlines()
+    at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(worker.PROBLEM)), None)
+    return "" if at is None else "\n".join(lines[at:]).removeprefix(worker.PROBLEM)
 
 
 def _failures(trials: list[FrozenTrial]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lcsearch.sweep.file import SweepFile
@@ -78,6 +80,16 @@ def finished_line(row: Row, sweep: SweepFile) -> str:
     return f"{line}; {row.note}" if row.note else line
 
 
+def say(text: str) -> None:
+    """Print a line; whoever has closed the pipe (`lcsearch run ... | head`) misses the rest, and nothing more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # the rest goes nowhere, the flush at the interpreter's end included
+        with suppress(OSError), open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+
+
 class PlainView:
     """Short lines, in the order things happen; never a control character."""
 
@@ -121,7 +133,7 @@ class PlainView:
         """Nothing."""
 
     def _print(self, text: str) -> None:
-        print(text, file=sys.stdout, flush=True)
+        say(text)
 
 
 class RichView:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import math
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
 from lcsearch.errors import FileProblem, InvalidValue
@@ -148,6 +150,8 @@ def derive_seed(seed: int, *parts: object) -> int:
 def _number(value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
+    except OverflowError as error:  # a whole number beyond every float
+        raise InvalidValue("a number", "a whole number beyond every float", "ctx.report(value=)") from error
     except (TypeError, ValueError) as error:
         got = f"{value!r:.60} ({type(value).__name__})"
         raise InvalidValue("a number", got, "ctx.report(value=)", "a tensor needs .item()") from error
@@ -156,9 +160,13 @@ def _number(value: object) -> float:
 def _whole(step: object) -> int:
     try:
         whole = int(step)  # type: ignore[call-overload]
+        if whole > sys.maxsize:  # Python will not even print some of these
+            raise InvalidValue("a whole number >= 0", "one of more than 63 bits", "ctx.report(step=)")
         if whole == step and whole >= 0:
             return int(whole)
-    except (TypeError, ValueError):
+    except InvalidValue:
+        raise
+    except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidValue("a whole number >= 0", step, "ctx.report(step=)")
 
@@ -172,21 +180,21 @@ def locate(spec: str, folder: Path) -> tuple[Path, str]:
 def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:
     """Import the module beside the sweep file and return its function.
 
+    It keeps its own name, so that what it defines can be pickled, unless that name is another module's already.
+
     Raises:
         FileProblem: the file is missing, does not import, or has no such function.
     """
     path, function = locate(spec, folder)
     name = spec.partition(":")[0]
-    loader = importlib.util.spec_from_file_location(name, path)
-    if loader is None or loader.loader is None or not path.is_file():
+    if not path.is_file():
         raise FileProblem(f"{path}: expected the objective's module, got no such file.")
     # at the end of the path: a helper beside the file can be imported, but shadows nothing installed
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    module = importlib.util.module_from_spec(loader)
-    sys.modules[name] = module
+    importlib.invalidate_caches()
     try:
-        loader.loader.exec_module(module)
+        module = importlib.import_module(name) if _is_ours(name, folder) else _import_privately(name, folder)
     except Exception as error:
         text = f"{path}: expected a module that imports, got {type(error).__name__}: {error}."
         raise FileProblem(text) from error
@@ -194,3 +202,51 @@ def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:
     if not callable(found):
         raise FileProblem(f"{path}: expected a function {function!r}, got {found!r}.")
     return found  # type: ignore[no-any-return]
+
+
+def _is_ours(name: str, folder: Path) -> bool:
+    """Does `import name` find what stands in `folder`, and nothing that is installed or imported already?"""
+    top, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    places = list(spec.submodule_search_locations or ())
+    wanted = folder / top if rest else folder / f"{top}.py"
+    # of several folders of one name without __init__.py, Python takes the first that has the module: leave that game
+    found = places if rest else [spec.origin or ""]
+    return len(found) == 1 and Path(found[0]).resolve() == wanted.resolve()
+
+
+def _import_privately(name: str, folder: Path) -> ModuleType:
+    """Import module `name` of `folder`, and the packages around it, as `lcsearch_objective_<name>`.
+
+    Relative imports work; what stands in `sys.modules` under `name` stays.
+    """
+    *packages, _ = parts = name.split(".")
+    module = None
+    for depth in range(1, len(parts) + 1):
+        place = folder.joinpath(*parts[:depth])
+        private = "lcsearch_objective_" + ".".join(parts[:depth])
+        if depth > len(packages):
+            spec = importlib.util.spec_from_file_location(private, place.with_suffix(".py"))
+        elif (place / "__init__.py").is_file():
+            spec = importlib.util.spec_from_file_location(
+                private, place / "__init__.py", submodule_search_locations=[str(place)]
+            )
+        else:
+            spec = ModuleSpec(private, None, is_package=True)
+            spec.submodule_search_locations = [str(place)]
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[private] = module
+        if spec.loader is not None:
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[private]
+                raise
+    assert module is not None  # a name has at least one part
+    return module

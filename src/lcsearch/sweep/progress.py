@@ -11,6 +11,7 @@ from datetime import datetime
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.goal import Goal
+from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep.claim import ERROR, RETRIES, WORKER
 from lcsearch.sweep.file import Parameter, Scalar
 
@@ -57,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Best:
-    """The incumbent: best judged value, where it was reached, with what, and when its trial began."""
+    """The incumbent: best judged value, where it was reached, with what, and the state of its trial."""
 
     value: float
     number: int
@@ -73,7 +74,8 @@ class Progress:
     Attributes:
         rows: by trial number.
         budget: trials in all.
-        unpruned: steps that the trials so far would have cost without stops (running ones not counted).
+        best: the incumbent; None before there is one.
+        counts: state -> trials in it.
     """
 
     rows: tuple[Row, ...]
@@ -114,7 +116,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter]) -> Ro
         state = "waiting"
     note = ""
     if state == "stopped":
-        note = str(trial.user_attrs.get("lcsearch:reason", "stopped by the pruner"))
+        note = str(trial.user_attrs.get(REASON, "stopped by the pruner"))
     elif state == "failed":
         note = str(trial.user_attrs.get(ERROR, "failed"))
     return Row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,7 +21,9 @@ from pathlib import Path
 import optuna
 from optuna.trial import Trial, TrialState
 
+import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
+from lcsearch.schedulers.optuna import REASON, SCHEDULE
 from lcsearch.sweep import backend, claim
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
@@ -28,8 +31,6 @@ from lcsearch.sweep.objective import Context, Interrupted, Stopped, load_objecti
 from lcsearch.sweep.space import planned_schedule, suggest
 
 OK, FILE, ENVIRONMENT, ORPHANED = 0, 2, 3, 75
-REASON = "lcsearch:reason"
-SCHEDULE = "lcsearch:schedule"
 PROBLEM = "PROBLEM: "  # opens the log line that the launcher shows when a worker cannot work
 
 _GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
@@ -55,11 +56,25 @@ class Line:
                 self._drain.set()
         self._drain.set()
         time.sleep(_GRACE_S)
-        os._exit(ORPHANED)  # whatever the objective does now: state on disk is whole at every moment
+        leave()
 
     def broken(self) -> bool:
         """Should this worker end?"""
         return self._drain.is_set()
+
+
+def leave() -> None:
+    """End this process now, and the objective's children with it: state on disk is whole at every moment."""
+    if os.getpgrp() == os.getpid():  # so the launcher starts it; by hand, the group may be a shell's
+        os.killpg(0, signal.SIGKILL)
+    os._exit(ORPHANED)
+
+
+def keep(lock: int) -> None:
+    """Hold the run lock in this process alone: a child of the objective that outlives it must not block --resume."""
+    held = [lock]  # a grandchild finds it empty: the number may stand for another file there
+    os.set_inheritable(lock, False)
+    os.register_at_fork(after_in_child=lambda: os.close(held.pop()) if held else None)
 
 
 class _Reporter:
@@ -136,7 +151,7 @@ def run_trial(
         ended = FileProblem("the objective returned without a report: call ctx.report(value, step)")
     if ended is not None:
         traceback.print_exception(ended)
-        trial.set_user_attr(claim.ERROR, describe(ended))
+        trial.set_user_attr(claim.ERROR, describe(ended, sweep.path.parent))
         study.tell(trial, state=TrialState.FAIL)
         return TrialState.FAIL
     study.tell(trial, value)
@@ -152,13 +167,24 @@ def _say_why(trial: Trial, sweep: Sweep, context: Context | None) -> None:
     trial.set_user_attr(REASON, text)
 
 
-def describe(error: BaseException) -> str:
-    """One line: the type, the message, and the place in the user's own file."""
+def describe(error: BaseException, folder: Path) -> str:
+    """One line: the type, the message, and the place in the user's own files, which stand in `folder`.
+
+    An error that came by none of them is given the place where it was raised.
+    """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    frames = [f for f in frames if _is_own(Path(f.filename), folder)] or frames
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())
     name = "" if isinstance(error, LcsearchError) else f"{type(error).__name__}: "
     return f"{name}{text[:_ERROR_LENGTH]}{place}"
+
+
+def _is_own(file: Path, folder: Path) -> bool:
+    """Under `folder`, but neither lcsearch's nor of a virtual environment that lies there."""
+    if file.is_relative_to(Path(lcsearch.errors.__file__).parent):
+        return False
+    return file.is_relative_to(folder) and not {"site-packages", "dist-packages"} & set(file.parts)
 
 
 def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bool]) -> int:
@@ -182,7 +208,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--lock", type=int, help="descriptor of the run lock")
     options = parser.parse_args()
+    if options.lock is not None:
+        keep(options.lock)
     line = Line()
     backend.quiet_optuna()
     try:
