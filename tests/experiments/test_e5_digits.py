@@ -6,8 +6,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "experiments" / "e5_digits" / "run.py"
 
 
@@ -49,6 +47,9 @@ def test_a_seed_that_is_not_complete_is_left_out() -> None:
     assert e5.table({"runs": {}}) == "no seed has been run with every pruner yet"
 
 
-@pytest.mark.parametrize("missing", ["digits:train", "sampler: {kind: tpe}"])
-def test_the_sweep_it_runs_is_the_readmes(missing: str) -> None:
-    assert (SCRIPT.parents[2] / "configs" / "digits.yaml").read_text().count(missing) == 1
+def test_the_sweep_it_runs_is_the_readmes(tmp_path: Path) -> None:
+    made = script().prepare(tmp_path).read_text().splitlines()
+    shipped = (SCRIPT.parents[2] / "configs" / "digits.yaml").read_text().splitlines()
+    different = [(old, new) for old, new in zip(shipped, made, strict=True) if old != new]
+    assert len(different) == 1
+    assert "timed:train" in different[0][1]
