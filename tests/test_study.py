@@ -282,3 +282,13 @@ def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial],
     assert (a is None) == (b is None)
     if a is not None and b is not None:
         assert (a.value, a.uid, a.step) == (-b.value, b.uid, b.step)
+
+
+def test_an_irregular_trial_ends_the_common_grid_for_later_banks_and_leaves_earlier_ones_right() -> None:
+    regular = Bank(goal()).extend([trial("0", [5, 4, 3]), trial("1", [9, 8]), trial("2", [7, 6, 5, 4])])
+    assert regular._columns.grid is not None
+    before = regular.at(1.5, best=False).tolist()
+    mixed = regular.extend([Trial("3", Curve.of([0.5, 1.5], [2.0, 1.0]), status=Status.COMPLETE)])
+    assert mixed._columns.grid is None
+    assert regular.at(1.5, best=False).tolist() == before == [4.0, 8.0, 6.0]
+    assert mixed.at(1.5, best=False).tolist() == [4.0, 8.0, 6.0, 1.0]

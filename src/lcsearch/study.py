@@ -117,10 +117,19 @@ class _Columns:
         self.judged = _Column(np.float64)
         self.judged_step = _Column(np.float64)
         self.complete = _Column(np.bool_)
+        # The longest trial's steps, while every other trial's are its first ones; None once they differ.
+        self.grid: Floats | None = np.zeros(0)
+
+    def meet(self, steps: Floats) -> None:
+        """Keep `grid` true of one more trial."""
+        if self.grid is not None:
+            short, long = sorted((steps, self.grid), key=len)
+            self.grid = long if np.array_equal(long[: short.size], short) else None
 
     def fork(self, n_trials: int, n_points: int) -> _Columns:
         twin = _Columns()
         twin.trials = self.trials[:n_trials]
+        twin.grid = self.grid  # true of all of them, so of the first ones too
         for name in ("step", "loss", "best"):
             setattr(twin, name, getattr(self, name).fork(n_points))
         for name in ("stop", "judged", "judged_step", "complete"):
@@ -173,6 +182,7 @@ class Bank:
             steps, losses = trial.curve.losses(sign)
             best = np.minimum.accumulate(losses) if losses.size else losses
             judged, at = judged_loss(trial.curve, self.goal)
+            c.meet(steps)
             c.step.append(steps)
             c.loss.append(losses)
             c.best.append(best)
@@ -307,7 +317,11 @@ class Bank:
         out = np.full(self._n_trials, np.nan)
         if not rows.size:
             return out
-        count = np.add.reduceat(self.steps <= step, starts, dtype=np.int64)
+        grid = self._columns.grid
+        if grid is not None:  # the usual case: all trials report at the same steps
+            count = np.minimum(np.searchsorted(grid, step, side="right"), self.stops[rows] - starts)
+        else:
+            count = np.add.reduceat(self.steps <= step, starts, dtype=np.int64)
         known = count > 0
         known &= (self._bounds[2][rows] >= step) | self.complete[rows]
         column = self.best_losses if best else self.losses
@@ -379,9 +393,10 @@ class Snapshot:
 
     def beside(self, finished: Floats, step: float, uid: str) -> Floats:
         """:meth:`others_at`, for callers that have `bank.at(step)` already."""
+        finished = finished[~np.isnan(finished)]
         there = [t.curve for t in self.live if t.uid != uid and t.curve.first_step <= step <= t.curve.last_step]
         live = np.array([loss_at(curve, self.goal, step) for curve in there], np.float64)
-        return np.concatenate([finished[~np.isnan(finished)], live])
+        return np.concatenate([finished, live]) if there else finished
 
 
 def loss_at(curve: Curve, goal: Goal, step: float) -> float:

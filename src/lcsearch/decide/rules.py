@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from lcsearch.curves import Curve, Floats
 from lcsearch.decide.verdict import Reason
 
@@ -44,7 +46,7 @@ class Standing:
     @classmethod
     def of(cls, loss: float, others: Floats) -> Standing:
         """From the trial's loss and (m,) losses of the others at the same step, lower is better."""
-        return cls(1 + int((others < loss).sum()), 1 + others.size)
+        return cls(1 + int(np.count_nonzero(others < loss)), 1 + others.size)
 
     def held_by(self, guard: float, min_comparisons: int) -> Reason | None:
         """The guard that forbids a stop here: too few comparisons, or among the best `guard` share; else None.

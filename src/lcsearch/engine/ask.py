@@ -158,7 +158,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
         return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
     if seen is None:
         seen = bank.at(step, best=goal.judged == "best")
-    n_here = int((~np.isnan(seen) & bank.complete).sum())
+    n_here = int(np.count_nonzero(~np.isnan(seen[bank.complete])))
     if n_here < policy.n_min_trials:
         return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
     standing = Standing.of(loss_at(trial.curve, goal, step), snapshot.beside(seen, step, trial.uid))
