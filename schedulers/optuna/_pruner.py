@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog
-from lcsearch.engine.ask import Event, hold_alone, hold_startup
+from lcsearch.engine.ask import Event, hold_alone, hold_early
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
@@ -137,7 +137,7 @@ class CurvePruner(BasePruner):
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
         bank, unfinished = self._reader.read(study)
-        hold = hold_startup(policy, bank.n_complete, values[step])
+        hold = hold_early(policy, bank.n_complete, len(values), values[step])
         if hold is not None:
             self._session.held(hold.reason)
             return False

@@ -18,7 +18,7 @@ from lcsearch.engine.ask import (
     ask,
     held_decision,
     hold_alone,
-    hold_startup,
+    hold_early,
     interval_of,
     previous_look,
 )
@@ -274,9 +274,9 @@ def test_a_hold_is_a_decision_to_go_on() -> None:
 
 def test_startup_by_itself_lets_a_non_finite_report_through() -> None:
     policy = Policy(n_startup_trials=3)
-    assert hold_startup(policy, 2, NAN) is None
-    assert hold_startup(policy, 3, 1.0) is None
-    held = hold_startup(policy, 2, 1.0)
+    assert hold_early(policy, 2, 9, NAN) is None
+    assert hold_early(policy, 3, 9, 1.0) is None
+    held = hold_early(policy, 2, 9, 1.0)
     assert held is not None
     assert held.detail == "2 of 3 trials have finished"
 

@@ -241,8 +241,8 @@ def test_a_worker_that_exits_with_0_within_a_trial_gives_it_back(tmp_path: Path)
     assert [row.state for row in outcome.progress.rows] == ["complete"] * 3
     assert [row.retries for row in outcome.progress.rows] == [0, 1, 0]
     assert view.events == [
-        "worker 0 exited with code 0; trial 1 goes on from its checkpoint (it had reported epoch 1) in another worker "
-        "(retry 1 of 2)"
+        "worker 0 exited with code 0; trial 1 goes on from its last checkpoint, if any (it had reported epoch 1) "
+        "in another worker (retry 1 of 2)"
     ]
 
 

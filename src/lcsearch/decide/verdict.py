@@ -35,7 +35,9 @@ class Reason(enum.Enum):
     MIN_TRIALS = "Fewer than n_min_trials finished trials have a value at this step."
     COMPARISONS = "Too few other trials have a value at this step to tell where this one stands."
     GUARD = "The trial ranks among the best at its own step. Lower guard to stop more."
-    THROTTLED = "Forecasts would take more than their share of the training time; looks are spaced out."
+    THROTTLED = (
+        "Forecasts would take more than their share of the time; looks are spaced out. Raise max_overhead to look more."
+    )
     # Rules.
     ABSENT = "A forecaster gave no opinion, so the trial goes on."
     ABOVE = "P(beat) is not below the threshold at this look. Raise threshold to stop more."

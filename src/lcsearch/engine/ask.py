@@ -90,16 +90,23 @@ def hold_alone(policy: Policy, steps: Collection[float], step: float, horizon: f
     return None
 
 
-def hold_startup(policy: Policy, n_complete: int, last_value: float) -> Hold | None:
-    """The startup gate by itself, for callers that can count COMPLETE trials before they build a snapshot.
+def hold_early(policy: Policy, n_complete: int, n_reports: int, last_value: float) -> Hold | None:
+    """The gates of young studies and young curves, for callers that can count before they build a snapshot.
 
     Args:
         policy: the knobs.
         n_complete: COMPLETE trials of the study.
-        last_value: the latest report; a non-finite one may be a divergence, which no startup protects.
+        n_reports: reports of the trial, at least as many as finite observations.
+        last_value: the latest report; a non-finite one may be a divergence, which none of these gates protects.
     """
-    if n_complete < policy.n_startup_trials and math.isfinite(last_value):
+    if not math.isfinite(last_value):
+        return None
+    if n_complete < policy.n_startup_trials:
         return Hold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
+    if n_reports < 2:
+        return Hold(Reason.FIRST_LOOK)
+    if n_reports < policy.min_observations:
+        return Hold(Reason.SHORT, f"{n_reports} of {policy.min_observations} observations")
     return None
 
 
@@ -141,7 +148,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
         seen = bank.at(step, best=goal.judged == "best")
         if np.isfinite(seen[bank.complete]).any():
             return Ask(event, (), diverged=True, incumbent=incumbent)
-    held = hold_startup(policy, bank.n_complete, 0.0)
+    held = hold_early(policy, bank.n_complete, len(steps), 0.0)
     if held is not None:
         return held
     before = previous_look(policy, steps, step)

@@ -288,7 +288,7 @@ def _failures(trials: list[FrozenTrial]) -> int:
 
 
 def _after(step: int | None, unit: str) -> str:
-    return "from its start" if step is None else f"from its checkpoint (it had reported {unit} {step})"
+    return "from its start" if step is None else f"from its last checkpoint, if any (it had reported {unit} {step})"
 
 
 def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progress]]:

@@ -89,7 +89,7 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     lines += configuration(row.params, "  ")
     lines += _curve(row, sweep)
     if row.retries:
-        lines.append(f"its worker died {times(row.retries)}; it went on from its checkpoint")
+        lines.append(f"its worker died {times(row.retries)}; it went on from its last checkpoint, if any")
     if row.state == "failed":
         lines.append(f"error: {row.note}")
     explainer = getattr(study.pruner, "explain", None)
