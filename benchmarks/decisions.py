@@ -60,6 +60,7 @@ def looks() -> None:
         "curve, gate WARMUP": CurvePruner(max_steps=STEPS, n_warmup_steps=40),
         "curve, gate INTERVAL": CurvePruner(max_steps=STEPS, interval_steps=20),
         "curve, gate STARTUP": CurvePruner(max_steps=STEPS, n_startup_trials=10_000),
+        "curve, gate INCUMBENT": CurvePruner(max_steps=STEPS),
         "curve, gate GUARD": CurvePruner(max_steps=STEPS, guard=1.0),
         "curve, forecast": CurvePruner(max_steps=STEPS, guard=0.0, threshold=0.0, max_overhead=float("inf")),
     }
@@ -69,12 +70,16 @@ def looks() -> None:
         values = curve(rng)
         for step in range(25):
             trial.report(values[step] + 0.3, step)
-        frozen = study.get_trials(deepcopy=False)[trial.number]
+        ahead = study.ask()
+        for step in range(25):
+            ahead.report(values[step] - 2, step)
+        frozen, leading = (study.get_trials(deepcopy=False)[one.number] for one in (trial, ahead))
         base = 0.0
         for name, pruner in pruners.items():
-            pruner.prune(study, frozen)
+            looked_at = leading if "INCUMBENT" in name else frozen
+            pruner.prune(study, looked_at)
             calls = 200 if "forecast" in name else 2000
-            median, p99 = median_of(partial(pruner.prune, study, frozen), calls)
+            median, p99 = median_of(partial(pruner.prune, study, looked_at), calls)
             base = median if name == "nop" else base
             beyond = 1e6 * (median - base)
             print(

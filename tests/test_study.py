@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.builders import goal, mirrored, props, slow_at, snapshot, trial
+from kit.builders import goal, mirrored, others_at, props, slow_at, snapshot, trial
 
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
@@ -266,8 +266,8 @@ def test_others_at_a_step() -> None:
         trial("5", [0, 0, 0], Status.RUNNING, first=2),  # started later on the axis: says nothing about step 1
         trial("6", [3, 3], Status.RUNNING),  # the one that asks
     ]
-    assert sorted(snapshot(goal(), finished, live).others_at(1, "6")) == [2, 4, 6]
-    assert sorted(snapshot(goal(judged="final"), finished, live).others_at(1, "6")) == [4, 6, 8]
+    assert sorted(others_at(snapshot(goal(), finished, live), 1, "6")) == [2, 4, 6]
+    assert sorted(others_at(snapshot(goal(judged="final"), finished, live), 1, "6")) == [4, 6, 8]
 
 
 @props
@@ -277,7 +277,7 @@ def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial],
     one = snapshot(goal(judged=judged), done, running)
     two = mirrored(one)
     assert (one.horizon, one.spread) == (two.horizon, two.spread)
-    np.testing.assert_array_equal(one.others_at(step, "r0"), two.others_at(step, "r0"))
+    np.testing.assert_array_equal(others_at(one, step, "r0"), others_at(two, step, "r0"))
     a, b = one.incumbent, two.incumbent
     assert (a is None) == (b is None)
     if a is not None and b is not None:

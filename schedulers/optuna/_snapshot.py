@@ -73,13 +73,11 @@ class _Known:
     """What is kept of one study: a memo, never meaning.
 
     Attributes:
-        direction: the study's.
         bank: the finished trials below, in the order in which they were first seen.
         settled: the longest run of finished trials at the head of the study's list.
         later: finished trials after it, by number.
     """
 
-    direction: Direction
     bank: Bank
     settled: list[FrozenTrial] = field(default_factory=list)
     later: dict[int, FrozenTrial] = field(default_factory=dict)
@@ -135,7 +133,7 @@ class Reader:
 
     def _anew(self, study: Study) -> _Known:
         direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
-        return _Known(direction, self._bank(direction, ()))
+        return _Known(self._bank(direction, ()))
 
     def _bank(self, direction: Direction, complete: Sequence[FrozenTrial]) -> Bank:
         """An empty bank. "auto" takes the horizon from COMPLETE trials: they end at step 49 when the loop is range(50),
@@ -155,7 +153,7 @@ class Reader:
         everyone = [*known.settled, *known.later.values()]
         end = known.bank.goal.horizon
         if self._max_steps == "auto" and (end == UNKNOWN or _end(fresh) > end):
-            known.bank, fresh = self._bank(known.direction, everyone), everyone
+            known.bank, fresh = self._bank(known.bank.goal.direction, everyone), everyone
         known.bank = known.bank.extend(map(as_trial, fresh))
 
 

@@ -296,6 +296,12 @@ class Bank:
         return self._bounds[2]
 
     @cached_property
+    def _reach(self) -> tuple[NDArray[np.int64], Floats]:
+        """(trials,) offset of the last point from the first; the last step something is known of (-inf: of none)."""
+        starts, first, last = self._bounds
+        return self.stops - starts - 1, np.where(self.complete & (first < np.inf), np.inf, last)
+
+    @cached_property
     def _filled(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Trials that have points, and where their points start (what reduceat needs)."""
         rows = np.flatnonzero(self.stops > self._bounds[0])
@@ -313,19 +319,25 @@ class Bank:
             had not reported yet, or it was stopped or failed earlier. A COMPLETE trial has reached the horizon, so
             beyond its last report it keeps its last value.
         """
-        rows, starts = self._filled
-        out = np.full(self._n_trials, np.nan)
-        if not rows.size:
-            return out
+        if not self._n_points:
+            return np.full(self._n_trials, np.nan)
+        starts, first, _ = self._bounds
+        last, reach = self._reach
+        silent = reach < step
         grid = self._columns.grid
         if grid is not None:  # the usual case: all trials report at the same steps
-            count = np.minimum(np.searchsorted(grid, step, side="right"), self.stops[rows] - starts)
+            at = int(grid.searchsorted(step, side="right")) - 1
+            index = starts + np.minimum(last, at)
+            silent |= at < 0
         else:
-            count = np.add.reduceat(self.steps <= step, starts, dtype=np.int64)
-        known = count > 0
-        known &= (self._bounds[2][rows] >= step) | self.complete[rows]
-        column = self.best_losses if best else self.losses
-        out[rows[known]] = column[starts[known] + count[known] - 1]
+            index = starts - 1
+            rows, begin = self._filled
+            index[rows] += np.add.reduceat(self.steps <= step, begin, dtype=np.int64)
+            silent |= first > step
+        # Where a trial is silent the index is any that exists: its value is overwritten.
+        out = (self._columns.best if best else self._columns.loss).data.take(index, mode="clip")
+        if np.count_nonzero(silent):
+            out[silent] = np.nan
         return out
 
 
@@ -387,16 +399,10 @@ class Snapshot:
         """Robust range of judged values, see :attr:`Bank.spread`."""
         return self.bank.spread
 
-    def others_at(self, step: float, uid: str) -> Floats:
-        """(m,) losses at `step` of every other trial that says something about it (best so far when so judged)."""
-        return self.beside(self.bank.at(step, best=self.goal.judged == "best"), step, uid)
-
-    def beside(self, finished: Floats, step: float, uid: str) -> Floats:
-        """:meth:`others_at`, for callers that have `bank.at(step)` already."""
-        finished = finished[~np.isnan(finished)]
+    def beside(self, step: float, uid: str) -> list[float]:
+        """Losses at `step` of the other live trials that say something about it (best so far when so judged)."""
         there = [t.curve for t in self.live if t.uid != uid and t.curve.first_step <= step <= t.curve.last_step]
-        live = np.array([loss_at(curve, self.goal, step) for curve in there], np.float64)
-        return np.concatenate([finished, live]) if there else finished
+        return [loss_at(curve, self.goal, step) for curve in there]
 
 
 def loss_at(curve: Curve, goal: Goal, step: float) -> float:

@@ -46,6 +46,7 @@ def test_ranks_by_hand() -> None:
     assert Standing.of(2.0, others) == Standing(2, 6)  # ties count in the trial's favour
     assert Standing.of(math.inf, others) == Standing(5, 6)
     assert Standing.of(1.0, np.array([])) == Standing(1, 1)
+    assert Standing.of(2.0, np.array([1.0, math.nan, 3.0]), [0.5, 2.0]) == Standing(3, 5)  # NaN: nothing to say there
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ HISTORIES: dict[str, tuple[Policy, Snapshot, Trial]] = {
     "fast and low": case(running(decay(0.05, 15, 0.5))),
     "one NaN": case(running([*decay(0.9, 14), NAN])),
     "diverged": case(running([*decay(0.9, 12), NAN, NAN, NAN])),
-    "first look": case(running([3.0])),
+    "first report": case(running([3.0])),
     "startup": case(running(decay(0.9, 15)), DONE[:4]),
     "interval": case(running(decay(0.9, 16)), interval_steps=5),
     "sparse": case(running(decay(0.9, 4), steps=[0, 7, 14, 21]), interval_steps=7),

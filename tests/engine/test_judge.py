@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.builders import early_policy, goal, mirrored, mirrored_trial, props, snapshot, trial
+from kit.builders import early_policy, goal, mirrored, mirrored_trial, others_at, props, snapshot, trial
 from kit.fakes import NormalAroundBest, scripted
 
 from lcsearch.decide.decision import Decision
@@ -304,7 +304,7 @@ def test_the_incumbent_and_the_guarded_are_never_stopped(seed: int, policy: Poli
         assert seen.incumbent is not None
         assert own.uid != seen.incumbent.uid
         step = own.curve.last_step
-        others = seen.others_at(step, own.uid)
+        others = others_at(seen, step, own.uid)
         better = int((others < own.curve.values.min()).sum())
         assert others.size >= policy.min_comparisons
         assert better >= policy.guard * (1 + others.size)

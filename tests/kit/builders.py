@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from hypothesis import settings
 
-from lcsearch.curves import Curve
+from lcsearch.curves import Curve, Floats
 from lcsearch.engine.policy import Policy
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Bank, Snapshot, Status, Trial
@@ -69,3 +70,9 @@ def slow_at(bank: Bank, step: float, *, best: bool) -> list[float]:
         silent = not before or (steps[-1] < step and one.status is not Status.COMPLETE)
         out.append(math.nan if silent else (min(before) if best else before[-1]))
     return out
+
+
+def others_at(snapshot: Snapshot, step: float, uid: str) -> Floats:
+    """(m,) losses at `step` of every other trial that says something about it."""
+    finished = snapshot.bank.at(step, best=snapshot.goal.judged == "best")
+    return np.concatenate([finished[~np.isnan(finished)], snapshot.beside(step, uid)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,16 @@ class Standing:
     n: int
 
     @classmethod
-    def of(cls, loss: float, others: Floats) -> Standing:
-        """From the trial's loss and (m,) losses of the others at the same step, lower is better."""
-        return cls(1 + int(np.count_nonzero(others < loss)), 1 + others.size)
+    def of(cls, loss: float, finished: Floats, live: Sequence[float] = ()) -> Standing:
+        """From the trial's loss and the others' at the same step, lower is better.
+
+        Args:
+            loss: the trial's own.
+            finished: (m,) of finished trials; NaN for one that says nothing about the step.
+            live: of the other live trials.
+        """
+        better = int(np.count_nonzero(finished < loss)) + sum(other < loss for other in live)
+        return cls(1 + better, 1 + int(np.count_nonzero(finished == finished)) + len(live))
 
     def held_by(self, guard: float, min_comparisons: int) -> Reason | None:
         """The guard that forbids a stop here: too few comparisons, or among the best `guard` share; else None.

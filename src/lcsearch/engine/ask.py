@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lcsearch.curves import Floats
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.rules import Standing, epsilon_of, has_diverged
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.engine.policy import Policy
 from lcsearch.forecast.contract import Kind, Query
 from lcsearch.goal import Goal
-from lcsearch.study import Incumbent, Snapshot, Trial, judged_loss, loss_at
+from lcsearch.study import Incumbent, Snapshot, Trial, loss_at
 
 
 @dataclass(frozen=True)
@@ -90,42 +90,40 @@ def hold_alone(policy: Policy, steps: Collection[float], step: float, horizon: f
     return None
 
 
-def hold_early(policy: Policy, n_complete: int, n_reports: int, last_value: float) -> Hold | None:
+def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value: float) -> Hold | None:
     """The gates of young studies and young curves, for callers that can count before they build a snapshot.
 
     Args:
         policy: the knobs.
         n_complete: COMPLETE trials of the study.
-        n_reports: reports of the trial, at least as many as finite observations.
+        n_observations: finite observations of the trial, or its reports, which are at least as many.
         last_value: the latest report; a non-finite one may be a divergence, which none of these gates protects.
     """
     if not math.isfinite(last_value):
         return None
     if n_complete < policy.n_startup_trials:
         return Hold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
-    if n_reports < 2:
-        return Hold(Reason.FIRST_LOOK)
-    if n_reports < policy.min_observations:
-        return Hold(Reason.SHORT, f"{n_reports} of {policy.min_observations} observations")
+    if n_observations < policy.min_observations:
+        return Hold(Reason.SHORT, f"{n_observations} of {policy.min_observations} observations")
     return None
 
 
 def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float | None:
-    """The look before the one at `step`, from the curve alone: the first report of the latest earlier interval.
+    """The look before the one at `step`, from a curve's rising steps: the first report of the latest earlier interval.
 
     Intervals reach below the warm-up, so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
     """
-    earlier = [s for s in steps if s < step]
+    earlier = bisect_left(steps, step)
     if not earlier:
         return None
     if policy.interval_steps == 1:
-        return max(earlier)
+        return steps[earlier - 1]
     here = interval_of(step, policy)
-    before = [s for s in earlier if interval_of(s, policy) < here]
+    before = [s for s in steps[:earlier] if interval_of(s, policy) < here]
     if not before:
         return None
-    latest = max(interval_of(s, policy) for s in before)
-    return min(s for s in before if interval_of(s, policy) == latest)
+    latest = interval_of(before[-1], policy)
+    return next(s for s in before if interval_of(s, policy) == latest)
 
 
 def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
@@ -139,40 +137,37 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     held = hold_alone(policy, steps, step, goal.horizon)
     if held is not None:
         return held
-    incumbent = snapshot.incumbent
-    ahead = (
-        incumbent is not None and goal.judged == "best" and passes(judged_loss(trial.curve, goal)[0], incumbent, goal)
-    )
-    seen: Floats | None = None
-    if incumbent is not None and not ahead and has_diverged(trial.curve, policy.divergence_reports):
-        seen = bank.at(step, best=goal.judged == "best")
-        if np.isfinite(seen[bank.complete]).any():
-            return Ask(event, (), diverged=True, incumbent=incumbent)
-    held = hold_early(policy, bank.n_complete, len(steps), 0.0)
+    incumbent, best = snapshot.incumbent, goal.judged == "best"
+    loss = loss_at(trial.curve, goal, step)
+    ahead = incumbent is not None and best and passes(loss, incumbent, goal)
+    if (
+        incumbent is not None
+        and not ahead
+        and has_diverged(trial.curve, policy.divergence_reports)
+        and np.isfinite(bank.at(step, best=best)[bank.complete]).any()
+    ):
+        return Ask(event, (), diverged=True, incumbent=incumbent)
+    held = hold_early(policy, bank.n_complete, len(trial.curve), 0.0)
     if held is not None:
         return held
     before = previous_look(policy, steps, step)
     if before is None:
         return Hold(Reason.FIRST_LOOK)
-    n = len(trial.curve)
-    if n < policy.min_observations:
-        return Hold(Reason.SHORT, f"{n} of {policy.min_observations} observations")
     if incumbent is None:
         return Hold(Reason.NO_INCUMBENT)
     if ahead:
         return Hold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:
         return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
-    if seen is None:
-        seen = bank.at(step, best=goal.judged == "best")
-    n_here = int(np.count_nonzero(~np.isnan(seen[bank.complete])))
+    seen = bank.at(step, best=best)
+    n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
     if n_here < policy.n_min_trials:
         return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
-    standing = Standing.of(loss_at(trial.curve, goal, step), snapshot.beside(seen, step, trial.uid))
+    standing = Standing.of(loss, seen, snapshot.beside(step, trial.uid))
     guarded = standing.held_by(policy.guard, policy.min_comparisons)
     if guarded is not None:
         return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)
-    kind: Kind = "best_by" if goal.judged == "best" else "value"
+    kind: Kind = "best_by" if best else "value"
     queries = tuple(Query(trial.cut(s), kind, snapshot.horizon) for s in (step, before))
     return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
 

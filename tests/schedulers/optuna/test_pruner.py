@@ -122,7 +122,7 @@ def test_auto_takes_the_end_of_the_complete_trials() -> None:
     of = pruner(max_steps="auto", n_startup_trials=0)
     study = optuna.create_study(pruner=of)
     assert first_stop(study.ask(), decay(5.0, SHORTEST + 7)) is None
-    assert reasons(of) == {"FIRST_LOOK", "SHORT", "NO_INCUMBENT"}
+    assert reasons(of) == {"SHORT", "NO_INCUMBENT"}
     for i in range(5):
         study.add_trial(finished(decay(0.1 * i, 20)))
     trial = study.ask()
