@@ -22,7 +22,7 @@ FLOORS = (
     ("engine",),
     ("pretrain",),
     ("host",),
-    ("decision_log", "session"),
+    ("decision_log", "session", "explain"),
     ("replay",),
     ("schedulers",),
     ("sweep",),

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from lcsearch.decide.decision import Decision
+from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog
 from lcsearch.engine.ask import Event, hold_alone, hold_early
@@ -187,53 +187,14 @@ class CurvePruner(BasePruner):
             InvalidValue: no such trial.
         """
         frozen, study = self._find(trial, study)
-        own = as_trial(frozen)
-        mark = own.marks.get("stop")
-        if frozen.state == TrialState.PRUNED and mark is not None:
-            return str(mark.text)
-        if study is not None:
-            latest = self._session.latest.get((study.study_name, own.uid))
-            # What ended it is not what was looked at last when the objective pruned itself after a look that went on.
-            if latest is not None and (frozen.state != TrialState.PRUNED or latest.verdict is Verdict.STOP):
-                return latest.text
-        if frozen.state == TrialState.PRUNED:
-            return f"trial {own.uid} was pruned, but not by lcsearch: it carries no mark of a decision"
-        if frozen.state.is_finished():
-            # A look at it now would compare it with itself and with trials that came later.
-            state = "ran to its end" if frozen.state == TrialState.COMPLETE else "failed"
-            return f"trial {own.uid} {state}; no look stopped it. Its looks stand in the decision log, if one was kept"
-        if study is None:
-            return f"trial {own.uid} is still running; pass its study to see which gate holds"
-        return self._hindsight(study, frozen).text
-
-    def _hindsight(self, study: Study, frozen: FrozenTrial) -> Decision:
-        """What a look at the trial's last step comes to now; leaves no trace in counters and logs."""
-        own = as_trial(frozen)
-        step = -1 if frozen.last_step is None else frozen.last_step
-        session = Session(self._session.policy, self._session.forecasters)
-        return session.check(self._snapshot(study), Event(own, step)).decision
+        return words.explain(self._session, as_trial(frozen), None if study is None else self._snapshot(study))
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
 
         Works in any process; the tally counts the looks of this one.
         """
-        lines = []
-        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            decision = self._hindsight(study, frozen)
-            lines.append(f"trial {frozen.number}: {decision.reason.name}: {decision.line}")
-        counted, failed = self._session.tally()
-        total = sum(n for _, n in counted)
-        lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))
-        lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
-        if not total and len(lines) == 1:
-            n_complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-            lines.append(
-                f"  {n_complete} trials are COMPLETE, n_startup_trials is {self._session.policy.n_startup_trials}"
-            )
-        for what, n in failed:
-            lines.append(f"  {n:6d} failed open: {what}")
-        return "\n".join(lines)
+        return words.why_not(self._session, self._snapshot(study))
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the marks in the study's storage."""

@@ -1,4 +1,8 @@
-"""The imperative shell: asks forecasters for opinions, judges, keeps the overhead bounded, writes the log."""
+"""The imperative shell: asks forecasters for opinions, judges, keeps the overhead bounded, writes the log.
+
+`check` decides a look at once (Optuna, simulators); `submit` and `poll` decide it on a thread (Ray, whose loop must not
+wait). Both go the same way: gates, opinions, judgement.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lcsearch.decide.decision import Decision, Receipt
-from lcsearch.decide.verdict import Reason
+from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
 from lcsearch.engine.judge import Judgement, judge
@@ -30,6 +35,27 @@ REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
 REPLAY_S = 5e-4
 """Mean seconds between looks, forecasts left out, below which no training can be going on."""
+
+
+IDLE_S = 2.0
+"""The thread of submitted looks ends when it had nothing to do for so long."""
+
+
+class _Waiting(NamedTuple):
+    """A submitted look that no forecaster has seen yet."""
+
+    snapshot: Snapshot
+    event: Event
+    question: Ask
+    start: float
+
+
+class _Done(NamedTuple):
+    """A submitted look that is judged, and not yet handed out."""
+
+    judgement: Judgement
+    latency: float
+    errors: dict[str, str]
 
 
 def _words(error: BaseException) -> str:
@@ -76,18 +102,29 @@ class Session:
         self.policy, self.forecasters, self.sink = policy, tuple(forecasters), sink
         self._deadline, self._overhead, self._allowance = deadline, overhead, allowance
         self._clock, self._wall = clock, wall
-        self._lock = threading.Lock()
         self._started: float | None = None
         self.forecast_seconds = 0.0
         self.reasons: Counter[Reason] = Counter()
         self.failed_open: Counter[str] = Counter()
         self.latest: OrderedDict[tuple[str, str], Decision] = OrderedDict()
         self._told: set[str] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to one process and is never pickled: lock, thread, and the looks under way."""
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._busy: str | None = None
+        self._stale = False
+        self._done: OrderedDict[str, _Done] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        # A lock cannot be pickled; a monotonic clock means nothing in another process.
-        del state["_lock"]
+        # A monotonic clock means nothing in another process; a look under way is repeated at the trial's next report.
+        for name in ("_lock", "_news", "_thread", "_waiting", "_busy", "_stale", "_done"):
+            del state[name]
         state["_started"] = None
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
@@ -96,7 +133,7 @@ class Session:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._begin()
 
     def held(self, reason: Reason) -> None:
         """Count a look that a gate held before a snapshot was made."""
@@ -114,15 +151,116 @@ class Session:
         start = self._clock()
         question = ask(self.policy, snapshot, event)
         errors: dict[str, str] = {}
-        if isinstance(question, Ask) and not question.diverged and self._throttled(start):
+        judgement = self._decide(snapshot, event, question, errors)
+        self._keep(judgement.decision, self._clock() - start, errors)
+        return judgement
+
+    def _decide(self, snapshot: Snapshot, event: Event, question: Ask | Hold, errors: dict[str, str]) -> Judgement:
+        if isinstance(question, Ask) and not question.diverged and self._throttled(self._clock()):
             question = Hold(Reason.THROTTLED, standing=question.standing, incumbent=question.incumbent)
         if isinstance(question, Hold):
-            judgement = Judgement(held_decision(snapshot, event, question))
-        else:
-            opinions = {} if question.diverged else self._opinions(snapshot, question, errors)
-            judgement = judge(self.policy, snapshot, question, opinions)
-        self._keep(judgement.decision, start, errors)
-        return judgement
+            return Judgement(held_decision(snapshot, event, question))
+        opinions = {} if question.diverged else self._opinions(snapshot, question, errors)
+        return judge(self.policy, snapshot, question, opinions)
+
+    def submit(self, snapshot: Snapshot, event: Event) -> None:
+        """Begin a look and return at once; :meth:`poll` hands out what came of it. Thread-safe.
+
+        Gates are passed here, forecasts are made on a thread of this session, oldest look first. At most one look of a
+        trial waits: a newer one takes its place. A gate that protects the trial as it now stands withdraws what an
+        older look of it has under way.
+        """
+        with np.errstate(all="ignore"):
+            start = self._clock()
+            question = ask(self.policy, snapshot, event)
+            uid = event.trial.uid
+            if isinstance(question, Ask) and not question.diverged:
+                with self._lock:
+                    old = self._waiting.pop(uid, None)
+                    self._waiting[uid] = _Waiting(snapshot, event, question, start)
+                    if self._thread is None:
+                        self._thread = threading.Thread(target=self._work, name="lcsearch looks", daemon=True)
+                        self._thread.start()
+                    self._news.notify_all()
+                if old is not None:
+                    self._overtaken(old)
+                return
+            if isinstance(question, Hold):
+                if question.reason.withdraws:
+                    self.withdraw(uid)
+                self._keep(self._decide(snapshot, event, question, {}).decision, self._clock() - start, {})
+                return
+            judgement = self._decide(snapshot, event, question, {})
+            self.withdraw(uid)
+            with self._lock:
+                self._done[uid] = _Done(judgement, self._clock() - start, {})
+
+    def _work(self) -> None:
+        """The thread: judge what waits, end when nothing has come for a while."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._news.wait(IDLE_S)
+                if not self._waiting:
+                    self._thread = None
+                    return
+                uid, look = self._waiting.popitem(last=False)
+                self._busy, self._stale = uid, False
+            done = None
+            errors: dict[str, str] = {}
+            try:
+                with np.errstate(all="ignore"):
+                    judgement = self._decide(look.snapshot, look.event, look.question, errors)
+                done = _Done(judgement, self._clock() - look.start, errors)
+            except Exception as error:  # a bug of ours must not end the thread, nor a trial
+                self.failed("look", error)
+            with self._lock:
+                stale, self._busy = self._stale, None
+                lost = done
+                if done is not None and not stale:
+                    lost = self._done.pop(uid, None)  # an earlier one that nobody has fetched
+                    self._done[uid] = done
+                self._news.notify_all()
+            if lost is not None:
+                self._drop(lost)
+
+    def _overtaken(self, look: _Waiting) -> None:
+        """Record a look that no forecaster was asked about."""
+        hold = Hold(Reason.OVERTAKEN, standing=look.question.standing, incumbent=look.question.incumbent)
+        self._keep(held_decision(look.snapshot, look.event, hold), self._clock() - look.start, {})
+
+    def _drop(self, done: _Done) -> None:
+        """Record a look that was judged and will not be carried out."""
+        decision = replace(done.judgement.decision, verdict=Verdict.CONTINUE, reason=Reason.OVERTAKEN)
+        self._keep(decision, done.latency, done.errors)
+
+    def withdraw(self, uid: str) -> None:
+        """Take back what the looks of a trial have under way: it has ended, or a gate protects it now."""
+        with self._lock:
+            waiting, done = self._waiting.pop(uid, None), self._done.pop(uid, None)
+            self._stale = self._stale or self._busy == uid
+        if waiting is not None:
+            self._overtaken(waiting)
+        if done is not None:
+            self._drop(done)
+
+    def poll(self, ready: Callable[[str], bool] = lambda uid: True) -> list[Judgement]:
+        """Judgements of submitted looks, oldest first, each handed out once; those of trials not `ready` wait.
+
+        Returns at once. A stop handed out counts as carried out.
+        """
+        if not self._done:
+            return []
+        with self._lock:
+            handed = [self._done.pop(uid) for uid in list(self._done) if ready(uid)]
+        for done in handed:
+            self._keep(done.judgement.decision, done.latency, done.errors)
+        return [done.judgement for done in handed]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every submitted look is judged; False when `timeout` seconds did not suffice."""
+        with self._lock:
+            return self._news.wait_for(lambda: not self._waiting and self._busy is None, timeout)
 
     def _throttled(self, now: float) -> bool:
         with self._lock:
@@ -176,7 +314,7 @@ class Session:
             self.failed_open[what] += 1
         self._tell(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {_words(error)}")
 
-    def _keep(self, decision: Decision, start: float, errors: dict[str, str]) -> None:
+    def _keep(self, decision: Decision, latency: float, errors: dict[str, str]) -> None:
         with self._lock:
             self.reasons[decision.reason] += 1
             key = (decision.study, decision.trial)
@@ -186,10 +324,10 @@ class Session:
                 self.latest.popitem(last=False)
             if decision.reason.fails_open:
                 self.failed_open["opinion"] += 1
-        worth_keeping = decision.now is not None or decision.reason in (Reason.DIVERGED, Reason.THROTTLED)
+        waited = (Reason.DIVERGED, Reason.THROTTLED, Reason.OVERTAKEN)
+        worth_keeping = decision.now is not None or decision.reason in waited
         if self.sink is None or not worth_keeping:
             return
-        latency = self._clock() - start
         try:
             models = {forecaster.name: forecaster.version for forecaster in self.forecasters}
             receipt = Receipt(decision, self._wall(), latency, socket.gethostname(), os.getpid(), models, errors)

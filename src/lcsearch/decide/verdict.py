@@ -38,6 +38,10 @@ class Reason(enum.Enum):
     THROTTLED = (
         "Forecasts would take more than their share of the time; looks are spaced out. Raise max_overhead to look more."
     )
+    OVERTAKEN = (
+        "The trial went on before this look was judged, and a newer look, or its end, took its place. Forecasts are "
+        "slower than the trial's steps; it just runs a little longer."
+    )
     # Rules.
     ABSENT = "A forecaster gave no opinion, so the trial goes on."
     ABOVE = "P(beat) is not below the threshold at this look. Raise threshold to stop more."
@@ -50,6 +54,11 @@ class Reason(enum.Enum):
     def advice(self) -> str:
         """What it means for the user."""
         return str(self.value)
+
+    @property
+    def withdraws(self) -> bool:
+        """True for a gate that protects a trial as it stands, also from a stop that an older look still brings."""
+        return self in (Reason.HORIZON, Reason.INCUMBENT, Reason.MIN_TRIALS, Reason.COMPARISONS, Reason.GUARD)
 
     @property
     def fails_open(self) -> bool:

@@ -31,8 +31,8 @@ class Policy:
     guard: float = 0.1
     risk: float | None = None
     n_startup_trials: int = 5
-    n_warmup_steps: int = 0
-    interval_steps: int = 1
+    n_warmup_steps: float = 0
+    interval_steps: float = 1
     n_min_trials: int = 1
     min_comparisons: int = 4
     min_observations: int = 6

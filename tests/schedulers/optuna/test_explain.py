@@ -80,14 +80,14 @@ def test_a_running_a_waiting_and_a_failed_trial() -> None:
 def test_a_trial_pruned_by_somebody_else() -> None:
     study = study_of()
     study.add_trial(finished(decay(0.5, 3), TrialState.PRUNED))
-    expected = "trial 6 was pruned, but not by lcsearch: it carries no mark of a decision"
+    expected = "trial 6 was stopped, but not by lcsearch: it carries no mark of a decision"
     assert of_study(study).explain(6, study) == expected
     assert pruner().explain(study.trials[6]) == expected
     looked_at = study.ask()
     assert first_stop(looked_at, decay(0.1, SHORTEST + 2)) is None
     study.tell(looked_at, state=TrialState.PRUNED)  # the objective gave up by itself
     assert of_study(study).explain(7).splitlines()[0] == (
-        "trial 7 was pruned, but not by lcsearch: it carries no mark of a decision"
+        "trial 7 was stopped, but not by lcsearch: it carries no mark of a decision"
     )
 
 

@@ -1,0 +1,17 @@
+"""lcsearch in a Ray Tune run.
+
+>>> from ray import tune
+>>> from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
+>>> scheduler = CurveScheduler(time_attr="epoch", metric="loss", mode="min", max_t=50)
+>>> tune_config = tune.TuneConfig(scheduler=scheduler, num_samples=40)
+>>> run_config = tune.RunConfig(callbacks=[StateCallback(scheduler)])  # carries its state through Tuner.restore
+
+Stops a trial when P(it beats the incumbent) stays low, shows why, and never raises into the run. Needs the extra:
+`pip install "lcsearch[ray]"`.
+"""
+
+from lcsearch.schedulers.ray_tune._callback import StateCallback
+from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler
+from lcsearch.schedulers.ray_tune._search import PrunedSearch
+
+__all__ = ["SCHEDULE", "CurveScheduler", "PrunedSearch", "StateCallback"]

@@ -1,0 +1,123 @@
+"""What a Tune run has reported so far, kept by trial id: from results to a snapshot. No Ray in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcsearch.curves import Curve
+from lcsearch.decide.risk import Mark
+from lcsearch.goal import Goal
+from lcsearch.schedule import Schedule
+from lcsearch.study import Bank, Snapshot, Status, Trial
+
+
+@dataclass
+class Entry:
+    """One trial.
+
+    Attributes:
+        params: its configuration.
+        schedule: its planned learning rate, when known.
+        reports: step -> value; the first report of a step counts, so a step replayed after a restore changes nothing.
+        status: as the run has it.
+        stop: the mark of the decision that stopped it.
+        line: that decision in one line.
+        last: the largest step reported; -inf before the first.
+    """
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    reports: dict[float, float] = field(default_factory=dict)
+    status: Status = Status.RUNNING
+    stop: Mark | None = None
+    line: str = ""
+    last: float = -math.inf
+
+
+class Book:
+    """All trials of a run. Pickles whole; the bank is worked out again where it is unpickled."""
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self.entries: dict[str, Entry] = {}
+        self._ended: list[str] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is only remembered: trials as values, the bank of the first of `_ended`, who is live."""
+        self._trials: dict[str, Trial] = {}
+        self._bank: Bank | None = None
+        self._live = {uid: None for uid, entry in self.entries.items() if not entry.status.finished}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"study": self.study, "entries": self.entries, "_ended": self._ended}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def enter(self, uid: str, params: Mapping[str, Any], schedule: Schedule | None) -> Entry:
+        """The trial's entry, RUNNING from now on: a new trial, or one that goes on after an error or a restore."""
+        entry = self.entries.get(uid)
+        if entry is None:
+            entry = self.entries[uid] = Entry(params, schedule)
+        elif entry.status.finished:
+            entry.status, entry.stop, entry.line = Status.RUNNING, None, ""
+            self._ended.remove(uid)
+            self._forget()  # a bank is append-only
+        self._live[uid] = None
+        return entry
+
+    def report(self, uid: str, step: float, value: float) -> bool:
+        """Take in one report; True when it is the trial's last step so far, which a look may be cast at."""
+        entry = self.entries[uid]
+        latest = step > entry.last
+        entry.last = max(step, entry.last)
+        if step not in entry.reports:
+            entry.reports[step] = value
+            self._trials.pop(uid, None)
+        return latest
+
+    def stop(self, uid: str, mark: Mark | None, line: str) -> None:
+        """The trial is about to be stopped by a decision of ours."""
+        self.entries[uid].stop, self.entries[uid].line = mark, line
+        self._trials.pop(uid, None)
+
+    def end(self, uid: str, status: Status) -> None:
+        """The trial has ended (what comes after its first end is passed over). It is taken into the bank at the next
+        look, as Tune may bring a failed one back at once.
+        """
+        entry = self.entries[uid]
+        if entry.status.finished:
+            return
+        self._ended.append(uid)
+        entry.status = status
+        self._trials.pop(uid, None)
+        self._live.pop(uid, None)
+
+    def trial(self, uid: str) -> Trial:
+        """The trial as it stands."""
+        known = self._trials.get(uid)
+        if known is None:
+            entry = self.entries[uid]
+            marks = {} if entry.stop is None else {"stop": entry.stop}
+            curve = Curve.of(entry.reports)
+            known = Trial(uid, curve, entry.params, entry.status, entry.schedule, marks=marks)
+            self._trials[uid] = known
+        return known
+
+    def bank(self, goal: Goal) -> Bank:
+        """The finished trials, in the order in which they ended."""
+        if self._bank is None or self._bank.goal != goal:
+            self._bank = Bank(goal)
+        if len(self._bank) < len(self._ended):
+            self._bank = self._bank.extend([self.trial(uid) for uid in self._ended[len(self._bank) :]])
+        return self._bank
+
+    def snapshot(self, goal: Goal) -> Snapshot:
+        """The run as it stands."""
+        live = tuple(self.trial(uid) for uid in self._live if self.entries[uid].reports)
+        return Snapshot(self.study, goal, self.bank(goal), live)

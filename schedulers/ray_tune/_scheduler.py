@@ -1,0 +1,375 @@
+"""CurveScheduler: translates results into looks and verdicts into Tune's words. It decides nothing itself."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.result import DEFAULT_METRIC
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from lcsearch import explain as words
+from lcsearch.decide.verdict import Verdict
+from lcsearch.decision_log import DecisionLog
+from lcsearch.engine.ask import Event, hold_alone, hold_early
+from lcsearch.engine.judge import Judgement, risk_now
+from lcsearch.engine.policy import Policy
+from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.forecast.contract import Forecaster
+from lcsearch.forecast.registry import forecasters
+from lcsearch.goal import Goal, Judged
+from lcsearch.schedule import Schedule
+from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.session import Session
+from lcsearch.study import Snapshot, Status
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+SCHEDULE = "lcsearch:schedule"
+"""The key of a trial's `config` under which its planned learning rate may stand: Schedule, or its fields."""
+
+_DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
+_GONE = (TuneTrial.TERMINATED, TuneTrial.ERROR)
+
+
+class CurveScheduler(FIFOScheduler):
+    """Stops a trial when its learning curve leaves it next to no chance of beating the incumbent; else first come,
+    first served.
+
+    The rule is the one of :class:`lcsearch.schedulers.optuna.CurvePruner`, by the same code. Forecasts are made on a
+    thread of the driver: a result is answered at once, and a stop comes with the trial's next result or in the next
+    turn of Tune's loop, whichever is first.
+
+    Nothing that goes wrong in here reaches the run: the trial goes on, the failure is counted and logged once.
+
+    Args:
+        time_attr: the result key that counts a trial's progress; any number that grows.
+        metric: the result key that is judged; here or in `tune.TuneConfig`.
+        mode: "min" or "max"; here or in `tune.TuneConfig`.
+        max_t: trials are stopped when `time_attr` reaches it, as with ASHA; that is where they are judged.
+        grace_period: no stop before `time_attr` reaches it, as with ASHA.
+        threshold: P(beat) below which a trial is stopped, in [0, 1].
+        guard: a trial among this best share of all trials at its own step is never stopped, in [0, 1].
+        risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
+            risk is worked out and shown all the same.
+        n_startup_trials: nothing is stopped before this many trials have run to their end.
+        opinions: forecasters or their names ("parametric", "rank-gap"); a stop needs all of them to agree. None: the
+            parametric ensemble.
+        decision_log: a folder of the driver's machine; every look that reached a forecaster is appended there as one
+            JSON line.
+        interval_steps: looks are this far apart in `time_attr`, counted from the grace period.
+        n_min_trials: trials that ran to their end needed that say something about the step.
+        judged: "best" judges a trial by its best value, "final" by its last one.
+        max_overhead: share of the time since the first look that forecasts may take, once they took 3 s; looks
+            beyond it are held. math.inf: no throttle.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+
+    _supports_buffered_results = False  # a batch of results would reach us after the trial has gone on
+
+    def __init__(
+        self,
+        time_attr: str = "training_iteration",
+        metric: str | None = None,
+        mode: str | None = None,
+        max_t: float = 100,
+        grace_period: float = 1,
+        *,
+        threshold: float = 0.05,
+        guard: float = 0.1,
+        risk: float | None = None,
+        n_startup_trials: int = 5,
+        opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
+        decision_log: str | os.PathLike[str] | None = None,
+        interval_steps: int = 1,
+        n_min_trials: int = 1,
+        judged: Judged = "best",
+        max_overhead: float = 0.01,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        if not (isinstance(time_attr, str) and time_attr):
+            raise InvalidValue("the name of a result key", time_attr, "time_attr")
+        if not (metric is None or isinstance(metric, str)):
+            raise InvalidValue("the name of a result key, or None", metric, "metric")
+        if mode is not None and mode not in _DIRECTIONS:
+            raise InvalidValue("'min', 'max' or None", mode, "mode")
+        if not (is_finite_number(max_t) and max_t > 0):
+            raise InvalidValue("a number > 0", max_t, "max_t")
+        if not (is_finite_number(grace_period) and 0 <= grace_period <= max_t):
+            raise InvalidValue(f"a number in [0, max_t], here [0, {max_t:g}]", grace_period, "grace_period")
+        if judged not in ("best", "final"):
+            raise InvalidValue("'best' or 'final'", judged, "judged")
+        if max_overhead != math.inf and not (is_finite_number(max_overhead) and max_overhead > 0):
+            raise InvalidValue("a number > 0", max_overhead, "max_overhead")
+        self._time_attr, self._metric, self._mode = time_attr, metric, mode
+        self._max_t, self._judged = float(max_t), judged
+        policy = Policy(
+            threshold=threshold,
+            guard=guard,
+            risk=risk,
+            n_startup_trials=n_startup_trials,
+            n_warmup_steps=grace_period,
+            interval_steps=interval_steps,
+            n_min_trials=n_min_trials,
+        )
+        sink = None if decision_log is None else DecisionLog(decision_log)
+        self._session = Session(policy, forecasters(opinions), sink, overhead=max_overhead)
+        self._book = Book("tune")
+        self._known_goal: Goal | None = None
+
+    # What Tune asks.
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Take metric and mode from `TuneConfig`; False when they are given twice."""
+        if (self._metric and metric) or (self._mode and mode):
+            return False
+        self._metric, self._mode, self._known_goal = metric or self._metric, mode or self._mode, None
+        if self._metric is None and self._mode:
+            self._metric = DEFAULT_METRIC
+        return True
+
+    def on_trial_add(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """A trial is new, or comes back after an error or a restore.
+
+        Raises:
+            ValueError: neither the scheduler nor `TuneConfig` says what to optimize.
+        """
+        if not self._metric or self._mode not in _DIRECTIONS:
+            raise ValueError(
+                f"{type(self).__name__} has been instantiated without a valid `metric` ({self._metric}) or `mode` "
+                f"({self._mode}) parameter. Either pass these parameters when instantiating the scheduler, or pass "
+                "them as parameters to `tune.TuneConfig()`"
+            )
+        with self._failing_open("a trial's arrival"):
+            uid = self.uid(trial)
+            if trial.status in _GONE:  # a restored run tells of its past
+                if uid not in self._book.entries:
+                    lost = RuntimeError("its curves are gone; give the run a StateCallback to keep them")
+                    self._session.failed("restoring a trial that had ended", lost)
+                return
+            self._enter(uid, trial)
+
+    def on_trial_result(self, tune_controller: TuneController, trial: TuneTrial, result: Mapping[str, Any]) -> str:
+        """Take in a result; STOP when a look at the trial came to that, or its end is reached."""
+        with self._failing_open("a result"):
+            return self._on_result(trial, result)
+        return TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: TuneTrial, result: Mapping[str, Any]) -> None:
+        """A trial has ended, by itself or by a stop; its last result may be one that nobody has seen yet."""
+        with self._failing_open("a trial's end"):
+            uid = self._known(trial)
+            point = self._point(result)
+            if point is not None:
+                self._book.report(uid, *point)
+            self._end(uid, self._ended_as(uid, result))
+
+    def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """A trial has failed; Tune adds it again when it is to be retried."""
+        with self._failing_open("a trial's error"):
+            self._end(self._known(trial), Status.FAILED)
+
+    def on_trial_remove(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """A trial was stopped by somebody else before it ran, or while it was paused."""
+        with self._failing_open("a trial's removal"):
+            self._end(self._known(trial), Status.STOPPED)
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> TuneTrial | None:
+        """The first trial that waits; before that, carry out the stops that have become known since."""
+        with self._failing_open("carrying out a stop"):
+            self._carry_out(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        """One line for Tune's status report."""
+        statuses = [entry.status for entry in self._book.entries.values()]
+        looks, failed = self._session.tally()
+        text = f"Using CurveScheduler: {statuses.count(Status.STOPPED)} stopped, {statuses.count(Status.COMPLETE)} "
+        text += f"complete, {sum(n for _, n in looks)} looks"
+        if looks:
+            text += f" (most: {looks[0][0].name} {looks[0][1]})"
+        if failed:
+            text += f", {sum(n for _, n in failed)} failed open"
+        risk = self.risk_now()
+        return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated)"
+
+    # What people ask.
+
+    def explain(self, trial_id: str) -> str:
+        """Why a trial was stopped, or why it was not, in a few lines.
+
+        Args:
+            trial_id: as Tune has it; a prefix will do when it is unique.
+
+        Raises:
+            InvalidValue: no such trial, or several.
+        """
+        found = [uid for uid in self._book.entries if uid.startswith(trial_id)]
+        if trial_id in found:
+            found = [trial_id]
+        if len(found) != 1:
+            got = f"{len(found)} trials that begin with {trial_id!r}"
+            raise InvalidValue("the id of one trial of the run", got, "explain(trial_id)")
+        return words.explain(self._session, self._book.trial(found[0]), self._snapshot())
+
+    def why_not(self) -> str:
+        """Why nothing stops (or not more): for every live trial what holds it, then the looks by what came of them."""
+        return words.why_not(self._session, self._snapshot())
+
+    def stopped(self) -> dict[str, str]:
+        """Trial id -> the reason in one line, of every trial that a decision of lcsearch stopped."""
+        known = self._book.entries.items()
+        return {uid: entry.line for uid, entry in known if entry.line and entry.status is Status.STOPPED}
+
+    def risk_now(self) -> float | None:
+        """P(some stopped trial would have beaten the present incumbent); None before there is an incumbent."""
+        if not self._metric or self._mode not in _DIRECTIONS:
+            return None
+        return risk_now(self._session.policy, self._snapshot())
+
+    # State.
+
+    def get_state(self) -> dict[str, Any]:
+        """What :class:`StateCallback` keeps: curves, ends and stops, by trial id."""
+        return {"version": 1, "book": self._book}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`get_state` gave.
+
+        Raises:
+            InvalidValue: it is not of this version of lcsearch.
+        """
+        if state.get("version") != 1 or not isinstance(state.get("book"), Book):
+            raise InvalidValue("a state of version 1", state.get("version"), "CurveScheduler.set_state")
+        self._book = state["book"]
+
+    # Translation.
+
+    def uid(self, trial: TuneTrial) -> str:
+        """What a trial is called in decisions: its trial id."""
+        return str(trial.trial_id)
+
+    @property
+    def _goal(self) -> Goal:
+        if self._known_goal is None:
+            metric, direction = self._metric or DEFAULT_METRIC, _DIRECTIONS[self._mode or "min"]
+            self._known_goal = Goal(metric, direction, self._max_t, self._judged)
+        return self._known_goal
+
+    def _snapshot(self) -> Snapshot:
+        return self._book.snapshot(self._goal)
+
+    def _failing_open(self, what: str) -> _FailingOpen:
+        return _FailingOpen(self._session, what)
+
+    def _enter(self, uid: str, trial: TuneTrial) -> None:
+        """The trial runs, or will."""
+        # A config may hold data sets: what the searcher chose is what tells trials apart.
+        chosen = {k: v for k, v in (trial.evaluated_params or {}).items() if isinstance(v, bool | int | float | str)}
+        self._book.enter(uid, chosen, _schedule((trial.config or {}).get(SCHEDULE)))
+        if trial.storage is not None:
+            self._book.study = str(trial.storage.experiment_dir_name)
+
+    def _known(self, trial: TuneTrial) -> str:
+        """The trial's uid; a trial that Tune has never added is entered."""
+        uid = self.uid(trial)
+        if uid not in self._book.entries:
+            self._enter(uid, trial)
+        return uid
+
+    def _point(self, result: Mapping[str, Any]) -> tuple[float, float] | None:
+        """(step, value) of a result; None when one is missing, or is no number."""
+        try:
+            step, value = float(result[self._time_attr]), float(result[self._metric or DEFAULT_METRIC])
+        except KeyError:
+            return None
+        except (TypeError, ValueError, OverflowError) as error:
+            self._session.failed("reading a result", error)
+            return None
+        return (step, value) if math.isfinite(step) else None
+
+    def _on_result(self, trial: TuneTrial, result: Mapping[str, Any]) -> str:
+        uid = self._known(trial)
+        if self._book.entries[uid].status.finished:
+            return TrialScheduler.CONTINUE
+        point = self._point(result)
+        if point is not None:
+            step, _ = point
+            if self._book.report(uid, *point):
+                self._look(uid, step)
+            if step >= self._max_t:  # where trials end, not a decision
+                return TrialScheduler.STOP
+        stops = [j for j in self._session.poll(lambda one: one == uid) if j.decision.verdict is Verdict.STOP]
+        for judgement in stops:
+            self._stop(uid, judgement)
+        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+
+    def _look(self, uid: str, step: float) -> None:
+        entry, session, goal = self._book.entries[uid], self._session, self._goal
+        hold = hold_alone(session.policy, entry.reports, step, goal.horizon)
+        if hold is None:
+            n_complete = self._book.bank(goal).n_complete
+            hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])
+        if hold is not None:
+            session.held(hold.reason)
+            return
+        session.submit(self._snapshot(), Event(self._book.trial(uid), step))
+
+    def _carry_out(self, tune_controller: TuneController) -> None:
+        """Stop the running trials whose looks came to a stop since their last result."""
+        running: dict[str, TuneTrial] = {}
+
+        def ready(uid: str) -> bool:
+            if not running:
+                for trial in tune_controller.get_trials():  # type: ignore[no-untyped-call]
+                    # While a trial saves its checkpoint the stop waits for its next result.
+                    if trial.status == TuneTrial.RUNNING and not trial.is_saving:
+                        running[self.uid(trial)] = trial
+            return uid in running
+
+        for judgement in self._session.poll(ready):
+            uid = judgement.decision.trial
+            if judgement.decision.verdict is Verdict.STOP:
+                self._stop(uid, judgement)
+                tune_controller.stop_trial(running[uid])  # type: ignore[no-untyped-call]
+
+    def _stop(self, uid: str, judgement: Judgement) -> None:
+        self._book.stop(uid, judgement.mark, judgement.decision.line)
+
+    def _ended_as(self, uid: str, result: Mapping[str, Any]) -> Status:
+        """A trial that was not stopped by us has run to its end: by itself, at max_t, or by a rule of the user's."""
+        return Status.STOPPED if self._book.entries[uid].line else Status.COMPLETE
+
+    def _end(self, uid: str, status: Status) -> None:
+        self._session.withdraw(uid)
+        self._book.end(uid, status)
+
+
+class _FailingOpen:
+    """Whatever goes wrong inside: the trial goes on, the failure is counted and logged once."""
+
+    def __init__(self, session: Session, what: str) -> None:
+        self._session, self._what = session, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Exception):
+            self._session.failed(self._what, error)
+            return True
+        return False
+
+
+def _schedule(planned: object) -> Schedule | None:
+    """The planned schedule from a trial's config: a Schedule, or its fields; anything else is the user's own."""
+    try:
+        return planned if isinstance(planned, Schedule) else Schedule(**planned)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
