@@ -9,7 +9,7 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._report import Stop, StudyReport
-from lcsearch.schedulers.optuna._snapshot import REASON, SCHEDULE
-from lcsearch.schedulers.optuna._storage import adopt
+from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
+from lcsearch.schedulers.optuna._storage import REASON, adopt, write_stop
 
-__all__ = ["REASON", "SCHEDULE", "CurvePruner", "Stop", "StudyReport", "adopt"]
+__all__ = ["REASON", "SCHEDULE", "CurvePruner", "Stop", "StudyReport", "adopt", "as_trial", "write_stop"]

@@ -21,8 +21,8 @@ from lcsearch.forecast.contract import Forecaster
 from lcsearch.forecast.registry import forecasters
 from lcsearch.goal import Judged
 from lcsearch.schedulers.optuna._report import StudyReport, report_of
-from lcsearch.schedulers.optuna._snapshot import MARK, REASON, Reader, as_trial, snapshot_of
-from lcsearch.schedulers.optuna._storage import write_stop
+from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
+from lcsearch.schedulers.optuna._storage import REASON, write_stop
 from lcsearch.session import Session
 from lcsearch.study import Snapshot
 
@@ -149,7 +149,7 @@ class CurvePruner(BasePruner):
             return False
         if mark is not None:
             try:
-                write_stop(study, trial, (MARK, mark.to_json()), (REASON, decision.line))
+                write_stop(study, trial, mark, decision.line)
             except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
                 self._session.failed("storing the reason of a stop", error)
                 return False

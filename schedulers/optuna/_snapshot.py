@@ -19,15 +19,13 @@ from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._storage import study_key
+from lcsearch.schedulers.optuna._storage import MARK, study_key
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-MARK = "lcsearch:mark"
-REASON = "lcsearch:reason"
 SCHEDULE = "lcsearch:schedule"
 CACHED_STUDIES = 8
 UNKNOWN = sys.float_info.max

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lcsearch.decide.risk import Mark
+
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
+
+MARK = "lcsearch:mark"
+REASON = "lcsearch:reason"
 
 
 def trial_id(trial: FrozenTrial) -> int:
@@ -34,10 +39,10 @@ def adopt(study: Study, number: int) -> Trial:
     return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
-def write_stop(study: Study, trial: FrozenTrial, mark: tuple[str, str], reason: tuple[str, str]) -> None:
+def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str) -> None:
     """Store a stop with its trial, which must still be RUNNING: the mark for us, the reason for people to read.
 
     The mark is a system attribute (dashboards do not show it), the reason a user attribute (they do).
     """
-    study._storage.set_trial_system_attr(trial._trial_id, *mark)
-    study._storage.set_trial_user_attr(trial._trial_id, *reason)
+    study._storage.set_trial_system_attr(trial._trial_id, MARK, mark.to_json())
+    study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)

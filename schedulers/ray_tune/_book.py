@@ -71,6 +71,16 @@ class Book:
         self._live[uid] = None
         return entry
 
+    def take(self, trial: Trial, line: str = "") -> None:
+        """Take in a trial that somebody else has kept, with all it reported."""
+        reports = dict(zip(*(column.tolist() for column in trial.curve.reports()), strict=True))
+        entry = Entry(trial.params, trial.schedule, reports, last=trial.curve.last_step)
+        self.entries[trial.uid] = entry
+        self._live[trial.uid] = None
+        if trial.status.finished:
+            entry.stop, entry.line = trial.marks.get("stop"), line
+            self.end(trial.uid, trial.status)
+
     def report(self, uid: str, step: float, value: float) -> bool:
         """Take in one report; True when it is the trial's last step so far, which a look may be cast at."""
         entry = self.entries[uid]

@@ -71,6 +71,7 @@ class CurveScheduler(FIFOScheduler):
         ValueError: an argument is outside its range.
     """
 
+    _stops_at_max_t = True
     _supports_buffered_results = False  # a batch of results would reach us after the trial has gone on
 
     def __init__(
@@ -196,7 +197,9 @@ class CurveScheduler(FIFOScheduler):
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
         if failed:
             text += f", {sum(n for _, n in failed)} failed open"
-        risk = self.risk_now()
+        risk = None
+        with self._failing_open("the risk in the status line"):
+            risk = self.risk_now()
         return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated)"
 
     # What people ask.
@@ -255,6 +258,10 @@ class CurveScheduler(FIFOScheduler):
         """What a trial is called in decisions: its trial id."""
         return str(trial.trial_id)
 
+    def study(self, trial: TuneTrial) -> str:
+        """What the run is called in decisions: the name of its experiment."""
+        return "tune" if trial.storage is None else str(trial.storage.experiment_dir_name)
+
     @property
     def _goal(self) -> Goal:
         if self._known_goal is None:
@@ -272,9 +279,9 @@ class CurveScheduler(FIFOScheduler):
         """The trial runs, or will."""
         # A config may hold data sets: what the searcher chose is what tells trials apart.
         chosen = {k: v for k, v in (trial.evaluated_params or {}).items() if isinstance(v, bool | int | float | str)}
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("lcsearch:")}
         self._book.enter(uid, chosen, _schedule((trial.config or {}).get(SCHEDULE)))
-        if trial.storage is not None:
-            self._book.study = str(trial.storage.experiment_dir_name)
+        self._book.study = self.study(trial)
 
     def _known(self, trial: TuneTrial) -> str:
         """The trial's uid; a trial that Tune has never added is entered."""
@@ -289,7 +296,7 @@ class CurveScheduler(FIFOScheduler):
             step, value = float(result[self._time_attr]), float(result[self._metric or DEFAULT_METRIC])
         except KeyError:
             return None
-        except (TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # whatever a tensor says to float()
             self._session.failed("reading a result", error)
             return None
         return (step, value) if math.isfinite(step) else None
@@ -303,7 +310,7 @@ class CurveScheduler(FIFOScheduler):
             step, _ = point
             if self._book.report(uid, *point):
                 self._look(uid, step)
-            if step >= self._max_t:  # where trials end, not a decision
+            if step >= self._max_t and self._stops_at_max_t:  # where trials end, not a decision
                 return TrialScheduler.STOP
         stops = [j for j in self._session.poll(lambda one: one == uid) if j.decision.verdict is Verdict.STOP]
         for judgement in stops:

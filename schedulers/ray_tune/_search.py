@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray.air.constants import TRAINING_ITERATION
@@ -33,7 +34,7 @@ class PrunedSearch(Searcher):
             raise InvalidValue("a CurveScheduler", type(scheduler).__name__, "PrunedSearch(scheduler=)")
         super().__init__(metric=searcher.metric, mode=searcher.mode)
         self.searcher, self._scheduler = searcher, scheduler
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, float] = {}  # trial id -> the last step that was handed on
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """As the searcher's."""
@@ -46,19 +47,20 @@ class PrunedSearch(Searcher):
         return self.searcher.suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """As the searcher's."""
-        self._seen[trial_id] = result.get(TRAINING_ITERATION)
-        self.searcher.on_trial_result(trial_id, result)
+        """As the searcher's, but for the steps that a trial repeats after an error or a restore."""
+        if result[TRAINING_ITERATION] > self._seen.get(trial_id, -math.inf):
+            self._seen[trial_id] = result[TRAINING_ITERATION]
+            self.searcher.on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended; one that lcsearch stopped is handed on without a value: so OptunaSearch files PRUNED."""
-        seen = self._seen.pop(trial_id, None)
         if result and not error:
             # Tune keeps a result answered by STOP from searchers; the last one of a class may hold no metric at all.
-            if isinstance(self.metric, str) and self.metric in result and result.get(TRAINING_ITERATION) != seen:
-                self.searcher.on_trial_result(trial_id, result)
+            if isinstance(self.metric, str) and self.metric in result:
+                self.on_trial_result(trial_id, result)
             if trial_id in self._scheduler.stopped():
                 result = None
+        self._seen.pop(trial_id, None)
         self.searcher.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
@@ -70,8 +72,9 @@ class PrunedSearch(Searcher):
         self.searcher.restore(checkpoint_path)
 
     def get_state(self) -> dict[str, Any]:
-        """Nothing of its own: Tune saves the searcher inside."""
-        return {}
+        """What Tune saves beside the searcher inside."""
+        return {"seen": dict(self._seen)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Nothing to take back."""
+        """Take back what :meth:`get_state` gave."""
+        self._seen = dict(state.get("seen", {}))

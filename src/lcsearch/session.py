@@ -212,17 +212,18 @@ class Session:
                 with np.errstate(all="ignore"):
                     judgement = self._decide(look.snapshot, look.event, look.question, errors)
                 done = _Done(judgement, self._clock() - look.start, errors)
-            except Exception as error:  # a bug of ours must not end the thread, nor a trial
+            except BaseException as error:  # neither a bug of ours nor a panic of a library may end the thread
                 self.failed("look", error)
             with self._lock:
-                stale, self._busy = self._stale, None
                 lost = done
-                if done is not None and not stale:
+                if done is not None and not self._stale:
                     lost = self._done.pop(uid, None)  # an earlier one that nobody has fetched
                     self._done[uid] = done
-                self._news.notify_all()
             if lost is not None:
                 self._drop(lost)
+            with self._lock:
+                self._busy = None  # whoever waited finds every look recorded
+                self._news.notify_all()
 
     def _overtaken(self, look: _Waiting) -> None:
         """Record a look that no forecaster was asked about."""

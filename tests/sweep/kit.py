@@ -25,7 +25,7 @@ space:
   lr: {{loguniform: [1e-5, 1e-1]}}
   k: 3
 schedule: {{shape: cosine, peak: {{param: lr}}}}
-backend: {{workers: {{n: {workers}}}}}
+backend: {{kind: {kind}, workers: {{n: {workers}}}}}
 sampler: {{kind: random}}
 pruner: {{kind: {pruner}}}
 budget: {{trials: {trials}}}
@@ -57,7 +57,7 @@ def train(ctx):
 
 def write_toy(folder: Path, objective: str = TRAIN, **settings: Any) -> Path:
     """A sweep file and its objective in `folder`; returns the file."""
-    known = {"max_steps": 6, "workers": 1, "pruner": "none", "trials": 3, "retries": 2, **settings}
+    known = {"max_steps": 6, "workers": 1, "pruner": "none", "trials": 3, "retries": 2, "kind": "optuna", **settings}
     (folder / "toy.py").write_text(objective)
     path = folder / "toy.yaml"
     path.write_text(TOY.format(**known))

@@ -177,9 +177,15 @@ class Workers(Model):
 
 
 class Backend(Model):
-    """Where trials live and run. `storage` is any Optuna URL; None is study.sqlite3 in the run folder."""
+    """Where trials live and run.
 
-    kind: Literal["optuna"] = "optuna"
+    `kind: optuna` starts worker processes on this machine; `kind: ray` trains on a Ray cluster, one of this machine's
+    own (`address: local`) or the one at `address` (`host:port`; `auto`: the one that this machine is part of).
+    `storage` is any Optuna URL; None is study.sqlite3 in the run folder.
+    """
+
+    kind: Literal["optuna", "ray"] = "optuna"
+    address: Annotated[str, Field(pattern=r"^(local|auto|[^\s/]+:\d+)$")] = "local"
     workers: Workers = Workers()
     storage: str | None = None
 
@@ -236,6 +242,7 @@ class NoPrunerSpec(Model):
 
 PrunerSpec = CurvePrunerSpec | MedianPrunerSpec | HyperbandPrunerSpec | NoPrunerSpec
 PRUNERS = ("curve", "median", "hyperband", "none")
+RAY_PRUNERS = ("curve", "none")
 
 
 def _pruner_tag(value: Any) -> str | None:

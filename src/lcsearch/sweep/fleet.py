@@ -13,7 +13,7 @@ from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.file import Workers
 from lcsearch.sweep.folder import RunFolder
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 _TAIL = 1 << 20  # bytes of a log that are read at most
 
@@ -88,7 +88,7 @@ class Fleet:
     def start(self, slot: int) -> None:
         """Start a worker in an empty slot."""
         device, environment = self._device(slot)
-        environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self._workers.threads)))
+        environment.update(dict.fromkeys(THREAD_VARIABLES, str(self._workers.threads)))
         environment["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "lcsearch.sweep.worker", str(self._folder.root)]
         command += ["--slot", str(slot), "--device", device, "--lock", str(self._lock)]

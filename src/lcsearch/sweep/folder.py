@@ -8,6 +8,8 @@
         study.sqlite3          the Optuna study
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
+        logs/trial-00012.log   what a trial printed that Ray trained
+        ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
         run.lock               held by the launcher and, through it, by its workers
         claim.lock             held while a worker takes a trial
@@ -63,6 +65,10 @@ class RunFolder:
     def log(self, slot: int) -> Path:
         """What worker `slot` printed."""
         return self.logs / f"worker-{slot}.log"
+
+    def trial_log(self, number: int) -> Path:
+        """What one trial printed, where Ray trains."""
+        return self.logs / f"trial-{number:05d}.log"
 
     def checkpoints(self, number: int) -> Path:
         """The checkpoint folder of one trial."""

@@ -11,16 +11,17 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lcsearch.errors import FileProblem
+from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.sweep import backend, claim, worker
 from lcsearch.sweep.fleet import Death, Fleet, check_devices
 from lcsearch.sweep.folder import RunFolder, prepare
@@ -88,21 +89,40 @@ def run(
     overrides = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
     chosen = _as_before(sweep, where, overrides) if resume else sweep.override(**overrides)
     check_devices(chosen.file.backend.workers)
+    on_ray = _import_ray() if chosen.file.backend.kind == "ray" else None
     backend.quiet_optuna()
 
-    def check() -> None:
-        if not resume:
-            backend.check_free(chosen.file, where)
+    with ExitStack() as stack:
 
-    ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
-    try:
+        def check() -> None:
+            if not resume:
+                backend.check_free(chosen.file, where)
+            if on_ray is not None:
+                stack.enter_context(on_ray.cluster(chosen.file))
+
+        ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
+        stack.callback(os.close, lock)
         study = backend.create_study(ready.file, where, resume=resume)
         view = view or make_view(ready.file, where)
         if notice:
             view.event(notice)
-        return _Watch(ready, where, study, view, lock).run(resume)
-    finally:
-        os.close(lock)
+        watch = on_ray.RayWatch if on_ray is not None else partial(_FleetWatch, lock=lock)
+        outcome: Outcome = watch(ready, where, study, view).run(resume)
+        return outcome
+
+
+def _import_ray() -> ModuleType:
+    """The launcher's part for Ray, which is an extra, and slow to import.
+
+    Raises:
+        EnvironmentProblem: Ray is not installed.
+    """
+    try:
+        from lcsearch.sweep import on_ray
+    except ImportError as error:
+        text = f"backend.kind: expected Ray, got {error}. Install it: pip install 'lcsearch[ray]'"
+        raise EnvironmentProblem(text) from error
+    return on_ray
 
 
 def _as_before(sweep: Sweep, where: RunFolder, overrides: dict[str, Any]) -> Sweep:
@@ -118,111 +138,67 @@ def _as_before(sweep: Sweep, where: RunFolder, overrides: dict[str, Any]) -> Swe
     return same.override(trials=overrides["trials"], workers=overrides["workers"])
 
 
-class _Watch:
-    """The loop of one launch."""
+class Watch:
+    """One launch of a sweep: what every backend's loop needs. A backend fills in :meth:`loop`."""
 
-    def __init__(self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View, lock: int) -> None:
-        self._file, self._folder, self._study, self._view = sweep.file, folder, study, view
-        self._fleet = Fleet(folder, sweep.file.backend.workers, lock)
+    interrupted = "draining: workers end at their next report, trials can be resumed. Again to kill them"
+
+    def __init__(self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View) -> None:
+        self.file, self.folder, self.study, self.view = sweep.file, folder, study, view
+        self.interrupts = 0
+        self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
         self._began = time.monotonic()
-        self._interrupts = 0
-        self._barren = 0
-        self._tried = len(self._trials())
-        self._failures_before = _failures(self._trials())
-        self._problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
+        self._last_look = 0.0
+        self._told = False
+        self._failures_before = _failures(self.trials())
+
+    def loop(self) -> None:
+        """Train until nothing is left, `ending`, or a second interrupt."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave nothing running."""
 
     def run(self, resume: bool) -> Outcome:
+        """From the first trial to the outcome."""
         if resume:
             # the lock of the folder is ours: nobody else is at work on a study that lies in it, so whoever signed
             # a trial is gone, even if this machine went by another name then (a container does)
-            anywhere = self._file.backend.storage is None
-            given = claim.release(self._study, self._folder, (), self._file.retries, blame=False, anywhere=anywhere)
+            anywhere = self.file.backend.storage is None
+            given = claim.release(self.study, self.folder, (), self.file.retries, blame=False, anywhere=anywhere)
             for trial in given:
-                self._view.event(f"trial {trial.number} goes on {_after(trial.step, self._file.step)}")
-            for number, host in claim.foreign(self._study):
-                self._view.event(f"trial {number} is left to the worker on {host} that has it")
+                self.view.event(f"trial {trial.number} goes on {after(trial.step, self.file.step)}")
+            for number, host in claim.foreign(self.study):
+                self.view.event(f"trial {number} is left to the worker on {host} that has it")
         with self._signals():
-            self._view.start()
+            self.view.start()
             try:
-                self._loop()
+                self.loop()
             finally:
-                self._fleet.kill()
-                self._show(self._trials())
-                self._view.stop()
+                self.close()
+                self._show(self.trials())
+                self.view.stop()
         return self._outcome()
 
-    def _loop(self) -> None:
-        last_look, drained, told = 0.0, False, False
-        while True:
-            for death in self._fleet.reap():
-                self._bury(death)
-            if self._interrupts and not told:
-                told = True
-                text = "draining: workers end at their next report, trials can be resumed. Again to kill them"
-                self._view.event(text)
-            if self._interrupts >= 2:
-                return
-            ending = self._interrupts > 0 or self._problem is not None
-            if ending and not drained:
-                drained = True
-                self._fleet.drain()
-            if not ending:
-                self._fill()
-            if not self._fleet.pids:
-                return
-            if time.monotonic() - last_look >= _LOOK_S:
-                last_look = time.monotonic()
-                trials = self._trials()
-                self._show(trials)
-                self._check_failures(trials)
-            time.sleep(_TICK_S)
+    @property
+    def ending(self) -> bool:
+        """No trial is to be begun any more."""
+        return self.interrupts > 0 or self.problem is not None
 
-    def _fill(self) -> None:
-        """Start workers where there is work; at the first call, all of them."""
-        empty = self._fleet.empty_slots()
-        if not empty:
-            return
-        for slot in empty[: claim.work_left(self._trials(), self._file.budget.trials)]:
-            self._fleet.start(slot)
+    def look(self) -> None:
+        """Say what has happened and, once a second, show the study; called in every turn of a loop."""
+        if self.interrupts and not self._told:
+            self._told = True
+            self.view.event(self.interrupted)
+        if time.monotonic() - self._last_look >= _LOOK_S:
+            self._last_look = time.monotonic()
+            trials = self.trials()
+            self._show(trials)
+            self._check_failures(trials)
 
-    def _bury(self, death: Death) -> None:
-        """A worker ended: give back its trial, say so, and see whether workers can work at all."""
-        if death.code == worker.OK and (self._interrupts or self._problem is not None):
-            return  # drained; its trial is for --resume
-        if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := _last_words(self._fleet.said(death.slot))):
-            self._problem = self._problem or (death.code, text)
-            claim.release(self._study, self._folder, self._fleet.pids.values(), self._file.retries, blame=False)
-            return
-        if self._interrupts >= 2:
-            return
-        given = claim.release(self._study, self._folder, self._fleet.pids.values(), self._file.retries)
-        if death.code == worker.OK and not given and not self._left_work(self._fleet.said(death.slot)):
-            return
-        head = f"worker {death.slot} {death.how}"
-        for trial in given:
-            if trial.given_up:
-                text = f"trial {trial.number} is marked failed after {trial.retry - 1} retries"
-            else:
-                text = f"trial {trial.number} goes on {_after(trial.step, self._file.step)} in another worker"
-                text += f" (retry {trial.retry} of {self._file.retries})"
-            self._view.event(f"{head}; {text}")
-        if not given:
-            self._view.event(f"{head} between trials; another takes its place")
-        n = len(self._trials())
-        self._barren = 0 if given or n > self._tried else self._barren + 1
-        self._tried = n
-        if self._barren >= _BARREN_STARTS:
-            log = self._folder.log(death.slot)
-            text = f"expected workers that start, got {self._barren} that died at once. See {log}."
-            self._problem = (FAILED, text)
-
-    def _left_work(self, said: str) -> bool:
-        """Did a worker that exited with 0 leave although there was work, without having taken any?"""
-        took = any(line.startswith("trial ") for line in said.splitlines())
-        return not took and claim.work_left(self._trials(), self._file.budget.trials) > 0
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+    def trials(self) -> list[FrozenTrial]:
+        """The study's trials as they stand."""
+        return self.study.get_trials(deepcopy=False)
 
     def _check_failures(self, trials: list[FrozenTrial]) -> None:
         """End a sweep that only fails, counting from this launch."""
@@ -233,35 +209,35 @@ class _Watch:
             row += 1
         row = min(row, _failures(trials) - self._failures_before)
         limit = _LATER_FAILURES if row < len(finished) else _FIRST_FAILURES
-        if row >= limit and self._problem is None:
+        if row >= limit and self.problem is None:
             error = finished[-1].user_attrs.get(claim.ERROR, "")
             text = f"{row} trials failed in a row, so the sweep was ended. The last said: {error}"
-            self._problem = (FAILED, f"{text}\nTracebacks: {self._folder.logs}")
+            self.problem = (FAILED, f"{text}\nTracebacks: {self.folder.logs}")
 
     def _show(self, trials: list[FrozenTrial]) -> None:
-        self._view.update(self._progress(trials), self._study)
+        self.view.update(self._progress(trials), self.study)
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
-        return collect(trials, self._file.target, self._file.budget.trials, self._file.space)
+        return collect(trials, self.file.target, self.file.budget.trials, self.file.space)
 
     def _outcome(self) -> Outcome:
-        progress = self._progress(self._trials())
+        progress = self._progress(self.trials())
         code, message = SUCCESS, ""
-        if self._problem is not None:
-            code, message = self._problem
-        elif self._interrupts:
+        if self.problem is not None:
+            code, message = self.problem
+        elif self.interrupts:
             code, message = INTERRUPTED, "interrupted; go on with --resume"
         elif not progress.of("complete"):
             code, message = FAILED, "no trial ran to its end"
         seconds = time.monotonic() - self._began
-        return Outcome(self._folder.root, progress, self._study, code, message, seconds)
+        return Outcome(self.folder.root, progress, self.study, code, message, seconds)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM drain, the second kills; only the main thread may listen."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
-            self._interrupts += 1  # the loop speaks: the view may be in the middle of a line
+            self.interrupts += 1  # the loop speaks: the view may be in the middle of a line
 
         before: dict[signal.Signals, Any] = {}
         try:
@@ -276,6 +252,82 @@ class _Watch:
                 signal.signal(number, handler)
 
 
+class _FleetWatch(Watch):
+    """Worker processes on this machine."""
+
+    def __init__(self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View, lock: int) -> None:
+        super().__init__(sweep, folder, study, view)
+        self._fleet = Fleet(folder, sweep.file.backend.workers, lock)
+        self._barren = 0
+        self._tried = len(self.trials())
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self._fleet.kill()
+
+    def loop(self) -> None:
+        """Keep the slots filled, and bury the dead."""
+        drained = False
+        while True:
+            for death in self._fleet.reap():
+                self._bury(death)
+            if self.interrupts >= 2:
+                return
+            if self.ending and not drained:
+                drained = True
+                self._fleet.drain()
+            if not self.ending:
+                self._fill()
+            if not self._fleet.pids:
+                return
+            self.look()
+            time.sleep(_TICK_S)
+
+    def _fill(self) -> None:
+        """Start workers where there is work; at the first call, all of them."""
+        empty = self._fleet.empty_slots()
+        if not empty:
+            return
+        for slot in empty[: claim.work_left(self.trials(), self.file.budget.trials)]:
+            self._fleet.start(slot)
+
+    def _bury(self, death: Death) -> None:
+        """A worker ended: give back its trial, say so, and see whether workers can work at all."""
+        if death.code == worker.OK and self.ending:
+            return  # drained; its trial is for --resume
+        if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := _last_words(self._fleet.said(death.slot))):
+            self.problem = self.problem or (death.code, text)
+            claim.release(self.study, self.folder, self._fleet.pids.values(), self.file.retries, blame=False)
+            return
+        if self.interrupts >= 2:
+            return
+        given = claim.release(self.study, self.folder, self._fleet.pids.values(), self.file.retries)
+        if death.code == worker.OK and not given and not self._left_work(self._fleet.said(death.slot)):
+            return
+        head = f"worker {death.slot} {death.how}"
+        for trial in given:
+            if trial.given_up:
+                text = f"trial {trial.number} is marked failed after {trial.retry - 1} retries"
+            else:
+                text = f"trial {trial.number} goes on {after(trial.step, self.file.step)} in another worker"
+                text += f" (retry {trial.retry} of {self.file.retries})"
+            self.view.event(f"{head}; {text}")
+        if not given:
+            self.view.event(f"{head} between trials; another takes its place")
+        n = len(self.trials())
+        self._barren = 0 if given or n > self._tried else self._barren + 1
+        self._tried = n
+        if self._barren >= _BARREN_STARTS:
+            log = self.folder.log(death.slot)
+            text = f"expected workers that start, got {self._barren} that died at once. See {log}."
+            self.problem = (FAILED, text)
+
+    def _left_work(self, said: str) -> bool:
+        """Did a worker that exited with 0 leave although there was work, without having taken any?"""
+        took = any(line.startswith("trial ") for line in said.splitlines())
+        return not took and claim.work_left(self.trials(), self.file.budget.trials) > 0
+
+
 def _last_words(said: str) -> str:
     """What a worker said was wrong before it ended; empty when it did not."""
     lines = said.splitlines()
@@ -287,7 +339,8 @@ def _failures(trials: list[FrozenTrial]) -> int:
     return sum(t.state == TrialState.FAIL for t in trials)
 
 
-def _after(step: int | None, unit: str) -> str:
+def after(step: int | None, unit: str) -> str:
+    """From where a trial goes on that had reported `step` last."""
     return "from its start" if step is None else f"from its last checkpoint, if any (it had reported {unit} {step})"
 
 

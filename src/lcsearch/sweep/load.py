@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.sweep import words
 from lcsearch.sweep.document import Document, parse
 from lcsearch.sweep.file import (
+    PRUNERS,
     PYTHON_SPEC,
+    RAY_PRUNERS,
     Choice,
     Int,
     LogInt,
@@ -73,6 +76,7 @@ class Sweep:
             except ValidationError as error:
                 _, text, _ = words.explain(error.errors()[0], changed)
                 problems.append(f"--{option}: {text}")
+        problems += [f"--pruner: {text}" for path, text in _ray_problems(data) if path[0] == "pruner"]
         if problems:
             raise FileProblem("\n".join(problems))
         return replace(self, file=SweepFile.model_validate(data))
@@ -109,6 +113,8 @@ def _validate(document: Document, folder: Path) -> SweepFile | None:
         return None
     _check_schedule(document)
     _check_objective(document, folder)
+    for place, said in _ray_problems(document.value):
+        document.report(place, said)
     try:
         return SweepFile.model_validate(document.value)
     except ValidationError as error:
@@ -161,6 +167,27 @@ def _check_schedule(document: Document) -> None:
                     text = f"expected a number, got {words.show(value)} from space.{name}."
                     document.report(("schedule", entry), text)
                 break
+
+
+def _ray_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path, text) of what does not go together with the backend's kind; the model reports what is wrong by itself."""
+    backend, pruner = raw.get("backend"), raw.get("pruner")
+    if not isinstance(backend, Mapping):
+        return
+    if backend.get("kind", "optuna") == "optuna":
+        if backend.get("address", "local") != "local":
+            yield ("backend", "address"), f"expected no address with kind optuna, got {words.show(backend['address'])}."
+        return
+    if backend.get("kind") != "ray":
+        return
+    kind = pruner.get("kind", "curve") if isinstance(pruner, Mapping) else "curve"
+    if kind in PRUNERS and kind not in RAY_PRUNERS:
+        yield ("pruner", "kind"), f"expected {' or '.join(RAY_PRUNERS)} with backend kind ray, got {words.show(kind)}."
+    workers = backend.get("workers")
+    devices = workers.get("devices") if isinstance(workers, Mapping) else None
+    if isinstance(devices, (list, tuple)) and (len(devices) > 1 or str(devices[0]).startswith("cuda:")):
+        place = ("backend", "workers", "devices")
+        yield place, f"expected [cpu] or [cuda] with kind ray, which deals out GPUs itself, got {words.show(devices)}."
 
 
 def _extremes(raw: Any) -> tuple[Any, ...]:

@@ -127,18 +127,22 @@ class Context:
         return checkpoint.load(self.checkpoint_dir)
 
     def judged(self) -> float | None:
-        """The judged value so far, None before the first report.
+        """The judged value so far, see :func:`judged_value`."""
+        return judged_value(self._reported, self._goal)
 
-        A trial whose judged value is not a number is worth the worst there is: +inf when minimizing.
-        """
-        if not self._reported:
-            return None
-        worst = self._goal.sign * math.inf
-        if self._goal.judged == "final":
-            value = self._reported[max(self._reported)]
-            return worst if math.isnan(value) else value
-        values = [v for v in self._reported.values() if not math.isnan(v)]
-        return min(values, key=lambda v: self._goal.sign * v, default=worst)
+
+def judged_value(reported: Mapping[int, float], goal: Goal) -> float | None:
+    """What `reported` (step -> value) is worth; None without a report.
+
+    A trial whose judged value is not a number is worth the worst there is: +inf when minimizing.
+    """
+    if not reported:
+        return None
+    worst = goal.sign * math.inf
+    if goal.judged == "final":
+        value = reported[max(reported)]
+        return worst if math.isnan(value) else value
+    return min((v for v in reported.values() if not math.isnan(v)), key=lambda v: goal.sign * v, default=worst)
 
 
 def derive_seed(seed: int, *parts: object) -> int:

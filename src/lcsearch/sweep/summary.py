@@ -104,7 +104,8 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
         lines.append("it is the best trial" if best.number == number else f"best: {best_line(best, sweep)}")
     lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
     if row.slot is not None:
-        lines.append(f"printed to: {shown(folder.log(row.slot))}")
+        log = folder.trial_log(number) if sweep.backend.kind == "ray" else folder.log(row.slot)
+        lines.append(f"printed to: {shown(log)}")
     return "\n".join(lines)
 
 

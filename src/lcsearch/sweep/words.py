@@ -14,6 +14,7 @@ from lcsearch.sweep.file import DISTRIBUTIONS, PRUNERS, SweepFile
 _PATTERNS = {
     "python": "'module:function'",
     "name": "a name of letters, digits, '.', '_' and '-'",
+    "address": "'local', 'auto' or 'host:port'",
     "devices": "'cpu', 'mps', 'cuda' or 'cuda:N'",
 }
 

@@ -31,6 +31,7 @@ from lcsearch.sweep.objective import Context, Interrupted, Stopped, load_objecti
 from lcsearch.sweep.space import planned_schedule, suggest
 
 OK, FILE, ENVIRONMENT, ORPHANED = 0, 2, 3, 75
+NO_REPORT = "the objective returned without a report: call ctx.report(value, step)"
 PROBLEM = "PROBLEM: "  # opens the log line that the launcher shows when a worker cannot work
 
 _GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
@@ -77,13 +78,18 @@ def keep(lock: int) -> None:
     os.register_at_fork(after_in_child=lambda: os.close(held.pop()) if held else None)
 
 
-class _Reporter:
+class StudyReporter:
     """An Optuna trial whose storage may hiccup and whose pruner may raise."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
 
     def report(self, value: float, step: int) -> None:
+        """Write one report, a few times if need be.
+
+        Raises:
+            EnvironmentProblem: the storage does not take it.
+        """
         for attempt in range(1, _STORAGE_TRIES + 1):
             try:
                 self._trial.report(value, step)
@@ -95,6 +101,7 @@ class _Reporter:
                 time.sleep(0.2 * 4**attempt)
 
     def should_prune(self) -> bool:
+        """The pruner's word; False when it raises."""
         try:
             return self._trial.should_prune()
         except Exception:  # fail open: a pruner's fault must not cost a trial
@@ -122,7 +129,7 @@ def run_trial(
         if schedule is not None:
             trial.set_user_attr(SCHEDULE, asdict(schedule))
         context = Context(
-            _Reporter(trial),
+            StudyReporter(trial),
             params=params,
             number=trial.number,
             goal=file.target,
@@ -148,7 +155,7 @@ def run_trial(
         return TrialState.PRUNED
     value = context.judged() if context is not None else None
     if ended is None and value is None:
-        ended = FileProblem("the objective returned without a report: call ctx.report(value, step)")
+        ended = FileProblem(NO_REPORT)
     if ended is not None:
         traceback.print_exception(ended)
         trial.set_user_attr(claim.ERROR, describe(ended, sweep.path.parent))

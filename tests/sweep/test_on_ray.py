@@ -1,0 +1,270 @@
+"""Sweeps that Ray trains, on a real cluster of this machine: the same record as every other sweep."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+
+import lcsearch.sweep
+from lcsearch.decision_log import read_log
+from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.sweep import launcher
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.launcher import Outcome
+from lcsearch.sweep.load import load
+from lcsearch.sweep.summary import explain, summarize
+
+from .kit import RESUMING, Remembering, command, wait_for, write_toy
+from .kit import lcsearch as typed
+
+# Ray's own: it opens sockets and files that it leaves to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+CURVES = """\
+def train(ctx):
+    print("trial", ctx.number, "on", ctx.device)
+    for epoch in range(1, ctx.max_steps + 1):
+        ctx.report(ctx.params["a"] + 0.8 ** epoch, epoch)
+"""
+
+ODD = """\
+import json, os
+
+def train(ctx):
+    if ctx.number == 0:
+        json.loads("no luck")  # raises deep in the library
+    if ctx.number == 1:
+        return
+    for epoch in range(1, ctx.max_steps + 1):
+        value = float("nan") if ctx.number == 2 else ctx.params["a"]
+        try:
+            ctx.report(value, epoch)
+        finally:
+            print("epoch", epoch)
+        if ctx.number == 3 and epoch == 3:
+            os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    """One cluster for the sweeps of this process: starting one takes seconds."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+def run(path: Path, view: Remembering | None = None, **options: Any) -> Outcome:
+    return launcher.run(path, folder=path.parent / "run", view=view or Remembering(), **options)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_it_trains_the_trials_that_the_other_backend_trains(tmp_path: Path) -> None:
+    values = []
+    for kind in ("ray", "optuna"):
+        (tmp_path / kind).mkdir()
+        outcome = run(write_toy(tmp_path / kind, CURVES, kind=kind, trials=4, workers=2))
+        assert outcome.code == 0
+        values.append([(row.state, row.params, row.values, row.spent) for row in outcome.progress.rows])
+        assert [t.value for t in outcome.study.trials] == [min(row.values.values()) for row in outcome.progress.rows]
+        schedules = [t.user_attrs["lcsearch:schedule"] for t in outcome.study.trials]
+        assert [s["peak"] for s in schedules] == [row.params["lr"] for row in outcome.progress.rows]
+    assert values[0] == values[1]
+    assert (tmp_path / "ray/run/logs/trial-00002.log").read_text() == "trial 2 on cpu\n"
+
+
+@pytest.mark.usefixtures("_ray")
+def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, CURVES, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2)
+    outcome = run(path)
+    folder, sweep = RunFolder(tmp_path / "run"), load(path).file
+    stopped = outcome.progress.of("stopped")
+    assert len(stopped) >= 4
+    assert outcome.progress.saved == sum(30 - row.spent for row in stopped) > 0
+    best = min(outcome.study.trials, key=lambda t: t.params["a"])
+    assert outcome.progress.best is not None
+    assert outcome.progress.best.number == best.number == outcome.study.best_trial.number
+    logged = {(r["trial"], r["verdict"]): r for r in read_log(folder.decisions)}
+    for row in stopped:
+        assert row.note.startswith("step ")
+        assert "P(beat)" in row.note
+        record = logged[str(row.number), "STOP"]
+        assert (record["study"], record["reason"]) == ("toy", "BELOW")
+        assert row.spent >= record["step"]  # acted on at the next result, or sooner
+        story = explain(row.number, outcome.progress, sweep, outcome.study, folder)
+        assert f"trial {row.number}, step {record['step']:g}: STOP (BELOW)" in story
+        assert f"trial-{row.number:05d}.log" in story
+    assert {number for number, verdict in logged if verdict == "STOP"} == {str(row.number) for row in stopped}
+    text = summarize(outcome.progress, sweep, outcome.study, folder.root)
+    assert f"{len(outcome.progress.of('complete'))} complete, {len(stopped)} stopped" in text
+    assert "risk that some stop lost the winner: " in text
+    assert "looks: " in text
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_can_go_wrong_in_a_trial(tmp_path: Path) -> None:
+    view = Remembering()
+    outcome = run(write_toy(tmp_path, ODD, kind="ray", trials=6, retries=1), view)
+    rows = outcome.progress.rows
+    assert [row.state for row in rows] == ["failed", "failed", "complete", "failed", "complete", "complete"]
+    assert rows[0].note == "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (toy.py:5)"
+    assert rows[1].note == "the objective returned without a report: call ctx.report(value, step)"
+    assert outcome.study.trials[2].value == float("inf")
+    assert rows[3].note == "its worker died 2 times; retries: 1"
+    assert list(rows[3].values) == [1, 2, 3]
+    assert view.events == [
+        "trial 3 lost its worker and goes on from its last checkpoint, if any (it had reported epoch 3) (retry 1 of 1)",
+        "trial 3 is marked failed after 1 retries",
+    ]
+    assert outcome.code == 0
+    log = (tmp_path / "run/logs/trial-00000.log").read_text()
+    assert "json.decoder.JSONDecodeError" in log
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    once = 'if ctx.number == 0 and epoch == 7 and len(state["lives"]) == 1:\n            os.kill(os.getpid(), 9)\n'
+    objective = RESUMING.replace('        state["epoch"] = epoch\n', f'        state["epoch"] = epoch\n        {once}')
+    outcome = run(write_toy(tmp_path, objective, kind="ray", trials=2, max_steps=12))
+    first = outcome.progress.rows[0]
+    assert (first.state, first.retries, list(first.values)) == ("complete", 1, list(range(1, 13)))
+    state = json.loads((tmp_path / "run/checkpoints/trial-00000/state.json").read_text())
+    assert [epoch for _, epoch in state["lives"]] == [0, 6]
+
+
+@pytest.mark.usefixtures("_ray")
+def test_an_objective_that_does_not_import_ends_the_sweep_and_blames_no_trial(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, "import nothing_of_this_name\n\ndef train(ctx): ...\n", kind="ray", trials=3)
+    outcome = run(path)
+    assert outcome.code == 2
+    assert "expected a module that imports, got ModuleNotFoundError" in outcome.message
+    assert {row.state for row in outcome.progress.rows} == {"waiting"}
+    path.with_name("toy.py").write_text(CURVES)
+    outcome = run(path, resume=True)
+    assert (outcome.code, [row.state for row in outcome.progress.rows]) == (0, ["complete"] * 3)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_sweep_that_only_fails_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_LOOK_S", 0.0)
+    outcome = run(write_toy(tmp_path, "def train(ctx):\n    raise ValueError('no')\n", kind="ray", trials=40))
+    assert outcome.code == 1
+    assert "5 trials failed in a row" in outcome.message
+    assert "ValueError: no (toy.py:2)" in outcome.message
+    assert len(outcome.progress.rows) < 20
+
+
+@pytest.mark.usefixtures("_ray")
+def test_more_than_any_node_has(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray")
+    path.write_text(path.read_text().replace("{n: 1", "{n: 1, threads: 64"))
+    with pytest.raises(EnvironmentProblem, match="expected a node with 64 CPU and 0 GPU, got 2 CPU"):
+        run(path)
+    assert not (tmp_path / "run/run.json").exists()
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_ended_launch_is_resumed_without_a_loss(tmp_path: Path, how: signal.Signals, code: int) -> None:
+    epochs = 40
+    path = write_toy(tmp_path, RESUMING, kind="ray", pruner="curve", trials=5, max_steps=epochs, workers=2)
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command("run", path, "--folder", folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: (folder / "checkpoints/trial-00002/state.json").exists(), 50)
+        process.send_signal(how)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == code, said
+    study = optuna.load_study(study_name="toy", storage=RunFolder(folder).default_storage)
+    before = [dict(t.intermediate_values) for t in study.trials]
+    assert 3 <= len(before) < 5 or any(len(values) < epochs for values in before)
+    done = typed("run", path, "--folder", folder, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = optuna.load_study(study_name="toy", storage=RunFolder(folder).default_storage)
+    assert len(study.trials) == 5
+    assert all(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)
+    for values, trial in zip(before, study.trials, strict=False):
+        assert values.items() <= trial.intermediate_values.items()
+    for trial in study.trials:
+        assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
+        state = json.loads((folder / f"checkpoints/trial-{trial.number:05d}/state.json").read_text())
+        starts = [epoch for _, epoch in state["lives"]]
+        assert starts == sorted(starts)  # no life began before what an earlier one had saved
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray")
+    path.write_text(path.read_text().replace("kind: ray,", "kind: ray, address: '127.0.0.1:9',"))
+    done = typed("run", path, "--folder", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith(
+        "backend.address: expected a Ray cluster that answers at '127.0.0.1:9', got "
+    )
+    assert not (tmp_path / "run/run.json").exists()
+
+
+def test_ray_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "lcsearch.sweep.on_ray", raising=False)
+    monkeypatch.delattr(lcsearch.sweep, "on_ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(EnvironmentProblem, match=r"expected Ray, got .*\. Install it: pip install 'lcsearch\[ray\]'"):
+        run(write_toy(tmp_path, kind="ray"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "pruner: {kind: none}",
+            "pruner: {kind: median}",
+            "at $.pruner.kind: expected curve or none with backend kind ray",
+        ),
+        ("{n: 1", "{n: 1, devices: ['cuda:1']", "expected [cpu] or [cuda] with kind ray, which deals out GPUs itself"),
+        ("kind: ray", "kind: optuna, address: auto", "at $.backend.address: expected no address with kind optuna"),
+        (
+            "kind: ray",
+            "kind: ray, address: 'ray://a:1'",
+            "expected 'local', 'auto' or 'host:port', got 'ray:",
+        ),
+        ("kind: ray", "kind: rai", "expected 'optuna' or 'ray', got 'rai'. Did you mean 'ray'?"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = write_toy(tmp_path, kind="ray")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(FileProblem) as caught:
+        load(path)
+    assert said in str(caught.value)
+
+
+def test_the_option_too(tmp_path: Path) -> None:
+    sweep = load(write_toy(tmp_path, kind="ray"))
+    assert sweep.override(pruner="curve").file.pruner.kind == "curve"
+    with pytest.raises(FileProblem, match="--pruner: expected curve or none with backend kind ray, got 'hyperband'"):
+        sweep.override(pruner="hyperband")
