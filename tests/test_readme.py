@@ -19,7 +19,7 @@ def train_one_epoch(lr: float, epoch: int) -> float:
 
 
 def test_the_optuna_example(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert "n_trials=100" in code
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     scope: dict[str, Any] = {"train_one_epoch": train_one_epoch}

@@ -29,8 +29,26 @@ def some_trials(seed: int) -> list[Trial]:
     return found
 
 
+def on_a_grid(seed: int) -> list[Trial]:
+    """Up to nine finished trials that report at the same steps, as far as each of them gets: some of them nowhere.
+
+    One in three lists ends with a trial that has steps of its own.
+    """
+    rng = np.random.default_rng(seed)
+    grid = np.sort(rng.choice(13, rng.integers(1, 13), replace=False))
+    found = []
+    for i in range(rng.integers(1, 9)):
+        steps = grid[: (0, 0, grid.size, int(rng.integers(grid.size + 1)))[rng.integers(4)]]
+        status = (Status.COMPLETE, Status.STOPPED, Status.FAILED)[rng.integers(3)]
+        found.append(Trial(str(i), Curve.of(steps, rng.normal(size=steps.size)), {}, status))
+    if rng.random() < 1 / 3:
+        found.append(Trial("odd", Curve.of(grid + 0.5, rng.normal(size=grid.size)), {}, Status.COMPLETE))
+    return found
+
+
 # Drawn from a seed: lists of lists would take hypothesis longer than the code under test.
 many = st.integers(0, 10**6).map(some_trials)
+gridded = st.integers(0, 10**6).map(on_a_grid)
 
 
 def content(bank: Bank) -> list[object]:
@@ -153,6 +171,61 @@ def test_extending_is_building_at_once(trials: list[Trial], n: int) -> None:
 def test_at_against_plain_python(trials: list[Trial], step: float, best: bool, direction: str) -> None:
     bank = Bank(goal(direction)).extend(trials)  # type: ignore[arg-type]
     np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
+
+
+@props
+@given(gridded, st.booleans(), st.integers(0, 9))
+def test_at_on_a_common_grid_against_plain_python(trials: list[Trial], best: bool, n: int) -> None:
+    """At every step, before the first and after the last, also of a bank that was extended since."""
+    early = Bank(goal()).extend(trials[:n])
+    bank = early.extend(trials[n:])
+    assert trials[-1].uid == "odd" or bank._columns.grid is not None
+    for step in np.arange(-1.0, 14.0, 0.5):
+        np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
+        np.testing.assert_array_equal(early.at(step, best=best), slow_at(early, step, best=best))
+
+
+EMPTY_AT = {
+    "front": [[], [], [4, 2, 3], [5, 1]],
+    "middle": [[4, 2, 3], [], [], [5, 1]],
+    "end": [[4, 2, 3], [5, 1], [], []],
+    "everywhere": [[], [4, 2, 3], [], [5, 1], []],
+    "nowhere": [[4, 2, 3], [5, 1]],
+}
+
+
+@pytest.mark.parametrize("curves", EMPTY_AT.values(), ids=EMPTY_AT)
+@pytest.mark.parametrize("status", [Status.COMPLETE, Status.STOPPED])
+@pytest.mark.parametrize("on_grid", [True, False])
+def test_trials_without_a_report_at_the_ends_and_in_between(
+    curves: list[list[float]], status: Status, on_grid: bool
+) -> None:
+    """Steps 3, 5, 9: before them, between them, and after the end of each trial; on a grid and off it."""
+    trials = [trial(str(i), values, status, steps=[3, 5, 9][: len(values)]) for i, values in enumerate(curves)]
+    odd = trial("odd", [7, 6], status, steps=[4, 8])
+    bank = Bank(goal()).extend(trials if on_grid else [*trials, odd])
+    assert (bank._columns.grid is not None) == on_grid
+    for step in (-1, 0, 2.9, 3, 4, 5, 7, 8, 9, 12):
+        for best in (True, False):
+            np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
+    # Not only alike: by hand for the one that ends at step 9.
+    row = next(i for i, values in enumerate(curves) if len(values) == 3)
+    after = 3 if status is Status.COMPLETE else NAN
+    for step, expected in ((2.9, NAN), (3, 4), (4.9, 4), (5, 2), (9, 3), (12, after)):
+        np.testing.assert_equal(bank.at(step, best=False)[row], expected)
+
+
+@pytest.mark.parametrize(
+    "steps", [[0, 1, 3], [0, 2], [1, 2], [0.5], [0, 1, 2.5], [-1, 0, 1]], ids=lambda steps: str(steps)
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_grid_that_differs_is_no_common_grid(steps: list[float], first: bool) -> None:
+    regular = [trial(str(i), values) for i, values in enumerate([[5, 4, 3], [], [9, 8]])]
+    odd = trial("odd", [7.0 - i for i in range(len(steps))], Status.STOPPED, steps=steps)
+    bank = Bank(goal()).extend([odd, *regular] if first else [*regular, odd])
+    assert bank._columns.grid is None
+    for step in np.arange(-2, 5, 0.25):
+        np.testing.assert_array_equal(bank.at(step, best=False), slow_at(bank, step, best=False))
 
 
 @props

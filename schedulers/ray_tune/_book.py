@@ -47,10 +47,12 @@ class Book:
         self._forget()
 
     def _forget(self) -> None:
-        """Drop what is only remembered: trials as values, the bank of the first of `_ended`, who is live."""
-        self._trials: dict[str, Trial] = {}
+        """Drop what is only remembered: trials as values (of live ones None before a report), the bank of the first of
+        `_ended`, and which values are of yesterday.
+        """
+        self._live: dict[str, Trial | None] = {u: None for u, e in self.entries.items() if not e.status.finished}
+        self._changed = set(self._live)
         self._bank: Bank | None = None
-        self._live = {uid: None for uid, entry in self.entries.items() if not entry.status.finished}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"study": self.study, "entries": self.entries, "_ended": self._ended}
@@ -64,11 +66,11 @@ class Book:
         entry = self.entries.get(uid)
         if entry is None:
             entry = self.entries[uid] = Entry(params, schedule)
-        elif entry.status.finished:
+        elif entry.status.finished or entry.line:  # or a stop was under way when the state was saved
             entry.status, entry.stop, entry.line = Status.RUNNING, None, ""
-            self._ended.remove(uid)
+            self._ended = [other for other in self._ended if other != uid]
             self._forget()  # a bank is append-only
-        self._live[uid] = None
+        self._live.setdefault(uid, None)
         return entry
 
     def take(self, trial: Trial, line: str = "") -> None:
@@ -77,6 +79,7 @@ class Book:
         entry = Entry(trial.params, trial.schedule, reports, last=trial.curve.last_step)
         self.entries[trial.uid] = entry
         self._live[trial.uid] = None
+        self._changed.add(trial.uid)
         if trial.status.finished:
             entry.stop, entry.line = trial.marks.get("stop"), line
             self.end(trial.uid, trial.status)
@@ -88,13 +91,13 @@ class Book:
         entry.last = max(step, entry.last)
         if step not in entry.reports:
             entry.reports[step] = value
-            self._trials.pop(uid, None)
+            self._changed.add(uid)
         return latest
 
     def stop(self, uid: str, mark: Mark | None, line: str) -> None:
         """The trial is about to be stopped by a decision of ours."""
         self.entries[uid].stop, self.entries[uid].line = mark, line
-        self._trials.pop(uid, None)
+        self._changed.add(uid)
 
     def end(self, uid: str, status: Status) -> None:
         """The trial has ended (what comes after its first end is passed over). It is taken into the bank at the next
@@ -105,18 +108,18 @@ class Book:
             return
         self._ended.append(uid)
         entry.status = status
-        self._trials.pop(uid, None)
         self._live.pop(uid, None)
 
     def trial(self, uid: str) -> Trial:
         """The trial as it stands."""
-        known = self._trials.get(uid)
+        known = None if uid in self._changed else self._live.get(uid)
         if known is None:
             entry = self.entries[uid]
             marks = {} if entry.stop is None else {"stop": entry.stop}
-            curve = Curve.of(entry.reports)
-            known = Trial(uid, curve, entry.params, entry.status, entry.schedule, marks=marks)
-            self._trials[uid] = known
+            known = Trial(uid, Curve.of(entry.reports), entry.params, entry.status, entry.schedule, marks=marks)
+            if uid in self._live and entry.reports:
+                self._live[uid] = known
+            self._changed.discard(uid)
         return known
 
     def bank(self, goal: Goal) -> Bank:
@@ -129,5 +132,6 @@ class Book:
 
     def snapshot(self, goal: Goal) -> Snapshot:
         """The run as it stands."""
-        live = tuple(self.trial(uid) for uid in self._live if self.entries[uid].reports)
-        return Snapshot(self.study, goal, self.bank(goal), live)
+        for uid in [*self._changed]:
+            self.trial(uid)
+        return Snapshot(self.study, goal, self.bank(goal), tuple(filter(None, self._live.values())))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import DEFAULT_METRIC
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.utils import flatten_dict
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Verdict
@@ -153,6 +154,8 @@ class CurveScheduler(FIFOScheduler):
                 if uid not in self._book.entries:
                     lost = RuntimeError("its curves are gone; give the run a StateCallback to keep them")
                     self._session.failed("restoring a trial that had ended", lost)
+                elif not self._book.entries[uid].status.finished:
+                    self._end_unseen(uid, trial)
                 return
             self._enter(uid, trial)
 
@@ -305,19 +308,25 @@ class CurveScheduler(FIFOScheduler):
         uid = self._known(trial)
         if self._book.entries[uid].status.finished:
             return TrialScheduler.CONTINUE
-        point = self._point(result)
+        point, due = self._point(result), None
         if point is not None:
             step, _ = point
             if self._book.report(uid, *point):
-                self._look(uid, step)
+                due = self._look(uid, step)
             if step >= self._max_t and self._stops_at_max_t:  # where trials end, not a decision
                 return TrialScheduler.STOP
-        stops = [j for j in self._session.poll(lambda one: one == uid) if j.decision.verdict is Verdict.STOP]
-        for judgement in stops:
-            self._stop(uid, judgement)
-        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+        due = due or self._due(uid)
+        if due is None:
+            return TrialScheduler.CONTINUE
+        self._stop(uid, due)
+        return TrialScheduler.STOP
 
-    def _look(self, uid: str, step: float) -> None:
+    def _due(self, uid: str) -> Judgement | None:
+        """The stop that has become known for the trial, if one has."""
+        known = self._session.poll(lambda one: one == uid)
+        return next((j for j in known if j.decision.verdict is Verdict.STOP), None)
+
+    def _look(self, uid: str, step: float) -> Judgement | None:
         entry, session, goal = self._book.entries[uid], self._session, self._goal
         hold = hold_alone(session.policy, entry.reports, step, goal.horizon)
         if hold is None:
@@ -325,8 +334,8 @@ class CurveScheduler(FIFOScheduler):
             hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])
         if hold is not None:
             session.held(hold.reason)
-            return
-        session.submit(self._snapshot(), Event(self._book.trial(uid), step))
+            return None
+        return session.submit(self._snapshot(), Event(self._book.trial(uid), step))
 
     def _carry_out(self, tune_controller: TuneController) -> None:
         """Stop the running trials whose looks came to a stop since their last result."""
@@ -344,7 +353,11 @@ class CurveScheduler(FIFOScheduler):
             uid = judgement.decision.trial
             if judgement.decision.verdict is Verdict.STOP:
                 self._stop(uid, judgement)
-                tune_controller.stop_trial(running[uid])  # type: ignore[no-untyped-call]
+                try:
+                    tune_controller.stop_trial(running[uid])  # type: ignore[no-untyped-call]
+                except BaseException:
+                    self._book.stop(uid, None, "")  # it goes on
+                    raise
 
     def _stop(self, uid: str, judgement: Judgement) -> None:
         self._book.stop(uid, judgement.mark, judgement.decision.line)
@@ -352,6 +365,17 @@ class CurveScheduler(FIFOScheduler):
     def _ended_as(self, uid: str, result: Mapping[str, Any]) -> Status:
         """A trial that was not stopped by us has run to its end: by itself, at max_t, or by a rule of the user's."""
         return Status.STOPPED if self._book.entries[uid].line else Status.COMPLETE
+
+    def _end_unseen(self, uid: str, trial: TuneTrial) -> None:
+        """The trial ended between two saves: Tune's own, which holds the end, and ours, which does not."""
+        result = flatten_dict(trial.last_result or {})
+        point = self._point(result)
+        if point is not None:
+            self._book.report(uid, *point)
+        status = Status.FAILED if trial.status == TuneTrial.ERROR else self._ended_as(uid, result)
+        if status is Status.COMPLETE and self._book.entries[uid].last < self._max_t:
+            status = Status.STOPPED  # perhaps by us: the mark is lost
+        self._end(uid, status)
 
     def _end(self, uid: str, status: Status) -> None:
         self._session.withdraw(uid)

@@ -57,6 +57,11 @@ class _Done(NamedTuple):
     latency: float
     errors: dict[str, str]
 
+    @property
+    def stops(self) -> bool:
+        """Did it come to a stop?"""
+        return self.judgement.decision.verdict is Verdict.STOP
+
 
 def _words(error: BaseException) -> str:
     """The error in words, even one that cannot be printed."""
@@ -155,20 +160,26 @@ class Session:
         self._keep(judgement.decision, self._clock() - start, errors)
         return judgement
 
-    def _decide(self, snapshot: Snapshot, event: Event, question: Ask | Hold, errors: dict[str, str]) -> Judgement:
-        if isinstance(question, Ask) and not question.diverged and self._throttled(self._clock()):
+    def _decide(
+        self, snapshot: Snapshot, event: Event, question: Ask | Hold, errors: dict[str, str], *, replays: bool = True
+    ) -> Judgement:
+        if isinstance(question, Ask) and not question.diverged and self._throttled(self._clock(), replays):
             question = Hold(Reason.THROTTLED, standing=question.standing, incumbent=question.incumbent)
         if isinstance(question, Hold):
             return Judgement(held_decision(snapshot, event, question))
         opinions = {} if question.diverged else self._opinions(snapshot, question, errors)
         return judge(self.policy, snapshot, question, opinions)
 
-    def submit(self, snapshot: Snapshot, event: Event) -> None:
+    def submit(self, snapshot: Snapshot, event: Event) -> Judgement | None:
         """Begin a look and return at once; :meth:`poll` hands out what came of it. Thread-safe.
 
-        Gates are passed here, forecasts are made on a thread of this session, oldest look first. At most one look of a
-        trial waits: a newer one takes its place. A gate that protects the trial as it now stands withdraws what an
-        older look of it has under way.
+        Gates are passed here, forecasts are made on a thread of this session, one trial after the other. At most one
+        look of a trial waits: a newer one takes its place. A gate that protects the trial as it now stands withdraws
+        what an older look of it has under way.
+
+        Returns:
+            The stop that an older look of the trial came to meanwhile, if it stands: it counts as handed out, and no
+            other look is begun. None otherwise.
         """
         with np.errstate(all="ignore"):
             start = self._clock()
@@ -176,24 +187,35 @@ class Session:
             uid = event.trial.uid
             if isinstance(question, Ask) and not question.diverged:
                 with self._lock:
-                    old = self._waiting.pop(uid, None)
-                    self._waiting[uid] = _Waiting(snapshot, event, question, start)
-                    if self._thread is None:
-                        self._thread = threading.Thread(target=self._work, name="lcsearch looks", daemon=True)
-                        self._thread.start()
-                    self._news.notify_all()
+                    stop = self._done.pop(uid) if uid in self._done and self._done[uid].stops else None
+                    old = self._waiting.get(uid)
+                    if stop is None:
+                        self._waiting[uid] = _Waiting(snapshot, event, question, start)  # in the old one's place
+                        self._wake()
+                if stop is not None:
+                    self._keep(stop.judgement.decision, stop.latency, stop.errors)
+                    self._overtaken(_Waiting(snapshot, event, question, start))
+                    return stop.judgement
                 if old is not None:
                     self._overtaken(old)
-                return
-            if isinstance(question, Hold):
-                if question.reason.withdraws:
-                    self.withdraw(uid)
-                self._keep(self._decide(snapshot, event, question, {}).decision, self._clock() - start, {})
-                return
+                return None
             judgement = self._decide(snapshot, event, question, {})
-            self.withdraw(uid)
+            if isinstance(question, Ask) or question.reason.withdraws:
+                self.withdraw(uid)
+            if isinstance(question, Hold):
+                self._keep(judgement.decision, self._clock() - start, {})
+                return None
             with self._lock:
                 self._done[uid] = _Done(judgement, self._clock() - start, {})
+            return None
+
+    def _wake(self) -> None:
+        """See to it that the thread works; needs the lock."""
+        if self._thread is None or not self._thread.is_alive():  # a fork leaves threads behind
+            self._busy = None
+            self._thread = threading.Thread(target=self._work, name="lcsearch looks", daemon=True)
+            self._thread.start()
+        self._news.notify_all()
 
     def _work(self) -> None:
         """The thread: judge what waits, end when nothing has come for a while."""
@@ -206,11 +228,11 @@ class Session:
                     return
                 uid, look = self._waiting.popitem(last=False)
                 self._busy, self._stale = uid, False
-            done = None
+            done, overtaken = None, None
             errors: dict[str, str] = {}
             try:
                 with np.errstate(all="ignore"):
-                    judgement = self._decide(look.snapshot, look.event, look.question, errors)
+                    judgement = self._decide(look.snapshot, look.event, look.question, errors, replays=False)
                 done = _Done(judgement, self._clock() - look.start, errors)
             except BaseException as error:  # neither a bug of ours nor a panic of a library may end the thread
                 self.failed("look", error)
@@ -219,8 +241,11 @@ class Session:
                 if done is not None and not self._stale:
                     lost = self._done.pop(uid, None)  # an earlier one that nobody has fetched
                     self._done[uid] = done
+                    overtaken = self._waiting.pop(uid, None) if done.stops else None  # a stop needs no further look
             if lost is not None:
                 self._drop(lost)
+            if overtaken is not None:
+                self._overtaken(overtaken)
             with self._lock:
                 self._busy = None  # whoever waited finds every look recorded
                 self._news.notify_all()
@@ -246,30 +271,33 @@ class Session:
             self._drop(done)
 
     def poll(self, ready: Callable[[str], bool] = lambda uid: True) -> list[Judgement]:
-        """Judgements of submitted looks, oldest first, each handed out once; those of trials not `ready` wait.
+        """Judgements of submitted looks, oldest first, each handed out once; stops of trials not `ready` wait.
 
         Returns at once. A stop handed out counts as carried out.
         """
         if not self._done:
             return []
         with self._lock:
-            handed = [self._done.pop(uid) for uid in list(self._done) if ready(uid)]
+            handed = [self._done.pop(uid) for uid, done in list(self._done.items()) if not done.stops or ready(uid)]
         for done in handed:
             self._keep(done.judgement.decision, done.latency, done.errors)
         return [done.judgement for done in handed]
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every submitted look is judged; False when `timeout` seconds did not suffice."""
+        """Wait until every submitted look is judged; False when `timeout` seconds did not suffice.
+
+        Those that were taken back meanwhile are recorded by then.
+        """
         with self._lock:
             return self._news.wait_for(lambda: not self._waiting and self._busy is None, timeout)
 
-    def _throttled(self, now: float) -> bool:
+    def _throttled(self, now: float, replays: bool) -> bool:
         with self._lock:
             if self._started is None:
                 self._started = now
             elapsed = now - self._started
             # Hardly any time between looks: stored curves are replayed, nothing is trained that could be slowed down.
-            if elapsed - self.forecast_seconds < REPLAY_S * self.reasons.total():
+            if replays and elapsed - self.forecast_seconds < REPLAY_S * self.reasons.total():
                 return False
             return self.forecast_seconds > self._allowance + self._overhead * elapsed
 

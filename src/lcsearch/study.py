@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -401,13 +402,17 @@ class Snapshot:
 
     def beside(self, step: float, uid: str) -> list[float]:
         """Losses at `step` of the other live trials that say something about it (best so far when so judged)."""
-        there = [t.curve for t in self.live if t.uid != uid and t.curve.first_step <= step <= t.curve.last_step]
-        return [loss_at(curve, self.goal, step) for curve in there]
+        found = []
+        sign, best = self.goal.sign, self.goal.judged == "best"
+        for trial in self.live:  # there may be a thousand
+            steps, losses = trial.curve.standings(sign, best)
+            if steps and steps[0] <= step <= steps[-1] and trial.uid != uid:
+                found.append(losses[bisect_right(steps, step) - 1])
+        return found
 
 
 def loss_at(curve: Curve, goal: Goal, step: float) -> float:
     """Loss at the last report not after `step` (best so far when the best is judged); +inf for none or an event."""
-    _, losses = curve.cut(step).losses(goal.sign)
-    if not losses.size:
-        return np.inf
-    return float(losses.min() if goal.judged == "best" else losses[-1])
+    steps, losses = curve.standings(goal.sign, goal.judged == "best")
+    at = bisect_right(steps, step)
+    return losses[at - 1] if at else math.inf

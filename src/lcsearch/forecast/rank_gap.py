@@ -119,7 +119,7 @@ class RankAndGap:
         goal = then.min() - 0.1 * scale
         ratio = np.maximum(clipped - goal, 0.0) / np.maximum(here - goal, _TINY)
         y = clipped - gains * np.clip(np.sqrt(ratio), 0.5, 2.0)
-        order = np.argsort(y, axis=1, kind="stable")
+        order = np.lexsort((weight, y), axis=1)  # ties by weight: the bank's order means nothing
         y, weight = np.take_along_axis(y, order, 1), np.take_along_axis(weight, order, 1)
         total = weight.sum(1, keepdims=True)
         outside = 1.0 / (total[:, 0] ** 2 / (weight**2).sum(1) + 1.0)

@@ -1,0 +1,197 @@
+"""Tune's controller towards a scheduler and a searcher, without a cluster, and short ways to feed it curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from ray import cloudpickle
+from ray.tune.experiment import Trial
+from ray.tune.result import RESULT_DUPLICATE
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.utils.util import flatten_dict  # type: ignore[attr-defined]
+
+from kit.fakes import NormalAroundBest
+from lcsearch.engine.policy import Policy
+from lcsearch.schedulers.ray_tune import CurveScheduler
+
+EARLIEST = Policy().min_observations
+"""The first step at which a trial that reports at 1, 2, 3, ... can be stopped."""
+
+T = TypeVar("T")
+
+
+class Runner:
+    """Calls hooks in the order of `TuneController` of ray 2.60, on real trials that nobody trains.
+
+    An exception of a hook passes through, where Tune would end the trial or the run.
+    """
+
+    def __init__(self, scheduler: Any, searcher: Searcher | None = None, slots: int = 10_000) -> None:
+        self.scheduler, self.searcher, self.slots = scheduler, searcher, slots
+        self.trials: list[Trial] = []
+        self._cached: dict[str, str] = {}
+
+    # What schedulers use.
+
+    def get_trials(self) -> list[Trial]:
+        return self.trials
+
+    def get_live_trials(self) -> set[Trial]:
+        return {trial for trial in self.trials if trial.status not in (Trial.TERMINATED, Trial.ERROR)}
+
+    def stop_trial(self, trial: Trial) -> None:
+        if trial.status in (Trial.ERROR, Trial.TERMINATED):
+            return
+        if trial.status in (Trial.PENDING, Trial.PAUSED):
+            self.scheduler.on_trial_remove(self, trial)
+            result = None
+        else:
+            result = flatten_dict(trial.last_result)
+            self.scheduler.on_trial_complete(self, trial, result)
+        if self.searcher is not None:
+            self.searcher.on_trial_complete(trial.trial_id, result)
+        trial.status = Trial.TERMINATED
+
+    def pause_trial(self, trial: Trial, should_checkpoint: bool = True) -> None:
+        trial.status = Trial.PAUSED
+
+    # What happens to trials.
+
+    def add(self, uid: str | None = None, status: str = Trial.PENDING, **fields: Any) -> Trial:
+        """A new trial, waiting, or one that a restored run brings along."""
+        trial = Trial("mock", trial_id=uid or f"t{len(self.trials)}", stub=True, **fields)
+        trial.status = status
+        self.trials.append(trial)
+        self.scheduler.on_trial_add(self, trial)
+        return trial
+
+    def suggest(self) -> Trial | None:
+        """A new trial of the searcher's, or None."""
+        assert self.searcher is not None
+        uid = f"t{len(self.trials)}"
+        config = self.searcher.suggest(uid)
+        return None if config is None else self.add(uid, config=config, evaluated_params=flatten_dict(config))
+
+    def step(self) -> Trial | None:
+        """One turn of the loop: what the scheduler chose, started when there is room."""
+        chosen: Trial | None = self.scheduler.choose_trial_to_run(self)
+        if chosen is not None and sum(trial.status == Trial.RUNNING for trial in self.trials) < self.slots:
+            chosen.status = Trial.RUNNING
+        return chosen
+
+    def result(self, trial: Trial, result: Mapping[str, Any]) -> str:
+        """A report of a running trial; what the scheduler said, or STOP when the trial says `done` itself."""
+        result = {**result, "trial_id": trial.trial_id}
+        duplicate = RESULT_DUPLICATE in result
+        if duplicate:
+            result = trial.last_result
+            result["done"] = True
+        flat = flatten_dict(result)
+        said = TrialScheduler.STOP if flat.get("done") else self.scheduler.on_trial_result(self, trial, flat)
+        if said == TrialScheduler.STOP:
+            result["done"] = True
+        elif self.searcher is not None:
+            self.searcher.on_trial_result(trial.trial_id, flat)
+        if not duplicate:
+            trial.run_metadata.last_result = result  # update_last_result less its statistics
+        if trial.is_saving:
+            self._cached[trial.trial_id] = said
+        elif said == TrialScheduler.STOP:
+            self.stop_trial(trial)
+        return str(said)
+
+    def end(self, trial: Trial) -> None:
+        """The trial's function returns: Tune repeats its last result."""
+        self.result(trial, {RESULT_DUPLICATE: True})
+
+    def save(self, trial: Trial) -> None:
+        """The trial begins to save a checkpoint."""
+        trial.temporary_state.saving_to = object()  # type: ignore[assignment]
+
+    def saved(self, trial: Trial) -> None:
+        """The checkpoint is there; what was decided meanwhile is carried out."""
+        trial.temporary_state.saving_to = None
+        if self._cached.pop(trial.trial_id, None) == TrialScheduler.STOP:
+            self.stop_trial(trial)
+
+    def fail(self, trial: Trial, *, retry: bool = False) -> None:
+        """The trial raises; with `retry` it waits for its next try."""
+        trial.status = Trial.ERROR
+        self.scheduler.on_trial_error(self, trial)
+        if retry:
+            trial.status = Trial.PENDING
+            self.trials.remove(trial)
+            self.trials.append(trial)
+            self.scheduler.on_trial_add(self, trial)
+        elif self.searcher is not None:
+            self.searcher.on_trial_complete(trial.trial_id, error=True)
+
+    # Shorter.
+
+    def start(self, uid: str | None = None, **fields: Any) -> Trial:
+        """A new trial that runs."""
+        trial = self.add(uid, **fields)
+        trial.status = Trial.RUNNING
+        return trial
+
+    def report(self, trial: Trial, step: float, value: object) -> str:
+        return self.result(trial, {"training_iteration": step, "loss": value})
+
+    def feed(self, trial: Trial, values: Iterable[float], first: int = 1, *, turn: bool = True) -> int | None:
+        """Report until the trial is stopped: that step, or None. Every look is judged before the next report, and
+        carried out in a turn of the loop; without `turn` at that report.
+        """
+        for step, value in enumerate(values, first):
+            self.report(trial, step, value)
+            if isinstance(self.scheduler, CurveScheduler):
+                assert self.scheduler._session.wait(10)
+            if turn:
+                self.step()
+            if trial.status == Trial.TERMINATED:
+                return step
+        return None
+
+    def fork(self, scheduler: Any) -> Runner:
+        """Trials as they stand, under another scheduler."""
+        twin = Runner(scheduler, None, self.slots)
+        for trial in self.trials:
+            copy = Trial("mock", trial_id=trial.trial_id, stub=True)
+            copy.status = trial.status
+            copy.run_metadata.last_result = dict(trial.last_result)
+            twin.trials.append(copy)
+        return twin
+
+
+def scheduler(**fields: Any) -> CurveScheduler:
+    """A CurveScheduler of trials of 50 steps that asks the plain fake forecaster."""
+    known = {"metric": "loss", "mode": "min", "max_t": 50, "opinions": [NormalAroundBest()], "max_overhead": math.inf}
+    return CurveScheduler(**{**known, **fields})
+
+
+def decay(limit: float, n: int = 50, rate: float = 0.8) -> list[float]:
+    return [limit + rate**i for i in range(n)]
+
+
+def run_of(of: CurveScheduler | None = None, n: int = 6, *, sign: float = 1.0, steps: int = 50) -> Runner:
+    """A run in which `n` trials came to max_t, decaying to 0.1, 0.2, ... (mirrored when sign is -1)."""
+    runner = Runner(of or scheduler(mode="min" if sign > 0 else "max"))
+    trials = [runner.start(f"good{i}") for i in range(n)]
+    curves = [decay(0.1 * (i + 1), steps) for i in range(n)]
+    for step in range(1, steps + 1):  # side by side, so that none is there to be compared with
+        for trial, curve in zip(trials, curves, strict=True):
+            runner.report(trial, step, sign * curve[step - 1])
+    assert all(trial.status == Trial.TERMINATED for trial in trials)
+    return runner
+
+
+def of_run(runner: Runner) -> CurveScheduler:
+    assert isinstance(runner.scheduler, CurveScheduler)
+    return runner.scheduler
+
+
+def copy_of(value: T) -> T:
+    """What comes back from a pickle, as Tune makes them."""
+    return cloudpickle.loads(cloudpickle.dumps(value))  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,265 @@
+"""Arguments, and what people are told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kit.fakes import Dead, NormalAroundBest
+from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
+from ray.tune.experiment import Trial
+
+from lcsearch.decision_log import read_log
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecasts
+from lcsearch.schedule import Schedule
+from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"time_attr": ""}, "time_attr: expected the name of a result key, got ''."),
+        ({"time_attr": 3}, "time_attr: expected the name of a result key, got 3."),
+        ({"metric": 3}, "metric: expected the name of a result key, or None, got 3."),
+        ({"mode": "minimize"}, "mode: expected 'min', 'max' or None, got 'minimize'."),
+        ({"max_t": 0}, "max_t: expected a number > 0, got 0."),
+        ({"max_t": INF}, "max_t: expected a number > 0, got inf."),
+        ({"max_t": True}, "max_t: expected a number > 0, got True."),
+        ({"max_t": "auto"}, "max_t: expected a number > 0, got 'auto'."),
+        ({"grace_period": -1}, "grace_period: expected a number in [0, max_t], here [0, 50], got -1."),
+        ({"grace_period": 51}, "grace_period: expected a number in [0, max_t], here [0, 50], got 51."),
+        ({"grace_period": None}, "grace_period: expected a number in [0, max_t], here [0, 50], got None."),
+        ({"judged": "last"}, "judged: expected 'best' or 'final', got 'last'."),
+        ({"threshold": 1.5}, "threshold: expected a number in [0, 1], got 1.5."),
+        ({"threshold": NAN}, "threshold: expected a number in [0, 1], got nan."),
+        ({"guard": -0.1}, "guard: expected a number in [0, 1], got -0.1."),
+        ({"risk": 2}, "risk: expected a number in [0, 1], got 2."),
+        ({"n_startup_trials": -1}, "n_startup_trials: expected a number >= 0, got -1."),
+        ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
+        ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
+        ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
+        ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
+        ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
+        ({"opinions": "oracle"}, "opinions: expected one of parametric, rank-gap, got 'oracle'."),
+    ],
+)
+def test_constructor_errors_word_for_word(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the whole message is compared below
+        scheduler(**fields)
+    assert isinstance(error.value, InvalidValue)
+    assert str(error.value) == message
+
+
+def test_the_first_five_arguments_stand_in_the_order_of_ray() -> None:
+    of = CurveScheduler("epoch", "loss", "min", 30, 4)
+    assert (of._time_attr, of.metric, of._mode, of._max_t, of._session.policy.n_warmup_steps) == (
+        "epoch", "loss", "min", 30.0, 4,
+    )  # fmt: skip
+    with pytest.raises(TypeError):
+        CurveScheduler("epoch", "loss", "min", 30, 4, 0.05)  # type: ignore[call-arg]
+    numbers = scheduler(max_t=np.int64(50), threshold=np.float32(0.05), n_startup_trials=np.int64(5))
+    runner = run_of(numbers)
+    assert runner.feed(runner.start(), decay(5.0)) == EARLIEST
+
+
+# What a trial brings along
+
+
+@pytest.mark.parametrize(
+    "planned",
+    [
+        Schedule("cosine", 0.1, 50, 0.1),
+        {"shape": "cosine", "peak": 0.1, "horizon": 50, "warmup": 0.1},
+    ],
+)
+def test_a_planned_schedule_reaches_the_forecaster(planned: Any) -> None:
+    seen: list[Any] = []
+
+    class Curious(NormalAroundBest):
+        def forecast(self, snapshot: Any, queries: Any) -> Forecasts:
+            seen.extend(query.trial.schedule for query in queries)
+            return super().forecast(snapshot, queries)
+
+    runner = run_of(scheduler(opinions=[Curious()]))
+    runner.feed(runner.start(config={SCHEDULE: planned, "lr": 0.1}), decay(5.0))
+    assert seen == [Schedule("cosine", 0.1, 50, 0.1)] * 2
+
+
+@pytest.mark.parametrize(
+    "planned", [None, "cosine", 5, [1, 2], {}, {"shape": "spiral", "peak": 0.1, "horizon": 50}, {1: 2}, {"lr": 1}]
+)
+def test_another_schedule_is_the_users_own(planned: Any) -> None:
+    runner = run_of()
+    trial = runner.start(config={SCHEDULE: planned})
+    assert of_run(runner)._book.entries[trial.trial_id].schedule is None
+    assert runner.feed(trial, decay(5.0)) == EARLIEST
+    assert not of_run(runner)._session.failed_open
+
+
+def test_only_plain_values_of_what_the_searcher_chose_are_kept() -> None:
+    runner = run_of()
+    chosen = {"lr": 0.1, "n": 3, "on": True, "opt": "sgd", "data": np.zeros(9), "f": print, "none": None, "l": [1]}
+    trial = runner.start("x", config={"big": "data", **chosen}, evaluated_params=chosen)
+    assert dict(of_run(runner)._book.trial("x").params) == {"lr": 0.1, "n": 3, "on": True, "opt": "sgd"}
+    assert runner.feed(trial, decay(5.0)) == EARLIEST
+
+
+# Words
+
+
+def test_a_stopped_trial() -> None:
+    runner = run_of()
+    runner.feed(runner.start("5f3a_07"), decay(5.0))
+    text = of_run(runner).explain("5f3a_07")
+    assert text.splitlines() == [
+        f"trial 5f3a_07, step {EARLIEST}: STOP (BELOW)",
+        "P(beat) is below the threshold at this look and at the previous one.",
+        "incumbent: 0.100018, trial good0 at step 50; to beat it counts from 0.0950178",
+        f"this look: step {EARLIEST}, 6 observations, P(beat): fake < 0.01 %; threshold 1 %",
+        "  forecast by step 50: 5.328, 90 % in [5.245, 5.41]",
+        f"previous look: step {EARLIEST - 1}, 5 observations, P(beat): fake < 0.01 %; threshold 1 %",
+        "  forecast by step 50: 5.41, 90 % in [5.327, 5.492]",
+        "rank 7 of 7 at this step",
+        "risk that some stop so far lost the winner: 0 % (uncalibrated)",
+    ]
+    assert of_run(runner).explain("5f") == text
+    runner.feed(runner.start("better"), decay(-1.0))
+    assert of_run(runner).explain("5f") == text  # as it was decided, not as it would be now
+    assert of_run(runner).stopped() == {
+        "5f3a_07": f"step {EARLIEST}: P(beat) < 0.01 % (was < 0.01 % at step {EARLIEST - 1}), threshold 1 %, incumbent "
+        "0.1 of trial good0, rank 7 of 7 at this step"
+    }
+
+
+def test_a_diverged_trial() -> None:
+    runner = run_of()
+    runner.feed(runner.start("x"), [9.0, NAN, NAN, INF])
+    assert of_run(runner).explain("x") == (
+        "trial x, step 4: STOP (DIVERGED)\n"
+        "The trial's own metric stays non-finite where finished trials have values.\n"
+        "the last 3 reports were not finite (latest inf)"
+    )
+
+
+def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
+    runner = run_of()
+    trial = runner.start("run")
+    runner.add("wait")
+    said = of_run(runner).explain("wait")
+    assert said == (
+        "trial wait, step -1: CONTINUE (NO_REPORT)\nThe trial has not reported a value yet. Report the metric every "
+        "step."
+    )
+    assert of_run(runner).explain("run") == said.replace("wait", "run")
+    runner.feed(trial, decay(5.0, 3))
+    assert of_run(runner).explain("run").endswith("3 of 6 observations")
+    runner.feed(trial, decay(5.0, EARLIEST), turn=False)
+    assert "STOP (BELOW)" in of_run(runner).explain("run")  # what a look would come to now
+    runner.fail(trial)
+    assert of_run(runner).explain("run").startswith("trial run, step 6: CONTINUE (OVERTAKEN)")
+    young = runner.start("young")
+    runner.feed(young, [1.0])
+    runner.fail(young)
+    assert of_run(runner).explain("young") == (
+        "trial young failed; no look stopped it. Its looks stand in the decision log, if one was kept"
+    )
+    assert of_run(runner).explain("good2") == (
+        "trial good2 ran to its end; no look stopped it. Its looks stand in the decision log, if one was kept"
+    )
+    leader = runner.start("leader")
+    runner.feed(leader, decay(0.05, rate=0.5))
+    assert of_run(runner).explain("leader").startswith("trial leader, step 49: CONTINUE (INCUMBENT)")
+
+
+def test_which_trial() -> None:
+    runner = run_of(n=2)
+    runner.start("good")
+    for given, n in (("goo", 3), ("x", 0), ("", 3)):
+        with pytest.raises(InvalidValue) as error:
+            of_run(runner).explain(given)
+        assert str(error.value) == (
+            f"explain(trial_id): expected the id of one trial of the run, got \"{n} trials that begin with '{given}'\"."
+        )
+    assert "NO_REPORT" in of_run(runner).explain("good")  # a whole id, and the beginning of others
+    assert "ran to its end" in of_run(runner).explain("good1")
+
+
+def test_explaining_leaves_no_trace() -> None:
+    runner = run_of()
+    trial = runner.start("x")
+    runner.feed(trial, decay(5.0, EARLIEST - 1))
+    of = of_run(runner)
+    before = dict(of._session.reasons), dict(of._session.latest), of.debug_string()
+    for _ in range(2):
+        of.explain("x")
+        of.why_not()
+        of.risk_now()
+    assert (dict(of._session.reasons), dict(of._session.latest), of.debug_string()) == before
+
+
+def test_why_not_names_the_gate_of_every_trial_that_reports_and_tallies_the_looks() -> None:
+    runner = Runner(scheduler())
+    assert of_run(runner).why_not().splitlines() == [
+        "0 looks in this process; nothing was looked at yet",
+        "  0 trials are COMPLETE, n_startup_trials is 5",
+    ]
+    runner.feed(runner.start("x"), decay(5.0, 4))
+    assert of_run(runner).why_not().splitlines() == [
+        "trial x: STARTUP: step 4: 0 of 5 trials have finished",
+        "4 looks in this process:",
+        "       4 STARTUP: Fewer than n_startup_trials trials have reached the horizon; the first ones always run to "
+        "the end.",
+    ]
+
+
+def test_why_not_shows_what_failed() -> None:
+    runner = run_of(scheduler(opinions=[Dead()]))
+    assert runner.feed(runner.start(), decay(5.0, EARLIEST + 2)) is None
+    text = of_run(runner).why_not()
+    assert "       3 failed open: opinion" in text
+    assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
+
+
+def test_the_status_line() -> None:
+    of = CurveScheduler()
+    assert of.debug_string() == "Using CurveScheduler: 0 stopped, 0 complete, 0 looks"
+    runner = run_of()
+    for _ in range(2):
+        runner.feed(runner.start(), decay(5.0))
+    trial = runner.start()
+    runner.report(trial, 1, "?")
+    assert of_run(runner).debug_string() == (
+        "Using CurveScheduler: 2 stopped, 6 complete, 312 looks (most: STARTUP 294), 1 failed open, risk 0.0% "
+        "(uncalibrated)"
+    )
+    assert "\n" not in of_run(runner).debug_string()
+
+
+def test_a_decision_log(tmp_path: Path) -> None:
+    runner = run_of(scheduler(decision_log=tmp_path / "log"))
+    runner.feed(runner.start("x"), decay(5.0))
+    runner.feed(runner.start("y"), [NAN] * 9)
+    runner.feed(runner.start("z"), decay(0.3, 8))
+    records = list(read_log(tmp_path / "log"))
+    told = [(r["trial"], r["step"], r["verdict"], r["reason"]) for r in records]
+    assert told[:2] == [("x", EARLIEST, "STOP", "BELOW"), ("y", 3, "STOP", "DIVERGED")]
+    assert {r["trial"] for r in records[2:]} <= {"z"}
+    assert {r["study"] for r in records} == {"tune"}
+    assert all(r["latency"] >= 0 and r["models"] == {"fake": "1"} for r in records)
+
+
+def test_a_run_is_called_by_its_folder() -> None:
+    class Storage:
+        experiment_dir_name = "digits_2026"
+
+    of = scheduler()
+    trial = Trial("mock", trial_id="x", stub=True)
+    trial.storage = Storage()  # type: ignore[assignment]
+    of.on_trial_add(None, trial)  # type: ignore[arg-type]
+    assert of._snapshot().study == "digits_2026"
