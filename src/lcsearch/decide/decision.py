@@ -119,6 +119,7 @@ class Decision:
         """Plain values for one JSON line."""
         record = dataclasses.asdict(self)
         record["verdict"], record["reason"] = self.verdict.name, self.reason.name
+        record["incumbent"] = None if self.incumbent is None else self.incumbent._asdict()
         for name in ("now", "before"):
             if record[name] is not None:
                 record[name]["heard"] = dict(record[name]["heard"])
