@@ -64,7 +64,7 @@ def test_records_are_plain_json_and_leave_out_what_is_not_known() -> None:
     record = json.loads(json.dumps(STOP.to_record()))
     assert record["verdict"] == "STOP"
     assert record["reason"] == "BELOW"
-    assert record["incumbent"] == [0.123456, "3", 49.0]
+    assert record["incumbent"] == {"value": 0.123456, "uid": "3", "step": 49.0}
     assert record["now"]["heard"] == {"parametric": 0.0042, "rank-gap": 0.001}
     hold = Decision("s", "12", 0.0, Verdict.CONTINUE, Reason.STARTUP).to_record()
     assert hold == {"study": "s", "trial": "12", "step": 0.0, "verdict": "CONTINUE", "reason": "STARTUP"}

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -467,20 +466,20 @@ def test_a_time_budget_ends_the_run_amid_trials(cluster: Any, tmp_path: Path) ->
     assert all(f"trial {one}: " in of.why_not() for one in told)
 
 
-def test_the_readme_s_lines(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_s_lines(cluster: Any, tmp_path: Path) -> None:
     """They run as they stand, with a toy for 'your training function'."""
     readme = (Path(__file__).parents[3] / "README.md").read_text()
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "ray" in block)
     assert len([line for line in code.splitlines() if line]) == 5
-    monkeypatch.setenv("RAY_AIR_LOCAL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(tune, "RunConfig", partial(tune.RunConfig, storage_path=str(tmp_path), verbose=0))
+    code = code.replace("num_samples=40", "num_samples=12")
+    code = code.replace("callbacks=[", f"storage_path={str(tmp_path)!r}, verbose=0, callbacks=[")
 
     def short(config: dict[str, Any]) -> None:
         for step in range(1, 51):
             tune.report({"loss": config["limit"] + 0.8**step})
 
     scope: dict[str, Any] = {"train": short, "space": {"limit": tune.uniform(0, 1)}}
-    exec(code.replace("num_samples=40", "num_samples=12"), scope)
+    exec(code, scope)
     assert scope["lc"].stopped()
     for trial_id in scope["lc"].stopped():
         assert f"trial {trial_id}, step " in scope["lc"].explain(trial_id)
