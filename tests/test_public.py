@@ -38,9 +38,26 @@ def test_an_unknown_name() -> None:
 def test_the_optuna_adapter_s_surface() -> None:
     import lcsearch.schedulers.optuna as adapter
 
-    assert sorted(adapter.__all__) == ["CurvePruner", "REASON", "SCHEDULE", "Stop", "StudyReport", "adopt"]
+    assert sorted(adapter.__all__) == [
+        "CurvePruner",
+        "REASON",
+        "SCHEDULE",
+        "Stop",
+        "StudyReport",
+        "adopt",
+        "as_trial",
+        "write_stop",
+    ]
+
     for name in adapter.__all__:
         assert getattr(adapter, name).__doc__
+
+
+def test_the_ray_adapter_s_surface() -> None:
+    import lcsearch.schedulers.ray_tune as adapter
+
+    assert sorted(adapter.__all__) == ["CurveScheduler", "PrunedSearch", "SCHEDULE", "StateCallback"]
+    assert all(getattr(adapter, name).__doc__ for name in adapter.__all__)
 
 
 def test_importing_lcsearch_pulls_nothing_heavy() -> None:
