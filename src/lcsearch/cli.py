@@ -47,6 +47,9 @@ def main() -> None:
 @app.command()
 def run(
     file: File,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the run lies. [default: runs/NAME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old run is kept aside.")] = False,
@@ -74,6 +77,7 @@ def run(
             trials=trials,
             workers=workers,
             pruner=pruner,
+            overrides=overrides or (),
         )
         sweep = RunFolder(outcome.folder).read().file
         say("\n" + summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds))
@@ -96,6 +100,29 @@ def explain(
         where = RunFolder((folder or latest(Path("runs"))).resolve())
         sweep, study, progress = reader(where)
         print(summary.explain(trial, progress(), sweep.file, study, where))
+
+
+@app.command()
+def schema() -> None:
+    """Print the sweep file's JSON Schema, for editors and other programs."""
+    import json
+
+    from lcsearch.sweep.file import SweepFile
+
+    print(json.dumps(SweepFile.model_json_schema(by_alias=True), indent=2))
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="FILE")] = Path("sweep.yaml"),
+) -> None:
+    """Write a commented sweep file and an objective that trains something small, to start from."""
+    with _told_plainly():
+        from lcsearch.sweep.starter import write
+
+        for path in write(file):
+            print(f"wrote {path}")
+        print(f"next: lcsearch run {file}")
 
 
 @app.command()

@@ -108,7 +108,7 @@ def test_yaml_1_2_scalars() -> None:
         (
             "{logint: [16, 512]}",
             "{uniform: [0, 1], stp: 0.1}",
-            "9:28: at $.space.width.stp: expected one of uniform, step, got 'stp'. Did you mean 'step'?",
+            "9:28: at $.space.width.stp: expected one of when, uniform, step, got 'stp'. Did you mean 'step'?",
         ),
         ("[sgd, no]", "[]", "10:17: at $.space.opt.choice: expected at least one entry, got []."),
         ("[sgd, no]", "[sgd, [1]]", "10:23: at $.space.opt.choice[1]: expected a plain value, got [1]."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +67,7 @@ def run(
     trials: int | None = None,
     workers: int | None = None,
     pruner: str | None = None,
+    overrides: Sequence[str] = (),
     view: View | None = None,
 ) -> Outcome:
     """Run the sweep file at `path` to its end.
@@ -77,6 +78,7 @@ def run(
             given anew, `seed` and `pruner` are as they were.
         fresh: start over; an earlier run in `folder` is kept as `NAME.old-K`.
         seed, trials, workers, pruner: as in the file, in place of the file's.
+        overrides: `key.sub=value` in place of the file's; on a resume only below `budget` and `backend.workers`.
         view: what is shown; chosen by the terminal when None.
 
     Raises:
@@ -86,8 +88,8 @@ def run(
         raise FileProblem("expected --resume or --fresh, got both.")
     sweep = load(path)
     where = RunFolder(Path(folder or Path("runs") / sweep.file.name).resolve())
-    overrides = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
-    chosen = _as_before(sweep, where, overrides) if resume else sweep.override(**overrides)
+    options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
+    chosen = _as_before(sweep, where, overrides, options) if resume else sweep.override(overrides, **options)
     check_devices(chosen.file.backend.workers)
     on_ray = _import_ray() if chosen.file.backend.kind == "ray" else None
     backend.quiet_optuna()
@@ -125,17 +127,23 @@ def _import_ray() -> ModuleType:
     return on_ray
 
 
-def _as_before(sweep: Sweep, where: RunFolder, overrides: dict[str, Any]) -> Sweep:
+def _as_before(sweep: Sweep, where: RunFolder, overrides: Sequence[str], options: dict[str, Any]) -> Sweep:
     """The resolved sweep of the run that is resumed, with the overrides that may change."""
     if not where.record.exists():
         return sweep  # prepare() says that there is nothing to resume
     before = where.read().file
     for option, had in (("seed", before.seed), ("pruner", before.pruner.kind)):
-        if overrides[option] not in (None, had):
-            text = f"--{option}: expected {had}, as this run was started with, got {overrides[option]}."
+        if options[option] not in (None, had):
+            text = f"--{option}: expected {had}, as this run was started with, got {options[option]}."
             raise FileProblem(f"{text} Leave it out, or start over with --fresh or another --folder.")
+    for text in overrides:
+        if not text.startswith(("budget.", "backend.workers.")):
+            may = "expected a key below budget or backend.workers, which may change when a run is resumed"
+            raise FileProblem(
+                f"override '{text}': {may}. Leave it out, or start over with --fresh or another --folder."
+            )
     same = Sweep(before, sweep.path, sweep.text)
-    return same.override(trials=overrides["trials"], workers=overrides["workers"])
+    return same.override(overrides, trials=options["trials"], workers=options["workers"])
 
 
 class Watch:

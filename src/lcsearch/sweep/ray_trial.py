@@ -15,9 +15,9 @@ from ray import tune
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.objective import Context, load_objective
+from lcsearch.sweep.objective import Context
 from lcsearch.sweep.space import planned_schedule
-from lcsearch.sweep.worker import ENVIRONMENT, FILE, NO_REPORT, describe
+from lcsearch.sweep.worker import ENVIRONMENT, FILE, NO_REPORT, describe, load_any
 
 TRIAL = "lcsearch:trial"
 """The key of a Tune trial's config that holds the trial's number in the study."""
@@ -61,7 +61,7 @@ def train(root: str, config: Mapping[str, Any]) -> None:
     folder, number = RunFolder(Path(root)), int(config[TRIAL])
     try:
         sweep = folder.read()
-        objective = load_objective(sweep.file.objective.python, sweep.path.parent)
+        objective = load_any(sweep)
         checkpoints = folder.checkpoints(number)
         checkpoints.mkdir(parents=True, exist_ok=True)
         reporter = _Reporter(checkpoints)
@@ -71,7 +71,7 @@ def train(root: str, config: Mapping[str, Any]) -> None:
         tune.report({VALUE: math.nan, STEP: math.nan, PROBLEM: str(error), CODE: code})
         return
     file, raised = sweep.file, None
-    params = {name: config[name] for name in file.space}
+    params = {name: config[name] for name in file.space if name in config}
     device = file.backend.workers.devices[0]
     with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:

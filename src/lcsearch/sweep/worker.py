@@ -25,6 +25,7 @@ import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE
 from lcsearch.sweep import backend, claim
+from lcsearch.sweep.command import command_objective
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.objective import Context, Interrupted, Stopped, load_objective
@@ -194,10 +195,21 @@ def _is_own(file: Path, folder: Path) -> bool:
     return file.is_relative_to(folder) and not {"site-packages", "dist-packages"} & set(file.parts)
 
 
+def load_any(sweep: Sweep) -> Callable[[Context], object]:
+    """The sweep's objective, function or program.
+
+    Raises:
+        FileProblem: see :func:`load_objective`.
+    """
+    if sweep.file.objective.python is not None:
+        return load_objective(sweep.file.objective.python, sweep.path.parent)
+    return command_objective(sweep.file, sweep.path.parent)
+
+
 def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bool]) -> int:
     """Take and train trials until nothing is left; returns the exit code."""
     sweep = folder.read()
-    objective = load_objective(sweep.file.objective.python, sweep.path.parent)
+    objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder)
     while not interrupted():
         taken = claim.take(study, folder, slot, sweep.file.budget.trials)
