@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 from typer.testing import CliRunner
@@ -24,14 +25,15 @@ from lcsearch.cli import app
 from lcsearch.decide.risk import LEVELS, Mark
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.sweep import backend, launcher
+from lcsearch.sweep import backend, launcher, progress
 from lcsearch.sweep.figures import scale_of
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import LEAST, MOST, importances
 from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.load import load
-from lcsearch.sweep.report import Report, collect, write
+from lcsearch.sweep.page import page as make_page
+from lcsearch.sweep.report import Compute, Report, best_path, collect, compute_of, write
 from lcsearch.sweep.summary import summarize
 
 from .kit import Remembering, write_toy
@@ -79,6 +81,11 @@ def read(path: Path) -> Reader:
     return Reader(path.read_text(encoding="utf-8"))
 
 
+def paper(folder: RunFolder) -> Reader:
+    """The page without its figures, which take a second."""
+    return Reader(make_page(collect(folder), []))
+
+
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A real run with stops, completions and a failure."""
@@ -93,25 +100,25 @@ def page(outcome: Outcome) -> Path:
 
 
 def test_the_numbers_are_the_summary_s(outcome: Outcome, page: Path) -> None:
-    progress, text = outcome.progress, read(page).text
+    done, text = outcome.progress, read(page).text
     file = RunFolder(outcome.folder).read().file
-    assert len(progress.of("stopped")) > 3
-    said = summarize(progress, file, outcome.study, outcome.folder)
+    assert len(done.of("stopped")) > 3
+    said = summarize(done, file, outcome.study, outcome.folder)
     ((spent, saved, share, total),) = re.findall(r"epochs: (\d+) spent, (\d+) saved \((\d+%) of (\d+)\)", said)
     assert f"Compute in epochs {spent} spent saved by stops {saved} ({share} of {total}) unpruned {total}" in (
         re.sub(r" +", " ", text)
     )
     ((value, where),) = re.findall(r"best: loss (\S+) (\(trial \d+, epoch \d+\))", said)
     assert f"Best loss {where} {value}" in text
-    assert progress.best is not None
-    for name, param in progress.best.params.items():
+    assert done.best is not None
+    for name, param in done.best.params.items():
         assert f"{name} {param:.6g}" in text
     (risk,) = re.findall(r"winner: (\S+ \(uncalibrated\))", said)
     assert f"lost the winner {risk}" in text
     ((n, p50, p99),) = re.findall(r"looks: (\d+) forecasts, (\d+) ms \(p99 (\d+) ms\)", said)
     assert f"Looks {n} forecasts p50 {p50} ms p99 {p99} ms failed open 0" in text
-    assert re.search(rf"{progress.counts['complete']} complete.{{3}}{progress.counts['stopped']} stopped", text)
-    for stop in progress.of("stopped"):
+    assert re.search(rf"{done.counts['complete']} complete.{{3}}{done.counts['stopped']} stopped", text)
+    for stop in done.of("stopped"):
         mark = Mark.from_json(outcome.study.trials[stop.number].system_attrs["lcsearch:mark"])
         assert re.sub(r"\s+", " ", mark.text) in text
     assert "ValueError: no <luck> & such" in text
@@ -182,7 +189,7 @@ def test_without_a_decision_log(outcome: Outcome, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name in ("run.json", "sweep.yaml", "study.sqlite3"):
         (tmp_path / "run" / name).write_bytes((outcome.folder / name).read_bytes())
-    text = read(write(RunFolder(tmp_path / "run"))).text
+    text = paper(RunFolder(tmp_path / "run")).text
     assert "There is no decision log: what is known of stops comes from the study alone." in text
     assert "Looks none yet" in text
     stop = collect(RunFolder(tmp_path / "run")).stops[0]
@@ -191,12 +198,24 @@ def test_without_a_decision_log(outcome: Outcome, tmp_path: Path) -> None:
     (tmp_path / "run" / "decisions").mkdir()
     torn = '{"trial": "3", "now": {"step": 4.0, "p": NaN}}\n{"trial": "3", "now": {"st'
     (tmp_path / "run" / "decisions" / "w.jsonl").write_text(torn)
-    assert "decision log" not in read(write(RunFolder(tmp_path / "run"))).text.replace("the decision log is gone", "")
+    assert "decision log" not in paper(RunFolder(tmp_path / "run")).text.replace("the decision log is gone", "")
     (tmp_path / "run" / "decisions" / "w.jsonl").write_text("5\n")
-    assert "The decision log could not be read" in read(write(RunFolder(tmp_path / "run"))).text
+    assert "The decision log could not be read" in paper(RunFolder(tmp_path / "run")).text
 
 
-# Runs that were never trained: a folder and a study, filled by hand.
+# Runs that were never trained: a folder, and a study filled by hand, which is kept in memory: sqlite takes its time.
+
+STUDIES: dict[Path, BaseStorage] = {}
+
+
+@pytest.fixture(autouse=True)
+def _studies_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = backend.open_storage
+
+    def open_storage(sweep: SweepFile, folder: RunFolder) -> BaseStorage:
+        return STUDIES.get(folder.root) or real(sweep, folder)
+
+    monkeypatch.setattr(backend, "open_storage", open_storage)
 
 
 def folder_of(tmp_path: Path, trials: list[FrozenTrial], **changes: Any) -> RunFolder:
@@ -209,6 +228,8 @@ def folder_of(tmp_path: Path, trials: list[FrozenTrial], **changes: Any) -> RunF
     folder.decisions.mkdir()
     folder.write(type(sweep)(file, sweep.path, sweep.text))
     backend.quiet_optuna()
+    STUDIES[folder.root] = InMemoryStorage()
+    (folder.root / "study.sqlite3").touch()
     study = backend.create_study(file, folder, resume=False)
     study.add_trials(trials)
     return folder
@@ -253,7 +274,7 @@ def falling(number: int, steps: int = 10) -> dict[int, float]:
 
 
 def stopped(number: int, text: str = "why") -> FrozenTrial:
-    losses = tuple(0.5 + level for level in LEVELS)
+    losses = tuple(0.05 + level for level in LEVELS)
     mark = Mark(4, "BELOW", 0.01, text, losses)
     return trial(number, falling(number, 4), TrialState.PRUNED, attrs={REASON: text}, mark=mark)
 
@@ -261,7 +282,7 @@ def stopped(number: int, text: str = "why") -> FrozenTrial:
 def test_no_trials(tmp_path: Path) -> None:
     text = read(write(folder_of(tmp_path, []))).text
     for said in ("no trials yet", "none yet", "0 spent", "nothing yet", "not known", "No trial was stopped.",
-                 "No trial has reported a finite value yet.", "Too few trials: 0 complete or stopped"):  # fmt: skip
+                 "No trial has reported a value that can be drawn yet.", "Too few trials: 0 complete"):  # fmt: skip
         assert said in text
     assert [path.name for path in (tmp_path / "run" / "report").iterdir()] == ["report.html"]
 
@@ -289,7 +310,7 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
 
 def test_nothing_but_nan(tmp_path: Path) -> None:
     path = write(folder_of(tmp_path, [trial(n, dict.fromkeys(range(1, 11), math.nan)) for n in range(12)]))
-    assert "No trial has reported a finite value yet." in read(path).text
+    assert "No trial has reported a value that can be drawn yet." in read(path).text
     assert not (path.parent / "curves.png").exists()
 
 
@@ -317,8 +338,8 @@ def test_another_pruner_s_stops(tmp_path: Path) -> None:
         trial(0, falling(0)),
         trial(1, falling(1, 3), TrialState.PRUNED, attrs={REASON: "median pruner at epoch 3"}),
     ]
-    text = read(write(folder_of(tmp_path, trials, pruner={"kind": "median"}))).text
-    assert "1 3 - - - - - - - 7 median pruner at epoch 3" in text
+    text = read(write(folder_of(tmp_path, trials, pruner="median"))).text
+    assert "1 3 - - - - - - - 7 median pruner: no" in text
     assert "lost the winner" not in text
     assert "decision log" not in text
 
@@ -326,7 +347,7 @@ def test_another_pruner_s_stops(tmp_path: Path) -> None:
 def test_parameters_that_only_some_trials_have(tmp_path: Path) -> None:
     extra = {**SPACE, "momentum": FloatDistribution(0.0, 1.0)}
     trials = [trial(n, falling(n), space=extra if n % 2 else SPACE) for n in range(20)]
-    text = read(write(folder_of(tmp_path, trials))).text
+    text = paper(folder_of(tmp_path, trials)).text
     assert "Not ranked, because only some trials have them: momentum." in text
     assert "20 trials (20 complete, 0 stopped" in text
 
@@ -347,9 +368,8 @@ def test_importances_survive_a_failing_library(tmp_path: Path, monkeypatch: pyte
         raise RuntimeError("no <luck>")
 
     monkeypatch.setattr("lcsearch.sweep.importances.get_param_importances", fail)
-    path = write(folder_of(tmp_path, [trial(n, falling(n)) for n in range(20)]))
-    assert "Not available: RuntimeError: no <luck>" in read(path).text
-    assert not (path.parent / "importances.png").exists()
+    text = paper(folder_of(tmp_path, [trial(n, falling(n)) for n in range(20)])).text
+    assert "Not available: RuntimeError: no <luck>" in text
 
 
 def test_what_users_write_is_escaped(tmp_path: Path) -> None:
@@ -370,12 +390,12 @@ def test_what_users_write_is_escaped(tmp_path: Path) -> None:
 
 def test_trials_without_times(tmp_path: Path) -> None:
     trials = [trial(n, falling(n)) for n in range(3)]
-    for one in trials:
-        one.datetime_start = None
-    report = collect(folder := folder_of(tmp_path, trials))
-    assert (report.compute.seconds_spent, report.compute.n_guessed) == (None, 0)
-    assert report.best_path[0] == pytest.approx((1, 1.0))
-    assert "not known" in read(write(folder)).text
+    for number, one in enumerate(trials):
+        one.number, one.datetime_start = number, None
+    file = load(write_toy(tmp_path, max_steps=10)).file
+    rows = progress.collect(trials, file.target, 3, file.space).rows
+    assert compute_of(rows, trials, 10) == Compute(30, 0, 30, wall=20.0)
+    assert best_path(rows, file.target)[0] == pytest.approx((1, 1.0))
 
 
 def test_a_trial_that_was_taken_up_again_has_no_clean_time(tmp_path: Path) -> None:
@@ -449,6 +469,7 @@ def no_run(tmp_path: Path) -> tuple[Path, Path | None]:
 def no_study(tmp_path: Path) -> tuple[Path, Path | None]:
     folder = folder_of(tmp_path, [])
     (folder.root / "study.sqlite3").unlink()
+    del STUDIES[folder.root]
     return folder.root, None
 
 

@@ -34,6 +34,7 @@ _WIDTH, _DPI = 9.6, 130
 _POINTS = 300  # a curve is drawn from at most this many
 _PANELS, _COLUMNS = 12, 4  # fans of their own
 _BARS = 80  # stopped trials side by side
+_DRAWN = 1e100  # values beyond are cut off in any case, and differences between them may overflow
 _P_FLOOR = 1e-4  # lower P(beat) are drawn here
 
 
@@ -105,6 +106,7 @@ def scale_of(report: Report) -> Scale | None:
     """
     values = [report.finite(row)[1] for row in report.progress.rows]
     losses = report.goal.sign * np.concatenate([np.zeros(0), *values])
+    losses = losses[np.abs(losses) < _DRAWN]
     if not losses.size:
         return None
     sign = report.goal.sign
@@ -159,7 +161,7 @@ def _look(theme: Theme) -> Any:  # matplotlib's versions differ in how they type
         "axes.facecolor": theme.paper, "axes.edgecolor": theme.faint, "grid.color": theme.faint, "grid.alpha": 0.5,
         "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
         "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
-        "legend.fontsize": 8.5, "figure.constrained_layout.use": True, "text.parse_math": True,
+        "legend.fontsize": 8.5, "text.parse_math": True,
         **dict.fromkeys(ink, theme.ink),
     }  # fmt: skip
 
@@ -171,7 +173,7 @@ def plain(text: object, most: int = 40) -> str:
 
 
 def _figure(height: float) -> Figure:
-    return Figure(figsize=(_WIDTH, height))
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
 def _state(state: str) -> str:
@@ -230,17 +232,15 @@ def curves(report: Report, theme: Theme) -> Figure | None:
 
 def best(report: Report, theme: Theme) -> Figure | None:
     """Best value over steps spent, and where an unpruned study would have ended."""
-    path = report.best_path
-    if not path:
+    path, scale = report.best_path, scale_of(report)
+    if not path or scale is None:
         return None
     compute = report.compute
     figure = _figure(3.2)
     axes = figure.subplots()
     cost, values = np.array(path).T
     # what diverged before the first good trial would press the rest flat: as far as the curves are shown
-    scale = scale_of(report)
-    if scale is not None:
-        values = scale.clip(values)
+    values = scale.clip(values)
     axes.step(cost, values, where="post", color=theme.state["complete"], linewidth=1.8)
     axes.plot(cost[:-1], values[:-1], "o", color=theme.state["complete"], markersize=4)
     axes.axvline(compute.spent, color=theme.ink, linewidth=1)
@@ -253,7 +253,7 @@ def best(report: Report, theme: Theme) -> Figure | None:
     if compute.unpruned > 1.05 * compute.spent:
         axes.text(compute.unpruned, 1.02, f"unpruned: {compute.unpruned}", transform=top, ha="right", va="bottom",
                   fontsize=8.5, color=theme.state["stopped"])  # fmt: skip
-    if scale is not None and scale.log and values.max() / values.min() > 5:
+    if scale.log and values.max() / values.min() > 5:
         Scale(values.min() / 1.25, values.max() * 1.25, True).put(axes)
     axes.set_xlim(0, max(compute.unpruned, compute.spent, 1) * 1.01)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -281,7 +281,7 @@ def fans(report: Report, theme: Theme) -> Figure | None:
     columns = min(_COLUMNS, len(chosen))
     n_rows = math.ceil(len(chosen) / columns)
     height = 0.5 + 1.85 * n_rows
-    figure = Figure(figsize=(_WIDTH, height), layout="none")  # twelve panels: working out a layout takes seconds
+    figure = Figure(figsize=(_WIDTH, height))  # twelve panels: working out a layout takes seconds
     figure.subplots_adjust(0.075, 0.5 / height, 0.99, 1 - 0.25 / height, 0.08, 0.22)
     grid = figure.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True)
     colour, horizon, best = theme.state["stopped"], report.goal.horizon, report.progress.best

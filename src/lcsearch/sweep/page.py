@@ -24,7 +24,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 1120px; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; break-after: avoid; }
 p { margin: .3rem 0; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: .8rem; margin: 1rem 0; }
 .card:first-child { grid-row: span 2; }
@@ -48,7 +48,8 @@ summary { cursor: pointer; } .note { border-left: 3px solid var(--stopped); padd
 .complete { color: var(--complete); } .stopped { color: var(--stopped); } .failed { color: var(--failed); }
 .running, .waiting { color: var(--running); }
 @media print { body { background: #fff; padding: 0; max-width: none; font-size: 11px; } .table { overflow: visible; }
-  .cards { grid-template-columns: repeat(3, 1fr); } th, td { padding: .1rem .3rem; }
+  figure, .card { break-inside: avoid; } .cards { grid-template-columns: 1fr 1fr; } .invite { display: none; }
+  th, td { padding: .1rem .3rem; }
   td.text, th.text { min-width: 4rem; } }
 """
 
@@ -196,7 +197,7 @@ def _looks(report: Report) -> str:
 def _section(name: str, drawn: dict[str, Picture]) -> list[str]:
     if name not in drawn:
         if name == "curves":
-            return [f"<h2>{_HEADINGS[name]}</h2>", "<p>No trial has reported a finite value yet.</p>"]
+            return [f"<h2>{_HEADINGS[name]}</h2>", "<p>No trial has reported a value that can be drawn yet.</p>"]
         return []
     heading = [f"<h2>{_HEADINGS[name]}</h2>"] if name in _HEADINGS else []
     return [*heading, _figure(drawn[name], _CAPTIONS[name])]
@@ -248,13 +249,10 @@ def _row(stop: Stop) -> str:
         f"{stop.rank[0]} of {stop.rank[1]}" if stop.rank else "-",
         str(stop.saved),
     ]
-    text = f"<details><summary>{escape(_short(stop))}</summary><pre>{escape(stop.text)}</pre></details>"
+    known = stop.p is not None and stop.incumbent is not None  # then the columns say it all but for the details
+    said, kind = ("the whole story", ' class="invite"') if known else (stop.line, "")
+    text = f"<details{kind}><summary>{escape(said)}</summary><pre>{escape(stop.text)}</pre></details>"
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + f'<td class="text">{text}</td></tr>'
-
-
-def _short(stop: Stop) -> str:
-    """The one-line reason; where the columns say it all, only an invitation."""
-    return "the whole story" if stop.p is not None and stop.incumbent else stop.line
 
 
 def _importances(report: Report, drawn: dict[str, Picture]) -> list[str]:
