@@ -297,7 +297,7 @@ def test_no_complete_trial(tmp_path: Path) -> None:
     assert (report.compute.seconds_spent, report.compute.seconds_unpruned) == (75.0, 165.0)
     assert report.compute.n_guessed == 2
     text = read(write(folder)).text
-    assert "Not finished: 2 trials unfinished, 0 of 3 not begun." in text
+    assert "Not finished: 2 running or waiting, 0 of 3 not begun." in text
     assert "OSError: disk" in text
     assert "Trial 0 is running, not complete." in text
 
@@ -336,12 +336,19 @@ def test_maximize_and_judged_by_the_last_value(tmp_path: Path) -> None:
 def test_another_pruner_s_stops(tmp_path: Path) -> None:
     trials = [
         trial(0, falling(0)),
-        trial(1, falling(1, 3), TrialState.PRUNED, attrs={REASON: "median pruner at epoch 3"}),
+        trial(1, falling(1, 3), TrialState.PRUNED, attrs={REASON: "median pruner: no"}),
     ]
-    text = read(write(folder_of(tmp_path, trials, pruner="median"))).text
+    text = paper(folder_of(tmp_path, trials, pruner="median")).text
     assert "1 3 - - - - - - - 7 median pruner: no" in text
     assert "lost the winner" not in text
     assert "decision log" not in text
+
+
+def test_a_run_that_ray_trained(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [trial(n, falling(n)) for n in range(6)] + [stopped(6)], backend={"kind": "ray"})
+    text = paper(folder).text
+    assert "1 worker on ray" in text
+    assert "6 4 BELOW" in text
 
 
 def test_parameters_that_only_some_trials_have(tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ def fans(report: Report, theme: Theme) -> Figure | None:
     first = grid.flat[0]
     scale.put(first)
     first.set_xlim(0, horizon * 1.02)
+    first.xaxis.set_major_locator(MaxNLocator(3, integer=True, prune="upper"))  # the next panel begins with its 0
     figure.supxlabel(plain(report.sweep.step), fontsize=9, y=0.04 / height)
     figure.supylabel(plain(report.sweep.metric), fontsize=9, x=0.004)
     return figure

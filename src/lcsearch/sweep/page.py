@@ -103,13 +103,14 @@ def _head(report: Report) -> str:
     order = ("complete", "stopped", "failed", "running", "waiting")
     said = ", ".join(f'<span class="{n}">{progress.counts[n]} {n}</span>' for n in order if n in progress.counts)
     asked = f"{s.goal} {s.metric}, judged by its {s.judged} value over {s.max_steps} {s.step}s; "
-    asked += f"{s.sampler.kind} sampler, {s.pruner.kind} pruner, {s.backend.workers.n} workers on {s.backend.kind}, "
+    n = s.backend.workers.n
+    asked += f"{s.sampler.kind} sampler, {s.pruner.kind} pruner, {n} worker{'s' * (n != 1)} on {s.backend.kind}, "
     asked += f"seed {s.seed}"
     unfinished = progress.counts.get("running", 0) + progress.counts.get("waiting", 0)
     missing = progress.budget - len(progress.rows)
     lines = [f"<h1>{escape(s.name)}</h1>", f'<p class="soft">{escape(asked)}</p>', f"<p>{said or 'no trials yet'}</p>"]
     if unfinished or missing > 0:
-        text = f"Not finished: {unfinished} trials unfinished, {max(missing, 0)} of {progress.budget} not begun."
+        text = f"Not finished: {unfinished} running or waiting, {max(missing, 0)} of {progress.budget} not begun."
         lines.append(f'<p class="note">{text}</p>')
     lines += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     cards = [_best(report), _compute(report), _seconds(report), _risk(report), _looks(report)]
@@ -159,7 +160,7 @@ def _seconds(report: Report) -> str:
         rows.append(("wall clock", duration(c.wall)))
     soft = "Trials' own time, added up over workers. Estimated from each trial's measured seconds per step."
     if c.n_guessed:
-        soft += f" {c.n_guessed} trials that have no clean time (running, or taken up again) count at the median."
+        soft += f" Counted at the median, because they run still or were taken up again: {c.n_guessed}."
     return _card("Compute in time", f"{duration(c.seconds_spent)} spent", rows, soft)
 
 
