@@ -347,7 +347,7 @@ def test_another_pruner_s_stops(tmp_path: Path) -> None:
 def test_a_run_that_ray_trained(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [trial(n, falling(n)) for n in range(6)] + [stopped(6)], backend={"kind": "ray"})
     text = paper(folder).text
-    assert "1 worker on ray" in text
+    assert "2 workers on ray" in text
     assert "6 4 BELOW" in text
 
 
