@@ -135,3 +135,18 @@ def validate(file: File) -> None:
         n = sum(not (p is None or isinstance(p, bool | int | float | str)) for p in sweep.space.values())
         text = f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
         print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes. [default: RUN/report]")] = None,
+) -> None:
+    """Write a run as one page to read offline or hand on, its figures beside it; works while the run goes on."""
+    with _told_plainly():
+        from lcsearch.sweep.folder import RunFolder, latest
+        from lcsearch.sweep.report import write
+        from lcsearch.sweep.summary import shown
+
+        where = RunFolder((folder or latest(Path("runs"))).resolve())
+        print(shown(write(where, None if out is None else out.resolve())))

@@ -11,6 +11,7 @@
         logs/trial-00012.log   what a trial printed that Ray trained
         ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
+        report/                what `lcsearch report` made of it
         run.lock               held by the launcher and, through it, by its workers
         claim.lock             held while a worker takes a trial
 """
