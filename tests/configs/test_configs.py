@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from lcsearch.sweep.load import load
-from lcsearch.sweep.objective import Context, Stopped, load_objective
+from lcsearch.sweep.objective import Context, Stopped
 from lcsearch.sweep.space import planned_schedule
+from lcsearch.sweep.worker import load_any
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -44,7 +45,7 @@ class Quiet:
 
 
 def module(name: str) -> Any:
-    load_objective(load(CONFIGS / f"{name}.yaml").file.objective.python, CONFIGS)
+    load_any(load(CONFIGS / f"{name}.yaml"))
     return import_module(name)
 
 
@@ -65,8 +66,8 @@ def curve(
     name: str, params: dict[str, Any], steps: int, folder: Path, *, number: int = 4, last: int = 1000
 ) -> dict[int, float]:
     """The reports of one trial of configs/NAME.yaml of `steps` steps, stopped at `last`."""
-    file = load(CONFIGS / f"{name}.yaml").file.model_copy(update={"max_steps": steps})
-    train = load_objective(file.objective.python, CONFIGS)
+    sweep = load(CONFIGS / f"{name}.yaml")
+    file, train = sweep.file.model_copy(update={"max_steps": steps}), load_any(sweep)
     folder.mkdir(exist_ok=True)
     ctx = Context(
         Quiet(last),
