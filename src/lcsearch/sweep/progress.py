@@ -76,12 +76,14 @@ class Progress:
         budget: trials in all.
         best: the incumbent; None before there is one.
         counts: state -> trials in it.
+        silent: trial -> seconds since its last report, for those that are overdue by their own pace.
     """
 
     rows: tuple[Row, ...]
     budget: int
     best: Best | None
     counts: Mapping[str, int] = field(default_factory=dict)
+    silent: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def spent(self) -> int:

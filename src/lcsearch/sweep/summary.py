@@ -11,9 +11,10 @@ from lcsearch.errors import FileProblem
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.live import best_line, clock, risk_now
 from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.picture import CALIBRATION, risk_now
 from lcsearch.sweep.progress import Progress, Row, spark
+from lcsearch.sweep.text import best_line, clock
 
 if TYPE_CHECKING:
     import optuna
@@ -22,12 +23,22 @@ _FAILURES_SHOWN = 10
 
 
 def summarize(
-    progress: Progress, sweep: SweepFile, study: optuna.Study, folder: Path, seconds: float | None = None
+    progress: Progress,
+    sweep: SweepFile,
+    study: optuna.Study,
+    folder: Path,
+    seconds: float | None = None,
+    total: float | None = None,
 ) -> str:
-    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next."""
+    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next.
+
+    Args:
+        seconds: wall clock of the last launch.
+        total: of all launches.
+    """
     counts = progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
-    lines = [f"{sweep.name}: {said or 'no trials'}" + (f" in {clock(seconds)}" if seconds is not None else "")]
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(seconds, total)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if progress.best.state != "complete":
@@ -37,7 +48,7 @@ def summarize(
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
     if sweep.pruner.kind == "curve":
         risk = risk_now(study)
-        text = "not known yet" if risk is None else f"{risk:.1%} (uncalibrated)"
+        text = "not known yet" if risk is None else f"{risk:.1%} ({CALIBRATION})"
         lines.append(f"risk that some stop lost the winner: {text}")
         looks = LookTail(folder / "decisions").line()
         if looks is not None:
@@ -56,6 +67,15 @@ def summarize(
     if example:
         lines.append(f"next: lcsearch explain {example[0].number} --folder {shown(folder)}")
     return "\n".join(lines)
+
+
+def _time(seconds: float | None, total: float | None) -> str:
+    """How long it took; of a run that was resumed, all its launches together."""
+    if seconds is None:
+        return ""
+    if total is None or total - seconds < 1:
+        return f" in {clock(seconds)}"
+    return f" in {clock(total)} ({clock(seconds)} in this launch)"
 
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:

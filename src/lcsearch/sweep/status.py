@@ -1,0 +1,47 @@
+"""`lcsearch status`: the screen's picture once, of a run that goes on in another process or has ended. Reads only."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from lcsearch.sweep import claim, record
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.launcher import reader
+from lcsearch.sweep.letters import say
+from lcsearch.sweep.picture import Observer
+from lcsearch.sweep.screen import draw
+from lcsearch.sweep.summary import shown
+
+_WIDE = 120  # columns where there is no terminal to ask
+
+
+def show(folder: RunFolder) -> None:
+    """Print the run as it stands, whole: however many lines that takes.
+
+    Raises:
+        FileProblem: `folder` holds no run.
+    """
+    from rich.console import Console
+
+    sweep, study, read = reader(folder)
+    progress, going_on = read(), record.at_work(folder)
+    seen = record.last_seen(folder)
+    observer = Observer(sweep.file, folder) if going_on else Observer(sweep.file, folder, wall=lambda: seen)
+    picture = observer.picture(progress, study)
+    left = claim.work_left(study.get_trials(deepcopy=False), progress.budget) or progress.of("running", "waiting")
+    if going_on:
+        last = "going on"
+    elif left:
+        command = f"lcsearch run {shown(sweep.path)} --resume --folder {shown(folder.root)}"
+        last = f"nobody is at work on it; to go on: {command}"
+    else:
+        last = "ended"
+    if not going_on:
+        picture = replace(picture, left=None)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    try:
+        console.print(draw(picture, sweep.file, console, None))
+    except (OSError, SystemExit):
+        return
+    say(f"{shown(folder.root)}: {last}")
