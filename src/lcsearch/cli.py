@@ -117,7 +117,7 @@ def run(
             view=make,
         )
         sweep = RunFolder(outcome.folder).read().file
-        text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds, outcome.total)
+        text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds)
         say("\n" + text, sys.stderr if events else None)
         if outcome.message:
             _complain(f"{sweep.name}: {outcome.message}")

@@ -11,7 +11,6 @@
         logs/trial-00012.log   what a trial printed that Ray trained
         ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
-        launches/              one file a launch: when it began, and (the file's time) was last seen
         run.lock               held by the launcher and, through it, by its workers
         claim.lock             held while a worker takes a trial
 """
@@ -57,11 +56,6 @@ class RunFolder:
     def decisions(self) -> Path:
         """The decision log."""
         return self.root / "decisions"
-
-    @property
-    def launches(self) -> Path:
-        """When launchers were at work."""
-        return self.root / "launches"
 
     @property
     def logs(self) -> Path:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -48,7 +49,6 @@ class Outcome:
             interrupted.
         message: why, unless all went well.
         seconds: wall clock of this launch.
-        total: wall clock of all launches of this run.
     """
 
     folder: Path
@@ -57,7 +57,6 @@ class Outcome:
     code: int
     message: str
     seconds: float
-    total: float
 
 
 def run(
@@ -182,7 +181,6 @@ class Watch:
                 self.view.event(f"trial {trial.number} goes on {after(trial.step, self.file.step)}")
             for number, host in claim.foreign(self.study):
                 self.view.event(f"trial {number} is left to the worker on {host} that has it")
-        self._launch = record.Launch(self.folder)
         with self._signals():
             self.view.start()
             try:
@@ -229,14 +227,14 @@ class Watch:
 
     def _show(self, trials: list[FrozenTrial]) -> None:
         progress = self._progress(trials)
-        self._launch.seen()
         if progress.best is not None and progress.best != self._best:
             self._best = progress.best
             record.note_best(self.study, progress.best)
         self.view.update(progress, self.study)
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
-        return collect(trials, self.file.target, self.file.budget.trials, self.file.space)
+        file = self.file
+        return collect(trials, file.target, file.budget.trials, file.space, now=datetime.now())
 
     def _outcome(self) -> Outcome:
         progress = self._progress(self.trials())
@@ -248,8 +246,7 @@ class Watch:
         elif not progress.of("complete"):
             code, message = FAILED, "no trial ran to its end"
         seconds = time.monotonic() - self._began
-        total = sum(last - began for began, last in record.legs(self.folder))
-        return Outcome(self.folder.root, progress, self.study, code, message, seconds, max(total, seconds))
+        return Outcome(self.folder.root, progress, self.study, code, message, seconds)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from lcsearch.sweep import record
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.looks import LookTail
-from lcsearch.sweep.progress import Progress, Row
+from lcsearch.sweep.progress import Progress
 
 if TYPE_CHECKING:
     import optuna
@@ -33,9 +33,7 @@ class Picture:
     """A sweep at one moment.
 
     Attributes:
-        seconds: wall clock of all launches so far.
-        busy: seconds that workers spent on trials, all together.
-        spared: seconds that stops saved, at each stopped trial's own pace.
+        seconds: wall clock of all launches so far; where nobody has counted it, of this one.
         left: estimated seconds to the end; None before a few trials have ended, and at the end.
         best_age: seconds since the report of the incumbent; None when there is none, or nothing says.
         risk: that some stop lost the winner; None when not known.
@@ -48,8 +46,6 @@ class Picture:
 
     progress: Progress
     seconds: float
-    busy: float
-    spared: float
     left: float | None = None
     best_age: float | None = None
     risk: float | None = None
@@ -62,15 +58,12 @@ class Picture:
     @property
     def money(self) -> tuple[float, float] | None:
         """(spent, saved), in whatever the price is in; None without a price."""
-        return None if self.price is None else (self.busy / 3600 * self.price, self.spared / 3600 * self.price)
+        if self.price is None:
+            return None
+        return self.progress.seconds / 3600 * self.price, self.progress.seconds_saved / 3600 * self.price
 
 
-def spared_of(row: Row, busy: float) -> float:
-    """Seconds that a stop saved: the steps it saved, each as long as the trial's own were on average."""
-    return busy / row.spent * row.saved if row.spent else 0.0
-
-
-def time_left(progress: Progress, sweep: SweepFile, seconds: float, busy: float) -> float | None:
+def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | None:
     """Estimated seconds until the budget is used.
 
     A trial to come is taken to last as many steps as those that ended did on average (those after the startup trials,
@@ -79,12 +72,12 @@ def time_left(progress: Progress, sweep: SweepFile, seconds: float, busy: float)
     ended = progress.of(*ENDED)
     running = progress.of("running", "waiting")
     to_come = max(0, progress.budget - len(progress.rows))
-    if len(ended) < _ENOUGH or not busy or not progress.spent or not (running or to_come):
+    if len(ended) < _ENOUGH or not progress.seconds or not progress.spent or not (running or to_come):
         return None
     ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))
     startup = int(getattr(sweep.pruner, "n_startup_trials", 0))
     usual = fmean(row.spent for row in (ended[startup:] if len(ended) >= startup + _ENOUGH else ended))
-    pace = busy / progress.spent
+    pace = progress.seconds / progress.spent
     rest = [usual - row.spent if row.spent < usual else (sweep.max_steps - row.spent) / 2 for row in running]
     new = to_come * usual
     if sweep.budget.steps is not None:
@@ -113,6 +106,7 @@ class Observer:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._sweep, self._folder, self._clock, self._wall = sweep, folder, clock, wall
+        self._began = clock()
         self.looks = LookTail(folder.decisions)
         self._risk: float | None = None
         self._risk_of: object = ()
@@ -121,18 +115,15 @@ class Observer:
 
     def picture(self, progress: Progress, study: optuna.Study) -> Picture:
         """The sweep now."""
-        now, launches = self._wall(), record.legs(self._folder)
-        busy = {row.number: record.seconds_of(row, launches, now) for row in progress.rows}
-        began = [row.began.timestamp() for row in progress.rows if row.began is not None]
-        seconds = sum(end - begin for begin, end in launches) if launches else now - min(began, default=now)
+        now, seconds = self._wall(), record.seconds_so_far(self._folder)
+        if seconds is None:
+            seconds = self._clock() - self._began
         since = self._since(progress, study)
         looks = self.looks.latest()
         return Picture(
             progress=progress,
             seconds=seconds,
-            busy=sum(busy.values()),
-            spared=sum(spared_of(row, busy[row.number]) for row in progress.of("stopped")),
-            left=time_left(progress, self._sweep, seconds, sum(busy.values())),
+            left=time_left(progress, self._sweep, seconds),
             best_age=None if since is None else max(0.0, now - since),
             risk=self._risk_now(progress, study),
             looks=dict(looks),

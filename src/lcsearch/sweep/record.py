@@ -1,17 +1,15 @@
-"""What the launcher notes for those who come later: when it was at work, and when the best value came.
+"""What is known of a run beside its study: whether somebody is at work on it, and when its best value came.
 
-Each launch is a file in the run folder that holds when it began; the file's own time is when its launcher was last
-seen, so that a kill at any moment leaves a true record. Optuna keeps no time of a report: when the incumbent's came
-stands in a user attribute of the study.
+Optuna keeps no time of a report: when the incumbent's came is a user attribute of the study, which the launcher writes.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import optuna
 
@@ -20,35 +18,13 @@ from lcsearch.sweep.progress import Best, Row
 
 BEST = "lcsearch:best"
 
-Leg = tuple[float, float]
-"""(began, last seen) of one launch, in seconds since the epoch."""
 
-
-class Launch:
-    """This launch's entry; a full disk costs the entry, never the sweep."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        began = time.time()
-        self._path = folder.launches / f"{began:.3f}"
-        with suppress(OSError):
-            folder.launches.mkdir(exist_ok=True)
-            self._path.touch()
-
-    def seen(self) -> None:
-        """Still at work."""
-        with suppress(OSError):
-            os.utime(self._path)
-
-
-def legs(folder: RunFolder) -> list[Leg]:
-    """Every launch so far, by time."""
-    found = []
-    with suppress(OSError):
-        for path in folder.launches.iterdir():
-            with suppress(ValueError, OSError):
-                began = float(path.name)
-                found.append((began, max(began, path.stat().st_mtime)))
-    return sorted(found)
+def seconds_so_far(folder: RunFolder) -> float | None:
+    """Wall clock of all launches, which the launcher counts in clock.json; None where nobody has."""
+    try:
+        return float(json.loads((folder.root / "clock.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def at_work(folder: RunFolder) -> bool:
@@ -68,9 +44,8 @@ def at_work(folder: RunFolder) -> bool:
 
 def last_seen(folder: RunFolder) -> float:
     """When something was last written of the run, in seconds since the epoch."""
-    paths: list[Path] = [folder.record, folder.root / "study.sqlite3", *folder.logs.glob("*.log")]
-    times = [end for _, end in legs(folder)]
-    for path in paths:
+    times = []
+    for path in (folder.record, folder.root / "study.sqlite3", *folder.logs.glob("*.log")):
         with suppress(OSError):
             times.append(path.stat().st_mtime)
     return max(times, default=time.time())
@@ -102,17 +77,3 @@ def _noted(study: optuna.Study, best: Best) -> float | None:
     if not isinstance(known, dict) or (known.get("trial"), known.get("step")) != (best.number, best.step):
         return None
     return float(known["time"])
-
-
-def seconds_of(row: Row, launches: list[Leg], now: float) -> float:
-    """How long a worker has been busy with the trial: its own time, less what lies between the launches."""
-    if row.began is None or (row.state == "waiting" and not launches):
-        return 0.0
-    began = row.began.timestamp()
-    ended = row.ended.timestamp() if row.ended is not None else now
-    if not launches:
-        return max(0.0, ended - began)
-    # a trial that another machine trains may lie outside all launches of this one
-    if not any(first <= ended and last >= began for first, last in launches):
-        return max(0.0, ended - began) if row.ended is not None else 0.0
-    return sum(max(0.0, min(ended, last) - max(began, first)) for first, last in launches)

@@ -14,7 +14,7 @@ from lcsearch.sweep.letters import fit, safe
 from lcsearch.sweep.looks import latency_words
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer, Picture
 from lcsearch.sweep.progress import Progress, Row, spark
-from lcsearch.sweep.text import best_line, clock, money
+from lcsearch.sweep.text import clock, money
 
 if TYPE_CHECKING:
     import optuna
@@ -77,14 +77,15 @@ def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
     counts = [f"{p.counts[state]} {state}" for state in _ORDER if p.counts.get(state)]
     best = ["best: none yet"]
     if p.best is not None:
-        best = [f"best: {best_line(p.best, sweep)}"]
-        if picture.best_age is not None:
-            best.append(f"{clock(picture.best_age)} ago")
-    spent = [f"{sweep.step}s: {p.spent} spent, {p.saved} saved{_share(p)}"]
-    spent.append(f"worker time: {clock(picture.busy)} spent, {clock(picture.spared)} saved")
+        short = fit(sweep.metric, max(_LABEL, width // 3))
+        age = "" if picture.best_age is None else f", {clock(picture.best_age)} ago"
+        best = [f"best: {short} {p.best.value:.6g}", f"(trial {p.best.number}, {sweep.step} {p.best.step}){age}"]
+    of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
+    spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{_share(p)}"]
+    spent.append(f"worker time: {clock(p.seconds)} spent, {clock(p.seconds_saved)} saved")
     if picture.money is not None:
         spent.append(f"money: {money(picture.money[0])} spent, {money(picture.money[1])} saved")
-    lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green"), *_flow(spent, width)]
+    lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":
         risk = "not known yet" if picture.risk is None else f"{picture.risk:.1%} ({CALIBRATION})"
         said = [f"risk that some stop lost the winner: {risk}"]
@@ -101,14 +102,14 @@ def _share(progress: Progress) -> str:
     return f" ({progress.saved / total:.0%})" if total else ""
 
 
-def _flow(pieces: Sequence[str], width: int, style: str = "") -> list[Line]:
+def _flow(pieces: Sequence[str], width: int, style: str = "", gap: str = _GAP) -> list[Line]:
     """Pieces side by side, as many to a line as fit."""
     from rich.cells import cell_len
 
     lines: list[str] = []
     for piece in pieces:
-        if lines and cell_len(lines[-1]) + len(_GAP) + cell_len(piece) <= width:
-            lines[-1] += _GAP + piece
+        if lines and cell_len(lines[-1]) + len(gap) + cell_len(piece) <= width:
+            lines[-1] += gap + piece
         else:
             lines.append(piece)
     return [Line(fit(line, width), style) for line in lines]
@@ -217,7 +218,7 @@ class RichView:
         self._guarded(self._live.stop)
 
     def _print(self, text: str) -> None:
-        self._console.print(safe(f"! {text}", self._console.encoding), style="yellow", markup=False)
+        self._console.print(safe(f"! {text}", self._console.encoding), style="yellow", markup=False, highlight=False)
 
     def _redraw(self, picture: Picture) -> None:
         size = self._console.size

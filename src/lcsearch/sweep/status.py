@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 
 from lcsearch.sweep import claim, record
@@ -37,6 +38,9 @@ def show(folder: RunFolder) -> None:
         last = f"nobody is at work on it; to go on: {command}"
     else:
         last = "ended"
+    began = [row.began.timestamp() for row in progress.rows if row.began is not None]
+    if record.seconds_so_far(folder) is None:  # a run of an earlier lcsearch: what lay between its launches counts too
+        picture = replace(picture, seconds=max(0.0, (time.time() if going_on else seen) - min(began, default=seen)))
     if not going_on:
         picture = replace(picture, left=None)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)

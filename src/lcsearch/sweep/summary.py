@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.picture import CALIBRATION, risk_now
 from lcsearch.sweep.progress import Progress, Row, spark
+from lcsearch.sweep.record import seconds_so_far
 from lcsearch.sweep.text import best_line, clock
 
 if TYPE_CHECKING:
@@ -23,22 +25,15 @@ _FAILURES_SHOWN = 10
 
 
 def summarize(
-    progress: Progress,
-    sweep: SweepFile,
-    study: optuna.Study,
-    folder: Path,
-    seconds: float | None = None,
-    total: float | None = None,
+    progress: Progress, sweep: SweepFile, study: optuna.Study, folder: Path, seconds: float | None = None
 ) -> str:
     """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next.
 
-    Args:
-        seconds: wall clock of the last launch.
-        total: of all launches.
+    `seconds` are those of the last launch; None when the run is only looked at.
     """
     counts = progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
-    lines = [f"{sweep.name}: {said or 'no trials'}{_time(seconds, total)}"]
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(progress, folder, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if progress.best.state != "complete":
@@ -69,13 +64,17 @@ def summarize(
     return "\n".join(lines)
 
 
-def _time(seconds: float | None, total: float | None) -> str:
-    """How long it took; of a run that was resumed, all its launches together."""
+def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
+    """How long it took; of a run that was resumed, all its launches together, where they were counted."""
     if seconds is None:
         return ""
-    if total is None or total - seconds < 1:
+    total = seconds_so_far(RunFolder(folder))
+    began = min((row.began.timestamp() for row in progress.rows if row.began is not None), default=time.time())
+    if began >= time.time() - seconds - 1:
         return f" in {clock(seconds)}"
-    return f" in {clock(total)} ({clock(seconds)} in this launch)"
+    if total is None:
+        return f" ({clock(seconds)} in this launch)"
+    return f" in {clock(max(total, seconds))} ({clock(seconds)} in this launch)"
 
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:

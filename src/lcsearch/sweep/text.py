@@ -39,9 +39,9 @@ def clock(seconds: float) -> str:
 
 
 def money(amount: float) -> str:
-    """Two digits after the point, more below a cent; the currency is the file's owner's.
+    """Two decimals, more where they would show nothing; the currency is the user's.
 
     >>> money(12.345), money(0.00213), money(0.0)
-    ('12.35', '0.0021', '0')
+    ('12.35', '0.0021', '0.00')
     """
-    return f"{amount:.2f}" if amount >= 0.01 else f"{amount:.2g}"
+    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
