@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
-from lcsearch.sweep import claim, record
+from lcsearch.sweep import record
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.launcher import reader
 from lcsearch.sweep.letters import say
@@ -28,9 +28,8 @@ def show(folder: RunFolder) -> None:
     sweep, study, read = reader(folder)
     progress, going_on = read(), record.at_work(folder)
     seen = record.last_seen(folder)
-    observer = Observer(sweep.file, folder) if going_on else Observer(sweep.file, folder, wall=lambda: seen)
-    picture = observer.picture(progress, study)
-    left = claim.work_left(study.get_trials(deepcopy=False), progress.budget) or progress.of("running", "waiting")
+    picture = Observer(sweep.file, folder).picture(progress, study)
+    left = progress.budget > len(progress.rows) or progress.of("running", "waiting")
     if going_on:
         last = "going on"
     elif left:
