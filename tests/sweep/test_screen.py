@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,14 +17,16 @@ from optuna.trial import TrialState
 from rich.cells import cell_len
 from rich.console import Console
 
-from lcsearch.sweep import record
+from lcsearch.sweep import backend, record, status
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import safe
+from lcsearch.sweep.load import load
 from lcsearch.sweep.picture import Observer, Picture, time_left
 from lcsearch.sweep.progress import Best, Progress, Row
 from lcsearch.sweep.screen import RichView, layout
 
+from .kit import write_toy
 from .test_live import FILE, trial
 
 START = datetime(2024, 1, 1, 12)
@@ -105,8 +108,8 @@ def test_a_small_terminal() -> None:
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
         "    4       -   2/10     0.5        -    -  █▁ waits for a…",
         "    5       1      -       -        -    -",
-        "trial     ended  epoch    loss  why",
-        "    2    failed      1       1  ValueError: no",
+        "trial   ended  epoch  loss  why",
+        "    2  failed      1     1  ValueError: no",
     ]
 
 
@@ -301,3 +304,25 @@ def test_steps_are_paced_by_the_trials_own_times() -> None:
     running.datetime_start = START
     progress = collect([*made, running], FILE.target, 8, FILE.space, now=START + timedelta(seconds=5))
     assert (progress.seconds, progress.seconds_saved) == (31.0, 24.0)
+
+
+def test_status_says_who_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "run")
+    sweep = load(write_toy(tmp_path))
+    folder.root.mkdir()
+    folder.write(sweep)
+    backend.create_study(sweep.file, folder, resume=False)
+    status.show(folder)
+    assert capsys.readouterr().out.splitlines() == [
+        "toy  0/3 trials  0 s",
+        "best: none yet",
+        "epochs: 0 spent, 0 saved  worker time: 0 s spent, 0 s saved",
+        "run: nobody is at work on it; to go on: lcsearch run toy.yaml --resume --folder run",
+    ]
+    held = folder.hold()
+    status.show(folder)
+    os.close(held)
+    assert capsys.readouterr().out.splitlines()[-1] == "run: going on"
