@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -33,15 +33,38 @@ def _told_plainly() -> Iterator[None]:
     try:
         yield
     except LcsearchError as error:
-        print(error, file=sys.stderr)
+        _complain(error)
         raise typer.Exit(3 if isinstance(error, EnvironmentProblem) else 2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
+def _complain(text: object) -> None:
+    from lcsearch.sweep.letters import say
+
+    say(str(text), sys.stderr)
+
+
 def main() -> None:
     """The `lcsearch` command."""
     app(prog_name="lcsearch")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from lcsearch import __version__
+
+        print(f"lcsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -57,16 +80,29 @@ def run(
     trials: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
     workers: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
     pruner: Annotated[str | None, typer.Option(help="curve, none, median or hyperband.")] = None,
+    events: Annotated[bool, typer.Option("--json", help="Tell programs: one JSON object a line.")] = False,
 ) -> None:
     """Train a sweep to its end, stopping hopeless trials.
 
     Ctrl-C once ends the workers at their next report (go on with --resume), twice kills them.
     """
-    with _told_plainly():
+    with _told_plainly(), ExitStack() as stack:
+        from lcsearch.sweep.events import JsonView, standard_output
+        from lcsearch.sweep.file import SweepFile
         from lcsearch.sweep.folder import RunFolder
         from lcsearch.sweep.launcher import run as launch
-        from lcsearch.sweep.live import say
+        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.live import View, make_view
         from lcsearch.sweep.summary import summarize
+
+        lines = stack.enter_context(standard_output()) if events else None
+        told: list[JsonView] = []
+
+        def make(sweep: SweepFile, where: RunFolder) -> View:
+            if lines is None:
+                return make_view(sweep, where)
+            told.append(JsonView(sweep, where, lines, resumed=resume))
+            return told[0]
 
         outcome = launch(
             file,
@@ -78,12 +114,28 @@ def run(
             workers=workers,
             pruner=pruner,
             overrides=overrides or (),
+            view=make,
         )
         sweep = RunFolder(outcome.folder).read().file
-        say("\n" + summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds))
+        text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds)
+        say("\n" + text, sys.stderr if events else None)
         if outcome.message:
-            print(f"{sweep.name}: {outcome.message}", file=sys.stderr)
+            _complain(f"{sweep.name}: {outcome.message}")
+        for view in told:
+            view.end(outcome)
     raise typer.Exit(outcome.code)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+) -> None:
+    """Show how far a run is, going on or ended; reads only."""
+    with _told_plainly():
+        from lcsearch.sweep.folder import RunFolder, latest
+        from lcsearch.sweep.status import show
+
+        show(RunFolder((folder or latest(Path("runs"))).resolve()))
 
 
 @app.command()
@@ -96,10 +148,11 @@ def explain(
         from lcsearch.sweep import summary
         from lcsearch.sweep.folder import RunFolder, latest
         from lcsearch.sweep.launcher import reader
+        from lcsearch.sweep.letters import say
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
         sweep, study, progress = reader(where)
-        print(summary.explain(trial, progress(), sweep.file, study, where))
+        say(summary.explain(trial, progress(), sweep.file, study, where))
 
 
 @app.command()

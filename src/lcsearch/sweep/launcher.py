@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -22,12 +23,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import backend, claim, worker
+from lcsearch.sweep import backend, claim, record, worker
+from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.fleet import Death, Fleet, check_devices
 from lcsearch.sweep.folder import RunFolder, prepare
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
-from lcsearch.sweep.progress import Progress, collect
+from lcsearch.sweep.progress import Best, Progress, collect
 
 SUCCESS, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -68,7 +70,7 @@ def run(
     workers: int | None = None,
     pruner: str | None = None,
     overrides: Sequence[str] = (),
-    view: View | None = None,
+    view: View | Callable[[SweepFile, RunFolder], View] = make_view,
 ) -> Outcome:
     """Run the sweep file at `path` to its end.
 
@@ -79,7 +81,7 @@ def run(
         fresh: start over; an earlier run in `folder` is kept as `NAME.old-K`.
         seed, trials, workers, pruner: as in the file, in place of the file's.
         overrides: `key.sub=value` in place of the file's; on a resume only below `budget` and `backend.workers`.
-        view: what is shown; chosen by the terminal when None.
+        view: what is shown, or what makes it when all is ready; left out, the terminal chooses.
 
     Raises:
         FileProblem: file, objective or folder are wrong. EnvironmentProblem: the machine is. Nothing was started.
@@ -105,11 +107,11 @@ def run(
         ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
         stack.callback(os.close, lock)
         study = backend.create_study(ready.file, where, resume=resume)
-        view = view or make_view(ready.file, where)
+        shown = view(ready.file, where) if callable(view) else view
         if notice:
-            view.event(notice)
+            shown.event(notice)
         watch = on_ray.RayWatch if on_ray is not None else partial(_FleetWatch, lock=lock)
-        outcome: Outcome = watch(ready, where, study, view).run(resume)
+        outcome: Outcome = watch(ready, where, study, shown).run(resume)
         return outcome
 
 
@@ -158,6 +160,7 @@ class Watch:
         self._began = time.monotonic()
         self._last_look = 0.0
         self._told = False
+        self._best: Best | None = None
         self._failures_before = _failures(self.trials())
 
     def loop(self) -> None:
@@ -223,10 +226,15 @@ class Watch:
             self.problem = (FAILED, f"{text}\nTracebacks: {self.folder.logs}")
 
     def _show(self, trials: list[FrozenTrial]) -> None:
-        self.view.update(self._progress(trials), self.study)
+        progress = self._progress(trials)
+        if progress.best is not None and progress.best != self._best:
+            self._best = progress.best
+            record.note_best(self.study, progress.best)
+        self.view.update(progress, self.study)
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
-        return collect(trials, self.file.target, self.file.budget.trials, self.file.space)
+        file = self.file
+        return collect(trials, file.target, file.budget.trials, file.space, now=datetime.now())
 
     def _outcome(self) -> Outcome:
         progress = self._progress(self.trials())
@@ -242,14 +250,16 @@ class Watch:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM drain, the second kills; only the main thread may listen."""
+        """SIGINT, SIGTERM and a terminal that closes drain, the second kills; only the main thread may listen."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             self.interrupts += 1  # the loop speaks: the view may be in the middle of a line
 
         before: dict[signal.Signals, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup: the sweep is to outlive its terminal
                 before[number] = signal.signal(number, interrupt)
         except ValueError:
             pass  # not the main thread: the caller's own handling stays
@@ -319,9 +329,11 @@ class _FleetWatch(Watch):
             else:
                 text = f"trial {trial.number} goes on {after(trial.step, self.file.step)} in another worker"
                 text += f" (retry {trial.retry} of {self.file.retries})"
-            self.view.event(f"{head}; {text}")
+            told: dict[str, object] = {"trial": trial.number, "retry": trial.retry, "given_up": trial.given_up}
+            self.view.event(f"{head}; {text}", worker=death.slot, how=death.how, retries=self.file.retries, **told)
         if not given:
-            self.view.event(f"{head} between trials; another takes its place")
+            text = f"{head} between trials; another takes its place"
+            self.view.event(text, worker=death.slot, how=death.how)
         n = len(self.trials())
         self._barren = 0 if given or n > self._tried else self._barren + 1
         self._tried = n

@@ -126,7 +126,8 @@ class Ledger:
             n = int(self._watch.trials()[ours.number].user_attrs.get(claim.RETRIES, 0)) + 1
             ours.set_user_attr(claim.RETRIES, n)
             place = after(max(self._reported[trial.trial_id], default=None), self._watch.file.step)
-            self._watch.view.event(f"trial {ours.number} lost its worker and goes on {place} (retry {n} of {retries})")
+            text = f"trial {ours.number} lost its worker and goes on {place} (retry {n} of {retries})"
+            self._watch.view.event(text, trial=ours.number, retry=n, retries=retries, given_up=False)
 
     def end(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
         """File how a trial ended."""
@@ -147,7 +148,8 @@ class Ledger:
             trial.set_user_attr(claim.WORKER, None)
         elif error:
             n = watch.file.retries + 1
-            watch.view.event(f"trial {trial.number} is marked failed after {n - 1} retries")
+            text = f"trial {trial.number} is marked failed after {n - 1} retries"
+            watch.view.event(text, trial=trial.number, retry=n, retries=n - 1, given_up=True)
             self._fail(trial, f"its worker died {claim.times(n)}; retries: {n - 1}")
         elif ERROR in result:
             self._fail(trial, result[ERROR])

@@ -9,10 +9,10 @@ from html import escape
 from lcsearch.decide.decision import percent
 from lcsearch.decide.verdict import Reason
 from lcsearch.sweep.figures import Picture, likely
-from lcsearch.sweep.live import best_line, clock
 from lcsearch.sweep.looks import quantiles
 from lcsearch.sweep.report import Report, Stop
 from lcsearch.sweep.summary import configuration
+from lcsearch.sweep.text import best_line, clock
 
 _FAILURES = 200  # failed trials listed
 

@@ -28,8 +28,8 @@ from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import Importances, importances
 from lcsearch.sweep.launcher import reader
-from lcsearch.sweep.live import risk_now
 from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.picture import risk_now
 from lcsearch.sweep.progress import Progress, Row
 from lcsearch.sweep.progress import collect as read_progress
 

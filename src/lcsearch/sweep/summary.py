@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ from lcsearch.errors import FileProblem
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.live import best_line, clock, risk_now
 from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.picture import CALIBRATION, risk_now
 from lcsearch.sweep.progress import Progress, Row, spark
+from lcsearch.sweep.record import seconds_so_far
+from lcsearch.sweep.text import best_line, clock
 
 if TYPE_CHECKING:
     import optuna
@@ -24,10 +27,13 @@ _FAILURES_SHOWN = 10
 def summarize(
     progress: Progress, sweep: SweepFile, study: optuna.Study, folder: Path, seconds: float | None = None
 ) -> str:
-    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next."""
+    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next.
+
+    `seconds` are those of the last launch; None when the run is only looked at.
+    """
     counts = progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
-    lines = [f"{sweep.name}: {said or 'no trials'}" + (f" in {clock(seconds)}" if seconds is not None else "")]
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(progress, folder, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if progress.best.state != "complete":
@@ -37,7 +43,7 @@ def summarize(
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
     if sweep.pruner.kind == "curve":
         risk = risk_now(study)
-        text = "not known yet" if risk is None else f"{risk:.1%} (uncalibrated)"
+        text = "not known yet" if risk is None else f"{risk:.1%} ({CALIBRATION})"
         lines.append(f"risk that some stop lost the winner: {text}")
         looks = LookTail(folder / "decisions").line()
         if looks is not None:
@@ -56,6 +62,19 @@ def summarize(
     if example:
         lines.append(f"next: lcsearch explain {example[0].number} --folder {shown(folder)}")
     return "\n".join(lines)
+
+
+def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
+    """How long it took; of a run that was resumed, all its launches together, where they were counted."""
+    if seconds is None:
+        return ""
+    total = seconds_so_far(RunFolder(folder))
+    began = min((row.began.timestamp() for row in progress.rows if row.began is not None), default=time.time())
+    if began >= time.time() - seconds - 1:
+        return f" in {clock(seconds)}"
+    if total is None:
+        return f" ({clock(seconds)} in this launch)"
+    return f" in {clock(max(total, seconds))} ({clock(seconds)} in this launch)"
 
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:
