@@ -144,7 +144,7 @@ class RichView:
 
         self._sweep, self._console = sweep, console
         self._looks = LookTail(folder.decisions)
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._began = time.monotonic()
         self._best: tuple[float, float] | None = None  # (value, when this view first saw it)
         self._risk: float | None = None
