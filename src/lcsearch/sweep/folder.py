@@ -9,6 +9,7 @@
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
         logs/trial-00012.log   what a trial printed that Ray trained
+        logs/ray.log           what Ray itself had to say
         ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
         report/                what `lcsearch report` made of it
@@ -70,6 +71,11 @@ class RunFolder:
     def trial_log(self, number: int) -> Path:
         """What one trial printed, where Ray trains."""
         return self.logs / f"trial-{number:05d}.log"
+
+    @property
+    def ray_log(self) -> Path:
+        """What Ray itself printed in the launcher."""
+        return self.logs / "ray.log"
 
     def checkpoints(self, number: int) -> Path:
         """The checkpoint folder of one trial."""

@@ -102,7 +102,7 @@ def run(
             if not resume:
                 backend.check_free(chosen.file, where)
             if on_ray is not None:
-                stack.enter_context(on_ray.cluster(chosen.file))
+                stack.enter_context(on_ray.cluster(chosen.file, where))
 
         ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
         stack.callback(os.close, lock)
@@ -169,6 +169,9 @@ class Watch:
 
     def close(self) -> None:
         """Leave nothing running."""
+
+    def insist(self) -> None:
+        """A second interrupt has come, for a loop that cannot look by itself; called in the signal's handler."""
 
     def run(self, resume: bool) -> Outcome:
         """From the first trial to the outcome."""
@@ -254,6 +257,8 @@ class Watch:
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             self.interrupts += 1  # the loop speaks: the view may be in the middle of a line
+            if self.interrupts >= 2:
+                self.insist()
 
         before: dict[signal.Signals, Any] = {}
         try:

@@ -193,7 +193,10 @@ class RichView:
 
         self._sweep, self._console = sweep, console
         self._observer = observer or Observer(sweep, folder)
-        self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        # sys.stdout is left alone: on Ray the launcher keeps it apart from what Ray prints
+        self._live = Live(
+            console=console, auto_refresh=False, transient=True, vertical_overflow="crop", redirect_stdout=False
+        )
         self._notices: deque[str] = deque(maxlen=self._NOTICES)
         self._size = console.size
         self._gone = False
