@@ -11,6 +11,7 @@
         logs/trial-00012.log   what a trial printed that Ray trained
         ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
+        clock.json             wall clock of all launches so far
         run.lock               held by the launcher and, through it, by its workers
         claim.lock             held while a worker takes a trial
 """
@@ -51,6 +52,11 @@ class RunFolder:
     def sweep_copy(self) -> Path:
         """The sweep file as it was read."""
         return self.root / "sweep.yaml"
+
+    @property
+    def clock(self) -> Path:
+        """How long its launches have run."""
+        return self.root / "clock.json"
 
     @property
     def decisions(self) -> Path:

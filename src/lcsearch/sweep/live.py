@@ -179,7 +179,8 @@ class RichView:
         done = sum(counts.get(state, 0) for state in ("complete", "stopped", "failed"))
         head = f"{s.name}  {done}/{progress.budget} trials  {clock(now - self._began)}  "
         head += "  ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        steps = f"{s.step}s: {progress.spent} spent, {progress.saved} saved"
+        of = f" of {s.budget.steps}" if s.budget.steps is not None else ""
+        steps = f"{s.step}s: {progress.spent}{of} spent, {progress.saved} saved"
         if progress.spent + progress.saved:
             steps += f" ({progress.saved / (progress.spent + progress.saved):.0%})"
         if self._risk is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcsearch.errors import FileProblem
+from lcsearch.sweep.budget import ended_by, read_clock
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder
@@ -35,6 +36,7 @@ def summarize(
     total = progress.spent + progress.saved
     share = f" ({progress.saved / total:.0%} of {total})" if total else ""
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
+    lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
     if sweep.pruner.kind == "curve":
         risk = risk_now(study)
         text = "not known yet" if risk is None else f"{risk:.1%} (uncalibrated)"
@@ -56,6 +58,33 @@ def summarize(
     if example:
         lines.append(f"next: lcsearch explain {example[0].number} --folder {shown(folder)}")
     return "\n".join(lines)
+
+
+def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]:
+    """What it cost where a worker's hour has a price, and which limit ended it where there are several."""
+    lines, budget = [], sweep.budget
+    if budget.money_per_hour is not None:
+        spent, saved = (s / 3600 * budget.money_per_hour for s in (progress.seconds, progress.seconds_saved))
+        hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
+        lines.append(f"money: {money(spent)} spent ({hours}), about {money(saved)} saved")
+    limit = ended_by(budget, len(progress.rows), progress.spent, seconds)
+    if limit is not None and (budget.steps is not None or budget.seconds is not None):
+        n = f"{len(progress.rows)} of {budget.trials} trials"
+        match limit:
+            case "trials":
+                text = n
+            case "steps":
+                text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent after {n} had begun"
+            case _:
+                assert budget.seconds is not None
+                text = f"{clock(seconds)} of {clock(budget.seconds)} were used after {n} had begun"
+        lines.append(f"ended by budget.{limit}: {text}")
+    return lines
+
+
+def money(amount: float) -> str:
+    """Two decimals, more where they would show nothing; the currency is the user's."""
+    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
 
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:

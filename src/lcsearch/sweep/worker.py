@@ -212,7 +212,7 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder)
     while not interrupted():
-        taken = claim.take(study, folder, slot, sweep.file.budget.trials)
+        taken = claim.take(study, folder, slot, sweep.file)
         if taken is None:
             break
         print(f"trial {taken.trial.number} {'adopted' if taken.adopted else 'begins'}", flush=True)
