@@ -77,7 +77,7 @@ def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]
                 text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent after {n} had begun"
             case _:
                 assert budget.seconds is not None
-                text = f"{clock(seconds)} of {clock(budget.seconds)} were used after {n} had begun"
+                text = f"{seconds:.3g} of {budget.seconds:g} seconds were used after {n} had begun"
         lines.append(f"ended by budget.{limit}: {text}")
     return lines
 
