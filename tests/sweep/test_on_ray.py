@@ -266,5 +266,5 @@ def test_what_does_not_go_together(tmp_path: Path, old: str, new: str, said: str
 def test_the_option_too(tmp_path: Path) -> None:
     sweep = load(write_toy(tmp_path, kind="ray"))
     assert sweep.override(pruner="curve").file.pruner.kind == "curve"
-    with pytest.raises(FileProblem, match=r"^--pruner: at .*: expected curve or none with backend kind ray, got 'hyperband'"):
+    with pytest.raises(FileProblem, match=r"^--pruner: at .*: expected curve or none with .*, got 'hyperband'"):
         sweep.override(pruner="hyperband")

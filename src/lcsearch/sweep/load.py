@@ -63,9 +63,9 @@ class Sweep:
         for option, value in options.items():
             if value is not None:
                 changes.append((f"--{option}", _OPTIONS.get(option, (option,)), value))
-        changes.sort(key=lambda change: change[1][-1:] != ("kind",))  # another kind has other knobs: it comes first
-        data, problems = self.file.model_dump(mode="python", by_alias=True), []
-        for label, place, value in changes:
+        data, told = self.file.model_dump(mode="python", by_alias=True), dict[int, str]()
+        # another kind has other knobs: it comes first
+        for i, (label, place, value) in sorted(enumerate(changes), key=lambda change: change[1][1][-1:] != ("kind",)):
             try:
                 if not place:
                     raise FileProblem("expected key=value with the value as in the file, as in budget.trials=20.")
@@ -76,12 +76,13 @@ class Sweep:
                 if _is_told_with_its_place(item := error.errors()[0]):
                     data = changed
                 else:
-                    problems.append(f"{label}: {words.explain(item, changed)[1]}")
+                    told[i] = f"{label}: {words.explain(item, changed)[1]}"
             except FileProblem as error:
-                problems.append(f"{label}: {error}")
+                told[i] = f"{label}: {error}"
         whole = Document(value=data)
         _cross_check(whole, self.path.parent)
         blamed = changes[0][0] if len(changes) == 1 else "overrides together"
+        problems = [told[i] for i in sorted(told)]
         problems += [f"{blamed}: at {problem.where}: {problem.text}" for problem in whole.problems]
         if problems:
             raise FileProblem("\n".join(problems))

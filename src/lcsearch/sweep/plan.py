@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from lcsearch.sweep.progress import Progress
 from lcsearch.sweep.summary import money, shown
 
 _POLICY = Policy()  # what a sweep file cannot set is as here
+_WORD = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./:-]*[A-Za-z0-9_./])?")
 _ENOUGH = 10  # trials that could have been stopped, before a run's own shares count
 
 
@@ -300,8 +302,18 @@ def _gate_lines(file: SweepFile) -> list[str]:
 def as_yaml(file: SweepFile) -> str:
     """The resolved file: `load` reads it as the same sweep."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import SafeRepresenter
 
+    class Representer(SafeRepresenter):
+        """Quotes every text that is not one plain word: in a list, ruamel.yaml leaves `?x` bare, and reads a key."""
+
+    def text(representer: Any, value: str) -> Any:
+        style = None if _WORD.fullmatch(value) else '"'
+        return representer.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Representer.add_representer(str, text)
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = Representer
     yaml.default_flow_style, yaml.width = None, 4096
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # it says None, and asks for truth
     out = io.StringIO()

@@ -11,7 +11,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 _SWEEP = """\
 # A sweep:  lcsearch run {file}      (check it first: lcsearch validate {file})
 version: 1
-name: {name}
+name: "{name}"
 objective: {{python: "{module}:train"}}   # function `train` of {module}.py, beside this file
 # objective: {{command: "python train.py --lr={{lr}}"}}   # or a program that prints lines like: epoch=3 loss=0.52
 metric: loss
