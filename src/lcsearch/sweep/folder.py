@@ -6,12 +6,12 @@
         run.json               the resolved sweep (overrides applied), where its file stood
         sweep.yaml             the sweep file as it was read
         study.sqlite3          the Optuna study
+        clock.json             wall clock of all launches so far
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
         logs/trial-00012.log   what a trial printed that Ray trained
         ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
-        clock.json             wall clock of all launches so far
         run.lock               held by the launcher and, through it, by its workers
         claim.lock             held while a worker takes a trial
 """
