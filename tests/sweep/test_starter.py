@@ -59,7 +59,7 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("3d.yml", "3d", "_3d_objective"),
         ("größe.yaml", "gr--e", "gr__e_objective"),
         ("_x.v2.yaml", "x.v2", "_x_v2_objective"),
-        ("'\"\\N{x}.yaml", "N-x", "___N_x__objective"),
+        ("'\"\\N{x}.yaml", "N-x-", "___N_x__objective"),
         ("new/deep/s.yaml", "s", "s_objective"),
         ("---.yaml", "sweep", "____objective"),
         ("true.yaml", "true", "true_objective"),
