@@ -139,6 +139,25 @@ def status(
 
 
 @app.command()
+def plan(
+    file: File,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where an earlier run may lie. [default: runs/NAME]")] = None,
+) -> None:
+    """Say what a sweep would be, cost and hold; nothing is started."""
+    with _told_plainly():
+        from lcsearch.sweep.folder import RunFolder
+        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.load import load
+        from lcsearch.sweep.plan import describe
+
+        sweep = load(file).override(overrides or ())
+        say(describe(sweep, RunFolder((folder or Path("runs") / sweep.file.name).resolve())))
+
+
+@app.command()
 def explain(
     trial: Annotated[int, typer.Argument(help="The trial's number.", metavar="TRIAL")],
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
@@ -162,7 +181,8 @@ def schema() -> None:
 
     from lcsearch.sweep.file import SweepFile
 
-    print(json.dumps(SweepFile.model_json_schema(by_alias=True), indent=2))
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    print(json.dumps(dialect | SweepFile.model_json_schema(by_alias=True), indent=2))
 
 
 @app.command()
@@ -171,11 +191,13 @@ def init(
 ) -> None:
     """Write a commented sweep file and an objective that trains something small, to start from."""
     with _told_plainly():
+        import shlex
+
         from lcsearch.sweep.starter import write
 
         for path in write(file):
             print(f"wrote {path}")
-        print(f"next: lcsearch run {file}")
+        print(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
 
 
 @app.command()

@@ -300,7 +300,8 @@ def test_steps_are_paced_by_the_trials_own_times() -> None:
     ]
     for one, seconds in zip(made, (20, 6), strict=True):
         one.datetime_start, one.datetime_complete = START, START + timedelta(seconds=seconds)
-    running = trial(2, TrialState.RUNNING, {1: 1.0}, **{"lcsearch:worker": {"slot": 0}})
+    owner = {"slot": 0, "since": START.isoformat()}
+    running = trial(2, TrialState.RUNNING, {1: 1.0}, **{"lcsearch:worker": owner})
     running.datetime_start = START
     progress = collect([*made, running], FILE.target, 8, FILE.space, now=START + timedelta(seconds=5))
     assert (progress.seconds, progress.seconds_saved) == (31.0, 24.0)

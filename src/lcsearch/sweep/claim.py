@@ -2,7 +2,8 @@
 
 A RUNNING trial belongs to the worker named in its user attribute `lcsearch:worker`; None there means that its
 worker is gone and anybody may adopt it. Over several machines the lock does not reach; there the trial number,
-which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run.
+which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run. Steps are counted
+over all machines, seconds on each for itself.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.schedulers.optuna import adopt
+from lcsearch.sweep.budget import room
+from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 
 WORKER = "lcsearch:worker"
 RETRIES = "lcsearch:retries"
 ERROR = "lcsearch:error"
+SECONDS = "lcsearch:seconds"
+"""What a trial's earlier workers took for it; its present or last one counts from the `since` of its signature."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,9 @@ class Claim:
     adopted: bool
 
 
-def take(study: optuna.Study, folder: RunFolder, slot: int, budget: int) -> Claim | None:
+def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> Claim | None:
     """An abandoned trial if there is one, else a new one while the budget lasts, else None."""
-    me = {"slot": slot, "pid": os.getpid(), "host": socket.gethostname()}
+    me = {"slot": slot, "pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat()}
     with folder.claim():
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
@@ -41,10 +47,10 @@ def take(study: optuna.Study, folder: RunFolder, slot: int, budget: int) -> Clai
                 trial = adopt(study, frozen.number)
                 trial.set_user_attr(WORKER, me)
                 return Claim(trial, True)
-        if len(trials) >= budget:
+        if not room(file, folder, trials):
             return None
         trial = study.ask()
-        if trial.number >= budget:  # another machine was faster
+        if trial.number >= file.budget.trials:  # another machine was faster
             study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr(WORKER, me)
@@ -76,6 +82,7 @@ def release(
     *,
     blame: bool = True,
     anywhere: bool = False,
+    until: datetime | None = None,
 ) -> list[Released]:
     """Give back every RUNNING trial whose worker (by pid) was on this machine and is not among the living.
 
@@ -85,6 +92,7 @@ def release(
         retries: how often a trial may lose its worker before it is marked FAIL.
         blame: count it against the trial; False when a whole launcher went down, which is no fault of any trial.
         anywhere: give back those of other machines too; only for who knows that nobody is at work there.
+        until: when the workers worked last, as far as is known; now when None.
     """
     here = socket.gethostname()
     released = []
@@ -96,7 +104,7 @@ def release(
             elsewhere = owner.get("host", here) != here
             if not anywhere if elsewhere else owner.get("pid") in alive:
                 continue
-            released.append(_give_back(study, frozen, retries, blame))
+            released.append(_give_back(study, frozen, retries, blame, until))
     return released
 
 
@@ -108,7 +116,22 @@ def foreign(study: optuna.Study) -> Iterator[tuple[int, str]]:
             yield frozen.number, host
 
 
-def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bool) -> Released:
+def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
+    """What a trial has taken of its workers' time, the time without a worker left out.
+
+    Args:
+        frozen: the trial.
+        now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
+    """
+    owner, earlier = frozen.user_attrs.get(WORKER), float(frozen.user_attrs.get(SECONDS, 0.0))
+    since = datetime.fromisoformat(owner["since"]) if isinstance(owner, dict) and "since" in owner else None
+    if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
+        since = frozen.datetime_start
+    until = frozen.datetime_complete or now
+    return earlier + (max((until - since).total_seconds(), 0.0) if since is not None and until is not None else 0.0)
+
+
+def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bool, until: datetime | None) -> Released:
     retry = int(frozen.user_attrs.get(RETRIES, 0)) + blame
     trial = adopt(study, frozen.number)
     given_up = retry > retries
@@ -117,6 +140,7 @@ def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bo
         study.tell(trial, state=TrialState.FAIL)
     else:
         trial.set_user_attr(RETRIES, retry)
+        trial.set_user_attr(SECONDS, seconds_of(frozen, until or datetime.now()))
         trial.set_user_attr(WORKER, None)
     return Released(frozen.number, frozen.last_step, retry, given_up)
 
@@ -126,7 +150,7 @@ def times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
-def work_left(trials: Sequence[FrozenTrial], budget: int) -> int:
+def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile) -> int:
     """How many trials can be taken: those to adopt, and the room in the budget."""
     abandoned = sum(t.state == TrialState.RUNNING and t.user_attrs.get(WORKER, {}) is None for t in trials)
-    return max(budget - len(trials), 0) + abandoned
+    return max(room(file, folder, trials), 0) + abandoned

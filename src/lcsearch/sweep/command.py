@@ -8,21 +8,30 @@ import re
 import signal
 import string
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import IO, Any
 
-from lcsearch.errors import EnvironmentProblem
+from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.objective import Context, Stopped
 
 OFFERED = ("max_steps", "seed", "number", "device", "checkpoint_dir")
 """What a placeholder may name besides a parameter; a parameter of that name comes first."""
 
+Report = tuple[int, float]  # step and value
 
-class CommandFailed(Exception):
-    """The program of a trial ended with an exit code other than 0."""
+_LAST_WORDS_S = 0.3  # how long a line may come after its program has ended
+_POLL_S = 0.02
+
+
+class CommandFailed(LcsearchError):
+    """The program of a trial ended with an exit code other than 0, or without a report."""
 
 
 def placeholders(text: str) -> list[str]:
@@ -31,7 +40,11 @@ def placeholders(text: str) -> list[str]:
     Raises:
         ValueError: the braces do not match.
     """
-    return [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    found: list[str] = []
+    for _, name, spec, _ in string.Formatter().parse(text):
+        if name is not None:
+            found += [name, *placeholders(spec or "")]  # `{lr:.{digits}f}` has two
+    return found
 
 
 def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None]:
@@ -42,7 +55,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
 
     def train(ctx: Context) -> None:
         known: dict[str, Any] = {name: getattr(ctx, name) for name in OFFERED} | dict(ctx.params)
-        arguments = [part.format_map(known) for part in command]
+        arguments = [_Filler().vformat(part, (), known) for part in command]
         try:
             process = subprocess.Popen(
                 arguments,
@@ -50,37 +63,94 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 env=_environment(ctx),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                text=True,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
             )
         except OSError as error:
             text = f"objective.command: expected a program that starts, got {error} ({arguments[0]})."
             raise EnvironmentProblem(text) from error
-        assert process.stdout is not None
-        last = ""
+        out, err = _Listener(process.stdout, "stdout", reading), _Listener(process.stderr, "stderr")
         try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                last = line.strip() or last
-                report = reading(line)
-                if report is not None:
-                    ctx.report(report[1], report[0])
+            for step, value in out.reports(process):
+                ctx.report(value, step)
+            process.wait()
         except Stopped:
             _end(process, grace)
             raise
         except BaseException:
             _end(process, 0.0)
             raise
-        if process.wait() != 0:
-            raise CommandFailed(f"{arguments[0]} ended with {_how(process.returncode)}; it said last: {last[:200]}")
+        finally:
+            out.join(_LAST_WORDS_S)
+            err.join(_LAST_WORDS_S)
+        how = _how(process.returncode) if process.returncode != 0 else ""
+        if not how and not ctx.reported:
+            how = f"no report: expected lines like {file.step}=1 {file.metric}=0.5 on its standard output"
+        if how:
+            said = (err.last or out.last)[:200] or "nothing"
+            raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")
 
     return train
 
 
-def _reader(step: str, metric: str) -> Callable[[str], tuple[int, float] | None]:
-    """(step, value) of a line that holds both, as in `epoch=3 val_loss=0.52`; None for any other line."""
-    patterns = [re.compile(rf"(?<![\w.]){re.escape(name)}\s*[=:]\s*([^\s,;]+)") for name in (step, metric)]
+class _Filler(string.Formatter):
+    """Fills in `{name}` and `{name:.3f}`; a name is looked up whole, for a parameter may be called `opt.lr`."""
 
-    def read(line: str) -> tuple[int, float] | None:
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        return kwargs[field_name], field_name
+
+
+class _Listener(threading.Thread):
+    """Passes on what a program says, on a thread: a full pipe must not keep it from going on, or from ending.
+
+    Attributes:
+        last: the last line that was not empty.
+    """
+
+    def __init__(
+        self, pipe: IO[str] | None, name: str, reading: Callable[[str], Report | None] = lambda _: None
+    ) -> None:
+        super().__init__(name=f"program's {name}", daemon=True)
+        assert pipe is not None
+        self._pipe, self._to, self._reading = pipe, name, reading
+        self._heard: SimpleQueue[Report | None] = SimpleQueue()
+        self.last = ""
+        self.start()
+
+    def run(self) -> None:
+        """Until the pipe is closed."""
+        with self._pipe:
+            for line in self._pipe:
+                print(line, end="", flush=True, file=getattr(sys, self._to))
+                self.last = line.strip() or self.last
+                report = self._reading(line)
+                if report is not None:
+                    self._heard.put(report)
+        self._heard.put(None)
+
+    def reports(self, process: subprocess.Popen[str]) -> Iterator[Report]:
+        """(step, value) until the end: that of the pipe, or of the program where a child of it keeps the pipe open."""
+        ended = False
+        while True:
+            try:
+                report = self._heard.get(timeout=_LAST_WORDS_S)
+            except Empty:
+                if ended:
+                    return
+                ended = process.poll() is not None
+                continue
+            if report is None:
+                return
+            yield report
+
+
+def _reader(step: str, metric: str) -> Callable[[str], Report | None]:
+    """(step, value) of a line that holds both, as in `epoch=3 val_loss=0.52`; None for any other line."""
+    # the name whole ("loss" is not the end of "val/loss"), perhaps in quotes, as JSON has it
+    patterns = [re.compile(rf"(?<![\w./-]){re.escape(name)}[\"']?\s*[=:]\s*([^\s,;}}]+)") for name in (step, metric)]
+
+    def read(line: str) -> Report | None:
         found = [pattern.search(line) for pattern in patterns]
         if found[0] is None or found[1] is None:
             return None
@@ -99,25 +169,48 @@ def _environment(ctx: Context) -> dict[str, str]:
 
 def _end(process: subprocess.Popen[str], grace: float) -> None:
     """SIGTERM to the program and all it started, SIGKILL to what is left after `grace` seconds."""
-    family = [process.pid, *_descendants(process.pid)]
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in family:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=grace)  # reads on: a full pipe must not keep it from ending
-        if process.poll() is not None and number == signal.SIGTERM:
-            family = [pid for pid in family if pid != process.pid]
+    family = _family(process.pid)
+    process.terminate()
+    _send(signal.SIGTERM, family)
+    deadline = time.monotonic() + grace
+    while (process.poll() is None or any(map(_lives, family.items()))) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    if process.poll() is None:
+        family |= _family(process.pid)  # what it has started since then
+    process.kill()
+    _send(signal.SIGKILL, family)
     process.wait()
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    """Children and children's children, where the system tells (Linux)."""
+def _send(number: signal.Signals, family: Mapping[int, str]) -> None:
+    for pid, _ in filter(_lives, family.items()):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _family(pid: int) -> dict[int, str]:
+    """pid -> when it was born, of the living children of `pid` and theirs, where the system tells (Linux)."""
+    found: dict[int, str] = {}
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            for child in listing.read_text().split():
-                yield int(child)
-                yield from _descendants(int(child))
+            for child in map(int, listing.read_text().split()):
+                born = _born(child)
+                found |= ({} if born is None else {child: born}) | _family(child)
+    return found
+
+
+def _lives(entry: tuple[int, str]) -> bool:
+    """Is it still the process it was, and not another that was given its number?"""
+    return _born(entry[0]) == entry[1]
+
+
+def _born(pid: int) -> str | None:
+    """The kernel's start time of a living process; None when it is gone or a zombie."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else fields[18]
 
 
 def _how(code: int) -> str:

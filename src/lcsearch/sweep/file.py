@@ -17,6 +17,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -58,9 +59,38 @@ PYTHON_SPEC = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 def _words(command: Any) -> Any:
     try:
         parts = shlex.split(command) if isinstance(command, str) else command
-        return tuple(parts) if isinstance(parts, list) else parts
     except ValueError as error:
         raise expected("a command line whose quotes are closed") from error
+    if parts is None or (isinstance(parts, (list, tuple)) and parts):
+        return parts if parts is None else tuple(parts)
+    raise expected("a program with its arguments, one line or a list")
+
+
+# For editors: what the validators before the types let in.
+_WORDS_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+        {"type": "null"},
+    ],
+    "default": None,
+}
+_PLAIN_TYPE = ["boolean", "integer", "number", "string", "null"]
+_WHEN_SCHEMA = {
+    "anyOf": [
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": _PLAIN_TYPE},
+                    {"type": "array", "items": {"type": _PLAIN_TYPE}, "minItems": 1},
+                ]
+            },
+        },
+        {"type": "null"},
+    ],
+    "default": None,
+}
 
 
 class Objective(Model):
@@ -68,13 +98,14 @@ class Objective(Model):
 
     `python: "module:function"` stands beside the sweep file. `command:` is a program with its arguments, a list or one
     line; `{lr}` in it becomes the trial's value of `lr`, `{max_steps}`, `{seed}`, `{number}`, `{device}` and
-    `{checkpoint_dir}` what they say. It reports by printing lines like `epoch=3 val_loss=0.52` (the file's own names of
-    step and metric); to end it early it is sent SIGTERM, and SIGKILL after `grace` seconds.
+    `{checkpoint_dir}` what they say; they stand in LCSEARCH_MAX_STEPS and so on as well, all parameters as JSON in
+    LCSEARCH_PARAMS. It reports by printing lines like `epoch=3 val_loss=0.52` (the file's own names of step and
+    metric) on its standard output; to end it early it is sent SIGTERM, and SIGKILL after `grace` seconds.
     """
 
     python: Annotated[str, Field(pattern=PYTHON_SPEC)] | None = None
     command: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...] | None, Field(min_length=1), BeforeValidator(_words)
+        tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_words), WithJsonSchema(_WORDS_SCHEMA)
     ] = None
     grace: Annotated[float, Field(ge=0)] = 10.0
 
@@ -100,9 +131,11 @@ def _listed(condition: Any) -> Any:
 class _Varying(Model):
     """A parameter that a sampler draws; `when: {opt: sgd}` (a value or a list of them): only where that holds."""
 
-    when: Annotated[dict[str, Annotated[tuple[Plain, ...], Field(min_length=1)]] | None, BeforeValidator(_listed)] = (
-        None
-    )
+    when: Annotated[
+        dict[str, Annotated[tuple[Plain, ...], Field(min_length=1)]] | None,
+        BeforeValidator(_listed),
+        WithJsonSchema(_WHEN_SCHEMA),
+    ] = None
 
 
 class Uniform(_Varying):

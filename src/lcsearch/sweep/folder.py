@@ -6,6 +6,7 @@
         run.json               the resolved sweep (overrides applied), where its file stood
         sweep.yaml             the sweep file as it was read
         study.sqlite3          the Optuna study
+        clock.json             wall clock of all launches so far
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
         logs/trial-00012.log   what a trial printed that Ray trained
@@ -53,6 +54,11 @@ class RunFolder:
     def sweep_copy(self) -> Path:
         """The sweep file as it was read."""
         return self.root / "sweep.yaml"
+
+    @property
+    def clock(self) -> Path:
+        """How long its launches have run."""
+        return self.root / "clock.json"
 
     @property
     def decisions(self) -> Path:

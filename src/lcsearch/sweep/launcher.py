@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.sweep import backend, claim, record, worker
+from lcsearch.sweep.budget import Clock, limit_now, read_clock
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.fleet import Death, Fleet, check_devices
 from lcsearch.sweep.folder import RunFolder, prepare
@@ -158,6 +159,8 @@ class Watch:
         self.interrupts = 0
         self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
         self._began = time.monotonic()
+        self._clock = Clock(folder)
+        self._limit_told = False
         self._last_look = 0.0
         self._told = False
         self._best: Best | None = None
@@ -179,7 +182,15 @@ class Watch:
             # the lock of the folder is ours: nobody else is at work on a study that lies in it, so whoever signed
             # a trial is gone, even if this machine went by another name then (a container does)
             anywhere = self.file.backend.storage is None
-            given = claim.release(self.study, self.folder, (), self.file.retries, blame=False, anywhere=anywhere)
+            given = claim.release(
+                self.study,
+                self.folder,
+                (),
+                self.file.retries,
+                blame=False,
+                anywhere=anywhere,
+                until=self._clock.before.until,
+            )
             for trial in given:
                 self.view.event(f"trial {trial.number} goes on {after(trial.step, self.file.step)}")
             for number, host in claim.foreign(self.study):
@@ -190,6 +201,7 @@ class Watch:
                 self.loop()
             finally:
                 self.close()
+                self._clock.tick()
                 self._show(self.trials())
                 self.view.stop()
         return self._outcome()
@@ -207,12 +219,26 @@ class Watch:
         if time.monotonic() - self._last_look >= _LOOK_S:
             self._last_look = time.monotonic()
             trials = self.trials()
+            self._clock.tick()
+            self._tell_limit(trials)
             self._show(trials)
             self._check_failures(trials)
 
     def trials(self) -> list[FrozenTrial]:
         """The study's trials as they stand."""
         return self.study.get_trials(deepcopy=False)
+
+    def _tell_limit(self, trials: list[FrozenTrial]) -> None:
+        """Say once that steps or seconds are used up while trials still run."""
+        if self._limit_told or (limit := limit_now(self.file, self.folder, trials)) is None:
+            return
+        self._limit_told = True
+        running = sum(t.state == TrialState.RUNNING for t in trials)
+        if limit != "trials":
+            n = getattr(self.file.budget, limit)
+            what = f"{n} {self.file.step}s are spent" if limit == "steps" else f"{n:g} seconds are used"
+            text = f"budget.{limit}: {what}, no trial is begun any more"
+            self.view.event(text + (f"; {running} running go{'es' * (running == 1)} on" if running else ""))
 
     def _check_failures(self, trials: list[FrozenTrial]) -> None:
         """End a sweep that only fails, counting from this launch."""
@@ -311,7 +337,7 @@ class _FleetWatch(Watch):
         empty = self._fleet.empty_slots()
         if not empty:
             return
-        for slot in empty[: claim.work_left(self.trials(), self.file.budget.trials)]:
+        for slot in empty[: claim.work_left(self.trials(), self.folder, self.file)]:
             self._fleet.start(slot)
 
     def _bury(self, death: Death) -> None:
@@ -350,7 +376,7 @@ class _FleetWatch(Watch):
     def _left_work(self, said: str) -> bool:
         """Did a worker that exited with 0 leave although there was work, without having taken any?"""
         took = any(line.startswith("trial ") for line in said.splitlines())
-        return not took and claim.work_left(self.trials(), self.file.budget.trials) > 0
+        return not took and claim.work_left(self.trials(), self.folder, self.file) > 0
 
 
 def _last_words(said: str) -> str:
@@ -381,6 +407,7 @@ def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progres
 
     def progress() -> Progress:
         trials = study.get_trials(deepcopy=False)
-        return collect(trials, sweep.file.target, sweep.file.budget.trials, sweep.file.space)
+        file = sweep.file
+        return collect(trials, file.target, file.budget.trials, file.space, now=read_clock(folder).until)
 
     return sweep, study, progress

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.sweep import words
@@ -29,7 +30,7 @@ from lcsearch.sweep.file import (
     Uniform,
 )
 from lcsearch.sweep.objective import locate
-from lcsearch.sweep.space import build_schedule
+from lcsearch.sweep.space import build_schedule, is_same
 
 _PARAMETER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
@@ -62,21 +63,26 @@ class Sweep:
         for option, value in options.items():
             if value is not None:
                 changes.append((f"--{option}", _OPTIONS.get(option, (option,)), value))
-        data, problems = self.file.model_dump(mode="python", by_alias=True), []
-        for label, place, value in changes:
+        data, told = self.file.model_dump(mode="python", by_alias=True), dict[int, str]()
+        # another kind has other knobs: it comes first
+        for i, (label, place, value) in sorted(enumerate(changes), key=lambda change: change[1][1][-1:] != ("kind",)):
             try:
                 if not place:
                     raise FileProblem("expected key=value with the value as in the file, as in budget.trials=20.")
                 changed = _changed(data, place, value)
-                SweepFile.model_validate(changed)
-                data = changed
+                # whole again, the defaults of what the change brought in with it: the next may set one of them
+                data = SweepFile.model_validate(changed).model_dump(mode="python", by_alias=True)
             except ValidationError as error:
-                problems.append(f"{label}: {words.explain(error.errors()[0], changed)[1]}")
+                if _is_told_with_its_place(item := error.errors()[0]):
+                    data = changed
+                else:
+                    told[i] = f"{label}: {words.explain(item, changed)[1]}"
             except FileProblem as error:
-                problems.append(f"{label}: {error}")
+                told[i] = f"{label}: {error}"
         whole = Document(value=data)
         _cross_check(whole, self.path.parent)
         blamed = changes[0][0] if len(changes) == 1 else "overrides together"
+        problems = [told[i] for i in sorted(told)]
         problems += [f"{blamed}: at {problem.where}: {problem.text}" for problem in whole.problems]
         if problems:
             raise FileProblem("\n".join(problems))
@@ -146,13 +152,18 @@ def _validate(document: Document, folder: Path) -> SweepFile | None:
         return SweepFile.model_validate(document.value)
     except ValidationError as error:
         for item in error.errors():
-            if item["type"] == "value_error" and not item["loc"]:
-                continue  # the model's own cross-check; _check_schedule says it with its place
+            if _is_told_with_its_place(item):
+                continue
             if item["type"] == "too_short" and item["input"]:
                 continue  # its entries were wrong, each is reported
             path, text, at_key = words.explain(item, document.value)
             document.report(path, text, key=at_key)
         return None
+
+
+def _is_told_with_its_place(error: ErrorDetails) -> bool:
+    """Is it the model's own check across keys? :func:`_check_schedule` says it better."""
+    return error["type"] == "value_error" and not error["loc"]
 
 
 def _cross_check(document: Document, folder: Path) -> None:
@@ -227,18 +238,32 @@ def _check_conditions(document: Document) -> None:
                 continue
             possible = _possible(above[other])
             for value in wanted if isinstance(wanted, tuple) else (wanted,):
-                if possible is not None and not any(value == p and type(value) is type(p) for p in possible):
-                    text = f"expected a value that '{other}' can take ({', '.join(map(words.show, possible))})"
-                    document.report(place, f"{text}, got {words.show(value)}.")
+                if possible is not None and not possible[1](value):
+                    text = f"expected a value that '{other}' can take ({possible[0]}), got {words.show(value)}."
+                    document.report(place, text)
         above[name] = parameter
 
 
-def _possible(raw: Any) -> tuple[Any, ...] | None:
-    """All values of a choice or a constant; None where they are not so few, or the parameter is wrong itself."""
-    if isinstance(raw, Mapping):
-        options = raw.get("choice")
-        return options if isinstance(options, tuple) else None
-    return (raw,)
+def _possible(raw: Any) -> tuple[str, Callable[[Any], bool]] | None:
+    """What a parameter can draw, in words and as a test; None where the parameter is wrong itself."""
+    try:
+        parameter = _PARAMETER.validate_python(raw)
+    except ValidationError:
+        return None
+    match parameter:
+        case Uniform(bounds=(low, high)) | LogUniform(bounds=(low, high)):
+            whole = False
+        case Int(bounds=(low, high)) | LogInt(bounds=(low, high)):
+            whole = True
+        case _:
+            options = parameter.options if isinstance(parameter, Choice) else (parameter,)
+            return ", ".join(map(words.show, options)), lambda value: any(is_same(value, p) for p in options)
+
+    def within(value: Any) -> bool:
+        kind = int if whole else (int, float)
+        return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+    return f"{low!r} to {high!r}", within
 
 
 def _check_command(document: Document) -> None:

@@ -114,7 +114,7 @@ class Ledger:
         w = self._watch
         taken = set(self._slots.values())
         slot = next(i for i in range(len(taken) + 1) if i not in taken)
-        claimed = None if w.ending else claim.take(w.study, w.folder, slot, w.file.budget.trials)
+        claimed = None if w.ending else claim.take(w.study, w.folder, slot, w.file)
         if claimed is None:
             self.dry = True
             return None
@@ -306,7 +306,7 @@ class RayWatch(Watch):
 
     def loop(self) -> None:
         """Run Tune until nothing is left or the launch is to end."""
-        left = claim.work_left(self.trials(), self.file.budget.trials)
+        left = claim.work_left(self.trials(), self.folder, self.file)
         if not left:
             return
         scheduler = make_scheduler(self.file, self.folder)

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.sweep.claim import ERROR, RETRIES, WORKER
+from lcsearch.sweep.budget import steps_of
+from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar
 
 _NAMES = {
@@ -135,10 +136,7 @@ def collect(
 
 def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: datetime | None) -> Row:
     values = dict(sorted(trial.intermediate_values.items()))
-    # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
-    done = min(horizon, max(values) + (0 in values)) if values else 0
-    if trial.state == TrialState.COMPLETE:
-        done = horizon
+    done = steps_of(trial, horizon)
     state = _NAMES[trial.state]
     owner = trial.user_attrs.get(WORKER)
     if state == "running" and owner is None and WORKER in trial.user_attrs:
@@ -160,13 +158,8 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: 
         retries=int(trial.user_attrs.get(RETRIES, 0)),
         began=trial.datetime_start,
         ended=trial.datetime_complete,
-        seconds=_seconds(trial, now),
+        seconds=seconds_of(trial, now),
     )
-
-
-def _seconds(trial: FrozenTrial, now: datetime | None) -> float:
-    began, ended = trial.datetime_start, trial.datetime_complete or now
-    return max((ended - began).total_seconds(), 0.0) if began is not None and ended is not None else 0.0
 
 
 def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:

@@ -101,11 +101,11 @@ def suggest(trial: Trial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
 def is_active(parameter: Distribution, params: Mapping[str, Scalar]) -> bool:
     """Whether the conditions of `parameter` hold for the parameters above it."""
     conditions = (parameter.when or {}).items()
-    return all(name in params and any(_same(params[name], value) for value in values) for name, values in conditions)
+    return all(name in params and any(is_same(params[name], value) for value in values) for name, values in conditions)
 
 
-def _same(a: Scalar, b: Scalar) -> bool:
-    """Equal, and not as True equals 1."""
+def is_same(a: Scalar, b: Scalar) -> bool:
+    """Equal, and not as True equals 1: what a `when` compares."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 

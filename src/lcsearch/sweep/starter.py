@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
@@ -10,7 +11,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 _SWEEP = """\
 # A sweep:  lcsearch run {file}      (check it first: lcsearch validate {file})
 version: 1
-name: {name}
+name: "{name}"
 objective: {{python: "{module}:train"}}   # function `train` of {module}.py, beside this file
 # objective: {{command: "python train.py --lr={{lr}}"}}   # or a program that prints lines like: epoch=3 loss=0.52
 metric: loss
@@ -44,7 +45,7 @@ seed: 0
 """
 
 _OBJECTIVE = '''\
-"""What {file} trains: logistic regression on handwritten digits, by hand. Put your own training here."""
+"""What the sweep {name} trains: logistic regression on handwritten digits, by hand. Put your own training here."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -90,7 +91,9 @@ def write(file: Path) -> list[Path]:
     """
     if file.suffix not in (".yaml", ".yml"):
         raise FileProblem(f"{file}: expected a name that ends in .yaml, got {file.name!r}.")
-    module = re.sub(r"\W", "_", file.stem) + "_objective"
+    if not str(file).isprintable():
+        raise FileProblem(f"{str(file)!r}: expected a name that can be printed on one line.")
+    module = re.sub(r"^(?=\d)", "_", re.sub(r"[^A-Za-z0-9_]", "_", file.stem)) + "_objective"
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", file.stem).lstrip("._-") or "sweep"
     objective = file.with_name(f"{module}.py")
     for path in (file, objective):
@@ -98,8 +101,8 @@ def write(file: Path) -> list[Path]:
             raise FileProblem(f"{path}: expected no such file, got one. Choose another name: lcsearch init NAME.yaml")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_SWEEP.format(file=file, name=name, module=module), encoding="utf-8")
-        objective.write_text(_OBJECTIVE.format(file=file.name), encoding="utf-8")
+        objective.write_text(_OBJECTIVE.format(name=name), encoding="utf-8")
+        file.write_text(_SWEEP.format(file=shlex.quote(str(file)), name=name, module=module), encoding="utf-8")
     except OSError as error:
         raise EnvironmentProblem(f"{file}: expected a folder that can be written, got {error}.") from error
     return [file, objective]

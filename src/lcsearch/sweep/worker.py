@@ -178,10 +178,11 @@ def _say_why(trial: Trial, sweep: Sweep, context: Context | None) -> None:
 def describe(error: BaseException, folder: Path) -> str:
     """One line: the type, the message, and the place in the user's own files, which stand in `folder`.
 
-    An error that came by none of them is given the place where it was raised.
+    An error that came by none of them is given the place where it was raised, unless it is one of lcsearch's.
     """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    frames = [f for f in frames if _is_own(Path(f.filename), folder)] or frames
+    own = [f for f in frames if _is_own(Path(f.filename), folder)]
+    frames = own or ([] if isinstance(error, LcsearchError) else frames)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())
     name = "" if isinstance(error, LcsearchError) else f"{type(error).__name__}: "
@@ -212,7 +213,7 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder)
     while not interrupted():
-        taken = claim.take(study, folder, slot, sweep.file.budget.trials)
+        taken = claim.take(study, folder, slot, sweep.file)
         if taken is None:
             break
         print(f"trial {taken.trial.number} {'adopted' if taken.adopted else 'begins'}", flush=True)
