@@ -115,7 +115,7 @@ def test_the_numbers_are_the_summary_s(outcome: Outcome, page: Path) -> None:
         assert f"{name} {param:.6g}" in text
     (risk,) = re.findall(r"winner: (\S+ \(uncalibrated\))", said)
     assert f"lost the winner {risk}" in text
-    ((n, p50, p99),) = re.findall(r"looks: (\d+) forecasts, (\d+) ms \(p99 (\d+) ms\)", said)
+    ((n, p50, p99),) = re.findall(r"looks: (\d+) forecasts, p50 (\d+) ms, p99 (\d+) ms", said)
     assert f"Looks {n} forecasts p50 {p50} ms p99 {p99} ms failed open 0" in text
     assert re.search(rf"{done.counts['complete']} complete.{{3}}{done.counts['stopped']} stopped", text)
     for stop in done.of("stopped"):
