@@ -205,7 +205,10 @@ class RichView:
             p = f"{looks[row.number][1]:.1%}" if row.number in looks else "-"
             slot = "-" if row.slot is None or row.state == "waiting" else str(row.slot)
             shown = f"{value:.4g}" if row.last else "-"
-            table.add_row(str(row.number), slot, str(step), shown, p, spark(list(row.values.values())))
+            curve = spark(list(row.values.values()))
+            if row.number in progress.silent:
+                curve += f" stalled: no report for {clock(progress.silent[row.number])}"
+            table.add_row(str(row.number), slot, str(step), shown, p, curve)
         return table
 
     def _recent(self, progress: Progress) -> list[Any]:

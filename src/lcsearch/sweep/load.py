@@ -185,6 +185,8 @@ def _ray_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...
         yield ("pruner", "kind"), f"expected {' or '.join(RAY_PRUNERS)} with backend kind ray, got {words.show(kind)}."
     workers = backend.get("workers")
     devices = workers.get("devices") if isinstance(workers, Mapping) else None
+    if isinstance(workers, Mapping) and workers.get("stall") is not None:
+        yield ("backend", "workers", "stall"), f"expected none with kind ray, got {words.show(workers['stall'])}."
     if isinstance(devices, (list, tuple)) and (len(devices) > 1 or str(devices[0]).startswith("cuda:")):
         place = ("backend", "workers", "devices")
         yield place, f"expected [cpu] or [cuda] with kind ray, which deals out GPUs itself, got {words.show(devices)}."

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.sweep.claim import ERROR, RETRIES, WORKER
+from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted
 from lcsearch.sweep.file import Parameter, Scalar
 
 _NAMES = {
@@ -76,12 +76,14 @@ class Progress:
         budget: trials in all.
         best: the incumbent; None before there is one.
         counts: state -> trials in it.
+        silent: trial -> seconds since its last report, for those that are overdue by their own pace.
     """
 
     rows: tuple[Row, ...]
     budget: int
     best: Best | None
     counts: Mapping[str, int] = field(default_factory=dict)
+    silent: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def spent(self) -> int:
@@ -100,7 +102,7 @@ class Progress:
 
 def collect(trials: Sequence[FrozenTrial], goal: Goal, budget: int, space: Mapping[str, Parameter]) -> Progress:
     """Read a study's trials; `space` gives the parameters' order and the constants, which Optuna does not know."""
-    rows = tuple(_row(trial, int(goal.horizon), space) for trial in trials)
+    rows = tuple(_row(trial, int(goal.horizon), space) for trial in counted(list(trials)))
     return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
 
 
@@ -112,7 +114,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter]) -> Ro
         done = horizon
     state = _NAMES[trial.state]
     owner = trial.user_attrs.get(WORKER)
-    if state == "running" and owner is None and WORKER in trial.user_attrs:
+    if abandoned(trial):
         state = "waiting"
     note = ""
     if state == "stopped":
