@@ -25,7 +25,7 @@ from .kit import Remembering, wait_for, write_toy
 
 KILLS, SEED = 30, 4
 TRIALS, EPOCHS = 16, 20
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 # Writes down everything it does beside its checkpoint: [what, pid, epoch, when]. Every other trial is a hopeless one.
 TRAIN = """\
@@ -213,7 +213,7 @@ def uninterrupted(campaign: Campaign) -> list[Any]:
 
 
 def lives(run: Path, trial: optuna.trial.FrozenTrial, last: int) -> list[str]:
-    """No trial twice: a life begins at the last checkpoint after the one before it ended, and repeats no saved epoch."""
+    """No trial twice: a life begins at the last checkpoint, after the life before it, and repeats no saved epoch."""
     file = run / f"checkpoints/trial-{trial.number:05d}/lives.jsonl"
     notes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     said, saved, pid = [], 0, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,18 +32,24 @@ _CREATE_TRIES = 5
 _OF_ONE_MACHINE = {"backend", "budget", "retries"}  # keys that may differ between machines that share a study
 
 
-def open_storage(sweep: SweepFile, folder: RunFolder) -> BaseStorage:
-    """The storage of `sweep`.
+def open_storage(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> BaseStorage:
+    """The storage of `sweep`; `checked`: another process has just made or checked its tables, which takes a while.
 
     Raises:
         EnvironmentProblem: it cannot be reached.
     """
     url = sweep.backend.storage or folder.default_storage
+    engine = {"connect_args": {"timeout": _LOCK_PATIENCE_S}} if url.startswith("sqlite") else {}
     for attempt in range(1, _CREATE_TRIES + 1):
         try:
-            if url.startswith("sqlite"):
-                return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_PATIENCE_S}})
-            return optuna.storages.get_storage(_with_driver(url))
+            storage = RDBStorage(
+                _with_driver(url),
+                engine_kwargs=engine,
+                skip_compatibility_check=checked,
+                skip_table_creation=checked,
+            )
+            weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that are left open
+            return storage
         except Exception as error:  # drivers raise what they like
             said = mask_of(url, str(error).strip()).splitlines() or [type(error).__name__]
             if isinstance(error, ImportError):
@@ -148,9 +155,9 @@ def create_study(sweep: SweepFile, folder: RunFolder, *, resume: bool) -> optuna
     return study
 
 
-def open_study(sweep: SweepFile, folder: RunFolder) -> optuna.Study:
-    """The study as a worker or a reader sees it."""
-    storage = open_storage(sweep, folder)
+def open_study(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> optuna.Study:
+    """The study as a worker or a reader sees it; `checked` as for :func:`open_storage`."""
+    storage = open_storage(sweep, folder, checked=checked)
     try:
         return optuna.load_study(
             study_name=sweep.name,

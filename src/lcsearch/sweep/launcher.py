@@ -307,6 +307,7 @@ class _FleetWatch(Watch):
     def close(self) -> None:
         """Kill what still runs."""
         self._fleet.kill()
+        self.silent = {}
 
     def loop(self) -> None:
         """Keep the slots filled, and bury the dead."""

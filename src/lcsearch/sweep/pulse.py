@@ -25,6 +25,9 @@ FACTOR = 20.0
 FIRST_S = 600.0
 """and before its first report, which may have to wait for data or a compiler, not before this."""
 
+LATE_S = 2.0
+"""A pulse is this old at most, of a process that answers."""
+
 _EVERY_S = 1.0
 _PACE = 3  # gaps that make a pace
 _REMEMBERED = 64

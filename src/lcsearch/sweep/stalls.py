@@ -44,22 +44,24 @@ class Stalls:
                 self._paces[vital.trial] = vital.gap
             others = [pace for trial, pace in self._paces.items() if trial != vital.trial]
             now = self._clock()
-            seconds, limit = now - vital.since, pulse.patience(vital, others)
+            # a process that answers has said how long it is; one that does not may have reported since it last spoke
+            seconds = max(vital.at - vital.since, now - vital.since - pulse.LATE_S)
+            limit = pulse.patience(vital, others)
             kill = self._kill_after is not None and seconds > self._kill_after
             if seconds <= limit and not kill:
                 continue
             key = (pid, vital.since)
-            text = "" if key in self._told else self._words(slot, vital, now)
+            text = "" if key in self._told else self._words(slot, vital, seconds)
             self._told.add(key)
             if kill:
-                text = f"{text or self._words(slot, vital, now)}; killed after {self._kill_after:g} s"
+                text = f"{text or self._words(slot, vital, seconds)}; killed after {self._kill_after:g} s"
             found.append(Stall(slot, vital.trial, seconds, text, kill))
         return found
 
-    def _words(self, slot: int, vital: pulse.Vital, now: float) -> str:
-        text = f"trial {vital.trial} in worker {slot} has not reported for {now - vital.since:.0f} s"
+    def _words(self, slot: int, vital: pulse.Vital, seconds: float) -> str:
+        text = f"trial {vital.trial} in worker {slot} has not reported for {seconds:.0f} s"
         if vital.gap is not None:
             text += f", it used to every {vital.gap:.2g} s"
-        if now - vital.at > _DEAF_S:
-            text += f"; its process has not answered for {now - vital.at:.0f} s"
+        if (deaf := self._clock() - vital.at) > _DEAF_S:
+            text += f"; its process has not answered for {deaf:.0f} s"
         return f"{text} (see {self._folder.log(slot)})"

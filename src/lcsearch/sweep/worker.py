@@ -236,7 +236,7 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     """Take and train trials until nothing is left; returns the exit code."""
     sweep = folder.read()
     objective = load_objective(sweep.file.objective.python, sweep.path.parent)
-    study = backend.open_study(sweep.file, folder)
+    study = backend.open_study(sweep.file, folder, checked=True)  # by the launcher
     pulse = Pulse(folder.pulse(slot))
     while not interrupted():
         taken = claim.take(study, folder, slot, sweep.file.budget.trials)
