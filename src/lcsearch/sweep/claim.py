@@ -67,8 +67,8 @@ def abandoned(frozen: FrozenTrial, run: str | None = None) -> bool:
     """Is it RUNNING without a worker, and, given `run`, one that this run may adopt?"""
     if frozen.state != TrialState.RUNNING or WORKER not in frozen.user_attrs:
         return False
-    owner = frozen.user_attrs[WORKER] or {}
-    return owner.get("pid") is None and (run is None or owner.get("run", run) == run)
+    owner = frozen.user_attrs[WORKER] or {"pid": None}  # None: by an earlier lcsearch
+    return owner.get("pid", 0) is None and (run is None or owner.get("run", run) == run)
 
 
 def still_has(study: optuna.Study, claim: Claim) -> bool:
