@@ -38,7 +38,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 def test_help_names_the_commands() -> None:
     done = CliRunner().invoke(app, ["--help"])
     assert done.exit_code == 0
-    for command in ("run", "explain", "validate"):
+    for command in ("run", "explain", "validate", "report"):
         assert f"\n  {command} " in done.output
 
 
@@ -69,6 +69,8 @@ def test_validate(tmp_path: Path) -> None:
         (["run", "toy.yaml", "--trials", "0"], "--trials: expected a number >= 1, got 0."),
         (["explain", "0"], "runs: expected a run in this folder, got none. Name one with --folder."),
         (["explain", "0", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
+        (["report"], "runs: expected a run in this folder, got none. Name one with --folder."),
+        (["report", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
     ],
 )
 def test_wrong_files_and_options_exit_with_2(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-import digits  # type: ignore[import-not-found]  # stands beside this file once copied
+import digits  # stands beside this file once copied
 import optuna
 
 from lcsearch.sweep import Context

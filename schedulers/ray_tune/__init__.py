@@ -10,8 +10,8 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 `pip install "lcsearch[ray]"`.
 """
 
-from lcsearch.schedulers.ray_tune._callback import StateCallback
+from lcsearch.schedulers.ray_tune._callback import StateCallback, restored
 from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler
 from lcsearch.schedulers.ray_tune._search import PrunedSearch
 
-__all__ = ["SCHEDULE", "CurveScheduler", "PrunedSearch", "StateCallback"]
+__all__ = ["SCHEDULE", "CurveScheduler", "PrunedSearch", "StateCallback", "restored"]

@@ -68,8 +68,12 @@ class Book:
             entry = self.entries[uid] = Entry(params, schedule)
         elif entry.status.finished or entry.line:  # or a stop was under way when the state was saved
             entry.status, entry.stop, entry.line = Status.RUNNING, None, ""
-            self._ended = [other for other in self._ended if other != uid]
-            self._forget()  # a bank is append-only
+            self._changed.add(uid)
+            if uid in self._ended:
+                at = self._ended.index(uid)
+                del self._ended[at]
+                if self._bank is not None and at < len(self._bank):
+                    self._bank = None  # it is append-only
         self._live.setdefault(uid, None)
         return entry
 

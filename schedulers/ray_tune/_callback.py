@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from typing import Any
 
 from ray.tune import Callback
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
+
+_restored: list[weakref.ref[CurveScheduler]] = []
+
+
+def restored() -> CurveScheduler:
+    """The scheduler of the run that `Tuner.restore(...).fit()` took up last in this process: Tune hands it to nobody.
+
+    Raises:
+        InvalidValue: no run with a StateCallback was restored here.
+    """
+    scheduler = _restored[-1]() if _restored else None
+    if scheduler is None:
+        raise InvalidValue("a restored run that has a StateCallback", None, "restored()", "call fit() first")
+    return scheduler
 
 
 class StateCallback(Callback):
@@ -36,3 +51,4 @@ class StateCallback(Callback):
     def set_state(self, state: dict[str, Any]) -> None:
         """Give a saved state back to the scheduler."""
         self.scheduler.set_state(pickle.loads(state["scheduler"]))
+        _restored[:] = [weakref.ref(self.scheduler)]

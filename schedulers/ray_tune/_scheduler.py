@@ -65,8 +65,8 @@ class CurveScheduler(FIFOScheduler):
         interval_steps: looks are this far apart in `time_attr`, counted from the grace period.
         n_min_trials: trials that ran to their end needed that say something about the step.
         judged: "best" judges a trial by its best value, "final" by its last one.
-        max_overhead: share of the time since the first look that forecasts may take, once they took 3 s; looks
-            beyond it are held. math.inf: no throttle.
+        max_overhead: share of the driver's time since the first look that the forecasts of all trials together may
+            take, once they took 3 s; looks beyond it are held. math.inf: no throttle.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -233,6 +233,11 @@ class CurveScheduler(FIFOScheduler):
         known = self._book.entries.items()
         return {uid: entry.line for uid, entry in known if entry.line and entry.status is Status.STOPPED}
 
+    def reason(self, trial_id: str) -> str | None:
+        """The reason in one line why lcsearch stopped a trial; None when it did not."""
+        entry = self._book.entries.get(trial_id)
+        return entry.line if entry is not None and entry.line and entry.status is Status.STOPPED else None
+
     def risk_now(self) -> float | None:
         """P(some stopped trial would have beaten the present incumbent); None before there is an incumbent."""
         if not self._metric or self._mode not in _DIRECTIONS:
@@ -308,25 +313,20 @@ class CurveScheduler(FIFOScheduler):
         uid = self._known(trial)
         if self._book.entries[uid].status.finished:
             return TrialScheduler.CONTINUE
-        point, due = self._point(result), None
+        point = self._point(result)
         if point is not None:
             step, _ = point
             if self._book.report(uid, *point):
-                due = self._look(uid, step)
+                self._look(uid, step)
             if step >= self._max_t and self._stops_at_max_t:  # where trials end, not a decision
                 return TrialScheduler.STOP
-        due = due or self._due(uid)
-        if due is None:
-            return TrialScheduler.CONTINUE
-        self._stop(uid, due)
-        return TrialScheduler.STOP
+        for judgement in self._session.poll(self._snapshot, lambda one: one == uid):
+            if judgement.decision.trial == uid and judgement.decision.verdict is Verdict.STOP:
+                self._stop(uid, judgement)
+                return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
 
-    def _due(self, uid: str) -> Judgement | None:
-        """The stop that has become known for the trial, if one has."""
-        known = self._session.poll(lambda one: one == uid)
-        return next((j for j in known if j.decision.verdict is Verdict.STOP), None)
-
-    def _look(self, uid: str, step: float) -> Judgement | None:
+    def _look(self, uid: str, step: float) -> None:
         entry, session, goal = self._book.entries[uid], self._session, self._goal
         hold = hold_alone(session.policy, entry.reports, step, goal.horizon)
         if hold is None:
@@ -334,8 +334,8 @@ class CurveScheduler(FIFOScheduler):
             hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])
         if hold is not None:
             session.held(hold.reason)
-            return None
-        return session.submit(self._snapshot(), Event(self._book.trial(uid), step))
+            return
+        session.submit(self._snapshot(), Event(self._book.trial(uid), step))
 
     def _carry_out(self, tune_controller: TuneController) -> None:
         """Stop the running trials whose looks came to a stop since their last result."""
@@ -349,9 +349,11 @@ class CurveScheduler(FIFOScheduler):
                         running[self.uid(trial)] = trial
             return uid in running
 
-        for judgement in self._session.poll(ready):
+        for judgement in self._session.poll(self._snapshot, ready):
             uid = judgement.decision.trial
-            if judgement.decision.verdict is Verdict.STOP:
+            if judgement.decision.verdict is not Verdict.STOP:
+                continue
+            with self._failing_open("carrying out a stop"):
                 self._stop(uid, judgement)
                 try:
                     tune_controller.stop_trial(running[uid])  # type: ignore[no-untyped-call]

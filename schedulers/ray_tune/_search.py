@@ -58,7 +58,7 @@ class PrunedSearch(Searcher):
             # Tune keeps a result answered by STOP from searchers; the last one of a class may hold no metric at all.
             if isinstance(self.metric, str) and self.metric in result:
                 self.on_trial_result(trial_id, result)
-            if trial_id in self._scheduler.stopped():
+            if self._scheduler.reason(trial_id) is not None:
                 result = None
         self._seen.pop(trial_id, None)
         self.searcher.on_trial_complete(trial_id, result, error)

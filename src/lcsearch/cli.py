@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +33,16 @@ def _told_plainly() -> Iterator[None]:
     try:
         yield
     except LcsearchError as error:
-        print(error, file=sys.stderr)
+        _complain(error)
         raise typer.Exit(3 if isinstance(error, EnvironmentProblem) else 2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _complain(text: object) -> None:
+    from lcsearch.sweep.letters import say
+
+    say(str(text), sys.stderr)
 
 
 def main() -> None:
@@ -44,9 +50,29 @@ def main() -> None:
     app(prog_name="lcsearch")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from lcsearch import __version__
+
+        print(f"lcsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def run(
     file: File,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the run lies. [default: runs/NAME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old run is kept aside.")] = False,
@@ -55,16 +81,29 @@ def run(
     trials: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
     workers: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
     pruner: Annotated[str | None, typer.Option(help="curve, none, median or hyperband.")] = None,
+    events: Annotated[bool, typer.Option("--json", help="Tell programs: one JSON object a line.")] = False,
 ) -> None:
     """Train a sweep to its end, stopping hopeless trials.
 
     Ctrl-C once ends the workers at their next report (go on with --resume), twice kills them.
     """
-    with _told_plainly():
+    with _told_plainly(), ExitStack() as stack:
+        from lcsearch.sweep.events import JsonView, standard_output
+        from lcsearch.sweep.file import SweepFile
         from lcsearch.sweep.folder import RunFolder
         from lcsearch.sweep.launcher import run as launch
-        from lcsearch.sweep.live import say
+        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.live import View, make_view
         from lcsearch.sweep.summary import summarize
+
+        lines = stack.enter_context(standard_output()) if events else None
+        told: list[JsonView] = []
+
+        def make(sweep: SweepFile, where: RunFolder) -> View:
+            if lines is None:
+                return make_view(sweep, where)
+            told.append(JsonView(sweep, where, lines, resumed=resume))
+            return told[0]
 
         outcome = launch(
             file,
@@ -76,12 +115,48 @@ def run(
             trials=trials,
             workers=workers,
             pruner=pruner,
+            overrides=overrides or (),
+            view=make,
         )
         sweep = RunFolder(outcome.folder).read().file
-        say("\n" + summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds))
+        text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds)
+        say("\n" + text, sys.stderr if events else None)
         if outcome.message:
-            print(f"{sweep.name}: {outcome.message}", file=sys.stderr)
+            _complain(f"{sweep.name}: {outcome.message}")
+        for view in told:
+            view.end(outcome)
     raise typer.Exit(outcome.code)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+) -> None:
+    """Show how far a run is, going on or ended; reads only."""
+    with _told_plainly():
+        from lcsearch.sweep.folder import RunFolder, latest
+        from lcsearch.sweep.status import show
+
+        show(RunFolder((folder or latest(Path("runs"))).resolve()))
+
+
+@app.command()
+def plan(
+    file: File,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where an earlier run may lie. [default: runs/NAME]")] = None,
+) -> None:
+    """Say what a sweep would be, cost and hold; nothing is started."""
+    with _told_plainly():
+        from lcsearch.sweep.folder import RunFolder
+        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.load import load
+        from lcsearch.sweep.plan import describe
+
+        sweep = load(file).override(overrides or ())
+        say(describe(sweep, RunFolder((folder or Path("runs") / sweep.file.name).resolve())))
 
 
 @app.command()
@@ -94,10 +169,37 @@ def explain(
         from lcsearch.sweep import summary
         from lcsearch.sweep.folder import RunFolder, latest
         from lcsearch.sweep.launcher import reader
+        from lcsearch.sweep.letters import say
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
         sweep, study, progress = reader(where)
-        print(summary.explain(trial, progress(), sweep.file, study, where))
+        say(summary.explain(trial, progress(), sweep.file, study, where))
+
+
+@app.command()
+def schema() -> None:
+    """Print the sweep file's JSON Schema, for editors and other programs."""
+    import json
+
+    from lcsearch.sweep.file import SweepFile
+
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    print(json.dumps(dialect | SweepFile.model_json_schema(by_alias=True), indent=2))
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="FILE")] = Path("sweep.yaml"),
+) -> None:
+    """Write a commented sweep file and an objective that trains something small, to start from."""
+    with _told_plainly():
+        import shlex
+
+        from lcsearch.sweep.starter import write
+
+        for path in write(file):
+            print(f"wrote {path}")
+        print(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
 
 
 @app.command()
@@ -110,3 +212,18 @@ def validate(file: File) -> None:
         n = sum(not (p is None or isinstance(p, bool | int | float | str)) for p in sweep.space.values())
         text = f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
         print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes. [default: RUN/report]")] = None,
+) -> None:
+    """Write a run as one page to read offline or hand on, its figures beside it; works while the run goes on."""
+    with _told_plainly():
+        from lcsearch.sweep.folder import RunFolder, latest
+        from lcsearch.sweep.report import write
+        from lcsearch.sweep.summary import shown
+
+        where = RunFolder((folder or latest(Path("runs"))).resolve())
+        print(shown(write(where, None if out is None else out.resolve())))

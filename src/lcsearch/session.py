@@ -6,14 +6,16 @@ wait). Both go the same way: gates, opinions, judgement.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
 import socket
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from lcsearch.decide.decision import Decision, Receipt
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
-from lcsearch.engine.judge import Judgement, judge
+from lcsearch.engine.judge import Judgement, fallen, judge
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion
@@ -33,6 +35,18 @@ _log = logging.getLogger("lcsearch")
 
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
+_OF_ONE_PROCESS = (
+    "_lock",
+    "_news",
+    "_thread",
+    "_waiting",
+    "_busy",
+    "_stale",
+    "_done",
+    "_outbox",
+    "_threaded",
+    "_writing",
+)
 REPLAY_S = 5e-4
 """Mean seconds between looks, forecasts left out, below which no training can be going on."""
 
@@ -69,6 +83,12 @@ def _words(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # somebody's __str__ is broken: no reason to end a trial
         return type(error).__name__
+
+
+def _write_all(session: weakref.ref[Session]) -> None:
+    """At the interpreter's end, which does not wait for the thread."""
+    if (known := session()) is not None:
+        known._write_all()
 
 
 class Session:
@@ -124,11 +144,24 @@ class Session:
         self._busy: str | None = None
         self._stale = False
         self._done: OrderedDict[str, _Done] = OrderedDict()
+        self._threaded = self._writing = False
+        self._outbox: deque[Receipt] = deque()  # what the thread is to write; a disk may be slow
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         # A monotonic clock means nothing in another process; a look under way is repeated at the trial's next report.
-        for name in ("_lock", "_news", "_thread", "_waiting", "_busy", "_stale", "_done"):
+        for name in (
+            "_lock",
+            "_news",
+            "_thread",
+            "_waiting",
+            "_busy",
+            "_stale",
+            "_done",
+            "_outbox",
+            "_threaded",
+            "_writing",
+        ):
             del state[name]
         state["_started"] = None
         state["forecast_seconds"] = 0.0
@@ -170,44 +203,35 @@ class Session:
         opinions = {} if question.diverged else self._opinions(snapshot, question, errors)
         return judge(self.policy, snapshot, question, opinions)
 
-    def submit(self, snapshot: Snapshot, event: Event) -> Judgement | None:
+    def submit(self, snapshot: Snapshot, event: Event) -> None:
         """Begin a look and return at once; :meth:`poll` hands out what came of it. Thread-safe.
 
         Gates are passed here, forecasts are made on a thread of this session, one trial after the other. At most one
-        look of a trial waits: a newer one takes its place. A gate that protects the trial as it now stands withdraws
-        what an older look of it has under way.
-
-        Returns:
-            The stop that an older look of the trial came to meanwhile, if it stands: it counts as handed out, and no
-            other look is begun. None otherwise.
+        look of a trial waits: a newer one takes its place. None is begun while a stop of the trial is to be fetched.
         """
+        self._threaded = True
         with np.errstate(all="ignore"):
             start = self._clock()
             question = ask(self.policy, snapshot, event)
             uid = event.trial.uid
             if isinstance(question, Ask) and not question.diverged:
+                look = _Waiting(snapshot, event, question, start)
                 with self._lock:
-                    stop = self._done.pop(uid) if uid in self._done and self._done[uid].stops else None
-                    old = self._waiting.get(uid)
-                    if stop is None:
-                        self._waiting[uid] = _Waiting(snapshot, event, question, start)  # in the old one's place
+                    stopped = uid in self._done and self._done[uid].stops
+                    old = look if stopped else self._waiting.get(uid)
+                    if not stopped:
+                        self._waiting[uid] = look  # in the old one's place
                         self._wake()
-                if stop is not None:
-                    self._keep(stop.judgement.decision, stop.latency, stop.errors)
-                    self._overtaken(_Waiting(snapshot, event, question, start))
-                    return stop.judgement
                 if old is not None:
                     self._overtaken(old)
-                return None
+                return
             judgement = self._decide(snapshot, event, question, {})
-            if isinstance(question, Ask) or question.reason.withdraws:
-                self.withdraw(uid)
             if isinstance(question, Hold):
                 self._keep(judgement.decision, self._clock() - start, {})
-                return None
+                return
+            self.withdraw(uid)
             with self._lock:
                 self._done[uid] = _Done(judgement, self._clock() - start, {})
-            return None
 
     def _wake(self) -> None:
         """See to it that the thread works; needs the lock."""
@@ -215,14 +239,19 @@ class Session:
             self._busy = None
             self._thread = threading.Thread(target=self._work, name="lcsearch looks", daemon=True)
             self._thread.start()
+            atexit.register(_write_all, weakref.ref(self))
         self._news.notify_all()
 
     def _work(self) -> None:
         """The thread: judge what waits, end when nothing has come for a while."""
         while True:
+            self._write_all()
             with self._lock:
-                if not self._waiting:
+                self._news.notify_all()
+                if not self._waiting and not self._outbox:
                     self._news.wait(IDLE_S)
+                if self._outbox:
+                    continue
                 if not self._waiting:
                     self._thread = None
                     return
@@ -247,21 +276,20 @@ class Session:
             if overtaken is not None:
                 self._overtaken(overtaken)
             with self._lock:
-                self._busy = None  # whoever waited finds every look recorded
-                self._news.notify_all()
+                self._busy = None
 
     def _overtaken(self, look: _Waiting) -> None:
         """Record a look that no forecaster was asked about."""
         hold = Hold(Reason.OVERTAKEN, standing=look.question.standing, incumbent=look.question.incumbent)
         self._keep(held_decision(look.snapshot, look.event, hold), self._clock() - look.start, {})
 
-    def _drop(self, done: _Done) -> None:
+    def _drop(self, done: _Done, reason: Reason = Reason.OVERTAKEN) -> None:
         """Record a look that was judged and will not be carried out."""
-        decision = replace(done.judgement.decision, verdict=Verdict.CONTINUE, reason=Reason.OVERTAKEN)
+        decision = replace(done.judgement.decision, verdict=Verdict.CONTINUE, reason=reason)
         self._keep(decision, done.latency, done.errors)
 
     def withdraw(self, uid: str) -> None:
-        """Take back what the looks of a trial have under way: it has ended, or a gate protects it now."""
+        """Take back what the looks of a trial have under way: it has ended."""
         with self._lock:
             waiting, done = self._waiting.pop(uid, None), self._done.pop(uid, None)
             self._stale = self._stale or self._busy == uid
@@ -270,26 +298,44 @@ class Session:
         if done is not None:
             self._drop(done)
 
-    def poll(self, ready: Callable[[str], bool] = lambda uid: True) -> list[Judgement]:
-        """Judgements of submitted looks, oldest first, each handed out once; stops of trials not `ready` wait.
+    def poll(
+        self, present: Callable[[], Snapshot], ready: Callable[[str], bool] = lambda uid: True
+    ) -> Iterator[Judgement]:
+        """Judgements of submitted looks, oldest first, each handed out once, as far as they go without waiting.
 
-        Returns at once. A stop handed out counts as carried out.
+        A stop is handed out when it stands on the study as it is then, see :func:`~lcsearch.engine.judge.fallen`, and
+        counts as carried out; whoever carries it out stores its mark before he asks for the next.
+
+        Args:
+            present: the study as it stands, with the marks of all stops that were handed out.
+            ready: whether a stop of this trial could be carried out now; those of others wait.
         """
-        if not self._done:
-            return []
-        with self._lock:
-            handed = [self._done.pop(uid) for uid, done in list(self._done.items()) if not done.stops or ready(uid)]
-        for done in handed:
+        while self._done:
+            with self._lock:
+                uids = (uid for uid, done in self._done.items() if not done.stops or ready(uid))
+                uid = next(uids, None)
+                if uid is None:
+                    return
+                done = self._done.pop(uid)
+            if done.stops:
+                snapshot = present()
+                trial = next((trial for trial in snapshot.live if trial.uid == uid), None)
+                with np.errstate(all="ignore"):
+                    gone = trial is None or fallen(self.policy, snapshot, trial, done.judgement)
+                if gone:
+                    self._drop(done, gone if isinstance(gone, Reason) else Reason.OVERTAKEN)
+                    continue
             self._keep(done.judgement.decision, done.latency, done.errors)
-        return [done.judgement for done in handed]
+            yield done.judgement
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every submitted look is judged; False when `timeout` seconds did not suffice.
+        """Wait until every submitted look is judged and written; False when `timeout` seconds did not suffice."""
 
-        Those that were taken back meanwhile are recorded by then.
-        """
+        def idle() -> bool:
+            return not self._waiting and self._busy is None and not self._outbox and not self._writing
+
         with self._lock:
-            return self._news.wait_for(lambda: not self._waiting and self._busy is None, timeout)
+            return self._news.wait_for(idle, timeout)
 
     def _throttled(self, now: float, replays: bool) -> bool:
         with self._lock:
@@ -347,22 +393,48 @@ class Session:
         with self._lock:
             self.reasons[decision.reason] += 1
             key = (decision.study, decision.trial)
+            before = self.latest.get(key)
             self.latest[key] = decision
             self.latest.move_to_end(key)
             if len(self.latest) > REMEMBERED:
                 self.latest.popitem(last=False)
             if decision.reason.fails_open:
                 self.failed_open["opinion"] += 1
-        waited = (Reason.DIVERGED, Reason.THROTTLED, Reason.OVERTAKEN)
-        worth_keeping = decision.now is not None or decision.reason in waited
-        if self.sink is None or not worth_keeping:
+        # Of looks in a row that were not judged, for the same reason, the first is written: thousands say no more.
+        unjudged = decision.now is None and decision.reason in (Reason.THROTTLED, Reason.OVERTAKEN)
+        repeated = unjudged and before is not None and before.reason is decision.reason
+        judged = decision.now is not None or decision.reason is Reason.DIVERGED
+        if self.sink is None or repeated or not (unjudged or judged):
             return
         try:
             models = {forecaster.name: forecaster.version for forecaster in self.forecasters}
             receipt = Receipt(decision, self._wall(), latency, socket.gethostname(), os.getpid(), models, errors)
-            self.sink.write(receipt)
+        except Exception as error:  # a version that cannot be read
+            self.failed("decision log", error)
+            return
+        if self._threaded:
+            with self._lock:
+                self._outbox.append(receipt)
+                self._wake()
+        else:
+            self._write(receipt)
+
+    def _write(self, receipt: Receipt) -> None:
+        try:
+            if self.sink is not None:
+                self.sink.write(receipt)
         except Exception as error:  # a full disk must not fail a trial
             self.failed("decision log", error)
+
+    def _write_all(self) -> None:
+        """Write what waits to be written."""
+        while True:
+            with self._lock:
+                self._writing = bool(self._outbox)
+                if not self._outbox:
+                    return
+                receipt = self._outbox.popleft()
+            self._write(receipt)
 
     def tally(self) -> tuple[list[tuple[Reason, int]], list[tuple[str, int]]]:
         """Looks of this process by what held or decided them, and failures by what failed; most frequent first."""

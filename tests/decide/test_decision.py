@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from lcsearch.decide.decision import Decision, Look, Receipt, percent
 from lcsearch.decide.rules import Standing
 from lcsearch.decide.verdict import Reason, Verdict
@@ -90,3 +92,16 @@ def test_percent() -> None:
         "46 %",
         "100 %",
     ]
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.01, 0.07, 0.5, 0.0125, 1e-5])
+def test_the_text_never_contradicts_the_verdict(threshold: float) -> None:
+    """Both numbers as they are printed stand in the order that decided."""
+    near = [threshold * (1 + sign * 10.0**-k) for k in range(1, 12) for sign in (-1, 1)]
+    for p in (threshold, *near, 0.049999, 1e-9):
+        if not 0 < p < 1:
+            continue
+        said = replace(STOP, now=Look(9.0, 10, threshold, p)).line.split("P(beat) ")[1]
+        shown, limit = said.split(" (was ")[0], said.split("threshold ")[1].split(" %")[0]
+        below = shown.startswith("<") or float(shown.removesuffix(" %")) < float(limit)
+        assert below == (p < threshold), said

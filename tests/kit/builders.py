@@ -8,15 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.engine.policy import Policy
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
-props = settings(derandomize=True, deadline=None, database=None, max_examples=60)
-"""For every property: the same examples every time, nothing written to disk."""
+props = settings(
+    derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+"""For every property: the same examples every time, nothing written to disk, however slow the machine."""
 
 
 def goal(direction: Direction = "minimize", horizon: float = 10, judged: Judged = "best") -> Goal:

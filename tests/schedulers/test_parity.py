@@ -23,6 +23,7 @@ from ray.tune.schedulers import TrialScheduler
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.risk import Mark
 from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.ask import Hold, shield
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial
@@ -270,6 +271,13 @@ class OptunaRun:
         watch = Watch(self.session, str(number))
         self.trials[number].report(point.value, point.step)
         return watch.look(self.trials[number].should_prune())
+
+    def protected(self, number: int) -> bool:
+        """Whether a gate protects the trial as it stands now."""
+        own = as_trial(self.study.get_trials(deepcopy=False)[number])
+        return isinstance(
+            shield(self.session.policy, self.pruner._snapshot(self.study), own, own.curve.last_step), Hold
+        )
 
     def end(self, number: int, state: TrialState, point: Point | None = None) -> None:
         if point is not None:
@@ -585,11 +593,12 @@ def compare_late(of: History, seen: LateSeen) -> None:
             behind.door.set()
             assert two.session.wait(PATIENCE_S)
             past_end = point.step >= of.knobs["max_steps"]
-            stops = reason is Reason.DIVERGED or (number in due and not reason.withdraws)
+            protected = past_end or one.protected(number)
+            stops = reason is Reason.DIVERGED or (number in due and not protected)
             where = f"seed {of.seed}, {of.direction}, trial {number}, step {point.step}: {told('CurvePruner', a)}"
             assert answer == (TrialScheduler.STOP if stops or past_end else TrialScheduler.CONTINUE), where
             seen.looks += 1
-            seen.withdrawn += number in due and reason.withdraws
+            seen.withdrawn += number in due and protected
             due.discard(number)
             if a.stop and not stops:
                 due.add(number)
@@ -598,6 +607,7 @@ def compare_late(of: History, seen: LateSeen) -> None:
                 seen.diverged += reason is Reason.DIVERGED
                 one.end(number, TrialState.PRUNED)
                 ended.add(number)
+    assert two.session.wait(PATIENCE_S)
     compare_logs(one_kept, two_kept, seen)
 
 
@@ -608,9 +618,9 @@ def compare_logs(one: Kept, two: Kept, seen: LateSeen) -> None:
     assert len({(d.trial, d.step) for d in late}) == len(late)
     for decision in late:
         as_decided = decided[decision.trial, decision.step]
-        if decision.reason is Reason.OVERTAKEN:
+        if decision.reason is Reason.OVERTAKEN or as_decided.verdict is not decision.verdict:
             assert decision.verdict is Verdict.CONTINUE
-            seen.overtaken += 1
+            seen.overtaken += decision.reason is Reason.OVERTAKEN
             if decision.now is None:  # the trial's end came before any forecast
                 continue
             as_decided = replace(as_decided, verdict=decision.verdict, reason=decision.reason)

@@ -76,7 +76,7 @@ class Remembering:
     def update(self, progress: Progress, study: Any) -> None:
         self.on_update(progress)
 
-    def event(self, text: str) -> None:
+    def event(self, text: str, **facts: object) -> None:
         self.events.append(text)
 
     def stop(self) -> None: ...

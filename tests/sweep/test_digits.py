@@ -35,6 +35,7 @@ class Quiet:
 
 def curve(folder: Path, last: int = 100, **changed: Any) -> dict[int, float]:
     file = load(CONFIGS / "digits.yaml").file.model_copy(update={"max_steps": 8})
+    assert file.objective.python is not None
     train = load_objective(file.objective.python, CONFIGS)
     params = {**PARAMS, **changed}
     folder.mkdir(exist_ok=True)

@@ -108,7 +108,7 @@ def test_yaml_1_2_scalars() -> None:
         (
             "{logint: [16, 512]}",
             "{uniform: [0, 1], stp: 0.1}",
-            "9:28: at $.space.width.stp: expected one of uniform, step, got 'stp'. Did you mean 'step'?",
+            "9:28: at $.space.width.stp: expected one of when, uniform, step, got 'stp'. Did you mean 'step'?",
         ),
         ("[sgd, no]", "[]", "10:17: at $.space.opt.choice: expected at least one entry, got []."),
         ("[sgd, no]", "[sgd, [1]]", "10:23: at $.space.opt.choice[1]: expected a plain value, got [1]."),
@@ -155,6 +155,121 @@ def test_yaml_1_2_scalars() -> None:
 )  # fmt: skip
 def test_one_mistake(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert message in problems(tmp_path, changed(old, new))
+
+
+def with_space(extra: str) -> str:
+    return changed("  momentum: 0.9", f"  momentum: 0.9\n  flag: true\n  depth: {{int: [1, 4]}}\n  {extra}")
+
+
+ABOVE = "lr, width, opt, momentum, flag, depth"
+
+
+@pytest.mark.parametrize(
+    ("when", "at", "where", "message"),
+    [
+        ("{optt: sgd}", "optt", ".optt", f"expected a parameter above it ({ABOVE}), got 'optt'. Did you mean 'opt'?"),
+        ("{beta: 1}", "beta", ".beta", f"expected a parameter above it ({ABOVE}), got 'beta'."),
+        ("{below: 1}", "below", ".below", f"expected a parameter above it ({ABOVE}), got 'below'."),
+        ("{opt: adam}", "adam", ".opt", "expected a value that 'opt' can take ('sgd', 'no'), got 'adam'."),
+        ("{opt: [sgd, adam]}", "[", ".opt", "expected a value that 'opt' can take ('sgd', 'no'), got 'adam'."),
+        ("{opt: []}", "[", ".opt", "expected at least one entry, got []."),
+        ("{opt: [[sgd]]}", "[[", ".opt", "expected a value that 'opt' can take ('sgd', 'no'), got ['sgd']."),
+        ("{flag: 1}", "1", ".flag", "expected a value that 'flag' can take (true), got 1."),
+        ("{momentum: 0.8}", "0.8", ".momentum", "expected a value that 'momentum' can take (0.9), got 0.8."),
+        ("{depth: 5}", "5", ".depth", "expected a value that 'depth' can take (1 to 4), got 5."),
+        ("{depth: 1.5}", "1.5", ".depth", "expected a value that 'depth' can take (1 to 4), got 1.5."),
+        ("{depth: true}", "true", ".depth", "expected a value that 'depth' can take (1 to 4), got true."),
+        ("{lr: 1}", "1", ".lr", "expected a value that 'lr' can take (1e-05 to 0.1), got 1."),
+        ("sgd", "sgd", "", "expected a mapping of keys, got 'sgd'."),
+    ],
+)
+def test_conditions(tmp_path: Path, when: str, at: str, where: str, message: str) -> None:
+    text = with_space(f"beta: {{uniform: [0, 1], when: {when}}}\n  below: {{uniform: [0, 1]}}")
+    assert f"14:{33 + when.index(at)}: at $.space.beta.when{where}: {message}" in problems(tmp_path, text)
+
+
+def test_conditions_that_are_fine(tmp_path: Path) -> None:
+    text = with_space(
+        "a: {uniform: [0, 1], when: {opt: [sgd, no], flag: true, depth: [1, 4], lr: 0.01}}\n"
+        "  b: {choice: [1, 2], when: {a: 0.5}}"
+    )
+    space = load(write(tmp_path, text)).file.space
+    assert space["a"].when == {"opt": ("sgd", "no"), "flag": (True,), "depth": (1, 4), "lr": (0.01,)}  # type: ignore[union-attr]
+
+
+def test_a_schedule_needs_what_every_trial_has(tmp_path: Path) -> None:
+    text = with_space("peak: {uniform: [0.1, 1], when: {opt: sgd}}").replace("{param: lr}", "{param: peak}")
+    assert problems(tmp_path, text) == [
+        "15:41: at $.schedule.peak.param: expected a parameter that every trial has, got 'peak'."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("{}", "3:12: at $.objective: expected one of python and command, got {}."),
+        ('{python: "toy:train", command: "a b"}', "3:12: at $.objective: expected one of python and command, "
+            "got {python: 'toy:train', command: 'a b'}."),
+        ("{command: }", "3:12: at $.objective: expected one of python and command, got {command: nothing}."),
+        ('{command: "a \'b"}', "3:22: at $.objective.command: expected a command line whose quotes are closed, "
+            "got 'a 'b'."),
+        ('{command: ""}', "3:22: at $.objective.command: expected a program with its arguments, one line or a list, "
+            "got ''."),
+        ("{command: []}", "3:22: at $.objective.command: expected a program with its arguments, one line or a list, "
+            "got []."),
+        ("{command: 5}", "3:22: at $.objective.command: expected a program with its arguments, one line or a list, "
+            "got 5."),
+        ("{command: [a, '']}", "3:26: at $.objective.command[1]: expected text that is not empty, got ''."),
+        ("{command: [a, 5]}", "3:26: at $.objective.command[1]: expected text, got 5."),
+        ('{command: "a {lrr}"}', "3:22: at $.objective.command: expected one of lr, width, opt, momentum, max_steps, "
+            "seed, number, device, checkpoint_dir, got {lrr}. Did you mean 'lr'?"),
+        ('{command: ["a", "{sed}"]}', "3:28: at $.objective.command[1]: expected one of lr, width, opt, momentum, "
+            "max_steps, seed, number, device, checkpoint_dir, got {sed}. Did you mean 'seed'?"),
+        ('{command: "a {lr:{digits}}"}', "3:22: at $.objective.command: expected one of lr, width, opt, momentum, "
+            "max_steps, seed, number, device, checkpoint_dir, got {digits}."),
+        ('{command: "a {}"}', "3:22: at $.objective.command: expected one of lr, width, opt, momentum, max_steps, "
+            "seed, number, device, checkpoint_dir, got {}."),
+        ('{command: "a {lr"}', "3:22: at $.objective.command: expected {name} and, for braces themselves, {{ and }}, "
+            "got expected '}' before end of string."),
+        ('{command: "a lr}"}', "3:22: at $.objective.command: expected {name} and, for braces themselves, {{ and }}, "
+            "got Single '}' encountered in format string."),
+        ("{command: [a], grace: -1}", "3:34: at $.objective.grace: expected a number >= 0, got -1."),
+    ],
+)  # fmt: skip
+def test_programs(tmp_path: Path, objective: str, message: str) -> None:
+    assert problems(tmp_path, changed('{python: "toy:train"}', objective)) == [message]
+
+
+def test_a_program_may_not_ask_for_what_some_trials_lack(tmp_path: Path) -> None:
+    text = with_space("beta: {uniform: [0, 1], when: {opt: sgd}}").replace(
+        '{python: "toy:train"}', '{command: "a {beta}"}'
+    )
+    assert problems(tmp_path, text) == [
+        "3:22: at $.objective.command: expected a parameter that every trial has, got {beta}."
+    ]
+
+
+def test_programs_that_are_fine(tmp_path: Path) -> None:
+    text = changed('{python: "toy:train"}', "{command: \"python 'my train.py' --lr={lr:.3g} {{x}}\"}")
+    assert load(write(tmp_path, text)).file.objective.command == ("python", "my train.py", "--lr={lr:.3g}", "{{x}}")
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("{trials: 4, step: 9}", "13:21: at $.budget.step: expected one of trials, steps, seconds, money_per_hour, "
+            "got 'step'. Did you mean 'steps'?"),
+        ("{trials: 4, steps: 0}", "13:28: at $.budget.steps: expected a number >= 1, got 0."),
+        ("{trials: 4, steps: 1.5}", "13:28: at $.budget.steps: expected a whole number, got 1.5."),
+        ("{trials: 4, seconds: 0}", "13:30: at $.budget.seconds: expected a number > 0, got 0."),
+        ("{trials: 4, seconds: 1h}", "13:30: at $.budget.seconds: expected a number, got '1h'."),
+        ("{trials: 4, seconds: .inf}", "13:30: at $.budget.seconds: expected a finite number, got inf."),
+        ("{trials: 4, money_per_hour: -1}", "13:37: at $.budget.money_per_hour: expected a number >= 0, got -1."),
+        ("{steps: 4}", "13:9: at $.budget: expected a key 'trials', got none."),
+    ],
+)  # fmt: skip
+def test_budgets(tmp_path: Path, budget: str, message: str) -> None:
+    assert problems(tmp_path, changed("{trials: 4}", budget)) == [message]
 
 
 def test_all_mistakes_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -99,14 +99,19 @@ def test_a_killed_launcher_leaves_no_workers_and_is_resumed(tmp_path: Path) -> N
         assert [start > 0 for _, start in state(run, number)["lives"]] == [False, True]
 
 
-def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
+    """So does a terminal that closes, unless the sweep is to outlive it (nohup, which these tests may run under)."""
     path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
     run = tmp_path / "run"
     process = subprocess.Popen(
-        command("run", path, "--folder", run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["env", "--default-signal=HUP", *command("run", path, "--folder", run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_for(lambda: bool(state(run)))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "toy: interrupted; go on with --resume\n"

@@ -17,9 +17,11 @@ from rich.console import Console
 
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.live import PlainView, RichView, clock
+from lcsearch.sweep.live import PlainView
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.progress import Progress, collect, spark
+from lcsearch.sweep.screen import RichView
+from lcsearch.sweep.text import clock
 
 from .test_space import SWEEP
 
@@ -105,7 +107,7 @@ def test_the_screen(tmp_path: Path, no_color: bool) -> None:
     view.update(progress(), optuna.create_study())
     shown = stream.getvalue()
     view.stop()
-    for text in ("4/8 trials", "best: loss 0.05 (trial 3, epoch 2)", "25 spent, 8 saved (24%)", "25.0%", "█▁"):
+    for text in ("4/8 trials", "best: loss 0.05 (trial 3, epoch 2)", "25 spent, 8 saved (24%)", "25 %", "█▁"):
         assert text in shown
     assert ("\x1b[32m" in shown) is not no_color
 
@@ -131,7 +133,7 @@ def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
          "before": look, "latency": 0.030},
     ]  # fmt: skip
     (tmp_path / "w.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    expected = "looks: 2 forecasts, 30 ms (p99 30 ms); no opinion, so the trial went on: parametric OFF_LAW 1"
+    expected = "looks: 2 forecasts, p50 30 ms, p99 30 ms; no opinion, so the trial went on: parametric OFF_LAW 1"
     assert tail.line() == expected
 
 

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from lcsearch.errors import FileProblem
-from lcsearch.sweep import claim, launcher, machines, pulse, worker
+from lcsearch.sweep import claim, launcher, machines, plan, pulse, worker
 from lcsearch.sweep.claim import Claim
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
@@ -26,6 +26,7 @@ from lcsearch.sweep.space import suggest
 from lcsearch.sweep.stalls import Stalls
 
 from .kit import Remembering, write_toy
+from .test_budget import file_of
 
 
 class Clock:
@@ -124,7 +125,7 @@ def test_the_trials_of_a_silent_machine_are_taken_over_by_one(tmp_path: Path, st
     def mind() -> list[str]:
         return [text for watch in watches for text in watch.mind(study.get_trials(deepcopy=False))]
 
-    taken = claim.take(study, ann, 0, 5)
+    taken = claim.take(study, ann, 0, file_of(trials=5))
     assert taken is not None
     taken.trial.report(1.0, 1)
     study.set_user_attr(f"lcsearch:run:{ann.identity()}", {"host": "ann", "beat": 1})
@@ -147,8 +148,8 @@ def test_the_trials_of_a_silent_machine_are_taken_over_by_one(tmp_path: Path, st
         f"{host} has been silent for 60 s; trial 0 begins anew here: its checkpoints are there (retry 1 of 2)"
     ]
     assert not claim.still_has(study, taken)
-    assert claim.take(study, carl, 0, 1) is None  # not carl's
-    again = claim.take(study, bob, 0, 1)
+    assert claim.take(study, carl, 0, file_of(trials=1)) is None  # not carl's
+    again = claim.take(study, bob, 0, file_of(trials=1))
     assert again is not None
     assert (again.trial.number, again.adopted) == (0, True)
     assert study.trials[0].user_attrs[claim.RETRIES] == 1
@@ -163,7 +164,7 @@ def test_the_trials_of_a_silent_machine_are_taken_over_by_one(tmp_path: Path, st
 
 def test_of_two_that_want_a_trial_the_last_to_say_so_gets_it(tmp_path: Path, study: optuna.Study) -> None:
     ann, bob, carl = (machine(tmp_path, name) for name in ("ann", "bob", "carl"))
-    assert claim.take(study, ann, 0, 5) is not None
+    assert claim.take(study, ann, 0, file_of(trials=5)) is not None
     (wanted,) = claim.foreign(study.trials, bob.identity())
     claim.contend(study, bob, 0)
     claim.contend(study, carl, 0)
@@ -186,7 +187,7 @@ def test_a_trial_nobody_has_signed_is_left_to_its_worker_for_a_while(tmp_path: P
         said += list(watch.mind(study.trials))
         clock.now += 60
     assert [text.partition(" has")[0] for text in said] == ["a machine unknown"]
-    assert claim.take(study, ann, 0, 1) is not None
+    assert claim.take(study, ann, 0, file_of(trials=1)) is not None
 
 
 def test_a_trial_beyond_the_budget_is_not_counted(tmp_path: Path, study: optuna.Study) -> None:
@@ -201,10 +202,10 @@ def test_a_trial_beyond_the_budget_is_not_counted(tmp_path: Path, study: optuna.
         tell = study.tell
 
     study.ask()
-    assert claim.take(Late(), ann, 0, 1) is None
+    assert claim.take(Late(), ann, 0, file_of(trials=1)) is None
     assert [t.state.name for t in study.trials] == ["RUNNING", "FAIL"]
     assert len(claim.counted(study.trials)) == 1
-    assert claim.work_left(study.trials, 1) == 0
+    assert claim.work_left(study.trials, ann, file_of(trials=1)) == 0
     study.ask()  # the budget was raised
     assert len(claim.counted(study.trials)) == 3
 
@@ -215,7 +216,7 @@ def test_a_worker_that_was_away_leaves_a_trial_that_is_another_ones(tmp_path: Pa
     folder.root.mkdir()
     folder.write(load(path))
     study = optuna.create_study(study_name="toy", storage=load(path).file.backend.storage)
-    taken = claim.take(study, folder, 0, 3)
+    taken = claim.take(study, folder, 0, file_of(trials=3))
     assert taken is not None
     seen = []
 
@@ -253,8 +254,10 @@ def test_joining_must_be_asked_for_and_be_the_same_sweep(tmp_path: Path) -> None
     assert str(caught.value) == (
         f"{url}: expected the study 'toy' to be of this sweep, got one of another:\n"
         "    max_steps: 6 there, 7 here\n"
-        "    space: {'a': {'uniform': [0.0, 1.0], 'step': None}, 'lr': {'loguniform': [1e-05, 0.1]}, 'k': 3} there, "
-        "{'a': {'uniform': [0.0, 2.0], 'step': None}, 'lr': {'loguniform': [1e-05, 0.1]}, 'k': 3} here\n"
+        "    space: {'a': {'when': None, 'uniform': [0.0, 1.0], 'step': None}, "
+        "'lr': {'when': None, 'loguniform': [1e-05, 0.1]}, 'k': 3} there, "
+        "{'a': {'when': None, 'uniform': [0.0, 2.0], 'step': None}, "
+        "'lr': {'when': None, 'loguniform': [1e-05, 0.1]}, 'k': 3} here\n"
         "Run the same file on every machine, or choose another `name`."
     )
     with pytest.raises(FileProblem, match=r"--join: expected a storage that all machines reach, got none\. Name one"):
@@ -397,13 +400,13 @@ def stopping(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *, again: bool)
     """An adopted trial that reported step 1; a look at it says `again`."""
     sweep = folder.read().file
     study = optuna.create_study(study_name="toy")
-    first = claim.take(study, folder, 0, 3)
+    first = claim.take(study, folder, 0, file_of(trials=3))
     assert first is not None
     suggest(first.trial, sweep.space)
     first.trial.report(1.0, 1)
     monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda self: again)
     claim.release(study, folder, (), 2)
-    taken = claim.take(study, folder, 0, 3)
+    taken = claim.take(study, folder, 0, file_of(trials=3))
     assert taken is not None
     assert taken.adopted
     return study, taken
@@ -480,3 +483,15 @@ def test_a_drivers_message_is_masked_too() -> None:
         "cannot log in with *** at postgresql://ann:***@host/db"
     )
     assert mask_of(None, "as it is") == "as it is"
+
+
+def test_a_plan_and_a_wrong_override_show_no_password(tmp_path: Path) -> None:
+    url = "postgresql://ann:s3cret@host/db"
+    sweep = load(shared_toy(tmp_path / "a", url=url))
+    text = plan.describe(sweep, RunFolder(tmp_path / "run"))
+    assert "postgresql://ann:***@host/db" in text
+    assert "s3cret" not in text
+    with pytest.raises(FileProblem) as caught:
+        sweep.override([f"backend.storages={url}"])
+    assert "override 'backend.storages=postgresql://ann:***@host/db'" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

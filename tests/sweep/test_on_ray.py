@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,16 @@ from typing import Any
 import optuna
 import pytest
 import ray
+from ray.tune.error import TuneError
 
 import lcsearch.sweep
 from lcsearch.decision_log import read_log
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import launcher
+from lcsearch.sweep import launcher, on_ray, ray_cluster
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.load import load
+from lcsearch.sweep.progress import Progress
 from lcsearch.sweep.summary import explain, summarize
 
 from .kit import RESUMING, Remembering, command, wait_for, write_toy
@@ -180,6 +184,209 @@ def test_more_than_any_node_has(tmp_path: Path) -> None:
     assert not (tmp_path / "run/run.json").exists()
 
 
+# Reports all it has, and hangs once: a launch is ended in the middle of what comes after the last report.
+HANGING = """\
+import os, time
+
+def train(ctx):
+    for epoch in range(1, ctx.max_steps + 1):
+        ctx.report(ctx.params["a"] + 1 / epoch, epoch)
+    here = ctx.checkpoint_dir / "here"
+    if ctx.number == 0 and not here.exists():
+        here.touch()
+        time.sleep(60)
+"""
+
+# Trial 0 loses its worker in its first and in its third life, and is interrupted in its second.
+DYING = """\
+import os, time
+
+def train(ctx):
+    lives = ctx.checkpoint_dir / "lives"
+    with lives.open("a") as file:
+        file.write("x")
+    n = len(lives.read_text())
+    for epoch in range(1, ctx.max_steps + 1):
+        time.sleep(0.02)
+        ctx.report(ctx.params["a"], epoch)
+        if n != 2 and epoch == 3:
+            os.kill(os.getpid(), 9)
+"""
+
+PRINTING = """\
+import os, pathlib, subprocess
+
+def train(ctx):
+    print("in", os.getcwd(), pathlib.Path("here.txt").read_text())
+    subprocess.run(["echo", "a child"])
+    os.write(1, b"C code\\n")
+    ctx.report(1.0, 1)
+"""
+
+PROGRAM = """\
+import os, pathlib, signal, sys, time
+here = pathlib.Path(os.environ["LCSEARCH_CHECKPOINT_DIR"])
+def end(*_):
+    time.sleep(0.5)  # longer than it takes Tune to end a process
+    (here / "told").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+for epoch in range(1, 41):
+    time.sleep(0.03)
+    print(f"epoch={epoch} loss={float(sys.argv[1]) + 0.8 ** epoch}", flush=True)
+"""
+
+
+def interrupting(when: Path, *signals: signal.Signals) -> Remembering:
+    """A view that sends this process the first signal when the file is there, and the others a second apart."""
+    sent: list[float] = []
+
+    def look(_: Progress) -> None:
+        if when.exists() and not sent:
+            sent.append(time.monotonic())
+            for i, number in enumerate(signals[1:], 1):
+                threading.Timer(i, os.kill, (os.getpid(), number)).start()
+            os.kill(os.getpid(), signals[0])
+
+    return Remembering(look)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_two_interrupts_kill_at_once_and_a_trial_with_all_its_reports_is_finished_by_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_LOOK_S", 0.1)
+    path = write_toy(tmp_path, HANGING, kind="ray", trials=2, max_steps=3)
+    here = tmp_path / "run/checkpoints/trial-00000/here"
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    view = interrupting(here, signal.SIGINT, signal.SIGINT)
+    outcome = run(path, view)
+    assert time.time() - here.stat().st_mtime < 9  # Tune alone waits for 10 s
+    assert (outcome.code, outcome.message) == (130, "interrupted; go on with --resume")
+    assert view.events == [on_ray.RayWatch.interrupted]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
+    assert [(row.state, len(row.values)) for row in outcome.progress.rows] == [("running", 3)]
+    outcome = run(path, resume=True)
+    assert (outcome.code, outcome.message) == (0, "")
+    assert [(row.state, list(row.values), row.retries) for row in outcome.progress.rows] == [
+        ("complete", [1, 2, 3], 0),
+        ("complete", [1, 2, 3], 0),
+    ]
+
+
+@pytest.mark.usefixtures("_ray")
+def test_retries_are_counted_over_launches_and_tunes_own_signal_is_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_LOOK_S", 0.1)
+    path = write_toy(tmp_path, DYING, kind="ray", trials=1, max_steps=400, retries=1)
+    lives, seen = tmp_path / "run/checkpoints/trial-00000/lives", tmp_path / "seen"
+    view = interrupting(seen, signal.SIGUSR1)
+    tell = view.on_update
+
+    def look(progress: Progress) -> None:
+        if lives.exists() and len(lives.read_text()) == 2 and any(len(row.values) > 4 for row in progress.rows):
+            seen.touch()
+        tell(progress)
+
+    view.on_update = look
+    outcome = run(path, view)
+    assert outcome.code == 130
+    assert view.events[-1] == "Ray Tune was told to end by a signal; trials can be resumed from their checkpoints"
+    assert [(row.state, row.retries) for row in outcome.progress.rows] == [("running", 1)]
+    view = Remembering()
+    outcome = run(path, view, resume=True)
+    assert [row.note for row in outcome.progress.rows] == ["its worker died 2 times; retries: 1"]
+    assert view.events[1:] == ["trial 0 is marked failed after 1 retries"]
+    assert lives.read_text() == "xxx"
+
+
+@pytest.mark.usefixtures("_ray")
+def test_it_works_where_the_launcher_does_and_all_it_prints_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "here.txt").write_text("I am")
+    monkeypatch.chdir(elsewhere)
+    outcome = run(write_toy(tmp_path, PRINTING, kind="ray", trials=2, max_steps=1))
+    assert outcome.code == 0, [row.note for row in outcome.progress.rows]
+    for number in range(2):  # in one process
+        log = (tmp_path / f"run/logs/trial-{number:05d}.log").read_text()
+        assert log == f"in {elsewhere} I am\na child\nC code\n"
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_program_is_told_when_its_trial_is_stopped(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray", pruner="curve", trials=10, max_steps=40, workers=2)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    objective = f"objective: {{command: [{sys.executable}, -S, program.py, '{{a}}']}}"
+    path.write_text(path.read_text().replace('objective: {python: "toy:train"}', objective))
+    outcome = run(path)
+    rows = outcome.progress.rows
+    assert {row.state for row in rows} == {"complete", "stopped"}, [row.note for row in rows]
+    for row in rows:
+        told = (tmp_path / f"run/checkpoints/trial-{row.number:05d}/told").exists()
+        assert told == (row.state == "stopped"), row.number
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_run_that_tune_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks_off(*_: Any, **__: Any) -> None:
+        raise TuneError("out of order\nand more")
+
+    monkeypatch.setattr("ray.tune.run", breaks_off)
+    outcome = run(write_toy(tmp_path, kind="ray"))
+    assert outcome.code == 1
+    assert outcome.message == (
+        "Ray Tune broke off the run: TuneError: out of order. Go on with --resume.\n"
+        f"Traceback: {tmp_path / 'run/logs/ray.log'}"
+    )
+    assert "breaks_off" in (tmp_path / "run/logs/ray.log").read_text()
+
+
+@pytest.mark.usefixtures("_ray")
+def test_the_process_is_left_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, folder = write_toy(tmp_path, kind="ray"), RunFolder(tmp_path / "run")
+    folder.logs.mkdir(parents=True)
+    before, level = dict(os.environ), logging.getLogger("ray").level
+    with ray_cluster.cluster(load(path).file, folder):
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        os.environ["RAY_AUTH_MODE"] = os.environ["PYTHONBREAKPOINT"] = "token"
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        print("ours")
+        thread = threading.Thread(target=print, args=("(raylet) Ray's",))
+        thread.start()
+        thread.join()
+    assert (dict(os.environ), logging.getLogger("ray").level) == (before, level)
+    assert capsys.readouterr().out == "ours\n"
+    assert folder.ray_log.read_text() == "(raylet) Ray's\n"
+
+
+def test_a_warm_up_beyond_the_horizon_stops_nothing(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray", pruner="curve, n_warmup_steps: 100", max_steps=5)
+    assert on_ray.make_scheduler(load(path).file, RunFolder(tmp_path / "run")) is not None
+
+
+def test_what_others_finish_is_learnt_and_what_they_have_is_left_out(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray", pruner="curve")
+    scheduler = on_ray.make_scheduler(load(path).file, RunFolder(tmp_path / "run"))
+    assert scheduler is not None
+    study = optuna.create_study()
+    trials = [study.ask() for _ in range(3)]
+    for trial in trials:
+        trial.report(1.0, 1)
+    study.tell(trials[0], 1.0)
+    scheduler.learn(study.trials, 2)  # 2 is adopted, 1 is another machine's
+    assert list(scheduler.get_state()["book"].entries) == ["0", "2"]
+    trials[1].report(0.5, 2)
+    study.tell(trials[1], 0.5)
+    scheduler.learn(study.trials, -1)
+    entries = scheduler.get_state()["book"].entries
+    assert list(entries) == ["0", "2", "1"]
+    assert entries["1"].reports == {1: 1.0, 2: 0.5}
+
+
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_ended_launch_is_resumed_without_a_loss(tmp_path: Path, how: signal.Signals, code: int) -> None:
     epochs = 40
@@ -266,5 +473,5 @@ def test_what_does_not_go_together(tmp_path: Path, old: str, new: str, said: str
 def test_the_option_too(tmp_path: Path) -> None:
     sweep = load(write_toy(tmp_path, kind="ray"))
     assert sweep.override(pruner="curve").file.pruner.kind == "curve"
-    with pytest.raises(FileProblem, match="--pruner: expected curve or none with backend kind ray, got 'hyperband'"):
+    with pytest.raises(FileProblem, match=r"^--pruner: at .*: expected curve or none with .*, got 'hyperband'"):
         sweep.override(pruner="hyperband")

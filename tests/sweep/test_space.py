@@ -59,12 +59,46 @@ parameters: st.SearchStrategy[Distribution] = st.one_of(
     st.tuples(st.integers(0, 5), st.integers(1, 5), st.integers(1, 9)).map(
         lambda t: Int(int=(t[0], t[0] + t[1] * t[2]), step=t[1])
     ),
+    st.tuples(st.integers(-8, 8), st.sampled_from([0.25, 0.5, 2.0]), st.integers(1, 9)).map(
+        lambda t: Uniform(uniform=(t[0] * t[1], (t[0] + t[2]) * t[1]), step=t[1])
+    ),
 )
 
 
 @given(parameters)
 def test_round_trip(parameter: Distribution) -> None:
     assert from_optuna(to_optuna(parameter)) == parameter
+
+
+@pytest.mark.filterwarnings("ignore:The distribution is specified by")  # Optuna says that it lowers the end
+@given(st.integers(-50, 50), st.integers(1, 60), st.integers(1, 9))
+def test_a_grid_that_misses_its_end_comes_back_as_the_points_it_has(low: int, length: int, step: int) -> None:
+    back = from_optuna(to_optuna(Int(int=(low, low + length), step=step))) if step <= length else None
+    if back is not None:
+        assert back == Int(int=(low, low + length // step * step), step=step)
+        assert from_optuna(to_optuna(back)) == back
+
+
+def test_conditions_hold_as_their_values_do() -> None:
+    space = SweepFile.model_validate(
+        {
+            **SWEEP,
+            "schedule": None,
+            "space": {
+                "opt": {"choice": ("sgd", "adam")},
+                "on": True,
+                "momentum": {"uniform": (0, 1), "when": {"opt": "sgd"}},
+                "nesterov": {"choice": (True, False), "when": {"momentum": (0.5,), "on": (True,)}},
+                "beta": {"uniform": (0, 1), "when": {"opt": ("adam", "sgd"), "on": True}},
+                "never": {"uniform": (0, 1), "when": {"on": 1}},
+            },
+        }
+    ).space
+    by_opt = {
+        opt: set(suggest(optuna.create_study().ask(fixed_distributions={}), {**space, "opt": opt}))
+        for opt in ("sgd", "adam")
+    }
+    assert by_opt == {"sgd": {"opt", "on", "momentum", "beta"}, "adam": {"opt", "on", "beta"}}
 
 
 def test_round_trip_through_the_files_text() -> None:

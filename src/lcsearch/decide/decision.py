@@ -10,6 +10,8 @@ from lcsearch.decide.rules import Standing
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
+_ALL_DIGITS = 14
+
 
 @dataclass(frozen=True)
 class Look:
@@ -73,11 +75,11 @@ class Decision:
             return f"step {self.step:g}: diverged, {self.detail}"
         if self.now is None or self.now.p is None or self.before is None or self.incumbent is None:
             return f"step {self.step:g}: {self.detail or self.reason.advice}"
-        p = percent(self.now.p)
+        p = percent(self.now.p, self.now.threshold)
         if self.before.p is not None:
-            p += f" (was {percent(self.before.p)} at step {self.before.step:g})"
+            p += f" (was {percent(self.before.p, self.before.threshold)} at step {self.before.step:g})"
         return (
-            f"step {self.step:g}: P(beat) {p}, threshold {percent(self.now.threshold)}, "
+            f"step {self.step:g}: P(beat) {p}, threshold {_exactly(self.now.threshold)}, "
             f"incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{self._rank()}"
         )
 
@@ -102,9 +104,11 @@ class Decision:
         for name, look in (("this look", self.now), ("previous look", self.before)):
             if look is None:
                 continue
-            said = ", ".join(f"{who} {percent(p) if isinstance(p, float) else p}" for who, p in look.heard)
+            said = ", ".join(
+                f"{who} {percent(p, look.threshold) if isinstance(p, float) else p}" for who, p in look.heard
+            )
             line = f"{name}: step {look.step:g}, {look.n_observations} observations, P(beat): {said or 'not asked'}"
-            line += f"; threshold {percent(look.threshold)}"
+            line += f"; threshold {_exactly(look.threshold)}"
             lines.append(line)
             if look.interval is not None and self.horizon is not None:
                 low, mid, high = look.interval
@@ -126,17 +130,31 @@ class Decision:
         return {key: value for key, value in record.items() if value not in (None, "")}
 
 
-def percent(p: float) -> str:
-    """A probability for people: 0.8 %, 12 %, < 0.01 %.
+def percent(p: float, threshold: float | None = None) -> str:
+    """A probability for people: 0.8 %, 12 %, < 0.01 %; beside a threshold, digits enough to tell on which side it is.
 
     >>> percent(0.0123), percent(0.5), percent(2e-6)
     ('1.2 %', '50 %', '< 0.01 %')
+    >>> percent(0.0499, 0.05), percent(0.0499)
+    ('4.99 %', '5 %')
     """
     if p <= 0:
         return "0 %"
-    if p < 1e-4:
+    if p < 1e-4 and (threshold is None or threshold >= 1e-4):
         return "< 0.01 %"
-    return f"{100 * p:.2g} %" if p < 0.1 else f"{100 * p:.0f} %"
+    text = f"{100 * p:.2g}" if p < 0.1 else f"{100 * p:.0f}"
+    if threshold is not None:
+        limit = float(_exactly(threshold).removesuffix(" %"))
+        for digits in range(3, _ALL_DIGITS + 1):
+            if (float(text) < limit) == (p < threshold):
+                break
+            text = f"{100 * p:.{digits}g}"
+    return f"{text} %"
+
+
+def _exactly(threshold: float) -> str:
+    """As its owner wrote it, in percent: 5 %, 0.125 %."""
+    return f"{100 * threshold:.12g} %"
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,6 @@ class Reason(enum.Enum):
         return str(self.value)
 
     @property
-    def withdraws(self) -> bool:
-        """True for a gate that protects a trial as it stands, also from a stop that an older look still brings."""
-        return self in (Reason.HORIZON, Reason.INCUMBENT, Reason.MIN_TRIALS, Reason.COMPARISONS, Reason.GUARD)
-
-    @property
     def fails_open(self) -> bool:
         """True when the trial went on because nothing could be said, not because of what was said."""
         return self is Reason.ABSENT

@@ -138,12 +138,10 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     if held is not None:
         return held
     incumbent, best = snapshot.incumbent, goal.judged == "best"
-    loss = loss_at(trial.curve, goal, step)
-    ahead = incumbent is not None and best and passes(loss, incumbent, goal)
     if (
         incumbent is not None
-        and not ahead
         and has_diverged(trial.curve, policy.divergence_reports)
+        and not leads(trial, step, incumbent, goal)
         and np.isfinite(bank.at(step, best=best)[bank.complete]).any()
     ):
         return Ask(event, (), diverged=True, incumbent=incumbent)
@@ -153,23 +151,37 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     before = previous_look(policy, steps, step)
     if before is None:
         return Hold(Reason.FIRST_LOOK)
-    if incumbent is None:
-        return Hold(Reason.NO_INCUMBENT)
-    if ahead:
-        return Hold(Reason.INCUMBENT, incumbent=incumbent)
-    if step >= snapshot.horizon:
-        return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
-    seen = bank.at(step, best=best)
-    n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
-    if n_here < policy.n_min_trials:
-        return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
-    standing = Standing.of(loss, seen, snapshot.beside(step, trial.uid))
-    guarded = standing.held_by(policy.guard, policy.min_comparisons)
-    if guarded is not None:
-        return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)
+    standing = shield(policy, snapshot, trial, step)
+    if isinstance(standing, Hold):
+        return standing
     kind: Kind = "best_by" if best else "value"
     queries = tuple(Query(trial.cut(s), kind, snapshot.horizon) for s in (step, before))
     return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
+
+
+def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hold | Standing:
+    """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does."""
+    goal, bank, incumbent = snapshot.goal, snapshot.bank, snapshot.incumbent
+    if incumbent is None:
+        return Hold(Reason.NO_INCUMBENT)
+    if leads(trial, step, incumbent, goal):
+        return Hold(Reason.INCUMBENT, incumbent=incumbent)
+    if step >= snapshot.horizon:
+        return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
+    seen = bank.at(step, best=goal.judged == "best")
+    n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
+    if n_here < policy.n_min_trials:
+        return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
+    standing = Standing.of(loss_at(trial.curve, goal, step), seen, snapshot.beside(step, trial.uid))
+    guarded = standing.held_by(policy.guard, policy.min_comparisons)
+    if guarded is not None:
+        return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)
+    return standing
+
+
+def leads(trial: Trial, step: float, incumbent: Incumbent, goal: Goal) -> bool:
+    """True when a trial judged by its best value has passed the incumbent already."""
+    return goal.judged == "best" and passes(loss_at(trial.curve, goal, step), incumbent, goal)
 
 
 def passes(loss: float, incumbent: Incumbent, goal: Goal) -> bool:

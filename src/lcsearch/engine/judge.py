@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from lcsearch.decide.decision import Decision, Look
 from lcsearch.decide.risk import Mark, risk_of
-from lcsearch.decide.rules import threshold_for
+from lcsearch.decide.rules import has_diverged, threshold_for
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Ask, target_of
+from lcsearch.engine.ask import Ask, Hold, shield, target_of
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts, Opinion, Query
-from lcsearch.study import Snapshot, Status
+from lcsearch.study import Snapshot, Status, Trial
 
 Opinions = Mapping[str, Sequence[Opinion]]
 """Forecaster name -> its opinions, one for each of the ask's queries."""
@@ -42,6 +42,33 @@ def risk_now(policy: Policy, snapshot: Snapshot) -> float | None:
     if snapshot.incumbent is None:
         return None
     return risk_of(stored_marks(snapshot), target_of(policy, snapshot))
+
+
+def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Reason | None:
+    """Why a stop that was judged on an earlier snapshot must not be carried out on this one; None: it stands.
+
+    The verdict of a look is not worked out anew. But what protects a trial is a matter of the moment: where it stands
+    now, and what other stops have taken of the risk limit meanwhile.
+
+    Args:
+        policy: the knobs.
+        snapshot: the study as it stands now.
+        trial: the trial as it stands now; it may have reported on.
+        stop: what the look came to.
+    """
+    step = trial.curve.last_step
+    if step >= snapshot.goal.horizon:
+        return Reason.HORIZON
+    if stop.decision.reason is Reason.DIVERGED:
+        return None if has_diverged(trial.curve, policy.divergence_reports) else Reason.OVERTAKEN
+    held = shield(policy, snapshot, trial, step)
+    if isinstance(held, Hold):
+        return held.reason
+    if policy.risk is not None and stop.mark is not None:
+        marks = [*stored_marks(snapshot, trial.uid), stop.mark]
+        if risk_of(marks, target_of(policy, snapshot)) > policy.risk:
+            return Reason.RISK_LIMIT
+    return None
 
 
 def _look(

@@ -5,6 +5,7 @@ and the run (folder) it works for. Without a pid there, its worker is gone and a
 its checkpoints lie in that run's folder. Over several machines the lock does not reach; there
 
 - the trial number, which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run;
+- steps are counted over all machines, seconds on each for itself;
 - a trial changes its run only when its own has been silent for long: :func:`contend`, and a while later
   :func:`take_over` by whoever then stands as its claimant, which is one;
 - a worker that was only away (suspended, cut off) asks :func:`still_has` before it writes.
@@ -15,12 +16,15 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.schedulers.optuna import adopt
+from lcsearch.sweep.budget import room
+from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.machines import here
 
@@ -29,6 +33,8 @@ CLAIMANT = "lcsearch:claimant"
 RETRIES = "lcsearch:retries"
 ERROR = "lcsearch:error"
 SURPLUS = "lcsearch:surplus"
+SECONDS = "lcsearch:seconds"
+"""What a trial's earlier workers took for it; its present or last one counts from the `since` of its signature."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,10 @@ class Claim:
     owner: dict[str, Any]
 
 
-def take(study: optuna.Study, folder: RunFolder, slot: int, budget: int) -> Claim | None:
+def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> Claim | None:
     """An abandoned trial of this run if there is one, else a new one while the budget lasts, else None."""
     run = folder.identity()
-    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run}
+    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run, "since": datetime.now().isoformat()}
     with folder.claim():
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
@@ -51,8 +57,9 @@ def take(study: optuna.Study, folder: RunFolder, slot: int, budget: int) -> Clai
                 trial = adopt(study, frozen.number)
                 trial.set_user_attr(WORKER, me)
                 return Claim(trial, True, me)
-        if len(trials) >= budget:
+        if not room(file, folder, trials):
             return None
+        budget = file.budget.trials
         trial = study.ask()
         trial.set_user_attr(WORKER, me)
         if trial.number >= budget:  # another machine was faster
@@ -103,6 +110,7 @@ def release(
     blame: bool = True,
     shared: bool = False,
     anywhere: bool = False,
+    until: datetime | None = None,
 ) -> list[Released]:
     """Give back every RUNNING trial of this run whose worker (by pid) is not among the living.
 
@@ -113,6 +121,7 @@ def release(
         shared: other machines use the study. Otherwise a trial that nobody signed was begun by a worker of this run
             that died over it, and is given back too.
         anywhere: whoever signed a trial was of this run: nobody else uses the study.
+        until: when the workers worked last, as far as is known; now when None.
     """
     run = folder.identity()
     released = []
@@ -123,7 +132,7 @@ def release(
             if abandoned(frozen) or (unsigned and shared) or not (anywhere or _is_of(owner, run)):
                 continue
             if owner.get("pid") not in alive:
-                released.append(_give_back(study, frozen, run, retries, blame))
+                released.append(_give_back(study, frozen, run, retries, blame, until))
     return released
 
 
@@ -179,7 +188,24 @@ def take_over(study: optuna.Study, folder: RunFolder, wanted: Foreign, retries: 
         return _give_back(study, frozen, run, retries, blame=True)
 
 
-def _give_back(study: optuna.Study, frozen: FrozenTrial, run: str, retries: int, blame: bool) -> Released:
+def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
+    """What a trial has taken of its workers' time, the time without a worker left out.
+
+    Args:
+        frozen: the trial.
+        now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
+    """
+    owner, earlier = frozen.user_attrs.get(WORKER), float(frozen.user_attrs.get(SECONDS, 0.0))
+    since = datetime.fromisoformat(owner["since"]) if isinstance(owner, dict) and "since" in owner else None
+    if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
+        since = frozen.datetime_start
+    until = frozen.datetime_complete or now
+    return earlier + (max((until - since).total_seconds(), 0.0) if since is not None and until is not None else 0.0)
+
+
+def _give_back(
+    study: optuna.Study, frozen: FrozenTrial, run: str, retries: int, blame: bool, until: datetime | None = None
+) -> Released:
     retry = int(frozen.user_attrs.get(RETRIES, 0)) + blame
     trial = adopt(study, frozen.number)
     given_up = retry > retries
@@ -188,6 +214,7 @@ def _give_back(study: optuna.Study, frozen: FrozenTrial, run: str, retries: int,
         study.tell(trial, state=TrialState.FAIL)
     else:
         trial.set_user_attr(RETRIES, retry)
+        trial.set_user_attr(SECONDS, seconds_of(frozen, until or datetime.now()))
         abandon(trial, run)
     return Released(frozen.number, frozen.last_step, retry, given_up)
 
@@ -210,6 +237,7 @@ def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return trials[:n]
 
 
-def work_left(trials: Sequence[FrozenTrial], budget: int, run: str | None = None) -> int:
+def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile) -> int:
     """How many trials can be taken: those this run may adopt, and the room in the budget."""
-    return max(budget - len(trials), 0) + sum(abandoned(t, run) for t in trials)
+    run = folder.identity()
+    return max(room(file, folder, trials), 0) + sum(abandoned(t, run) for t in trials)

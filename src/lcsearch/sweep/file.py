@@ -6,6 +6,7 @@ hours, so nothing is guessed. Messages are written in load.py; here stand only t
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -54,10 +56,64 @@ class Model(BaseModel):
 PYTHON_SPEC = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
-class Objective(Model):
-    """What is trained. `command:` will stand beside `python:`."""
+def _words(command: Any) -> Any:
+    try:
+        parts = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise expected("a command line whose quotes are closed") from error
+    if parts is None or (isinstance(parts, (list, tuple)) and parts):
+        return parts if parts is None else tuple(parts)
+    raise expected("a program with its arguments, one line or a list")
 
-    python: Annotated[str, Field(pattern=PYTHON_SPEC)]
+
+# For editors: what the validators before the types let in.
+_WORDS_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+        {"type": "null"},
+    ],
+    "default": None,
+}
+_PLAIN_TYPE = ["boolean", "integer", "number", "string", "null"]
+_WHEN_SCHEMA = {
+    "anyOf": [
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": _PLAIN_TYPE},
+                    {"type": "array", "items": {"type": _PLAIN_TYPE}, "minItems": 1},
+                ]
+            },
+        },
+        {"type": "null"},
+    ],
+    "default": None,
+}
+
+
+class Objective(Model):
+    """What is trained: a Python function, or a program.
+
+    `python: "module:function"` stands beside the sweep file. `command:` is a program with its arguments, a list or one
+    line; `{lr}` in it becomes the trial's value of `lr`, `{max_steps}`, `{seed}`, `{number}`, `{device}` and
+    `{checkpoint_dir}` what they say; they stand in LCSEARCH_MAX_STEPS and so on as well, all parameters as JSON in
+    LCSEARCH_PARAMS. It reports by printing lines like `epoch=3 val_loss=0.52` (the file's own names of step and
+    metric) on its standard output; to end it early it is sent SIGTERM, and SIGKILL after `grace` seconds.
+    """
+
+    python: Annotated[str, Field(pattern=PYTHON_SPEC)] | None = None
+    command: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_words), WithJsonSchema(_WORDS_SCHEMA)
+    ] = None
+    grace: Annotated[float, Field(ge=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.python is None) == (self.command is None):
+            raise expected("one of python and command")
+        return self
 
 
 def _ascending(bounds: Any) -> Any:
@@ -66,7 +122,23 @@ def _ascending(bounds: Any) -> Any:
     return bounds
 
 
-class Uniform(Model):
+def _listed(condition: Any) -> Any:
+    if not isinstance(condition, Mapping):
+        return condition
+    return {name: tuple(value) if isinstance(value, (list, tuple)) else (value,) for name, value in condition.items()}
+
+
+class _Varying(Model):
+    """A parameter that a sampler draws; `when: {opt: sgd}` (a value or a list of them): only where that holds."""
+
+    when: Annotated[
+        dict[str, Annotated[tuple[Plain, ...], Field(min_length=1)]] | None,
+        BeforeValidator(_listed),
+        WithJsonSchema(_WHEN_SCHEMA),
+    ] = None
+
+
+class Uniform(_Varying):
     """`{uniform: [low, high]}`, both included; `step:` makes it a grid from low."""
 
     bounds: Range = Field(alias="uniform")
@@ -75,7 +147,7 @@ class Uniform(Model):
     _check = field_validator("bounds")(_ascending)
 
 
-class LogUniform(Model):
+class LogUniform(_Varying):
     """`{loguniform: [low, high]}`: uniform in the logarithm, low > 0."""
 
     bounds: tuple[Annotated[float, Field(gt=0)], float] = Field(alias="loguniform")
@@ -83,7 +155,7 @@ class LogUniform(Model):
     _check = field_validator("bounds")(_ascending)
 
 
-class Int(Model):
+class Int(_Varying):
     """`{int: [low, high]}`, both included; `step:` as in `{int: [8, 64], step: 8}`."""
 
     bounds: IntRange = Field(alias="int")
@@ -92,7 +164,7 @@ class Int(Model):
     _check = field_validator("bounds")(_ascending)
 
 
-class LogInt(Model):
+class LogInt(_Varying):
     """`{logint: [low, high]}`: whole numbers, uniform in the logarithm, low >= 1."""
 
     bounds: tuple[Annotated[int, Field(ge=1)], int] = Field(alias="logint")
@@ -100,7 +172,7 @@ class LogInt(Model):
     _check = field_validator("bounds")(_ascending)
 
 
-class Choice(Model):
+class Choice(_Varying):
     """`{choice: [a, b, ...]}`: one of a list of plain values, no order assumed."""
 
     options: Annotated[tuple[Plain, ...], Field(min_length=1)] = Field(alias="choice")
@@ -123,7 +195,7 @@ def _distribution_tag(value: Any) -> str | None:
         kinds = [kind for kind in DISTRIBUTIONS if kind in value]
         return f"<{kinds[0]}>" if len(kinds) == 1 else None
     if isinstance(value, (Uniform, LogUniform, Int, LogInt, Choice)):
-        return f"<{type(value).model_fields[next(iter(type(value).model_fields))].alias}>"
+        return f"<{next(f.alias for f in type(value).model_fields.values() if f.alias)}>"
     return None if isinstance(value, (list, tuple)) else "<constant>"
 
 
@@ -264,9 +336,16 @@ Pruner = Annotated[
 
 
 class Budget(Model):
-    """When the sweep is over: `trials` counts every trial begun, failed ones included."""
+    """When the sweep is over, and what it costs.
+
+    `trials` counts every trial begun, failed ones included. No trial is begun any more once all trials together have
+    spent `steps`, or the sweep `seconds`; those that run go on. `money_per_hour` is the price of one worker's hour.
+    """
 
     trials: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    money_per_hour: Annotated[float, Field(ge=0)] | None = None
 
 
 class SweepFile(Model):

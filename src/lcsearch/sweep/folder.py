@@ -6,12 +6,15 @@
         run.json               the resolved sweep (overrides applied), where its file stood
         sweep.yaml             the sweep file as it was read
         study.sqlite3          the Optuna study
+        clock.json             wall clock of all launches so far
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
         pulses/worker-0.json   when worker 0 was alive last, and when its trial reported last
         logs/trial-00012.log   what a trial printed that Ray trained
+        logs/ray.log           what Ray itself had to say
         ray/                   what Ray keeps of its runs
         checkpoints/trial-00012/
+        report/                what `lcsearch report` made of it
         run.lock               held by the launcher and, through it, by its workers
         claim.lock             held while a worker takes a trial
 """
@@ -56,6 +59,11 @@ class RunFolder:
         return self.root / "sweep.yaml"
 
     @property
+    def clock(self) -> Path:
+        """How long its launches have run."""
+        return self.root / "clock.json"
+
+    @property
     def decisions(self) -> Path:
         """The decision log."""
         return self.root / "decisions"
@@ -76,6 +84,11 @@ class RunFolder:
     def trial_log(self, number: int) -> Path:
         """What one trial printed, where Ray trains."""
         return self.logs / f"trial-{number:05d}.log"
+
+    @property
+    def ray_log(self) -> Path:
+        """What Ray itself printed in the launcher."""
+        return self.logs / "ray.log"
 
     def checkpoints(self, number: int) -> Path:
         """The checkpoint folder of one trial."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -25,13 +26,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import backend, claim, machines, worker
+from lcsearch.sweep import backend, claim, machines, record, worker
+from lcsearch.sweep.budget import Clock, limit_now, read_clock
+from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.fleet import Death, Fleet, check_devices
 from lcsearch.sweep.folder import RunFolder, prepare
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
 from lcsearch.sweep.neighbours import Neighbours
-from lcsearch.sweep.progress import Progress, collect
+from lcsearch.sweep.progress import Best, Progress, collect
+from lcsearch.sweep.secret import mask
 from lcsearch.sweep.stalls import Stalls
 
 SUCCESS, FAILED, INTERRUPTED = 0, 1, 130
@@ -73,7 +77,8 @@ def run(
     trials: int | None = None,
     workers: int | None = None,
     pruner: str | None = None,
-    view: View | None = None,
+    overrides: Sequence[str] = (),
+    view: View | Callable[[SweepFile, RunFolder], View] = make_view,
 ) -> Outcome:
     """Run the sweep file at `path` to its end.
 
@@ -85,7 +90,8 @@ def run(
         join: work along with other machines on the study of this very sweep in the file's storage, with a run folder
             of this machine's own; the first one makes the study.
         seed, trials, workers, pruner: as in the file, in place of the file's.
-        view: what is shown; chosen by the terminal when None.
+        overrides: `key.sub=value` in place of the file's; on a resume only below `budget` and `backend.workers`.
+        view: what is shown, or what makes it when all is ready; left out, the terminal chooses.
 
     Raises:
         FileProblem: file, objective or folder are wrong. EnvironmentProblem: the machine is. Nothing was started.
@@ -97,8 +103,8 @@ def run(
         raise FileProblem(text)
     sweep = load(path)
     where = RunFolder(Path(folder or Path("runs") / sweep.file.name).resolve())
-    overrides = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
-    chosen = _as_before(sweep, where, overrides) if resume else sweep.override(**overrides)
+    options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
+    chosen = _as_before(sweep, where, overrides, options) if resume else sweep.override(overrides, **options)
     check_devices(chosen.file.backend.workers)
     on_ray = _import_ray() if chosen.file.backend.kind == "ray" else None
     backend.quiet_optuna()
@@ -111,16 +117,16 @@ def run(
             elif not resume:
                 backend.check_free(chosen.file, where)
             if on_ray is not None:
-                stack.enter_context(on_ray.cluster(chosen.file))
+                stack.enter_context(on_ray.cluster(chosen.file, where))
 
         ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
         stack.callback(os.close, lock)
         study = backend.create_study(ready.file, where, resume=resume or join)
-        view = view or make_view(ready.file, where)
+        shown = view(ready.file, where) if callable(view) else view
         if notice:
-            view.event(notice)
+            shown.event(notice)
         watch = on_ray.RayWatch if on_ray is not None else partial(_FleetWatch, lock=lock)
-        outcome: Outcome = watch(ready, where, study, view).run(resume)
+        outcome: Outcome = watch(ready, where, study, shown).run(resume)
         return outcome
 
 
@@ -138,17 +144,23 @@ def _import_ray() -> ModuleType:
     return on_ray
 
 
-def _as_before(sweep: Sweep, where: RunFolder, overrides: dict[str, Any]) -> Sweep:
+def _as_before(sweep: Sweep, where: RunFolder, overrides: Sequence[str], options: dict[str, Any]) -> Sweep:
     """The resolved sweep of the run that is resumed, with the overrides that may change."""
     if not where.record.exists():
         return sweep  # prepare() says that there is nothing to resume
     before = where.read().file
     for option, had in (("seed", before.seed), ("pruner", before.pruner.kind)):
-        if overrides[option] not in (None, had):
-            text = f"--{option}: expected {had}, as this run was started with, got {overrides[option]}."
+        if options[option] not in (None, had):
+            text = f"--{option}: expected {had}, as this run was started with, got {options[option]}."
             raise FileProblem(f"{text} Leave it out, or start over with --fresh or another --folder.")
+    for text in overrides:
+        if not text.startswith(("budget.", "backend.workers.")):
+            may = "expected a key below budget or backend.workers, which may change when a run is resumed"
+            raise FileProblem(
+                f"override '{mask(text)}': {may}. Leave it out, or start over with --fresh or another --folder."
+            )
     same = Sweep(before, sweep.path, sweep.text)
-    return same.override(trials=overrides["trials"], workers=overrides["workers"])
+    return same.override(overrides, trials=options["trials"], workers=options["workers"])
 
 
 class Watch:
@@ -161,8 +173,11 @@ class Watch:
         self.interrupts = 0
         self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
         self._began = time.monotonic()
+        self._clock = Clock(folder)
+        self._limit_told = False
         self._last_look = 0.0
         self._told = False
+        self._best: Best | None = None
         self._failures_before = _failures(self.trials())
         self.shared = self.file.backend.storage is not None and self.file.backend.kind == "optuna"
         self.silent: dict[int, float] = {}  # trial -> seconds since its last report, of those that are overdue
@@ -175,6 +190,9 @@ class Watch:
 
     def close(self) -> None:
         """Leave nothing running."""
+
+    def insist(self) -> None:
+        """A second interrupt has come, for a loop that cannot look by itself; called in the signal's handler."""
 
     def run(self, resume: bool) -> Outcome:
         """From the first trial to the outcome."""
@@ -189,6 +207,7 @@ class Watch:
                 blame=False,
                 shared=self.shared,
                 anywhere=not self.shared,
+                until=self._clock.before.until,
             )
             for trial in given:
                 self.view.event(f"trial {trial.number} goes on {after(trial.step, self.file.step)}")
@@ -200,6 +219,7 @@ class Watch:
                 self.loop()
             finally:
                 self.close()
+                self._clock.tick()
                 self._show(self.trials())
                 self.view.stop()
         return self._outcome()
@@ -217,6 +237,8 @@ class Watch:
         if time.monotonic() - self._last_look >= _LOOK_S:
             self._last_look = time.monotonic()
             trials = self.trials()
+            self._clock.tick()
+            self._tell_limit(trials)
             self.examine()
             self._show(trials)
             self._check_failures(trials)
@@ -241,6 +263,18 @@ class Watch:
             if beat is not None:
                 beat.stop()
 
+    def _tell_limit(self, trials: list[FrozenTrial]) -> None:
+        """Say once that steps or seconds are used up while trials still run."""
+        if self._limit_told or (limit := limit_now(self.file, self.folder, trials)) is None:
+            return
+        self._limit_told = True
+        running = sum(t.state == TrialState.RUNNING for t in trials)
+        if limit != "trials":
+            n = getattr(self.file.budget, limit)
+            what = f"{n} {self.file.step}s are spent" if limit == "steps" else f"{n:g} seconds are used"
+            text = f"budget.{limit}: {what}, no trial is begun any more"
+            self.view.event(text + (f"; {running} running go{'es' * (running == 1)} on" if running else ""))
+
     def _check_failures(self, trials: list[FrozenTrial]) -> None:
         """End a sweep that only fails, counting from this launch."""
         finished = [t for t in trials if t.state.is_finished()]
@@ -256,10 +290,15 @@ class Watch:
             self.problem = (FAILED, f"{text}\nTracebacks: {self.folder.logs}")
 
     def _show(self, trials: list[FrozenTrial]) -> None:
-        self.view.update(self._progress(trials), self.study)
+        progress = self._progress(trials)
+        if progress.best is not None and progress.best != self._best:
+            self._best = progress.best
+            record.note_best(self.study, progress.best)
+        self.view.update(progress, self.study)
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
-        progress = collect(trials, self.file.target, self.file.budget.trials, self.file.space)
+        file = self.file
+        progress = collect(trials, file.target, file.budget.trials, file.space, now=datetime.now())
         return replace(progress, silent=dict(self.silent))
 
     def _outcome(self) -> Outcome:
@@ -276,14 +315,18 @@ class Watch:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM drain, the second kills; only the main thread may listen."""
+        """SIGINT, SIGTERM and a terminal that closes drain, the second kills; only the main thread may listen."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             self.interrupts += 1  # the loop speaks: the view may be in the middle of a line
+            if self.interrupts >= 2:
+                self.insist()
 
         before: dict[signal.Signals, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup: the sweep is to outlive its terminal
                 before[number] = signal.signal(number, interrupt)
         except ValueError:
             pass  # not the main thread: the caller's own handling stays
@@ -332,7 +375,7 @@ class _FleetWatch(Watch):
         if self.others is None:
             return False
         trials = self.trials()
-        if claim.work_left(trials, self.file.budget.trials, self.run_id) or self.others.uncertain(trials):
+        if claim.work_left(trials, self.folder, self.file) or self.others.uncertain(trials):
             return True
         if theirs := self.others.trials(trials):
             hosts = ", ".join(sorted({other.host for other in theirs}))
@@ -345,7 +388,7 @@ class _FleetWatch(Watch):
         self.silent = {stall.trial: stall.seconds for stall in found}
         for stall in found:
             if stall.text:
-                self.view.event(stall.text)
+                self.view.event(stall.text, worker=stall.slot, trial=stall.trial)
             if stall.kill:
                 self._fleet.kill_one(stall.slot)
 
@@ -354,7 +397,7 @@ class _FleetWatch(Watch):
         empty = self._fleet.empty_slots()
         if not empty:
             return
-        for slot in empty[: claim.work_left(self.trials(), self.file.budget.trials, self.run_id)]:
+        for slot in empty[: claim.work_left(self.trials(), self.folder, self.file)]:
             self._fleet.start(slot)
 
     def _bury(self, death: Death) -> None:
@@ -377,9 +420,11 @@ class _FleetWatch(Watch):
             else:
                 text = f"trial {trial.number} goes on {after(trial.step, self.file.step)} in another worker"
                 text += f" (retry {trial.retry} of {self.file.retries})"
-            self.view.event(f"{head}; {text}")
+            told: dict[str, object] = {"trial": trial.number, "retry": trial.retry, "given_up": trial.given_up}
+            self.view.event(f"{head}; {text}", worker=death.slot, how=death.how, retries=self.file.retries, **told)
         if not given:
-            self.view.event(f"{head} between trials; another takes its place")
+            text = f"{head} between trials; another takes its place"
+            self.view.event(text, worker=death.slot, how=death.how)
         n = len(self.trials())
         self._barren = 0 if given or n > self._tried else self._barren + 1
         self._tried = n
@@ -395,7 +440,7 @@ class _FleetWatch(Watch):
     def _left_work(self, said: str) -> bool:
         """Did a worker that exited with 0 leave although there was work, without having taken any?"""
         took = any(line.startswith("trial ") for line in said.splitlines())
-        return not took and claim.work_left(self.trials(), self.file.budget.trials, self.run_id) > 0
+        return not took and claim.work_left(self.trials(), self.folder, self.file) > 0
 
 
 def _last_words(said: str) -> str:
@@ -426,6 +471,7 @@ def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progres
 
     def progress() -> Progress:
         trials = study.get_trials(deepcopy=False)
-        return collect(trials, sweep.file.target, sweep.file.budget.trials, sweep.file.space)
+        file = sweep.file
+        return collect(trials, file.target, file.budget.trials, file.space, now=read_clock(folder).until)
 
     return sweep, study, progress

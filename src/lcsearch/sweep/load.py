@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.sweep import words
+from lcsearch.sweep.command import OFFERED, placeholders
 from lcsearch.sweep.document import Document, parse
 from lcsearch.sweep.file import (
     PRUNERS,
@@ -28,7 +30,8 @@ from lcsearch.sweep.file import (
     Uniform,
 )
 from lcsearch.sweep.objective import locate
-from lcsearch.sweep.space import build_schedule
+from lcsearch.sweep.secret import mask
+from lcsearch.sweep.space import build_schedule, is_same
 
 _PARAMETER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
@@ -47,39 +50,73 @@ class Sweep:
     path: Path
     text: str
 
-    def override(self, **overrides: Any) -> Sweep:
-        """The same sweep with some of `seed`, `trials`, `workers`, `pruner` (a kind) set from the command line.
+    def override(self, keys: Sequence[str] = (), **options: Any) -> Sweep:
+        """The same sweep with values set from the command line.
+
+        Args:
+            keys: `key.sub=value`, the value as the file would have it; only keys that the file can hold.
+            options: some of `seed`, `trials`, `workers`, `pruner` (a kind); None: as it is.
 
         Raises:
-            FileProblem: a value the file would not take either; the message names the option.
+            FileProblem: a value the file would not take either; one line for each, with the override or option.
         """
-        data = self.file.model_dump(mode="python", by_alias=True)
-        problems = []
-        for option, value in overrides.items():
-            if value is None:
-                continue
-            changed = {**data}
-            match option:
-                case "trials":
-                    changed["budget"] = {**data["budget"], "trials": value}
-                case "workers":
-                    workers = {**data["backend"]["workers"], "n": value}
-                    changed["backend"] = {**data["backend"], "workers": workers}
-                case "pruner":
-                    # the same kind keeps the file's knobs
-                    changed["pruner"] = data["pruner"] if data["pruner"]["kind"] == value else {"kind": value}
-                case _:
-                    changed[option] = value
+        changes = [(f"override '{mask(text)}'", *_split(text)) for text in keys]
+        for option, value in options.items():
+            if value is not None:
+                changes.append((f"--{option}", _OPTIONS.get(option, (option,)), value))
+        data, told = self.file.model_dump(mode="python", by_alias=True), dict[int, str]()
+        # another kind has other knobs: it comes first
+        for i, (label, place, value) in sorted(enumerate(changes), key=lambda change: change[1][1][-1:] != ("kind",)):
             try:
-                SweepFile.model_validate(changed)
-                data = changed
+                if not place:
+                    raise FileProblem("expected key=value with the value as in the file, as in budget.trials=20.")
+                changed = _changed(data, place, value)
+                # whole again, the defaults of what the change brought in with it: the next may set one of them
+                data = SweepFile.model_validate(changed).model_dump(mode="python", by_alias=True)
             except ValidationError as error:
-                _, text, _ = words.explain(error.errors()[0], changed)
-                problems.append(f"--{option}: {text}")
-        problems += [f"--pruner: {text}" for path, text in _ray_problems(data) if path[0] == "pruner"]
+                if _is_told_with_its_place(item := error.errors()[0]):
+                    data = changed
+                else:
+                    told[i] = f"{label}: {words.explain(item, changed)[1]}"
+            except FileProblem as error:
+                told[i] = f"{label}: {error}"
+        whole = Document(value=data)
+        _cross_check(whole, self.path.parent)
+        blamed = changes[0][0] if len(changes) == 1 else "overrides together"
+        problems = [told[i] for i in sorted(told)]
+        problems += [f"{blamed}: at {problem.where}: {problem.text}" for problem in whole.problems]
         if problems:
             raise FileProblem("\n".join(problems))
         return replace(self, file=SweepFile.model_validate(data))
+
+
+_OPTIONS = {"trials": ("budget", "trials"), "workers": ("backend", "workers", "n"), "pruner": ("pruner", "kind")}
+
+
+def _split(text: str) -> tuple[tuple[str, ...], Any]:
+    """`("budget", "trials"), 20` of `budget.trials=20`; no place for what is no override."""
+    key, equals, raw = text.partition("=")
+    value = parse(raw)
+    return (tuple(key.split(".")) if equals and key and not value.problems else ()), value.value
+
+
+def _changed(data: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """`data` with `value` at `place`.
+
+    Raises:
+        FileProblem: there is no such key.
+    """
+    key, *rest = place
+    if key not in data:
+        hint = words.did_you_mean(key, data)
+        raise FileProblem(f"expected one of {', '.join(data)}, got '{key}'.{hint}")
+    if not rest:
+        # another kind of pruner has other knobs; the same kind keeps those of the file
+        other = key == "kind" and value != data[key] and "workers" not in data
+        return {"kind": value} if other else {**data, key: value}
+    if not isinstance(data[key], dict):
+        raise FileProblem(f"expected no key below '{key}', which is {words.show(data[key])}, got '{'.'.join(rest)}'.")
+    return {**data, key: _changed(data[key], tuple(rest), value)}
 
 
 def load(path: str | Path) -> Sweep:
@@ -111,21 +148,33 @@ def _validate(document: Document, folder: Path) -> SweepFile | None:
     if not isinstance(document.value, dict):
         document.report((), f"expected a mapping of keys, got {words.show(document.value)}.")
         return None
-    _check_schedule(document)
-    _check_objective(document, folder)
-    for place, said in _ray_problems(document.value):
-        document.report(place, said)
+    _cross_check(document, folder)
     try:
         return SweepFile.model_validate(document.value)
     except ValidationError as error:
         for item in error.errors():
-            if item["type"] == "value_error" and not item["loc"]:
-                continue  # the model's own cross-check; _check_schedule says it with its place
+            if _is_told_with_its_place(item):
+                continue
             if item["type"] == "too_short" and item["input"]:
                 continue  # its entries were wrong, each is reported
             path, text, at_key = words.explain(item, document.value)
             document.report(path, text, key=at_key)
         return None
+
+
+def _is_told_with_its_place(error: ErrorDetails) -> bool:
+    """Is it the model's own check across keys? :func:`_check_schedule` says it better."""
+    return error["type"] == "value_error" and not error["loc"]
+
+
+def _cross_check(document: Document, folder: Path) -> None:
+    """What one key says of another, or of a file."""
+    _check_schedule(document)
+    _check_conditions(document)
+    _check_objective(document, folder)
+    _check_command(document)
+    for place, said in _ray_problems(document.value):
+        document.report(place, said)
 
 
 def _check_schedule(document: Document) -> None:
@@ -139,7 +188,9 @@ def _check_schedule(document: Document) -> None:
             continue  # an unknown key is reported by the model
         if not isinstance(value, dict):
             drawn[entry] = (value,)
-        elif isinstance(name := value.get("param"), str) and name in space:
+        elif isinstance(name := value.get("param"), str) and _conditional(space.get(name)):
+            document.report(("schedule", entry, "param"), f"expected a parameter that every trial has, got '{name}'.")
+        elif isinstance(name, str) and name in space:
             drawn[entry] = _extremes(space[name])
         elif isinstance(name, str):
             names = ", ".join(space)
@@ -167,6 +218,78 @@ def _check_schedule(document: Document) -> None:
                     text = f"expected a number, got {words.show(value)} from space.{name}."
                     document.report(("schedule", entry), text)
                 break
+
+
+def _conditional(parameter: Any) -> bool:
+    return isinstance(parameter, Mapping) and bool(parameter.get("when"))
+
+
+def _check_conditions(document: Document) -> None:
+    """Every `when` names parameters above its own, and values that they can take."""
+    space = document.value.get("space")
+    above: dict[str, Any] = {}
+    for name, parameter in space.items() if isinstance(space, dict) else ():
+        conditions = parameter.get("when") if isinstance(parameter, Mapping) else None
+        for other, wanted in conditions.items() if isinstance(conditions, Mapping) else ():
+            place: tuple[str | int, ...] = ("space", name, "when", other)
+            if other not in above:
+                listed = ", ".join(above) or "none"
+                hint = words.did_you_mean(other, above)
+                document.report(place, f"expected a parameter above it ({listed}), got '{other}'.{hint}", key=True)
+                continue
+            possible = _possible(above[other])
+            for value in wanted if isinstance(wanted, tuple) else (wanted,):
+                if possible is not None and not possible[1](value):
+                    text = f"expected a value that '{other}' can take ({possible[0]}), got {words.show(value)}."
+                    document.report(place, text)
+        above[name] = parameter
+
+
+def _possible(raw: Any) -> tuple[str, Callable[[Any], bool]] | None:
+    """What a parameter can draw, in words and as a test; None where the parameter is wrong itself."""
+    try:
+        parameter = _PARAMETER.validate_python(raw)
+    except ValidationError:
+        return None
+    match parameter:
+        case Uniform(bounds=(low, high)) | LogUniform(bounds=(low, high)):
+            whole = False
+        case Int(bounds=(low, high)) | LogInt(bounds=(low, high)):
+            whole = True
+        case _:
+            options = parameter.options if isinstance(parameter, Choice) else (parameter,)
+            return ", ".join(map(words.show, options)), lambda value: any(is_same(value, p) for p in options)
+
+    def within(value: Any) -> bool:
+        kind = int if whole else (int, float)
+        return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+    return f"{low!r} to {high!r}", within
+
+
+def _check_command(document: Document) -> None:
+    """Every `{name}` of a command is a parameter that all trials have, or one of what is offered."""
+    objective, space = document.value.get("objective"), document.value.get("space")
+    command = objective.get("command") if isinstance(objective, Mapping) else None
+    if not isinstance(space, Mapping) or not isinstance(command, (str, tuple)):
+        return
+    parts = (
+        {("objective", "command"): command}
+        if isinstance(command, str)
+        else {("objective", "command", i): part for i, part in enumerate(command) if isinstance(part, str)}
+    )
+    known = [*(name for name, parameter in space.items() if not _conditional(parameter)), *OFFERED]
+    for place, part in parts.items():
+        try:
+            names = placeholders(part)
+        except ValueError as error:
+            document.report(place, f"expected {{name}} and, for braces themselves, {{{{ and }}}}, got {error}.")
+            continue
+        for name in names:
+            if name not in known:
+                hint = words.did_you_mean(name, known)
+                text = "a parameter that every trial has" if name in space else f"one of {', '.join(known)}"
+                document.report(place, f"expected {text}, got {{{name}}}.{hint}")
 
 
 def _ray_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -17,7 +17,7 @@ class LookTail:
     Attributes:
         folder: the decision log.
         failed_open: "forecaster REASON" -> looks at which it gave no opinion, so that the trial went on.
-        latencies: seconds of every look that reached a forecaster.
+        latencies: seconds of every look that reached a forecaster, shortest first after a reading.
     """
 
     folder: Path
@@ -36,7 +36,20 @@ class LookTail:
             self._read[path] = self._read.get(path, 0) + len(whole)
             for line in whole.splitlines():
                 self._take(line)
+        self.latencies.sort()  # a pass over what is sorted but for its end
         return self._latest
+
+    @property
+    def count(self) -> int:
+        """Looks that reached a forecaster."""
+        return len(self.latencies)
+
+    def latency(self) -> tuple[float, float] | None:
+        """(p50, p99) of a look in seconds, as of the last reading; None before the first look."""
+        if not self.latencies:
+            return None
+        low, high = quantiles(self.latencies, (0.5, 0.99))
+        return low, high
 
     def _take(self, line: bytes) -> None:
         try:
@@ -55,14 +68,19 @@ class LookTail:
     def line(self) -> str | None:
         """Looks, their latency and the failed-open ones in one line; None before the first look."""
         self.latest()
-        if not self.latencies:
+        latency = self.latency()
+        if latency is None:
             return None
-        low, high = (1e3 * q for q in quantiles(self.latencies, (0.5, 0.99)))
-        text = f"looks: {len(self.latencies)} forecasts, {low:.0f} ms (p99 {high:.0f} ms)"
+        text = f"looks: {self.count} forecasts, {latency_words(latency)}"
         if self.failed_open:
             said = ", ".join(f"{what} {n}" for what, n in self.failed_open.most_common())
             text += f"; no opinion, so the trial went on: {said}"
         return text
+
+
+def latency_words(latency: tuple[float, float]) -> str:
+    """`p50 13 ms, p99 32 ms`."""
+    return f"p50 {1e3 * latency[0]:.0f} ms, p99 {1e3 * latency[1]:.0f} ms"
 
 
 def quantiles(values: Sequence[float], levels: Iterable[float]) -> list[float]:

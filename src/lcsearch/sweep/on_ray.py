@@ -8,18 +8,16 @@ one that all nodes see: checkpoints and logs of the trials are written there.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import socket
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
@@ -34,23 +32,15 @@ from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.study import Status
 from lcsearch.sweep import claim
 from lcsearch.sweep.file import CurvePrunerSpec, SweepFile
-from lcsearch.sweep.fleet import THREAD_VARIABLES
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.launcher import FAILED, Watch, after
 from lcsearch.sweep.objective import judged_value
-from lcsearch.sweep.ray_trial import CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, train
+from lcsearch.sweep.ray_cluster import cluster, handlers_kept, note, resources
+from lcsearch.sweep.ray_trial import CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, trainable
 from lcsearch.sweep.space import planned_schedule, suggest
 from lcsearch.sweep.worker import ENVIRONMENT, NO_REPORT, StudyReporter
 
-_ENVIRONMENT = {
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the launcher's
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study is the record
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # tracebacks stand in the trial's log
-    "RAY_AIR_NEW_OUTPUT": "0",  # the one that verbose=0 silences
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-
-_PATIENCE_S = 5.0  # for a cluster's first answer
+__all__ = ["RayWatch", "cluster"]
 
 
 class SweepScheduler(CurveScheduler):
@@ -67,15 +57,22 @@ class SweepScheduler(CurveScheduler):
         """The sweep's name."""
         return self.name
 
-    def mark(self, number: int) -> Mark | None:
-        """The mark of the stop that ended a trial, if one did."""
+    def stop_of(self, number: int) -> tuple[Mark, str] | None:
+        """Mark and reason of the stop that ended a trial, if one did."""
         entry = self._book.entries.get(str(number))
-        return entry.stop if entry is not None and entry.line else None
+        return (entry.stop, entry.line) if entry is not None and entry.line and entry.stop is not None else None
 
-    def learn(self, watch: Watch) -> None:
-        """Take in what the study knows already: a sweep is resumed."""
-        for frozen in watch.trials():
-            self._book.take(as_trial(frozen), str(frozen.user_attrs.get(REASON, "")))
+    def learn(self, trials: Iterable[FrozenTrial], number: int) -> None:
+        """Take in what the study knows and this run does not: what others finished, and trial `number` so far.
+
+        A trial that another machine has now is left out: its curve here would stand still.
+        """
+        with self._failing_open("learning what the study knows"):
+            for frozen in trials:
+                if (frozen.state.is_finished() or frozen.number == number) and (
+                    str(frozen.number) not in self._book.entries
+                ):
+                    self._book.take(as_trial(frozen), str(frozen.user_attrs.get(REASON, "")))
 
     def _ended_as(self, uid: str, result: Mapping[str, Any]) -> Status:
         if ERROR in result or PROBLEM in result:
@@ -91,16 +88,41 @@ class Ledger:
         self._trials: dict[str, Trial] = {}
         self._reported: dict[str, dict[int, float]] = {}
         self._slots: dict[str, int] = {}
+        self._met = 0
+        self.begun = 0
+        self.dry = False
+        """There was no trial left to begin."""
+
+    @property
+    def under_way(self) -> bool:
+        """Are there trials that have begun and not ended?"""
+        return bool(self._trials)
+
+    def meet(self, trials: list[TuneTrial]) -> None:
+        """Tell Tune how often each new trial may still lose its worker: earlier launches may have seen it lose some."""
+        for trial in trials[self._met :]:
+            ours = self._trials.get(trial.trial_id)
+            if ours is not None:
+                trial.max_failures = max(self._watch.file.retries - self._retries(ours), 0)
+        self._met = len(trials)
+
+    def _retries(self, trial: Trial) -> int:
+        return int(self._watch.trials()[trial.number].user_attrs.get(claim.RETRIES, 0))
 
     def begin(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of the next trial; None when there is none to begin."""
         w = self._watch
         taken = set(self._slots.values())
         slot = next(i for i in range(len(taken) + 1) if i not in taken)
-        claimed = None if w.ending else claim.take(w.study, w.folder, slot, w.file.budget.trials)
+        claimed = None if w.ending else claim.take(w.study, w.folder, slot, w.file)
         if claimed is None:
+            self.dry = True
             return None
         trial = claimed.trial
+        self.begun += 1
+        known = w.trials()
+        if self._scheduler is not None:
+            self._scheduler.learn(known, trial.number if claimed.adopted else -1)
         params = suggest(trial, w.file.space)
         config: dict[str, Any] = {**params, TRIAL: trial.number}
         schedule = planned_schedule(w.file, params)
@@ -108,7 +130,7 @@ class Ledger:
             trial.set_user_attr(STORED_SCHEDULE, asdict(schedule))
             config[SCHEDULE] = asdict(schedule)
         self._trials[trial_id], self._slots[trial_id] = trial, slot
-        self._reported[trial_id] = dict(w.trials()[trial.number].intermediate_values)
+        self._reported[trial_id] = dict(known[trial.number].intermediate_values)
         return config
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -123,10 +145,11 @@ class Ledger:
         ours = self._trials.get(trial.trial_id)
         if ours is not None:
             retries = self._watch.file.retries
-            n = int(self._watch.trials()[ours.number].user_attrs.get(claim.RETRIES, 0)) + 1
+            n = self._retries(ours) + 1
             ours.set_user_attr(claim.RETRIES, n)
             place = after(max(self._reported[trial.trial_id], default=None), self._watch.file.step)
-            self._watch.view.event(f"trial {ours.number} lost its worker and goes on {place} (retry {n} of {retries})")
+            text = f"trial {ours.number} lost its worker and goes on {place} (retry {n} of {retries})"
+            self._watch.view.event(text, trial=ours.number, retry=n, retries=retries, given_up=False)
 
     def end(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
         """File how a trial ended."""
@@ -140,19 +163,20 @@ class Ledger:
             del self._trials[trial_id]
         del self._reported[trial_id], self._slots[trial_id]
         watch, result = self._watch, result or {}
-        mark = self._scheduler.mark(trial.number) if self._scheduler is not None else None
+        stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
         value = judged_value(reported, watch.file.target)
         if PROBLEM in result:
             watch.problem = watch.problem or (result[CODE], result[PROBLEM])
             claim.abandon(trial, watch.folder.identity())
         elif error:
-            n = watch.file.retries + 1
-            watch.view.event(f"trial {trial.number} is marked failed after {n - 1} retries")
-            self._fail(trial, f"its worker died {claim.times(n)}; retries: {n - 1}")
+            retries = self._retries(trial)
+            text = f"trial {trial.number} is marked failed after {retries} retries"
+            watch.view.event(text, trial=trial.number, retry=retries + 1, retries=watch.file.retries, given_up=True)
+            self._fail(trial, f"its worker died {claim.times(retries + 1)}; retries: {watch.file.retries}")
         elif ERROR in result:
             self._fail(trial, result[ERROR])
-        elif mark is not None and self._scheduler is not None:
-            write_stop(watch.study, trial, mark, self._scheduler.stopped()[str(trial.number)])
+        elif stop is not None:
+            write_stop(watch.study, trial, *stop)
             watch.study.tell(trial, state=TrialState.PRUNED)
         elif value is None:
             self._fail(trial, NO_REPORT)
@@ -216,6 +240,7 @@ class _Watcher(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """A turn is over."""
         with self._ledger.ending_on_errors():
+            self._ledger.meet(trials)
             self._watch.look()
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -224,17 +249,41 @@ class _Watcher(tune.Callback):
             self._ledger.retry(trial)
 
 
+class _Actors(tune.Callback):
+    """Knows the trials' processes."""
+
+    def __init__(self) -> None:
+        self._trials: list[TuneTrial] = []
+        self._held: list[Any] = []
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Tune's own list: it grows."""
+        self._trials = trials
+
+    def hold(self) -> None:
+        """Remember those that live; before that Tune lets a process go by forgetting it, and so must we."""
+        self._held += [actor for t in self._trials if (actor := t.temporary_state.ray_actor) is not None]
+
+    def kill(self) -> None:
+        """Kill them at once."""
+        self.hold()
+        for actor in self._held:
+            ray.kill(actor)
+
+
 class _Ending(Stopper):
     """Ends Tune's run when the launch is to end: trials stay RUNNING in the study, for --resume."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, actors: _Actors) -> None:
+        self._watch, self._actors = watch, actors
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         """Is it to end?"""
+        if self._watch.ending:
+            self._actors.hold()
         return self._watch.ending
 
     def __reduce__(self) -> tuple[type[NoopStopper], tuple[()]]:
@@ -244,40 +293,59 @@ class _Ending(Stopper):
 class RayWatch(Watch):
     """The loop of a launch whose trials Ray trains."""
 
-    interrupted = "ending: trials stop now and can be resumed from their checkpoints"
+    interrupted = (
+        "ending: trials end at their next report, or are killed after 10 s; they can be resumed. Again to kill them now"
+    )
+    _may_break_off = False
+
+    def insist(self) -> None:
+        """Break off Tune's loop, wherever it is: it waits for trials that end."""
+        if self._may_break_off:
+            self._may_break_off = False
+            raise KeyboardInterrupt
 
     def loop(self) -> None:
         """Run Tune until nothing is left or the launch is to end."""
-        left = claim.work_left(self.trials(), self.file.budget.trials)
+        left = claim.work_left(self.trials(), self.folder, self.file)
         if not left:
             return
-        with _environment():
-            scheduler = make_scheduler(self.file, self.folder)
-            if scheduler is not None:
-                scheduler.learn(self)
-            ledger = Ledger(self, scheduler)
-            root = str(self.folder.root)
-            legs = self.folder.root / "ray"
-
-            def trial(config: dict[str, Any]) -> None:
-                train(root, config)
-
-            tune.run(
-                trial,
-                name=f"leg-{len(list(legs.glob('leg-*'))) + 1}",
-                storage_path=str(legs),
-                num_samples=left,
-                max_concurrent_trials=self.file.backend.workers.n,
-                resources_per_trial=resources(self.file),
-                search_alg=_Search(ledger),
-                scheduler=scheduler or FIFOScheduler(),  # type: ignore[no-untyped-call]
-                stop=_Ending(self),
-                callbacks=[_Watcher(self, ledger)],
-                max_failures=self.file.retries,
-                reuse_actors=True,
-                raise_on_failed_trial=False,
-                verbose=0,
-            )
+        scheduler = make_scheduler(self.file, self.folder)
+        ledger, actors = Ledger(self, scheduler), _Actors()
+        legs = self.folder.root / "ray"
+        try:
+            with handlers_kept():
+                self._may_break_off = True
+                tune.run(
+                    trainable(str(self.folder.root), os.getcwd(), self.file.objective.grace),
+                    name=f"leg-{len(list(legs.glob('leg-*'))) + 1}",
+                    storage_path=str(legs),
+                    num_samples=left,
+                    max_concurrent_trials=self.file.backend.workers.n,
+                    resources_per_trial=resources(self.file),
+                    search_alg=_Search(ledger),
+                    scheduler=scheduler or FIFOScheduler(),  # type: ignore[no-untyped-call]
+                    stop=_Ending(self, actors),
+                    callbacks=[_Watcher(self, ledger), actors],
+                    max_failures=self.file.retries,
+                    reuse_actors=True,
+                    raise_on_failed_trial=False,
+                    verbose=0,
+                )
+                self._may_break_off = False
+        except KeyboardInterrupt:
+            if self.interrupts < 2:
+                raise
+            actors.kill()
+        except Exception as error:
+            self._may_break_off = False
+            note(self.folder, traceback.format_exc())
+            if not self.ending:
+                said = (str(error).strip().splitlines() or [""])[0]
+                text = f"Ray Tune broke off the run: {type(error).__name__}: {said}. Go on with --resume."
+                self.problem = (FAILED, f"{text}\nTraceback: {self.folder.ray_log}")
+        if not self.ending and (ledger.under_way or (ledger.begun < left and not ledger.dry)):
+            self.interrupts += 1  # SIGUSR1 is one for Tune
+            self.view.event("Ray Tune was told to end by a signal; trials can be resumed from their checkpoints")
 
 
 def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:
@@ -290,7 +358,7 @@ def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:
         metric=VALUE,
         mode="min" if file.goal == "minimize" else "max",
         max_t=file.max_steps,
-        grace_period=spec.n_warmup_steps,
+        grace_period=min(spec.n_warmup_steps, file.max_steps),  # at the end nothing is stopped anyway
         threshold=spec.threshold,
         guard=spec.guard,
         risk=spec.risk,
@@ -303,65 +371,3 @@ def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:
     )
     scheduler.name = file.name
     return scheduler
-
-
-def resources(file: SweepFile) -> dict[str, float]:
-    """What one trial takes."""
-    workers = file.backend.workers
-    return {"cpu": workers.threads, "gpu": float(workers.devices[0] == "cuda")}
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Tune's settings for this run, the process's own afterwards."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    log = logging.getLogger("ray.tune")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def cluster(file: SweepFile) -> Iterator[None]:
-    """The cluster at the file's address; one of this machine's own ends with the sweep.
-
-    Raises:
-        EnvironmentProblem: it does not answer, or no node of it can hold a trial.
-    """
-    workers, address = file.backend.workers, file.backend.address
-    ours = not ray.is_initialized()
-    if ours:
-        settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-        threads = dict.fromkeys(THREAD_VARIABLES, str(workers.threads))
-        settings["runtime_env"] = {"env_vars": threads}
-        if address == "local":
-            settings |= {"num_cpus": workers.n * workers.threads, "include_dashboard": False}
-        try:
-            host, _, port = address.rpartition(":")
-            if host:  # Ray itself would wait for minutes
-                socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
-            ray.init(**settings)
-        except Exception as error:
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            text = f"backend.address: expected a Ray cluster that answers at {address!r}, got {said}."
-            raise EnvironmentProblem(f"{text} Start one with: ray start --head") from error
-    try:
-        needed = resources(file)
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        if not any(node.get("CPU", 0) >= needed["cpu"] and node.get("GPU", 0) >= needed["gpu"] for node in nodes):
-            shown = ", ".join(f"{node.get('CPU', 0):g} CPU + {node.get('GPU', 0):g} GPU" for node in nodes)
-            text = f"backend.workers: expected a node with {needed['cpu']} CPU and {needed['gpu']:g} GPU, got {shown}."
-            raise EnvironmentProblem(text)
-        yield
-    finally:
-        if ours:
-            ray.shutdown()

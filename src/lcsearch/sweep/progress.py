@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted
+from lcsearch.sweep.budget import steps_of
+from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar
 
 _NAMES = {
@@ -36,6 +37,7 @@ class Row:
         note: the reason of a stop or the error of a failure, one line.
         slot: the worker that has it, if one does.
         retries: how often it was taken up again.
+        seconds: what it has taken of its workers' time.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Row:
     retries: int
     began: datetime | None
     ended: datetime | None
+    seconds: float = 0.0
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -95,23 +98,45 @@ class Progress:
         """Steps that stops saved."""
         return sum(row.saved for row in self.rows)
 
+    @property
+    def seconds(self) -> float:
+        """Workers' time, summed over trials."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def seconds_saved(self) -> float:
+        """What the steps that stops saved would have taken at the pace of the trials that were stopped."""
+        return sum(row.seconds / row.spent * row.saved for row in self.rows if row.spent)
+
     def of(self, *states: str) -> list[Row]:
         """Rows in one of `states`."""
         return [row for row in self.rows if row.state in states]
 
 
-def collect(trials: Sequence[FrozenTrial], goal: Goal, budget: int, space: Mapping[str, Parameter]) -> Progress:
-    """Read a study's trials; `space` gives the parameters' order and the constants, which Optuna does not know."""
-    rows = tuple(_row(trial, int(goal.horizon), space) for trial in counted(list(trials)))
+def collect(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    budget: int,
+    space: Mapping[str, Parameter],
+    *,
+    now: datetime | None = None,
+) -> Progress:
+    """Read a study's trials.
+
+    Args:
+        trials: all of them, by number.
+        goal: what they are after.
+        budget: trials in all.
+        space: gives the parameters' order and the constants, which Optuna does not know.
+        now: until when the running trials count as running; None: their present workers' time is left out.
+    """
+    rows = tuple(_row(trial, int(goal.horizon), space, now) for trial in counted(list(trials)))
     return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
 
 
-def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter]) -> Row:
+def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: datetime | None) -> Row:
     values = dict(sorted(trial.intermediate_values.items()))
-    # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
-    done = min(horizon, max(values) + (0 in values)) if values else 0
-    if trial.state == TrialState.COMPLETE:
-        done = horizon
+    done = steps_of(trial, horizon)
     state = _NAMES[trial.state]
     owner = trial.user_attrs.get(WORKER)
     if abandoned(trial):
@@ -133,6 +158,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter]) -> Ro
         retries=int(trial.user_attrs.get(RETRIES, 0)),
         began=trial.datetime_start,
         ended=trial.datetime_complete,
+        seconds=seconds_of(trial, now),
     )
 
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
+import os
 import sys
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.trainable import Trainable, wrap_function
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.objective import Context, load_objective
+from lcsearch.sweep.objective import Context
 from lcsearch.sweep.space import planned_schedule
-from lcsearch.sweep.worker import ENVIRONMENT, FILE, NO_REPORT, describe
+from lcsearch.sweep.worker import ENVIRONMENT, FILE, NO_REPORT, describe, load_any
 
 TRIAL = "lcsearch:trial"
 """The key of a Tune trial's config that holds the trial's number in the study."""
 VALUE, STEP, ERROR, PROBLEM, CODE = "value", "step", "error", "problem", "code"
 """The keys of a result; an ERROR is the trial's own, a PROBLEM is one that no other trial would escape."""
 _REPORTS = "reports.jsonl"
+_PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
+
+_idle = threading.Event()  # no trial is under way in this process
+_idle.set()
 
 
 class _Reporter:
@@ -32,10 +40,11 @@ class _Reporter:
     Attributes:
         stopped: Tune has ended the trial, and waits for this thread to end.
         known: step -> value, reports of earlier processes included.
+        sent: Tune has heard of this trial from this process.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.stopped = False
+        self.stopped = self.sent = False
         self._file = folder / _REPORTS
         self.known: dict[int, float] = {}
         for line in self._file.read_text().splitlines() if self._file.exists() else ():
@@ -44,6 +53,7 @@ class _Reporter:
                 self.known[step] = value
 
     def report(self, value: float, step: int) -> None:
+        self.sent = True
         try:
             tune.report({VALUE: value, STEP: step})
         except SystemExit:
@@ -56,24 +66,66 @@ class _Reporter:
         return self.stopped
 
 
-def train(root: str, config: Mapping[str, Any]) -> None:
+def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
+    """What Tune runs for the run in the folder `root`, whose launcher works in `cwd`.
+
+    Tune ends a process, or gives it the next trial, as soon as a stopped trial has been told. Here both wait until the
+    trial has ended: its program has `grace` seconds for that.
+    """
+
+    def trial(config: dict[str, Any]) -> None:
+        train(root, cwd, config)
+
+    class SweepTrial(wrap_function(trial)):  # type: ignore[misc]
+        def cleanup(self) -> None:
+            try:
+                super().cleanup()
+            finally:
+                _wait(grace)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            if super().reset_config(new_config):
+                return True
+            _wait(grace)
+            if not super().reset_config(new_config):
+                os._exit(1)  # Tune would drop the next trial; of a lost worker it knows what to do
+            return True
+
+    return SweepTrial
+
+
+def _wait(grace: float) -> None:
+    """Until the trial of this process has ended. (A class made in a function travels by value and can hold no lock.)"""
+    _idle.wait(grace + _PATIENCE_S)
+
+
+def train(root: str, cwd: str, config: Mapping[str, Any]) -> None:
     """Train the trial of `config` as the run in the folder `root` wants it; what it prints goes to its log there."""
-    folder, number = RunFolder(Path(root)), int(config[TRIAL])
+    _idle.clear()
     try:
-        sweep = folder.read()
-        objective = load_objective(sweep.file.objective.python, sweep.path.parent)
-        checkpoints = folder.checkpoints(number)
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        reporter = _Reporter(checkpoints)
-        log = folder.trial_log(number).open("a", buffering=1)
-    except (LcsearchError, OSError) as error:
-        code = ENVIRONMENT if isinstance(error, EnvironmentProblem | OSError) else FILE
-        tune.report({VALUE: math.nan, STEP: math.nan, PROBLEM: str(error), CODE: code})
-        return
-    file, raised = sweep.file, None
-    params = {name: config[name] for name in file.space}
-    device = file.backend.workers.devices[0]
-    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        _train(RunFolder(Path(root)), Path(cwd), config)
+    finally:
+        _idle.set()
+
+
+def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
+    number, raised = int(config[TRIAL]), None
+    with contextlib.ExitStack() as stack:
+        try:
+            sweep = folder.read()
+            stack.enter_context(_printing_to(folder.trial_log(number)))
+            _work_in(cwd)
+            objective = load_any(sweep)
+            checkpoints = folder.checkpoints(number)
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            reporter = _Reporter(checkpoints)
+        except (LcsearchError, OSError) as error:
+            code = ENVIRONMENT if isinstance(error, EnvironmentProblem | OSError) else FILE
+            tune.report({VALUE: math.nan, STEP: math.nan, PROBLEM: str(error), CODE: code})
+            return
+        file = sweep.file
+        params = {name: config[name] for name in file.space if name in config}
+        device = file.backend.workers.devices[0]
         try:
             context = Context(
                 reporter,
@@ -88,7 +140,7 @@ def train(root: str, config: Mapping[str, Any]) -> None:
             )
             objective(context)
             if not context.reported:
-                raised = NO_REPORT  # Tune itself breaks off a run over a trial that ends without a result
+                raised = NO_REPORT
         except (Exception, SystemExit) as error:
             if not reporter.stopped:
                 traceback.print_exc()
@@ -97,3 +149,34 @@ def train(root: str, config: Mapping[str, Any]) -> None:
         sys.exit(0)  # what Tune had raised in our report
     if raised is not None:
         tune.report({VALUE: math.nan, STEP: math.nan, ERROR: raised})
+    elif (
+        not reporter.sent
+    ):  # an earlier process had reported it all: Tune breaks off a run over a trial without a result
+        last = max(reporter.known)
+        tune.report({VALUE: reporter.known[last], STEP: last})
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """What this process, its children and its C code print goes to the end of `path`."""
+    with path.open("a", buffering=1) as log:
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(log.fileno(), number)
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                yield
+        finally:
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).fflush(None)  # C keeps what it prints to a file for a while
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def _work_in(cwd: Path) -> None:
+    """Where the launcher works, if this machine has that folder."""
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        print(f"the launcher's working directory is not to be had here ({error}): this is {os.getcwd()}")

@@ -75,10 +75,13 @@ def distributions(space: Mapping[str, Parameter]) -> dict[str, BaseDistribution]
 def suggest(trial: Trial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
     """The whole configuration of `trial`, in the file's order.
 
-    A parameter the trial already has (a trial that is adopted after a crash) keeps its value.
+    A parameter the trial already has (a trial that is adopted after a crash) keeps its value. One whose `when` does not
+    hold is left out.
     """
     params: dict[str, Scalar] = {}
     for name, parameter in space.items():
+        if isinstance(parameter, Distribution) and not is_active(parameter, params):
+            continue
         match parameter:
             case Uniform(bounds=(low, high), step=step):
                 params[name] = trial.suggest_float(name, low, high, step=step)
@@ -93,6 +96,17 @@ def suggest(trial: Trial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
             case _:
                 params[name] = parameter
     return params
+
+
+def is_active(parameter: Distribution, params: Mapping[str, Scalar]) -> bool:
+    """Whether the conditions of `parameter` hold for the parameters above it."""
+    conditions = (parameter.when or {}).items()
+    return all(name in params and any(is_same(params[name], value) for value in values) for name, values in conditions)
+
+
+def is_same(a: Scalar, b: Scalar) -> bool:
+    """Equal, and not as True equals 1: what a `when` compares."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def planned_schedule(sweep: SweepFile, params: Mapping[str, Scalar]) -> Schedule | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcsearch.errors import FileProblem
+from lcsearch.sweep.budget import ended_by, read_clock
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.live import best_line, clock, risk_now
 from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.picture import CALIBRATION, risk_now
 from lcsearch.sweep.progress import Progress, Row, spark
+from lcsearch.sweep.record import seconds_so_far
+from lcsearch.sweep.text import best_line, clock, money
 
 if TYPE_CHECKING:
     import optuna
@@ -24,10 +28,13 @@ _FAILURES_SHOWN = 10
 def summarize(
     progress: Progress, sweep: SweepFile, study: optuna.Study, folder: Path, seconds: float | None = None
 ) -> str:
-    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next."""
+    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next.
+
+    `seconds` are those of the last launch; None when the run is only looked at.
+    """
     counts = progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
-    lines = [f"{sweep.name}: {said or 'no trials'}" + (f" in {clock(seconds)}" if seconds is not None else "")]
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(progress, folder, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if progress.best.state != "complete":
@@ -35,9 +42,10 @@ def summarize(
     total = progress.spent + progress.saved
     share = f" ({progress.saved / total:.0%} of {total})" if total else ""
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
+    lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
     if sweep.pruner.kind == "curve":
         risk = risk_now(study)
-        text = "not known yet" if risk is None else f"{risk:.1%} (uncalibrated)"
+        text = "not known yet" if risk is None else f"{risk:.1%} ({CALIBRATION})"
         lines.append(f"risk that some stop lost the winner: {text}")
         looks = LookTail(folder / "decisions").line()
         if looks is not None:
@@ -56,6 +64,41 @@ def summarize(
     if example:
         lines.append(f"next: lcsearch explain {example[0].number} --folder {shown(folder)}")
     return "\n".join(lines)
+
+
+def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
+    """How long it took; of a run that was resumed, all its launches together, where they were counted."""
+    if seconds is None:
+        return ""
+    total = seconds_so_far(RunFolder(folder))
+    began = min((row.began.timestamp() for row in progress.rows if row.began is not None), default=time.time())
+    if began >= time.time() - seconds - 1:
+        return f" in {clock(seconds)}"
+    if total is None:
+        return f" ({clock(seconds)} in this launch)"
+    return f" in {clock(max(total, seconds))} ({clock(seconds)} in this launch)"
+
+
+def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]:
+    """What it cost where a worker's hour has a price, and which limit ended it where there are several."""
+    lines, budget = [], sweep.budget
+    if budget.money_per_hour is not None:
+        spent, saved = (s / 3600 * budget.money_per_hour for s in (progress.seconds, progress.seconds_saved))
+        hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
+        lines.append(f"money: {money(spent)} spent ({hours}), about {money(saved)} saved")
+    limit = ended_by(budget, len(progress.rows), progress.spent, seconds)
+    if limit is not None and (budget.steps is not None or budget.seconds is not None):
+        n = f"{len(progress.rows)} of {budget.trials} trials"
+        match limit:
+            case "trials":
+                text = n
+            case "steps":
+                text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent after {n} had begun"
+            case _:
+                assert budget.seconds is not None
+                text = f"{seconds:.3g} of {budget.seconds:g} seconds were used after {n} had begun"
+        lines.append(f"ended by budget.{limit}: {text}")
+    return lines
 
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:

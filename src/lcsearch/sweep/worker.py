@@ -26,6 +26,7 @@ from lcsearch.decision_log import DecisionLog, read_log
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE
 from lcsearch.sweep import backend, claim
+from lcsearch.sweep.command import command_objective
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.machines import here
@@ -215,10 +216,11 @@ def _say_why(trial: Trial, sweep: Sweep, reported: Mapping[int, float]) -> None:
 def describe(error: BaseException, folder: Path) -> str:
     """One line: the type, the message, and the place in the user's own files, which stand in `folder`.
 
-    An error that came by none of them is given the place where it was raised.
+    An error that came by none of them is given the place where it was raised, unless it is one of lcsearch's.
     """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    frames = [f for f in frames if _is_own(Path(f.filename), folder)] or frames
+    own = [f for f in frames if _is_own(Path(f.filename), folder)]
+    frames = own or ([] if isinstance(error, LcsearchError) else frames)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())
     name = "" if isinstance(error, LcsearchError) else f"{type(error).__name__}: "
@@ -232,14 +234,25 @@ def _is_own(file: Path, folder: Path) -> bool:
     return file.is_relative_to(folder) and not {"site-packages", "dist-packages"} & set(file.parts)
 
 
+def load_any(sweep: Sweep) -> Callable[[Context], object]:
+    """The sweep's objective, function or program.
+
+    Raises:
+        FileProblem: see :func:`load_objective`.
+    """
+    if sweep.file.objective.python is not None:
+        return load_objective(sweep.file.objective.python, sweep.path.parent)
+    return command_objective(sweep.file, sweep.path.parent)
+
+
 def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bool]) -> int:
     """Take and train trials until nothing is left; returns the exit code."""
     sweep = folder.read()
-    objective = load_objective(sweep.file.objective.python, sweep.path.parent)
+    objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder, checked=True)  # by the launcher
     pulse = Pulse(folder.pulse(slot))
     while not interrupted():
-        taken = claim.take(study, folder, slot, sweep.file.budget.trials)
+        taken = claim.take(study, folder, slot, sweep.file)
         if taken is None:
             break
         print(f"trial {taken.trial.number} {'adopted' if taken.adopted else 'begins'}", flush=True)

@@ -444,7 +444,7 @@ def test_results_flow_while_a_forecaster_is_stuck(cluster: Any, tmp_path: Path) 
     finally:
         (tmp_path / "go").touch()
     assert of._session.wait(10)  # and what it says in the end reaches nobody
-    assert of._session.poll() == []
+    assert list(of._session.poll(of._snapshot)) == []
     assert {record["verdict"] for record in read_log(tmp_path / "decisions")} == {"CONTINUE"}
 
 

@@ -167,6 +167,7 @@ def test_a_decision_log_that_cannot_be_written(tmp_path: Path) -> None:
     runner = run_of(scheduler(decision_log=tmp_path / "file" / "log"))
     for _ in range(2):
         assert runner.feed(runner.start(), decay(5.0)) == EARLIEST
+    assert of_run(runner)._session.wait(10)
     assert failures(runner) == {"decision log": 2}
 
 

@@ -136,6 +136,8 @@ def test_a_copy_begins_with_clean_counts_and_its_own_log(tmp_path: Any) -> None:
     assert of.stopped() == of_run(runner).stopped()
     twin = runner.fork(of)
     twin.feed(twin.start("y"), decay(5.0))
+    assert of_run(runner)._session.wait(10)
+    assert of._session.wait(10)
     assert len(list((tmp_path / "log").iterdir())) == 2
 
 

@@ -12,6 +12,7 @@ from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from lcsearch.decide.verdict import Reason
 from lcsearch.schedulers.ray_tune import CurveScheduler
 from lcsearch.study import Status
 
@@ -136,8 +137,31 @@ def test_a_trial_that_leads_is_not_stopped_by_an_older_look() -> None:
     assert runner.report(trial, EARLIEST + 1, 0.01) == "CONTINUE"
     runner.step()
     assert trial.status == Trial.RUNNING
-    reasons = {reason.name for reason in of_run(runner)._session.reasons}
-    assert {"INCUMBENT", "OVERTAKEN"} <= reasons
+    assert of_run(runner)._session.reasons[Reason.INCUMBENT] == 2  # this look, and what the older one came to
+    assert of_run(runner).stopped() == {}
+
+
+@pytest.mark.parametrize("turn", [True, False])
+def test_a_trial_at_its_end_is_not_stopped_by_an_older_look(turn: bool) -> None:
+    """Also where trials end by themselves, as in a sweep, and do something after their last report."""
+    runner = run_of()
+    of_run(runner)._stops_at_max_t = False
+    trial = looked_at(runner)
+    assert runner.report(trial, 50, 0.01) == "CONTINUE"
+    if turn:
+        runner.step()
+    assert trial.status == Trial.RUNNING
+    runner.end(trial)
+    assert of_run(runner).stopped() == {}
+    assert of_run(runner)._book.entries[trial.trial_id].status is Status.COMPLETE
+
+
+def test_a_trial_that_leads_between_two_looks_is_not_stopped() -> None:
+    runner = run_of(scheduler(interval_steps=EARLIEST - 1))
+    trial = looked_at(runner)
+    assert runner.report(trial, EARLIEST + 1, 0.01) == "CONTINUE"
+    runner.step()
+    assert trial.status == Trial.RUNNING
     assert of_run(runner).stopped() == {}
 
 

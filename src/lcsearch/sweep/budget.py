@@ -1,0 +1,118 @@
+"""What a sweep may spend and what it has spent: trials, steps, seconds.
+
+The seconds are wall clock over all launches of one run folder. They stand in its clock.json, which the launcher
+rewrites about once a second: a launcher that is killed loses a second of the account, not the account.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lcsearch.sweep.checkpoint import write_atomically
+from lcsearch.sweep.file import Budget, SweepFile
+from lcsearch.sweep.folder import RunFolder
+
+Limit = Literal["trials", "steps", "seconds"]
+
+
+def steps_of(trial: FrozenTrial, horizon: int) -> int:
+    """Steps trained, on the user's axis: a COMPLETE trial has reached the horizon whatever its last step number is."""
+    if trial.state == TrialState.COMPLETE:
+        return horizon
+    reported = trial.intermediate_values
+    # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
+    return min(horizon, max(reported) + (0 in reported)) if reported else 0
+
+
+def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit | None:
+    """The limit that is reached, so that no trial is begun any more; None while none is.
+
+    Args:
+        budget: the file's.
+        trials: begun.
+        steps: spent by all of them.
+        seconds: of wall clock, over all launches.
+    """
+    if trials >= budget.trials:
+        return "trials"
+    if budget.steps is not None and steps >= budget.steps:
+        return "steps"
+    if budget.seconds is not None and seconds >= budget.seconds:
+        return "seconds"
+    return None
+
+
+def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> Limit | None:
+    """The limit that the sweep in `folder`, whose launch is at work, has reached; None while it has reached none."""
+    steps = sum(steps_of(trial, file.max_steps) for trial in trials) if file.budget.steps is not None else 0
+    seconds = read_clock(folder).now() if file.budget.seconds is not None else 0.0
+    return ended_by(file.budget, len(trials), steps, seconds)
+
+
+def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:
+    """How many trials more may be begun, as far as is known now."""
+    return 0 if limit_now(file, folder, trials) is not None else file.budget.trials - len(trials)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What clock.json says.
+
+    Attributes:
+        seconds: wall clock of all launches, up to the last tick.
+        until: when the last tick was; None before the first.
+        monotonic: the system's monotonic clock at that tick, which all processes of a machine share.
+    """
+
+    seconds: float = 0.0
+    until: datetime | None = None
+    monotonic: float = 0.0
+
+    def now(self) -> float:
+        """Seconds up to now, for a process that works for the launch which ticks."""
+        return self.seconds + max(time.monotonic() - self.monotonic, 0.0)
+
+
+def read_clock(folder: RunFolder) -> Reading:
+    """The run's clock; zero where no launch has ticked yet."""
+    try:
+        record = json.loads(folder.clock.read_text(encoding="utf-8"))
+        until = datetime.fromisoformat(record["until"])
+        return Reading(float(record["seconds"]), until, float(record["monotonic"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Reading() if not folder.clock.exists() else Reading(until=_modified(folder))
+
+
+def _modified(folder: RunFolder) -> datetime:
+    """The clock file was damaged: what it counted is lost, when it last ticked is not."""
+    return datetime.fromtimestamp(folder.clock.stat().st_mtime)
+
+
+class Clock:
+    """The launcher's hand on clock.json.
+
+    Attributes:
+        before: the clock as earlier launches left it.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._began = folder, time.monotonic()
+        self.before = read_clock(folder)
+        self.tick()
+
+    def tick(self) -> None:
+        """Write how long it has been."""
+        now = time.monotonic()
+        record = {
+            "seconds": self.before.seconds + now - self._began,
+            "until": datetime.now().isoformat(),
+            "monotonic": now,
+        }
+        write_atomically(self._folder.clock, json.dumps(record).encode())

@@ -1,0 +1,217 @@
+"""The objective that is a program: started once a trial, heard on its standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import string
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.objective import Context, Stopped
+
+OFFERED = ("max_steps", "seed", "number", "device", "checkpoint_dir")
+"""What a placeholder may name besides a parameter; a parameter of that name comes first."""
+
+Report = tuple[int, float]  # step and value
+
+_LAST_WORDS_S = 0.3  # how long a line may come after its program has ended
+_POLL_S = 0.02
+
+
+class CommandFailed(LcsearchError):
+    """The program of a trial ended with an exit code other than 0, or without a report."""
+
+
+def placeholders(text: str) -> list[str]:
+    """The names in `{...}`; `{{` and `}}` are braces.
+
+    Raises:
+        ValueError: the braces do not match.
+    """
+    found: list[str] = []
+    for _, name, spec, _ in string.Formatter().parse(text):
+        if name is not None:
+            found += [name, *placeholders(spec or "")]  # `{lr:.{digits}f}` has two
+    return found
+
+
+def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None]:
+    """The sweep's program as an objective; it runs in `folder`, where the sweep file stands."""
+    assert file.objective.command is not None
+    command, grace = file.objective.command, file.objective.grace
+    reading = _reader(file.step, file.metric)
+
+    def train(ctx: Context) -> None:
+        known: dict[str, Any] = {name: getattr(ctx, name) for name in OFFERED} | dict(ctx.params)
+        arguments = [_Filler().vformat(part, (), known) for part in command]
+        try:
+            process = subprocess.Popen(
+                arguments,
+                cwd=folder,
+                env=_environment(ctx),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            text = f"objective.command: expected a program that starts, got {error} ({arguments[0]})."
+            raise EnvironmentProblem(text) from error
+        out, err = _Listener(process.stdout, "stdout", reading), _Listener(process.stderr, "stderr")
+        try:
+            for step, value in out.reports(process):
+                ctx.report(value, step)
+            process.wait()
+        except Stopped:
+            _end(process, grace)
+            raise
+        except BaseException:
+            _end(process, 0.0)
+            raise
+        finally:
+            out.join(_LAST_WORDS_S)
+            err.join(_LAST_WORDS_S)
+        how = _how(process.returncode) if process.returncode != 0 else ""
+        if not how and not ctx.reported:
+            how = f"no report: expected lines like {file.step}=1 {file.metric}=0.5 on its standard output"
+        if how:
+            said = (err.last or out.last)[:200] or "nothing"
+            raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")
+
+    return train
+
+
+class _Filler(string.Formatter):
+    """Fills in `{name}` and `{name:.3f}`; a name is looked up whole, for a parameter may be called `opt.lr`."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        return kwargs[field_name], field_name
+
+
+class _Listener(threading.Thread):
+    """Passes on what a program says, on a thread: a full pipe must not keep it from going on, or from ending.
+
+    Attributes:
+        last: the last line that was not empty.
+    """
+
+    def __init__(
+        self, pipe: IO[str] | None, name: str, reading: Callable[[str], Report | None] = lambda _: None
+    ) -> None:
+        super().__init__(name=f"program's {name}", daemon=True)
+        assert pipe is not None
+        self._pipe, self._to, self._reading = pipe, name, reading
+        self._heard: SimpleQueue[Report | None] = SimpleQueue()
+        self.last = ""
+        self.start()
+
+    def run(self) -> None:
+        """Until the pipe is closed."""
+        with self._pipe:
+            for line in self._pipe:
+                print(line, end="", flush=True, file=getattr(sys, self._to))
+                self.last = line.strip() or self.last
+                report = self._reading(line)
+                if report is not None:
+                    self._heard.put(report)
+        self._heard.put(None)
+
+    def reports(self, process: subprocess.Popen[str]) -> Iterator[Report]:
+        """(step, value) until the end: that of the pipe, or of the program where a child of it keeps the pipe open."""
+        ended = False
+        while True:
+            try:
+                report = self._heard.get(timeout=_LAST_WORDS_S)
+            except Empty:
+                if ended:
+                    return
+                ended = process.poll() is not None
+                continue
+            if report is None:
+                return
+            yield report
+
+
+def _reader(step: str, metric: str) -> Callable[[str], Report | None]:
+    """(step, value) of a line that holds both, as in `epoch=3 val_loss=0.52`; None for any other line."""
+    # the name whole ("loss" is not the end of "val/loss"), perhaps in quotes, as JSON has it
+    patterns = [re.compile(rf"(?<![\w./-]){re.escape(name)}[\"']?\s*[=:]\s*([^\s,;}}]+)") for name in (step, metric)]
+
+    def read(line: str) -> Report | None:
+        found = [pattern.search(line) for pattern in patterns]
+        if found[0] is None or found[1] is None:
+            return None
+        with suppress(ValueError):
+            return int(found[0][1]), float(found[1][1])
+        return None
+
+    return read
+
+
+def _environment(ctx: Context) -> dict[str, str]:
+    """What the program may read instead of arguments: LCSEARCH_PARAMS (JSON), LCSEARCH_SEED, ..."""
+    offered = {f"LCSEARCH_{name.upper()}": str(getattr(ctx, name)) for name in OFFERED}
+    return {**os.environ, **offered, "LCSEARCH_PARAMS": json.dumps(dict(ctx.params)), "PYTHONUNBUFFERED": "1"}
+
+
+def _end(process: subprocess.Popen[str], grace: float) -> None:
+    """SIGTERM to the program and all it started, SIGKILL to what is left after `grace` seconds."""
+    family = _family(process.pid)
+    process.terminate()
+    _send(signal.SIGTERM, family)
+    deadline = time.monotonic() + grace
+    while (process.poll() is None or any(map(_lives, family.items()))) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    if process.poll() is None:
+        family |= _family(process.pid)  # what it has started since then
+    process.kill()
+    _send(signal.SIGKILL, family)
+    process.wait()
+
+
+def _send(number: signal.Signals, family: Mapping[int, str]) -> None:
+    for pid, _ in filter(_lives, family.items()):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _family(pid: int) -> dict[int, str]:
+    """pid -> when it was born, of the living children of `pid` and theirs, where the system tells (Linux)."""
+    found: dict[int, str] = {}
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, listing.read_text().split()):
+                born = _born(child)
+                found |= ({} if born is None else {child: born}) | _family(child)
+    return found
+
+
+def _lives(entry: tuple[int, str]) -> bool:
+    """Is it still the process it was, and not another that was given its number?"""
+    return _born(entry[0]) == entry[1]
+
+
+def _born(pid: int) -> str | None:
+    """The kernel's start time of a living process; None when it is gone or a zombie."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else fields[18]
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

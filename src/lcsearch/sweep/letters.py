@@ -1,0 +1,70 @@
+"""Text for whatever terminal there is: what its encoding takes, as wide as it is, never a control character."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+_PLAIN = str.maketrans(BLOCKS, "_.:-=+*#") | {ord("…"): "..."}
+
+
+def safe(text: str, encoding: str | None) -> str:
+    r"""What a stream of `encoding` can take of `text`, lines kept: blocks and dots by others, escapes for the rest.
+
+    >>> safe("▁▄█ naïve\x1b[1m", "ascii"), safe("▁▄█ naïve", "utf-8")
+    ('_-# na\\xefve?[1m', '▁▄█ naïve')
+    """
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    encoding = encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_PLAIN) if not takes_blocks(encoding) else text
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    except LookupError:  # a name that Python does not know
+        return safe(text, "ascii")
+    return text
+
+
+def takes_blocks(encoding: str | None) -> bool:
+    """Can a stream of `encoding` show sparklines?"""
+    try:
+        (BLOCKS + "…").encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def fit(text: str, width: int) -> str:
+    """At most `width` columns of one line; what is cut ends in an ellipsis.
+
+    >>> fit("val_loss", 6), fit("東京都", 5), fit("abc", 0)
+    ('val_l…', '東京…', '')
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "…" if width > 0 else ""
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line, on standard output if no stream is named.
+
+    Whoever has closed the pipe (`lcsearch run ... | head`) or the terminal misses the rest, and nothing more happens.
+    """
+    stream = sys.stdout if stream is None else stream
+    try:
+        print(safe(text, stream.encoding), file=stream, flush=True)
+    except (OSError, ValueError):
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """What goes to `stream` from now on goes nowhere, the flush at the interpreter's end included."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())

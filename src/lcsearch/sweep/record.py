@@ -1,0 +1,79 @@
+"""What is known of a run beside its study: whether somebody is at work on it, and when its best value came.
+
+Optuna keeps no time of a report: when the incumbent's came is a user attribute of the study, which the launcher writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from contextlib import suppress
+
+import optuna
+
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.progress import Best, Row
+
+BEST = "lcsearch:best"
+
+
+def seconds_so_far(folder: RunFolder) -> float | None:
+    """Wall clock of all launches, which the launcher counts in clock.json; None where nobody has."""
+    try:
+        return float(json.loads((folder.root / "clock.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def at_work(folder: RunFolder) -> bool:
+    """Does a launcher, or a worker that it left, hold the run?"""
+    try:
+        descriptor = os.open(folder.root / "run.lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def last_seen(folder: RunFolder) -> float:
+    """When something was last written of the run, in seconds since the epoch."""
+    times = []
+    for path in (folder.record, folder.root / "study.sqlite3", *folder.logs.glob("*.log")):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times, default=time.time())
+
+
+def note_best(study: optuna.Study, best: Best) -> None:
+    """Keep when the incumbent's report was seen first, unless that is kept already."""
+    if _noted(study, best) is None:
+        study.set_user_attr(BEST, {"trial": best.number, "step": best.step, "value": best.value, "time": time.time()})
+
+
+def best_since(study: optuna.Study, best: Best, row: Row) -> float | None:
+    """When the incumbent's report came, in seconds since the epoch; None when nothing says so.
+
+    Without a note (a launcher was killed in that very second) it is read off the trial's own times, as if its steps
+    had all been equally long.
+    """
+    noted = _noted(study, best)
+    if noted is not None:
+        return noted
+    if row.began is None or row.ended is None or row.last is None:
+        return None
+    share = min(1.0, best.step / max(row.last[0], 1))
+    return row.began.timestamp() + share * (row.ended - row.began).total_seconds()
+
+
+def _noted(study: optuna.Study, best: Best) -> float | None:
+    known = study.user_attrs.get(BEST)
+    if not isinstance(known, dict) or (known.get("trial"), known.get("step")) != (best.number, best.step):
+        return None
+    return float(known["time"])

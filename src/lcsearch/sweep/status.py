@@ -1,0 +1,50 @@
+"""`lcsearch status`: the screen's picture once, of a run that goes on in another process or has ended. Reads only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+from lcsearch.sweep import record
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.launcher import reader
+from lcsearch.sweep.letters import say
+from lcsearch.sweep.picture import Observer
+from lcsearch.sweep.screen import draw
+from lcsearch.sweep.summary import shown
+
+_WIDE = 120  # columns where there is no terminal to ask
+
+
+def show(folder: RunFolder) -> None:
+    """Print the run as it stands, whole: however many lines that takes.
+
+    Raises:
+        FileProblem: `folder` holds no run.
+    """
+    from rich.console import Console
+
+    sweep, study, read = reader(folder)
+    progress, going_on = read(), record.at_work(folder)
+    seen = record.last_seen(folder)
+    picture = Observer(sweep.file, folder).picture(progress, study)
+    left = progress.budget > len(progress.rows) or progress.of("running", "waiting")
+    if going_on:
+        last = "going on"
+    elif left:
+        command = f"lcsearch run {shown(sweep.path)} --resume --folder {shown(folder.root)}"
+        last = f"nobody is at work on it; to go on: {command}"
+    else:
+        last = "ended"
+    began = [row.began.timestamp() for row in progress.rows if row.began is not None]
+    if record.seconds_so_far(folder) is None:  # a run of an earlier lcsearch: what lay between its launches counts too
+        picture = replace(picture, seconds=max(0.0, (time.time() if going_on else seen) - min(began, default=seen)))
+    if not going_on:
+        picture = replace(picture, left=None)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    try:
+        console.print(draw(picture, sweep.file, console, None))
+    except (OSError, SystemExit):
+        return
+    say(f"{shown(folder.root)}: {last}")

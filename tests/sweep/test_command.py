@@ -1,0 +1,391 @@
+"""Objectives that are programs: real ones, started by real workers, that talk, resist, crash and are killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lcsearch.goal import Goal
+from lcsearch.sweep import command, launcher
+from lcsearch.sweep.command import CommandFailed, command_objective, placeholders
+from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.objective import Context, Interrupted, Stopped
+
+from .kit import Remembering, lcsearch, wait_for
+
+SWEEP = """\
+version: 1
+name: toy
+objective: {{command: [{python}, "-u", prog.py, "--a={{a}}"], grace: {grace}}}
+metric: loss
+goal: minimize
+step: epoch
+max_steps: {max_steps}
+space: {{a: {{uniform: [0, 1]}}}}
+backend: {{workers: {{n: 1}}}}
+sampler: {{kind: random}}
+pruner: {{kind: {pruner}}}
+budget: {{trials: {trials}}}
+retries: {retries}
+"""
+
+COUNTS = """\
+import sys
+a = float(sys.argv[1].partition("=")[2])
+for epoch in range(1, 7):
+    print(f"epoch={epoch} loss={a + 1 / epoch}")
+"""
+
+
+def sweep_of(folder: Path, program: str, **settings: Any) -> Path:
+    """A sweep file whose program is `program`."""
+    known = {"max_steps": 6, "pruner": "none", "trials": 1, "retries": 2, "grace": 5, **settings}
+    (folder / "prog.py").write_text(program)
+    path = folder / "toy.yaml"
+    path.write_text(SWEEP.format(python=sys.executable, **known))
+    return path
+
+
+class Told:
+    """Takes reports; stops after `last` of them."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.n = last, 0
+
+    def report(self, value: float, step: int) -> None:
+        self.n += 1
+
+    def should_prune(self) -> bool:
+        return self.n >= self.last
+
+
+def context(
+    folder: Path,
+    program: str,
+    *,
+    step: str = "epoch",
+    metric: str = "loss",
+    last: int = 1000,
+    grace: float = 5.0,
+    params: dict[str, Any] | None = None,
+    arguments: tuple[str, ...] = (),
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[Context, Callable[[Context], None]]:
+    """A context as a worker makes it, and the program as an objective."""
+    (folder / "prog.py").write_text(program)
+    file = SweepFile.model_validate(
+        {
+            "version": 1,
+            "name": "toy",
+            "objective": {"command": (sys.executable, "-u", "prog.py", *arguments), "grace": grace},
+            "metric": metric,
+            "goal": "minimize",
+            "step": step,
+            "max_steps": 9,
+            "space": {"a": {"uniform": (0.0, 1.0)}},
+            "budget": {"trials": 1},
+        }
+    )
+    (folder / "ckpt").mkdir(exist_ok=True)
+    ctx = Context(
+        Told(last),
+        params={"a": 0.5} if params is None else params,
+        number=3,
+        goal=Goal(metric, "minimize", 9.0),
+        seed=7,
+        checkpoint_dir=folder / "ckpt",
+        interrupted=interrupted,
+    )
+    return ctx, command_objective(file, folder)
+
+
+def reported(folder: Path, program: str, **settings: Any) -> dict[int, float]:
+    """What a program that runs to its end has reported."""
+    ctx, train = context(folder, program, **settings)
+    train(ctx)
+    return dict(ctx.reported)
+
+
+def gone(pid: int) -> bool:
+    """No such process, or a zombie that nobody has fetched yet."""
+    return command._born(pid) is None
+
+
+def number_in(file: Path) -> int:
+    """A pid that a program wrote."""
+    wait_for(lambda: file.exists() and file.read_text().endswith("\n"))
+    return int(file.read_text())
+
+
+def test_a_sweep_of_programs(tmp_path: Path) -> None:
+    outcome = launcher.run(sweep_of(tmp_path, COUNTS, trials=2), folder=tmp_path / "run", view=Remembering())
+    assert (outcome.code, [row.state for row in outcome.progress.rows]) == (0, ["complete", "complete"])
+    for row in outcome.progress.rows:
+        assert row.values == {e: row.params["a"] + 1 / e for e in range(1, 7)}  # type: ignore[operator]
+    assert "epoch=6 loss=" in (tmp_path / "run/logs/worker-0.log").read_text()
+
+
+def test_lines_with_other_text_in_any_order(tmp_path: Path) -> None:
+    lines = [
+        "starting up: epoch of wonders, loss of words",
+        "loss=0.9, lr=0.1, epoch=1",
+        "[12:30:01] INFO epoch: 2 | loss: 8e-1; acc=0.5",
+        '{"epoch": 3, "loss": 0.7}',
+        "epoch=4",
+        "loss=0.6",
+        "my_epoch=9 val.loss=9 val/loss=9 val-loss=9 xloss=9 epoch=5 loss=0.5",
+        "epoch=six loss=0.4",
+        "epoch=7 loss=low",
+        "epoch=8 \u00fc\u20ac loss=0.2",
+    ]
+    program = f"import sys\nsys.stdout.reconfigure(encoding='utf-8')\nfor line in {lines!r}:\n    print(line)\n"
+    assert reported(tmp_path, program) == {1: 0.9, 2: 0.8, 3: 0.7, 5: 0.5, 8: 0.2}
+
+
+def test_bytes_that_are_no_text_are_no_matter(tmp_path: Path) -> None:
+    program = "import sys\nsys.stdout.buffer.write(b'\\xff\\xfe epoch=1 loss=1\\r epoch=2 loss=2\\n')\n"
+    assert reported(tmp_path, program) == {1: 1.0, 2: 2.0}
+
+
+def test_nan_inf_and_a_step_said_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = ["epoch=1 loss=nan", "epoch=2 loss=-inf", "epoch=3 loss=1", "epoch=3 loss=2", "epoch=99 loss=0"]
+    found = reported(tmp_path, f"for line in {lines!r}:\n    print(line)\n")
+    assert math.isnan(found.pop(1))
+    assert found == {2: -math.inf, 3: 1.0}
+    err = capfd.readouterr().err
+    assert "report at step 3 ignored: it was reported before" in err
+    assert "report at step 99 ignored: max_steps is 9" in err
+
+
+@pytest.mark.parametrize(
+    ("step", "metric", "line"),
+    [
+        ("epoch", "val.loss", "epoch=1 valxloss=9 val.loss=0.5"),
+        ("train step", "validation loss", "train step=1 validation loss=0.5"),
+        ("n(+)", "f1 [macro]", "n(+)=1 f1 [macro]=0.5"),
+        ("epoch", "val/loss", "epoch=1 val/loss=0.5"),
+    ],
+)
+def test_names_with_dots_spaces_and_signs(tmp_path: Path, step: str, metric: str, line: str) -> None:
+    assert reported(tmp_path, f"print({line!r})\n", step=step, metric=metric) == {1: 0.5}
+
+
+def test_placeholders(tmp_path: Path) -> None:
+    program = "import json, sys\njson.dump(sys.argv[1:], open('said', 'w'))\nprint('epoch=1 loss=1')\n"
+    arguments = ("{a:.3f}", "{opt.lr}", "{{x}}", "{max_steps}-{number}", "{seed}", "{device}", "{checkpoint_dir}")
+    ctx, train = context(tmp_path, program, params={"a": 0.5, "opt.lr": 2, "seed": "own"}, arguments=arguments)
+    train(ctx)
+    said = json.loads((tmp_path / "said").read_text())
+    assert said == ["0.500", "2", "{x}", "9-3", "own", "cpu", str(tmp_path / "ckpt")]
+    assert placeholders("{a} {{b}} {c:{d}}") == ["a", "c", "d"]
+    with pytest.raises(ValueError, match="expected '}'"):
+        placeholders("{a")
+
+
+def test_the_environment(tmp_path: Path) -> None:
+    program = (
+        "import json, os\n"
+        "json.dump({k: v for k, v in os.environ.items() if k.startswith('LCSEARCH_')}, open('said', 'w'))\n"
+        "print('epoch=1 loss=1')\n"
+    )
+    ctx, train = context(tmp_path, program, params={"a": 0.5, "opt": "sgd", "none": None})
+    train(ctx)
+    said = json.loads((tmp_path / "said").read_text())
+    assert json.loads(said.pop("LCSEARCH_PARAMS")) == {"a": 0.5, "opt": "sgd", "none": None}
+    assert said == {
+        "LCSEARCH_MAX_STEPS": "9",
+        "LCSEARCH_SEED": str(ctx.seed),
+        "LCSEARCH_NUMBER": "3",
+        "LCSEARCH_DEVICE": "cpu",
+        "LCSEARCH_CHECKPOINT_DIR": str(tmp_path / "ckpt"),
+    }
+
+
+POLITE = """\
+import signal, sys, time
+def leave(number, frame):
+    print("tidying up")
+    open("tidy", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+for epoch in range(1, 7):
+    print(f"epoch={epoch} loss=1")
+    time.sleep(0.05)
+time.sleep(60)
+"""
+
+
+def test_a_stopped_program_gets_sigterm_and_may_clean_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ctx, train = context(tmp_path, POLITE, last=2)
+    with pytest.raises(Stopped):
+        train(ctx)
+    assert list(ctx.reported) == [1, 2]
+    assert (tmp_path / "tidy").exists()
+    assert "tidying up" in capfd.readouterr().out
+
+
+def test_a_sweep_that_drains_ends_its_program(tmp_path: Path) -> None:
+    ctx, train = context(tmp_path, POLITE, interrupted=lambda: True)
+    with pytest.raises(Interrupted):
+        train(ctx)
+    assert (list(ctx.reported), (tmp_path / "tidy").exists()) == ([1], True)
+
+
+STUBBORN = """\
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"],
+    stdout=subprocess.PIPE)
+child.stdout.readline()
+with open("pids", "w") as file:
+    print(os.getpid(), child.pid, file=file)
+print("epoch=1 loss=1")
+time.sleep({sleep})
+"""
+
+
+def test_one_that_ignores_it_is_killed_after_the_grace_time_and_so_are_its_children(tmp_path: Path) -> None:
+    ctx, train = context(tmp_path, STUBBORN.format(sleep=60), last=1, grace=0.5)
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        train(ctx)
+    assert 0.5 <= time.monotonic() - began < 30
+    wait_for(lambda: all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split()))
+
+
+def test_a_child_that_outlives_its_program_holds_nothing_up(tmp_path: Path) -> None:
+    """It keeps the pipe open that the program had."""
+    program = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, file=open('pid', 'w'))\n"
+        "print('epoch=1 loss=1')\n"
+    )
+    began = time.monotonic()
+    assert reported(tmp_path, program) == {1: 1.0}
+    assert time.monotonic() - began < 30
+    os.kill(number_in(tmp_path / "pid"), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        ("sys.exit('no more disk')", "ended with exit code 1; it said last: no more disk"),
+        ("sys.exit(7)", "ended with exit code 7; it said last: epoch=1 loss=1"),
+        ("os.kill(os.getpid(), 9)", "ended with signal 9; it said last: epoch=1 loss=1"),
+        ("1 / 0", "ended with exit code 1; it said last: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_program_that_fails(tmp_path: Path, end: str, text: str) -> None:
+    ctx, train = context(tmp_path, f"import os, sys\nprint('epoch=1 loss=1', flush=True)\n{end}\n")
+    with pytest.raises(CommandFailed) as caught:
+        train(ctx)
+    assert str(caught.value) == f"{sys.executable} {text}"
+
+
+def test_a_failed_program_is_a_failed_trial(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, "print('epoch=1 loss=1')\nraise SystemExit('no more disk')\n")
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    (row,) = outcome.progress.rows
+    assert (outcome.code, row.state) == (1, "failed")
+    assert row.note == (f"{sys.executable} ended with exit code 1; it said last: no more disk")
+
+
+def test_a_program_that_says_nothing(tmp_path: Path) -> None:
+    outcome = launcher.run(sweep_of(tmp_path, "print('hello')\n"), folder=tmp_path / "run", view=Remembering())
+    assert outcome.progress.rows[0].note == (
+        f"{sys.executable} ended with no report: expected lines like epoch=1 loss=0.5 on its standard output; "
+        "it said last: hello"
+    )
+
+
+def test_a_program_that_is_not_there_ends_the_sweep_at_once(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, COUNTS, trials=100)
+    path.write_text(path.read_text().replace(sys.executable, "./no-such-program"))
+    done = lcsearch("run", path, cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "toy: objective.command: expected a program that starts, got [Errno 2] No such file or directory: "
+        "'./no-such-program' (./no-such-program).\n"
+    )
+    (tmp_path / "no-such-program").write_text("no program")
+    done = lcsearch("run", path, "--resume", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "expected a program that starts, got [Errno 13] Permission denied" in done.stderr
+
+
+SAVING = """\
+import os, pathlib, time
+folder = pathlib.Path(os.environ["LCSEARCH_CHECKPOINT_DIR"])
+with (folder / "lives").open("a") as file:
+    print(os.getpid(), os.getppid(), file=file)
+done = int((folder / "epoch").read_text()) if (folder / "epoch").exists() else 0
+for epoch in range(done + 1, 31):
+    time.sleep(0.05)
+    print(f"epoch={epoch} loss={1 / epoch}")
+    (folder / "new").write_text(str(epoch))
+    os.replace(folder / "new", folder / "epoch")
+"""
+
+
+def lives(run: Path) -> list[list[int]]:
+    """(pid, parent's pid) of every process the trial had."""
+    file = run / "checkpoints/trial-00000/lives"
+    return [[int(n) for n in line.split()] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_killed_workers_program_does_not_go_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    run, killed = tmp_path / "run", list[int]()
+
+    def look(progress: Any) -> None:
+        if not killed and (run / "checkpoints/trial-00000/epoch").exists():
+            killed.append(lives(run)[0][1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcome = launcher.run(sweep_of(tmp_path, SAVING, max_steps=30), folder=run, view=Remembering(look))
+    (row,) = outcome.progress.rows
+    assert (row.state, row.retries) == ("complete", 1)
+    # what was on its way to the worker when that was killed is lost
+    assert len(row.values) >= 28
+    (first, parent), (second, _) = lives(run)  # the second had the same checkpoint_dir
+    assert parent == killed[0]
+    assert first != second
+    assert gone(first)
+
+
+def test_a_killed_launcher_takes_the_program_along_and_a_resume_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    path = sweep_of(tmp_path, SAVING, max_steps=30)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcsearch", "run", str(path), "--folder", str(run)], stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: (run / "checkpoints/trial-00000/epoch").exists())
+    process.kill()
+    process.wait()
+    (pid, _) = lives(run)[0]
+    wait_for(lambda: gone(pid))
+    outcome = launcher.run(path, folder=run, resume=True, view=Remembering())
+    (row,) = outcome.progress.rows
+    assert row.state == "complete"
+    assert len(row.values) >= 28
+    assert len(lives(run)) == 2
+
+
+def test_a_pruned_program(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, COUNTS, trials=9, pruner="median")
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    assert outcome.code == 0
+    assert outcome.progress.of("stopped")
+    assert outcome.progress.spent + outcome.progress.saved == 9 * 6

@@ -1,0 +1,146 @@
+"""`key.sub=value` on the command line: exact keys only, checked as the file is, told word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lcsearch.cli import app
+from lcsearch.errors import FileProblem
+from lcsearch.sweep import launcher
+from lcsearch.sweep.file import HyperbandPrunerSpec, LogUniform, MedianPrunerSpec
+from lcsearch.sweep.load import Sweep, load
+
+from .kit import Remembering, write_toy
+from .test_file import write
+
+TOP = (
+    "version, name, objective, metric, goal, judged, step, max_steps, space, schedule, backend, sampler, pruner, "
+    "budget, retries, seed"
+)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return load(write(tmp_path))
+
+
+def test_values_are_read_as_the_file_reads_them(sweep: Sweep) -> None:
+    file = sweep.override(
+        [
+            "max_steps=5",
+            "space.lr.loguniform=[1e-4, 1e-2]",
+            "space.momentum=no",
+            "space.width={choice: [16, 32]}",
+            "backend.workers.devices=[cpu, 'cuda:1']",
+            "budget={trials: 9, steps: 30}",
+            "schedule.warmup=0.1",
+            "objective.grace=0",
+        ]
+    ).file
+    assert (file.max_steps, file.space["lr"]) == (5, LogUniform(loguniform=(1e-4, 1e-2)))
+    assert file.space["momentum"] == "no"
+    assert file.space["width"].options == (16, 32)  # type: ignore[union-attr]
+    assert file.backend.workers.devices == ("cpu", "cuda:1")
+    assert (file.budget.trials, file.budget.steps, file.budget.seconds) == (9, 30, None)
+    assert file.plan is not None
+    assert (file.plan.warmup, file.objective.grace) == (0.1, 0.0)
+
+
+def test_another_pruner_comes_with_its_own_knobs_in_any_order(sweep: Sweep) -> None:
+    first = sweep.override(["pruner.threshold=0.1"])
+    assert first.override(["pruner.kind=curve"]).file.pruner.threshold == 0.1  # type: ignore[union-attr]
+    for keys in (
+        ["pruner.kind=median", "pruner.n_startup_trials=2"],
+        ["pruner.n_startup_trials=2", "pruner.kind=median"],
+    ):
+        assert first.override(keys).file.pruner == MedianPrunerSpec(kind="median", n_startup_trials=2)
+    named = first.override(["pruner.min_resource=3"], pruner="hyperband").file.pruner
+    assert named == HyperbandPrunerSpec(kind="hyperband", min_resource=3)
+    assert first.override(["backend.workers.n=3", "backend.kind=ray"]).file.backend.workers.n == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_step=3", f"expected one of {TOP}, got 'max_step'. Did you mean 'max_steps'?"),
+        ("budget.trial=3", "expected one of trials, steps, seconds, money_per_hour, got 'trial'. "
+            "Did you mean 'trials'?"),
+        (
+            "backend.workers.thread=3",
+            "expected one of n, threads, devices, stall, got 'thread'. Did you mean 'threads'?",
+        ),
+        ("space.lrr=3", "expected one of lr, width, opt, momentum, got 'lrr'. Did you mean 'lr'?"),
+        ("space.lr.uniform=[0, 1]", "expected one of when, loguniform, got 'uniform'. Did you mean 'loguniform'?"),
+        ("pruner.min_resource=3", "expected one of n_startup_trials, n_warmup_steps, interval_steps, n_min_trials, "
+            "kind, threshold, guard, risk, opinions, got 'min_resource'."),
+        ("max_steps=ten", "expected a whole number, got 'ten'."),
+        ("max_steps='10'", "expected a whole number, got '10'."),
+        ("max_steps=", "expected a whole number, got nothing."),
+        ("budget.trials=0", "expected a number >= 1, got 0."),
+        ("budget.trials=[1, 2]", "expected a whole number, got [1, 2]."),
+        ("goal=minimise", "expected 'minimize' or 'maximize', got 'minimise'. Did you mean 'minimize'?"),
+        ("pruner.kind=medain", "expected kind curve, median, hyperband or none, got 'medain'. Did you mean 'median'?"),
+        ("space.momentum=[1, 2]", "expected a single value or {uniform, loguniform, int, logint or choice: ...}, "
+            "got [1, 2]. Did you mean {choice: ...}?"),
+        ("max_steps", "expected key=value with the value as in the file, as in budget.trials=20."),
+        ("=3", "expected key=value with the value as in the file, as in budget.trials=20."),
+        ("max_steps=[1", "expected key=value with the value as in the file, as in budget.trials=20."),
+        ("max_steps.most=3", "expected no key below 'max_steps', which is 10, got 'most'."),
+        ("space.momentum.uniform=[0, 1]", "expected no key below 'momentum', which is 0.9, got 'uniform'."),
+        ("backend.storage.url=x", "expected no key below 'storage', which is nothing, got 'url'."),
+        ("schedule.peak.param=momentun", "at $.schedule.peak.param: expected a parameter of space (lr, width, opt, "
+            "momentum), got 'momentun'. Did you mean 'momentum'?"),
+    ],
+)  # fmt: skip
+def test_one_mistake(sweep: Sweep, text: str, message: str) -> None:
+    with pytest.raises(FileProblem) as caught:
+        sweep.override([text])
+    assert str(caught.value) == f"override '{text}': {message}"
+
+
+def test_all_mistakes_at_once(sweep: Sweep) -> None:
+    with pytest.raises(FileProblem) as caught:
+        sweep.override(["max_steps=0", "seeed=1"], workers=0)
+    assert str(caught.value).splitlines() == [
+        "override 'max_steps=0': expected a number >= 1, got 0.",
+        f"override 'seeed=1': expected one of {TOP}, got 'seeed'. Did you mean 'seed'?",
+        "--workers: expected a number >= 1, got 0.",
+    ]
+
+
+def test_two_that_are_wrong_only_together(sweep: Sweep) -> None:
+    sweep.override(["backend.kind=ray"])
+    sweep.override(["pruner.kind=median"])
+    with pytest.raises(FileProblem) as caught:
+        sweep.override(["backend.kind=ray", "pruner.kind=median"])
+    assert str(caught.value) == (
+        "overrides together: at $.pruner.kind: expected curve or none with backend kind ray, got 'median'."
+    )
+
+
+def test_a_wrong_override_exits_with_2_and_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_toy(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for command in ("run", "plan"):
+        done = CliRunner().invoke(app, [command, str(path), "max_steps=0"])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == "override 'max_steps=0': expected a number >= 1, got 0.\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_resume_takes_budget_and_workers_only(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, trials=2)
+    launcher.run(path, folder=tmp_path / "run", overrides=["max_steps=4"], view=Remembering())
+    for text in ("max_steps=8", "budget={trials: 3}", "backend.kind=ray", "budgets.trials=3"):
+        with pytest.raises(FileProblem) as caught:
+            launcher.run(path, folder=tmp_path / "run", resume=True, overrides=[text])
+        assert str(caught.value) == (
+            f"override '{text}': expected a key below budget or backend.workers, which may change when a run is "
+            "resumed. Leave it out, or start over with --fresh or another --folder."
+        )
+    more = ["budget.trials=3", "backend.workers.n=2"]
+    outcome = launcher.run(path, folder=tmp_path / "run", resume=True, overrides=more, view=Remembering())
+    assert [row.spent for row in outcome.progress.rows] == [4, 4, 4]  # max_steps as the first launch had it
