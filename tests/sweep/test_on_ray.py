@@ -475,3 +475,27 @@ def test_the_option_too(tmp_path: Path) -> None:
     assert sweep.override(pruner="curve").file.pruner.kind == "curve"
     with pytest.raises(FileProblem, match=r"^--pruner: at .*: expected curve or none with .*, got 'hyperband'"):
         sweep.override(pruner="hyperband")
+
+
+def test_a_cluster_that_dies_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last node goes: Tune itself would wait for another one without a word."""
+    path = write_toy(tmp_path, RESUMING, kind="ray", trials=2, max_steps=400)
+    process = subprocess.Popen(
+        command("run", path, "--folder", tmp_path / "run"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: (tmp_path / "run/checkpoints/trial-00000/state.json").exists(), 50)
+        listings = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = {int(pid) for listing in listings for pid in listing.read_text().split()}
+        (raylet,) = (pid for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet")
+        os.kill(raylet, signal.SIGKILL)
+        said, _ = process.communicate(timeout=50)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1, said
+    assert "the Ray cluster is gone: no node of it is alive. Go on with --resume" in said

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -41,6 +42,8 @@ from lcsearch.sweep.space import planned_schedule, suggest
 from lcsearch.sweep.worker import ENVIRONMENT, NO_REPORT, StudyReporter
 
 __all__ = ["RayWatch", "cluster"]
+
+_NODES_S = 5.0  # how often the cluster is asked whether it lives
 
 
 class SweepScheduler(CurveScheduler):
@@ -236,17 +239,28 @@ class _Watcher(tune.Callback):
 
     def __init__(self, watch: Watch, ledger: Ledger) -> None:
         self._watch, self._ledger = watch, ledger
+        self._asked = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """A turn is over."""
         with self._ledger.ending_on_errors():
             self._ledger.meet(trials)
             self._watch.look()
+            self._ask_for_nodes()
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's worker died; it will be tried again."""
         with self._ledger.ending_on_errors():
             self._ledger.retry(trial)
+
+    def _ask_for_nodes(self) -> None:
+        """A cluster without a living node never comes back by itself, and Tune would wait for it without a word."""
+        if time.monotonic() - self._asked < _NODES_S:
+            return
+        self._asked = time.monotonic()
+        if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+            text = "the Ray cluster is gone: no node of it is alive. Go on with --resume"
+            self._watch.problem = self._watch.problem or (FAILED, text)
 
 
 class _Actors(tune.Callback):
