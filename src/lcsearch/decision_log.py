@@ -47,7 +47,11 @@ class DecisionLog:
         Raises:
             OSError: the folder cannot be made or written.
         """
-        line = json.dumps(receipt.to_record(), separators=(",", ":"), default=str) + "\n"
+        self.append(receipt.to_record())
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Append one line that stands as a record already."""
+        line = json.dumps(record, separators=(",", ":"), default=str) + "\n"
         with self._lock:
             if self._path is None or self._pid != os.getpid():
                 self.folder.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,10 @@ def test_another_pruner_comes_with_its_own_knobs_in_any_order(sweep: Sweep) -> N
         ("max_step=3", f"expected one of {TOP}, got 'max_step'. Did you mean 'max_steps'?"),
         ("budget.trial=3", "expected one of trials, steps, seconds, money_per_hour, got 'trial'. "
             "Did you mean 'trials'?"),
-        ("backend.workers.thread=3", "expected one of n, threads, devices, got 'thread'. Did you mean 'threads'?"),
+        (
+            "backend.workers.thread=3",
+            "expected one of n, threads, devices, stall, got 'thread'. Did you mean 'threads'?",
+        ),
         ("space.lrr=3", "expected one of lr, width, opt, momentum, got 'lrr'. Did you mean 'lr'?"),
         ("space.lr.uniform=[0, 1]", "expected one of when, loguniform, got 'uniform'. Did you mean 'loguniform'?"),
         ("pruner.min_resource=3", "expected one of n_startup_trials, n_warmup_steps, interval_steps, n_min_trials, "

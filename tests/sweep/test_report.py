@@ -212,8 +212,8 @@ STUDIES: dict[Path, BaseStorage] = {}
 def _studies_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     real = backend.open_storage
 
-    def open_storage(sweep: SweepFile, folder: RunFolder) -> BaseStorage:
-        return STUDIES.get(folder.root) or real(sweep, folder)
+    def open_storage(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> BaseStorage:
+        return STUDIES.get(folder.root) or real(sweep, folder, checked=checked)
 
     monkeypatch.setattr(backend, "open_storage", open_storage)
 

@@ -31,10 +31,14 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds the old or the new bytes, never a part, whenever the process dies."""
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write `content` so that `path` holds the old or the new bytes, never a part, whenever the process dies.
+
+    A `private` file can be read by its owner alone, at every moment.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -1,18 +1,23 @@
 """Who has which trial: taking, giving back and counting, all under the run folder's claim lock.
 
-A RUNNING trial belongs to the worker named in its user attribute `lcsearch:worker`; None there means that its
-worker is gone and anybody may adopt it. Over several machines the lock does not reach; there the trial number,
-which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run. Steps are counted
-over all machines, seconds on each for itself.
+A RUNNING trial belongs to the worker named in its user attribute `lcsearch:worker`: its process, its machine's name,
+and the run (folder) it works for. Without a pid there, its worker is gone and any worker of that run may adopt it:
+its checkpoints lie in that run's folder. Over several machines the lock does not reach; there
+
+- the trial number, which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run;
+- steps are counted over all machines, seconds on each for itself;
+- a trial changes its run only when its own has been silent for long: :func:`contend`, and a while later
+  :func:`take_over` by whoever then stands as its claimant, which is one;
+- a worker that was only away (suspended, cut off) asks :func:`still_has` before it writes.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -21,40 +26,62 @@ from lcsearch.schedulers.optuna import adopt
 from lcsearch.sweep.budget import room
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.machines import here
 
 WORKER = "lcsearch:worker"
+CLAIMANT = "lcsearch:claimant"
 RETRIES = "lcsearch:retries"
 ERROR = "lcsearch:error"
+SURPLUS = "lcsearch:surplus"
 SECONDS = "lcsearch:seconds"
 """What a trial's earlier workers took for it; its present or last one counts from the `since` of its signature."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial this process may run, and whether it was begun by another."""
+    """A trial this process may run, and whether it was begun by another; `owner` is how it was signed."""
 
     trial: Trial
     adopted: bool
+    owner: dict[str, Any]
 
 
 def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> Claim | None:
-    """An abandoned trial if there is one, else a new one while the budget lasts, else None."""
-    me = {"slot": slot, "pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat()}
+    """An abandoned trial of this run if there is one, else a new one while the budget lasts, else None."""
+    run = folder.identity()
+    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run, "since": datetime.now().isoformat()}
     with folder.claim():
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
-            if frozen.state == TrialState.RUNNING and frozen.user_attrs.get(WORKER, me) is None:
+            if abandoned(frozen, run):
                 trial = adopt(study, frozen.number)
                 trial.set_user_attr(WORKER, me)
-                return Claim(trial, True)
+                return Claim(trial, True, me)
         if not room(file, folder, trials):
             return None
+        budget = file.budget.trials
         trial = study.ask()
-        if trial.number >= file.budget.trials:  # another machine was faster
+        trial.set_user_attr(WORKER, me)
+        if trial.number >= budget:  # another machine was faster
+            trial.set_user_attr(SURPLUS, budget)
+            trial.set_user_attr(ERROR, f"not run: another machine was faster to take the last of {budget} trials")
             study.tell(trial, state=TrialState.FAIL)
             return None
-        trial.set_user_attr(WORKER, me)
-        return Claim(trial, False)
+        return Claim(trial, False, me)
+
+
+def abandoned(frozen: FrozenTrial, run: str | None = None) -> bool:
+    """Is it RUNNING without a worker, and, given `run`, one that this run may adopt?"""
+    if frozen.state != TrialState.RUNNING or WORKER not in frozen.user_attrs:
+        return False
+    owner = frozen.user_attrs[WORKER] or {"pid": None}  # None: by an earlier lcsearch
+    return owner.get("pid", 0) is None and (run is None or owner.get("run", run) == run)
+
+
+def still_has(study: optuna.Study, claim: Claim) -> bool:
+    """Is the trial still that of its worker? Reads the storage."""
+    frozen = study.get_trials(deepcopy=False)[claim.trial.number]
+    return frozen.state == TrialState.RUNNING and frozen.user_attrs.get(WORKER) == claim.owner
 
 
 @dataclass(frozen=True)
@@ -81,39 +108,84 @@ def release(
     retries: int,
     *,
     blame: bool = True,
+    shared: bool = False,
     anywhere: bool = False,
     until: datetime | None = None,
 ) -> list[Released]:
-    """Give back every RUNNING trial whose worker (by pid) was on this machine and is not among the living.
+    """Give back every RUNNING trial of this run whose worker (by pid) is not among the living.
 
     Args:
-        alive: pids of the workers that live; trials of none of them are given back, those that a worker died over
-            before it could sign included.
+        alive: pids of this run's workers that live.
         retries: how often a trial may lose its worker before it is marked FAIL.
         blame: count it against the trial; False when a whole launcher went down, which is no fault of any trial.
-        anywhere: give back those of other machines too; only for who knows that nobody is at work there.
+        shared: other machines use the study. Otherwise a trial that nobody signed was begun by a worker of this run
+            that died over it, and is given back too.
+        anywhere: whoever signed a trial was of this run: nobody else uses the study.
         until: when the workers worked last, as far as is known; now when None.
     """
-    here = socket.gethostname()
+    run = folder.identity()
     released = []
     with folder.claim():
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = frozen.user_attrs.get(WORKER, {})
-            if owner is None:
+            owner = _owner(frozen)
+            unsigned = WORKER not in frozen.user_attrs
+            if abandoned(frozen) or (unsigned and shared) or not (anywhere or _is_of(owner, run)):
                 continue
-            elsewhere = owner.get("host", here) != here
-            if not anywhere if elsewhere else owner.get("pid") in alive:
-                continue
-            released.append(_give_back(study, frozen, retries, blame, until))
+            if owner.get("pid") not in alive:
+                released.append(_give_back(study, frozen, run, retries, blame, until))
     return released
 
 
-def foreign(study: optuna.Study) -> Iterator[tuple[int, str]]:
-    """(number, host) of the RUNNING trials that a worker on another machine has."""
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        host = (frozen.user_attrs.get(WORKER) or {}).get("host", socket.gethostname())
-        if host != socket.gethostname():
-            yield frozen.number, host
+def _owner(frozen: FrozenTrial) -> dict[str, Any]:
+    return frozen.user_attrs.get(WORKER) or {}
+
+
+def _is_of(owner: dict[str, Any], run: str) -> bool:
+    """Signed by a worker of `run`; by this machine, if by one that named no run."""
+    return bool(owner["run"] == run) if "run" in owner else bool(owner.get("host", here()) == here())
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A RUNNING trial of another machine.
+
+    `run` tells that machine's run from others; `claimant` is the run that wants to have the trial.
+    """
+
+    number: int
+    host: str
+    run: str
+    claimant: str | None
+
+
+def foreign(trials: Iterable[FrozenTrial], run: str, *, shared: bool = True) -> Iterator[Foreign]:
+    """The RUNNING trials that are not of `run`; those nobody has signed yet count when the study is shared."""
+    for frozen in trials:
+        if frozen.state != TrialState.RUNNING:
+            continue
+        owner = _owner(frozen)
+        unsigned = WORKER not in frozen.user_attrs and shared
+        if unsigned or not _is_of(owner, run):
+            host = owner.get("host", "a machine unknown")
+            name = owner.get("run") or (f"unsigned {frozen.number}" if unsigned else f"host {host}")
+            yield Foreign(frozen.number, host, name, frozen.user_attrs.get(CLAIMANT))
+
+
+def contend(study: optuna.Study, folder: RunFolder, number: int) -> None:
+    """Say that this run wants the trial of a silent machine; of several that say so at once, the last one stands."""
+    adopt(study, number).set_user_attr(CLAIMANT, folder.identity())
+
+
+def take_over(study: optuna.Study, folder: RunFolder, wanted: Foreign, retries: int) -> Released | None:
+    """Make the trial one of this run that its workers may adopt; None when another machine got it, or it is back."""
+    run = folder.identity()
+    with folder.claim():
+        frozen = study.get_trials(deepcopy=False)[wanted.number]
+        owner = _owner(frozen)
+        changed = owner.get("run", wanted.run) != wanted.run or (WORKER in frozen.user_attrs and _is_of(owner, run))
+        if frozen.state != TrialState.RUNNING or changed or frozen.user_attrs.get(CLAIMANT) != run:
+            return None
+        return _give_back(study, frozen, run, retries, blame=True)
 
 
 def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
@@ -131,7 +203,9 @@ def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
     return earlier + (max((until - since).total_seconds(), 0.0) if since is not None and until is not None else 0.0)
 
 
-def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bool, until: datetime | None) -> Released:
+def _give_back(
+    study: optuna.Study, frozen: FrozenTrial, run: str, retries: int, blame: bool, until: datetime | None = None
+) -> Released:
     retry = int(frozen.user_attrs.get(RETRIES, 0)) + blame
     trial = adopt(study, frozen.number)
     given_up = retry > retries
@@ -141,8 +215,13 @@ def _give_back(study: optuna.Study, frozen: FrozenTrial, retries: int, blame: bo
     else:
         trial.set_user_attr(RETRIES, retry)
         trial.set_user_attr(SECONDS, seconds_of(frozen, until or datetime.now()))
-        trial.set_user_attr(WORKER, None)
+        abandon(trial, run)
     return Released(frozen.number, frozen.last_step, retry, given_up)
+
+
+def abandon(trial: Trial, run: str) -> None:
+    """Leave a trial to the workers of `run`."""
+    trial.set_user_attr(WORKER, {"slot": None, "pid": None, "host": here(), "run": run})
 
 
 def times(n: int) -> str:
@@ -150,7 +229,15 @@ def times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
+def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Without those at the end that were begun beyond the budget and not run."""
+    n = len(trials)
+    while n and SURPLUS in trials[n - 1].user_attrs:
+        n -= 1
+    return trials[:n]
+
+
 def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile) -> int:
-    """How many trials can be taken: those to adopt, and the room in the budget."""
-    abandoned = sum(t.state == TrialState.RUNNING and t.user_attrs.get(WORKER, {}) is None for t in trials)
-    return max(room(file, folder, trials), 0) + abandoned
+    """How many trials can be taken: those this run may adopt, and the room in the budget."""
+    run = folder.identity()
+    return max(room(file, folder, trials), 0) + sum(abandoned(t, run) for t in trials)

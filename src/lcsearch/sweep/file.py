@@ -239,13 +239,17 @@ class SchedulePlan(Model):
 
 
 class Workers(Model):
-    """`n` processes of `threads` threads each; devices are dealt out in turn."""
+    """`n` processes of `threads` threads each; devices are dealt out in turn.
+
+    `stall`: seconds without a report after which a trial's worker is killed and the trial retried; None: it is told.
+    """
 
     n: Annotated[int, Field(ge=1)] = 2
     threads: Annotated[int, Field(ge=1)] = 1
     devices: Annotated[tuple[Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")], ...], Field(min_length=1)] = (
         "cpu",
     )
+    stall: Annotated[float, Field(gt=0)] | None = None
 
 
 class Backend(Model):

@@ -133,6 +133,11 @@ class Fleet:
                 deaths.append(Death(slot, process.pid, code))
         return deaths
 
+    def kill_one(self, slot: int) -> None:
+        """Kill the worker of `slot` and what it started; `reap` tells of its death."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._processes[slot].pid, signal.SIGKILL)
+
     def drain(self) -> None:
         """Ask every worker to end at its next report."""
         for process in self._processes.values():

@@ -9,6 +9,7 @@
         clock.json             wall clock of all launches so far
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
+        pulses/worker-0.json   when worker 0 was alive last, and when its trial reported last
         logs/trial-00012.log   what a trial printed that Ray trained
         logs/ray.log           what Ray itself had to say
         ray/                   what Ray keeps of its runs
@@ -27,6 +28,7 @@ import json
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import Sweep
+from lcsearch.sweep.secret import holds, mask
 
 FORMAT = 1
 
@@ -74,6 +77,10 @@ class RunFolder:
         """What worker `slot` printed."""
         return self.logs / f"worker-{slot}.log"
 
+    def pulse(self, slot: int) -> Path:
+        """The pulse of worker `slot`."""
+        return self.root / "pulses" / f"worker-{slot}.json"
+
     def trial_log(self, number: int) -> Path:
         """What one trial printed, where Ray trains."""
         return self.logs / f"trial-{number:05d}.log"
@@ -92,15 +99,24 @@ class RunFolder:
         """The storage's URL unless the file names one."""
         return f"sqlite:///{self.root / 'study.sqlite3'}"
 
+    def identity(self) -> str:
+        """What tells this run from every other on any machine; "" for one of an earlier lcsearch, or none at all."""
+        try:
+            return str(json.loads(self.record.read_text(encoding="utf-8")).get("id", ""))
+        except (OSError, ValueError):
+            return ""
+
     def write(self, sweep: Sweep) -> None:
-        """Write (or rewrite) the record of `sweep`."""
+        """Write (or rewrite) the record of `sweep`; for the owner's eyes alone if it holds a storage's password."""
         record = {
             "format": FORMAT,
+            "id": self.identity() or uuid.uuid4().hex,
             "file": str(sweep.path),
             "sweep": sweep.file.model_dump(mode="json", by_alias=True),
         }
-        write_atomically(self.sweep_copy, sweep.text.encode())
-        write_atomically(self.record, json.dumps(record, indent=1).encode())
+        private = holds(sweep.text) or holds(sweep.file.backend.storage or "")
+        write_atomically(self.sweep_copy, sweep.text.encode(), private=private)
+        write_atomically(self.record, json.dumps(record, indent=1).encode(), private=private)
 
     def read(self) -> Sweep:
         """The sweep as it was resolved when the run was started.
@@ -189,7 +205,7 @@ def prepare(
             new = folder.hold()
             os.close(lock)
             lock = new
-        for path in (folder.decisions, folder.logs, root / "checkpoints"):
+        for path in (folder.decisions, folder.logs, root / "checkpoints", root / "pulses"):
             path.mkdir(exist_ok=True)
         folder.write(sweep)
     except BaseException as error:
@@ -203,7 +219,7 @@ def prepare(
 def _left_by_a_kill(path: Path, sweep: Sweep) -> bool:
     """Can `path` stand in a folder without run.json because a launcher died while it made the folder?"""
     match path.name:
-        case "decisions" | "logs" | "checkpoints":
+        case "decisions" | "logs" | "checkpoints" | "pulses":
             return path.is_dir() and not any(path.iterdir())  # one with things in it is somebody's
         case "sweep.yaml":
             return path.is_file() and path.read_bytes() == sweep.text.encode()
@@ -220,7 +236,7 @@ def _same_file(sweep: Sweep, folder: RunFolder) -> None:
             before.splitlines(), sweep.text.splitlines(), "as it was run", str(sweep.path), lineterm="", n=0
         )
         text = f"{sweep.path}: expected the file this run was started with, got a changed one:\n"
-        text += "\n".join(f"    {line}" for line in lines)
+        text += "\n".join(f"    {mask(line)}" for line in lines)
         raise FileProblem(f"{text}\nUndo the change to resume, or start over with --fresh or another --folder.")
 
 

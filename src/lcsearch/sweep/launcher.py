@@ -3,6 +3,9 @@
 Ctrl-C once drains: every worker ends at its trial's next report and the trials stay RUNNING, to be continued from
 their checkpoints by `--resume`. (Waiting for whole trials to finish could take hours; nothing beyond the last
 checkpoint is lost this way.) Ctrl-C twice kills the workers; what they had checkpointed is kept.
+
+Several machines may work on one study in a storage they all reach, each with a run folder of its own (`--join`). The
+study counts the budget; checkpoints, logs and decisions stay in the folder of the machine that made them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,14 +26,17 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import backend, claim, record, worker
+from lcsearch.sweep import backend, claim, machines, record, worker
 from lcsearch.sweep.budget import Clock, limit_now, read_clock
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.fleet import Death, Fleet, check_devices
 from lcsearch.sweep.folder import RunFolder, prepare
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
+from lcsearch.sweep.neighbours import Neighbours
 from lcsearch.sweep.progress import Best, Progress, collect
+from lcsearch.sweep.secret import mask
+from lcsearch.sweep.stalls import Stalls
 
 SUCCESS, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -66,6 +72,7 @@ def run(
     folder: str | Path | None = None,
     resume: bool = False,
     fresh: bool = False,
+    join: bool = False,
     seed: int | None = None,
     trials: int | None = None,
     workers: int | None = None,
@@ -80,6 +87,8 @@ def run(
         resume: go on with the run in `folder`, whose file must not have changed. `trials` and `workers` may be
             given anew, `seed` and `pruner` are as they were.
         fresh: start over; an earlier run in `folder` is kept as `NAME.old-K`.
+        join: work along with other machines on the study of this very sweep in the file's storage, with a run folder
+            of this machine's own; the first one makes the study.
         seed, trials, workers, pruner: as in the file, in place of the file's.
         overrides: `key.sub=value` in place of the file's; on a resume only below `budget` and `backend.workers`.
         view: what is shown, or what makes it when all is ready; left out, the terminal chooses.
@@ -89,6 +98,9 @@ def run(
     """
     if resume and fresh:
         raise FileProblem("expected --resume or --fresh, got both.")
+    if resume and join:
+        text = "expected --resume or --join, got both. --resume goes on with this folder's run, a joined one too."
+        raise FileProblem(text)
     sweep = load(path)
     where = RunFolder(Path(folder or Path("runs") / sweep.file.name).resolve())
     options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
@@ -100,14 +112,16 @@ def run(
     with ExitStack() as stack:
 
         def check() -> None:
-            if not resume:
+            if join:
+                backend.check_joins(chosen.file, where)
+            elif not resume:
                 backend.check_free(chosen.file, where)
             if on_ray is not None:
                 stack.enter_context(on_ray.cluster(chosen.file, where))
 
         ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
         stack.callback(os.close, lock)
-        study = backend.create_study(ready.file, where, resume=resume)
+        study = backend.create_study(ready.file, where, resume=resume or join)
         shown = view(ready.file, where) if callable(view) else view
         if notice:
             shown.event(notice)
@@ -143,7 +157,7 @@ def _as_before(sweep: Sweep, where: RunFolder, overrides: Sequence[str], options
         if not text.startswith(("budget.", "backend.workers.")):
             may = "expected a key below budget or backend.workers, which may change when a run is resumed"
             raise FileProblem(
-                f"override '{text}': {may}. Leave it out, or start over with --fresh or another --folder."
+                f"override '{mask(text)}': {may}. Leave it out, or start over with --fresh or another --folder."
             )
     same = Sweep(before, sweep.path, sweep.text)
     return same.override(overrides, trials=options["trials"], workers=options["workers"])
@@ -165,6 +179,10 @@ class Watch:
         self._told = False
         self._best: Best | None = None
         self._failures_before = _failures(self.trials())
+        self.shared = self.file.backend.storage is not None and self.file.backend.kind == "optuna"
+        self.silent: dict[int, float] = {}  # trial -> seconds since its last report, of those that are overdue
+        self.run_id = folder.identity()
+        self.others = Neighbours(study, folder, self.file.retries) if self.shared else None
 
     def loop(self) -> None:
         """Train until nothing is left, `ending`, or a second interrupt."""
@@ -181,21 +199,21 @@ class Watch:
         if resume:
             # the lock of the folder is ours: nobody else is at work on a study that lies in it, so whoever signed
             # a trial is gone, even if this machine went by another name then (a container does)
-            anywhere = self.file.backend.storage is None
             given = claim.release(
                 self.study,
                 self.folder,
                 (),
                 self.file.retries,
                 blame=False,
-                anywhere=anywhere,
+                shared=self.shared,
+                anywhere=not self.shared,
                 until=self._clock.before.until,
             )
             for trial in given:
                 self.view.event(f"trial {trial.number} goes on {after(trial.step, self.file.step)}")
-            for number, host in claim.foreign(self.study):
-                self.view.event(f"trial {number} is left to the worker on {host} that has it")
-        with self._signals():
+            for other in self.others.trials(self.trials()) if self.others else ():
+                self.view.event(f"trial {other.number} is left to the worker on {other.host} that has it")
+        with self._signals(), self._heard_by_others():
             self.view.start()
             try:
                 self.loop()
@@ -221,12 +239,29 @@ class Watch:
             trials = self.trials()
             self._clock.tick()
             self._tell_limit(trials)
+            self.examine()
             self._show(trials)
             self._check_failures(trials)
+            if self.others is not None and not self.ending:
+                for text in self.others.mind(trials):
+                    self.view.event(text)
+
+    def examine(self) -> None:
+        """See whether the trials that run here make headway; once a second."""
 
     def trials(self) -> list[FrozenTrial]:
         """The study's trials as they stand."""
-        return self.study.get_trials(deepcopy=False)
+        return claim.counted(self.study.get_trials(deepcopy=False))
+
+    @contextmanager
+    def _heard_by_others(self) -> Iterator[None]:
+        """Other machines hear that this one lives."""
+        beat = machines.Beat(self.study, self.run_id) if self.shared else None
+        try:
+            yield
+        finally:
+            if beat is not None:
+                beat.stop()
 
     def _tell_limit(self, trials: list[FrozenTrial]) -> None:
         """Say once that steps or seconds are used up while trials still run."""
@@ -263,7 +298,8 @@ class Watch:
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
         file = self.file
-        return collect(trials, file.target, file.budget.trials, file.space, now=datetime.now())
+        progress = collect(trials, file.target, file.budget.trials, file.space, now=datetime.now())
+        return replace(progress, silent=dict(self.silent))
 
     def _outcome(self) -> Outcome:
         progress = self._progress(self.trials())
@@ -309,10 +345,12 @@ class _FleetWatch(Watch):
         self._fleet = Fleet(folder, sweep.file.backend.workers, lock)
         self._barren = 0
         self._tried = len(self.trials())
+        self._stalls = Stalls(self.folder, self.file.backend.workers.stall)
 
     def close(self) -> None:
         """Kill what still runs."""
         self._fleet.kill()
+        self.silent = {}
 
     def loop(self) -> None:
         """Keep the slots filled, and bury the dead."""
@@ -327,10 +365,32 @@ class _FleetWatch(Watch):
                 self._fleet.drain()
             if not self.ending:
                 self._fill()
-            if not self._fleet.pids:
+            if not self._fleet.pids and (self.ending or not self._may_have_to_take_over()):
                 return
             self.look()
             time.sleep(_TICK_S)
+
+    def _may_have_to_take_over(self) -> bool:
+        """Nothing is left to do here; is it on other machines?"""
+        if self.others is None:
+            return False
+        trials = self.trials()
+        if claim.work_left(trials, self.folder, self.file) or self.others.uncertain(trials):
+            return True
+        if theirs := self.others.trials(trials):
+            hosts = ", ".join(sorted({other.host for other in theirs}))
+            self.view.event(f"nothing is left to do here; trials still run on {hosts}: {len(theirs)}")
+        return False
+
+    def examine(self) -> None:
+        """Tell of stalled trials, and kill their workers if the file says so."""
+        found = self._stalls.look(self._fleet.pids)
+        self.silent = {stall.trial: stall.seconds for stall in found}
+        for stall in found:
+            if stall.text:
+                self.view.event(stall.text, worker=stall.slot, trial=stall.trial)
+            if stall.kill:
+                self._fleet.kill_one(stall.slot)
 
     def _fill(self) -> None:
         """Start workers where there is work; at the first call, all of them."""
@@ -346,11 +406,11 @@ class _FleetWatch(Watch):
             return  # drained; its trial is for --resume
         if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := _last_words(self._fleet.said(death.slot))):
             self.problem = self.problem or (death.code, text)
-            claim.release(self.study, self.folder, self._fleet.pids.values(), self.file.retries, blame=False)
+            self._release(blame=False)
             return
         if self.interrupts >= 2:
             return
-        given = claim.release(self.study, self.folder, self._fleet.pids.values(), self.file.retries)
+        given = self._release()
         if death.code == worker.OK and not given and not self._left_work(self._fleet.said(death.slot)):
             return
         head = f"worker {death.slot} {death.how}"
@@ -372,6 +432,10 @@ class _FleetWatch(Watch):
             log = self.folder.log(death.slot)
             text = f"expected workers that start, got {self._barren} that died at once. See {log}."
             self.problem = (FAILED, text)
+
+    def _release(self, blame: bool = True) -> list[claim.Released]:
+        alive, retries = self._fleet.pids.values(), self.file.retries
+        return claim.release(self.study, self.folder, alive, retries, blame=blame, shared=self.shared)
 
     def _left_work(self, said: str) -> bool:
         """Did a worker that exited with 0 leave although there was work, without having taken any?"""

@@ -30,6 +30,7 @@ from lcsearch.sweep.file import (
     Uniform,
 )
 from lcsearch.sweep.objective import locate
+from lcsearch.sweep.secret import mask
 from lcsearch.sweep.space import build_schedule, is_same
 
 _PARAMETER: TypeAdapter[Any] = TypeAdapter(Parameter)
@@ -59,7 +60,7 @@ class Sweep:
         Raises:
             FileProblem: a value the file would not take either; one line for each, with the override or option.
         """
-        changes = [(f"override '{text}'", *_split(text)) for text in keys]
+        changes = [(f"override '{mask(text)}'", *_split(text)) for text in keys]
         for option, value in options.items():
             if value is not None:
                 changes.append((f"--{option}", _OPTIONS.get(option, (option,)), value))
@@ -307,6 +308,8 @@ def _ray_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...
         yield ("pruner", "kind"), f"expected {' or '.join(RAY_PRUNERS)} with backend kind ray, got {words.show(kind)}."
     workers = backend.get("workers")
     devices = workers.get("devices") if isinstance(workers, Mapping) else None
+    if isinstance(workers, Mapping) and workers.get("stall") is not None:
+        yield ("backend", "workers", "stall"), f"expected none with kind ray, got {words.show(workers['stall'])}."
     if isinstance(devices, (list, tuple)) and (len(devices) > 1 or str(devices[0]).startswith("cuda:")):
         place = ("backend", "workers", "devices")
         yield place, f"expected [cpu] or [cuda] with kind ray, which deals out GPUs itself, got {words.show(devices)}."

@@ -28,6 +28,10 @@ class Interrupted(Stopped):
     """Raised out of `ctx.report`: the sweep is draining; the trial goes on from its checkpoint at `--resume`."""
 
 
+class Lost(Interrupted):
+    """Raised out of `ctx.report`: this process was away for so long that another machine has taken the trial."""
+
+
 class Reporter(Protocol):
     """Where reports go; an `optuna.trial.Trial` is one."""
 
@@ -66,6 +70,7 @@ class Context:
         schedule: Schedule | None = None,
         reported: Mapping[int, float] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.params: Mapping[str, Any] = MappingProxyType(dict(params))
         self.number, self.device, self.schedule = number, device, schedule
@@ -73,6 +78,7 @@ class Context:
         self.seed = derive_seed(seed, number)
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
+        self._heard = heard  # called at every report, a replayed one too
         self._reported: dict[int, float] = dict(reported or {})
         self._here: set[int] = set()  # steps reported by this process
         self._ended: Stopped | None = None
@@ -98,13 +104,18 @@ class Context:
         """
         if self._ended is not None:
             raise self._ended
+        self._heard()
         value, step = _number(value), _whole(step)
         if step > self.max_steps:
             print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
         elif step in self._here:
             print(f"report at step {step} ignored: it was reported before", file=sys.stderr)
         elif step not in self._reported:
-            self._reporter.report(value, step)
+            try:
+                self._reporter.report(value, step)
+            except Stopped as ended:
+                self._ended = ended
+                raise
             self._reported[step] = value
             # nothing is left to save at the horizon
             if step < self.max_steps and self._reporter.should_prune():

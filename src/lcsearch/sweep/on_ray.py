@@ -170,7 +170,7 @@ class Ledger:
         value = judged_value(reported, watch.file.target)
         if PROBLEM in result:
             watch.problem = watch.problem or (result[CODE], result[PROBLEM])
-            trial.set_user_attr(claim.WORKER, None)
+            claim.abandon(trial, watch.folder.identity())
         elif error:
             retries = self._retries(trial)
             text = f"trial {trial.number} is marked failed after {retries} retries"

@@ -20,6 +20,7 @@ from lcsearch.sweep.file import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrun
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.progress import Progress
+from lcsearch.sweep.secret import mask
 from lcsearch.sweep.summary import shown
 from lcsearch.sweep.text import clock, money
 
@@ -203,7 +204,7 @@ def describe(sweep: Sweep, folder: RunFolder) -> str:
     file = sweep.file
     earlier = earlier_run(sweep, folder)
     witness = earlier if isinstance(earlier, Earlier) else None
-    lines = [f"# {shown(sweep.path)}, resolved", as_yaml(file).rstrip(), ""]
+    lines = [f"# {shown(sweep.path)}, resolved", mask(as_yaml(file)).rstrip(), ""]
     n, horizon = file.budget.trials, file.max_steps
     lines.append(f"{file.name}: {n} trials of {horizon} {file.step}s, {n * horizon} {file.step}s if none is stopped")
     if isinstance(earlier, str):

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep.budget import steps_of
-from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, seconds_of
+from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar
 
 _NAMES = {
@@ -130,7 +130,7 @@ def collect(
         space: gives the parameters' order and the constants, which Optuna does not know.
         now: until when the running trials count as running; None: their present workers' time is left out.
     """
-    rows = tuple(_row(trial, int(goal.horizon), space, now) for trial in trials)
+    rows = tuple(_row(trial, int(goal.horizon), space, now) for trial in counted(list(trials)))
     return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
 
 
@@ -139,7 +139,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: 
     done = steps_of(trial, horizon)
     state = _NAMES[trial.state]
     owner = trial.user_attrs.get(WORKER)
-    if state == "running" and owner is None and WORKER in trial.user_attrs:
+    if abandoned(trial):
         state = "waiting"
     note = ""
     if state == "stopped":

@@ -23,7 +23,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.study import Bank, Snapshot
 from lcsearch.sweep.checkpoint import write_atomically
-from lcsearch.sweep.claim import RETRIES
+from lcsearch.sweep.claim import RETRIES, counted
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import Importances, importances
@@ -145,7 +145,7 @@ def collect(folder: RunFolder) -> Report:
         text = f"{folder.root}: expected the study of a run (study.sqlite3), got none. "
         raise FileProblem(text + "Start it with `lcsearch run`.")
     _, study, _ = reader(folder)
-    trials = study.get_trials(deepcopy=False)
+    trials = counted(study.get_trials(deepcopy=False))
     progress = read_progress(trials, file.target, file.budget.trials, file.space)
     records, notes = _records(folder.decisions)
     tail = LookTail(folder.decisions)

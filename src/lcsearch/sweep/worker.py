@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,13 +22,17 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 import lcsearch.errors
+from lcsearch.decision_log import DecisionLog, read_log
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE
 from lcsearch.sweep import backend, claim
 from lcsearch.sweep.command import command_objective
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
-from lcsearch.sweep.objective import Context, Interrupted, Stopped, load_objective
+from lcsearch.sweep.machines import here
+from lcsearch.sweep.objective import Context, Interrupted, Lost, Stopped, load_objective
+from lcsearch.sweep.pulse import Pulse
+from lcsearch.sweep.secret import mask_of
 from lcsearch.sweep.space import planned_schedule, suggest
 
 OK, FILE, ENVIRONMENT, ORPHANED = 0, 2, 3, 75
@@ -80,19 +84,22 @@ def keep(lock: int) -> None:
 
 
 class StudyReporter:
-    """An Optuna trial whose storage may hiccup and whose pruner may raise."""
+    """An Optuna trial whose storage may hiccup and whose pruner may raise; `held`: is the trial still ours?"""
 
-    def __init__(self, trial: Trial) -> None:
-        self._trial = trial
+    def __init__(self, trial: Trial, held: Callable[[], bool] = lambda: True) -> None:
+        self._trial, self._held = trial, held
 
     def report(self, value: float, step: int) -> None:
         """Write one report, a few times if need be.
 
         Raises:
             EnvironmentProblem: the storage does not take it.
+            Lost: another machine has the trial.
         """
         for attempt in range(1, _STORAGE_TRIES + 1):
             try:
+                if not self._held():
+                    raise Lost(f"another machine has taken the trial; left at step {step}")
                 self._trial.report(value, step)
                 return
             except optuna.exceptions.StorageInternalError as error:
@@ -111,18 +118,34 @@ class StudyReporter:
 
 
 def run_trial(
-    trial: Trial,
+    taken: claim.Claim,
     sweep: Sweep,
     folder: RunFolder,
     objective: Callable[[Context], object],
     device: str,
     interrupted: Callable[[], bool],
+    heard: Callable[[], None] = lambda: None,
 ) -> TrialState:
-    """Train one trial and tell how it ended. RUNNING: it was left to be adopted."""
+    """Train one trial and tell how it ended. RUNNING: it was left to be adopted, or is another machine's now."""
+    trial = taken.trial
     study, file = trial.study, sweep.file
+    shared = file.backend.storage is not None  # nobody but our launcher takes a trial of the folder's own study
+
+    def held() -> bool:
+        return not shared or claim.still_has(study, taken)
+
     checkpoints = folder.checkpoints(trial.number)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    reported = frozen.intermediate_values
+    reporter = StudyReporter(trial, held)
+    if taken.adopted and reported and max(reported) < file.max_steps:
+        # its worker may have died between a report and its look, or between a stop and its end in the study
+        if REASON in frozen.user_attrs or reporter.should_prune():
+            _say_why(trial, sweep, reported)
+            study.tell(trial, state=TrialState.PRUNED)
+            return TrialState.PRUNED
+        withdraw_stops(folder, trial.number)
     context: Context | None = None
     try:
         params = suggest(trial, file.space)
@@ -130,7 +153,7 @@ def run_trial(
         if schedule is not None:
             trial.set_user_attr(SCHEDULE, asdict(schedule))
         context = Context(
-            StudyReporter(trial),
+            reporter,
             params=params,
             number=trial.number,
             goal=file.target,
@@ -140,6 +163,7 @@ def run_trial(
             schedule=schedule,
             reported=reported,
             interrupted=interrupted,
+            heard=heard,
         )
         objective(context)
         ended: BaseException | None = context.ended
@@ -148,10 +172,10 @@ def run_trial(
     except (Exception, SystemExit) as error:
         # what ended the trial is what report() said, even where the objective raised something after it
         ended = (context.ended if context is not None else None) or error
-    if isinstance(ended, Interrupted):
+    if isinstance(ended, Interrupted) or not held():
         return TrialState.RUNNING
     if isinstance(ended, (Stopped, optuna.TrialPruned)):
-        _say_why(trial, sweep, context)
+        _say_why(trial, sweep, context.reported if context is not None else {})
         study.tell(trial, state=TrialState.PRUNED)
         return TrialState.PRUNED
     value = context.judged() if context is not None else None
@@ -166,12 +190,26 @@ def run_trial(
     return TrialState.COMPLETE
 
 
-def _say_why(trial: Trial, sweep: Sweep, context: Context | None) -> None:
-    """Optuna's own pruners keep no reason; the curve pruner has written its own."""
-    if sweep.file.pruner.kind == "curve" or context is None or not context.reported:
+def withdraw_stops(folder: RunFolder, number: int) -> None:
+    """Write into the decision log that a stop of the trial was never carried out: its worker died over it."""
+    if not folder.decisions.is_dir():
         return
-    step = max(context.reported)
-    text = f"{sweep.file.pruner.kind} pruner at {sweep.file.step} {step}: {context.reported[step]:.6g}"
+    latest = None
+    for record in read_log(folder.decisions):
+        if record.get("trial") == str(number) and record.get("verdict"):
+            latest = record
+    if latest is not None and latest["verdict"] == "STOP":
+        text = "the worker died before the stop was carried out, and a look at the resumed trial let it go on"
+        changed = {"verdict": "CONTINUE", "reason": "OVERTAKEN", "detail": text, "time": time.time()}
+        DecisionLog(folder.decisions).append({**latest, **changed, "host": here(), "pid": os.getpid()})
+
+
+def _say_why(trial: Trial, sweep: Sweep, reported: Mapping[int, float]) -> None:
+    """Optuna's own pruners keep no reason; the curve pruner has written its own."""
+    if sweep.file.pruner.kind == "curve" or not reported:
+        return
+    step = max(reported)
+    text = f"{sweep.file.pruner.kind} pruner at {sweep.file.step} {step}: {reported[step]:.6g}"
     trial.set_user_attr(REASON, text)
 
 
@@ -211,15 +249,26 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     """Take and train trials until nothing is left; returns the exit code."""
     sweep = folder.read()
     objective = load_any(sweep)
-    study = backend.open_study(sweep.file, folder)
+    study = backend.open_study(sweep.file, folder, checked=True)  # by the launcher
+    pulse = Pulse(folder.pulse(slot))
     while not interrupted():
         taken = claim.take(study, folder, slot, sweep.file)
         if taken is None:
             break
         print(f"trial {taken.trial.number} {'adopted' if taken.adopted else 'begins'}", flush=True)
-        state = run_trial(taken.trial, sweep, folder, objective, device, interrupted)
+        pulse.begin(taken.trial.number)
+        state = run_trial(taken, sweep, folder, objective, device, interrupted, pulse.reported)
+        pulse.end()
         print(f"trial {taken.trial.number}: {state.name}", flush=True)
     return OK
+
+
+def url_of(folder: RunFolder) -> str | None:
+    """The storage the run's file names."""
+    try:
+        return folder.read().file.backend.storage
+    except LcsearchError:
+        return None
 
 
 def main() -> int:
@@ -234,11 +283,13 @@ def main() -> int:
         keep(options.lock)
     line = Line()
     backend.quiet_optuna()
+    folder = RunFolder(options.folder)
     try:
-        return work(RunFolder(options.folder), options.slot, options.device, line.broken)
+        return work(folder, options.slot, options.device, line.broken)
     except LcsearchError as error:
         if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            said = "".join(traceback.format_exception(error.__cause__))
+            print(mask_of(url_of(folder), said), file=sys.stderr, flush=True)
         print(f"{PROBLEM}{error}", flush=True)
         return ENVIRONMENT if isinstance(error, EnvironmentProblem) else FILE
 
