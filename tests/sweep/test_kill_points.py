@@ -138,7 +138,7 @@ def nursery() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.skipif(
     os.environ.get("LCSEARCH_KILLS") != "1",
-    reason="a minute or more, its moments hang on the machine: LCSEARCH_KILLS=1",
+    reason="a minute, and its moments hang on the machine: LCSEARCH_KILLS=1",
 )
 def test_thirty_kills_lose_nothing(tmp_path: Path, nursery: subprocess.Popen[str]) -> None:
     rng = random.Random(SEED)
