@@ -117,7 +117,7 @@ def train(ctx: Context) -> None:
             starts = torch.randint(len(characters) - CONTEXT, (p["batch_size"],), generator=rng, device=ctx.device)
             loss = loss_of(model, windows(characters, starts))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         model.eval()
         with torch.no_grad():

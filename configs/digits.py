@@ -101,7 +101,7 @@ def train(ctx: Context) -> None:
                 label_smoothing=p["label_smoothing"],
             )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         model.eval()
         with torch.no_grad():

@@ -58,7 +58,7 @@ def train(ctx: Context) -> None:
                 group["lr"] = rate
             loss = F.cross_entropy(model(images[start : start + batch]), labels[start : start + batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
         model.eval()
         with torch.no_grad():

@@ -623,6 +623,19 @@ def test_the_thread_ends_when_idle_and_comes_back() -> None:
         assert short(settled(judging)) == [("9", 11, "BELOW")]  # what it has judged stays
 
 
+def test_a_thread_that_comes_and_goes_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done at the interpreter's end is noted once a session, not once a thread."""
+    noted: list[object] = []
+    monkeypatch.setattr("atexit.register", lambda *what: noted.append(what))
+    judging = session()
+    for _ in range(3):
+        submit(judging)
+        thread = thread_of(judging)
+        settled(judging)
+        thread.join(LIMIT_S)
+    assert len(noted) == 1
+
+
 def test_one_thread_a_session() -> None:
     judging, door, _ = under_way("busy")
     working = thread_of(judging)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections.abc import Sequence
@@ -13,17 +12,15 @@ from optuna.trial import FrozenTrial
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.decision_log import DecisionLog
 from lcsearch.engine.ask import Event, hold_alone, hold_early
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.forecast.registry import forecasters
 from lcsearch.goal import Judged
 from lcsearch.schedulers.optuna._report import StudyReport, report_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import REASON, write_stop
-from lcsearch.session import Session
+from lcsearch.session import session_of
 from lcsearch.study import Snapshot
 
 if TYPE_CHECKING:
@@ -99,8 +96,6 @@ class CurvePruner(BasePruner):
             raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
-        if max_overhead != math.inf and not (is_finite_number(max_overhead) and max_overhead > 0):
-            raise InvalidValue("a number > 0", max_overhead, "max_overhead")
         self._max_steps: int | Literal["auto"] = max_steps
         policy = Policy(
             threshold=threshold,
@@ -111,8 +106,7 @@ class CurvePruner(BasePruner):
             interval_steps=interval_steps,
             n_min_trials=n_min_trials,
         )
-        sink = None if decision_log is None else DecisionLog(decision_log)
-        self._session = Session(policy, forecasters(opinions), sink, overhead=max_overhead)
+        self._session = session_of(policy, opinions, decision_log, max_overhead)
         self._reader = Reader(max_steps, judged)
         self._study: weakref.ref[Study] | None = None
 

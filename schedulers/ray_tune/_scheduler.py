@@ -14,17 +14,15 @@ from ray.tune.utils import flatten_dict
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Verdict
-from lcsearch.decision_log import DecisionLog
 from lcsearch.engine.ask import Event, hold_alone, hold_early
 from lcsearch.engine.judge import Judgement, risk_now
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.forecast.registry import forecasters
 from lcsearch.goal import Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
-from lcsearch.session import Session
+from lcsearch.session import Session, session_of
 from lcsearch.study import Snapshot, Status
 
 if TYPE_CHECKING:
@@ -94,7 +92,7 @@ class CurveScheduler(FIFOScheduler):
         judged: Judged = "best",
         max_overhead: float = 0.01,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray's is untyped, here and below
         if not (isinstance(time_attr, str) and time_attr):
             raise InvalidValue("the name of a result key", time_attr, "time_attr")
         if not (metric is None or isinstance(metric, str)):
@@ -107,8 +105,6 @@ class CurveScheduler(FIFOScheduler):
             raise InvalidValue(f"a number in [0, max_t], here [0, {max_t:g}]", grace_period, "grace_period")
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
-        if max_overhead != math.inf and not (is_finite_number(max_overhead) and max_overhead > 0):
-            raise InvalidValue("a number > 0", max_overhead, "max_overhead")
         self._time_attr, self._metric, self._mode = time_attr, metric, mode
         self._max_t, self._judged = float(max_t), judged
         policy = Policy(
@@ -120,8 +116,7 @@ class CurveScheduler(FIFOScheduler):
             interval_steps=interval_steps,
             n_min_trials=n_min_trials,
         )
-        sink = None if decision_log is None else DecisionLog(decision_log)
-        self._session = Session(policy, forecasters(opinions), sink, overhead=max_overhead)
+        self._session = session_of(policy, opinions, decision_log, max_overhead)
         self._book = Book("tune")
         self._known_goal: Goal | None = None
 
@@ -230,8 +225,7 @@ class CurveScheduler(FIFOScheduler):
 
     def stopped(self) -> dict[str, str]:
         """Trial id -> the reason in one line, of every trial that a decision of lcsearch stopped."""
-        known = self._book.entries.items()
-        return {uid: entry.line for uid, entry in known if entry.line and entry.status is Status.STOPPED}
+        return {uid: line for uid in self._book.entries if (line := self.reason(uid)) is not None}
 
     def reason(self, trial_id: str) -> str | None:
         """The reason in one line why lcsearch stopped a trial; None when it did not."""
@@ -286,8 +280,11 @@ class CurveScheduler(FIFOScheduler):
     def _enter(self, uid: str, trial: TuneTrial) -> None:
         """The trial runs, or will."""
         # A config may hold data sets: what the searcher chose is what tells trials apart.
-        chosen = {k: v for k, v in (trial.evaluated_params or {}).items() if isinstance(v, bool | int | float | str)}
-        chosen = {name: value for name, value in chosen.items() if not name.startswith("lcsearch:")}
+        chosen = {
+            name: value
+            for name, value in (trial.evaluated_params or {}).items()
+            if isinstance(value, bool | int | float | str) and not name.startswith("lcsearch:")
+        }
         self._book.enter(uid, chosen, _schedule((trial.config or {}).get(SCHEDULE)))
         self._book.study = self.study(trial)
 
@@ -403,6 +400,6 @@ class _FailingOpen:
 def _schedule(planned: object) -> Schedule | None:
     """The planned schedule from a trial's config: a Schedule, or its fields; anything else is the user's own."""
     try:
-        return planned if isinstance(planned, Schedule) else Schedule(**planned)  # type: ignore[arg-type]
+        return planned if isinstance(planned, Schedule) else Schedule(**planned)  # type: ignore[arg-type]  # what is no mapping is caught
     except (TypeError, ValueError):
         return None

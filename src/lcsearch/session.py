@@ -23,36 +23,24 @@ import numpy as np
 
 from lcsearch.decide.decision import Decision, Receipt
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.decision_log import Sink
+from lcsearch.decision_log import DecisionLog, Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
 from lcsearch.engine.judge import Judgement, fallen, judge
 from lcsearch.engine.policy import Policy
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion
+from lcsearch.forecast.registry import forecasters
 from lcsearch.study import Snapshot
 
 _log = logging.getLogger("lcsearch")
 
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
-_OF_ONE_PROCESS = (
-    "_lock",
-    "_news",
-    "_thread",
-    "_waiting",
-    "_busy",
-    "_stale",
-    "_done",
-    "_outbox",
-    "_threaded",
-    "_writing",
-)
 REPLAY_S = 5e-4
 """Mean seconds between looks, forecasts left out, below which no training can be going on."""
-
-
 IDLE_S = 2.0
 """The thread of submitted looks ends when it had nothing to do for so long."""
+_LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_done", "_threaded", "_outbox", "_writing")
 
 
 class _Waiting(NamedTuple):
@@ -150,18 +138,7 @@ class Session:
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         # A monotonic clock means nothing in another process; a look under way is repeated at the trial's next report.
-        for name in (
-            "_lock",
-            "_news",
-            "_thread",
-            "_waiting",
-            "_busy",
-            "_stale",
-            "_done",
-            "_outbox",
-            "_threaded",
-            "_writing",
-        ):
+        for name in ("_lock", "_news", *_LOOKS):
             del state[name]
         state["_started"] = None
         state["forecast_seconds"] = 0.0
@@ -209,7 +186,9 @@ class Session:
         Gates are passed here, forecasts are made on a thread of this session, one trial after the other. At most one
         look of a trial waits: a newer one takes its place. None is begun while a stop of the trial is to be fetched.
         """
-        self._threaded = True
+        if not self._threaded:
+            self._threaded = True
+            atexit.register(_write_all, weakref.ref(self))  # once: the thread comes and goes
         with np.errstate(all="ignore"):
             start = self._clock()
             question = ask(self.policy, snapshot, event)
@@ -239,7 +218,6 @@ class Session:
             self._busy = None
             self._thread = threading.Thread(target=self._work, name="lcsearch looks", daemon=True)
             self._thread.start()
-            atexit.register(_write_all, weakref.ref(self))
         self._news.notify_all()
 
     def _work(self) -> None:
@@ -447,3 +425,20 @@ class Session:
         if self._started is None:
             return math.nan
         return self.forecast_seconds / max(self._clock() - self._started, 1e-9)
+
+
+def session_of(
+    policy: Policy,
+    opinions: Sequence[Forecaster | str] | Forecaster | str | None,
+    decision_log: str | os.PathLike[str] | None,
+    max_overhead: float,
+) -> Session:
+    """A session from what adapters are given; see their arguments of these names.
+
+    Raises:
+        InvalidValue: `max_overhead` is not above 0, or `opinions` names no forecaster.
+    """
+    if max_overhead != math.inf and not (is_finite_number(max_overhead) and max_overhead > 0):
+        raise InvalidValue("a number > 0", max_overhead, "max_overhead")
+    sink = None if decision_log is None else DecisionLog(decision_log)
+    return Session(policy, forecasters(opinions), sink, overhead=max_overhead)

@@ -285,7 +285,7 @@ def test_the_time_left() -> None:
 def test_the_clock_of_all_launches_is_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert record.seconds_so_far(folder) is None
-    (tmp_path / "clock.json").write_text(json.dumps({"seconds": 90.5, "until": None, "monotonic": 1.0}))
+    (tmp_path / "clock.json").write_text(json.dumps({"seconds": 90.5, "until": START.isoformat(), "monotonic": 1.0}))
     assert record.seconds_so_far(folder) == 90.5
     observer = Observer(FILE, folder)
     assert observer.picture(picture([]).progress, optuna.create_study()).seconds == 90.5

@@ -156,16 +156,12 @@ class Ledger:
 
     def end(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
         """File how a trial ended."""
-        trial = self._trials.pop(trial_id, None)
-        reported = self._reported.get(trial_id, {})
+        trial = self._trials.get(trial_id)
         if trial is None:
             return
-        if result:
-            self._trials[trial_id] = trial
-            self.report(trial_id, result)
-            del self._trials[trial_id]
-        del self._reported[trial_id], self._slots[trial_id]
-        watch, result = self._watch, result or {}
+        watch, result, reported = self._watch, result or {}, self._reported[trial_id]
+        self.report(trial_id, result)
+        del self._trials[trial_id], self._reported[trial_id], self._slots[trial_id]
         stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
         value = judged_value(reported, watch.file.target)
         if PROBLEM in result:
@@ -258,7 +254,7 @@ class _Watcher(tune.Callback):
         if time.monotonic() - self._asked < _NODES_S:
             return
         self._asked = time.monotonic()
-        if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+        if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]  # Ray's own
             text = "the Ray cluster is gone: no node of it is alive. Go on with --resume"
             self._watch.problem = self._watch.problem or (FAILED, text)
 
@@ -337,7 +333,7 @@ class RayWatch(Watch):
                     max_concurrent_trials=self.file.backend.workers.n,
                     resources_per_trial=resources(self.file),
                     search_alg=_Search(ledger),
-                    scheduler=scheduler or FIFOScheduler(),  # type: ignore[no-untyped-call]
+                    scheduler=scheduler or FIFOScheduler(),  # type: ignore[no-untyped-call]  # Ray's own
                     stop=_Ending(self, actors),
                     callbacks=[_Watcher(self, ledger), actors],
                     max_failures=self.file.retries,
@@ -373,15 +369,9 @@ def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:
         mode="min" if file.goal == "minimize" else "max",
         max_t=file.max_steps,
         grace_period=min(spec.n_warmup_steps, file.max_steps),  # at the end nothing is stopped anyway
-        threshold=spec.threshold,
-        guard=spec.guard,
-        risk=spec.risk,
-        n_startup_trials=spec.n_startup_trials,
-        opinions=spec.opinions,
         decision_log=folder.decisions,
-        interval_steps=spec.interval_steps,
-        n_min_trials=spec.n_min_trials,
         judged=file.judged,
+        **spec.model_dump(exclude={"kind", "n_warmup_steps"}),
     )
     scheduler.name = file.name
     return scheduler

@@ -136,7 +136,7 @@ def _start(file: SweepFile) -> None:
 def _check_nodes(file: SweepFile) -> None:
     """Some node can hold a trial."""
     needed = resources(file)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's own
     if not any(node.get("CPU", 0) >= needed["cpu"] and node.get("GPU", 0) >= needed["gpu"] for node in nodes):
         shown = ", ".join(f"{node.get('CPU', 0):g} CPU + {node.get('GPU', 0):g} GPU" for node in nodes)
         text = f"backend.workers: expected a node with {needed['cpu']} CPU and {needed['gpu']:g} GPU, got {shown}."

@@ -76,7 +76,7 @@ def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
     def trial(config: dict[str, Any]) -> None:
         train(root, cwd, config)
 
-    class SweepTrial(wrap_function(trial)):  # type: ignore[misc]
+    class SweepTrial(wrap_function(trial)):  # type: ignore[misc]  # a base made at run time
         def cleanup(self) -> None:
             try:
                 super().cleanup()
@@ -149,9 +149,8 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
         sys.exit(0)  # what Tune had raised in our report
     if raised is not None:
         tune.report({VALUE: math.nan, STEP: math.nan, ERROR: raised})
-    elif (
-        not reporter.sent
-    ):  # an earlier process had reported it all: Tune breaks off a run over a trial without a result
+    elif not reporter.sent:
+        # An earlier process had reported it all, and Tune breaks off a run over a trial without a result.
         last = max(reporter.known)
         tune.report({VALUE: reporter.known[last], STEP: last})
 

@@ -6,13 +6,13 @@ Optuna keeps no time of a report: when the incumbent's came is a user attribute 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from contextlib import suppress
 
 import optuna
 
+from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Best, Row
 
@@ -21,10 +21,8 @@ BEST = "lcsearch:best"
 
 def seconds_so_far(folder: RunFolder) -> float | None:
     """Wall clock of all launches, which the launcher counts in clock.json; None where nobody has."""
-    try:
-        return float(json.loads((folder.root / "clock.json").read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    reading = read_clock(folder)
+    return reading.seconds if reading.monotonic else None  # zero: there is no clock, or a damaged one
 
 
 def at_work(folder: RunFolder) -> bool:
