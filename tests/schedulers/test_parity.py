@@ -42,6 +42,7 @@ CANNOT_OCCUR = {
     Reason.FIRST_LOOK,  # six observations are asked for before, and five of them lie below the look
     Reason.THROTTLED,  # max_overhead is infinite
     Reason.OVERTAKEN,  # every look is waited for
+    Reason.RULE,  # only in replays
 }
 
 

@@ -49,6 +49,7 @@ class Reason(enum.Enum):
     RISK_LIMIT = "The stop would take the risk of having lost the winner above the limit. Raise risk to stop more."
     BELOW = "P(beat) is below the threshold at this look and at the previous one."
     DIVERGED = "The trial's own metric stays non-finite where finished trials have values."
+    RULE = "The rule of another method decided, for comparison in a replay; the detail says on which numbers."
 
     @property
     def advice(self) -> str:
