@@ -141,7 +141,7 @@ class Flipped:
         if not rows or snapshot.incumbent is None:
             return told
         target = target_of(self.policy, snapshot)
-        p = told.p_beat(told.sign * target)[rows]
+        p = np.clip(told.p_beat(told.sign * target)[rows], 0.0, 1.0)
         apart = max(snapshot.spread, 1e-6 * abs(target)) or 1.0
         width = max(told.knots.shape[1], 4)
         pad = ((0, 0), (0, width - told.knots.shape[1]))
