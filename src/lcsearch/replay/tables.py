@@ -391,7 +391,8 @@ class Table:
         missing = blank & ~begun & np.any(finite, axis=1, keepdims=True)
         if task in caveat.gaps:
             missing |= blank & np.logical_or.accumulate(finite[:, ::-1], axis=1)[:, ::-1]
-        return room & ~missing
+        seen: NDArray[np.bool_] = room & ~missing
+        return seen
 
     def _status(self, row: int, curve: Curve, horizon: float) -> Status:
         word = self._runs[row].get("status", "").strip().lower()

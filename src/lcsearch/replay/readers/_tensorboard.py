@@ -114,8 +114,11 @@ def _joined(attempts: Iterable[list[Scalar]], tag: str) -> tuple[list[float], li
     for rows in attempts:
         if not rows:
             continue
-        start, now = rows[0].wall, worked
+        # A file's first record says when it was begun; whoever gives wall times of his own may give earlier ones.
+        start, now = min(row.wall for row in rows), worked
         for row in rows:
+            if not row.tag:
+                continue
             now = max(now, worked + row.wall - start)  # a clock that is set back stands still
             if row.tag != tag:
                 continue
