@@ -1,0 +1,146 @@
+"""Studies people already have, read without a write: Optuna, a run of lcsearch, CSV, TensorBoard, a table of curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.goal import Judged
+from lcsearch.replay.readers._assemble import Read, Wish, as_direction
+from lcsearch.replay.readers._csv import read_csv
+from lcsearch.replay.readers._optuna import MAGIC, read_journal, read_sqlite, read_url, run_folder
+from lcsearch.replay.readers._tensorboard import MARK, event_files, read_tensorboard
+from lcsearch.replay.tables import Table, hint, is_table, listing
+
+__all__ = ["Read", "read"]
+
+_EXPECTED = (
+    "expected an Optuna storage (URL, SQLite file or journal file), a run folder of lcsearch, a CSV file, "
+    "a folder of TensorBoard event files, or a folder with curves.npz"
+)
+
+
+def read(
+    where: str | os.PathLike[str],
+    *,
+    study: str | None = None,
+    metric: str | None = None,
+    direction: str | None = None,
+    max_steps: float | None = None,
+    judged: Judged | None = None,
+) -> Read:
+    """A study as a task to replay. Nothing is written, locked for long, upgraded or made.
+
+    Args:
+        where: Optuna storage URL, SQLite file or journal file; a folder made by `lcsearch run`; a CSV file, one row a
+            report (`trial,step,value`) or one row a trial; a folder of TensorBoard runs; a table of curves
+            (replay/tables.py).
+        study: the study's name where a storage holds several; the task's name in a table of curves.
+        metric: the CSV column, the TensorBoard tag, the table's metric; a mere name in Optuna.
+        direction: "minimize" or "maximize"; needed where the file does not say.
+        max_steps: the horizon, in steps; None for the largest last step of a complete trial. Curves are cut there.
+        judged: "best" or "final"; None for what a run folder says, else "best".
+
+    Returns:
+        The task, and in words what was left out of it or had to be assumed.
+
+    Raises:
+        FileProblem: there is nothing to read, or it is not what it seems.
+        InvalidValue: an argument is missing, or names something that is not there.
+        EnvironmentProblem: a database or driver is missing, or a file may not be read.
+
+    Examples::
+
+        read("sqlite:///study.db")
+        read("runs/digits")
+        read("curves.csv", direction="minimize")
+        read("logs", metric="val/loss", direction="minimize")
+    """
+    text = os.fspath(where)
+    wish = Wish(study, metric, as_direction(direction), max_steps, judged or "best")
+    if "://" in text:
+        return read_url(text, wish)
+    path = Path(text)
+    try:
+        if path.is_dir():
+            return _folder(path, wish, judged)
+        if not path.is_file():
+            raise FileProblem(f"{path}: {_EXPECTED}; got nothing of that name.")
+        return _reader(path)(path, wish)
+    except PermissionError as error:
+        raise EnvironmentProblem(f"{path}: expected to read it, got {error.strerror}.") from error
+
+
+def _folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
+    if (path / "run.json").is_file():
+        return _run_folder(path, wish, judged)
+    if is_table(path):
+        return _table(path, wish)
+    if event_files(path):
+        return read_tensorboard(path, wish)
+    names = sorted(child.name for child in path.iterdir())
+    inside = [path / name for name in names if (path / name).is_file() and _may_be_a_study(path / name)]
+    advice = f" Name the file: {inside[0]}" if inside else ""
+    raise FileProblem(f"{path}: {_EXPECTED}; got a folder with {listing(names)}.{advice}")
+
+
+def _run_folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
+    storage, sweep = run_folder(path)
+    wish = Wish(
+        wish.study or sweep.get("name"),
+        wish.metric or sweep.get("metric"),
+        wish.direction,
+        wish.max_steps or sweep.get("max_steps"),
+        judged or sweep.get("judged", "best"),
+    )
+    return read_url(storage, wish)
+
+
+def _table(path: Path, wish: Wish) -> Read:
+    table = Table(path)
+    name = wish.study or (table.tasks[0] if len(table.tasks) == 1 else None)
+    if name is None:
+        raise InvalidValue(
+            f"the name of one of {len(table.tasks)} tasks: {listing(table.tasks)}", None, f"{path}: study"
+        )
+    if name not in table.tasks:
+        raise InvalidValue(f"one of {listing(table.tasks)}", name, f"{path}: study", hint(name, table.tasks))
+    task = table.task(name, metric=wish.metric, judged=wish.judged)
+    if task is None:
+        raise FileProblem(f"{path}: expected reports of {wish.metric or table.primary} in {name!r}, got none.")
+    for asked, has, what in (
+        (wish.direction, task.goal.direction, "direction"),
+        (wish.max_steps, task.goal.horizon, "max_steps"),
+    ):
+        if asked not in (None, has):
+            raise InvalidValue(f"{has!r}, as the table has it", asked, f"{path}: {what}", "leave it out")
+    return Read(task, (), f"task {name!r} of the curves in {path}")
+
+
+def _may_be_a_study(path: Path) -> bool:
+    try:
+        return bool(_reader(path))
+    except (FileProblem, OSError):
+        return False
+
+
+def _reader(path: Path) -> Callable[[Path, Wish], Read]:
+    """What reads a file: told by its first bytes, then by its name.
+
+    Raises:
+        FileProblem: nothing does.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(MAGIC):
+        return read_sqlite
+    if MARK in path.name:
+        return read_tensorboard
+    if head.lstrip().startswith(b"{") and b'"op_code"' in head.partition(b"\n")[0]:
+        return read_journal
+    if path.suffix.lower() in (".csv", ".tsv", ".txt") and b"\x00" not in head:
+        return read_csv
+    got = "an empty file" if not head else f"a file that begins with {head[:16]!r}"
+    raise FileProblem(f"{path}: {_EXPECTED}; got {got}.")
