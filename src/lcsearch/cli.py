@@ -227,3 +227,37 @@ def report(
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
         print(shown(write(where, None if out is None else out.resolve())))
+
+
+@app.command()
+def replay(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            help="Optuna storage URL or file, run folder, CSV file, TensorBoard folder. [default: the latest run]",
+            metavar="[STUDY]",
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="curve:threshold=0.02, median, asha ...; may be repeated. [default: curve, median, asha]"),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
+    metric: Annotated[str | None, typer.Option(help="TensorBoard tag or CSV column.")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
+    max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
+    orders: Annotated[int, typer.Option(help="Random orders of the trials.")] = 20,
+    workers: Annotated[int, typer.Option(help="Trials at once.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where the plots go. [default: replay/NAME]")] = None,
+) -> None:
+    """Say what policies would have saved, and lost, on a study that was run already; the study is only read."""
+    with _told_plainly():
+        from lcsearch.replay.whatif import show
+        from lcsearch.sweep.folder import latest
+        from lcsearch.sweep.letters import say
+
+        where = study or str(latest(Path("runs")))
+        wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
+        policies = policy or ["curve", "median", "asha"]
+        for text in show(where, policies, wish, orders=orders, workers=workers, out=out):
+            say(text)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -479,10 +479,12 @@ class Gated:
     Attributes:
         rule: what decides the looks that pass.
         policy: the gates' knobs.
+        looks: the steps at which a look is made, when not at every report; see `World.looks`.
     """
 
     rule: Rule
     policy: Policy
+    looks: Collection[float] | None = None
 
     @property
     def name(self) -> str:
@@ -504,6 +506,9 @@ class Gated:
     def _since(self, question: Ask) -> float:
         """The previous look's step if the trial's own gates let it pass; -inf otherwise, as for all before it."""
         before, policy = question.queries[1].trial.curve, self.policy
+        if self.looks is not None:
+            earlier = [look for look in self.looks if look <= before.last_step]
+            before = before.cut(max(earlier, default=-math.inf))
         step = before.last_step
         passed = step >= policy.n_warmup_steps and len(before) >= policy.min_observations
         steps: list[float] = before.reports()[0].tolist()

@@ -59,6 +59,12 @@ class Run:
         found: list[float] = self.curve.reports()[0].tolist()
         return found
 
+    @cached_property
+    def values(self) -> list[float]:
+        """Value of every report, in order, as plain numbers; those that are not finite included."""
+        found: list[float] = self.curve.reports()[1].tolist()
+        return found
+
     @property
     def cost(self) -> float:
         """What the whole run cost."""

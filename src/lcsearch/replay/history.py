@@ -1,0 +1,109 @@
+"""What became of every run of a replayed search, and the figures it is judged by.
+
+Losses are `goal.sign * value`, lower is better; costs are in the task's unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lcsearch.decide.decision import Decision
+from lcsearch.decide.verdict import Reason
+from lcsearch.replay.task import Task
+from lcsearch.study import Status, judged_loss
+
+
+@dataclass(frozen=True)
+class Life:
+    """One run in one search.
+
+    Attributes:
+        uid, row: which run of the task.
+        status: COMPLETE, STOPPED or FAILED; RUNNING or PAUSED when the budget was spent first.
+        shown: reports that were shown.
+        step: the last of them, -inf without one.
+        cost: what they cost.
+        begun, ended: times of the virtual clock; None while it had not ended.
+        stop: the decision that stopped it; None for one that ended by itself, or where the allocator gave it up.
+        pauses: how often it was paused.
+    """
+
+    uid: str
+    row: int
+    status: Status
+    shown: int
+    step: float
+    cost: float
+    begun: float
+    ended: float | None
+    stop: Decision | None = None
+    pauses: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A replayed search.
+
+    Attributes:
+        task: what was searched.
+        lives: every run that was begun, in that order.
+        trace: (time, cost spent, loss) at every improvement of the best value; a final value counts at its horizon.
+        spent: cost of all workers, waiting for verdicts and checkpoints included.
+        time: the virtual clock at the end.
+        reasons: looks by what held or decided them.
+    """
+
+    task: Task
+    lives: tuple[Life, ...]
+    trace: tuple[tuple[float, float, float], ...]
+    spent: float
+    time: float
+    reasons: Mapping[Reason, int]
+
+    @property
+    def stopped(self) -> list[Life]:
+        """Runs that a verdict stopped."""
+        return [life for life in self.lives if life.stop is not None and life.status is Status.STOPPED]
+
+    @property
+    def full_cost(self) -> float:
+        """What the runs that were begun would have cost, each to its end."""
+        return sum(self.task.runs[life.row].cost for life in self.lives)
+
+    def loss_at(self, spent: float) -> float:
+        """Best loss when `spent` had been spent; +inf before the first value."""
+        return next((loss for _, cost, loss in reversed(self.trace) if cost <= spent), math.inf)
+
+    def known(self, life: Life) -> bool:
+        """Whether it is on record how the run would have ended: it reached its horizon when it was really run."""
+        return bool(self.task.complete[life.row])
+
+    def lost(self, top: int = 1) -> list[Life]:
+        """Runs among the `top` best of those begun that a verdict stopped before they had their judged value.
+
+        A run stopped after its best value lost nothing when the best is judged. Ties with the worst of the top count
+        as among them only as far as `top` goes, the earlier run first. Censored runs are no candidates: nobody knows.
+        """
+        losses = self.task.judged
+        ranked = sorted((life for life in self.lives if self.known(life)), key=lambda life: float(losses[life.row]))
+        return [life for life in ranked[:top] if life in self.stopped and self.shown_loss(life) > losses[life.row]]
+
+    def shown_loss(self, life: Life) -> float:
+        """Judged loss of what was shown; +inf for a stopped run when the final value is judged."""
+        if self.task.goal.judged == "final" and life.status is not Status.COMPLETE:
+            return math.inf
+        steps = self.task.runs[life.row].steps
+        return judged_loss(self.task.runs[life.row].curve.cut(steps[life.shown - 1]), self.task.goal)[0]
+
+    def wrong(self) -> list[Life]:
+        """Stopped runs that would have beaten the incumbent of that moment, censored runs left out."""
+        found = []
+        for life in self.stopped:
+            assert life.stop is not None
+            if life.stop.incumbent is None or not self.known(life):
+                continue
+            if self.task.judged[life.row] < self.task.goal.sign * life.stop.incumbent.value:
+                found.append(life)
+        return found

@@ -1,0 +1,136 @@
+"""Policies by name, as people type them: `curve`, `curve:threshold=0.02,opinions=parametric+rank-gap`, `median`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from lcsearch.engine.policy import Policy
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecaster
+from lcsearch.forecast.registry import forecasters
+from lcsearch.replay.ahead import Ahead
+from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
+from lcsearch.replay.oracle import Oracle
+from lcsearch.replay.stopper import Stopper
+from lcsearch.replay.task import Task
+from lcsearch.session import Session
+
+RULES: dict[str, tuple[type[Any], Callable[[Task], dict[str, Any]]]] = {
+    "none": (Never, lambda task: {}),
+    "patience": (Patience, lambda task: {"patience": 5}),
+    "median": (Median, lambda task: {}),
+    "sha": (SuccessiveHalving, lambda task: {"min_resource": _first(task)}),
+    "hyperband": (Hyperband, lambda task: {"max_resource": round(task.goal.horizon), "min_resource": _first(task)}),
+    "asha": (Asha, lambda task: {"max_t": task.goal.horizon, "grace_period": _first(task)}),
+}
+NAMES = ("curve", "oracle", *RULES)
+
+
+def _first(task: Task) -> int:
+    """Where rungs begin unless somebody says otherwise: at the first report."""
+    return max(1, round(min(run.steps[0] for run in task.runs)))
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A policy that takes part in a replay.
+
+    Attributes:
+        name: as it was typed.
+        knobs: what was set beside the name.
+        opinions: who forecasts; empty for a rule of the field.
+    """
+
+    name: str
+    knobs: tuple[tuple[str, Any], ...] = ()
+    opinions: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """One of NAMES."""
+        return self.name.partition(":")[0]
+
+    @property
+    def policy(self) -> Policy | None:
+        """The knobs of production's rule; None for a rule of the field."""
+        return Policy(**dict(self.knobs)) if self.opinions else None
+
+    def at(self, threshold: float) -> Entrant:
+        """The same with another threshold.
+
+        Raises:
+            InvalidValue: a rule of the field has none.
+        """
+        if not self.opinions:
+            raise InvalidValue("a policy with a threshold (curve, oracle)", self.name, "threshold")
+        knobs = {**dict(self.knobs), "threshold": threshold}
+        return replace(self, knobs=tuple(knobs.items()))
+
+    def make(self, task: Task) -> Stopper:
+        """A fresh one for one search over the task."""
+        if self.policy is None:
+            rule, defaults = RULES[self.kind]
+            made: Stopper = rule(**{**defaults(task), **dict(self.knobs)})
+            return made
+        heard: list[Forecaster] = [
+            Oracle(task) if name == "oracle" else Ahead(forecasters(name)[0], task) for name in self.opinions
+        ]
+        return session_for(self.policy, heard)
+
+
+def session_for(policy: Policy, heard: Sequence[Forecaster]) -> Session:
+    """Production's session for a replay: no throttle and no deadline, for the clock stands still while it decides."""
+    return Session(policy, heard, overhead=math.inf, clock=lambda: 0.0)
+
+
+def entrant(text: str) -> Entrant:
+    """Read NAME or NAME:KEY=VALUE,...
+
+    Raises:
+        InvalidValue: an unknown name or key, or a value that does not fit; a rule of the field reads its values when it
+            is made for a task.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in NAMES:
+        raise InvalidValue(f"one of {', '.join(NAMES)}", text, "policy", _meant(kind, NAMES))
+    knobs: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InvalidValue("KEY=VALUE after the colon", item, f"policy {text!r}")
+        knobs[key.strip()] = _plain(value.strip())
+    opinions: tuple[str, ...] = ()
+    if kind == "curve":
+        opinions = tuple(str(knobs.pop("opinions", "parametric")).split("+"))
+        forecasters(opinions)  # names what is wrong
+    elif kind == "oracle":
+        opinions = ("oracle",)
+    known = [field.name for field in fields(Policy if opinions else RULES[kind][0])]
+    known += ["opinions"] if kind == "curve" else []
+    for key in knobs:
+        if key not in known:
+            expected = f"one of {', '.join(known)}" if known else "no key"
+            raise InvalidValue(expected, key, f"policy {text!r}", _meant(key, known))
+    found = Entrant(text, tuple(knobs.items()), opinions)
+    if opinions:
+        Policy(**knobs)
+    return found
+
+
+def _plain(text: str) -> Any:
+    """A number where it is one."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return None if text in ("none", "None") else text
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]!r}?" if near else ""

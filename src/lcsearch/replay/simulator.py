@@ -1,0 +1,290 @@
+"""The simulator: a search over runs that are known already, under a virtual clock, decided by production's own code.
+
+An event heap ordered by (time, counter) holds the next report of every trial that trains. A report is shown when its
+time has come, never before; the look it triggers goes to a :class:`~lcsearch.replay.stopper.Stopper`, a free worker to
+an allocator. Nothing else reads a run, so nobody looks ahead. With a fixed latency the same arguments give the same
+bits; `latency=None` charges what every look took on this machine instead.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lcsearch.allocate.contract import Abilities, Allocator, Move, Slots
+from lcsearch.allocate.run_to_end import RunToEnd
+from lcsearch.decide.decision import Decision
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.allocate import allocate
+from lcsearch.engine.ask import Event
+from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.forecast.contract import Absent, Forecaster, Opinion, Query
+from lcsearch.replay.history import History, Life
+from lcsearch.replay.stopper import Stopper
+from lcsearch.replay.task import Run, Task
+from lcsearch.study import Bank, Snapshot, Status, Trial, judged_loss
+
+
+@dataclass(frozen=True)
+class World:
+    """What a search is run in.
+
+    Attributes:
+        workers: trials that train at once, 1 to 64.
+        budget: cost that may be spent, in the task's unit, over all trials; None: until every run has been begun and
+            has ended.
+        looks: the steps at which a look is made; None: at every report.
+        latency: cost of a look that reached a forecaster, in the task's unit, during which the trial waits; None: the
+            seconds it took, times `per_second`.
+        per_second: units of the task's clock in one second, for `latency=None`.
+        checkpoint: cost of pausing a trial, paid by the worker before it takes another.
+        resume: cost of going on with a paused one.
+        seed: of the allocator's random choices.
+    """
+
+    workers: int = 1
+    budget: float | None = None
+    looks: Collection[float] | None = None
+    latency: float | None = 0.0
+    per_second: float = 1.0
+    checkpoint: float = 0.0
+    resume: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.workers, int) and 1 <= self.workers <= 64):
+            raise InvalidValue("1 to 64 workers", self.workers, "World.workers")
+        if self.budget is not None and not (is_finite_number(self.budget) and self.budget > 0):
+            raise InvalidValue("a cost > 0 or None", self.budget, "World.budget")
+        if self.looks is not None:
+            object.__setattr__(self, "looks", frozenset(float(step) for step in self.looks))
+        for name in ("checkpoint", "resume", "latency", "per_second"):
+            value = getattr(self, name)
+            if value is not None and not (is_finite_number(value) and value >= 0):
+                raise InvalidValue("a cost >= 0", value, f"World.{name}")
+
+
+@dataclass
+class _Begun:
+    """A run that has been begun: how much of it was shown, and where it stands."""
+
+    row: int
+    run: Run
+    begun: float
+    trial: Trial
+    shown: int = 0
+    until: float = math.inf
+    ended: float | None = None
+    stop: Decision | None = None
+    pauses: int = 0
+    waits: bool = False
+
+    def life(self) -> Life:
+        """For the history."""
+        run, n = self.run, self.shown
+        cost, step = (float(run.clock[n - 1]), run.steps[n - 1]) if n else (0.0, -math.inf)
+        return Life(run.uid, self.row, self.trial.status, n, step, cost, self.begun, self.ended, self.stop, self.pauses)
+
+
+def simulate(
+    task: Task,
+    order: Sequence[int],
+    stopper: Stopper,
+    world: World | None = None,
+    allocator: Allocator | None = None,
+    opinions: Sequence[Forecaster] = (),
+) -> History:
+    """Search `task` and say what became of every run.
+
+    Args:
+        task: the runs.
+        order: rows of `task.runs` in the order in which new configurations are begun; none twice.
+        stopper: decides looks.
+        world: workers, budget, looks, costs.
+        allocator: picks arms; None: every run goes to its end or its stop, in order.
+        opinions: forecasters that the allocator's questions are put to.
+
+    Raises:
+        InvalidValue: a row that is not there or comes twice, or an allocator that breaks its contract.
+    """
+    if len(set(order)) != len(order) or not all(0 <= row < len(task) for row in order):
+        raise InvalidValue(f"rows of 0..{len(task) - 1}, none twice", list(order)[:10], "simulate(order=)")
+    return _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(opinions)).run()
+
+
+class _Search:
+    """One search while it goes on."""
+
+    def __init__(
+        self,
+        task: Task,
+        order: Sequence[int],
+        stopper: Stopper,
+        world: World,
+        allocator: Allocator,
+        opinions: tuple[Forecaster, ...],
+    ) -> None:
+        self.task, self.stopper, self.world = task, stopper, world
+        self.allocator, self.opinions = allocator, opinions
+        self.abilities = Abilities(pause=not isinstance(allocator, RunToEnd))
+        self.state: Any = allocator.init()
+        self.fresh = list(reversed(order))
+        self.begun: dict[str, _Begun] = {}
+        self.live: dict[str, _Begun] = {}
+        self.bank = Bank(task.goal)
+        self.heap: list[tuple[float, int, str]] = []
+        self.events = self.allocations = self.n_paused = 0
+        self.now = self.spent = 0.0
+        self.free = world.workers
+        self.low = math.inf
+        self.trace: list[tuple[float, float, float]] = []
+        self.reasons: Counter[Reason] = Counter()
+
+    def run(self) -> History:
+        """Until nothing runs any more, or the budget is spent."""
+        self._fill(None)
+        while self.heap and (self.world.budget is None or self.spent < self.world.budget):
+            self.now, _, uid = heapq.heappop(self.heap)
+            self._fill(self._report(self.begun[uid]))
+        lives = tuple(b.life() for b in self.begun.values())
+        return History(self.task, lives, tuple(self.trace), self.spent, self.now, dict(self.reasons))
+
+    def snapshot(self) -> Snapshot:
+        """The study as a production adapter would see it now."""
+        left = None if self.world.budget is None else max(self.world.budget - self.spent, 0.0)
+        return Snapshot(self.task.name, self.task.goal, self.bank, tuple(b.trial for b in self.live.values()), left)
+
+    def _fill(self, at_hand: str | None) -> None:
+        """Hand free workers to arms, as far as the allocator wants; `at_hand`: a trial that paused just now."""
+        while self.free and (self.fresh or self.n_paused):
+            snapshot, slots = self.snapshot(), Slots(self.free, len(self.fresh))
+            questions = self.allocator.questions(self.state, snapshot, slots)
+            heard = {f.name: _answers(f, snapshot, questions) for f in self.opinions} if questions else {}
+            key = (self.world.seed, self.allocations)
+            made = allocate(self.allocator, self.state, snapshot, heard, self.abilities, slots, key)
+            self.state, self.allocations = made.state, self.allocations + 1
+            for uid, _ in made.stops:
+                self.n_paused -= 1
+                self._end(self.begun[uid], Status.STOPPED)
+            if not made.moves:
+                return
+            stays = any(move.uid == at_hand for move in made.moves)
+            for move in made.moves:
+                delay = self.world.resume if move.uid is not None else 0.0
+                if at_hand is not None and (move.uid == at_hand or not stays):
+                    # Who goes on where he stands neither writes nor reads a checkpoint; another waits for the writing.
+                    delay = 0.0 if stays else delay + self.world.checkpoint
+                    at_hand = None
+                self._begin(move, delay)
+
+    def _begin(self, move: Move, delay: float) -> None:
+        self.free -= 1
+        if move.uid is None:
+            run = self.task.runs[row := self.fresh.pop()]
+            trial = Trial(run.uid, params=run.params, schedule=run.schedule, cost=0.0)
+            b = self.begun[run.uid] = self.live[run.uid] = _Begun(row, run, self.now, trial)
+        else:
+            b = self.begun[move.uid]
+            b.trial = replace(b.trial, status=Status.RUNNING)
+            self.n_paused -= 1
+        b.until = move.until
+        self._next(b, delay)
+
+    def _next(self, b: _Begun, delay: float) -> None:
+        """Put the trial's next report on the heap, after a delay that its worker pays for."""
+        before = float(b.run.clock[b.shown - 1]) if b.shown else 0.0
+        self.spent += delay
+        self._push(self.now + delay + float(b.run.clock[b.shown]) - before, b)
+
+    def _push(self, at: float, b: _Begun) -> None:
+        heapq.heappush(self.heap, (at, self.events, b.run.uid))
+        self.events += 1
+
+    def _report(self, b: _Begun) -> str | None:
+        """Show a trial's next report, or end its wait for a verdict; returns its uid when it has paused."""
+        run = b.run
+        if b.waits:
+            b.waits = False
+            return self._go_on(b, run.steps[b.shown - 1])
+        before = float(run.clock[b.shown - 1]) if b.shown else 0.0
+        cost, step = float(run.clock[b.shown]), run.steps[b.shown]
+        self.spent += cost - before
+        b.shown += 1
+        over = b.shown == len(run.steps)
+        b.trial = replace(b.trial, curve=run.curve.cut(step), cost=cost)
+        if over:
+            self._free(b, run.status)
+        self._mark_best(b)
+        if over:
+            return None
+        if (self.world.looks is None or step in self.world.looks) and (delay := self._look(b, step)):
+            b.waits = True  # for the verdict
+            self.spent += delay
+            self._push(self.now + delay, b)
+            return None
+        return self._go_on(b, step)
+
+    def _go_on(self, b: _Begun, step: float) -> str | None:
+        """What follows a report that is not the last one; returns the uid of a trial that has paused."""
+        if b.stop is not None:
+            self._free(b, Status.STOPPED)
+            return None
+        if step < b.until:
+            self._next(b, 0.0)
+            return None
+        self.free += 1
+        self.n_paused += 1
+        b.pauses += 1
+        b.trial = replace(b.trial, status=Status.PAUSED)
+        return b.run.uid
+
+    def _look(self, b: _Begun, step: float) -> float:
+        """Ask the stopper; returns what the look cost."""
+        start = time.perf_counter()
+        judgement = self.stopper.check(self.snapshot(), Event(b.trial, step))
+        took = time.perf_counter() - start
+        decision = judgement.decision
+        self.reasons[decision.reason] += 1
+        if decision.verdict is Verdict.STOP:
+            b.stop = decision
+            marks = {} if judgement.mark is None else {"stop": judgement.mark}
+            b.trial = replace(b.trial, marks=marks)
+        if self.world.latency is None:
+            return took * self.world.per_second
+        return self.world.latency if decision.now is not None else 0.0
+
+    def _free(self, b: _Begun, status: Status) -> None:
+        self.free += 1
+        self._end(b, status)
+
+    def _end(self, b: _Begun, status: Status) -> None:
+        b.ended = self.now
+        b.trial = replace(b.trial, status=status)
+        del self.live[b.run.uid]
+        self.bank = self.bank.extend([b.trial])
+
+    def _mark_best(self, b: _Begun) -> None:
+        """Note a new best value; a final value counts when its trial has reached the horizon."""
+        if self.task.goal.judged == "best":
+            loss = self.task.goal.sign * b.run.values[b.shown - 1]
+        elif b.trial.status is Status.COMPLETE:
+            loss = judged_loss(b.trial.curve, self.task.goal)[0]
+        else:
+            return
+        if loss < self.low:
+            self.low = loss
+            self.trace.append((self.now, self.spent, loss))
+
+
+def _answers(forecaster: Forecaster, snapshot: Snapshot, questions: Sequence[Query]) -> list[Opinion]:
+    """As a session hears them: a forecaster that fails says nothing, and the search goes on."""
+    try:
+        forecasts = forecaster.forecast(snapshot, questions)
+        return [forecasts.opinion(i) for i in range(len(questions))]
+    except Exception:
+        return [Absent.DEAD] * len(questions)

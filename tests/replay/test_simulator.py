@@ -1,0 +1,227 @@
+"""The simulator: every counted number by hand, virtual time, no look ahead, and the same stops as a real run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lcsearch.curves import Curve
+from lcsearch.decide.decision import Decision, Look
+from lcsearch.decide.risk import Mark
+from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.engine.ask import Event
+from lcsearch.engine.judge import Judgement
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.replay.history import History
+from lcsearch.replay.score import regrets, scale_of, speed_up, trace_of
+from lcsearch.replay.simulator import World, simulate
+from lcsearch.replay.task import Run, Task
+from lcsearch.study import Snapshot, Status
+
+# Horizon 4, lower is better. "d" jumps at the end and is the best of all; "b" never learns.
+CURVES = {"a": [5, 4, 3, 2], "b": [6, 6, 6, 6], "c": [5, 3, 2, 1], "d": [7, 7, 7, 0.5], "e": [4, 4, 4, 4]}
+
+
+def task_of(curves: dict[str, Any], judged: str = "best", direction: str = "minimize", pace: float = 1.0) -> Task:
+    horizon = max(map(len, curves.values()))
+    goal = Goal("loss", direction, horizon, judged)  # type: ignore[arg-type]
+    sign = goal.sign
+    runs = [
+        Run(uid, Curve.of(range(1, len(c) + 1), [sign * v for v in c]), pace * np.arange(1.0, len(c) + 1))
+        for uid, c in curves.items()
+    ]
+    return Task("five", goal, tuple(runs))
+
+
+@dataclass
+class Above:
+    """Stops at step 2 what stands above 5 there once a trial is COMPLETE; remembers all it saw."""
+
+    forecasts: bool = False
+    seen: list[tuple[Snapshot, Event]] = field(default_factory=list)
+
+    def check(self, snapshot: Snapshot, event: Event) -> Judgement:
+        self.seen.append((snapshot, event))
+        loss = snapshot.goal.sign * float(event.trial.curve.values[-1])
+        stop = event.step == 2 and loss > 5 and snapshot.bank.n_complete > 0
+        now = Look(event.step, 2, 0.05, 0.5, None, ()) if self.forecasts else None
+        verdict, reason = (Verdict.STOP, Reason.BELOW) if stop else (Verdict.CONTINUE, Reason.ABOVE)
+        decision = Decision(
+            snapshot.study, event.trial.uid, event.step, verdict, reason, now=now, incumbent=snapshot.incumbent
+        )
+        return Judgement(decision, Mark(event.step, reason.name, None, "") if stop else None)
+
+
+class Never:
+    def check(self, snapshot: Snapshot, event: Event) -> Judgement:
+        return Judgement(Decision(snapshot.study, event.trial.uid, event.step, Verdict.CONTINUE, Reason.ABOVE))
+
+
+ORDER = [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_five_trials_by_hand(direction: str) -> None:
+    task = task_of(CURVES, direction=direction)
+    found = simulate(task, ORDER, Above())
+    # a: 4 steps. b: stopped at 2. c: 4. d: stopped at 2 before its jump. e: 4.
+    assert [(life.uid, life.status.name, life.shown, life.cost) for life in found.lives] == [
+        ("a", "COMPLETE", 4, 4.0),
+        ("b", "STOPPED", 2, 2.0),
+        ("c", "COMPLETE", 4, 4.0),
+        ("d", "STOPPED", 2, 2.0),
+        ("e", "COMPLETE", 4, 4.0),
+    ]
+    assert [(life.begun, life.ended) for life in found.lives] == [(0, 4), (4, 6), (6, 10), (10, 12), (12, 16)]
+    assert (found.spent, found.time, found.full_cost) == (16.0, 16.0, 20.0)
+    # Best so far: 5, 4, 3, 2 of a; then 1 of c at its end.
+    assert found.trace == ((1, 1, 5), (2, 2, 4), (3, 3, 3), (4, 4, 2), (10, 10, 1))
+    # Looks: 3 of each whole trial (none at the last report), 2 of each stopped one.
+    assert dict(found.reasons) == {Reason.ABOVE: 11, Reason.BELOW: 2}
+    # Finals are a 2, b 6, c 1, d 0.5, e 4. d is the winner, and it was stopped; b had shown its best value.
+    assert [life.uid for life in found.stopped] == ["b", "d"]
+    assert [life.uid for life in found.lost(1)] == ["d"]
+    assert [life.uid for life in found.lost(5)] == ["d"]
+    # The incumbent of a at b's stop was 2, that of c at d's stop 1: only d (0.5) would have beaten its incumbent.
+    assert [life.uid for life in found.wrong()] == ["d"]
+    # Regret: the table's best is 0.5, its median 2.
+    assert scale_of(task) == 1.5
+    trace = trace_of(found, 4.0)  # in whole runs
+    assert trace == [(0.25, 3.0), (0.5, 3.5 / 1.5), (0.75, 2.5 / 1.5), (1.0, 1.0), (2.5, 0.5 / 1.5)]
+    grid = np.array([0.2, 0.25, 1.0, 2.0, 2.5, 5.0])
+    np.testing.assert_allclose(regrets(trace, grid), [np.inf, 3.0, 1.0, 1.0, 1 / 3, 1 / 3])
+    none = simulate(task, ORDER, Never())
+    assert none.spent == none.full_cost == 20.0
+    assert not none.lost(1)
+    # No stopping ends at regret 0, which the rule never has. The other way round: 1/3 is there at 2.5 and at 3 runs.
+    assert speed_up([trace], [trace_of(none, 4.0)], np.arange(1, 101) / 20) is None
+    assert speed_up([trace_of(none, 4.0)], [trace], np.arange(1, 101) / 20) == pytest.approx(2.5 / 3)
+    assert speed_up([trace], [trace], np.arange(1, 101) / 20) == 1
+
+
+def test_a_final_value_counts_at_the_horizon_only() -> None:
+    found = simulate(task_of(CURVES, judged="final"), ORDER, Above())
+    assert found.trace == ((4, 4, 2), (10, 10, 1))
+    assert [life.uid for life in found.lost(5)] == ["d", "b"]  # a stopped trial has no final value
+
+
+def test_the_budget_ends_the_search_in_the_middle_of_a_trial() -> None:
+    found = simulate(task_of(CURVES), ORDER, Above(), World(budget=7))
+    assert [(life.uid, life.status.name, life.shown) for life in found.lives] == [
+        ("a", "COMPLETE", 4),
+        ("b", "STOPPED", 2),
+        ("c", "RUNNING", 1),
+    ]
+    assert found.spent == 7
+    assert found.lives[-1].ended is None
+
+
+def test_looks_are_made_where_they_are_wanted() -> None:
+    stopper = Above()
+    simulate(task_of(CURVES), ORDER, stopper, World(looks=[2]))
+    assert {event.step for _, event in stopper.seen} == {2}
+    assert simulate(task_of(CURVES), ORDER, Above(), World(looks=[1, 3])).spent == 20
+
+
+def test_workers_share_the_time_and_events_keep_their_order() -> None:
+    stopper = Above()
+    found = simulate(task_of(CURVES), ORDER, stopper, World(workers=2))
+    # a and b side by side: nothing is COMPLETE at step 2, so b runs on. Then c and d from 4; d stops at 6; e until 10.
+    assert [(life.uid, life.begun, life.ended) for life in found.lives] == [
+        ("a", 0, 4),
+        ("b", 0, 4),
+        ("c", 4, 8),
+        ("d", 4, 6),
+        ("e", 6, 10),
+    ]
+    assert (found.spent, found.time) == (18, 10)
+    # At one and the same time the trial begun first reports first.
+    assert [event.trial.uid for _, event in stopper.seen][:4] == ["a", "b", "a", "b"]
+
+
+def test_a_trial_waits_for_its_verdict() -> None:
+    found = simulate(task_of(CURVES), ORDER[:2], Above(forecasts=True), World(latency=0.5))
+    # a: 3 looks, 5.5 in all. b: stopped at its second look, half a unit after 2 reports and a wait.
+    assert [(life.begun, life.ended, life.cost) for life in found.lives] == [(0, 5.5, 4), (5.5, 8.5, 2)]
+    assert found.spent == 8.5
+    held = simulate(task_of(CURVES), ORDER[:2], Above(), World(latency=0.5))
+    assert held.spent == 6  # what a gate holds costs nothing
+
+
+def test_a_worker_is_free_only_when_the_verdict_is_there() -> None:
+    found = simulate(task_of(CURVES), [0, 3, 1, 4], Above(forecasts=True), World(workers=2, latency=2))
+    assert all(life.ended is None or life.ended <= found.time for life in found.lives)
+    begun = sorted(life.begun for life in found.lives)
+    ended = sorted(life.ended for life in found.lives if life.ended is not None)
+    assert begun[2:] == ended[: len(begun) - 2]  # the third begins when the first has ended, and so on
+
+
+def test_measured_latency_is_charged_and_changes_no_verdict() -> None:
+    fixed = simulate(task_of(CURVES), ORDER, Above())
+    found = simulate(task_of(CURVES), ORDER, Above(), World(latency=None))
+    assert found.spent > fixed.spent
+    assert [life.shown for life in found.lives] == [life.shown for life in fixed.lives]
+
+
+def test_nobody_looks_ahead() -> None:
+    curves = {str(i): list(np.random.default_rng(i).random(12)) for i in range(9)}
+    task = task_of(curves)
+    stopper = Above()
+    simulate(task, list(range(9)), stopper, World(workers=3))
+    for snapshot, event in stopper.seen:
+        shown = {t.uid: t.curve for t in (*snapshot.bank, *snapshot.live)}
+        assert event.step == event.trial.curve.last_step
+        assert shown[event.trial.uid] == event.trial.curve
+        for trial in snapshot.live:
+            # Trials of one wave go in step: nobody is more than one report ahead.
+            assert trial.curve == task.runs[int(trial.uid)].curve.cut(trial.curve.last_step)
+            assert trial.curve.n_reports < 12
+        assert all(t.status.finished for t in snapshot.bank)
+
+
+def test_what_was_stopped_when_it_ran_is_censored() -> None:
+    task = task_of(CURVES)
+    runs = list(task.runs)
+    runs[3] = Run("d", Curve.of([1, 2, 3], [7, 7, 7]), np.arange(1.0, 4), status=Status.STOPPED)
+    runs[4] = Run("e", Curve.of([1], [4]), np.arange(1.0, 2), status=Status.FAILED)
+    found = simulate(Task("five", task.goal, tuple(runs)), ORDER, Never())
+    assert [life.status.name for life in found.lives] == ["COMPLETE", "COMPLETE", "COMPLETE", "STOPPED", "FAILED"]
+    assert not found.stopped
+    assert [found.known(life) for life in found.lives] == [True, True, True, False, False]
+    pruned = simulate(Task("five", task.goal, tuple(runs)), ORDER, Above())
+    assert [life.uid for life in pruned.stopped] == ["b", "d"]
+    assert not pruned.wrong()  # nobody knows what would have become of d
+    assert not pruned.lost(5)
+
+
+def test_bad_arguments_are_named() -> None:
+    task = task_of(CURVES)
+    with pytest.raises(InvalidValue, match=r"simulate\(order=\): expected rows of 0..4, none twice, got \[0, 0\]"):
+        simulate(task, [0, 0], Never())
+    with pytest.raises(InvalidValue, match="expected 1 to 64 workers, got 65"):
+        World(workers=65)
+    with pytest.raises(InvalidValue, match="World.budget: expected a cost > 0 or None, got nan"):
+        World(budget=math.nan)
+    with pytest.raises(InvalidValue, match="World.latency: expected a cost >= 0, got -1"):
+        World(latency=-1)
+
+
+def same(one: History, two: History) -> bool:
+    return (one.lives, one.trace, one.spent, one.time) == (two.lives, two.trace, two.spent, two.time)
+
+
+def test_the_same_bits_again() -> None:
+    rng = np.random.default_rng(3)
+    task = task_of({str(i): list(rng.random(20).cumsum()[::-1]) for i in range(30)})
+    world = World(workers=4, latency=0.25)
+    assert same(
+        simulate(task, task.order(1), Above(forecasts=True), world),
+        simulate(task, task.order(1), Above(forecasts=True), world),
+    )
+    assert task.order(1) != task.order(2)
+    assert task.order(1) == task.order(1)
