@@ -115,9 +115,9 @@ def listing(names: Iterable[object], most: int = 12) -> str:
 
 
 def hint(word: object, known: Iterable[object]) -> str:
-    """ "did you mean 'val_loss'?" or ""."""
+    """ "perhaps 'val_loss' is meant" or ""."""
     close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else ""
+    return f"perhaps {close[0]!r} is meant" if close else ""
 
 
 def reached(curve: Curve, horizon: float) -> bool:
@@ -265,7 +265,7 @@ class Table:
         """Names of the arrays in curves.npz; they are read one by one, when asked for."""
         path = self._path("curves.npz")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found = tuple(arrays.files)
         except (AttributeError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise FileProblem(f"{path}: expected a file of numpy.savez, got {_said(error)}.") from error
@@ -276,7 +276,7 @@ class Table:
     def _array(self, name: str) -> Floats:
         path = self._path("curves.npz")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return np.asarray(arrays[name], np.float64)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise FileProblem(f"{path}: {name}: expected an array of numbers, got {_said(error)}.") from error
@@ -316,10 +316,9 @@ class Table:
         try:
             with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
                 reader = csv.DictReader(file)
-                rows = list(reader)
+                rows, header = list(reader), list(reader.fieldnames or ())
         except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
             raise FileProblem(f"{path}: expected a gzipped CSV file, got {_said(error)}.") from error
-        header = reader.fieldnames or []
         missing = [column for column in columns if column not in header]
         if missing:
             raise FileProblem(f"{path}: expected the column {missing[0]}, got {listing(header)}.")

@@ -189,7 +189,7 @@ def _expect(path: Path, line: int, name: str, text: str, *, finite: bool = False
     number = _number(text)
     if number is None or (finite and not (math.isfinite(number) and number >= 0)):
         want = "a number >= 0" if finite else "a number"
-        raise FileProblem(f"{path}:{line}: {name}: expected {want}, got {text or 'nothing'!r}.")
+        raise FileProblem(f"{path}:{line}: {name}: expected {want}, got {repr(text) if text else 'nothing'}.")
     return number
 
 
