@@ -36,7 +36,7 @@ class Slots(NamedTuple):
 
     Attributes:
         free: workers without a trial, >= 1.
-        fresh: configurations that may still be begun, >= 0.
+        fresh: configurations that may still be begun, >= 0; 0 means that there will be none.
     """
 
     free: int
@@ -48,7 +48,8 @@ class Move(NamedTuple):
 
     Attributes:
         uid: a PAUSED trial to go on with; None: begin a new configuration.
-        until: the step at which the arm is to be asked about again; it pauses there unless it is at the horizon.
+        until: the step at which the arm is to be asked about again, beyond its last one and at most the goal's horizon:
+            it pauses at its first report there or later, and at the horizon runs to its end.
         score: gain per unit of cost, or whatever the policy ranked by; higher is better.
         why: in a few words, for people.
     """
@@ -98,6 +99,8 @@ class Allocator(Protocol):
     ) -> Allocation:
         """Pick arms for the free slots among PAUSED trials of the snapshot and new configurations.
 
-        An absent opinion is no reason to fail: the policy falls back on what it knows without it.
+        The moves are carried out before the next call: a trial begun is `live` by then. An absent opinion is no reason
+        to fail: the policy falls back on what it knows without it. Without the ability to pause there are new
+        configurations only, each to the horizon. :func:`lcsearch.engine.allocate.check` holds a policy to all this.
         """
         ...

@@ -1,0 +1,41 @@
+"""What the policies share: which trials wait, in which order, and how far a turn takes one."""
+
+from __future__ import annotations
+
+from lcsearch.allocate.contract import Move
+from lcsearch.study import Snapshot, Status, Trial
+
+
+def place(uid: str) -> tuple[int, str]:
+    """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
+
+    >>> sorted(["10", "9", "a_02", "a_01"], key=place)
+    ['9', '10', 'a_01', 'a_02']
+    """
+    return len(uid), uid
+
+
+def waiting(snapshot: Snapshot) -> list[Trial]:
+    """PAUSED trials that have not reported the goal's horizon, in order of their uids.
+
+    The goal's and not the snapshot's: one that has reported `range(50)` to its end may still have to return.
+    """
+    horizon = snapshot.goal.horizon
+    paused = (trial for trial in snapshot.live if trial.status is Status.PAUSED and trial.curve.last_step < horizon)
+    return sorted(paused, key=lambda trial: place(trial.uid))
+
+
+def done(trial: Trial) -> float:
+    """Steps behind a trial, >= 0."""
+    return max(trial.curve.last_step, 0.0)
+
+
+def ahead(done: float, quantum: float, horizon: float) -> float:
+    """Where a turn of `quantum` steps ends, at most at the horizon; at the horizon, too, when floats are too coarse."""
+    until = min(done + quantum, horizon)
+    return until if until > done else horizon
+
+
+def begin(n: int, until: float, *, score: float = 0.0, why: str = "a new configuration") -> tuple[Move, ...]:
+    """`n` new configurations, each to run to `until`."""
+    return (Move(None, until, score, why),) * max(n, 0)

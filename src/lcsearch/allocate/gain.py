@@ -1,0 +1,104 @@
+"""What an arm may gain: expected improvement on a loss, in closed form, and what to expect of a new configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lcsearch.curves import Floats
+from lcsearch.forecast.contract import Absent, Forecasts, Opinion
+from lcsearch.study import Bank
+
+Gain = Literal["improvement", "p_beat"]
+
+
+def expected_improvement(forecasts: Forecasts, loss: ArrayLike) -> Floats:
+    """E[(loss - L)^+] = integral of P(L <= x) over x < loss, exact for the piecewise-linear CDF and its tails.
+
+    With knots k_0..k_m at levels p_0..p_m and tail scales (s, r) the terms are, for t = loss,
+
+    - below the knots: p_0 s exp(-(k_0 - t)^+ / s);
+    - each segment, of width w, passed as far as h = min((t - k_i)^+, w): h (p_i + (p_{i+1} - p_i) h / (2 w));
+    - above them, passed as far as h = (t - k_m)^+: h - (1 - p_m) r (1 - exp(-h / r)).
+
+    Args:
+        forecasts: Q of them.
+        loss: what to improve on, in loss units (`sign * value`): a number or (Q,).
+
+    Returns:
+        (Q,) >= 0, as large in the metric's units; NaN in rows that are absent or no numbers.
+    """
+    t = np.broadcast_to(np.asarray(loss, np.float64), (len(forecasts),))[:, None]
+    k, p = forecasts.knots, forecasts.levels
+    s, r = forecasts.tails[:, :1], forecasts.tails[:, 1:]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+        width = np.diff(k, axis=1)
+        h = np.clip(t - k[:, :-1], 0.0, width)
+        slope = np.where(width > 0, np.diff(p, axis=1) * (h / np.where(width > 0, width, 1.0)), 0.0)
+        inside = (h * (p[:, :-1] + 0.5 * slope)).sum(1, keepdims=True)
+        below = p[:, :1] * np.where(s > 0, s * np.exp(-np.maximum(k[:, :1] - t, 0.0) / np.where(s > 0, s, 1.0)), 0.0)
+        h = np.maximum(t - k[:, -1:], 0.0)
+        above = h - (1.0 - p[:, -1:]) * np.where(r > 0, r * -np.expm1(-h / np.where(r > 0, r, 1.0)), 0.0)
+        # Far inside the upper tail the last difference is rounding.
+        total = below + inside + np.maximum(above, 0.0)
+    absent = np.array([reason is not None for reason in forecasts.absent], np.bool_)
+    return np.where(absent, np.nan, total[:, 0])
+
+
+def gains(answers: Sequence[Opinion], loss: float, gain: Gain) -> Floats:
+    """(Q,) what each of one forecaster's Q opinions promises beyond `loss`; NaN where it promises nothing finite.
+
+    Args:
+        answers: single-row forecasts, or reasons for there being none.
+        loss: what to improve on, in loss units.
+        gain: "improvement" for E[(loss - L)^+], "p_beat" for P(L < loss).
+    """
+    found = np.full(len(answers), np.nan)
+    alike: dict[int, list[int]] = {}  # rows of one width are worked out together: numpy costs the same for one
+    for i, answer in enumerate(answers):
+        if not isinstance(answer, Absent):
+            alike.setdefault(answer.knots.shape[1], []).append(i)
+    for rows in alike.values():
+        told = [answer for i in rows if not isinstance(answer := answers[i], Absent)]
+        knots, levels, tails = (
+            np.concatenate([getattr(f, part) for f in told]) for part in ("knots", "levels", "tails")
+        )
+        with np.errstate(over="ignore"):  # losses of 1e308 are no gain, and no reason to fail
+            stack = Forecasts.of(knots, levels, tails, sign=1.0, source="")
+            found[rows] = expected_improvement(stack, loss) if gain == "improvement" else stack.p_beat(loss)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def mean_gains(opinions: Mapping[str, Sequence[Opinion]], n: int, loss: float, gain: Gain) -> Floats:
+    """(n,) mean over the forecasters that answered, each with n opinions; NaN where none did."""
+    told = np.full((len(opinions), n), np.nan)
+    for row, name in zip(told, sorted(opinions), strict=True):  # sorted: a sum depends on its order
+        row[:] = gains(opinions[name], loss, gain)
+    heard = np.isfinite(told)
+    with np.errstate(over="ignore"):
+        total = np.where(heard, told, 0.0).sum(0)
+    return np.where(heard.any(0), total / np.maximum(heard.sum(0), 1), np.nan)
+
+
+def untried(bank: Bank) -> Forecasts | None:
+    """Judged loss of a configuration not begun yet, from the finished ones; None before two have a finite one.
+
+    The i-th best of n finished trials stands at level i / (n + 1), Laplace's rule: a new one is as likely to fall into
+    any of the n + 1 gaps, the one below the best included. There the tail is exponential, its scale the mean distance
+    of the best quarter to the next trial (the maximum-likelihood scale of an exponential beyond that threshold). Only
+    a COMPLETE trial has a judged loss; stopped, failed and diverged ones count as worse than all of those.
+
+    Finished trials are a choice of the better ones wherever hopeless ones stay paused, so this errs towards new ones.
+    """
+    losses = np.sort(bank.judged[bank.complete & np.isfinite(bank.judged)])
+    n = losses.size
+    if n < 2:
+        return None
+    k = max(n // 4, 1)
+    with np.errstate(over="ignore"):
+        scale = float((losses[k] - losses[:k]).mean())
+        levels = np.arange(1.0, n + 1.0) / (len(bank) + 1.0)
+        return Forecasts.of(losses[None], levels[None], np.array([[scale, 0.0]]), sign=1.0, source="finished trials")
