@@ -59,7 +59,7 @@ def made(
     for name, value, low in (("n_runs", n_runs, 1), ("seed", seed, 0), ("n_steps", n_steps, 2)):
         if not (isinstance(value, int) and value >= low):
             raise InvalidValue(f"a whole number >= {low}", value, f"made({name})")
-    goal = Goal("loss" if direction == "minimize" else "score", direction, n_steps, judged)
+    goal = Goal("loss" if direction == "minimize" else "score", direction, float(n_steps), judged)
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     losses, params = _MAKERS[kind](rng, n_runs, np.arange(1, n_steps + 1, dtype=np.float64))
     t = np.arange(1, n_steps + 1, dtype=np.float64)
