@@ -234,7 +234,7 @@ class _Search:
         if b.stop is not None:
             self._free(b, Status.STOPPED)
             return None
-        if step < b.until:
+        if step < b.until or b.until >= self.task.goal.horizon:  # a run may end a little before or after the horizon
             self._next(b, 0.0)
             return None
         self.free += 1

@@ -170,8 +170,8 @@ def summary(found: Replay) -> str:
         )
     if best is None:
         lines.append("no trial ran to the end with a finite value: what a policy would have lost cannot be said")
-    for (entrant, history), point in zip(found.played, found.points, strict=True):
-        lines += ["", *_policy(entrant, history, point, best)]
+    for (one, history), point in zip(found.played, found.points, strict=True):
+        lines += ["", *_policy(one, history, point, best)]
     for line in found.frontiers:
         lines += ["", f"{line[0].name}, over {line[0].orders} random orders of the trials:"]
         lines += ["  threshold   saved   best stopped in"]
