@@ -6,9 +6,9 @@
 
 Protocol: LC-PFN (Adriaensen et al. 2023), section 4.3. Trials are begun one after the other in a random order of the
 task's runs, none is resumed, 20 whole runs' worth of cost may be spent; the best value judges. Speed-up is the cost at
-which no stopping has the mean regret it ends with, over the cost at which the rule has it. What was lost is counted among
-the first 60 trials of every order. Every rule sees the same looks and passes the same gates. Sources that are not
-there are skipped with a line that says so.
+which no stopping has the mean regret it ends with, over the cost at which the rule has it. What was lost is counted
+among the first 60 trials of every order. Every rule sees the same looks and passes the same gates. Sources that are
+not there are skipped with a line that says so.
 """
 
 from __future__ import annotations

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lcsearch.allocate.asha import AshaPromotion
+from lcsearch.allocate.contract import Allocator
+from lcsearch.allocate.greedy import GreedyGain
+from lcsearch.allocate.run_to_end import RunToEnd
+from lcsearch.allocate.uniform import Uniform
 from lcsearch.curves import Curve
 from lcsearch.decide.decision import Decision, Look
 from lcsearch.decide.risk import Mark
@@ -16,8 +21,10 @@ from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.engine.ask import Event
 from lcsearch.engine.judge import Judgement
 from lcsearch.errors import InvalidValue
+from lcsearch.forecast.registry import forecaster
 from lcsearch.goal import Goal
 from lcsearch.replay.history import History
+from lcsearch.replay.made import made
 from lcsearch.replay.score import regrets, scale_of, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.replay.task import Run, Task
@@ -63,6 +70,7 @@ class Never:
 
 
 ORDER = [0, 1, 2, 3, 4]
+ALLOCATORS = [RunToEnd(), Uniform(12, 2), AshaPromotion(2), GreedyGain(3)]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -80,7 +88,7 @@ def test_five_trials_by_hand(direction: str) -> None:
     assert [(life.begun, life.ended) for life in found.lives] == [(0, 4), (4, 6), (6, 10), (10, 12), (12, 16)]
     assert (found.spent, found.time, found.full_cost) == (16.0, 16.0, 20.0)
     # Best so far: 5, 4, 3, 2 of a; then 1 of c at its end.
-    assert found.trace == ((1, 1, 5), (2, 2, 4), (3, 3, 3), (4, 4, 2), (10, 10, 1))
+    assert list(found.trace) == [(1, 1, 5), (2, 2, 4), (3, 3, 3), (4, 4, 2), (10, 10, 1)]
     # Looks: 3 of each whole trial (none at the last report), 2 of each stopped one.
     assert dict(found.reasons) == {Reason.ABOVE: 11, Reason.BELOW: 2}
     # Finals are a 2, b 6, c 1, d 0.5, e 4. d is the winner, and it was stopped; b had shown its best value.
@@ -106,7 +114,7 @@ def test_five_trials_by_hand(direction: str) -> None:
 
 def test_a_final_value_counts_at_the_horizon_only() -> None:
     found = simulate(task_of(CURVES, judged="final"), ORDER, Above())
-    assert found.trace == ((4, 4, 2), (10, 10, 1))
+    assert list(found.trace) == [(4, 4, 2), (10, 10, 1)]
     assert [life.uid for life in found.lost(5)] == ["d", "b"]  # a stopped trial has no final value
 
 
@@ -205,9 +213,9 @@ def test_bad_arguments_are_named() -> None:
         simulate(task, [0, 0], Never())
     with pytest.raises(InvalidValue, match="expected 1 to 64 workers, got 65"):
         World(workers=65)
-    with pytest.raises(InvalidValue, match="World.budget: expected a cost > 0 or None, got nan"):
+    with pytest.raises(InvalidValue, match=r"World\.budget: expected a cost > 0 or None, got nan"):
         World(budget=math.nan)
-    with pytest.raises(InvalidValue, match="World.latency: expected a cost >= 0, got -1"):
+    with pytest.raises(InvalidValue, match=r"World\.latency: expected a cost >= 0, got -1"):
         World(latency=-1)
 
 
@@ -225,3 +233,47 @@ def test_the_same_bits_again() -> None:
     )
     assert task.order(1) != task.order(2)
     assert task.order(1) == task.order(1)
+
+
+def test_turns_cost_a_checkpoint_and_a_return() -> None:
+    world = World(checkpoint=0.5, resume=0.25)
+    found = simulate(task_of(CURVES), [0, 1], Never(), world, Uniform(quantum=2))
+    # a 0-2; its checkpoint, b 2.5-4.5; its checkpoint and a's return, a 5.25-7.25; b's return, b 7.5-9.5.
+    assert [(life.begun, life.ended, life.pauses) for life in found.lives] == [(0, 7.25, 1), (2, 9.5, 1)]
+    assert found.spent == found.time == 9.5
+    # Who goes on where he stands pays nothing.
+    assert simulate(task_of(CURVES), [0], Never(), world, Uniform(quantum=2)).spent == 4
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    "allocator", [RunToEnd(), Uniform(12, 2), AshaPromotion(2), GreedyGain(3)], ids=lambda a: a.name
+)
+def test_every_allocator_plays_a_task_to_its_end(allocator: Allocator, workers: int) -> None:
+    task = made("crossing", 20, 1, n_steps=18)
+    world = World(workers=workers, budget=None, checkpoint=0.1, resume=0.1)
+    found = simulate(task, task.order(0), Never(), world, allocator, [forecaster("rank-gap")])
+    assert {life.status for life in found.lives} <= {Status.COMPLETE, Status.STOPPED}
+    assert sum(life.status is Status.COMPLETE for life in found.lives) >= 1
+    assert not found.stopped  # what an allocator gives up is no verdict
+    assert found.spent >= sum(life.cost for life in found.lives) - 1e-9
+    assert same(found, simulate(task, task.order(0), Never(), world, allocator, [forecaster("rank-gap")]))
+
+
+def test_asha_spends_most_on_the_best() -> None:
+    task = made("power", 27, 2, n_steps=27)
+    found = simulate(task, task.order(0), Never(), World(), AshaPromotion(1))
+    assert found.spent < 0.6 * found.full_cost
+    shown = [life.shown for life in sorted(found.lives, key=lambda life: task.judged[life.row])]
+    assert np.mean(shown[:9]) > 2 * np.mean(shown[18:])
+
+
+def test_an_allocator_hears_a_dead_forecaster_as_an_absent_one() -> None:
+    class Dead:
+        name, version = "dead", "1"
+
+        def forecast(self, snapshot: Snapshot, queries: Any) -> Any:
+            raise RuntimeError("no")
+
+    found = simulate(task_of(CURVES), ORDER, Never(), World(workers=2), GreedyGain(2), [Dead()])
+    assert {life.status for life in found.lives} == {Status.COMPLETE}
