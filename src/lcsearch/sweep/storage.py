@@ -20,7 +20,9 @@ from optuna.storages import RDBStorage
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.secret import mask, mask_of
 
-PATIENCE_S = 60.0
+PATIENCE_S = 45.0
+"""Below machines.SILENCE_S: after an outage that was waited out, no machine is taken for gone."""
+
 _BUSY_S = 1.0  # one try of sqlite, which waits for a lock in C: no signal is heard there
 _LONGEST_REST_S = 1.0
 
