@@ -149,7 +149,7 @@ class Fleet:
     def strike(self) -> None:
         """Kill every worker and what it started, at once and without waiting: a signal's handler may do it."""
         for process in list(self._processes.values()):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def kill(self) -> None:

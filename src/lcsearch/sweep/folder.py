@@ -44,6 +44,8 @@ from lcsearch.sweep.secret import holds, mask
 
 FORMAT = 1
 
+_LONGEST_CODE = 10_000_000  # bytes; a longer file that a command names is data
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -215,7 +217,8 @@ def code_of(sweep: Sweep) -> dict[str, str]:
     digests = {}
     for file in files:
         with contextlib.suppress(OSError, ValueError):  # most words of a command name no file
-            digests[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+            if file.is_file() and file.stat().st_size <= _LONGEST_CODE:
+                digests[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return digests
 
 

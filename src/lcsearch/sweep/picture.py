@@ -141,7 +141,7 @@ class Observer:
             return None
         key = (best.number, best.step)
         if self._best is None or self._best[0] != key or self._best[1] is None:
-            row = next(row for row in progress.rows if row.number == best.number)
+            row = progress.numbered[best.number]
             try:
                 self._best = (key, record.best_since(study, best, row))
             except EnvironmentProblem:  # a storage that has been given up ends a sweep, not its account

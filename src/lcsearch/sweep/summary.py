@@ -123,7 +123,7 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     Raises:
         FileProblem: there is no such trial.
     """
-    row = next((row for row in progress.rows if row.number == number), None)
+    row = progress.numbered.get(number)
     if row is None:
         known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
         raise FileProblem(f"{folder.root}: expected the number of a trial ({known}), got {number}.")
