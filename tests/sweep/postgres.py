@@ -53,6 +53,16 @@ class Server:
         )
         assert done.returncode == 0, f"{program}: exit code {done.returncode}"
 
+    def start(self) -> None:
+        """Start it."""
+        options = f"-c listen_addresses='' -k {self._root} -c fsync=off -c max_connections=50"
+        data, log = str(self._root / "data"), str(self._root / "log")
+        self.run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it; its clients are cut off."""
+        self.run("pg_ctl", "-D", str(self._root / "data"), "-m", mode, "-w", "stop")
+
     def new_database(self, scheme: str = "postgresql") -> str:
         """The URL of an empty database."""
         name = f"d{uuid.uuid4().hex[:12]}"
@@ -75,11 +85,10 @@ def server() -> Iterator[Server]:
         made = Server(root, binaries)
         data = str(root / "data")
         made.run("initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "-N", "-E", "UTF8")
-        options = f"-c listen_addresses='' -k {root} -c fsync=off -c max_connections=50"
-        made.run("pg_ctl", "-D", data, "-w", "-l", str(root / "log"), "-o", options, "start")
+        made.start()
         try:
             yield made
         finally:
-            made.run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            made.stop("immediate")
     finally:
         shutil.rmtree(root, ignore_errors=True)

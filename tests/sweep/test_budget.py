@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +103,7 @@ def test_the_clock(tmp_path: Path) -> None:
     Clock(folder).tick()
     folder.clock.write_text(json.dumps({"seconds": 7.0, "until": "2024-01-01T00:00:00", "monotonic": 0.0}))
     clock = Clock(folder)
-    assert clock.before == Reading(7.0, datetime(2024, 1, 1), 0.0)
+    assert clock.before == Reading(7.0, datetime(2024, 1, 1).astimezone(UTC), 0.0)
     assert 7.0 <= read_clock(folder).seconds < 8.0
     time.sleep(0.05)
     assert read_clock(folder).now() >= read_clock(folder).seconds + 0.05
@@ -185,3 +188,54 @@ def test_money(tmp_path: Path) -> None:
 def test_no_price_no_money(tmp_path: Path) -> None:
     outcome = launcher.run(write_toy(tmp_path, TRAIN, trials=1), folder=tmp_path / "run", view=Remembering())
     assert not any(line.startswith(("money", "ended by")) for line in said(outcome))
+
+
+TAKE = """\
+import json, os, sys, time
+from pathlib import Path
+from datetime import UTC, datetime
+import optuna
+from lcsearch.sweep import claim
+from lcsearch.sweep.folder import RunFolder
+from tests.sweep.test_budget import file_of
+
+folder, file = RunFolder(Path(sys.argv[1])), file_of(money_per_hour=1.0)
+study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder.root}/st.db")
+if sys.argv[2] == "take":
+    ended, left = claim.take(study, folder, 0, file), claim.take(study, folder, 1, file)
+    time.sleep(1.0)
+    study.tell(ended.trial, 1.0) if not hasattr(ended, "end") else ended.end(1.0)
+elif sys.argv[2] == "release":
+    claim.release(study, folder, (), 0)
+from lcsearch.sweep.progress import collect
+now = datetime.now(UTC) if hasattr(claim, "TOOK") else datetime.now()
+print(json.dumps([row.seconds for row in collect(study.trials, file.target, 9, file.space, now=now).rows]))
+"""
+
+
+def test_workers_time_is_the_same_in_every_time_zone(tmp_path: Path) -> None:
+    optuna.create_study(study_name="toy", storage=f"sqlite:///{tmp_path}/st.db")
+
+    def at(zone: str, action: str) -> list[float]:
+        done = subprocess.run(
+            [sys.executable, "-c", TAKE, str(tmp_path), action],
+            env={**os.environ, "TZ": zone},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        seconds: list[float] = json.loads(done.stdout)
+        return seconds
+
+    (ended, running) = at("Asia/Tokyo", "take")
+    assert 1.0 <= ended < 20.0
+    assert 1.0 <= running < 20.0
+    for zone in ("America/New_York", "UTC", "Asia/Tokyo"):
+        assert at(zone, "read")[0] == ended
+        assert running < at(zone, "read")[1] < 900.0
+    (same, given_up) = at("America/New_York", "release")
+    assert same == ended
+    assert running < given_up < 900.0
+    assert at("Asia/Tokyo", "read") == [ended, given_up]

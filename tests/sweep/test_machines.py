@@ -24,6 +24,7 @@ from lcsearch.sweep.pulse import Pulse, Vital, patience
 from lcsearch.sweep.secret import holds, mask, mask_of
 from lcsearch.sweep.space import suggest
 from lcsearch.sweep.stalls import Stalls
+from lcsearch.sweep.summary import explain
 
 from .kit import Remembering, write_toy
 from .test_budget import file_of
@@ -193,21 +194,74 @@ def test_a_trial_nobody_has_signed_is_left_to_its_worker_for_a_while(tmp_path: P
 def test_a_trial_beyond_the_budget_is_not_counted(tmp_path: Path, study: optuna.Study) -> None:
     ann = machine(tmp_path, "ann")
 
+    study.ask()
+    assert claim.take(late(study), ann, 0, file_of(trials=1)) is None
+    assert [t.state.name for t in study.trials] == ["RUNNING", "FAIL"]
+    assert len(claim.counted(study.trials)) == 1
+    assert claim.work_left(study.trials, ann, file_of(trials=1)) == 0
+    assert study.trials[1].user_attrs[claim.ERROR] == "not run: another machine was faster to take the last of 1 trials"
+    # the budget is raised: launcher and worker count alike, and number 2 is the second
+    assert claim.work_left(study.trials, ann, file_of(trials=2)) == 1
+    taken = claim.take(study, ann, 0, file_of(trials=2))
+    assert taken is not None
+    assert taken.trial.number == 2
+    assert [t.number for t in claim.counted(study.trials)] == [0, 2]
+    assert claim.work_left(study.trials, ann, file_of(trials=2)) == 0
+    assert claim.take(study, ann, 1, file_of(trials=2)) is None
+    assert len(study.trials) == 3
+
+
+def late(study: optuna.Study) -> optuna.Study:
+    """`study` as a worker reads it before another machine takes the last trial, and asks it after that."""
+    early: list[Any] = [[]]
+
     class Late(optuna.Study):
         def __init__(self) -> None: ...
-        def get_trials(self, *a: Any, **k: Any) -> list[Any]:
-            return []  # read before another machine took the last one
+        def get_trials(self, *a: Any, **k: Any) -> Any:
+            return early.pop() if early else study.get_trials(*a, **k)
 
         ask = study.ask
         tell = study.tell
 
+    return Late()
+
+
+def test_a_budget_is_raised_after_a_surplus_trial(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/central.sqlite3"
+    path, run = shared_toy(tmp_path / "a", url=url, trials=2), tmp_path / "run"
+    launcher.run(path, folder=run, view=Remembering())
+    study = optuna.load_study(study_name="toy", storage=url)
+    extra = study.ask()
+    extra.set_user_attr(claim.SURPLUS, 2)
+    study.tell(extra, state=optuna.trial.TrialState.FAIL)
+    more = launcher.run(path, folder=run, resume=True, trials=3, view=Remembering())
+    assert (more.code, more.message) == (0, "")
+    assert [(row.number, row.state) for row in more.progress.rows] == [
+        (0, "complete"), (1, "complete"), (3, "complete"),
+    ]  # fmt: skip
+    file = RunFolder(run).read().file
+    assert explain(3, more.progress, file, more.study, RunFolder(run)).startswith("trial 3: complete, 6 of 6 epochs")
+
+
+def test_a_trial_beyond_the_budget_is_not_run_after_a_take_over(tmp_path: Path, study: optuna.Study) -> None:
+    """Its worker died after it had asked, and before it could mark it."""
+    ann, bob = machine(tmp_path, "ann"), machine(tmp_path, "bob")
     study.ask()
-    assert claim.take(Late(), ann, 0, file_of(trials=1)) is None
+    assert claim.take(study, ann, 0, file_of(trials=9)) is not None
+    (_, wanted) = claim.foreign(study.trials, bob.identity())
+    claim.contend(study, bob, wanted.number)
+    assert claim.take_over(study, bob, wanted, 2) is not None
+    assert claim.take(study, bob, 0, file_of(trials=1)) is None
     assert [t.state.name for t in study.trials] == ["RUNNING", "FAIL"]
-    assert len(claim.counted(study.trials)) == 1
-    assert claim.work_left(study.trials, ann, file_of(trials=1)) == 0
-    study.ask()  # the budget was raised
-    assert len(claim.counted(study.trials)) == 3
+    assert claim.SURPLUS in study.trials[1].user_attrs
+    # one that has reported was within a budget that is smaller now
+    taken = claim.take(study, bob, 0, file_of(trials=9))
+    assert taken is not None
+    taken.trial.report(1.0, 1)
+    claim.release(study, bob, (), 2, shared=True)
+    again = claim.take(study, bob, 0, file_of(trials=1))
+    assert again is not None
+    assert (again.trial.number, again.adopted) == (2, True)
 
 
 def test_a_worker_that_was_away_leaves_a_trial_that_is_another_ones(tmp_path: Path) -> None:

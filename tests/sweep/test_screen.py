@@ -18,6 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from lcsearch.sweep import backend, record, status
+from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import safe
@@ -284,9 +285,9 @@ def test_the_time_left() -> None:
 
 def test_the_clock_of_all_launches_is_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    assert record.seconds_so_far(folder) is None
+    assert read_clock(folder).counted is None
     (tmp_path / "clock.json").write_text(json.dumps({"seconds": 90.5, "until": START.isoformat(), "monotonic": 1.0}))
-    assert record.seconds_so_far(folder) == 90.5
+    assert read_clock(folder).counted == 90.5
     observer = Observer(FILE, folder)
     assert observer.picture(picture([]).progress, optuna.create_study()).seconds == 90.5
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import weakref
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import CurvePruner
@@ -21,48 +24,73 @@ from lcsearch.sweep.file import (
     SweepFile,
 )
 from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.sampler import TrialSampler
 from lcsearch.sweep.secret import mask, mask_of
+from lcsearch.sweep.storage import Patience, PatientStorage, rests, told
 
 SWEEP = "lcsearch:sweep"
 """The study's user attribute that says which sweep it is of."""
 
-_LOCK_PATIENCE_S = 60  # sqlite: how long a writer waits for the others
 _CREATE_TRIES = 5
+_RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)")
+_FILE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)")
 _OF_ONE_MACHINE = {"backend", "budget", "retries"}  # keys that may differ between machines that share a study
 
 
-def open_storage(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> BaseStorage:
-    """The storage of `sweep`; `checked`: another process has just made or checked its tables, which takes a while.
+def open_storage(
+    sweep: SweepFile, folder: RunFolder, *, checked: bool = False, patience: Patience | None = None
+) -> BaseStorage:
+    """The storage of `sweep`.
+
+    Args:
+        checked: another process has just made or checked its tables, which takes a while: it was there, and is waited
+            for if it is not.
+        patience: of this process with a storage that does not answer.
 
     Raises:
         EnvironmentProblem: it cannot be reached.
     """
-    url = sweep.backend.storage or folder.default_storage
-    engine = {"connect_args": {"timeout": _LOCK_PATIENCE_S}} if url.startswith("sqlite") else {}
-    for attempt in range(1, _CREATE_TRIES + 1):
+    url = url_of(sweep, folder)
+    patience = patience or Patience()
+    again, tries = rests(patience), 0
+    while True:
         try:
-            storage = RDBStorage(
-                _with_driver(url),
-                engine_kwargs=engine,
-                skip_compatibility_check=checked,
-                skip_table_creation=checked,
-            )
+            storage = PatientStorage(_with_driver(url), patience, checked=checked)
             weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that are left open
             return storage
         except Exception as error:  # drivers raise what they like
-            said = mask_of(url, str(error).strip()).splitlines() or [type(error).__name__]
             if isinstance(error, ImportError):
-                text = f"{mask(url)}: expected the database's driver, got {said[0].rstrip('.')}."
+                said = mask_of(url, str(error).strip()) or type(error).__name__
+                text = f"{mask(url)}: expected the database's driver, got {said.splitlines()[0].rstrip('.')}."
                 package = '"lcsearch[postgres]"' if url.startswith("postgres") else "the driver of your database"
                 raise EnvironmentProblem(f"{text} Install it: pip install {package}") from None
+            tries += 1
+            said = told(url, error)
             # two machines that make the tables of an empty database at once get into each other's way
-            if attempt < _CREATE_TRIES and type(error).__name__ in ("IntegrityError", "ProgrammingError"):
-                time.sleep(0.2 * attempt)
+            rival = tries < _CREATE_TRIES and said.startswith(("IntegrityError", "ProgrammingError"))
+            if (rival or checked or "database is locked" in said) and again():
                 continue
-            text = f"{mask(url)}: expected an Optuna storage that answers, got {type(error).__name__}: {said[0]}."
-            raise EnvironmentProblem(text) from None  # the cause may quote the password
-    raise AssertionError("the last try returns or raises")
+            text = f"{mask(url)}: expected an Optuna storage that answers, got {said}. See that the URL is right and"
+            raise EnvironmentProblem(f"{text} that it runs.") from None  # the cause may quote the password
+
+
+def url_of(sweep: SweepFile, folder: RunFolder) -> str:
+    """The storage's URL: the file's, or the run folder's own."""
+    return sweep.backend.storage or folder.default_storage
+
+
+def anchored(sweep: Sweep) -> Sweep:
+    """With a sqlite file that the sweep names by a relative path where it belongs: beside the sweep file.
+
+    SQLAlchemy would look for it wherever a process happens to work.
+    """
+    found = _RELATIVE.match(sweep.file.backend.storage or "")
+    if found is None:
+        return sweep
+    url = f"{found[1]}{(sweep.path.parent / found[2]).resolve()}{found[3]}"
+    placed = sweep.file.backend.model_copy(update={"storage": url})
+    return replace(sweep, file=sweep.file.model_copy(update={"backend": placed}))
 
 
 def _with_driver(url: str) -> str:
@@ -81,11 +109,11 @@ def check_free(sweep: SweepFile, folder: RunFolder) -> None:
         EnvironmentProblem: the storage cannot be reached.
     """
     if sweep.backend.storage is not None and sweep.name in optuna.get_all_study_names(open_storage(sweep, folder)):
-        raise FileProblem(_taken(sweep))
+        raise FileProblem(_taken(sweep, folder))
 
 
-def _taken(sweep: SweepFile) -> str:
-    url = mask(sweep.backend.storage or "")
+def _taken(sweep: SweepFile, folder: RunFolder) -> str:
+    url = mask(url_of(sweep, folder))
     text = f"{url}: expected no study {sweep.name!r}, got one. Choose another `name`, or delete the study yourself"
     text += f": optuna delete-study --study-name {sweep.name} --storage {url}"
     return f"{text}\nIf another machine runs this very sweep there, work along with it: --join"
@@ -131,33 +159,50 @@ def check_joins(sweep: SweepFile, folder: RunFolder) -> None:
         raise FileProblem(f"{text}\nRun the same file on every machine, or choose another `name`.")
 
 
-def create_study(sweep: SweepFile, folder: RunFolder, *, resume: bool) -> optuna.Study:
+def create_study(
+    sweep: SweepFile, folder: RunFolder, *, resume: bool, join: bool = False, patience: Patience | None = None
+) -> optuna.Study:
     """Create or reopen (on a resume or a join) the study of `sweep`; needs the run lock.
 
+    A run that has had its study does not get another: its trials would begin anew over checkpoints that are there.
+
     Raises:
-        FileProblem: a study of that name stands in a storage of the user's own, and is not to be resumed.
+        FileProblem: a study of that name stands in a storage of the user's own, and is not to be resumed; or the
+            study of a run that is resumed is gone.
         EnvironmentProblem: the storage cannot be reached.
     """
-    storage = open_storage(sweep, folder)
+    made = resume and folder.has_study()
+    if made:
+        _expect_file(sweep, folder)
+    storage = open_storage(sweep, folder, patience=patience)
+    settings: dict[str, Any] = {"storage": storage, "study_name": sweep.name}
+    settings |= {"sampler": make_sampler(sweep), "pruner": make_pruner(sweep, folder)}
     try:
-        study = optuna.create_study(
-            storage=storage,
-            study_name=sweep.name,
-            direction=sweep.goal,
-            sampler=make_sampler(sweep),
-            pruner=make_pruner(sweep, folder),
-            load_if_exists=resume,
-        )
+        if made:
+            study = optuna.load_study(**settings)
+        else:
+            study = optuna.create_study(direction=sweep.goal, load_if_exists=resume or join, **settings)
+    except KeyError:
+        raise FileProblem(_gone(sweep, folder)) from None
     except optuna.exceptions.DuplicatedStudyError:
-        raise FileProblem(_taken(sweep)) from None
+        raise FileProblem(_taken(sweep, folder)) from None
     if SWEEP not in study.user_attrs:
         study.set_user_attr(SWEEP, fingerprint(sweep))
+    folder.note_study()
     return study
 
 
-def open_study(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> optuna.Study:
-    """The study as a worker or a reader sees it; `checked` as for :func:`open_storage`."""
-    storage = open_storage(sweep, folder, checked=checked)
+def open_study(
+    sweep: SweepFile, folder: RunFolder, *, checked: bool = False, patience: Patience | None = None
+) -> optuna.Study:
+    """The study as a worker or a reader sees it, who makes none; arguments as for :func:`open_storage`.
+
+    Raises:
+        FileProblem: there is none.
+        EnvironmentProblem: the storage cannot be reached.
+    """
+    _expect_file(sweep, folder)
+    storage = open_storage(sweep, folder, checked=checked, patience=patience)
     try:
         return optuna.load_study(
             study_name=sweep.name,
@@ -166,9 +211,21 @@ def open_study(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) ->
             pruner=make_pruner(sweep, folder),
         )
     except KeyError:
-        url = mask(sweep.backend.storage or folder.default_storage)
-        text = f"{url}: expected the study {sweep.name!r}, got none."
-        raise EnvironmentProblem(text) from None
+        raise FileProblem(_gone(sweep, folder)) from None
+
+
+def _expect_file(sweep: SweepFile, folder: RunFolder) -> None:
+    """The sqlite file of a study that was made is there: whoever opens it would make an empty one."""
+    found = _FILE.match(url_of(sweep, folder))
+    if found is not None and not Path(found[1]).exists():
+        raise FileProblem(_gone(sweep, folder))
+
+
+def _gone(sweep: SweepFile, folder: RunFolder) -> str:
+    text = f"{mask(url_of(sweep, folder))}: expected the study {sweep.name!r} of the run in {folder.root}, got none."
+    if folder.has_study():
+        return f"{text} Bring it back, or start over with --fresh or another --folder."
+    return f"{text} It was not made yet: go on with `lcsearch run`, or with its --resume if that was killed."
 
 
 def make_sampler(sweep: SweepFile) -> TrialSampler:
@@ -207,3 +264,4 @@ def curve_pruner(spec: CurvePrunerSpec, sweep: SweepFile, folder: RunFolder) -> 
 def quiet_optuna() -> None:
     """Optuna's own lines (one for each trial) would tear the live view; warnings stay."""
     optuna.logging.set_verbosity(logging.WARNING)
+    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # it would tell of every try in vain

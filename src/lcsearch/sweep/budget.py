@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -67,13 +67,18 @@ class Reading:
 
     Attributes:
         seconds: wall clock of all launches, up to the last tick.
-        until: when the last tick was; None before the first.
+        until: when the last tick was, in UTC; None before the first.
         monotonic: the system's monotonic clock at that tick, which all processes of a machine share.
     """
 
     seconds: float = 0.0
     until: datetime | None = None
     monotonic: float = 0.0
+
+    @property
+    def counted(self) -> float | None:
+        """The seconds, where somebody has counted them: there is a clock, and it is not damaged."""
+        return self.seconds if self.monotonic else None
 
     def now(self) -> float:
         """Seconds up to now, for a process that works for the launch which ticks."""
@@ -84,7 +89,7 @@ def read_clock(folder: RunFolder) -> Reading:
     """The run's clock; zero where no launch has ticked yet."""
     try:
         record = json.loads(folder.clock.read_text(encoding="utf-8"))
-        until = datetime.fromisoformat(record["until"])
+        until = datetime.fromisoformat(record["until"]).astimezone(UTC)  # an earlier lcsearch wrote local time
         return Reading(float(record["seconds"]), until, float(record["monotonic"]))
     except (OSError, ValueError, KeyError, TypeError):
         return Reading() if not folder.clock.exists() else Reading(until=_modified(folder))
@@ -92,7 +97,7 @@ def read_clock(folder: RunFolder) -> Reading:
 
 def _modified(folder: RunFolder) -> datetime:
     """The clock file was damaged: what it counted is lost, when it last ticked is not."""
-    return datetime.fromtimestamp(folder.clock.stat().st_mtime)
+    return datetime.fromtimestamp(folder.clock.stat().st_mtime, UTC)
 
 
 class Clock:
@@ -112,7 +117,7 @@ class Clock:
         now = time.monotonic()
         record = {
             "seconds": self.before.seconds + now - self._began,
-            "until": datetime.now().isoformat(),
+            "until": datetime.now(UTC).isoformat(),
             "monotonic": now,
         }
         write_atomically(self._folder.clock, json.dumps(record).encode())

@@ -4,7 +4,8 @@ A RUNNING trial belongs to the worker named in its user attribute `lcsearch:work
 and the run (folder) it works for. Without a pid there, its worker is gone and any worker of that run may adopt it:
 its checkpoints lie in that run's folder. Over several machines the lock does not reach; there
 
-- the trial number, which the storage hands out atomically, keeps the budget: a trial numbered beyond it is not run;
+- the trial number, which the storage hands out atomically, keeps the budget: one with as many trials below it as the
+  budget allows is surplus. It is not run and not counted, also when the budget is raised;
 - steps are counted over all machines, seconds on each for itself;
 - a trial changes its run only when its own has been silent for long: :func:`contend`, and a while later
   :func:`take_over` by whoever then stands as its claimant, which is one;
@@ -14,9 +15,10 @@ its checkpoints lie in that run's folder. Over several machines the lock does no
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -34,40 +36,64 @@ RETRIES = "lcsearch:retries"
 ERROR = "lcsearch:error"
 SURPLUS = "lcsearch:surplus"
 SECONDS = "lcsearch:seconds"
-"""What a trial's earlier workers took for it; its present or last one counts from the `since` of its signature."""
+"""What a trial's earlier workers took for it; its present one counts from the `since` of its signature, in UTC."""
+TOOK = "lcsearch:took"
+"""What its last worker took for it, by that worker's own clock: `since` as in the signature, and `seconds`."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial this process may run, and whether it was begun by another; `owner` is how it was signed."""
+    """A trial this process may run, and whether it was begun by another; `owner` is how it was signed.
+
+    `began` is when, by this process's monotonic clock.
+    """
 
     trial: Trial
     adopted: bool
     owner: dict[str, Any]
+    began: float = field(default_factory=time.monotonic)
+
+    def end(self, value: float | None = None, state: TrialState | None = None) -> None:
+        """Tell the study how the trial ended, and what it took."""
+        took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
+        self.trial.set_user_attr(TOOK, took)
+        self.trial.study.tell(self.trial, value, state=state)
 
 
 def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> Claim | None:
     """An abandoned trial of this run if there is one, else a new one while the budget lasts, else None."""
     run = folder.identity()
-    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run, "since": datetime.now().isoformat()}
+    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run, "since": datetime.now(UTC).isoformat()}
     with folder.claim():
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             if abandoned(frozen, run):
                 trial = adopt(study, frozen.number)
-                trial.set_user_attr(WORKER, me)
-                return Claim(trial, True, me)
-        if not room(file, folder, trials):
+                if not _surplus(study, trial, file):
+                    trial.set_user_attr(WORKER, me)
+                    return Claim(trial, True, me)
+        if not room(file, folder, counted(trials)):
             return None
-        budget = file.budget.trials
         trial = study.ask()
         trial.set_user_attr(WORKER, me)
-        if trial.number >= budget:  # another machine was faster
-            trial.set_user_attr(SURPLUS, budget)
-            trial.set_user_attr(ERROR, f"not run: another machine was faster to take the last of {budget} trials")
-            study.tell(trial, state=TrialState.FAIL)
-            return None
-        return Claim(trial, False, me)
+        return None if _surplus(study, trial, file) else Claim(trial, False, me)
+
+
+def _surplus(study: optuna.Study, trial: Trial, file: SweepFile) -> bool:
+    """Was the trial begun beyond the budget, because another machine was faster? Then its end is told; it was not run.
+
+    One that has reported is none: it was begun within a budget that is smaller now.
+    """
+    budget = file.budget.trials
+    if trial.number < budget:
+        return False
+    trials = study.get_trials(deepcopy=False)
+    if sum(t.number < trial.number for t in counted(trials)) < budget or trials[trial.number].intermediate_values:
+        return False
+    trial.set_user_attr(SURPLUS, budget)
+    trial.set_user_attr(ERROR, f"not run: another machine was faster to take the last of {budget} trials")
+    study.tell(trial, state=TrialState.FAIL)
+    return True
 
 
 def abandoned(frozen: FrozenTrial, run: str | None = None) -> bool:
@@ -191,16 +217,26 @@ def take_over(study: optuna.Study, folder: RunFolder, wanted: Foreign, retries: 
 def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
     """What a trial has taken of its workers' time, the time without a worker left out.
 
+    A worker that ended its trial has measured it. Otherwise what its present worker has done so far is read off two
+    clocks that may be two machines': in UTC.
+
     Args:
         frozen: the trial.
         now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
     """
     owner, earlier = frozen.user_attrs.get(WORKER), float(frozen.user_attrs.get(SECONDS, 0.0))
-    since = datetime.fromisoformat(owner["since"]) if isinstance(owner, dict) and "since" in owner else None
+    signed = owner.get("since") if isinstance(owner, dict) else None
+    took = frozen.user_attrs.get(TOOK)
+    if took is not None and took["since"] == signed:
+        return earlier + float(took["seconds"])
+    since = datetime.fromisoformat(signed) if signed is not None else None
     if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
         since = frozen.datetime_start
     until = frozen.datetime_complete or now
-    return earlier + (max((until - since).total_seconds(), 0.0) if since is not None and until is not None else 0.0)
+    if since is None or until is None:
+        return earlier
+    # times without a zone (by Optuna, by an earlier lcsearch) are taken to be of this machine's
+    return earlier + max((until.astimezone() - since.astimezone()).total_seconds(), 0.0)
 
 
 def _give_back(
@@ -209,12 +245,15 @@ def _give_back(
     retry = int(frozen.user_attrs.get(RETRIES, 0)) + blame
     trial = adopt(study, frozen.number)
     given_up = retry > retries
+    seconds = seconds_of(frozen, until or datetime.now(UTC))
     if given_up:
+        lately = seconds - float(frozen.user_attrs.get(SECONDS, 0.0))
+        trial.set_user_attr(TOOK, {"since": _owner(frozen).get("since"), "seconds": lately})
         trial.set_user_attr(ERROR, f"its worker died {times(retry)}; retries: {retries}")
         study.tell(trial, state=TrialState.FAIL)
     else:
         trial.set_user_attr(RETRIES, retry)
-        trial.set_user_attr(SECONDS, seconds_of(frozen, until or datetime.now()))
+        trial.set_user_attr(SECONDS, seconds)
         abandon(trial, run)
     return Released(frozen.number, frozen.last_step, retry, given_up)
 
@@ -229,15 +268,12 @@ def times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
-def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Without those at the end that were begun beyond the budget and not run."""
-    n = len(trials)
-    while n and SURPLUS in trials[n - 1].user_attrs:
-        n -= 1
-    return trials[:n]
+def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Without those that were begun beyond the budget and not run."""
+    return [trial for trial in trials if SURPLUS not in trial.user_attrs]
 
 
 def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile) -> int:
     """How many trials can be taken: those this run may adopt, and the room in the budget."""
     run = folder.identity()
-    return max(room(file, folder, trials), 0) + sum(abandoned(t, run) for t in trials)
+    return max(room(file, folder, counted(trials)), 0) + sum(abandoned(t, run) for t in trials)

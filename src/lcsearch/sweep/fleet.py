@@ -146,10 +146,17 @@ class Fleet:
                 process.stdin.write(b"drain\n")
                 process.stdin.flush()
 
-    def kill(self) -> None:
-        """Kill every worker and what it started, at once."""
-        for process in self._processes.values():
-            with suppress(ProcessLookupError):
+    def strike(self) -> None:
+        """Kill every worker and what it started, at once and without waiting: a signal's handler may do it."""
+        for process in list(self._processes.values()):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Kill every worker and what it started, and wait for their ends."""
+        self.strike()
         for process in self._processes.values():
             process.wait()
+            if process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    process.stdin.close()

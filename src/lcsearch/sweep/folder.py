@@ -3,7 +3,7 @@
 ::
 
     runs/digits/
-        run.json               the resolved sweep (overrides applied), where its file stood
+        run.json               the resolved sweep (overrides applied), where its file stood, whether its study was made
         sweep.yaml             the sweep file as it was read
         study.sqlite3          the Optuna study
         clock.json             wall clock of all launches so far
@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -32,14 +33,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import Sweep
+from lcsearch.sweep.objective import locate
 from lcsearch.sweep.secret import holds, mask
 
 FORMAT = 1
+
+_LONGEST_CODE = 10_000_000  # bytes; a longer file that a command names is data
 
 
 @dataclass(frozen=True)
@@ -99,24 +104,46 @@ class RunFolder:
         """The storage's URL unless the file names one."""
         return f"sqlite:///{self.root / 'study.sqlite3'}"
 
+    def _kept(self) -> dict[str, Any]:
+        """What run.json says; nothing where there is none, or one that cannot be read."""
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
     def identity(self) -> str:
         """What tells this run from every other on any machine; "" for one of an earlier lcsearch, or none at all."""
-        try:
-            return str(json.loads(self.record.read_text(encoding="utf-8")).get("id", ""))
-        except (OSError, ValueError):
-            return ""
+        return str(self._kept().get("id", ""))
+
+    def has_study(self) -> bool:
+        """Was the run's study made? An earlier lcsearch did not say: then it was."""
+        return bool(self._kept().get("study", self.record.exists()))
+
+    def note_study(self) -> None:
+        """The run's study was made."""
+        if not (record := self._kept()).get("study", False):
+            private = self.record.stat().st_mode & 0o077 == 0
+            write_atomically(self.record, json.dumps({**record, "study": True}, indent=1).encode(), private=private)
 
     def write(self, sweep: Sweep) -> None:
         """Write (or rewrite) the record of `sweep`; for the owner's eyes alone if it holds a storage's password."""
         record = {
             "format": FORMAT,
             "id": self.identity() or uuid.uuid4().hex,
+            "study": self.has_study(),
+            "code": code_of(sweep),
             "file": str(sweep.path),
             "sweep": sweep.file.model_dump(mode="json", by_alias=True),
         }
         private = holds(sweep.text) or holds(sweep.file.backend.storage or "")
         write_atomically(self.sweep_copy, sweep.text.encode(), private=private)
         write_atomically(self.record, json.dumps(record, indent=1).encode(), private=private)
+
+    def changed_code(self, sweep: Sweep) -> list[str]:
+        """The objective's own files that are not what they were when the run was last launched."""
+        before = self._kept().get("code", {})
+        return [name for name, digest in code_of(sweep).items() if before.get(name, digest) != digest]
 
     def read(self) -> Sweep:
         """The sweep as it was resolved when the run was started.
@@ -152,18 +179,47 @@ class RunFolder:
         Raises:
             EnvironmentProblem: somebody else holds it still.
         """
-        descriptor = os.open(self.root / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + patience_s
+        deadline, path = time.monotonic() + patience_s, self.root / "run.lock"
         while True:
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor
+                if _is_at(descriptor, path):
+                    return descriptor
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     os.close(descriptor)
                     text = f"{self.root}: expected nobody at work here, got a running `lcsearch run`. "
                     raise EnvironmentProblem(text + "Wait for it, or end it, then try again.") from None
                 time.sleep(0.1)
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Is the open file still the one at `path`? `--fresh` moves a run aside, its lock with it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def code_of(sweep: Sweep) -> dict[str, str]:
+    """Name -> digest of the objective's own files: its module, or the files that its command names.
+
+    What these import is not looked at.
+    """
+    folder, objective = sweep.path.parent, sweep.file.objective
+    if objective.python is not None:
+        files = [locate(objective.python, folder)[0]]
+    else:
+        files = [folder / word for word in objective.command or ()]
+    digests = {}
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # most words of a command name no file
+            if file.is_file() and file.stat().st_size <= _LONGEST_CODE:
+                digests[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return digests
 
 
 def prepare(
@@ -181,8 +237,43 @@ def prepare(
         FileProblem: the folder holds another run, or a changed file is to be resumed.
         EnvironmentProblem: the folder cannot be written, or is in use.
     """
-    root = folder.root
-    exists = folder.record.exists()
+    root, notice = folder.root, None
+    _check(sweep, folder, resume=resume, fresh=fresh)  # at once: the lock may be a long wait
+    before = folder.identity()
+    _writable(root)
+    lock = folder.hold()
+    try:
+        exists = _check(sweep, folder, resume=resume, fresh=fresh)  # whoever held it may have made a run, or another
+        if resume and folder.identity() != before:
+            text = f"{root}: expected the run that was to be resumed, got one begun in the meantime. "
+            raise FileProblem(text + "Look at it with `lcsearch status`, then try again.")
+        check()
+        if exists and fresh:
+            kept = _move_aside(folder)
+            notice = f"the earlier run was kept as {kept}"
+            new = folder.hold()
+            os.close(lock)
+            lock = new
+        elif changed := folder.changed_code(sweep):
+            notice = f"changed since the last launch: {', '.join(changed)}; trials go on with it as it is now"
+        for path in (folder.decisions, folder.logs, root / "checkpoints", root / "pulses"):
+            path.mkdir(exist_ok=True)
+        folder.write(sweep)
+    except BaseException as error:
+        os.close(lock)
+        if isinstance(error, OSError):
+            raise EnvironmentProblem(_unwritable(root, error)) from error
+        raise
+    return sweep, lock, notice
+
+
+def _check(sweep: Sweep, folder: RunFolder, *, resume: bool, fresh: bool) -> bool:
+    """Is a run in the folder?
+
+    Raises:
+        FileProblem: there is what must not be there, or not what is wanted.
+    """
+    root, exists = folder.root, folder.record.exists()
     if exists and not resume and not fresh:
         text = f"{root}: expected no run here, got the run of {folder.read().path}. "
         raise FileProblem(text + "Use --resume to go on with it, --fresh to start over, --folder to keep both.")
@@ -193,27 +284,7 @@ def prepare(
         raise FileProblem(text + "Choose another with --folder.")
     if exists and resume:
         _same_file(sweep, folder)
-    _writable(root)
-    lock = folder.hold()
-    notice = None
-    try:
-        check()
-        if exists and fresh:
-            kept = _move_aside(folder)
-            notice = f"the earlier run was kept as {kept}"
-            root.mkdir(parents=True, exist_ok=True)
-            new = folder.hold()
-            os.close(lock)
-            lock = new
-        for path in (folder.decisions, folder.logs, root / "checkpoints", root / "pulses"):
-            path.mkdir(exist_ok=True)
-        folder.write(sweep)
-    except BaseException as error:
-        os.close(lock)
-        if isinstance(error, OSError):
-            raise EnvironmentProblem(_unwritable(root, error)) from error
-        raise
-    return sweep, lock, notice
+    return exists
 
 
 def _left_by_a_kill(path: Path, sweep: Sweep) -> bool:

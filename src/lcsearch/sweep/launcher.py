@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -37,6 +37,7 @@ from lcsearch.sweep.neighbours import Neighbours
 from lcsearch.sweep.progress import Best, Progress, collect
 from lcsearch.sweep.secret import mask
 from lcsearch.sweep.stalls import Stalls
+from lcsearch.sweep.storage import Patience
 
 SUCCESS, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -104,7 +105,10 @@ def run(
     sweep = load(path)
     where = RunFolder(Path(folder or Path("runs") / sweep.file.name).resolve())
     options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
-    chosen = _as_before(sweep, where, overrides, options) if resume else sweep.override(overrides, **options)
+    if resume:
+        chosen = _as_before(sweep, where, overrides, options)
+    else:
+        chosen = backend.anchored(sweep.override(overrides, **options))
     check_devices(chosen.file.backend.workers)
     on_ray = _import_ray() if chosen.file.backend.kind == "ray" else None
     backend.quiet_optuna()
@@ -121,12 +125,13 @@ def run(
 
         ready, lock, notice = prepare(chosen, where, resume=resume, fresh=fresh, check=check)
         stack.callback(os.close, lock)
-        study = backend.create_study(ready.file, where, resume=resume or join)
+        patience = Patience()
+        study = backend.create_study(ready.file, where, resume=resume, join=join, patience=patience)
         shown = view(ready.file, where) if callable(view) else view
         if notice:
             shown.event(notice)
         watch = on_ray.RayWatch if on_ray is not None else partial(_FleetWatch, lock=lock)
-        outcome: Outcome = watch(ready, where, study, shown).run(resume)
+        outcome: Outcome = watch(ready, where, study, shown, patience).run(resume)
         return outcome
 
 
@@ -168,8 +173,10 @@ class Watch:
 
     interrupted = "draining: workers end at their next report, trials can be resumed. Again to kill them"
 
-    def __init__(self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View) -> None:
+    def __init__(self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View, patience: Patience) -> None:
         self.file, self.folder, self.study, self.view = sweep.file, folder, study, view
+        self._patience = patience
+        self._may_break_off = False
         self.interrupts = 0
         self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
         self._began = time.monotonic()
@@ -178,11 +185,13 @@ class Watch:
         self._last_look = 0.0
         self._told = False
         self._best: Best | None = None
-        self._failures_before = _failures(self.trials())
+        trials = self.trials()
+        self._failures_before = _failures(trials)
         self.shared = self.file.backend.storage is not None and self.file.backend.kind == "optuna"
         self.silent: dict[int, float] = {}  # trial -> seconds since its last report, of those that are overdue
         self.run_id = folder.identity()
         self.others = Neighbours(study, folder, self.file.retries) if self.shared else None
+        self._seen = self._progress(trials)
 
     def loop(self) -> None:
         """Train until nothing is left, `ending`, or a second interrupt."""
@@ -192,7 +201,11 @@ class Watch:
         """Leave nothing running."""
 
     def insist(self) -> None:
-        """A second interrupt has come, for a loop that cannot look by itself; called in the signal's handler."""
+        """A second interrupt has come: break off the loop, whatever it waits for; called in the signal's handler."""
+        self._patience.end()
+        if self._may_break_off:
+            self._may_break_off = False
+            raise KeyboardInterrupt
 
     def run(self, resume: bool) -> Outcome:
         """From the first trial to the outcome."""
@@ -216,13 +229,27 @@ class Watch:
         with self._signals(), self._heard_by_others():
             self.view.start()
             try:
-                self.loop()
+                self._to_the_end(self.loop)
             finally:
                 self.close()
                 self._clock.tick()
-                self._show(self.trials())
+                self._to_the_end(self._show)
                 self.view.stop()
         return self._outcome()
+
+    def _to_the_end(self, part: Callable[[], None]) -> None:
+        """Run `part`, until a second interrupt breaks it off or the storage is given up: what was seen last stands."""
+        try:
+            self._may_break_off = True
+            part()
+        except KeyboardInterrupt:
+            if self.interrupts < 2:
+                raise
+        except EnvironmentProblem as error:
+            if self.interrupts < 2:
+                self.problem = self.problem or (worker.ENVIRONMENT, f"{error} Then go on with --resume.")
+        finally:
+            self._may_break_off = False
 
     @property
     def ending(self) -> bool:
@@ -289,8 +316,8 @@ class Watch:
             text = f"{row} trials failed in a row, so the sweep was ended. The last said: {error}"
             self.problem = (FAILED, f"{text}\nTracebacks: {self.folder.logs}")
 
-    def _show(self, trials: list[FrozenTrial]) -> None:
-        progress = self._progress(trials)
+    def _show(self, trials: list[FrozenTrial] | None = None) -> None:
+        progress = self._seen = self._progress(self.trials() if trials is None else trials)
         if progress.best is not None and progress.best != self._best:
             self._best = progress.best
             record.note_best(self.study, progress.best)
@@ -298,11 +325,11 @@ class Watch:
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
         file = self.file
-        progress = collect(trials, file.target, file.budget.trials, file.space, now=datetime.now())
+        progress = collect(trials, file.target, file.budget.trials, file.space, now=datetime.now(UTC))
         return replace(progress, silent=dict(self.silent))
 
     def _outcome(self) -> Outcome:
-        progress = self._progress(self.trials())
+        progress = self._seen
         code, message = SUCCESS, ""
         if self.problem is not None:
             code, message = self.problem
@@ -340,12 +367,19 @@ class Watch:
 class _FleetWatch(Watch):
     """Worker processes on this machine."""
 
-    def __init__(self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View, lock: int) -> None:
-        super().__init__(sweep, folder, study, view)
+    def __init__(
+        self, sweep: Sweep, folder: RunFolder, study: optuna.Study, view: View, patience: Patience, lock: int
+    ) -> None:
+        super().__init__(sweep, folder, study, view, patience)
         self._fleet = Fleet(folder, sweep.file.backend.workers, lock)
         self._barren = 0
         self._tried = len(self.trials())
         self._stalls = Stalls(self.folder, self.file.backend.workers.stall)
+
+    def insist(self) -> None:
+        """Kill the workers now: the loop may wait for a storage that does not answer."""
+        self._fleet.strike()
+        super().insist()
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -405,7 +439,8 @@ class _FleetWatch(Watch):
         if death.code == worker.OK and self.ending:
             return  # drained; its trial is for --resume
         if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := _last_words(self._fleet.said(death.slot))):
-            self.problem = self.problem or (death.code, text)
+            advice = " Then go on with --resume." if death.code == worker.ENVIRONMENT else ""
+            self.problem = self.problem or (death.code, text + advice)
             self._release(blame=False)
             return
         if self.interrupts >= 2:

@@ -88,7 +88,7 @@ class Ledger:
 
     def __init__(self, watch: Watch, scheduler: SweepScheduler | None) -> None:
         self._watch, self._scheduler = watch, scheduler
-        self._trials: dict[str, Trial] = {}
+        self._claims: dict[str, claim.Claim] = {}
         self._reported: dict[str, dict[int, float]] = {}
         self._slots: dict[str, int] = {}
         self._met = 0
@@ -99,18 +99,21 @@ class Ledger:
     @property
     def under_way(self) -> bool:
         """Are there trials that have begun and not ended?"""
-        return bool(self._trials)
+        return bool(self._claims)
 
     def meet(self, trials: list[TuneTrial]) -> None:
         """Tell Tune how often each new trial may still lose its worker: earlier launches may have seen it lose some."""
         for trial in trials[self._met :]:
-            ours = self._trials.get(trial.trial_id)
+            ours = self._claims.get(trial.trial_id)
             if ours is not None:
-                trial.max_failures = max(self._watch.file.retries - self._retries(ours), 0)
+                trial.max_failures = max(self._watch.file.retries - self._retries(ours.trial), 0)
         self._met = len(trials)
 
     def _retries(self, trial: Trial) -> int:
-        return int(self._watch.trials()[trial.number].user_attrs.get(claim.RETRIES, 0))
+        return int(self._frozen(trial).user_attrs.get(claim.RETRIES, 0))
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self._watch.study.get_trials(deepcopy=False)[trial.number]
 
     def begin(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of the next trial; None when there is none to begin."""
@@ -123,31 +126,30 @@ class Ledger:
             return None
         trial = claimed.trial
         self.begun += 1
-        known = w.trials()
         if self._scheduler is not None:
-            self._scheduler.learn(known, trial.number if claimed.adopted else -1)
+            self._scheduler.learn(w.trials(), trial.number if claimed.adopted else -1)
         params = suggest(trial, w.file.space)
         config: dict[str, Any] = {**params, TRIAL: trial.number}
         schedule = planned_schedule(w.file, params)
         if schedule is not None:
             trial.set_user_attr(STORED_SCHEDULE, asdict(schedule))
             config[SCHEDULE] = asdict(schedule)
-        self._trials[trial_id], self._slots[trial_id] = trial, slot
-        self._reported[trial_id] = dict(known[trial.number].intermediate_values)
+        self._claims[trial_id], self._slots[trial_id] = claimed, slot
+        self._reported[trial_id] = dict(self._frozen(trial).intermediate_values)
         return config
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """File one report; a step replayed from a checkpoint is filed already."""
         step, value = result.get(STEP, math.nan), result.get(VALUE, math.nan)
-        if trial_id in self._trials and not math.isnan(step) and int(step) not in self._reported[trial_id]:
-            StudyReporter(self._trials[trial_id]).report(value, int(step))
+        if trial_id in self._claims and not math.isnan(step) and int(step) not in self._reported[trial_id]:
+            StudyReporter(self._claims[trial_id].trial).report(value, int(step))
             self._reported[trial_id][int(step)] = value
 
     def retry(self, trial: TuneTrial) -> None:
         """A trial has lost its worker and will go on."""
-        ours = self._trials.get(trial.trial_id)
-        if ours is not None:
-            retries = self._watch.file.retries
+        claimed = self._claims.get(trial.trial_id)
+        if claimed is not None:
+            ours, retries = claimed.trial, self._watch.file.retries
             n = self._retries(ours) + 1
             ours.set_user_attr(claim.RETRIES, n)
             place = after(max(self._reported[trial.trial_id], default=None), self._watch.file.step)
@@ -156,12 +158,13 @@ class Ledger:
 
     def end(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
         """File how a trial ended."""
-        trial = self._trials.get(trial_id)
-        if trial is None:
+        claimed = self._claims.get(trial_id)
+        if claimed is None:
             return
+        trial = claimed.trial
         watch, result, reported = self._watch, result or {}, self._reported[trial_id]
         self.report(trial_id, result)
-        del self._trials[trial_id], self._reported[trial_id], self._slots[trial_id]
+        del self._claims[trial_id], self._reported[trial_id], self._slots[trial_id]
         stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
         value = judged_value(reported, watch.file.target)
         if PROBLEM in result:
@@ -171,20 +174,20 @@ class Ledger:
             retries = self._retries(trial)
             text = f"trial {trial.number} is marked failed after {retries} retries"
             watch.view.event(text, trial=trial.number, retry=retries + 1, retries=watch.file.retries, given_up=True)
-            self._fail(trial, f"its worker died {claim.times(retries + 1)}; retries: {watch.file.retries}")
+            self._fail(claimed, f"its worker died {claim.times(retries + 1)}; retries: {watch.file.retries}")
         elif ERROR in result:
-            self._fail(trial, result[ERROR])
+            self._fail(claimed, result[ERROR])
         elif stop is not None:
             write_stop(watch.study, trial, *stop)
-            watch.study.tell(trial, state=TrialState.PRUNED)
+            claimed.end(state=TrialState.PRUNED)
         elif value is None:
-            self._fail(trial, NO_REPORT)
+            self._fail(claimed, NO_REPORT)
         else:
-            watch.study.tell(trial, value)
+            claimed.end(value)
 
-    def _fail(self, trial: Trial, text: str) -> None:
-        trial.set_user_attr(claim.ERROR, text)
-        self._watch.study.tell(trial, state=TrialState.FAIL)
+    def _fail(self, claimed: claim.Claim, text: str) -> None:
+        claimed.trial.set_user_attr(claim.ERROR, text)
+        claimed.end(state=TrialState.FAIL)
 
     @contextlib.contextmanager
     def ending_on_errors(self) -> Iterator[None]:
@@ -306,13 +309,6 @@ class RayWatch(Watch):
     interrupted = (
         "ending: trials end at their next report, or are killed after 10 s; they can be resumed. Again to kill them now"
     )
-    _may_break_off = False
-
-    def insist(self) -> None:
-        """Break off Tune's loop, wherever it is: it waits for trials that end."""
-        if self._may_break_off:
-            self._may_break_off = False
-            raise KeyboardInterrupt
 
     def loop(self) -> None:
         """Run Tune until nothing is left or the launch is to end."""
@@ -324,7 +320,6 @@ class RayWatch(Watch):
         legs = self.folder.root / "ray"
         try:
             with handlers_kept():
-                self._may_break_off = True
                 tune.run(
                     trainable(str(self.folder.root), os.getcwd(), self.file.objective.grace),
                     name=f"leg-{len(list(legs.glob('leg-*'))) + 1}",
@@ -341,13 +336,11 @@ class RayWatch(Watch):
                     raise_on_failed_trial=False,
                     verbose=0,
                 )
-                self._may_break_off = False
         except KeyboardInterrupt:
             if self.interrupts < 2:
                 raise
             actors.kill()
         except Exception as error:
-            self._may_break_off = False
             note(self.folder, traceback.format_exc())
             if not self.ending:
                 said = (str(error).strip().splitlines() or [""])[0]

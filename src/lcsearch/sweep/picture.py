@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep import record
+from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.looks import LookTail
@@ -115,7 +117,7 @@ class Observer:
 
     def picture(self, progress: Progress, study: optuna.Study) -> Picture:
         """The sweep now."""
-        now, seconds = self._wall(), record.seconds_so_far(self._folder)
+        now, seconds = self._wall(), read_clock(self._folder).counted
         if seconds is None:
             seconds = self._clock() - self._began
         since = self._since(progress, study)
@@ -139,8 +141,11 @@ class Observer:
             return None
         key = (best.number, best.step)
         if self._best is None or self._best[0] != key or self._best[1] is None:
-            row = next(row for row in progress.rows if row.number == best.number)
-            self._best = (key, record.best_since(study, best, row))
+            row = progress.numbered[best.number]
+            try:
+                self._best = (key, record.best_since(study, best, row))
+            except EnvironmentProblem:  # a storage that has been given up ends a sweep, not its account
+                return None
         return self._best[1]
 
     def _risk_now(self, progress: Progress, study: optuna.Study) -> float | None:

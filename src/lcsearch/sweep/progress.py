@@ -75,7 +75,7 @@ class Progress:
     """The sweep as it stands.
 
     Attributes:
-        rows: by trial number.
+        rows: by trial number; without trials begun beyond the budget, so row n need not be trial n (see `numbered`).
         budget: trials in all.
         best: the incumbent; None before there is one.
         counts: state -> trials in it.
@@ -87,6 +87,11 @@ class Progress:
     best: Best | None
     counts: Mapping[str, int] = field(default_factory=dict)
     silent: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def numbered(self) -> Mapping[int, Row]:
+        """Trial -> its row."""
+        return {row.number: row for row in self.rows}
 
     @property
     def spent(self) -> int:
@@ -130,7 +135,7 @@ def collect(
         space: gives the parameters' order and the constants, which Optuna does not know.
         now: until when the running trials count as running; None: their present workers' time is left out.
     """
-    rows = tuple(_row(trial, int(goal.horizon), space, now) for trial in counted(list(trials)))
+    rows = tuple(_row(trial, int(goal.horizon), space, now) for trial in counted(trials))
     return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
 
 

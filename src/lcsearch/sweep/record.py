@@ -12,17 +12,10 @@ from contextlib import suppress
 
 import optuna
 
-from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Best, Row
 
 BEST = "lcsearch:best"
-
-
-def seconds_so_far(folder: RunFolder) -> float | None:
-    """Wall clock of all launches, which the launcher counts in clock.json; None where nobody has."""
-    reading = read_clock(folder)
-    return reading.seconds if reading.monotonic else None  # zero: there is no clock, or a damaged one
 
 
 def at_work(folder: RunFolder) -> bool:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 from lcsearch.sweep import record
+from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.launcher import reader
 from lcsearch.sweep.letters import say
@@ -38,7 +39,7 @@ def show(folder: RunFolder) -> None:
     else:
         last = "ended"
     began = [row.began.timestamp() for row in progress.rows if row.began is not None]
-    if record.seconds_so_far(folder) is None:  # a run of an earlier lcsearch: what lay between its launches counts too
+    if read_clock(folder).counted is None:  # a run of an earlier lcsearch: what lay between its launches counts too
         picture = replace(picture, seconds=max(0.0, (time.time() if going_on else seen) - min(began, default=seen)))
     if not going_on:
         picture = replace(picture, left=None)

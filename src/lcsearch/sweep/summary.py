@@ -16,7 +16,6 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.picture import CALIBRATION, risk_now
 from lcsearch.sweep.progress import Progress, Row, spark
-from lcsearch.sweep.record import seconds_so_far
 from lcsearch.sweep.text import best_line, clock, money
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
     """How long it took; of a run that was resumed, all its launches together, where they were counted."""
     if seconds is None:
         return ""
-    total = seconds_so_far(RunFolder(folder))
+    total = read_clock(RunFolder(folder)).counted
     began = min((row.began.timestamp() for row in progress.rows if row.began is not None), default=time.time())
     if began >= time.time() - seconds - 1:
         return f" in {clock(seconds)}"
@@ -124,10 +123,10 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     Raises:
         FileProblem: there is no such trial.
     """
-    if not 0 <= number < len(progress.rows):
-        known = f"0 to {len(progress.rows) - 1}" if progress.rows else "none yet"
+    row = progress.numbered.get(number)
+    if row is None:
+        known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
         raise FileProblem(f"{folder.root}: expected the number of a trial ({known}), got {number}.")
-    row = progress.rows[number]
     lines = [f"trial {number}: {row.state}, {row.spent} of {sweep.max_steps} {sweep.step}s"]
     lines += configuration(row.params, "  ")
     lines += _curve(row, sweep)

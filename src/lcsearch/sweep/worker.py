@@ -41,7 +41,6 @@ PROBLEM = "PROBLEM: "  # opens the log line that the launcher shows when a worke
 
 _GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
 _ERROR_LENGTH = 500
-_STORAGE_TRIES = 4
 
 
 class Line:
@@ -84,29 +83,21 @@ def keep(lock: int) -> None:
 
 
 class StudyReporter:
-    """An Optuna trial whose storage may hiccup and whose pruner may raise; `held`: is the trial still ours?"""
+    """An Optuna trial whose pruner may raise; `held`: is the trial still ours?"""
 
     def __init__(self, trial: Trial, held: Callable[[], bool] = lambda: True) -> None:
         self._trial, self._held = trial, held
 
     def report(self, value: float, step: int) -> None:
-        """Write one report, a few times if need be.
+        """Write one report.
 
         Raises:
             EnvironmentProblem: the storage does not take it.
             Lost: another machine has the trial.
         """
-        for attempt in range(1, _STORAGE_TRIES + 1):
-            try:
-                if not self._held():
-                    raise Lost(f"another machine has taken the trial; left at step {step}")
-                self._trial.report(value, step)
-                return
-            except optuna.exceptions.StorageInternalError as error:
-                if attempt == _STORAGE_TRIES:
-                    text = f"the study's storage: expected a write to succeed, got {error} ({attempt} tries)."
-                    raise EnvironmentProblem(text) from error
-                time.sleep(0.2 * 4**attempt)
+        if not self._held():
+            raise Lost(f"another machine has taken the trial; left at step {step}")
+        self._trial.report(value, step)
 
     def should_prune(self) -> bool:
         """The pruner's word; False when it raises."""
@@ -143,7 +134,7 @@ def run_trial(
         # its worker may have died between a report and its look, or between a stop and its end in the study
         if REASON in frozen.user_attrs or reporter.should_prune():
             _say_why(trial, sweep, reported)
-            study.tell(trial, state=TrialState.PRUNED)
+            taken.end(state=TrialState.PRUNED)
             return TrialState.PRUNED
         withdraw_stops(folder, trial.number)
     context: Context | None = None
@@ -176,7 +167,7 @@ def run_trial(
         return TrialState.RUNNING
     if isinstance(ended, (Stopped, optuna.TrialPruned)):
         _say_why(trial, sweep, context.reported if context is not None else {})
-        study.tell(trial, state=TrialState.PRUNED)
+        taken.end(state=TrialState.PRUNED)
         return TrialState.PRUNED
     value = context.judged() if context is not None else None
     if ended is None and value is None:
@@ -184,9 +175,9 @@ def run_trial(
     if ended is not None:
         traceback.print_exception(ended)
         trial.set_user_attr(claim.ERROR, describe(ended, sweep.path.parent))
-        study.tell(trial, state=TrialState.FAIL)
+        taken.end(state=TrialState.FAIL)
         return TrialState.FAIL
-    study.tell(trial, value)
+    taken.end(value)
     return TrialState.COMPLETE
 
 
