@@ -100,7 +100,8 @@ class Objective(Model):
     line; `{lr}` in it becomes the trial's value of `lr`, `{max_steps}`, `{seed}`, `{number}`, `{device}` and
     `{checkpoint_dir}` what they say; they stand in LCSEARCH_MAX_STEPS and so on as well, all parameters as JSON in
     LCSEARCH_PARAMS. It reports by printing lines like `epoch=3 val_loss=0.52` (the file's own names of step and
-    metric) on its standard output; to end it early it is sent SIGTERM, and SIGKILL after `grace` seconds.
+    metric) on its standard output. To end it early, because the trial is stopped or the sweep interrupted, it is sent
+    SIGTERM, and SIGKILL after `grace` seconds; so is what it has started and left behind, whenever it ends.
     """
 
     python: Annotated[str, Field(pattern=PYTHON_SPEC)] | None = None

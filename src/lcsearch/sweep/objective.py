@@ -121,8 +121,16 @@ class Context:
             if step < self.max_steps and self._reporter.should_prune():
                 self._ended = Stopped(f"stopped at step {step}")
         self._here.add(step)
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the next `report` would raise, if that is known already: for one who waits long between reports.
+
+        Raises:
+            Stopped: this trial ends here; let it pass.
+        """
         if self._ended is None and self._interrupted():
-            self._ended = Interrupted(f"the sweep is draining; left at step {step}")
+            self._ended = Interrupted(f"the sweep is draining; left at step {max(self._reported, default=0)}")
         if self._ended is not None:
             raise self._ended
 
