@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
+from lcsearch.errors import EnvironmentProblem
 from lcsearch.goal import Goal
-from lcsearch.sweep import command, launcher
+from lcsearch.sweep import command, launcher, preflight
 from lcsearch.sweep.command import CommandFailed, command_objective, placeholders
 from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.load import load
 from lcsearch.sweep.objective import Context, Interrupted, Stopped
 
 from .kit import Remembering, lcsearch, wait_for
@@ -359,15 +361,34 @@ def test_a_program_that_is_not_there_ends_the_sweep_at_once(tmp_path: Path) -> N
     path = sweep_of(tmp_path, COUNTS, trials=100)
     path.write_text(path.read_text().replace(sys.executable, "./no-such-program"))
     done = lcsearch("run", path, cwd=tmp_path)
+    head = "objective.command: expected the program './no-such-program', got "
+    assert (done.returncode, done.stderr) == (3, f"{head}no such file ({tmp_path}/no-such-program).\n")
+    (tmp_path / "no-such-program").write_text("no program")
+    done = lcsearch("run", path, cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == f"{head}a file that may not be executed ({tmp_path}/no-such-program).\n"
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "no-such-program").chmod(0o755)
+    done = lcsearch("run", path, cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr == (
-        "toy: objective.command: expected a program that starts, got [Errno 2] No such file or directory: "
+        "toy: objective.command: expected a program that starts, got [Errno 8] Exec format error: "
         "'./no-such-program' (./no-such-program).\n"
     )
-    (tmp_path / "no-such-program").write_text("no program")
-    done = lcsearch("run", path, "--resume", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "expected a program that starts, got [Errno 13] Permission denied" in done.stderr
+
+
+def test_a_program_is_looked_for_on_the_path(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, COUNTS)
+    path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
+    with pytest.raises(EnvironmentProblem) as caught:
+        launcher.run(path, folder=tmp_path / "run")
+    text = "objective.command: expected the program 'no-such-program', got none of that name on PATH."
+    assert str(caught.value) == text
+    assert not (tmp_path / "run").exists()
+    path.write_text(path.read_text().replace("no-such-program", "'python{a:.0f}'"))
+    preflight.check(load(path))
+    path.write_text(path.read_text().replace("python{a:.0f}", "sh"))
+    preflight.check(load(path))
 
 
 SAVING = """\

@@ -29,6 +29,7 @@ SWEEP = "lcsearch:sweep"
 
 _LOCK_PATIENCE_S = 60  # sqlite: how long a writer waits for the others
 _CREATE_TRIES = 5
+_PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python"}  # where it is not the module's name
 _OF_ONE_MACHINE = {"backend", "budget", "retries"}  # keys that may differ between machines that share a study
 
 
@@ -54,7 +55,8 @@ def open_storage(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) 
             said = mask_of(url, str(error).strip()).splitlines() or [type(error).__name__]
             if isinstance(error, ImportError):
                 text = f"{mask(url)}: expected the database's driver, got {said[0].rstrip('.')}."
-                package = '"lcsearch[postgres]"' if url.startswith("postgres") else "the driver of your database"
+                missing = getattr(error.__cause__, "name", None) or "the driver of your database"
+                package = '"lcsearch[postgres]"' if url.startswith("postgres") else _PACKAGES.get(missing, missing)
                 raise EnvironmentProblem(f"{text} Install it: pip install {package}") from None
             # two machines that make the tables of an empty database at once get into each other's way
             if attempt < _CREATE_TRIES and type(error).__name__ in ("IntegrityError", "ProgrammingError"):

@@ -94,7 +94,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 _end(process, mark, patience)
                 out.join(_LAST_WORDS_S)
                 err.join(_LAST_WORDS_S)
-        how = _how(process.returncode) if process.returncode != 0 else ""
+        how = how_ended(process.returncode) if process.returncode != 0 else ""
         if not how and not ctx.reported:
             how = f"no report: expected lines like {file.step}=1 {file.metric}=0.5 on its standard output"
         if how:
@@ -279,5 +279,6 @@ def _stat(pid: int) -> list[str] | None:
     return None if fields[0] == "Z" else fields
 
 
-def _how(code: int) -> str:
+def how_ended(code: int) -> str:
+    """`exit code 1` or `signal 9`, of a process's return code."""
     return f"exit code {code}" if code >= 0 else f"signal {-code}"

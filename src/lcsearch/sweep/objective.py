@@ -218,7 +218,7 @@ def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(name) if _is_ours(name, folder) else _import_privately(name, folder)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"{path}: expected a module that imports, got {type(error).__name__}: {error}."
         raise FileProblem(text) from error
     found = getattr(module, function, None)
