@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lcsearch.errors import EnvironmentProblem
 from lcsearch.goal import Goal
-from lcsearch.sweep import command, launcher
+from lcsearch.sweep import command, launcher, preflight
 from lcsearch.sweep.command import CommandFailed, command_objective, placeholders
 from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.load import load
 from lcsearch.sweep.objective import Context, Interrupted, Stopped
 
 from .kit import Remembering, lcsearch, wait_for
@@ -202,6 +206,7 @@ def test_the_environment(tmp_path: Path) -> None:
     train(ctx)
     said = json.loads((tmp_path / "said").read_text())
     assert json.loads(said.pop("LCSEARCH_PARAMS")) == {"a": 0.5, "opt": "sgd", "none": None}
+    assert said.pop("LCSEARCH_PROGRAM").endswith(f":{tmp_path}/ckpt")
     assert said == {
         "LCSEARCH_MAX_STEPS": "9",
         "LCSEARCH_SEED": str(ctx.seed),
@@ -235,10 +240,23 @@ def test_a_stopped_program_gets_sigterm_and_may_clean_up(tmp_path: Path, capfd: 
 
 
 def test_a_sweep_that_drains_ends_its_program(tmp_path: Path) -> None:
-    ctx, train = context(tmp_path, POLITE, interrupted=lambda: True)
+    ctx, train = context(tmp_path, POLITE, interrupted=lambda: bool(ctx.reported))
     with pytest.raises(Interrupted):
         train(ctx)
     assert (list(ctx.reported), (tmp_path / "tidy").exists()) == ([1], True)
+
+
+@pytest.mark.parametrize("closing", ["", "os.close(1); os.close(2)"])
+def test_a_sweep_that_drains_does_not_wait_for_a_report(tmp_path: Path, closing: str) -> None:
+    """Nor for the end of a program that has closed its standard output."""
+    program = f"import os, time\nprint('epoch=1 loss=1')\n{closing}\nopen('there', 'w').close()\ntime.sleep(60)\n"
+    ctx, train = context(tmp_path, program, interrupted=(tmp_path / "there").exists)
+    began = time.monotonic()
+    with pytest.raises(Interrupted) as caught:
+        train(ctx)
+    assert time.monotonic() - began < 20
+    assert str(caught.value) == "the sweep is draining; left at step 1"
+    assert isinstance(ctx.ended, Interrupted)
 
 
 STUBBORN = """\
@@ -275,7 +293,36 @@ def test_a_child_that_outlives_its_program_holds_nothing_up(tmp_path: Path) -> N
     began = time.monotonic()
     assert reported(tmp_path, program) == {1: 1.0}
     assert time.monotonic() - began < 30
-    os.kill(number_in(tmp_path / "pid"), signal.SIGKILL)
+    assert gone(number_in(tmp_path / "pid"))
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(1)"])
+@pytest.mark.parametrize("more", ["", ", start_new_session=True", ", env={}"])
+def test_nothing_a_program_started_outlives_it(tmp_path: Path, end: str, more: str) -> None:
+    program = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']{more})\n"
+        "print(child.pid, file=open('pid', 'w'))\n"
+        f"print('epoch=1 loss=1')\n{end}\n"
+    )
+    ctx, train = context(tmp_path, program, grace=0.5)
+    with pytest.raises(CommandFailed) if end else nullcontext():
+        train(ctx)
+    assert gone(number_in(tmp_path / "pid"))
+
+
+def test_a_line_without_an_end_is_heard_in_pieces(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """So that it takes no memory; a number that was cut in two is none."""
+    program = (
+        "import sys\nfor _ in range(300):\n    sys.stdout.write('epoch=2 loss=2 ' + 'x' * 100_000)\n"
+        "print()\nprint('epoch=1 loss=1')\n"
+    )
+    tracemalloc.start()
+    assert reported(tmp_path, program) == {1: 1.0}
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10e6
+    assert len(capfd.readouterr().out) > 30e6
 
 
 @pytest.mark.parametrize(
@@ -314,15 +361,34 @@ def test_a_program_that_is_not_there_ends_the_sweep_at_once(tmp_path: Path) -> N
     path = sweep_of(tmp_path, COUNTS, trials=100)
     path.write_text(path.read_text().replace(sys.executable, "./no-such-program"))
     done = lcsearch("run", path, cwd=tmp_path)
+    head = "objective.command: expected the program './no-such-program', got "
+    assert (done.returncode, done.stderr) == (3, f"{head}no such file ({tmp_path}/no-such-program).\n")
+    (tmp_path / "no-such-program").write_text("no program")
+    done = lcsearch("run", path, cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == f"{head}a file that may not be executed ({tmp_path}/no-such-program).\n"
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "no-such-program").chmod(0o755)
+    done = lcsearch("run", path, cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr == (
-        "toy: objective.command: expected a program that starts, got [Errno 2] No such file or directory: "
+        "toy: objective.command: expected a program that starts, got [Errno 8] Exec format error: "
         "'./no-such-program' (./no-such-program).\n"
     )
-    (tmp_path / "no-such-program").write_text("no program")
-    done = lcsearch("run", path, "--resume", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "expected a program that starts, got [Errno 13] Permission denied" in done.stderr
+
+
+def test_a_program_is_looked_for_on_the_path(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, COUNTS)
+    path.write_text(path.read_text().replace(sys.executable, "no-such-program"))
+    with pytest.raises(EnvironmentProblem) as caught:
+        launcher.run(path, folder=tmp_path / "run")
+    text = "objective.command: expected the program 'no-such-program', got none of that name on PATH."
+    assert str(caught.value) == text
+    assert not (tmp_path / "run").exists()
+    path.write_text(path.read_text().replace("no-such-program", "'python{a:.0f}'"))
+    preflight.check(load(path))
+    path.write_text(path.read_text().replace("python{a:.0f}", "sh"))
+    preflight.check(load(path))
 
 
 SAVING = """\
@@ -381,6 +447,40 @@ def test_a_killed_launcher_takes_the_program_along_and_a_resume_goes_on(tmp_path
     assert row.state == "complete"
     assert len(row.values) >= 28
     assert len(lives(run)) == 2
+
+
+RARELY = """\
+import os, pathlib, subprocess, sys, time
+folder = pathlib.Path(os.environ["LCSEARCH_CHECKPOINT_DIR"])
+if (folder / "pids").exists():
+    (folder / "again").touch()
+    print("epoch=6 loss=1")
+    sys.exit()
+sleep = [sys.executable, "-c", "import time; time.sleep(120)"]
+children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
+print(os.getppid(), os.getpid(), *(child.pid for child in children), file=(folder / "pids").open("w"))
+time.sleep(120)
+"""
+
+
+def test_a_program_dies_with_launcher_and_worker_and_its_trial_is_not_run_twice(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    path = sweep_of(tmp_path, RARELY)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcsearch", "run", str(path), "--folder", str(run)], stdout=subprocess.DEVNULL
+    )
+    file = run / "checkpoints/trial-00000/pids"
+    wait_for(lambda: file.exists() and file.read_text().endswith("\n"))
+    worker, program, child, away = map(int, file.read_text().split())
+    process.kill()
+    os.kill(worker, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: gone(program) and gone(child))
+    assert not gone(away)  # it has left the program's session; it goes before its trial begins again
+    outcome = launcher.run(path, folder=run, resume=True, view=Remembering())
+    assert outcome.progress.rows[0].state == "complete"
+    assert (file.parent / "again").exists()
+    assert gone(away)
 
 
 def test_a_pruned_program(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,19 @@ def test_seeds_are_what_they_were() -> None:
 
 
 GOLDEN_SEEDS = (1179516747, 232390974, 1703830326)
+
+
+def test_what_a_killed_save_has_left_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    ctx = context(tmp_path)
+    left, living = (tmp_path / f".checkpoint.safetensors.{pid}.tmp" for pid in (gone.pid, os.getppid()))
+    for use in (ctx.load, lambda: ctx.save({}, 1)):
+        left.touch()
+        living.touch()
+        use()
+        assert not left.exists()
+        assert living.exists()
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:

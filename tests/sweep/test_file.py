@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from lcsearch.errors import FileProblem
-from lcsearch.sweep.document import parse
+from lcsearch.sweep.document import Problem, parse
 from lcsearch.sweep.file import CurvePrunerSpec, LogUniform, Uniform
 from lcsearch.sweep.load import load
 
@@ -60,11 +61,41 @@ def test_a_good_file_with_its_defaults(tmp_path: Path) -> None:
 
 
 def test_yaml_1_2_scalars() -> None:
-    text = "[1e-4, no, yes, on, 010, 0o10, 0x1F, .inf, ~, true, '1', 2020-01-01, 1:30, -1_000, +1.5e3]"
+    text = "[1e-4, no, yes, on, 010, 0o10, 0x1F, .inf, ~, true, '1', 2020-01-01, 1:30, -1000, +1.5e3, -.INF, 1., .5]"
     value = parse(text).value
-    expected = (1e-4, "no", "yes", "on", 10, 8, 31, float("inf"), None, True)
-    assert value == (*expected, "1", "2020-01-01", "1:30", -1000, 1500.0)
+    expected = (1e-4, "no", "yes", "on", 10, 8, 31, math.inf, None, True)
+    assert value == (*expected, "1", "2020-01-01", "1:30", -1000, 1500.0, -math.inf, 1.0, 0.5)
     assert [type(v) for v in value[:2]] == [float, str]
+    assert math.isnan(parse(".NaN").value)
+    # numbers of YAML 1.1, or of ruamel.yaml, and words in YAML 1.2
+    words = ("1_0", "-1_000", "0b11", "-0x1F", "1_0.5", "1e1_0", "0o9", "0xG", "_1", "-_")
+    assert parse(f"[{', '.join(words)}]").value == words
+
+
+def test_merge_keys_are_none_of_yaml_1_2(tmp_path: Path) -> None:
+    text = changed("momentum: 0.9", "<<: {momentum: 0.9}")
+    assert problems(tmp_path, text) == [
+        "11:3: at $.space: expected no merge key, which YAML 1.2 does not have, got <<. Write its keys out."
+    ]
+    assert "<<" in parse("'<<': 1").value
+
+
+def test_aliases_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    assert problems(tmp_path, "\n".join(lines)) == [
+        "1:1: at $: expected at most 100000 values, got more once the aliases (*name) are filled in."
+    ]
+    assert len(parse(f"[{', '.join(['1'] * 50_000)}]").value) == 50_000
+
+
+def test_what_is_nested_too_deep_and_a_key_that_is_no_word(tmp_path: Path) -> None:
+    assert parse(f"name: {'[' * 33}{']' * 33}").problems == [
+        Problem((1, 7 + 32), f"$.name{'[0]' * 32}", "expected at most 32 levels, got more (an alias to itself?).")
+    ]
+    assert problems(tmp_path, changed("momentum", "[momentum]")) == [
+        "11:3: at $.space: expected a plain word as key, got a collection."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +143,38 @@ def test_yaml_1_2_scalars() -> None:
         ),
         ("[sgd, no]", "[]", "10:17: at $.space.opt.choice: expected at least one entry, got []."),
         ("[sgd, no]", "[sgd, [1]]", "10:23: at $.space.opt.choice[1]: expected a plain value, got [1]."),
-        ("[sgd, no]", "[sgd, sgd]", "10:17: at $.space.opt.choice: expected options that differ, got ['sgd', 'sgd']."),
+        *(
+            ("[sgd, no]", options, "10:17: at $.space.opt.choice: expected options that differ (true is equal to 1, "
+                f"false to 0, 1 to 1.0), got {options.replace('sgd', repr('sgd'))}.")
+            for options in ("[sgd, sgd]", "[1, true]", "[0, false]", "[1, 1.0]", "[true, sgd, 1.0]")
+        ),
+        ("[sgd, no]", "[sgd, .nan]", "10:23: at $.space.opt.choice[1]: expected a finite number, got nan."),
+        ("0.9", ".nan", "11:13: at $.space.momentum: expected a finite number, got nan."),
+        ("0.9", "-.inf", "11:13: at $.space.momentum: expected a finite number, got -inf."),
+        ("metric: loss", "metric: !!binary aGk=", "4:9: at $.metric: expected a plain value, got 'aGk=' of type "
+            "binary."),
+        ("0.9", "{uniform: [0, 1], step: 5}", "11:13: at $.space.momentum: expected a step that is no longer than the "
+            "range, got {uniform: [0, 1], step: 5}."),
+        ("0.9", "{int: [0, 4], step: 5}", "11:13: at $.space.momentum: expected a step that is no longer than the "
+            "range, got {int: [0, 4], step: 5}."),
+        ("0.9", f"{{int: [0, {10**26}]}}", "11:23: at $.space.momentum.int[1]: expected a number <= 1e+15, got "
+            f"{10**26}."),
+        ("0.9", f"{{int: [{-10**26}, 1]}}", "11:20: at $.space.momentum.int[0]: expected a number >= -1e+15, got "
+            f"{-10**26}."),
+        ("0.9", f"{{logint: [1, {10**26}]}}", "11:26: at $.space.momentum.logint[1]: expected a number <= 1e+15, got "
+            f"{10**26}."),
+        ("max_steps: 10", f"max_steps: {10**30}", f"6:12: at $.max_steps: expected a number <= 1e+15, got {10**30}."),
+        ("{trials: 4}", f"{{trials: {10**30}}}", "13:18: at $.budget.trials: expected a number <= 1e+15, got "
+            f"{10**30}."),
+        *(
+            ("budget:", f"backend: {{storage: {url}}}\nbudget:", "13:20: at $.backend.storage: expected a database's "
+                "URL, as in sqlite:///FILE, postgresql://USER@HOST/NAME or mysql+pymysql://USER@HOST/NAME (a journal "
+                f"file or Redis is none), got {shown}.")
+            for url, shown in (
+                ("''", "''"), ("study.log", "'study.log'"), ("journal:///s.log", "'journal:///s.log'"),
+                ("redis://ann:s3cret@host", "'redis://ann:***@host'"),
+            )
+        ),
         (
             "{param: lr}",
             "{param: lrr}",
@@ -154,7 +216,9 @@ def test_yaml_1_2_scalars() -> None:
     ],
 )  # fmt: skip
 def test_one_mistake(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert message in problems(tmp_path, changed(old, new))
+    found = problems(tmp_path, changed(old, new))
+    assert message in found
+    assert len(found) == 1 + (new in ("metrik: loss", "{trial: 4}"))  # a key is missing then, too
 
 
 def with_space(extra: str) -> str:

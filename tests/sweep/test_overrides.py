@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from lcsearch.cli import app
 from lcsearch.errors import FileProblem
 from lcsearch.sweep import launcher
-from lcsearch.sweep.file import HyperbandPrunerSpec, LogUniform, MedianPrunerSpec
+from lcsearch.sweep.file import HyperbandPrunerSpec, LogUniform, MedianPrunerSpec, Uniform
 from lcsearch.sweep.load import Sweep, load
 
 from .kit import Remembering, write_toy
-from .test_file import write
+from .test_file import GOOD, write
 
 TOP = (
     "version, name, objective, metric, goal, judged, step, max_steps, space, schedule, backend, sampler, pruner, "
@@ -63,6 +63,36 @@ def test_another_pruner_comes_with_its_own_knobs_in_any_order(sweep: Sweep) -> N
 
 
 @pytest.mark.parametrize(
+    "keys",
+    [
+        ["objective.command=prog {lr}"],
+        ["objective.python=", "objective.command=prog {lr}"],
+        ["objective.command=prog {lr}", "objective.python="],
+        ["objective.command=prog {lr}", "objective.grace=3"],
+    ],
+)
+def test_a_program_in_place_of_a_function_and_back(sweep: Sweep, keys: list[str]) -> None:
+    changed = sweep.override(keys)
+    assert (changed.file.objective.python, changed.file.objective.command) == (None, ("prog", "{lr}"))
+    back = changed.override(["objective.python=toy:train"]).file.objective
+    assert (back.python, back.command, back.grace) == ("toy:train", None, changed.file.objective.grace)
+
+
+def test_names_with_dots(tmp_path: Path) -> None:
+    text = GOOD.replace("momentum: 0.9", "opt.lr: {uniform: [0, 1]}\n  opt.lr.low: 3\n  space: 4")
+    dotted = load(write(tmp_path, text))
+    file = dotted.override(["space.opt.lr.uniform=[0, 2]", "space.opt.lr.low=5", "space.space=6"]).file
+    assert file.space["opt.lr"] == Uniform(uniform=(0.0, 2.0))
+    assert (file.space["opt.lr.low"], file.space["space"]) == (5, 6)
+    with pytest.raises(FileProblem) as caught:
+        dotted.override(["space.optt.lr=5"])
+    assert str(caught.value) == (
+        "override 'space.optt.lr=5': expected one of lr, width, opt, opt.lr, opt.lr.low, space, got 'optt.lr'. "
+        "Did you mean 'opt.lr'?"
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("max_step=3", f"expected one of {TOP}, got 'max_step'. Did you mean 'max_steps'?"),
@@ -87,7 +117,12 @@ def test_another_pruner_comes_with_its_own_knobs_in_any_order(sweep: Sweep) -> N
             "got [1, 2]. Did you mean {choice: ...}?"),
         ("max_steps", "expected key=value with the value as in the file, as in budget.trials=20."),
         ("=3", "expected key=value with the value as in the file, as in budget.trials=20."),
-        ("max_steps=[1", "expected key=value with the value as in the file, as in budget.trials=20."),
+        ("max_steps=[1", "expected YAML, got while parsing a flow sequence expected ',' or ']', but got "
+            "'<stream end>'."),
+        ("name=@foo", "expected YAML, got while scanning for the next token found character '@' that cannot start any "
+            "token."),
+        ("objective.python=", "expected one of python and command, got {python: nothing, command: nothing, "
+            "grace: 10.0}."),
         ("max_steps.most=3", "expected no key below 'max_steps', which is 10, got 'most'."),
         ("space.momentum.uniform=[0, 1]", "expected no key below 'momentum', which is 0.9, got 'uniform'."),
         ("backend.storage.url=x", "expected no key below 'storage', which is nothing, got 'url'."),

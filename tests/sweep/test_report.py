@@ -146,7 +146,7 @@ def test_what_is_collected_of_stops_and_looks(outcome: Outcome) -> None:
     assert (compute.spent, compute.saved, compute.unpruned) == (c.spent, c.saved, c.spent + c.saved)
     assert compute.seconds_spent is not None
     assert compute.seconds_unpruned == pytest.approx(compute.seconds_spent + (compute.seconds_saved or 0.0))
-    assert compute.n_guessed == 0
+    assert compute.seconds_spent == launcher.reader(RunFolder(outcome.folder))[2]().seconds
     assert c.best is not None
     assert report.best_path[-1] == (c.spent, c.best.value)
     assert [v for _, v in report.best_path[:-1]] == sorted({v for _, v in report.best_path}, reverse=True)
@@ -293,9 +293,8 @@ def test_no_complete_trial(tmp_path: Path) -> None:
     failed = trial(2, falling(3, 2), TrialState.FAIL, attrs={"lcsearch:error": "OSError: disk"})
     report = collect(folder := folder_of(tmp_path, [running, waiting, failed]))
     assert (report.compute.spent, report.compute.saved, report.compute.unpruned) == (10, 0, 22)
-    # the failed one took 15 s for 2 steps; the others have no end yet
-    assert (report.compute.seconds_spent, report.compute.seconds_unpruned) == (75.0, 165.0)
-    assert report.compute.n_guessed == 2
+    # the failed one took 15 s for 2 steps; of the others nothing is known
+    assert (report.compute.seconds_spent, report.compute.seconds_unpruned) == (15.0, 105.0)
     text = read(write(folder)).text
     assert "Not finished: 2 running or waiting, 0 of 3 not begun." in text
     assert "OSError: disk" in text
@@ -400,17 +399,37 @@ def test_trials_without_times(tmp_path: Path) -> None:
     for number, one in enumerate(trials):
         one.number, one.datetime_start = number, None
     file = load(write_toy(tmp_path, max_steps=10)).file
-    rows = progress.collect(trials, file.target, 3, file.space).rows
-    assert compute_of(rows, trials, 10) == Compute(30, 0, 30, wall=20.0)
-    assert best_path(rows, file.target)[0] == pytest.approx((1, 1.0))
+    found = progress.collect(trials, file.target, 3, file.space)
+    assert compute_of(found, 10) == Compute(30, 0, 30, wall=20.0)
+    assert best_path(found.rows, file.target)[0] == pytest.approx((1, 1.0))
 
 
-def test_a_trial_that_was_taken_up_again_has_no_clean_time(tmp_path: Path) -> None:
+def test_of_a_trial_that_was_taken_up_again_the_night_between_does_not_count(tmp_path: Path) -> None:
+    """What its workers took was measured; status and summary say the same."""
     trials = [trial(n, falling(n)) for n in range(3)]
-    night = trial(3, falling(3), attrs={"lcsearch:retries": 0})
+    night = trial(3, falling(3), attrs={"lcsearch:retries": 0, "lcsearch:seconds": 40.0})
     night.datetime_complete = BEGAN + timedelta(days=1)
-    compute = collect(folder_of(tmp_path, [*trials, night])).compute
-    assert (compute.seconds_spent, compute.n_guessed) == (60.0, 1)
+    away = trial(4, falling(4, 5), TrialState.RUNNING, attrs={"lcsearch:retries": 0, "lcsearch:seconds": 10.0})
+    folder = folder_of(tmp_path, [*trials, night, away], budget={"trials": 5, "money_per_hour": 7200})
+    compute = collect(folder).compute
+    assert (compute.seconds_spent, compute.seconds_saved, compute.seconds_unpruned) == (95.0, 0.0, 105.0)
+    sweep, study, read_again = launcher.reader(folder)
+    assert read_again().seconds == 95.0
+    assert "money: 190.00 spent (0.0264 worker hours at 7200)" in summarize(
+        read_again(), sweep.file, study, folder.root
+    )
+    text = paper(folder).text
+    assert "Compute in time 1 min 35 s spent" in text
+    assert "Cost 190.00 spent saved by stops, estimate 0.00 unpruned, estimate 210.00" in text
+    assert "0.0264 worker hours at 7200 each." in text
+
+
+def test_the_cost_of_stops_where_an_hour_has_a_price_and_only_there(tmp_path: Path) -> None:
+    short = trial(1, falling(1, 3), TrialState.PRUNED)
+    made = folder_of(tmp_path, [trial(0, falling(0)), short], budget={"trials": 2, "money_per_hour": 3600})
+    assert "Cost 30.00 spent saved by stops, estimate 35.00 unpruned, estimate 65.00" in paper(made).text
+    (tmp_path / "free").mkdir()
+    assert "Cost" not in paper(folder_of(tmp_path / "free", [trial(0, falling(0)), short])).text
 
 
 def test_reports_from_step_0_and_fewer_than_the_horizon(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import optuna
 import pytest
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import claim, launcher
+from lcsearch.sweep import claim, launcher, preflight
 from lcsearch.sweep.file import Workers
-from lcsearch.sweep.fleet import Fleet
+from lcsearch.sweep.fleet import Fleet, check_devices, count_gpus
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.summary import explain, summarize
@@ -114,7 +115,39 @@ def test_a_sweep_that_only_fails_is_ended(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_does_not_import(tmp_path: Path) -> None:
-    path = write_toy(tmp_path, "import no_such_thing\n" + TRAIN)
+    """It is found before anything is made, so that the mended one can be run."""
+    path = write_toy(tmp_path, "print('so far')\nimport no_such_thing\n" + TRAIN)
+    done = lcsearch("run", path, cwd=tmp_path)
+    said = "ModuleNotFoundError: No module named 'no_such_thing'"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"{tmp_path}/toy.py: expected a module that imports, got {said}.\n"
+        "Traceback (most recent call last):\n"
+        f'  File "{tmp_path}/toy.py", line 2, in <module>\n'
+        f"    import no_such_thing\n{said}\n"
+    )
+    assert not (tmp_path / "runs").exists()
+    done = lcsearch("run", write_toy(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "got"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "a process that ended with signal 11; it said last: nothing"),
+        ("import os; print('oh', flush=True); os._exit(3)", "a process that ended with exit code 3; it said last: oh"),
+        ("raise SystemExit('usage: toy')", "SystemExit: usage: toy.\n"),
+    ],
+)
+def test_an_import_that_ends_its_process(tmp_path: Path, start: str, got: str) -> None:
+    with pytest.raises(FileProblem) as caught:
+        launcher.run(write_toy(tmp_path, f"{start}\n{TRAIN}"), folder=tmp_path / "run")
+    assert str(caught.value).startswith(f"{tmp_path}/toy.py: expected a module that imports, got {got}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_import_that_fails_in_the_worker_only(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, "import sys\nif '--slot' in sys.argv:\n    import no_such_thing\n" + TRAIN)
     done = lcsearch("run", path, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
@@ -295,6 +328,43 @@ def test_gpus_are_counted_within_the_allocation(tmp_path: Path, monkeypatch: pyt
     assert str(caught.value) == (
         "backend.workers.devices: expected cuda:1 among CUDA_VISIBLE_DEVICES, got '4'. cuda:N counts within it, from 0."
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "listed", "got"),
+    [
+        ("cuda:7", None, ", got no GPUs on this machine."),
+        ("cuda", "", ", got no GPUs on this machine."),
+        (
+            "cuda:1",
+            "GPU 0: H100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\n",
+            ", got 1 GPU on this machine.",
+        ),
+        ("cuda:0", "GPU 0: H100\n", None),
+        ("mps", None, f" on a Mac, got {sys.platform}."),
+    ],
+)
+def test_devices_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, listed: str | None, got: str | None
+) -> None:
+    if sys.platform == "darwin" or count_gpus() != 0:
+        pytest.skip("this machine has GPUs of its own")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{listed}END\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path = write_toy(tmp_path)
+    path.write_text(path.read_text().replace("workers: {", f"workers: {{devices: ['{device}'], "))
+    if got is None:
+        preflight.check(load(path))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,GPU-2")
+        check_devices(Workers(devices=("cuda:1",)))
+        return
+    with pytest.raises(EnvironmentProblem) as caught:
+        launcher.run(path, folder=tmp_path / "run")
+    assert str(caught.value) == f"backend.workers.devices: expected {device}{got}"
+    assert not (tmp_path / "run").exists()
 
 
 def test_trials_of_other_machines_are_left_alone(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def test_the_schema_takes_what_load_takes_and_refuses_what_it_refuses(tmp_path: 
         (("space", "nesterov", "when"), "cosine"),
         (("objective",), {"command": []}),
         (("budget", "steps"), 0),
+        (("max_steps",), 10**30),
+        (("backend", "storage"), "study.log"),
         (("pruner", "kind"), "curv"),
     ):
         bad = copy.deepcopy(good)

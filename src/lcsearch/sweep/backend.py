@@ -35,6 +35,7 @@ SWEEP = "lcsearch:sweep"
 _CREATE_TRIES = 5
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)")
 _FILE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)")
+_PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python"}  # where it is not the module's name
 _OF_ONE_MACHINE = {"backend", "budget", "retries"}  # keys that may differ between machines that share a study
 
 
@@ -63,7 +64,8 @@ def open_storage(
             if isinstance(error, ImportError):
                 said = mask_of(url, str(error).strip()) or type(error).__name__
                 text = f"{mask(url)}: expected the database's driver, got {said.splitlines()[0].rstrip('.')}."
-                package = '"lcsearch[postgres]"' if url.startswith("postgres") else "the driver of your database"
+                missing = getattr(error.__cause__, "name", None) or "the driver of your database"
+                package = '"lcsearch[postgres]"' if url.startswith("postgres") else _PACKAGES.get(missing, missing)
                 raise EnvironmentProblem(f"{text} Install it: pip install {package}") from None
             tries += 1
             said = told(url, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from lcsearch.errors import FileProblem, InvalidValue
 
 FILE = "checkpoint.safetensors"
+UNFINISHED = f".{FILE}.*.tmp"
+"""What a process writes first, with its pid for the star; one that is killed over it leaves it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def save(folder: Path, state: Mapping[str, Any], step: int) -> None:
     tensors: dict[str, Any] = {}
     tree = _take_apart(dict(state), tensors, "state")
     metadata = {"lcsearch": json.dumps({"version": 1, "step": int(step), "tree": tree})}
+    _tidy(folder)
     write_atomically(folder / FILE, to_bytes(tensors, metadata))
 
 
@@ -68,6 +72,7 @@ def load(folder: Path) -> Checkpoint | None:
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
+    _tidy(folder)
     if not path.exists():
         return None
     try:
@@ -77,6 +82,16 @@ def load(folder: Path) -> Checkpoint | None:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileProblem(f"{path}: expected a checkpoint, got {error}. Delete it to start over.") from error
     return Checkpoint(metadata["step"], _put_together(metadata["tree"], tensors))
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what processes that are gone have left of a checkpoint."""
+    for path in folder.glob(UNFINISHED):
+        with suppress(OSError, ValueError):
+            try:
+                os.kill(int(path.name.split(".")[-2]), 0)
+            except ProcessLookupError:
+                path.unlink()
 
 
 def _take_apart(value: Any, tensors: dict[str, Any], where: str) -> Any:

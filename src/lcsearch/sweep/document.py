@@ -6,6 +6,7 @@ of every key and scalar, and because plain Python values (not ruamel's subclasse
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,12 @@ Path = tuple[str | int, ...]
 Mark = tuple[int, int]  # line and column, both from 1
 
 _MAX_DEPTH = 32
+_MAX_NODES = 100_000  # aliases may make a text of a few lines as large as one likes
 _TAG = "tag:yaml.org,2002:"
 _TRUE = ("true", "True", "TRUE")
+# what YAML 1.2 has for numbers; ruamel.yaml takes 1_0 and 0b11 too, which are words
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True, order=True)
@@ -91,6 +96,9 @@ def parse(text: str) -> Document:
         return document
     if node is not None:
         document.value = _build(node, (), document)
+    if len(document.values) > _MAX_NODES:
+        text = f"expected at most {_MAX_NODES} values, got more once the aliases (*name) are filled in."
+        return Document(problems=[Problem((1, 1), "$", text)])
     return document
 
 
@@ -99,6 +107,8 @@ def _place(node: Node) -> Mark:
 
 
 def _build(node: Node, path: Path, document: Document) -> Any:
+    if len(document.values) > _MAX_NODES:
+        return None
     document.values[path] = _place(node)
     if len(path) > _MAX_DEPTH:
         document.report(path, f"expected at most {_MAX_DEPTH} levels, got more (an alias to itself?).")
@@ -119,6 +129,10 @@ def _mapping(node: MappingNode, path: Path, document: Document) -> dict[str, Any
             continue
         key = str(key_node.value)
         here: Path = (*path, key)
+        if key_node.tag == f"{_TAG}merge":
+            text = "expected no merge key, which YAML 1.2 does not have, got <<. Write its keys out."
+            document.problems.append(Problem(place, dotted(path), text))
+            continue
         if key in built:
             first = document.keys[here][0]
             document.problems.append(
@@ -140,9 +154,9 @@ def _scalar(node: Node, path: Path, document: Document) -> Any:
             case "bool":
                 return text in _TRUE
             case "int":
-                return _integer(text)
+                return _integer(text) if _INT.fullmatch(text) else text
             case "float":
-                return _float(text)
+                return _float(text) if _FLOAT.fullmatch(text) else text
             case "str" | "timestamp":  # a date is a word here: no sweep key takes one
                 return text
     except ValueError:
@@ -153,14 +167,8 @@ def _scalar(node: Node, path: Path, document: Document) -> Any:
 
 def _integer(text: str) -> int:
     # YAML 1.2: 010 is ten, 0o10 is eight
-    body = text.replace("_", "").lstrip("+-")
-    base = {"0o": 8, "0x": 16, "0b": 2}.get(body[:2].lower(), 10)
-    return int(body, base) * (-1 if text.startswith("-") else 1)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 def _float(text: str) -> float:
-    body = text.replace("_", "").lower()
-    for sign, value in (("", "inf"), ("+", "inf"), ("-", "-inf")):
-        if body == f"{sign}.inf":
-            return float(value)
-    return float("nan") if body == ".nan" else float(body)
+    return float(re.sub(r"\.(?=[a-z])", "", text.lower()))  # `.inf`, `.nan`

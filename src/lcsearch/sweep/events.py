@@ -39,6 +39,7 @@ from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import silence
 from lcsearch.sweep.live import PlainView
+from lcsearch.sweep.objective import judged_value
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer
 from lcsearch.sweep.progress import Best, Progress, Row
 
@@ -171,7 +172,7 @@ def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -
     step, last = row.last or (None, None)
     look = looks.get(row.number)
     return {
-        "value": _judged(row, sweep),
+        "value": judged_value(row.values, sweep.target),
         "last": last,
         "step": step,
         "spent": row.spent,
@@ -179,14 +180,6 @@ def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -
         "reason": row.note or None,
         "p_beat": look[1] if row.state == "stopped" and look is not None and look[0] == step else None,
     }
-
-
-def _judged(row: Row, sweep: SweepFile) -> float | None:
-    values = list(row.values.values())
-    if sweep.judged == "final":
-        return values[-1] if values else None
-    finite = [value for value in values if math.isfinite(value)]
-    return (min if sweep.goal == "minimize" else max)(finite, default=None)
 
 
 def _best(best: Best) -> dict[str, Any]:

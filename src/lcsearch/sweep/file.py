@@ -6,6 +6,7 @@ hours, so nothing is guessed. Messages are written in load.py; here stand only t
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -29,8 +30,11 @@ from lcsearch.schedule import Shape
 
 Scalar = bool | int | float | str | None
 
+MOST = 10**15  # beyond it, some whole numbers are no floats, and studies keep floats
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Whole = Annotated[int, Field(ge=-MOST, le=MOST)]
 Range = tuple[float, float]
-IntRange = tuple[int, int]
+IntRange = tuple[Whole, Whole]
 
 
 def expected(what: str) -> PydanticCustomError:
@@ -39,6 +43,8 @@ def expected(what: str) -> PydanticCustomError:
 
 
 def _one_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise expected("a finite number")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise expected("a plain value")
@@ -53,6 +59,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
+DATABASE = r"^(sqlite|postgres|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?://"
 PYTHON_SPEC = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
@@ -100,7 +107,8 @@ class Objective(Model):
     line; `{lr}` in it becomes the trial's value of `lr`, `{max_steps}`, `{seed}`, `{number}`, `{device}` and
     `{checkpoint_dir}` what they say; they stand in LCSEARCH_MAX_STEPS and so on as well, all parameters as JSON in
     LCSEARCH_PARAMS. It reports by printing lines like `epoch=3 val_loss=0.52` (the file's own names of step and
-    metric) on its standard output; to end it early it is sent SIGTERM, and SIGKILL after `grace` seconds.
+    metric) on its standard output. To end it early, because the trial is stopped or the sweep interrupted, it is sent
+    SIGTERM, and SIGKILL after `grace` seconds; so is what it has started and left behind, whenever it ends.
     """
 
     python: Annotated[str, Field(pattern=PYTHON_SPEC)] | None = None
@@ -138,6 +146,13 @@ class _Varying(Model):
     ] = None
 
 
+def _reaches(parameter: Any) -> Any:
+    low, high = parameter.bounds
+    if (parameter.step or 0) > (high - low) * (1 + 1e-9):
+        raise expected("a step that is no longer than the range")
+    return parameter
+
+
 class Uniform(_Varying):
     """`{uniform: [low, high]}`, both included; `step:` makes it a grid from low."""
 
@@ -145,6 +160,7 @@ class Uniform(_Varying):
     step: Annotated[float, Field(gt=0)] | None = None
 
     _check = field_validator("bounds")(_ascending)
+    _check_step = model_validator(mode="after")(_reaches)
 
 
 class LogUniform(_Varying):
@@ -159,15 +175,16 @@ class Int(_Varying):
     """`{int: [low, high]}`, both included; `step:` as in `{int: [8, 64], step: 8}`."""
 
     bounds: IntRange = Field(alias="int")
-    step: Annotated[int, Field(ge=1)] = 1
+    step: Count = 1
 
     _check = field_validator("bounds")(_ascending)
+    _check_step = model_validator(mode="after")(_reaches)
 
 
 class LogInt(_Varying):
     """`{logint: [low, high]}`: whole numbers, uniform in the logarithm, low >= 1."""
 
-    bounds: tuple[Annotated[int, Field(ge=1)], int] = Field(alias="logint")
+    bounds: tuple[Count, Count] = Field(alias="logint")
 
     _check = field_validator("bounds")(_ascending)
 
@@ -180,8 +197,8 @@ class Choice(_Varying):
     @field_validator("options")
     @classmethod
     def _different(cls, options: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        if len({(type(option), option) for option in options}) < len(options):
-            raise expected("options that differ")
+        if len(set(options)) < len(options):  # Optuna looks options up by ==, and True == 1 == 1.0
+            raise expected("options that differ (true is equal to 1, false to 0, 1 to 1.0)")
         return options
 
 
@@ -241,6 +258,8 @@ class SchedulePlan(Model):
 class Workers(Model):
     """`n` processes of `threads` threads each; devices are dealt out in turn.
 
+    A worker with `cuda:N` is shown that GPU alone, as its `cuda:0`; one with `cuda` is shown all there are.
+
     `stall`: seconds without a report after which a trial's worker is killed and the trial retried; None: it is told.
     """
 
@@ -257,13 +276,13 @@ class Backend(Model):
 
     `kind: optuna` starts worker processes on this machine; `kind: ray` trains on a Ray cluster, one of this machine's
     own (`address: local`) or the one at `address` (`host:port`; `auto`: the one that this machine is part of).
-    `storage` is any Optuna URL; None is study.sqlite3 in the run folder.
+    `storage` is the URL of a database; None is study.sqlite3 in the run folder.
     """
 
     kind: Literal["optuna", "ray"] = "optuna"
     address: Annotated[str, Field(pattern=r"^(local|auto|[^\s/]+:\d+)$")] = "local"
     workers: Workers = Workers()
-    storage: str | None = None
+    storage: Annotated[str, Field(pattern=DATABASE)] | None = None
 
 
 class Sampler(Model):
@@ -342,8 +361,8 @@ class Budget(Model):
     spent `steps`, or the sweep `seconds`; those that run go on. `money_per_hour` is the price of one worker's hour.
     """
 
-    trials: Annotated[int, Field(ge=1)]
-    steps: Annotated[int, Field(ge=1)] | None = None
+    trials: Count
+    steps: Count | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
     money_per_hour: Annotated[float, Field(ge=0)] | None = None
 
@@ -360,7 +379,7 @@ class SweepFile(Model):
     goal: Direction
     judged: Judged = "best"
     step: Annotated[str, Field(min_length=1)] = "step"
-    max_steps: Annotated[int, Field(ge=1)]
+    max_steps: Count
     space: Annotated[dict[str, Parameter], Field(min_length=1)]
     # the field cannot be called `schedule` in code and be clear beside a trial's Schedule value; in the file it is
     plan: SchedulePlan | None = Field(default=None, alias="schedule")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.file import Workers
@@ -54,14 +55,33 @@ def visible_gpu(index: int) -> str:
 
 
 def check_devices(workers: Workers) -> None:
-    """Every GPU that `workers` name is there to be used.
+    """Every device that `workers` name is there to be used, as far as can be seen without torch.
 
     Raises:
         EnvironmentProblem: one is not.
     """
     for device in workers.devices:
-        if device.startswith("cuda:"):
-            visible_gpu(int(device.removeprefix("cuda:")))
+        kind, _, index = device.partition(":")
+        where = f"backend.workers.devices: expected {device}"
+        if kind == "mps" and sys.platform != "darwin":
+            raise EnvironmentProblem(f"{where} on a Mac, got {sys.platform}.")
+        if kind == "cuda":
+            visible_gpu(int(index or 0))
+            # which GPUs an allocation's names stand for is not looked at, but there must be one
+            needed = 1 if "CUDA_VISIBLE_DEVICES" in os.environ else int(index or 0) + 1
+            found = count_gpus()
+            if found is not None and found < needed:
+                raise EnvironmentProblem(f"{where}, got {found or 'no'} GPU{'s' * (found != 1)} on this machine.")
+
+
+def count_gpus() -> int | None:
+    """How many GPUs `nvidia-smi` lists, or the kernel where that is missing; None: they are of another kind."""
+    if any(Path("/dev", name).exists() for name in ("kfd", "dxg", "nvhost-gpu", "nvmap")):
+        return None  # AMD, WSL, Jetson
+    with suppress(OSError, subprocess.TimeoutExpired):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=60)
+        return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 class Fleet:

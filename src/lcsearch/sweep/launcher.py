@@ -26,10 +26,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import backend, claim, machines, record, worker
+from lcsearch.sweep import backend, claim, machines, preflight, record, worker
 from lcsearch.sweep.budget import Clock, limit_now, read_clock
 from lcsearch.sweep.file import SweepFile
-from lcsearch.sweep.fleet import Death, Fleet, check_devices
+from lcsearch.sweep.fleet import Death, Fleet
 from lcsearch.sweep.folder import RunFolder, prepare
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
@@ -109,7 +109,7 @@ def run(
         chosen = _as_before(sweep, where, overrides, options)
     else:
         chosen = backend.anchored(sweep.override(overrides, **options))
-    check_devices(chosen.file.backend.workers)
+    preflight.check(chosen, resume=resume)
     on_ray = _import_ray() if chosen.file.backend.kind == "ray" else None
     backend.quiet_optuna()
 

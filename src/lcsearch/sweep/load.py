@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.sweep import words
 from lcsearch.sweep.command import OFFERED, placeholders
-from lcsearch.sweep.document import Document, parse
+from lcsearch.sweep.document import Document, dotted, parse
 from lcsearch.sweep.file import (
     PRUNERS,
     PYTHON_SPEC,
@@ -63,14 +63,17 @@ class Sweep:
         changes = [(f"override '{mask(text)}'", *_split(text)) for text in keys]
         for option, value in options.items():
             if value is not None:
-                changes.append((f"--{option}", _OPTIONS.get(option, (option,)), value))
+                changes.append((f"--{option}", _OPTIONS.get(option, (option,)), Document(value)))
         data, told = self.file.model_dump(mode="python", by_alias=True), dict[int, str]()
-        # another kind has other knobs: it comes first
-        for i, (label, place, value) in sorted(enumerate(changes), key=lambda change: change[1][1][-1:] != ("kind",)):
+        for i, (label, place, read) in sorted(enumerate(changes), key=lambda change: _turn(*change[1][1:])):
             try:
                 if not place:
                     raise FileProblem("expected key=value with the value as in the file, as in budget.trials=20.")
-                changed = _changed(data, place, value)
+                if read.problems:
+                    raise FileProblem(read.problems[0].text)
+                changed = _changed(data, place, read.value)
+                if place in _EITHER and read.value is not None:
+                    changed = _changed(changed, _EITHER[place], None)
                 # whole again, the defaults of what the change brought in with it: the next may set one of them
                 data = SweepFile.model_validate(changed).model_dump(mode="python", by_alias=True)
             except ValidationError as error:
@@ -93,11 +96,19 @@ class Sweep:
 _OPTIONS = {"trials": ("budget", "trials"), "workers": ("backend", "workers", "n"), "pruner": ("pruner", "kind")}
 
 
-def _split(text: str) -> tuple[tuple[str, ...], Any]:
-    """`("budget", "trials"), 20` of `budget.trials=20`; no place for what is no override."""
+_PYTHON, _COMMAND = ("objective", "python"), ("objective", "command")
+_EITHER = {_PYTHON: _COMMAND, _COMMAND: _PYTHON}  # one takes the other's place
+
+
+def _split(text: str) -> tuple[tuple[str, ...], Document]:
+    """`("budget", "trials")` and the value of `budget.trials=20`; no place for what is no override."""
     key, equals, raw = text.partition("=")
-    value = parse(raw)
-    return (tuple(key.split(".")) if equals and key and not value.problems else ()), value.value
+    return (tuple(key.split(".")) if equals and key else ()), parse(raw)
+
+
+def _turn(place: tuple[str, ...], read: Document) -> int:
+    """Another kind comes first, for it has other knobs; what takes a key away last, for another may take its place."""
+    return 0 if place[-1:] == ("kind",) else 1 if read.value is not None else 2
 
 
 def _changed(data: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
@@ -106,17 +117,20 @@ def _changed(data: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[s
     Raises:
         FileProblem: there is no such key.
     """
-    key, *rest = place
-    if key not in data:
+    # a parameter's name may have dots itself: the longest that is a key
+    n = next((n for n in range(len(place), 0, -1) if ".".join(place[:n]) in data), 0)
+    if not n:
+        key = ".".join(place) if any("." in known for known in data) else place[0]
         hint = words.did_you_mean(key, data)
         raise FileProblem(f"expected one of {', '.join(data)}, got '{key}'.{hint}")
+    key, rest = ".".join(place[:n]), place[n:]
     if not rest:
         # another kind of pruner has other knobs; the same kind keeps those of the file
         other = key == "kind" and value != data[key] and "workers" not in data
         return {"kind": value} if other else {**data, key: value}
     if not isinstance(data[key], dict):
         raise FileProblem(f"expected no key below '{key}', which is {words.show(data[key])}, got '{'.'.join(rest)}'.")
-    return {**data, key: _changed(data[key], tuple(rest), value)}
+    return {**data, key: _changed(data[key], rest, value)}
 
 
 def load(path: str | Path) -> Sweep:
@@ -148,6 +162,7 @@ def _validate(document: Document, folder: Path) -> SweepFile | None:
     if not isinstance(document.value, dict):
         document.report((), f"expected a mapping of keys, got {words.show(document.value)}.")
         return None
+    unread = {problem.where for problem in document.problems}
     _cross_check(document, folder)
     try:
         return SweepFile.model_validate(document.value)
@@ -158,6 +173,8 @@ def _validate(document: Document, folder: Path) -> SweepFile | None:
             if item["type"] == "too_short" and item["input"]:
                 continue  # its entries were wrong, each is reported
             path, text, at_key = words.explain(item, document.value)
+            if dotted(path) in unread:
+                continue  # nothing stands there, because it could not be read
             document.report(path, text, key=at_key)
         return None
 

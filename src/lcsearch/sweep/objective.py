@@ -121,8 +121,16 @@ class Context:
             if step < self.max_steps and self._reporter.should_prune():
                 self._ended = Stopped(f"stopped at step {step}")
         self._here.add(step)
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the next `report` would raise, if that is known already: for one who waits long between reports.
+
+        Raises:
+            Stopped: this trial ends here; let it pass.
+        """
         if self._ended is None and self._interrupted():
-            self._ended = Interrupted(f"the sweep is draining; left at step {step}")
+            self._ended = Interrupted(f"the sweep is draining; left at step {max(self._reported, default=0)}")
         if self._ended is not None:
             raise self._ended
 
@@ -210,7 +218,7 @@ def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(name) if _is_ours(name, folder) else _import_privately(name, folder)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"{path}: expected a module that imports, got {type(error).__name__}: {error}."
         raise FileProblem(text) from error
     found = getattr(module, function, None)

@@ -10,9 +10,10 @@ from lcsearch.decide.decision import percent
 from lcsearch.decide.verdict import Reason
 from lcsearch.sweep.figures import Picture, likely
 from lcsearch.sweep.looks import quantiles
+from lcsearch.sweep.picture import CALIBRATION
 from lcsearch.sweep.report import Report, Stop
 from lcsearch.sweep.summary import configuration
-from lcsearch.sweep.text import best_line, clock
+from lcsearch.sweep.text import best_line, clock, money
 
 _FAILURES = 200  # failed trials listed
 
@@ -113,7 +114,7 @@ def _head(report: Report) -> str:
         text = f"Not finished: {unfinished} running or waiting, {max(missing, 0)} of {progress.budget} not begun."
         lines.append(f'<p class="note">{text}</p>')
     lines += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
-    cards = [_best(report), _compute(report), _seconds(report), _risk(report), _looks(report)]
+    cards = [_best(report), _compute(report), _seconds(report), _cost(report), _risk(report), _looks(report)]
     return "\n".join([*lines, '<div class="cards">', *(card for card in cards if card), "</div>"])
 
 
@@ -151,7 +152,7 @@ def _compute(report: Report) -> str:
 def _seconds(report: Report) -> str:
     c = report.compute
     if c.seconds_spent is None or c.seconds_saved is None or c.seconds_unpruned is None:
-        return _card("Compute in seconds", "not known", soft="No trial has both a begin and an end yet.")
+        return _card("Compute in seconds", "not known", soft="No worker's time is known yet.")
     rows = [
         ("saved by stops, estimate", duration(c.seconds_saved)),
         ("unpruned, estimate", duration(c.seconds_unpruned)),
@@ -159,9 +160,16 @@ def _seconds(report: Report) -> str:
     if c.wall is not None:
         rows.append(("wall clock", duration(c.wall)))
     soft = "Trials' own time, added up over workers. Estimated from each trial's measured seconds per step."
-    if c.n_guessed:
-        soft += f" Counted at the median, because they run still or were taken up again: {c.n_guessed}."
     return _card("Compute in time", f"{duration(c.seconds_spent)} spent", rows, soft)
+
+
+def _cost(report: Report) -> str:
+    price, c = report.sweep.budget.money_per_hour, report.compute
+    if price is None or c.seconds_spent is None or c.seconds_saved is None or c.seconds_unpruned is None:
+        return ""
+    spent, saved, unpruned = (money(s / 3600 * price) for s in (c.seconds_spent, c.seconds_saved, c.seconds_unpruned))
+    rows = [("saved by stops, estimate", saved), ("unpruned, estimate", unpruned)]
+    return _card("Cost", f"{spent} spent", rows, f"{c.seconds_spent / 3600:.3g} worker hours at {price:g} each.")
 
 
 def duration(seconds: float) -> str:
@@ -176,7 +184,7 @@ def duration(seconds: float) -> str:
 def _risk(report: Report) -> str:
     if report.sweep.pruner.kind != "curve":
         return ""
-    text = "not known yet" if report.risk is None else f"{report.risk:.1%} (uncalibrated)"
+    text = "not known yet" if report.risk is None else f"{report.risk:.1%} ({CALIBRATION})"
     limit = getattr(report.sweep.pruner, "risk", None)
     soft = "From the forecasts stored at the stops, against the incumbent of today. "
     soft += "No limit was set." if limit is None else f"The limit is {percent(limit)}."

@@ -16,6 +16,7 @@ from typing import Any
 
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import LcsearchError
+from lcsearch.sweep.checkpoint import UNFINISHED
 from lcsearch.sweep.file import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrunerSpec, SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
@@ -153,7 +154,8 @@ def _witness(now: SweepFile, before: SweepFile, found: Progress, folder: RunFold
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.match(UNFINISHED))
+    return sum(path.stat().st_size for path in files)
 
 
 @dataclass(frozen=True)

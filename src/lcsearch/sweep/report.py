@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +21,9 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.study import Bank, Snapshot
+from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.checkpoint import write_atomically
-from lcsearch.sweep.claim import RETRIES, counted
+from lcsearch.sweep.claim import counted
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import Importances, importances
@@ -77,9 +77,8 @@ class Stop:
 class Compute:
     """What was spent, what stops saved, what the same trials would have cost unpruned.
 
-    Failed trials count as long as they ran, also unpruned. Seconds are those of trials, added up over the workers:
-    measured for trials that ended in one go, others (`n_guessed`) at the median seconds per step. Saved and unpruned
-    seconds are estimates: each trial's own seconds per step, over the steps it did not train.
+    Failed trials count as long as they ran, also unpruned. Seconds are the workers', as status and summary count them.
+    Saved and unpruned seconds are estimates: each trial's own seconds per step, over the steps it did not train.
 
     Attributes:
         wall: seconds from the first trial's begin to the last known end; None without times.
@@ -91,7 +90,6 @@ class Compute:
     seconds_spent: float | None = None
     seconds_saved: float | None = None
     seconds_unpruned: float | None = None
-    n_guessed: int = 0
     wall: float | None = None
 
 
@@ -146,7 +144,8 @@ def collect(folder: RunFolder) -> Report:
         raise FileProblem(text + "Start it with `lcsearch run`.")
     _, study, _ = reader(folder)
     trials = counted(study.get_trials(deepcopy=False))
-    progress = read_progress(trials, file.target, file.budget.trials, file.space)
+    now = read_clock(folder).until
+    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=now)
     records, notes = _records(folder.decisions)
     tail = LookTail(folder.decisions)
     tail.latest()
@@ -154,7 +153,7 @@ def collect(folder: RunFolder) -> Report:
     return Report(
         sweep=file,
         progress=progress,
-        compute=compute_of(progress.rows, trials, file.max_steps),
+        compute=compute_of(progress, file.max_steps),
         stops=_stops(progress.rows, trials, records, file),
         importances=importances(trials, file.target),
         risk=risk_now(study) if curve and trials else None,
@@ -261,29 +260,19 @@ def _rank(record: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
 
 
-def compute_of(rows: Sequence[Row], trials: Sequence[FrozenTrial], max_steps: int) -> Compute:
+def compute_of(progress: Progress, max_steps: int) -> Compute:
     """Steps and seconds; see :class:`Compute`."""
-    spent, saved = sum(row.spent for row in rows), sum(row.saved for row in rows)
+    rows, spent, saved = progress.rows, progress.spent, progress.saved
     live = [row for row in rows if row.state in ("running", "waiting")]
     unpruned = spent + saved + sum(max_steps - row.spent for row in live)
-    # a trial that lost its worker carries RETRIES, and the time until it was taken up again is no work
-    clean = {t.number for t in trials if RETRIES not in t.user_attrs}
-    measured = {
-        row.number: (row.ended - row.began).total_seconds()
-        for row in rows
-        if row.began is not None and row.ended is not None and row.number in clean
-    }
-    rates = {row.number: measured[row.number] / row.spent for row in rows if row.number in measured and row.spent}
+    timed = [row for row in rows if row.seconds > 0 and row.spent]
     wall = _wall(rows)
-    if not rates:
+    if not timed:
         return Compute(spent, saved, unpruned, wall=wall)
-    usual = median(rates.values())
-    rate = {row.number: rates.get(row.number, usual) for row in rows}
-    seconds = sum(measured.get(row.number, usual * row.spent) for row in rows)
-    seconds_saved = sum(rate[row.number] * row.saved for row in rows)
-    rest = sum(rate[row.number] * (max_steps - row.spent) for row in live)
-    guessed = sum(row.number not in measured and row.spent > 0 for row in rows)
-    return Compute(spent, saved, unpruned, seconds, seconds_saved, seconds + seconds_saved + rest, guessed, wall)
+    usual = sum(row.seconds for row in timed) / sum(row.spent for row in timed)
+    rest = sum((row.seconds / row.spent if row in timed else usual) * (max_steps - row.spent) for row in live)
+    seconds, kept = progress.seconds, progress.seconds_saved
+    return Compute(spent, saved, unpruned, seconds, kept, seconds + kept + rest, wall)
 
 
 def _times(rows: Sequence[Row]) -> list[datetime]:

@@ -35,7 +35,7 @@ schedule: {{shape: {{param: shape}}, peak: {{param: lr}}}}   # the planned learn
 backend:
   kind: optuna              # worker processes of this machine; `ray`: a Ray cluster
   workers: {{n: 2, threads: 1, devices: [cpu]}}   # devices are dealt out in turn: [cuda:0, cuda:1]
-  # storage: postgresql://user@host/db   # any Optuna storage; without it a file in the run folder
+  # storage: postgresql://user@host/db   # a database; without it a file in the run folder
 
 sampler: {{kind: tpe}}        # or random
 pruner: {{kind: curve, threshold: 0.05}}   # stops a trial when P(it beats the best so far) stays below

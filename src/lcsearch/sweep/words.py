@@ -10,12 +10,15 @@ from pydantic_core import ErrorDetails
 
 from lcsearch.sweep.document import Path
 from lcsearch.sweep.file import DISTRIBUTIONS, PRUNERS, SweepFile
+from lcsearch.sweep.secret import mask
 
 _PATTERNS = {
     "python": "'module:function'",
     "name": "a name of letters, digits, '.', '_' and '-'",
     "address": "'local', 'auto' or 'host:port'",
     "devices": "'cpu', 'mps', 'cuda' or 'cuda:N'",
+    "storage": "a database's URL, as in sqlite:///FILE, postgresql://USER@HOST/NAME or mysql+pymysql://USER@HOST/NAME "
+    "(a journal file or Redis is none)",
 }
 
 
@@ -184,7 +187,7 @@ def show(value: Any) -> str:
         case list() | tuple():
             text = "[" + ", ".join(map(show, value)) + "]"
         case str():
-            text = f"'{value}'"
+            text = f"'{mask(value)}'"
         case _:
             text = f"{value!r}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,222 @@
+"""Error texts, word for word; and that no text of the sweep's errors is without a test that holds its words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import lcsearch.errors
+from lcsearch.cli import app
+from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.sweep import backend, checkpoint, preflight
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.load import load
+from lcsearch.sweep.objective import load_objective
+from lcsearch.sweep.progress import Progress
+from lcsearch.sweep.space import from_optuna
+from lcsearch.sweep.starter import write as write_starter
+from lcsearch.sweep.summary import explain
+
+from .kit import TRAIN, write_toy
+
+TESTS = Path(__file__).parents[1]
+SOURCE = Path(lcsearch.errors.__file__).parent
+RAISED = {"FileProblem", "EnvironmentProblem", "InvalidValue", "CommandFailed", "expected"}
+LONG = 12
+
+UNTESTED: set[str] = {
+    # backend, folder, launcher, worker: their texts are tested on the branch that changes those files
+    "--join: expected backend kind optuna, got",
+    "name one in the file: backend.storage",
+    "--join: expected a storage that all machines reach, got none",
+    "got one that lcsearch has not made. choose another `name`",
+    "update lcsearch",
+    "expected format",
+    "expected the record of a run, got",
+    "expected nobody at work here, got a running `lcsearch run`",
+    "wait for it, or end it, then try again",
+    "expected a new or empty folder, got one with other files in it",
+    "expected a run to resume, got none. leave --resume out to start one",
+    "expected the file this run was started with, got a changed one",
+    "undo the change to resume, or start over with --fresh or another --folder",
+    "expected --resume or --join, got both. --resume goes on with this folder's run, a joined one too",
+    "install it: pip install 'lcsearch[ray]'",
+    "backend.kind: expected ray, got",
+    "the study's storage: expected a write to succeed, got",
+}
+
+
+def plain(text: str) -> str:
+    return text.strip(" :;,.\n").lower()
+
+
+def constants(node: ast.AST) -> Iterator[str]:
+    """The texts in `node`, f-strings cut where a value stands."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value
+
+
+def raised(path: Path) -> Iterator[str]:
+    """What the errors raised in `path` say, the variables their texts are put together in included."""
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in ast.walk(function):
+            call = node.exc if isinstance(node, ast.Raise) else None
+            if not isinstance(call, ast.Call) or getattr(call.func, "id", "") not in RAISED:
+                continue
+            yield from constants(call)
+            names = {part.id for part in ast.walk(call) if isinstance(part, ast.Name)}
+            for other in ast.walk(function):
+                targets = other.targets if isinstance(other, ast.Assign) else [getattr(other, "target", None)]
+                if isinstance(other, ast.Assign | ast.AugAssign) and any(
+                    getattr(t, "id", "") in names for t in targets
+                ):
+                    yield from constants(other.value)
+
+
+def test_every_text_of_an_error_stands_in_a_test() -> None:
+    known = "\n".join(
+        plain(text)
+        for path in TESTS.rglob("*.py")
+        for text in constants(ast.parse(path.read_text(encoding="utf-8")))
+        if path != Path(__file__) or text not in UNTESTED
+    )
+    files = [*(SOURCE / "sweep").glob("*.py"), SOURCE / "cli.py"]
+    missing = {
+        f"{path.name}: {text}"
+        for path in files
+        for text in map(plain, raised(path))
+        if len(text) > LONG and text not in known and text not in UNTESTED
+    }
+    assert missing == set()
+
+
+def refused(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert (done.exit_code, done.stdout) == (2, "")
+    return done.stderr
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    assert refused("validate", str(path)) == f"{path}: expected a sweep file, got no such file.\n"
+    assert refused("validate", str(tmp_path)) == f"{tmp_path}: expected a sweep file, got a folder.\n"
+    path.write_bytes(b"name: \xff")
+    assert refused("validate", str(path)) == (
+        f"{path}: expected a readable UTF-8 text file, got 'utf-8' codec can't decode byte 0xff in position 6: "
+        "invalid start byte.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "{n: 1",
+            "{n: 1, stall: 5",
+            "13:45: at $.backend.workers.stall: expected none with kind ray, got 5.",
+        ),
+        (
+            "{n: 1",
+            "{n: 1, devices: ['cuda:1']",
+            "13:47: at $.backend.workers.devices: expected [cpu] or [cuda] with kind ray, which deals out GPUs itself, "
+            "got ['cuda:1'].",
+        ),
+        (
+            "{kind: none}",
+            "{kind: median}",
+            "15:16: at $.pruner.kind: expected curve or none with backend kind ray, got 'median'.",
+        ),
+        (
+            "kind: ray",
+            "kind: optuna, address: auto",
+            "13:34: at $.backend.address: expected no address with kind optuna, got 'auto'.",
+        ),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = write_toy(tmp_path, kind="ray")
+    path.write_text(path.read_text().replace(old, new))
+    assert refused("validate", str(path)) == f"{path}:{said}\n"
+
+
+def test_a_checkpoint_that_is_none_and_state_that_cannot_be_kept(tmp_path: Path) -> None:
+    path = tmp_path / checkpoint.FILE
+    path.write_bytes(b"garbage")
+    with pytest.raises(FileProblem) as caught:
+        checkpoint.load(tmp_path)
+    said = str(caught.value)
+    assert re.sub("got .*?[.] ", "got ... ", said) == f"{path}: expected a checkpoint, got ... Delete it to start over."
+    for value, text in (
+        (torch.nn.Linear(1, 1), "expected a tensor or a plain value, got 'Linear'. Save its state_dict()."),
+        ({(1, 2): 3}, "expected keys that are plain values, got (1, 2). Turn them into text."),
+    ):
+        with pytest.raises(InvalidValue) as wrong:
+            checkpoint.save(tmp_path, {"m": value}, 1)
+        assert str(wrong.value) == f"state.m: {text}"
+
+
+def test_objectives_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileProblem) as caught:
+        load_objective("toy:train", tmp_path)
+    assert str(caught.value) == f"{tmp_path}/toy.py: expected the objective's module, got no such file."
+    (tmp_path / "toy.py").write_text("train = 5\n")
+    with pytest.raises(FileProblem) as caught:
+        load_objective("toy:train", tmp_path)
+    assert str(caught.value) == f"{tmp_path}/toy.py: expected a function 'train', got 5."
+    path = write_toy(tmp_path, f"import os; os._exit(3)\n{TRAIN}")
+    with pytest.raises(FileProblem) as caught:
+        preflight.check(load(path))
+    assert str(caught.value) == (
+        f"{tmp_path}/toy.py: expected a module that imports, got a process that ended with exit code 3; it said last: "
+        "nothing"
+    )
+
+
+def test_a_distribution_that_is_not_known() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        from_optuna(None)  # type: ignore[arg-type]
+    assert str(caught.value) == "from_optuna(): expected a float, int or categorical distribution, got None."
+
+
+def test_a_starter_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    path = tmp_path / "plain" / "s.yaml"
+    with pytest.raises(EnvironmentProblem) as caught:
+        write_starter(path)
+    assert str(caught.value) == (
+        f"{path}: expected a folder that can be written, got [Errno 17] File exists: '{tmp_path}/plain'."
+    )
+
+
+def test_a_trial_that_is_not_there(tmp_path: Path) -> None:
+    nothing: Any = None
+    rows: Any = (nothing, nothing)
+    for progress, known in ((Progress((), 3, None), "none yet"), (Progress(rows, 3, None), "0 to 1")):
+        with pytest.raises(FileProblem) as caught:
+            explain(4, progress, nothing, nothing, RunFolder(tmp_path))
+        assert str(caught.value) == f"{tmp_path}: expected the number of a trial ({known}), got 4."
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [("mysql://ann:s3cret@h/db", "mysqlclient"), ("mysql+pymysql://h/db", "pymysql"), ("oracle://h/db", "oracledb")],
+)
+def test_a_database_without_its_driver(tmp_path: Path, url: str, package: str) -> None:
+    sweep: Any = SimpleNamespace(backend=SimpleNamespace(storage=url))
+    with pytest.raises(EnvironmentProblem) as caught:
+        backend.open_storage(sweep, RunFolder(tmp_path))
+    assert str(caught.value) == (
+        f"{url.replace('s3cret', '***')}: expected the database's driver, got Failed to import DB access module "
+        f"for the specified storage URL. Please install appropriate one. Install it: pip install {package}"
+    )
