@@ -48,7 +48,9 @@ def test_validate(tmp_path: Path) -> None:
     path.write_text(GOOD)
     done = CliRunner().invoke(app, ["validate", str(path)])
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{path}: fine: 4 trials of 10 steps over 1 parameter\n"
+    assert done.stdout == f"{path}: fine: 4 trials of 10 steps over 1 parameter\n" + (
+        f"next: lcsearch plan {path}, then lcsearch run {path}\n"
+    )
     path.write_text(GOOD.replace("goal", "gaol"))
     done = CliRunner().invoke(app, ["validate", str(path)])
     assert done.exit_code == 2
@@ -88,4 +90,4 @@ def test_the_shipped_sweep_is_fine() -> None:
     shipped = Path(__file__).parents[1] / "configs" / "digits.yaml"
     done = CliRunner().invoke(app, ["validate", str(shipped)])
     assert done.exit_code == 0, done.output
-    assert done.stdout.endswith("fine: 40 trials of 40 epochs over 10 parameters\n")
+    assert "fine: 40 trials of 40 epochs over 10 parameters\n" in done.stdout

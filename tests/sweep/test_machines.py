@@ -388,7 +388,7 @@ def test_a_stalled_trial_is_killed_and_retried_if_the_file_says_so(
     told, killed = view.events
     assert told.endswith("; killed after 2.5 s")
     assert killed == (
-        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint, if any (it had reported epoch 5) "
+        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint (it had reported epoch 5) "
         "in another worker (retry 1 of 2)"
     )
 

@@ -32,7 +32,10 @@ def test_from_init_to_a_finished_sweep(tmp_path: Path) -> None:
         "next: lcsearch plan sweep.yaml, then lcsearch run sweep.yaml",
     ]
     done = lcsearch("validate", "sweep.yaml", cwd=tmp_path)
-    assert done.stdout == "sweep.yaml: fine: 20 trials of 30 epochs over 5 parameters\n"
+    assert done.stdout.splitlines() == [
+        "sweep.yaml: fine: 20 trials of 30 epochs over 5 parameters",
+        "next: lcsearch plan sweep.yaml, then lcsearch run sweep.yaml",
+    ]
     done = lcsearch("run", "sweep.yaml", "budget.trials=6", "max_steps=8", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nbest: loss " in done.stdout

@@ -41,6 +41,7 @@ from lcsearch.sweep.letters import silence
 from lcsearch.sweep.live import PlainView
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer
 from lcsearch.sweep.progress import Best, Progress, Row
+from lcsearch.sweep.summary import notices
 
 if TYPE_CHECKING:
     import optuna
@@ -131,6 +132,8 @@ class JsonView:
     def end(self, outcome: Outcome) -> None:
         """The last line."""
         p = outcome.progress
+        for text in notices(p, self._sweep, RunFolder(outcome.folder)):
+            self._tell("notice", text=text)
         picture = self._observer.picture(p, outcome.study)
         money = picture.money
         self._tell(
@@ -170,8 +173,9 @@ class JsonView:
 def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -> dict[str, Any]:
     step, last = row.last or (None, None)
     look = looks.get(row.number)
+    reached = row.reached(sweep.target)
     return {
-        "value": _judged(row, sweep),
+        "value": None if reached is None else reached[0],
         "last": last,
         "step": step,
         "spent": row.spent,
@@ -179,14 +183,6 @@ def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -
         "reason": row.note or None,
         "p_beat": look[1] if row.state == "stopped" and look is not None and look[0] == step else None,
     }
-
-
-def _judged(row: Row, sweep: SweepFile) -> float | None:
-    values = list(row.values.values())
-    if sweep.judged == "final":
-        return values[-1] if values else None
-    finite = [value for value in values if math.isfinite(value)]
-    return (min if sweep.goal == "minimize" else max)(finite, default=None)
 
 
 def _best(best: Best) -> dict[str, Any]:
