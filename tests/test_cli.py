@@ -38,8 +38,16 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 def test_help_names_the_commands() -> None:
     done = CliRunner().invoke(app, ["--help"])
     assert done.exit_code == 0
-    for command in ("run", "explain", "validate", "report"):
-        assert f"\n  {command} " in done.output
+    assert done.output.partition("Commands:\n")[2].splitlines() == [
+        "  init      Write a sweep file to start from.",
+        "  validate  Check a sweep file; starts nothing.",
+        "  plan      Say what a sweep would cost; starts nothing.",
+        "  run       Train a sweep, stopping hopeless trials.",
+        "  status    Show how far a run is; reads only.",
+        "  explain   Tell why a trial was stopped, or was not.",
+        "  report    Write a run as one page to hand on.",
+        "  schema    Print the sweep file's JSON Schema.",
+    ]
 
 
 def test_validate(tmp_path: Path) -> None:
@@ -48,7 +56,9 @@ def test_validate(tmp_path: Path) -> None:
     path.write_text(GOOD)
     done = CliRunner().invoke(app, ["validate", str(path)])
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{path}: fine: 4 trials of 10 steps over 1 parameter\n"
+    assert done.stdout == f"{path}: fine: 4 trials of 10 steps over 1 parameter\n" + (
+        f"next: lcsearch plan {path}, then lcsearch run {path}\n"
+    )
     path.write_text(GOOD.replace("goal", "gaol"))
     done = CliRunner().invoke(app, ["validate", str(path)])
     assert done.exit_code == 2
@@ -88,4 +98,4 @@ def test_the_shipped_sweep_is_fine() -> None:
     shipped = Path(__file__).parents[1] / "configs" / "digits.yaml"
     done = CliRunner().invoke(app, ["validate", str(shipped)])
     assert done.exit_code == 0, done.output
-    assert done.stdout.endswith("fine: 40 trials of 40 epochs over 10 parameters\n")
+    assert "fine: 40 trials of 40 epochs over 10 parameters\n" in done.stdout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lcsearch.engine.ask import target_of
 from lcsearch.engine.judge import risk_now
 from lcsearch.engine.policy import Policy
 from lcsearch.study import Snapshot, Status
@@ -19,12 +21,14 @@ class Stop:
         step: where it was stopped.
         p: P(beat) then; None for a divergence.
         reason: one line.
+        p_now: P(it would have beaten the present incumbent), by its stored forecast; NaN without an incumbent.
     """
 
     trial: int
     step: float
     p: float | None
     reason: str
+    p_now: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,11 @@ class StudyReport:
 
 def report_of(policy: Policy, snapshot: Snapshot, reasons: Mapping[int, str], failed_open: int) -> StudyReport:
     """From a snapshot; `reasons` are the one-line reasons by trial number."""
-    stops = []
+    stops, target = [], target_of(policy, snapshot)
     for trial in snapshot.bank:
         mark = trial.marks.get("stop")
         if trial.status is Status.STOPPED and mark is not None:
             number = int(trial.uid)
-            stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason)))
+            stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason), mark.p_beat(target)))
     risk = risk_now(policy, snapshot)
     return StudyReport(risk, tuple(sorted(stops, key=lambda stop: stop.trial)), failed_open)

@@ -68,6 +68,69 @@ def _options(
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="FILE")] = Path("sweep.yaml"),
+) -> None:
+    """Write a sweep file to start from.
+
+    Its comments explain it, and the objective beside it trains something small.
+    """
+    with _told_plainly():
+        import shlex
+
+        from lcsearch.sweep.starter import write
+
+        for path in write(file):
+            print(f"wrote {path}")
+        print(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
+
+
+@app.command()
+def validate(file: File) -> None:
+    """Check a sweep file; starts nothing.
+
+    Every error is told at once.
+    """
+    with _told_plainly():
+        import shlex
+
+        from lcsearch.sweep.load import load
+
+        sweep = load(file).file
+        n = sum(not (p is None or isinstance(p, bool | int | float | str)) for p in sweep.space.values())
+        text = f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
+        print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
+        quoted = shlex.quote(str(file))
+        print(f"next: lcsearch plan {quoted}, then lcsearch run {quoted}")
+
+
+@app.command()
+def plan(
+    file: File,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where an earlier run may lie. [default: runs/NAME]")] = None,
+) -> None:
+    """Say what a sweep would cost; starts nothing.
+
+    The resolved file, least and most compute, and what holds a stop.
+    """
+    with _told_plainly():
+        import shlex
+
+        from lcsearch.sweep.folder import RunFolder
+        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.load import load
+        from lcsearch.sweep.plan import describe
+
+        sweep = load(file).override(overrides or ())
+        say(describe(sweep, RunFolder((folder or Path("runs") / sweep.file.name).resolve())))
+        words = ["lcsearch", "run", str(file), *(overrides or ()), *(["--folder", str(folder)] if folder else [])]
+        say(f"next: {shlex.join(words)}")
+
+
+@app.command()
 def run(
     file: File,
     overrides: Annotated[
@@ -83,7 +146,7 @@ def run(
     pruner: Annotated[str | None, typer.Option(help="curve, none, median or hyperband.")] = None,
     events: Annotated[bool, typer.Option("--json", help="Tell programs: one JSON object a line.")] = False,
 ) -> None:
-    """Train a sweep to its end, stopping hopeless trials.
+    """Train a sweep, stopping hopeless trials.
 
     Ctrl-C once ends the workers at their next report (go on with --resume), twice kills them.
     """
@@ -119,8 +182,9 @@ def run(
             view=make,
         )
         sweep = RunFolder(outcome.folder).read().file
-        text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds)
-        say("\n" + text, sys.stderr if events else None)
+        if outcome.progress.rows or not outcome.message:
+            text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds, outcome.code)
+            say("\n" + text, sys.stderr if events else None)
         if outcome.message:
             _complain(f"{sweep.name}: {outcome.message}")
         for view in told:
@@ -132,7 +196,7 @@ def run(
 def status(
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
 ) -> None:
-    """Show how far a run is, going on or ended; reads only."""
+    """Show how far a run is; reads only."""
     with _told_plainly():
         from lcsearch.sweep.folder import RunFolder, latest
         from lcsearch.sweep.status import show
@@ -141,77 +205,21 @@ def status(
 
 
 @app.command()
-def plan(
-    file: File,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
-    ] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where an earlier run may lie. [default: runs/NAME]")] = None,
-) -> None:
-    """Say what a sweep would be, cost and hold; nothing is started."""
-    with _told_plainly():
-        from lcsearch.sweep.folder import RunFolder
-        from lcsearch.sweep.letters import say
-        from lcsearch.sweep.load import load
-        from lcsearch.sweep.plan import describe
-
-        sweep = load(file).override(overrides or ())
-        say(describe(sweep, RunFolder((folder or Path("runs") / sweep.file.name).resolve())))
-
-
-@app.command()
 def explain(
-    trial: Annotated[int, typer.Argument(help="The trial's number.", metavar="TRIAL")],
+    trial: Annotated[str, typer.Argument(help="The trial's number, or best.", metavar="TRIAL")],
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
 ) -> None:
-    """Tell the story of one trial: what it was, how it went, why it was stopped or not."""
+    """Tell why a trial was stopped, or was not."""
     with _told_plainly():
-        from lcsearch.sweep import summary
+        from lcsearch.sweep import story
         from lcsearch.sweep.folder import RunFolder, latest
         from lcsearch.sweep.launcher import reader
         from lcsearch.sweep.letters import say
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
-        sweep, study, progress = reader(where)
-        say(summary.explain(trial, progress(), sweep.file, study, where))
-
-
-@app.command()
-def schema() -> None:
-    """Print the sweep file's JSON Schema, for editors and other programs."""
-    import json
-
-    from lcsearch.sweep.file import SweepFile
-
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    print(json.dumps(dialect | SweepFile.model_json_schema(by_alias=True), indent=2))
-
-
-@app.command()
-def init(
-    file: Annotated[Path, typer.Argument(help="Where to write it.", metavar="FILE")] = Path("sweep.yaml"),
-) -> None:
-    """Write a commented sweep file and an objective that trains something small, to start from."""
-    with _told_plainly():
-        import shlex
-
-        from lcsearch.sweep.starter import write
-
-        for path in write(file):
-            print(f"wrote {path}")
-        print(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
-
-
-@app.command()
-def validate(file: File) -> None:
-    """Check a sweep file whole: every error at once, nothing is started."""
-    with _told_plainly():
-        from lcsearch.sweep.load import load
-
-        sweep = load(file).file
-        n = sum(not (p is None or isinstance(p, bool | int | float | str)) for p in sweep.space.values())
-        text = f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
-        print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
+        sweep, study, read = reader(where)
+        progress = read()
+        say(story.explain(story.number_of(trial, progress), progress, sweep.file, study, where))
 
 
 @app.command()
@@ -219,7 +227,10 @@ def report(
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes. [default: RUN/report]")] = None,
 ) -> None:
-    """Write a run as one page to read offline or hand on, its figures beside it; works while the run goes on."""
+    """Write a run as one page to hand on.
+
+    It can be read offline, its figures lie beside it; works while the run goes on.
+    """
     with _told_plainly():
         from lcsearch.sweep.folder import RunFolder, latest
         from lcsearch.sweep.report import write
@@ -261,3 +272,14 @@ def replay(
         policies = policy or ["curve", "median", "asha"]
         for text in show(where, policies, wish, orders=orders, workers=workers, out=out):
             say(text)
+
+
+@app.command()
+def schema() -> None:
+    """Print the sweep file's JSON Schema."""
+    import json
+
+    from lcsearch.sweep.file import SweepFile
+
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    print(json.dumps(dialect | SweepFile.model_json_schema(by_alias=True), indent=2))

@@ -94,7 +94,7 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     assert end["counts"] == {"complete": 2, "stopped": 1, "failed": 1, "running": 1, "waiting": 1}
     # people read the same as ever
     assert people.getvalue().splitlines()[0] == "! the earlier run was kept"
-    assert "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; step 2: P(beat) 0.1 %" in people.getvalue()
+    assert "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %" in people.getvalue()
 
 
 def test_a_resumed_sweep_tells_nothing_twice(tmp_path: Path) -> None:
@@ -136,6 +136,17 @@ def test_a_whole_sweep(tmp_path: Path) -> None:
     assert sum(e["spent"] for e in ended) == end["spent"]
 
 
+def test_what_the_summary_notices_is_a_notice(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, TRAIN.replace("ctx.max_steps + 1", "4"), trials=1)
+    done = lcsearch("run", path, "--json", cwd=tmp_path)
+    (notice,) = of(lines(done.stdout), "notice")
+    assert notice["text"] == (
+        "1 of 1 complete trials ended before epoch 6, at epoch 3: let the objective train ctx.max_steps epochs, or set "
+        "max_steps to its own length"
+    )
+    assert f"\n! {notice['text']}\n" in done.stderr
+
+
 def test_stops_and_risk_agree_with_the_summary_and_status_shows_them(tmp_path: Path) -> None:
     path = write_toy(tmp_path, TRAIN, trials=12, max_steps=20, pruner="curve")
     done = lcsearch("run", path, "--json", cwd=tmp_path)
@@ -148,14 +159,16 @@ def test_stops_and_risk_agree_with_the_summary_and_status_shows_them(tmp_path: P
     stops = [e for e in of(told, "trial") if e["state"] == "stopped"]
     assert stops
     for stop in stops:
-        assert f"  trial {stop['trial']}: {stop['reason']}\n" in done.stderr
+        assert stop["reason"].startswith(f"step {stop['step']}: P(beat) ")
+        said = stop["reason"].removeprefix(f"step {stop['step']}: ").partition(", incumbent ")[0]
+        assert done.stderr.count(f"; {said}") == 1
         assert 0 <= stop["p_beat"] < 0.05
     assert sum(stop["saved"] for stop in stops) == end["saved"]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*") if file.is_file()}
     status = lcsearch("status", cwd=tmp_path)
     assert status.returncode == 0, status.stderr
     assert risk in status.stdout
-    assert status.stdout.splitlines()[-1] == "runs/toy: ended"
+    assert status.stdout.splitlines()[-1] == "runs/toy: ended; next: lcsearch report, or lcsearch explain TRIAL"
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*") if file.is_file()}
 
 

@@ -59,7 +59,7 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkey
     assert again > 0  # from its checkpoint, not from the start
     (event,) = view.events
     assert event.startswith(
-        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint, if any (it had reported epoch"
+        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint (it had reported epoch"
     )
     assert event.endswith("in another worker (retry 1 of 2)")
 

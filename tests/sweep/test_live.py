@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lcsearch.sweep.live import PlainView
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.progress import Progress, collect, spark
 from lcsearch.sweep.screen import RichView
-from lcsearch.sweep.text import clock
+from lcsearch.sweep.text import clock, finished_line
 
 from .test_space import SWEEP
 
@@ -35,7 +36,7 @@ def trial(number: int, state: TrialState, values: dict[int, float], **attrs: Any
     value = 0.0 if state == TrialState.COMPLETE else None
     made = create_trial(
         state=state,
-        params={"a": number / 10},
+        params={"a": min(number / 10, 1.0)},
         distributions=A,
         intermediate_values=values,
         user_attrs=attrs,
@@ -86,12 +87,78 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     view.event("worker 0 was killed")
     assert capsys.readouterr().out.splitlines() == [
         "toy: 4 trials of 10 epochs, minimize loss, 2 workers, tpe sampler, curve pruner",
-        "[1/8] trial 0 complete: loss 0.1",
-        "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; step 2: P(beat) 0.1 %",
+        "P(beat): a trial's forecast chance to beat the best so far by epoch 10; it is stopped where two looks in a "
+        "row are below 5 % (1 % below 8 observations)",
+        "[1/8] trial 0 complete: loss 0.1, new best",
+        "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %",
         "[3/8] trial 2 failed; ValueError: no",
         "[4/8] trial 5 complete: loss nan",
         "! worker 0 was killed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "reason", "line"),
+    [
+        (TrialState.COMPLETE, {9: 0.3, 10: 0.2}, "", "trial 4 complete: loss 0.2"),
+        (TrialState.COMPLETE, {9: 0.31231, 10: 0.3597}, "",
+         "trial 4 complete: best loss 0.3123 at epoch 9 (last 0.3597)"),
+        (TrialState.COMPLETE, {9: 0.20001, 10: 0.20002}, "", "trial 4 complete: loss 0.2"),
+        (TrialState.COMPLETE, {1: 0.3, 2: math.nan}, "",
+         "trial 4 complete at epoch 2 of 10: best loss 0.3 at epoch 1 (last nan)"),
+        (TrialState.PRUNED, {7: 0.3, 8: 0.4},
+         "step 8: P(beat) 4 % (was 3 % at step 7), threshold 5 %, incumbent 0.1 of trial 0, rank 6 of 7 at this step",
+         "trial 4 stopped at epoch 8, 2 saved: loss 0.4; P(beat) 4 % (was 3 % at step 7), threshold 5 %"),
+        (TrialState.PRUNED, {6: 0.3}, "step 6: P(beat) 0.4 %, threshold 1 %, incumbent 0.1 of trial 0",
+         "trial 4 stopped at epoch 6, 4 saved: loss 0.3; P(beat) 0.4 %, threshold 1 % (strict below 8 observations)"),
+        (TrialState.PRUNED, {8: 0.3, 9: 0.4}, "step 8: P(beat) 4 %, threshold 5 %, incumbent 0.1 of trial 0",
+         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), 1 saved: loss 0.4; P(beat) 4 %, "
+         "threshold 5 %"),
+        (TrialState.PRUNED, {8: math.nan, 9: math.nan}, "step 8: diverged, 3 reports in a row are not finite",
+         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), 1 saved: loss nan; diverged, 3 reports "
+         "in a row are not finite"),
+    ],
+)  # fmt: skip
+def test_the_line_of_an_end(state: TrialState, values: dict[int, float], reason: str, line: str) -> None:
+    made = trial(4, state, values, **({"lcsearch:reason": reason} if reason else {}))
+    (row,) = collect([made], FILE.target, 8, FILE.space).rows
+    assert finished_line(row, FILE) == line
+    assert finished_line(row, FILE, new_best=True) == f"{line}, new best"
+
+
+def test_a_new_best_is_better_than_all_that_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a running trial has reached; and after a resume than those of before."""
+    ended = [trial(n, TrialState.COMPLETE, {10: value}) for n, value in enumerate((0.5, 0.6, 0.4, 0.4))]
+    running = trial(4, TrialState.RUNNING, {1: 0.1}, **{"lcsearch:worker": {"slot": 1}})
+    fresh, resumed = PlainView(FILE), PlainView(FILE)
+    for view, before in ((fresh, 0), (resumed, 1)):
+        for shown in (ended[:before], [*ended, running]):
+            view.update(collect(shown, FILE.target, 8, FILE.space), optuna.create_study())
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/8] trial 0 complete: loss 0.5, new best",
+        "[2/8] trial 1 complete: loss 0.6",
+        "[3/8] trial 2 complete: loss 0.4, new best",
+        "[4/8] trial 3 complete: loss 0.4",
+        "1 trials had ended before",
+        "[2/8] trial 1 complete: loss 0.6",
+        "[3/8] trial 2 complete: loss 0.4, new best",
+        "[4/8] trial 3 complete: loss 0.4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "spent"),
+    [
+        (range(1, 11), 10), (range(10), 10), (range(11), 10), (range(1, 4), 3), (range(3), 3), ([1], 1), ([0], 1),
+        ([10], 10), ((3, 6, 9), 10), ((2, 4, 6, 8), 8), ((0, 5), 10), ((1, 2, 4, 8), 10), (range(1, 10), 9),
+        (range(9), 9),
+    ],
+)  # fmt: skip
+def test_a_complete_trial_counts_as_long_as_it_ran(steps: Iterable[int], spent: int) -> None:
+    """Whole where no further report was owed: (3, 6, 9) of 10 is, (2, 4, 6, 8) is not."""
+    made = [trial(0, TrialState.COMPLETE, dict.fromkeys(steps, 1.0))]
+    (row,) = collect(made, FILE.target, 8, FILE.space).rows
+    assert (row.spent, row.saved) == (spent, 0)
 
 
 @pytest.mark.parametrize("no_color", [True, False])

@@ -24,7 +24,7 @@ from lcsearch.sweep.pulse import Pulse, Vital, patience
 from lcsearch.sweep.secret import holds, mask, mask_of
 from lcsearch.sweep.space import suggest
 from lcsearch.sweep.stalls import Stalls
-from lcsearch.sweep.summary import explain
+from lcsearch.sweep.story import explain
 
 from .kit import Remembering, write_toy
 from .test_budget import file_of
@@ -442,7 +442,7 @@ def test_a_stalled_trial_is_killed_and_retried_if_the_file_says_so(
     told, killed = view.events
     assert told.endswith("; killed after 2.5 s")
     assert killed == (
-        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint, if any (it had reported epoch 5) "
+        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint (it had reported epoch 5) "
         "in another worker (retry 1 of 2)"
     )
 

@@ -27,7 +27,8 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress
-from lcsearch.sweep.summary import explain, summarize
+from lcsearch.sweep.story import explain
+from lcsearch.sweep.summary import summarize
 
 from .kit import RESUMING, Remembering, command, wait_for, write_toy
 from .kit import lcsearch as typed
@@ -134,7 +135,7 @@ def test_what_can_go_wrong_in_a_trial(tmp_path: Path) -> None:
     assert rows[3].note == "its worker died 2 times; retries: 1"
     assert list(rows[3].values) == [1, 2, 3]
     assert view.events == [
-        "trial 3 lost its worker and goes on from its last checkpoint, if any (it had reported epoch 3) (retry 1 of 1)",
+        "trial 3 lost its worker and goes on from its last checkpoint (it had reported epoch 3) (retry 1 of 1)",
         "trial 3 is marked failed after 1 retries",
     ]
     assert outcome.code == 0

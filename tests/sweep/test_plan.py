@@ -163,12 +163,17 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  so 15 of 20 trials can be stopped, from epoch 6 of 20 on",
         "  8 workers start 8 trials at once: expect those to run nearly whole",
         "nothing was started",
+        f"next: lcsearch run {path}",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy.py", "toy.yaml"]
     none = CliRunner().invoke(app, ["plan", str(path), "pruner.kind=none"]).stdout.splitlines()
-    assert none[-2:] == ["  no pruner: every trial runs to the end", "nothing was started"]
+    assert none[-3:] == [
+        "  no pruner: every trial runs to the end",
+        "nothing was started",
+        f"next: lcsearch run {path} pruner.kind=none",
+    ]
     short = CliRunner().invoke(app, ["plan", str(path), "max_steps=6"]).stdout.splitlines()
-    assert short[-2] == "  so no trial can be stopped: the gates open after 20 trials or epoch 6"
+    assert short[-3] == "  so no trial can be stopped: the gates open after 20 trials or epoch 6"
 
 
 SAVES = """\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from lcsearch.sweep.file import Workers
 from lcsearch.sweep.fleet import Fleet, check_devices, count_gpus
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
-from lcsearch.sweep.summary import explain, summarize
+from lcsearch.sweep.story import explain
+from lcsearch.sweep.summary import summarize
 
 from .kit import TRAIN, Remembering, command, lcsearch, write_toy
 
@@ -105,13 +107,109 @@ def test_raising_nan_and_exiting_objectives(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_only_fails_is_ended(tmp_path: Path) -> None:
-    path = write_toy(tmp_path, "import time\ndef train(ctx):\n    time.sleep(0.05)\n    1 / 0\n", trials=1000)
-    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    """At the very first trials, where none has ever reported and all say the same."""
+    path = write_toy(tmp_path, "def train(ctx):\n    print('see here')\n    1 / 0\n", trials=1000)
+    done = lcsearch("run", path.name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "toy: the first 5 trials failed before any report and with the same error, so the sweep was ended: "
+        f"ZeroDivisionError: division by zero (toy.py:3)\nTracebacks: {tmp_path}/runs/toy/logs\n"
+    )
+    lines = done.stdout.splitlines()
+    assert lines[5:8] == ["[5/1000] trial 4 failed; ZeroDivisionError: division by zero (toy.py:3)", "", lines[7]]
+    assert lines[8] == "best: none"
+    assert lines[-5:] == [
+        "failed:",
+        "  trials 0, 1, 2, 3, 4: ZeroDivisionError: division by zero (toy.py:3)",
+        "files: runs/toy",
+        "next: lcsearch run toy.yaml --fresh   (after the mend)",
+        "      lcsearch explain 0   (failed)",
+    ]
+    story = lcsearch("explain", "0", cwd=tmp_path).stdout
+    assert "\nthe last lines it printed:\n  see here\n  Traceback (most recent call last):\n" in story
+    assert "\n  ZeroDivisionError: division by zero\nprinted" not in story
+    assert "\n  ZeroDivisionError: division by zero\ncheckpoints: runs/toy/checkpoints/trial-00000\n" in story
+    (tmp_path / "toy.py").write_text(TRAIN)
+    again = lcsearch("run", path.name, "--resume", "--trials", "7", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "\ntoy: 2 complete, 5 failed in " in again.stdout
+
+
+def test_a_sweep_that_fails_in_a_row_after_reports_is_ended(tmp_path: Path) -> None:
+    train = "import time\ndef train(ctx):\n    time.sleep(0.05)\n    ctx.report(1.0, 1)\n    1 / 0\n"
+    outcome = launcher.run(write_toy(tmp_path, train, trials=1000), folder=tmp_path / "run", view=Remembering())
     assert outcome.code == 1
     assert "trials failed in a row, so the sweep was ended. The last said: ZeroDivisionError: division by zero" in (
         outcome.message
     )
     assert len(outcome.progress.rows) < 200
+
+
+SHORT = """\
+def train(ctx):
+    for epoch in range(1, 3 + ctx.number):
+        ctx.report(ctx.params["a"] + 1 / epoch, epoch)
+"""
+
+
+def test_trials_that_end_early_count_as_long_as_they_ran(tmp_path: Path) -> None:
+    done = lcsearch("run", write_toy(tmp_path, SHORT), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"\[1/3\] trial 0 complete at epoch 2 of 6: loss \S+, new best", lines[1])
+    assert "epochs: 9 spent, 0 saved (0% of 9)" in lines
+    assert lines[-4:] == [
+        "! 3 of 3 complete trials ended before epoch 6, the longest at epoch 4: let the objective train ctx.max_steps "
+        "epochs, or set max_steps to its own length",
+        "files: runs/toy",
+        "next: lcsearch report",
+        "      lcsearch explain best",
+    ]
+    assert lcsearch("explain", "1", cwd=tmp_path).stdout.startswith("trial 1: complete, 3 of 6 epochs\n")
+    status = lcsearch("status", cwd=tmp_path).stdout
+    assert "epochs: 9 spent, 0 saved (0%)" in status
+
+
+def test_reports_beyond_max_steps_are_told_once_and_those_from_0_are_fine(tmp_path: Path) -> None:
+    beyond = SHORT.replace("3 + ctx.number", "ctx.max_steps + 3")
+    done = lcsearch("run", write_toy(tmp_path, beyond), cwd=tmp_path)
+    text = "! reports after epoch 6 were ignored: set max_steps to the objective's own length, or let it end there\n"
+    assert done.stdout.count(text) == 1
+    assert "epochs: 18 spent, 0 saved" in done.stdout
+    (tmp_path / "toy.py").write_text(SHORT.replace("1, 3 + ctx.number", "ctx.max_steps").replace("/ epoch", "/ 7"))
+    done = lcsearch("run", tmp_path / "toy.yaml", "--fresh", cwd=tmp_path)
+    assert "epochs: 18 spent, 0 saved" in done.stdout
+    assert done.stdout.count("! ") == 1  # the earlier run was kept
+
+
+def test_a_sweep_without_a_finite_value_failed(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, SHORT.replace("3 + ctx.number", "7").replace('ctx.params["a"]', 'float("nan")'))
+    done = lcsearch("run", path, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "toy: no trial reported a finite loss (3 complete)\n"
+    assert "\nbest: none\n" in done.stdout
+    assert "next: " not in done.stdout
+    told = lcsearch("explain", "best", cwd=tmp_path)
+    assert (told.returncode, told.stderr) == (
+        2,
+        "expected the number of a trial, got 'best': no trial has reached a finite value.\n",
+    )
+    told = lcsearch("explain", "worst", cwd=tmp_path)
+    assert (told.returncode, told.stderr) == (2, "expected the number of a trial, or 'best', got 'worst'.\n")
+    final = lcsearch("run", path, "judged=final", "--folder", "final run", cwd=tmp_path)
+    assert final.stderr == "toy: no trial ended at a finite loss (3 complete)\n"
+
+
+def test_commands_name_the_folder_where_it_is_not_the_one_taken(tmp_path: Path) -> None:
+    done = lcsearch("run", write_toy(tmp_path), "--folder", "a run", cwd=tmp_path)
+    assert done.stdout.splitlines()[-2:] == [
+        "next: lcsearch report --folder 'a run'",
+        "      lcsearch explain best --folder 'a run'",
+    ]
+    status = lcsearch("status", "--folder", "a run", cwd=tmp_path).stdout.splitlines()
+    assert status[-1] == (
+        "a run: ended; next: lcsearch report --folder 'a run', or lcsearch explain TRIAL --folder 'a run'"
+    )
 
 
 def test_an_objective_that_does_not_import(tmp_path: Path) -> None:
@@ -226,10 +324,30 @@ def test_the_curve_pruner_stops_and_explains(tmp_path: Path) -> None:
     assert stopped
     assert all("P(beat)" in line for line in stopped)
     assert any(line.startswith("risk that some stop lost the winner: ") for line in lines)
-    assert lines[-1].startswith("next: lcsearch explain ")
-    told = lcsearch(*lines[-1].removeprefix("next: lcsearch ").split(), cwd=tmp_path)
+    assert not any(", incumbent " in line for line in lines)
+    at = lines.index("  by the forecasts alone: no stopped trial was trained on to check them")
+    assert lines[at + 1] == "  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}"
+    named = re.fullmatch(r"  likeliest to have won, as things stand now: trial (\d+) \((.*? %)\).*", lines[-4])
+    assert named is not None
+    assert lines[-5].startswith(f"stopped by P(beat): {len(stopped)} (trials ")
+    assert lines[-3:] == [
+        "files: runs/toy",
+        "next: lcsearch report",
+        f"      lcsearch explain {named[1]}   (stopped, with {named[2]} the likeliest of the stopped to have won)",
+    ]
+    told = lcsearch("explain", named[1], cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "STOP (BELOW)" in told.stdout
+    assert f"\n{lines[1]}\n" in told.stdout
+    assert told.stdout.endswith("\nnext: lcsearch report\n")
+    told = lcsearch("explain", "best", "--folder", "runs/toy", cwd=tmp_path)
+    assert "\nit was not stopped\n" in told.stdout
+    assert "\nit is the best trial\n" in told.stdout
+    assert re.search(
+        r"\n(nearest to a stop: P\(beat\) .* % at epoch \d+, threshold \d %, the lowest of \d+ in runs/toy/decisions"
+        r"|no look at it came to a forecast: startup trials, short curves and those that lead are held before)\n",
+        told.stdout,
+    )
     assert list((tmp_path / "runs/toy/decisions").glob("*.jsonl"))
 
 
@@ -275,7 +393,7 @@ def test_a_worker_that_exits_with_0_within_a_trial_gives_it_back(tmp_path: Path)
     assert [row.state for row in outcome.progress.rows] == ["complete"] * 3
     assert [row.retries for row in outcome.progress.rows] == [0, 1, 0]
     assert view.events == [
-        "worker 0 exited with code 0; trial 1 goes on from its last checkpoint, if any (it had reported epoch 1) "
+        "worker 0 exited with code 0; trial 1 goes on from its last checkpoint (it had reported epoch 1) "
         "in another worker (retry 1 of 2)"
     ]
 

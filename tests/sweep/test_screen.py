@@ -81,7 +81,8 @@ def test_a_wide_terminal() -> None:
         "toy  3/8 trials  1 min 15 s  about 2 min 10 s left  1 complete  1 stopped  1 failed  2 running  1 waiting",
         "best: loss 0.1 (trial 0, epoch 10), 42 s ago",
         "epochs: 26 spent, 4 saved (13%)  worker time: 26 s spent, 4 s saved  money: 0.026 spent, 0.004 saved",
-        "risk that some stop lost the winner: 1.2% (uncalibrated)  looks: 12, p50 13 ms, p99 32 ms, 1 failed open",
+        "risk that some stop lost the winner: 1.2% (uncalibrated)  looks: 12, p50 13 ms, p99 32 ms, "
+        "1 without an opinion",
         "",
         "trial  worker  epoch    loss  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
@@ -104,7 +105,7 @@ def test_a_small_terminal() -> None:
         "worker time: 26 s spent, 4 s saved",
         "money: 0.026 spent, 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)",
-        "looks: 12, p50 13 ms, p99 32 ms, 1 failed open",
+        "looks: 12, p50 13 ms, p99 32 ms, 1 without an opinion",
         "trial  worker  epoch    loss  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
         "    4       -   2/10     0.5        -    -  █▁ waits for a…",
@@ -112,6 +113,24 @@ def test_a_small_terminal() -> None:
         "trial   ended  epoch  loss  why",
         "    2  failed      1     1  ValueError: no",
     ]
+
+
+def test_a_sweep_that_is_over_shows_its_best_first() -> None:
+    rows = [row(n, "complete", 10, values={1: 0.5, 9: 0.9 - n / 10, 10: 1.0}) for n in range(6)]
+    rows += [row(6, "failed", 1, values={1: 0.0}), row(7, "complete", 10, values={10: float("nan")})]
+    rows.append(row(8, "stopped", 8, note=f"step 7: {WHY}", values={7: 0.45, 8: 0.47}))
+    assert text(picture(rows), 60)[-8:] == [
+        "trial     ended  epoch  loss  why",
+        "    5  complete     10   0.4",
+        "    8   stopped      8  0.45  step 7: P(beat) 0.42 % (was 1…",
+        "    0  complete     10   0.5",
+        "    1  complete     10   0.5",
+        "    2  complete     10   0.5",
+        "    3  complete     10   0.5",
+        "and 3 more; these are the best",
+    ]
+    lines = text(picture(rows[5:8]), 60)
+    assert [line.split()[0] for line in lines[-3:]] == ["5", "6", "7"]
 
 
 def test_nothing_yet() -> None:
@@ -162,6 +181,7 @@ def test_a_terminal_without_blocks(tmp_path: Path) -> None:
     stream = Ascii()
     view = RichView(FILE, RunFolder(tmp_path), console(stream))
     view.start()
+    assert "P(beat): a trial's forecast chance to beat the best so far by epoch 10; it is " in stream.getvalue()
     trials = [row(0, "running", 7), row(1, "failed", 1, note="naïve " + "é" * 200)]
     view.event("ein Fähnchen")
     view.update(picture(trials).progress, optuna.create_study())

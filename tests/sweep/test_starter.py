@@ -31,8 +31,16 @@ def test_from_init_to_a_finished_sweep(tmp_path: Path) -> None:
         "wrote sweep_objective.py",
         "next: lcsearch plan sweep.yaml, then lcsearch run sweep.yaml",
     ]
+    limit = "  # risk: 0.1               # and no more once the chance that some stop lost the winner would pass this"
+    text = (tmp_path / "sweep.yaml").read_text()
+    assert limit in text.splitlines()
+    (tmp_path / "limited.yaml").write_text(text.replace("# risk: 0.1 ", "risk: 0.1"))
+    assert load(tmp_path / "limited.yaml").file.pruner.model_dump()["risk"] == 0.1
     done = lcsearch("validate", "sweep.yaml", cwd=tmp_path)
-    assert done.stdout == "sweep.yaml: fine: 20 trials of 30 epochs over 5 parameters\n"
+    assert done.stdout.splitlines() == [
+        "sweep.yaml: fine: 20 trials of 30 epochs over 5 parameters",
+        "next: lcsearch plan sweep.yaml, then lcsearch run sweep.yaml",
+    ]
     done = lcsearch("run", "sweep.yaml", "budget.trials=6", "max_steps=8", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nbest: loss " in done.stdout

@@ -23,7 +23,7 @@ from lcsearch.sweep.objective import load_objective
 from lcsearch.sweep.progress import Progress
 from lcsearch.sweep.space import from_optuna
 from lcsearch.sweep.starter import write as write_starter
-from lcsearch.sweep.summary import explain
+from lcsearch.sweep.story import explain
 
 from .kit import TRAIN, write_toy
 

@@ -16,7 +16,7 @@ import pytest
 
 import lcsearch.sweep
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.sweep import backend, claim, launcher, summary, worker
+from lcsearch.sweep import backend, claim, launcher, story, worker
 from lcsearch.sweep.fleet import Death
 from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.load import load
@@ -191,7 +191,7 @@ def test_a_trial_that_is_not_there(tmp_path: Path) -> None:
     file, study = load(path).file, optuna.create_study()
 
     def ask(progress: Progress) -> str:
-        return refused(lambda: summary.explain(4, progress, file, study, run))
+        return refused(lambda: story.explain(4, progress, file, study, run))
 
     assert ask(Progress((), 3, None)) == f"file: {run.root}: expected the number of a trial (none yet), got 4."
     study.ask()

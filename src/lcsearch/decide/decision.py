@@ -79,7 +79,7 @@ class Decision:
         if self.before.p is not None:
             p += f" (was {percent(self.before.p, self.before.threshold)} at step {self.before.step:g})"
         return (
-            f"step {self.step:g}: P(beat) {p}, threshold {_exactly(self.now.threshold)}, "
+            f"step {self.step:g}: P(beat) {p}, threshold {exactly(self.now.threshold)}, "
             f"incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{self._rank()}"
         )
 
@@ -108,7 +108,7 @@ class Decision:
                 f"{who} {percent(p, look.threshold) if isinstance(p, float) else p}" for who, p in look.heard
             )
             line = f"{name}: step {look.step:g}, {look.n_observations} observations, P(beat): {said or 'not asked'}"
-            line += f"; threshold {_exactly(look.threshold)}"
+            line += f"; threshold {exactly(look.threshold)}"
             lines.append(line)
             if look.interval is not None and self.horizon is not None:
                 low, mid, high = look.interval
@@ -144,7 +144,7 @@ def percent(p: float, threshold: float | None = None) -> str:
         return "< 0.01 %"
     text = f"{100 * p:.2g}" if p < 0.1 else f"{100 * p:.0f}"
     if threshold is not None:
-        limit = float(_exactly(threshold).removesuffix(" %"))
+        limit = float(exactly(threshold).removesuffix(" %"))
         for digits in range(3, _ALL_DIGITS + 1):
             if (float(text) < limit) == (p < threshold):
                 break
@@ -152,7 +152,7 @@ def percent(p: float, threshold: float | None = None) -> str:
     return f"{text} %"
 
 
-def _exactly(threshold: float) -> str:
+def exactly(threshold: float) -> str:
     """As its owner wrote it, in percent: 5 %, 0.125 %."""
     return f"{100 * threshold:.12g} %"
 

@@ -23,12 +23,19 @@ Limit = Literal["trials", "steps", "seconds"]
 
 
 def steps_of(trial: FrozenTrial, horizon: int) -> int:
-    """Steps trained, on the user's axis: a COMPLETE trial has reached the horizon whatever its last step number is."""
-    if trial.state == TrialState.COMPLETE:
-        return horizon
-    reported = trial.intermediate_values
+    """Steps trained, on the user's axis; all of them for a COMPLETE trial that owed no report any more when it ended.
+
+    Reports may come every few steps: one was owed where the gap between the last two fits once more.
+    """
+    last = sorted(trial.intermediate_values)[-2:]
+    if not last:
+        return 0
+    gap = last[1] - last[0] if len(last) == 2 else 1
     # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
-    return min(horizon, max(reported) + (0 in reported)) if reported else 0
+    from_0 = 0 in trial.intermediate_values
+    if trial.state == TrialState.COMPLETE and last[-1] + gap > horizon - from_0:
+        return horizon
+    return min(horizon, last[-1] + from_0)
 
 
 def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit | None:

@@ -39,9 +39,9 @@ from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import silence
 from lcsearch.sweep.live import PlainView
-from lcsearch.sweep.objective import judged_value
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer
 from lcsearch.sweep.progress import Best, Progress, Row
+from lcsearch.sweep.summary import notices
 
 if TYPE_CHECKING:
     import optuna
@@ -132,6 +132,8 @@ class JsonView:
     def end(self, outcome: Outcome) -> None:
         """The last line."""
         p = outcome.progress
+        for text in notices(p, self._sweep, RunFolder(outcome.folder)):
+            self._tell("notice", text=text)
         picture = self._observer.picture(p, outcome.study)
         money = picture.money
         self._tell(
@@ -171,8 +173,9 @@ class JsonView:
 def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -> dict[str, Any]:
     step, last = row.last or (None, None)
     look = looks.get(row.number)
+    reached = row.reached(sweep.target)
     return {
-        "value": judged_value(row.values, sweep.target),
+        "value": None if reached is None else reached[0],
         "last": last,
         "step": step,
         "spent": row.spent,

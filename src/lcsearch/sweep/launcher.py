@@ -34,7 +34,7 @@ from lcsearch.sweep.folder import RunFolder, prepare
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
 from lcsearch.sweep.neighbours import Neighbours
-from lcsearch.sweep.progress import Best, Progress, collect
+from lcsearch.sweep.progress import Best, Progress, collect, fruitless, hopeless
 from lcsearch.sweep.secret import mask
 from lcsearch.sweep.stalls import Stalls
 from lcsearch.sweep.storage import Patience
@@ -53,8 +53,8 @@ class Outcome:
     """How a sweep ended.
 
     Attributes:
-        code: 0 when at least one trial is COMPLETE and the budget is used, 1 when the sweep failed, 130 when it was
-            interrupted.
+        code: 0 when the budget is used, a trial is COMPLETE and there is a best value, 1 when the sweep failed, 130
+            when it was interrupted.
         message: why, unless all went well.
         seconds: wall clock of this launch.
     """
@@ -223,7 +223,8 @@ class Watch:
                 until=self._clock.before.until,
             )
             for trial in given:
-                self.view.event(f"trial {trial.number} goes on {after(trial.step, self.file.step)}")
+                place = after(trial.step, self.file.step, self.folder, trial.number)
+                self.view.event(f"trial {trial.number} goes on {place}")
             for other in self.others.trials(self.trials()) if self.others else ():
                 self.view.event(f"trial {other.number} is left to the worker on {other.host} that has it")
         with self._signals(), self._heard_by_others():
@@ -314,6 +315,7 @@ class Watch:
         if row >= limit and self.problem is None:
             error = finished[-1].user_attrs.get(claim.ERROR, "")
             text = f"{row} trials failed in a row, so the sweep was ended. The last said: {error}"
+            text = hopeless(trials, datetime.min) or text
             self.problem = (FAILED, f"{text}\nTracebacks: {self.folder.logs}")
 
     def _show(self, trials: list[FrozenTrial] | None = None) -> None:
@@ -335,8 +337,8 @@ class Watch:
             code, message = self.problem
         elif self.interrupts:
             code, message = INTERRUPTED, "interrupted; go on with --resume"
-        elif not progress.of("complete"):
-            code, message = FAILED, "no trial ran to its end"
+        elif text := fruitless(progress, self.file):
+            code, message = FAILED, text
         seconds = time.monotonic() - self._began
         return Outcome(self.folder.root, progress, self.study, code, message, seconds)
 
@@ -438,7 +440,8 @@ class _FleetWatch(Watch):
         """A worker ended: give back its trial, say so, and see whether workers can work at all."""
         if death.code == worker.OK and self.ending:
             return  # drained; its trial is for --resume
-        if death.code in (worker.FILE, worker.ENVIRONMENT) and (text := _last_words(self._fleet.said(death.slot))):
+        explained = (worker.HOPELESS, worker.FILE, worker.ENVIRONMENT)
+        if death.code in explained and (text := _last_words(self._fleet.said(death.slot))):
             advice = " Then go on with --resume." if death.code == worker.ENVIRONMENT else ""
             self.problem = self.problem or (death.code, text + advice)
             self._release(blame=False)
@@ -453,7 +456,8 @@ class _FleetWatch(Watch):
             if trial.given_up:
                 text = f"trial {trial.number} is marked failed after {trial.retry - 1} retries"
             else:
-                text = f"trial {trial.number} goes on {after(trial.step, self.file.step)} in another worker"
+                place = after(trial.step, self.file.step, self.folder, trial.number)
+                text = f"trial {trial.number} goes on {place} in another worker"
                 text += f" (retry {trial.retry} of {self.file.retries})"
             told: dict[str, object] = {"trial": trial.number, "retry": trial.retry, "given_up": trial.given_up}
             self.view.event(f"{head}; {text}", worker=death.slot, how=death.how, retries=self.file.retries, **told)
@@ -489,9 +493,12 @@ def _failures(trials: list[FrozenTrial]) -> int:
     return sum(t.state == TrialState.FAIL for t in trials)
 
 
-def after(step: int | None, unit: str) -> str:
+def after(step: int | None, unit: str, folder: RunFolder, number: int) -> str:
     """From where a trial goes on that had reported `step` last."""
-    return "from its start" if step is None else f"from its last checkpoint, if any (it had reported {unit} {step})"
+    if step is None:
+        return "from its start"
+    place = "from its last checkpoint" if record.saved(folder, number) else "with nothing in its checkpoint folder"
+    return f"{place} (it had reported {unit} {step})"
 
 
 def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progress]]:

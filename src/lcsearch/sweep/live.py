@@ -8,8 +8,8 @@ from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import say
 from lcsearch.sweep.picture import ENDED
-from lcsearch.sweep.progress import Progress
-from lcsearch.sweep.text import finished_line
+from lcsearch.sweep.progress import Progress, Row
+from lcsearch.sweep.text import finished_line, legend
 
 if TYPE_CHECKING:
     import optuna
@@ -78,25 +78,31 @@ class PlainView:
         n = s.backend.workers.n
         text = f"{s.name}: {s.budget.trials} trials of {s.max_steps} {s.step}s, {s.goal} {s.metric}, "
         self._print(f"{text}{n} worker{'s' * (n != 1)}, {s.sampler.kind} sampler, {s.pruner.kind} pruner")
+        if explained := legend(s):
+            self._print(explained)
 
     def update(self, progress: Progress, study: optuna.Study) -> None:
         """A line for each trial that ended since the last call; after a resume, not for those before."""
         ended = [row for row in progress.of(*ENDED) if row.number not in self._said]
-        if self._first:
-            self._first = False
-            if ended:
-                self._said.update(row.number for row in ended)
-                self._print(f"{len(ended)} trials had ended before")
-                return
         ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))
+        before, self._first = self._first, False
         for row in ended:
             self._said.add(row.number)
-            best = progress.best
-            mark = ""
-            if best is not None and best.number == row.number and best.value != self._best:
-                self._best = best.value
-                mark = f" (best so far: {best.value:.4g})"
-            self._print(f"[{len(self._said)}/{progress.budget}] {finished_line(row, self._sweep)}{mark}")
+            better = self._improves(row)
+            if not before:
+                line = finished_line(row, self._sweep, new_best=better)
+                self._print(f"[{len(self._said)}/{progress.budget}] {line}")
+        if before and ended:
+            self._print(f"{len(ended)} trials had ended before")
+
+    def _improves(self, row: Row) -> bool:
+        """Is it the best of those that have ended?"""
+        goal = self._sweep.target
+        reached = row.reached(goal) if row.state == "complete" else None
+        if reached is None or (self._best is not None and goal.sign * reached[0] >= goal.sign * self._best):
+            return False
+        self._best = reached[0]
+        return True
 
     def event(self, text: str, **facts: object) -> None:
         """Something a person should know: a worker died, the sweep drains."""

@@ -152,7 +152,8 @@ class Ledger:
             ours, retries = claimed.trial, self._watch.file.retries
             n = self._retries(ours) + 1
             ours.set_user_attr(claim.RETRIES, n)
-            place = after(max(self._reported[trial.trial_id], default=None), self._watch.file.step)
+            step = max(self._reported[trial.trial_id], default=None)
+            place = after(step, self._watch.file.step, self._watch.folder, ours.number)
             text = f"trial {ours.number} lost its worker and goes on {place} (retry {n} of {retries})"
             self._watch.view.event(text, trial=ours.number, retry=n, retries=retries, given_up=False)
 

@@ -22,6 +22,8 @@ from lcsearch.sweep.progress import Progress
 if TYPE_CHECKING:
     import optuna
 
+    from lcsearch.schedulers.optuna import StudyReport
+
 ENDED = ("complete", "stopped", "failed")
 CALIBRATION = "uncalibrated"
 """No forecaster's probabilities have been calibrated yet."""
@@ -162,11 +164,17 @@ class Observer:
 
 def risk_now(study: optuna.Study) -> float | None:
     """The risk by the curve pruner's ledger; None for other pruners, or when it cannot be worked out now."""
+    report = stops_now(study)
+    return None if report is None or report.risk is None else float(report.risk)
+
+
+def stops_now(study: optuna.Study) -> StudyReport | None:
+    """The curve pruner's ledger; None for other pruners, or when it cannot be worked out now."""
     report = getattr(study.pruner, "report", None)
     if report is None:
         return None
     try:
-        risk = report(study).risk
-        return None if risk is None else float(risk)
+        found: StudyReport = report(study)
+        return found
     except Exception:  # a number on a screen must not end a sweep; the summary says when it is missing
         return None

@@ -14,7 +14,9 @@ from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep.budget import steps_of
 from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted, seconds_of
-from lcsearch.sweep.file import Parameter, Scalar
+from lcsearch.sweep.file import Parameter, Scalar, SweepFile
+
+_SAME_FAILURES = 5  # of trials that never reported: the next will fail too
 
 _NAMES = {
     TrialState.RUNNING: "running",
@@ -57,6 +59,15 @@ class Row:
     def last(self) -> tuple[int, float] | None:
         """(step, value) of the last report."""
         return next(reversed(self.values.items()), None) if self.values else None
+
+    def reached(self, goal: Goal) -> tuple[float, int] | None:
+        """(judged value, its step) so far; None where there is none that is finite."""
+        steps = self.values if goal.judged == "best" else list(self.values)[-1:]
+        losses = [(goal.sign * self.values[step], step) for step in steps if math.isfinite(self.values[step])]
+        if not losses:
+            return None
+        loss, step = min(losses)
+        return goal.sign * loss, step
 
 
 @dataclass(frozen=True)
@@ -179,12 +190,33 @@ def _best(rows: Sequence[Row], goal: Goal) -> Best | None:
     for row in rows:
         if row.state == "failed" or (goal.judged == "final" and row.state != "complete"):
             continue
-        steps = row.values if goal.judged == "best" else list(row.values)[-1:]
-        for step in steps:
-            value = row.values[step]
-            if math.isfinite(value) and (found is None or goal.sign * value < goal.sign * found.value):
-                found = Best(value, row.number, step, row.params, row.state)
+        reached = row.reached(goal)
+        if reached is not None and (found is None or goal.sign * reached[0] < goal.sign * found.value):
+            found = Best(reached[0], row.number, reached[1], row.params, row.state)
     return found
+
+
+def fruitless(progress: Progress, sweep: SweepFile) -> str:
+    """Why a sweep that has ended has nothing to show; empty when it has."""
+    n = len(progress.of("complete"))
+    if not n:
+        return "no trial ran to its end"
+    if progress.best is None:
+        how = "reported a finite" if sweep.judged == "best" else "ended at a finite"
+        return f"no trial {how} {sweep.metric} ({n} complete)"
+    return ""
+
+
+def hopeless(trials: Sequence[FrozenTrial], since: datetime) -> str:
+    """Why no further trial is worth a try: the first few begun after `since` failed alike, and none ever reported."""
+    if any(trial.intermediate_values for trial in trials):
+        return ""
+    ended = [t for t in counted(list(trials)) if t.state.is_finished() and (t.datetime_start or since) >= since]
+    errors = {str(trial.user_attrs.get(ERROR, "")) for trial in ended}
+    if len(ended) < _SAME_FAILURES or len(errors) > 1:
+        return ""
+    text = f"the first {len(ended)} trials failed before any report and with the same error"
+    return f"{text}, so the sweep was ended: {errors.pop()}"
 
 
 def spark(values: Sequence[float], width: int = 24) -> str:

@@ -20,6 +20,7 @@ from ray.tune.trainable import Trainable, wrap_function
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.objective import Context
+from lcsearch.sweep.record import REPORTS
 from lcsearch.sweep.space import planned_schedule
 from lcsearch.sweep.worker import ENVIRONMENT, FILE, NO_REPORT, describe, load_any
 
@@ -27,7 +28,6 @@ TRIAL = "lcsearch:trial"
 """The key of a Tune trial's config that holds the trial's number in the study."""
 VALUE, STEP, ERROR, PROBLEM, CODE = "value", "step", "error", "problem", "code"
 """The keys of a result; an ERROR is the trial's own, a PROBLEM is one that no other trial would escape."""
-_REPORTS = "reports.jsonl"
 _PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
 
 _idle = threading.Event()  # no trial is under way in this process
@@ -45,7 +45,7 @@ class _Reporter:
 
     def __init__(self, folder: Path) -> None:
         self.stopped = self.sent = False
-        self._file = folder / _REPORTS
+        self._file = folder / REPORTS
         self.known: dict[int, float] = {}
         for line in self._file.read_text().splitlines() if self._file.exists() else ():
             with contextlib.suppress(ValueError):  # a torn line: its writer was killed, the step is reported again

@@ -16,6 +16,8 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Best, Row
 
 BEST = "lcsearch:best"
+REPORTS = "reports.jsonl"
+"""What a trial on Ray has reported, in its checkpoint folder."""
 
 
 def at_work(folder: RunFolder) -> bool:
@@ -31,6 +33,11 @@ def at_work(folder: RunFolder) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def saved(folder: RunFolder, number: int) -> bool:
+    """Has a trial anything in its checkpoint folder, beside what lcsearch itself keeps there?"""
+    return any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
 
 
 def last_seen(folder: RunFolder) -> float:

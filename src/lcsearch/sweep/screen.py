@@ -14,7 +14,7 @@ from lcsearch.sweep.letters import fit, safe
 from lcsearch.sweep.looks import latency_words
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer, Picture
 from lcsearch.sweep.progress import Progress, Row, spark
-from lcsearch.sweep.text import clock, money
+from lcsearch.sweep.text import clock, legend, money
 
 if TYPE_CHECKING:
     import optuna
@@ -46,17 +46,33 @@ def layout(picture: Picture, sweep: SweepFile, width: int, height: int | None) -
     room = None if height is None else height - len(head)
     running = picture.progress.of("running", "waiting")
     ended = picture.progress.of(*ENDED)
+    # the latest last while it goes on, the best first when all is over
     ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))
+    over = room is None and not running
+    if over:
+        ended.sort(key=lambda row: _place(row, sweep), reverse=True)
     if room is None:
         n_running, n_ended, air = len(running), min(_RECENT, len(ended)), 1
     else:
         air = int(room >= 8)
         n_running, n_ended = _shares(room - 2 * air, len(running), len(ended))
     lines = list(head)
-    for table in (_running(running, n_running, picture, sweep, width), _ended(ended[len(ended) - n_ended :], sweep)):
+    shown = ended[len(ended) - n_ended :]
+    below = _ended(shown[::-1] if over else shown, sweep)
+    if over and len(ended) > n_ended:
+        below.append(Line(f"and {len(ended) - n_ended} more; these are the best", "dim"))
+    for table in (_running(running, n_running, picture, sweep, width), below):
         cut = [Line(fit(line.text, width), line.style) for line in table]
         lines += [Line("")] * air + cut if cut else []
     return lines if height is None else lines[:height]
+
+
+def _place(row: Row, sweep: SweepFile) -> tuple[bool, float, int]:
+    """By the judged value; what failed counts for nothing."""
+    reached = row.reached(sweep.target)
+    if row.state == "failed" or reached is None:
+        return True, 0.0, row.number
+    return False, sweep.target.sign * reached[0], row.number
 
 
 def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
@@ -91,7 +107,7 @@ def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
         said = [f"risk that some stop lost the winner: {risk}"]
         if picture.latency is not None:
             said.append(
-                f"looks: {picture.n_looks}, {latency_words(picture.latency)}, {picture.failed_open} failed open"
+                f"looks: {picture.n_looks}, {latency_words(picture.latency)}, {picture.failed_open} without an opinion"
             )
         lines += _flow(said, width)
     return lines
@@ -151,8 +167,9 @@ def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[Line]:
         return []
     cells = [["trial", "ended", sweep.step, sweep.metric, "why"]]
     for row in rows:
-        value = f"{row.last[1]:.4g}" if row.last is not None else "-"
-        why = row.note.removeprefix(f"step {row.spent}: ")
+        reached = row.reached(sweep.target) or (row.last and (row.last[1], row.last[0]))
+        value = f"{reached[0]:.4g}" if reached is not None else "-"
+        why = row.note.removeprefix(f"step {row.last[0]}: ") if row.last is not None else row.note
         cells.append([str(row.number), row.state, str(row.spent), value, why])
     lines = _columns(cells)
     return [Line(lines[0], "dim"), *(Line(text, _STYLES[row.state]) for text, row in zip(lines[1:], rows, strict=True))]
@@ -203,7 +220,7 @@ class RichView:
 
     def start(self) -> None:
         """Open the screen."""
-        self._guarded(self._live.start)
+        self._guarded(self._open)
 
     def update(self, progress: Progress, study: optuna.Study) -> None:
         """Redraw."""
@@ -219,6 +236,11 @@ class RichView:
     def stop(self) -> None:
         """Close the screen; the summary follows."""
         self._guarded(self._live.stop)
+
+    def _open(self) -> None:
+        if explained := legend(self._sweep):
+            self._console.print(safe(explained, self._console.encoding), style="dim", markup=False, highlight=False)
+        self._live.start()
 
     def _print(self, text: str) -> None:
         self._console.print(safe(f"! {text}", self._console.encoding), style="yellow", markup=False, highlight=False)

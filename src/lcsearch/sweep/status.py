@@ -13,7 +13,7 @@ from lcsearch.sweep.launcher import reader
 from lcsearch.sweep.letters import say
 from lcsearch.sweep.picture import Observer
 from lcsearch.sweep.screen import draw
-from lcsearch.sweep.summary import shown
+from lcsearch.sweep.summary import at, run_again, shown, unfinished
 
 _WIDE = 120  # columns where there is no terminal to ask
 
@@ -30,14 +30,12 @@ def show(folder: RunFolder) -> None:
     progress, going_on = read(), record.at_work(folder)
     seen = record.last_seen(folder)
     picture = Observer(sweep.file, folder).picture(progress, study)
-    left = progress.budget > len(progress.rows) or progress.of("running", "waiting")
     if going_on:
         last = "going on"
-    elif left:
-        command = f"lcsearch run {shown(sweep.path)} --resume --folder {shown(folder.root)}"
-        last = f"nobody is at work on it; to go on: {command}"
+    elif unfinished(progress, folder):
+        last = f"nobody is at work on it; to go on: {run_again(folder, '--resume')}"
     else:
-        last = "ended"
+        last = f"ended; next: lcsearch report{at(folder)}, or lcsearch explain TRIAL{at(folder)}"
     began = [row.began.timestamp() for row in progress.rows if row.began is not None]
     if read_clock(folder).counted is None:  # a run of an earlier lcsearch: what lay between its launches counts too
         picture = replace(picture, seconds=max(0.0, (time.time() if going_on else seen) - min(began, default=seen)))

@@ -1,35 +1,43 @@
-"""The last words of a sweep, and the story of one trial: plain text for any terminal."""
+"""The last words of a sweep, and the commands that lead on from it: plain text for any terminal."""
 
 from __future__ import annotations
 
-import math
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lcsearch.decide.decision import percent
 from lcsearch.errors import FileProblem
 from lcsearch.sweep.budget import ended_by, read_clock
-from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import Scalar, SweepFile
-from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.looks import LookTail
-from lcsearch.sweep.picture import CALIBRATION, risk_now
-from lcsearch.sweep.progress import Progress, Row, spark
+from lcsearch.sweep.picture import CALIBRATION, stops_now
+from lcsearch.sweep.progress import Progress, Row
 from lcsearch.sweep.text import best_line, clock, money
 
 if TYPE_CHECKING:
     import optuna
 
-_FAILURES_SHOWN = 10
+    from lcsearch.schedulers.optuna import Stop
+
+_SHOWN = 10  # errors, or trials of one group
+_CLOSEST = 3  # stopped trials
 
 
 def summarize(
-    progress: Progress, sweep: SweepFile, study: optuna.Study, folder: Path, seconds: float | None = None
+    progress: Progress,
+    sweep: SweepFile,
+    study: optuna.Study,
+    folder: Path,
+    seconds: float | None = None,
+    code: int | None = None,
 ) -> str:
-    """Best value and configuration, steps spent and saved, each stop with its reason, failures, risk, what next.
+    """Best value and configuration, steps spent and saved, risk, stops and failures in groups, what next.
 
-    `seconds` are those of the last launch; None when the run is only looked at.
+    `seconds` and `code` (its exit code) are those of the last launch; None when the run is only looked at.
     """
     counts = progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
@@ -38,31 +46,135 @@ def summarize(
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if progress.best.state != "complete":
             lines.append(f"  (trial {progress.best.number} is {progress.best.state}, not complete)")
+    else:
+        lines.append("best: none")
     total = progress.spent + progress.saved
     share = f" ({progress.saved / total:.0%} of {total})" if total else ""
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
+    lines.append(f"worker time: {clock(progress.seconds)} spent, {clock(progress.seconds_saved)} saved")
     lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
+    report = stops_now(study) if sweep.pruner.kind == "curve" else None
+    closest = sorted((s for s in report.stops if s.p_now > 0), key=lambda s: -s.p_now) if report is not None else []
     if sweep.pruner.kind == "curve":
-        risk = risk_now(study)
+        risk = None if report is None else report.risk
         text = "not known yet" if risk is None else f"{risk:.1%} ({CALIBRATION})"
         lines.append(f"risk that some stop lost the winner: {text}")
+        if risk:
+            lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
+            if sweep.pruner.risk is None:
+                lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
         looks = LookTail(folder / "decisions").line()
         if looks is not None:
             lines.append(looks)
-    stopped, failed = progress.of("stopped"), progress.of("failed")
-    if stopped:
-        lines.append("stopped:")
-        lines += [f"  trial {row.number}: {row.note}" for row in stopped]
-    if failed:
-        lines.append("failed:")
-        lines += [f"  trial {row.number}: {row.note}" for row in failed[:_FAILURES_SHOWN]]
-        if len(failed) > _FAILURES_SHOWN:
-            lines.append(f"  and {len(failed) - _FAILURES_SHOWN} more")
+    lines += _stopped(progress, sweep, closest)
+    lines += _failed(progress.of("failed"))
+    lines += [f"! {text}" for text in notices(progress, sweep, RunFolder(folder))]
     lines.append(f"files: {shown(folder)}")
-    example = stopped or progress.of("complete") or failed
-    if example:
-        lines.append(f"next: lcsearch explain {example[0].number} --folder {shown(folder)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_next(progress, RunFolder(folder), closest, code)])
+
+
+def notices(progress: Progress, sweep: SweepFile, folder: RunFolder) -> list[str]:
+    """What the sweep file and the trials disagree about."""
+    complete = progress.of("complete")
+    early = [row.spent for row in complete if row.spent < sweep.max_steps]
+    end = f"{sweep.step} {sweep.max_steps}"
+    if not early and _reported_beyond(folder):
+        return [f"reports after {end} were ignored: set max_steps to the objective's own length, or let it end there"]
+    if not early:
+        return []
+    own = "ctx.max_steps" if sweep.objective.python is not None else "{max_steps}"
+    longest = f"the longest at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
+    return [
+        f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}: "
+        f"let the objective train {own} {sweep.step}s, or set max_steps to its own length"
+    ]
+
+
+def _reported_beyond(folder: RunFolder) -> bool:
+    """Did any trial print what :meth:`Context.report` says of a step beyond max_steps?"""
+    for path in folder.logs.glob("*.log"):
+        with path.open(encoding="utf-8", errors="replace") as log:
+            if any(" ignored: max_steps is " in line for line in log):
+                return True
+    return False
+
+
+def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> list[str]:
+    """The stops by what stopped them: each was told when it came, and `explain` tells it whole."""
+    groups: dict[str, list[int]] = {}
+    for row in progress.of("stopped"):
+        by = "by P(beat)" if "P(beat)" in row.note else "as diverged" if "diverged" in row.note else ""
+        groups.setdefault(by or f"by the {sweep.pruner.kind} pruner", []).append(row.number)
+    lines = [f"stopped {by}: {len(numbers)} ({_trials(numbers)})" for by, numbers in groups.items()]
+    if closest:
+        named = ", ".join(f"trial {stop.trial} ({percent(stop.p_now)})" for stop in closest[:_CLOSEST])
+        lines.append(f"  likeliest to have won, as things stand now: {named}")
+    return lines
+
+
+def _failed(rows: Sequence[Row]) -> list[str]:
+    """The failures by what they said."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        groups.setdefault(row.note, []).append(row.number)
+    lines = [f"  {_trials(numbers)}: {note}" for note, numbers in list(groups.items())[:_SHOWN]]
+    if len(groups) > _SHOWN:
+        lines.append(f"  and {len(groups) - _SHOWN} other errors")
+    return ["failed:", *lines] if rows else []
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return f"trial{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers[:_SHOWN]))}{more}"
+
+
+def _next(progress: Progress, folder: RunFolder, closest: Sequence[Stop], code: int | None) -> list[str]:
+    """The commands that lead on."""
+    commands = []
+    if code not in (None, 0, 130) and not any(row.values for row in progress.rows):
+        commands.append((run_again(folder, "--fresh"), "after the mend"))
+    elif code not in (None, 0) and unfinished(progress, folder):
+        commands.append((run_again(folder, "--resume"), ""))
+    where, failed = at(folder), progress.of("failed")
+    if progress.best is not None:
+        commands.append((f"lcsearch report{where}", ""))
+    if closest:
+        text = f"stopped, with {percent(closest[0].p_now)} the likeliest of the stopped to have won"
+        commands.append((f"lcsearch explain {closest[0].trial}{where}", text))
+    elif failed:
+        commands.append((f"lcsearch explain {failed[0].number}{where}", "failed"))
+    elif progress.best is not None:
+        commands.append((f"lcsearch explain best{where}", ""))
+    heads = ["next: ", *["      "] * len(commands)]
+    return [
+        f"{head}{line}" + (f"   ({why})" if why else "") for head, (line, why) in zip(heads, commands, strict=False)
+    ]
+
+
+def unfinished(progress: Progress, folder: RunFolder) -> bool:
+    """Is there anything left to do?"""
+    if progress.of("running", "waiting"):
+        return True
+    budget = folder.read().file.budget
+    return ended_by(budget, len(progress.rows), progress.spent, read_clock(folder).seconds) is None
+
+
+def at(folder: RunFolder) -> str:
+    """The option that names the run; empty where the run is the one that is taken without it."""
+    try:
+        if latest(Path("runs")).resolve() == folder.root:
+            return ""
+    except FileProblem:
+        pass
+    return f" --folder {shlex.quote(shown(folder.root))}"
+
+
+def run_again(folder: RunFolder, how: str) -> str:
+    """The command line that goes on with the run, or starts it over."""
+    sweep = folder.read()
+    own = folder.root == (Path("runs") / sweep.file.name).resolve()
+    where = "" if own else f" --folder {shlex.quote(shown(folder.root))}"
+    return f"lcsearch run {shlex.quote(shown(sweep.path))} {how}{where}"
 
 
 def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
@@ -72,10 +184,10 @@ def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
     total = read_clock(RunFolder(folder)).counted
     began = min((row.began.timestamp() for row in progress.rows if row.began is not None), default=time.time())
     if began >= time.time() - seconds - 1:
-        return f" in {clock(seconds)}"
+        return f" in {clock(seconds)} of wall clock"
     if total is None:
         return f" ({clock(seconds)} in this launch)"
-    return f" in {clock(max(total, seconds))} ({clock(seconds)} in this launch)"
+    return f" in {clock(max(total, seconds))} of wall clock ({clock(seconds)} in this launch)"
 
 
 def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]:
@@ -115,53 +227,3 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> str:
-    """The full story of one trial.
-
-    Raises:
-        FileProblem: there is no such trial.
-    """
-    row = progress.numbered.get(number)
-    if row is None:
-        known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
-        raise FileProblem(f"{folder.root}: expected the number of a trial ({known}), got {number}.")
-    lines = [f"trial {number}: {row.state}, {row.spent} of {sweep.max_steps} {sweep.step}s"]
-    lines += configuration(row.params, "  ")
-    lines += _curve(row, sweep)
-    if row.retries:
-        lines.append(f"its worker died {times(row.retries)}; it went on from its last checkpoint, if any")
-    if row.state == "failed":
-        lines.append(f"error: {row.note}")
-    explainer = getattr(study.pruner, "explain", None)
-    if explainer is not None and row.state != "failed":
-        lines.append(str(explainer(study.get_trials(deepcopy=False)[number], study)))
-    elif row.note and row.state == "stopped":
-        lines.append(row.note)
-    elif row.state == "complete":
-        lines.append("it was not stopped")
-    best = progress.best
-    if best is not None:
-        lines.append("it is the best trial" if best.number == number else f"best: {best_line(best, sweep)}")
-    lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
-    if row.slot is not None:
-        log = folder.trial_log(number) if sweep.backend.kind == "ray" else folder.log(row.slot)
-        lines.append(f"printed to: {shown(log)}")
-    return "\n".join(lines)
-
-
-def _curve(row: Row, sweep: SweepFile) -> list[str]:
-    if not row.values:
-        return ["it reported nothing"]
-    values = list(row.values.values())
-    steps = list(row.values)
-    lines = [f"{sweep.metric} over {sweep.step} {steps[0]}..{steps[-1]}: {spark(values, 40)}"]
-    lines.append(f"  first {values[0]:.6g}, last {values[-1]:.6g}")
-    finite = [(v, s) for s, v in row.values.items() if math.isfinite(v)]
-    if finite:
-        value, step = min(finite) if sweep.goal == "minimize" else max(finite, key=lambda vs: (vs[0], -vs[1]))
-        lines[-1] += f", best {value:.6g} at {sweep.step} {step}"
-    if len(finite) < len(values):
-        lines[-1] += f"; {len(values) - len(finite)} reports were no finite number"
-    return lines

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+
+from lcsearch.decide.decision import exactly
+from lcsearch.decide.rules import threshold_for
+from lcsearch.engine.policy import Policy
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.progress import Best, Row
+
+_POLICY = Policy()  # what a sweep file cannot set is as here
 
 
 def best_line(best: Best, sweep: SweepFile) -> str:
@@ -11,17 +19,70 @@ def best_line(best: Best, sweep: SweepFile) -> str:
     return f"{sweep.metric} {best.value:.6g} (trial {best.number}, {sweep.step} {best.step})"
 
 
-def finished_line(row: Row, sweep: SweepFile) -> str:
-    """One line for a trial that ended, with its reason.
+def finished_line(row: Row, sweep: SweepFile, *, new_best: bool = False) -> str:
+    """One line for a trial that ended, with its reason in short.
 
-    `trial 12 stopped at epoch 9, 31 saved: val_loss 0.83; step 9: P(beat) 0.4 %...`
+    `trial 4 complete: best loss 0.3123 at epoch 12 (last 0.3597), new best`
+    `trial 12 stopped at epoch 9, 31 saved: loss 0.83; P(beat) 0.4 % (was 1.2 % at step 8), threshold 5 %`
     """
-    line = f"trial {row.number} {row.state}"
-    if row.state == "stopped":
-        line += f" at {sweep.step} {row.spent}, {row.saved} saved"
-    if row.last is not None and row.state != "failed":
-        line += f": {sweep.metric} {row.last[1]:.4g}"
-    return f"{line}; {row.note}" if row.note else line
+    line, unit = f"trial {row.number} {row.state}", sweep.step
+    if row.state == "complete":
+        if row.spent < sweep.max_steps:
+            line += f" at {unit} {row.spent} of {sweep.max_steps}"
+        line += f": {_judged(row, sweep)}"
+    elif row.state == "stopped":
+        line += f" at {unit} {row.spent}{_late(row, unit)}, {row.saved} saved"
+        line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
+    reason = _short(row, sweep)
+    return line + (f"; {reason}" if reason else "") + (", new best" if new_best else "")
+
+
+def _judged(row: Row, sweep: SweepFile) -> str:
+    last = f"{row.last[1]:.4g}" if row.last is not None else "-"
+    reached = row.reached(sweep.target)
+    if reached is None or f"{reached[0]:.4g}" == last:
+        return f"{sweep.metric} {last}"
+    return f"best {sweep.metric} {reached[0]:.4g} at {sweep.step} {reached[1]} (last {last})"
+
+
+def _looked_at(row: Row) -> tuple[float, str]:
+    """The step that a stop's reason begins with, and the rest of it."""
+    found = re.match(r"step ([^:]+): ", row.note)
+    return (float(found[1]), row.note[found.end() :]) if found else (math.inf, row.note)
+
+
+def _late(row: Row, unit: str) -> str:
+    """Where training does not wait for a look, its stop comes some reports later."""
+    step, _ = _looked_at(row)
+    n = sum(at > step for at in row.values)
+    return f" ({n} report{'s' * (n != 1)} after the look at {unit} {step:g})" if n else ""
+
+
+def _short(row: Row, sweep: SweepFile) -> str:
+    """Without the incumbent and the rank, which `explain` tells."""
+    if row.state != "stopped":
+        return row.note
+    reason = _looked_at(row)[1].partition(", incumbent ")[0]
+    if sweep.pruner.kind == "curve" and reason.endswith(f", threshold {exactly(strict(sweep.pruner.threshold))}"):
+        reason += f" (strict below {_POLICY.few} observations)"
+    return reason
+
+
+def legend(sweep: SweepFile) -> str:
+    """What P(beat) is and what it does; empty for a pruner that does not work it out."""
+    if sweep.pruner.kind != "curve":
+        return ""
+    threshold = sweep.pruner.threshold
+    return (
+        f"P(beat): a trial's forecast chance to beat the best so far by {sweep.step} {sweep.max_steps}; "
+        f"it is stopped where two looks in a row are below {exactly(threshold)} "
+        f"({exactly(strict(threshold))} below {_POLICY.few} observations)"
+    )
+
+
+def strict(threshold: float) -> float:
+    """The threshold that holds for short curves."""
+    return threshold_for(threshold, 0, few=_POLICY.few, factor=_POLICY.few_factor)
 
 
 def clock(seconds: float) -> str:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -31,11 +32,12 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.machines import here
 from lcsearch.sweep.objective import Context, Interrupted, Lost, Stopped, load_objective
+from lcsearch.sweep.progress import hopeless
 from lcsearch.sweep.pulse import Pulse
 from lcsearch.sweep.secret import mask_of
 from lcsearch.sweep.space import planned_schedule, suggest
 
-OK, FILE, ENVIRONMENT, ORPHANED = 0, 2, 3, 75
+OK, HOPELESS, FILE, ENVIRONMENT, ORPHANED = 0, 1, 2, 3, 75
 NO_REPORT = "the objective returned without a report: call ctx.report(value, step)"
 PROBLEM = "PROBLEM: "  # opens the log line that the launcher shows when a worker cannot work
 
@@ -242,7 +244,11 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder, checked=True)  # by the launcher
     pulse = Pulse(folder.pulse(slot))
+    began = datetime.now()
     while not interrupted():
+        if text := hopeless(study.get_trials(deepcopy=False), began):
+            print(f"{PROBLEM}{text}\nTracebacks: {folder.logs}", flush=True)
+            return HOPELESS
         taken = claim.take(study, folder, slot, sweep.file)
         if taken is None:
             break

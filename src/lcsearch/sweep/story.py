@@ -1,0 +1,144 @@
+"""`lcsearch explain`: the story of one trial, plain text for any terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcsearch.decide.decision import exactly, percent
+from lcsearch.decide.verdict import Reason
+from lcsearch.decision_log import read_log
+from lcsearch.errors import FileProblem
+from lcsearch.sweep import record
+from lcsearch.sweep.claim import times
+from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.progress import Progress, Row, spark
+from lcsearch.sweep.summary import at, configuration, run_again, shown, unfinished
+from lcsearch.sweep.text import best_line, legend
+
+if TYPE_CHECKING:
+    import optuna
+
+_LAST_LINES = 12  # of what a failed trial printed
+
+
+def number_of(word: str, progress: Progress) -> int:
+    """The trial that `word` names: a number, or "best".
+
+    Raises:
+        FileProblem: it names none.
+    """
+    if word.isdecimal():
+        return int(word)
+    if word != "best":
+        raise FileProblem(f"expected the number of a trial, or 'best', got {word!r}.")
+    if progress.best is None:
+        raise FileProblem("expected the number of a trial, got 'best': no trial has reached a finite value.")
+    return progress.best.number
+
+
+def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> str:
+    """The full story of one trial.
+
+    Raises:
+        FileProblem: there is no such trial.
+    """
+    row = progress.numbered.get(number)
+    if row is None:
+        known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
+        raise FileProblem(f"{folder.root}: expected the number of a trial ({known}), got {number}.")
+    lines = [f"trial {number}: {row.state}, {row.spent} of {sweep.max_steps} {sweep.step}s"]
+    lines += configuration(row.params, "  ")
+    lines += _curve(row, sweep)
+    if row.retries:
+        on = "from its last checkpoint" if record.saved(folder, number) else "with nothing in its checkpoint folder"
+        lines.append(f"its worker died {times(row.retries)}; it went on {on}")
+    lines += _why(row, sweep, study, folder)
+    best = progress.best
+    if best is not None:
+        lines.append("it is the best trial" if best.number == number else f"best: {best_line(best, sweep)}")
+    lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
+    if row.slot is not None:
+        lines.append(f"printed to: {shown(_log(row, sweep, folder))}")
+    if not unfinished(progress, folder):
+        lines.append(f"next: lcsearch report{at(folder)}")
+    return "\n".join(lines)
+
+
+def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> list[str]:
+    """What ended the trial, or what holds it."""
+    explainer = getattr(study.pruner, "explain", None)
+    match row.state:
+        case "failed":
+            return [f"error: {row.note}", *_last_lines(row, sweep, folder)]
+        case "complete":
+            return ["it was not stopped", *(_nearest(row, sweep, folder) if explainer is not None else [])]
+        case "stopped" if explainer is None:
+            return [row.note]
+        case "waiting":
+            line = "" if record.at_work(folder) else f": {run_again(folder, '--resume')}"
+            return [f"it waits for a worker{line}"]
+    if explainer is None or not row.values:
+        return []
+    text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
+    return [text, *([legend(sweep)] if "P(beat)" in text else [])]
+
+
+def _nearest(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
+    """The look at which a trial that ran to its end was nearest to a stop, by the decision log."""
+    looks: list[dict[str, Any]] = []
+    if folder.decisions.is_dir():
+        told = (entry for entry in read_log(folder.decisions) if str(entry.get("trial")) == str(row.number))
+        looks = [entry for entry in told if (entry.get("now") or {}).get("p") is not None]
+    if not looks:
+        return ["no look at it came to a forecast: startup trials, short curves and those that lead are held before"]
+    look = min(looks, key=lambda entry: float(entry["now"]["p"]))
+    p, threshold = float(look["now"]["p"]), float(look["now"]["threshold"])
+    text = f"nearest to a stop: P(beat) {percent(p, threshold)} at {sweep.step} {look['now']['step']:g}"
+    reason = Reason.__members__.get(str(look.get("reason")))
+    return [
+        f"{text}, threshold {exactly(threshold)}, the lowest of {len(looks)} in {shown(folder.decisions)}",
+        *([f"  {reason.advice}"] if reason is not None else []),
+        legend(sweep),
+    ]
+
+
+def _log(row: Row, sweep: SweepFile, folder: RunFolder) -> Path:
+    return folder.trial_log(row.number) if sweep.backend.kind == "ray" else folder.log(row.slot or 0)
+
+
+def _last_lines(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
+    """The end of what a trial printed; a worker's log holds its other trials too."""
+    mine, tail = sweep.backend.kind == "ray", deque[str](maxlen=_LAST_LINES)
+    try:
+        with _log(row, sweep, folder).open(encoding="utf-8", errors="replace") as log:
+            for line in log:
+                if found := re.match(r"trial (\d+)(?: begins$| adopted$|: [A-Z]+$)", line):
+                    mine = int(found[1]) == row.number and ":" not in found[0]
+                elif mine:
+                    tail.append(f"  {line.rstrip()}")
+                if found and mine:
+                    tail.clear()
+    except OSError:
+        return []
+    return ["the last lines it printed:", *tail] if tail else []
+
+
+def _curve(row: Row, sweep: SweepFile) -> list[str]:
+    if not row.values:
+        return ["it reported nothing"]
+    values = list(row.values.values())
+    steps = list(row.values)
+    lines = [f"{sweep.metric} over {sweep.step} {steps[0]}..{steps[-1]}: {spark(values, 40)}"]
+    lines.append(f"  first {values[0]:.6g}, last {values[-1]:.6g}")
+    finite = [(v, s) for s, v in row.values.items() if math.isfinite(v)]
+    if finite:
+        value, step = min(finite) if sweep.goal == "minimize" else max(finite, key=lambda vs: (vs[0], -vs[1]))
+        lines[-1] += f", best {value:.6g} at {sweep.step} {step}"
+    if len(finite) < len(values):
+        lines[-1] += f"; {len(values) - len(finite)} reports were no finite number"
+    return lines
