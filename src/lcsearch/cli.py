@@ -257,13 +257,15 @@ def replay(
     metric: Annotated[str | None, typer.Option(help="TensorBoard tag or CSV column.")] = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
     max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
-    orders: Annotated[int, typer.Option(help="Random orders of the trials.")] = 20,
+    orders: Annotated[
+        int | None, typer.Option(help="Random orders of the trials. [default: 20, 5 to 19 in large studies]")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Trials at once.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the plots go. [default: replay/NAME]")] = None,
 ) -> None:
     """Say what policies would have saved, and lost, on a study that was run already; the study is only read."""
     with _told_plainly():
-        from lcsearch.replay.whatif import show
+        from lcsearch.replay.command import show
         from lcsearch.sweep.folder import latest
         from lcsearch.sweep.letters import say
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from lcsearch.forecast.contract import Forecaster, Forecasts, Opinion, Query
 from lcsearch.replay.task import Task
-from lcsearch.study import Bank, Snapshot
+from lcsearch.study import Snapshot
 
 FIRST, LARGEST = 2, 32
 """Cuts forecast beyond the one asked for: so many at first, twice as many each time, up to the largest number."""
+KEPT = 512
+"""States of the study of which a memo keeps answers; the oldest are dropped."""
+READS: Mapping[str, Callable[[Snapshot], Hashable]] = {
+    # Its own curve aside, the parametric ensemble reads where curves end and their scale: a stop changes neither.
+    "parametric": lambda snapshot: (snapshot.horizon, snapshot.spread),
+}
+"""By name of a forecaster, all that its answer about a curve takes from the study; others read the whole bank."""
+
+Key = tuple[str, int, str, float]
+Memo = dict[Hashable, dict[Key, Opinion]]
+"""Answers of one forecaster on one task, by what it had read of the study."""
 
 
 class Ahead:
@@ -27,13 +38,16 @@ class Ahead:
     Args:
         forecaster: who answers.
         task: the runs, to know the cuts to come.
+        memo: shared with other searches over the same runs by a forecaster of the same version; None: its own.
     """
 
-    def __init__(self, forecaster: Forecaster, task: Task) -> None:
+    def __init__(self, forecaster: Forecaster, task: Task, memo: Memo | None = None) -> None:
         self._forecaster = forecaster
+        self._reads = READS.get(forecaster.name, _bank)
         self._runs = {run.uid: run for run in task.runs}
-        self._bank: Bank | None = None
-        self._known: dict[tuple[str, int, str, float], Opinion] = {}
+        self._memo: Memo = {} if memo is None else memo
+        self._read: Hashable = None
+        self._known: dict[Key, Opinion] = {}
         self._reach: dict[str, int] = {}
 
     @property
@@ -48,10 +62,12 @@ class Ahead:
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """As the forecaster answers."""
-        if snapshot.bank is not self._bank:
-            self._bank = snapshot.bank
-            self._known.clear()
+        if (read := self._reads(snapshot)) != self._read:
+            self._read = read
+            self._known = self._memo.setdefault(read, {})
             self._reach.clear()
+            while len(self._memo) > KEPT:
+                del self._memo[next(iter(self._memo))]
         missing = [query for query in queries if _key(query) not in self._known]
         if missing:
             missing += self._to_come(missing[0])
@@ -73,7 +89,11 @@ class Ahead:
         return found
 
 
-def _key(query: Query) -> tuple[str, int, str, float]:
+def _bank(snapshot: Snapshot) -> Hashable:
+    return snapshot.bank  # equal to itself alone
+
+
+def _key(query: Query) -> Key:
     return query.trial.uid, query.trial.curve.n_reports, query.kind, query.step
 
 

@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lcsearch.decide.decision import Decision
+from lcsearch.decide.rules import epsilon_of
 from lcsearch.decide.verdict import Reason
+from lcsearch.engine.policy import Policy
 from lcsearch.replay.task import Task
 from lcsearch.study import Status, judged_loss
+
+NEAR = Policy().epsilon
+"""Share of the study's robust range within which two judged values are as good as each other; one for all policies."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,28 @@ class History:
         losses = self.task.judged
         ranked = sorted((life for life in self.lives if self.known(life)), key=lambda life: float(losses[life.row]))
         return [life for life in ranked[:top] if life in self.stopped and self.shown_loss(life) > losses[life.row]]
+
+    def found(self) -> float:
+        """Best judged loss that was shown, of runs whose end is known; +inf for none."""
+        return min((self.shown_loss(life) for life in self.lives if self.known(life)), default=math.inf)
+
+    def missed(self, share: float = NEAR) -> bool:
+        """Whether the best found is worse than the best of the runs begun, by more than epsilon.
+
+        Epsilon is `share` of the robust range of all complete runs, the margin by which production says that one trial
+        beats another. `lost(1)` is strict: it also counts a best run that was stopped when one as good had been kept.
+        """
+        best = min((float(self.task.judged[life.row]) for life in self.lives if self.known(life)), default=math.inf)
+        return self.found() > best + epsilon_of(self.task.spread, share)
+
+    def to_beat(self, life: Life) -> float:
+        """Best judged loss among runs that were COMPLETE when this one was stopped; +inf for none.
+
+        Rules of the field note no incumbent in their decisions, so it is worked out here for all alike.
+        """
+        until = math.inf if life.ended is None else life.ended
+        done = (o for o in self.lives if o.status is Status.COMPLETE and o.ended is not None and o.ended <= until)
+        return min((float(self.task.judged[other.row]) for other in done), default=math.inf)
 
     def shown_loss(self, life: Life) -> float:
         """Judged loss of what was shown; +inf for a stopped run when the final value is judged."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,84 +13,137 @@ from matplotlib.figure import Figure
 from lcsearch.decide.decision import percent
 from lcsearch.replay.history import History, Life
 from lcsearch.replay.task import Task
-from lcsearch.replay.whatif import Replay, differences
+from lcsearch.replay.whatif import Point, Replay, differences
+from lcsearch.replay.words import title_of
 from lcsearch.study import Status
 
 PANELS, COLUMNS = 12, 4
+APART = 13.0
+"""Pixels between two labels of one line, upwards; a label nearer to the one before it is left out."""
 _COLOURS = ("#0072b2", "#e08a00", "#009e73", "#cc79a7", "#56b4e9", "#999999")  # Okabe and Ito
+_MARKERS = "sDPXv^"
 
 
-def frontier(found: Replay, path: Path) -> None:
-    """Compute saved against the share of orders in which the best was stopped, thresholds along a line."""
-    figure = Figure(figsize=(7.5, 5.0), dpi=130, layout="constrained")
+def frontier(found: Replay) -> Figure | None:
+    """Compute saved against the share of orders in which the best was lost; None when nobody knows the best."""
+    if found.best is None:
+        return None
+    figure = Figure(figsize=(8.0, 4.8), dpi=130, layout="constrained")
     axes = figure.subplots()
-    for colour, line in zip(_COLOURS, found.frontiers, strict=False):
-        x, y = [100 * p.lost / p.orders for p in line], [100 * statistics.mean(p.saved) for p in line]
-        axes.plot(x, y, "-o", color=colour, ms=4, label=line[0].name)
-        for point, where in zip(line, zip(x, y, strict=True), strict=True):
-            label = percent(point.threshold or 0.0)
-            axes.annotate(label, where, xytext=(5, -9), textcoords="offset points", fontsize=7, color=colour)
-    for point in found.points:
-        if not any(point in line for line in found.frontiers):
-            where = (100 * point.lost / point.orders, 100 * statistics.mean(point.saved))
-            axes.plot(*where, "*" if point.name.startswith("oracle") else "s", color="0.4", ms=7)
-            axes.annotate(point.name, where, xytext=(5, 4), textcoords="offset points", fontsize=8)
+    own = {(point.name, point.threshold) for point in found.points}
+    for i, line in enumerate(found.frontiers):
+        colour = _COLOURS[i % len(_COLOURS)]
+        axes.plot(*zip(*map(_where, line), strict=True), "-o", color=colour, ms=4, label=line[0].name)
+        axes.plot(*_where(next(p for p in line if (p.name, p.threshold) in own)), "o", color=colour, ms=9)
+    swept = {line[0].name for line in found.frontiers}
+    others = [point for point in found.points if point.name not in swept]
+    for i, point in enumerate(others):
+        star = point.name.startswith("oracle")
+        colour = _COLOURS[(i + len(swept)) % len(_COLOURS)]
+        axes.plot(*_where(point), "*" if star else _MARKERS[i % len(_MARKERS)], color=colour, ms=8, label=point.name)
     n = found.points[0].orders
     axes.set(
-        xlabel=f"orders in which the best trial was stopped, % of {n}",
-        ylabel="compute saved, %",
+        xlabel=f"orders in which the best was lost (nothing as good found), % of {n}",
+        ylabel=f"{found.task.unit} saved, %",
         title=f"{found.task.name}: {len(found.task)} trials in random orders",
     )
-    axes.margins(0.1)
-    axes.set_xlim(left=-3)
+    points = [*found.points, *(point for line in found.frontiers for point in line)]
+    x, y = zip(*map(_where, points), strict=True)
+    # No narrower than a fifth of the orders and of the compute: noise is not to look like a frontier.
+    axes.set_xlim(-2.0, max(20.0, 1.1 * max(x)))
+    axes.set_ylim(max(min(y) - 10.0, -3.0), min(max(y) + 10.0, 103.0))
     axes.grid(alpha=0.3)
-    if found.frontiers:
-        axes.legend(fontsize=8, title="threshold along the line", title_fontsize=7)
-    figure.savefig(path)
+    for i, line in enumerate(found.frontiers):
+        _label(axes, line, own, _COLOURS[i % len(_COLOURS)])
+    title = "threshold along the line,\nlarge: the policy's own" if swept else None
+    figure.legend(loc="outside right upper", fontsize=8, title=title, title_fontsize=7)
+    return figure
 
 
-def disagreement(found: Replay, path: Path) -> bool:
-    """A panel for each trial that the first two policies treat differently, best ones first; False when none is."""
+def _where(point: Point) -> tuple[float, float]:
+    return 100.0 * point.lost / point.orders, 100.0 * statistics.mean(point.saved)
+
+
+def _label(axes: Axes, line: Sequence[Point], own: set[tuple[str, float | None]], colour: str) -> None:
+    """Thresholds beside their points, the policy's own first, as far as there is room."""
+    taken: list[tuple[float, float]] = []
+    ends = (line[0], line[-1])
+    for point in sorted(line, key=lambda p: ((p.name, p.threshold) not in own, p not in ends)):
+        x, y = axes.transData.transform(_where(point))
+        if all(abs(y - other[1]) > APART or abs(x - other[0]) > 3 * APART for other in taken):
+            taken.append((x, y))
+            text = percent(point.threshold or 0.0)
+            axes.annotate(text, _where(point), xytext=(7, -3), textcoords="offset points", fontsize=7, color=colour)
+
+
+def disagreement(found: Replay) -> Figure | None:
+    """A panel for each trial that the first two policies treat differently, known ends first; None when none is."""
+    if len(found.played) < 2:
+        return None
     (one, first), (other, second) = found.played[:2]
-    apart = differences(first, second)[:PANELS]
+    every = differences(first, second)
+    apart = every[:PANELS]
     if not apart:
-        return False
-    rows = math.ceil(len(apart) / COLUMNS)
-    figure = Figure(figsize=(11, 2.6 * rows + 0.6), dpi=130, layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(rows, COLUMNS, squeeze=False).ravel().tolist()
+        return None
+    rows, columns = math.ceil(len(apart) / COLUMNS), min(len(apart), COLUMNS)
+    figure = Figure(figsize=(max(2.75 * columns, 6.5), 2.4 * rows + 0.9), dpi=110, layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes, difference in zip(panels, apart, strict=False):
-        _panel(axes, found.task, difference.lives, (one.name, other.name), (first, second))
-        place = "censored" if difference.rank is None else f"rank {difference.rank}"
-        axes.set_title(f"trial {difference.uid}, {place}", fontsize=9)
+        _panel(axes, found.task, difference.lives, (first, second))
+        axes.set_title(title_of(found.task, difference.rank, difference.uid), fontsize=9)
     for axes in panels[len(apart) :]:
         axes.set_axis_off()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-    figure.savefig(path)
-    return True
+    keys = [Axes.plot(panels[-1], [], [], *style, **look)[0] for style, look in _KEYS]
+    words = [
+        found.task.goal.metric,
+        "censored, end unknown",
+        f"{one.name} stops",
+        f"{other.name} stops",
+        "to beat then",
+    ]
+    figure.legend(keys, words, loc="outside lower center", ncols=len(words), fontsize=8)
+    more = f", {len(apart)} of {len(every)} trials" if len(every) > len(apart) else ""
+    figure.supxlabel("step", fontsize=8)
+    figure.suptitle(f"{found.task.name}: where {one.name} and {other.name} disagree{more}", fontsize=10)
+    return figure
 
 
-def _panel(
-    axes: Axes, task: Task, lives: tuple[Life, Life], names: tuple[str, str], histories: tuple[History, History]
-) -> None:
-    """One trial's curve, where each policy stops it, and what was to be beaten there."""
+_CURVE = {"color": "0.3", "lw": 1.2}
+_OPEN = {**_CURVE, "ls": "--", "markerfacecolor": "white", "ms": 5.0}
+_STOPS = (("v", _COLOURS[0]), ("^", _COLOURS[1]))
+_KEYS = (
+    (("-",), _CURVE),
+    (("o",), _OPEN),
+    *(((marker,), {"color": colour, "ms": 8, "ls": ""}) for marker, colour in _STOPS),
+    ((":",), {"color": "0.3", "lw": 0.8}),
+)
+
+
+def _panel(axes: Axes, task: Task, lives: tuple[Life, Life], histories: tuple[History, History]) -> None:
+    """One trial's curve, where each policy stops it, and what was to be beaten there; censored ones end openly."""
     run = task.runs[lives[0].row]
     steps, values = np.asarray(run.steps), np.asarray(run.values)
     good = np.isfinite(values) & (np.abs(values) < 1e100)
-    axes.plot(steps[good], values[good], color="0.3", lw=1.2, label=task.goal.metric)
-    bounds = list(values[good])
-    for life, name, colour, marker in zip(lives, names, _COLOURS, ("v", "^"), strict=False):
-        label = f"{name} stops it"
-        if life.stop is None or life.status is not Status.STOPPED:
-            axes.plot([], [], marker, color=colour, label=label)
+    steps, values = steps[good], values[good]
+    if run.status is Status.STOPPED:
+        axes.plot(steps, values, "o", markevery=[-1] if steps.size else [], **_OPEN)  # type: ignore[arg-type]
+    else:
+        axes.plot(steps, values, "-", **_CURVE)  # type: ignore[arg-type]
+    marked = []
+    for life, history, (marker, colour) in zip(lives, histories, _STOPS, strict=True):
+        if life.stop is None:
             continue
-        value = run.values[life.shown - 1]
-        axes.plot([life.step], [value], marker, color=colour, ms=8, label=label)
-        if life.stop.incumbent is not None:
-            axes.axhline(life.stop.incumbent.value, color=colour, lw=0.8, ls=":")
-            bounds.append(life.stop.incumbent.value)
-    if bounds:
-        low, high = np.quantile(bounds, [0.0, 0.95] if task.goal.sign > 0 else [0.05, 1.0])
-        margin = 0.08 * (high - low) or 1.0
-        axes.set_ylim(low - margin, high + margin)
+        value, to_beat = run.values[life.shown - 1], task.goal.sign * history.to_beat(life)
+        if math.isfinite(value) and abs(value) < 1e100:
+            axes.plot([life.step], [value], marker, color=colour, ms=8)
+            marked.append(value)
+        if math.isfinite(to_beat):
+            axes.axhline(to_beat, color=colour, lw=0.8, ls=":")
+            marked.append(to_beat)
+    if values.size:
+        # First reports may be many times the rest; what is marked stays in sight.
+        bounds = [*np.quantile(values, [0.0, 0.95] if task.goal.sign > 0 else [0.05, 1.0]), *marked]
+        margin = 0.1 * (max(bounds) - min(bounds)) or 1.0
+        axes.set_ylim(min(bounds) - margin, max(bounds) + margin)
+    axes.set_xlim(min(run.steps[0], 0.0), 1.03 * task.goal.horizon)
     axes.tick_params(labelsize=7)

@@ -12,7 +12,7 @@ from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.forecast.registry import forecasters
-from lcsearch.replay.ahead import Ahead
+from lcsearch.replay.ahead import Ahead, Memo
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
 from lcsearch.replay.oracle import Oracle
 from lcsearch.replay.stopper import Stopper
@@ -24,8 +24,11 @@ RULES: dict[str, tuple[type[Any], Callable[[Task], dict[str, Any]]]] = {
     "patience": (Patience, lambda task: {"patience": 5}),
     "median": (Median, lambda task: {}),
     "sha": (SuccessiveHalving, lambda task: {"min_resource": _first(task)}),
-    "hyperband": (Hyperband, lambda task: {"max_resource": round(task.goal.horizon), "min_resource": _first(task)}),
-    "asha": (Asha, lambda task: {"max_t": task.goal.horizon, "grace_period": _first(task)}),
+    "hyperband": (
+        Hyperband,
+        lambda task: {"max_resource": _last(task), "min_resource": min(_first(task), _last(task))},
+    ),
+    "asha": (Asha, lambda task: {"max_t": task.goal.horizon, "grace_period": min(_first(task), task.goal.horizon)}),
 }
 NAMES = ("curve", "oracle", *RULES)
 
@@ -33,6 +36,10 @@ NAMES = ("curve", "oracle", *RULES)
 def _first(task: Task) -> int:
     """Where rungs begin unless somebody says otherwise: at the first report."""
     return max(1, round(min(run.steps[0] for run in task.runs)))
+
+
+def _last(task: Task) -> int:
+    return max(1, round(task.goal.horizon))
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,21 @@ class Entrant:
         knobs = {**dict(self.knobs), "threshold": threshold}
         return replace(self, knobs=tuple(knobs.items()))
 
-    def make(self, task: Task) -> Stopper:
-        """A fresh one for one search over the task."""
+    def make(self, task: Task, memos: dict[str, Memo] | None = None) -> Stopper:
+        """A fresh one for one search over the task.
+
+        Args:
+            task: the runs.
+            memos: answers by forecaster, shared with other searches over the task; None: none are shared.
+        """
+        memos = {} if memos is None else memos
         if self.policy is None:
             rule, defaults = RULES[self.kind]
             made: Stopper = rule(**{**defaults(task), **dict(self.knobs)})
             return made
         heard: list[Forecaster] = [
-            Oracle(task) if name == "oracle" else Ahead(forecasters(name)[0], task) for name in self.opinions
+            Oracle(task) if name == "oracle" else Ahead(forecasters(name)[0], task, memos.setdefault(name, {}))
+            for name in self.opinions
         ]
         return session_for(self.policy, heard)
 

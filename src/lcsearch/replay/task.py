@@ -14,7 +14,7 @@ from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.study import Status, judged_loss
+from lcsearch.study import Bank, Status, Trial, judged_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,12 @@ class Task:
     def complete(self) -> NDArray[np.bool_]:
         """(R,) True where the run reached its horizon."""
         return np.array([run.status is Status.COMPLETE for run in self.runs])
+
+    @cached_property
+    def spread(self) -> float:
+        """Robust range of the judged values of all complete runs, as :attr:`~lcsearch.study.Bank.spread` has it."""
+        whole = [Trial(run.uid, run.curve, status=run.status) for run in self.runs if run.status is Status.COMPLETE]
+        return Bank(self.goal).extend(whole).spread
 
     def order(self, seed: int) -> list[int]:
         """The runs in a random order that depends on the task's name and `seed` alone."""
