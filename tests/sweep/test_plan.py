@@ -163,7 +163,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  so 15 of 20 trials can be stopped, from epoch 6 of 20 on",
         "  8 workers start 8 trials at once: expect those to run nearly whole",
         "nothing was started",
-        f"next: lcsearch run {path}",
+        f"next: lcsearch run {path} budget.money_per_hour=3 budget.seconds=60 pruner.risk=0.2",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy.py", "toy.yaml"]
     none = CliRunner().invoke(app, ["plan", str(path), "pruner.kind=none"]).stdout.splitlines()
