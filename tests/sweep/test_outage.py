@@ -63,7 +63,7 @@ def away(run: Path, seconds: float) -> str:
     return (
         f"sqlite:///{run}/study.sqlite3: expected the study's storage to answer within {seconds:g} s, "
         "got OperationalError: (sqlite3.OperationalError) database is locked. "
-        "See that it runs and can be written to."
+        "See that it runs and can be written to; a run goes on with --resume."
     )
 
 
@@ -149,7 +149,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_in_plain_words(
 
     outcome = launcher.run(path, folder=run, view=Remembering(look))
     assert outcome.code == 3
-    assert outcome.message == f"{away(run, 1.0)} Then go on with --resume."
+    assert outcome.message == away(run, 1.0)
     assert len(outcome.progress.of("complete")) == 1  # what was seen last
     locks[0].join()
     rest = launcher.run(path, folder=run, resume=True, view=Remembering())
@@ -174,10 +174,10 @@ def test_the_command_line_says_so_too(tmp_path: Path) -> None:
     assert process.returncode == 3
     assert "Traceback" not in err
     assert "toy: 1 running" in err
-    assert err.endswith(f"toy: {away(run, 1.0)} Then go on with --resume.\n")
+    assert err.endswith(f"toy: {away(run, 1.0)}\n")
     last = json.loads(out.splitlines()[-1])
     assert (last["event"], last["exit_code"], last["counts"]) == ("end", 3, {"running": 1})
-    assert last["message"] == f"{away(run, 1.0)} Then go on with --resume."
+    assert last["message"] == away(run, 1.0)
 
 
 def test_ctrl_c_twice_kills_while_the_storage_does_not_answer(tmp_path: Path) -> None:

@@ -212,8 +212,8 @@ STUDIES: dict[Path, BaseStorage] = {}
 def _studies_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     real = backend.open_storage
 
-    def open_storage(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> BaseStorage:
-        return STUDIES.get(folder.root) or real(sweep, folder, checked=checked)
+    def open_storage(sweep: SweepFile, folder: RunFolder, **settings: Any) -> BaseStorage:
+        return STUDIES.get(folder.root) or real(sweep, folder, **settings)
 
     monkeypatch.setattr(backend, "open_storage", open_storage)
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -17,7 +16,6 @@ import pytest
 import lcsearch.sweep
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.sweep import backend, claim, launcher, story, worker
-from lcsearch.sweep.fleet import Death
 from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.load import load
 from lcsearch.sweep.objective import Lost
@@ -245,15 +243,3 @@ def test_a_stop_that_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert json.loads(written.read_text())["detail"] == (
         "the worker died before the stop was carried out, and a look at the resumed trial let it go on"
     )
-
-
-def test_what_a_worker_said_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a machine that is not as needed, a later launch can be expected to go on."""
-    watch = launcher._FleetWatch.__new__(launcher._FleetWatch)
-    for code, end in ((worker.ENVIRONMENT, " Then go on with --resume."), (worker.FILE, "")):
-        watch.problem, watch.interrupts = None, 0
-        said = f"trial 0 begins\n{worker.PROBLEM}x: expected a, got b. Do c.\n"
-        monkeypatch.setattr(watch, "_fleet", SimpleNamespace(said=lambda slot, said=said: said), raising=False)
-        monkeypatch.setattr(watch, "_release", lambda blame: [])
-        watch._bury(Death(0, 1, code))
-        assert watch.problem == (code, f"x: expected a, got b. Do c.{end}")

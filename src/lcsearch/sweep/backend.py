@@ -194,17 +194,15 @@ def create_study(
     return study
 
 
-def open_study(
-    sweep: SweepFile, folder: RunFolder, *, checked: bool = False, patience: Patience | None = None
-) -> optuna.Study:
-    """The study as a worker or a reader sees it, who makes none; arguments as for :func:`open_storage`.
+def open_study(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) -> optuna.Study:
+    """The study as a worker or a reader sees it, who makes none; `checked` as for :func:`open_storage`.
 
     Raises:
         FileProblem: there is none.
         EnvironmentProblem: the storage cannot be reached.
     """
     _expect_file(sweep, folder)
-    storage = open_storage(sweep, folder, checked=checked, patience=patience)
+    storage = open_storage(sweep, folder, checked=checked)
     try:
         return optuna.load_study(
             study_name=sweep.name,

@@ -217,7 +217,7 @@ def curves(report: Report, theme: Theme) -> Figure | None:
                 axes.scatter(ends[:, 0], ends[:, 1], s=8, color=colour, zorder=order)
             handles.append(Line2D([], [], color=colour, label=f"{state} ({len(lines[state])})"))
     if best is not None:
-        steps, values = _thin(*report.finite(report.progress.rows[best.number]))
+        steps, values = _thin(*report.finite(report.progress.numbered[best.number]))
         axes.plot(steps, scale.clip(values), color=theme.best, linewidth=2, zorder=8)
         axes.plot([best.step], scale.clip([best.value]), "o", color=theme.best, markersize=5, zorder=9)
         handles.append(Line2D([], [], color=theme.best, linewidth=2, marker="o", markersize=5,
@@ -286,7 +286,7 @@ def fans(report: Report, theme: Theme) -> Figure | None:
     grid = figure.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True)
     colour, horizon, best = theme.state["stopped"], report.goal.horizon, report.progress.best
     for stop, axes in zip(chosen, grid.flat, strict=False):
-        steps, values = _thin(*report.finite(report.progress.rows[stop.number]))
+        steps, values = _thin(*report.finite(report.progress.numbered[stop.number]))
         axes.plot(steps, scale.clip(values), color=theme.ink, linewidth=1.2)
         levels = _levels(stop)
         start = _reached(report, values)
@@ -337,7 +337,7 @@ def stops(report: Report, theme: Theme) -> Figure | None:
         axes.vlines(at, scale.clip([v[low] for v in levels]), scale.clip([v[high] for v in levels]), color=colour,
                     linewidth=width, alpha=0.8)  # fmt: skip
     axes.scatter(at, scale.clip([v[0.5] for v in levels]), marker="_", color=theme.ink, s=30, zorder=4)
-    reached = [_reached(report, report.finite(report.progress.rows[stop.number])[1]) for stop in chosen]
+    reached = [_reached(report, report.finite(report.progress.numbered[stop.number])[1]) for stop in chosen]
     axes.scatter(at, scale.clip(reached), marker="x", color=theme.ink, s=14, linewidths=0.9, zorder=4)
     handles = [
         Line2D([], [], color=colour, linewidth=1.2, label="5-95 %"),
@@ -364,12 +364,12 @@ def p_beat(report: Report, theme: Theme) -> Figure | None:
     figure = _figure(3.8)
     axes = figure.subplots()
     seen: dict[str, int] = {}
-    rows = report.progress.rows
+    rows = report.progress.numbered
     n = len(report.looks)
     alpha = max(0.25, min(0.9, 15 / n**0.8)) if n > 20 else 0.9
     for number, looks in report.looks.items():
         points = [(look.step, max(look.p, _P_FLOOR)) for look in looks if look.p is not None]
-        if not points or number >= len(rows):
+        if not points or number not in rows:
             continue
         state = _state(rows[number].state)
         seen[state] = seen.get(state, 0) + 1

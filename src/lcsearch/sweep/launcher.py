@@ -248,7 +248,7 @@ class Watch:
                 raise
         except EnvironmentProblem as error:
             if self.interrupts < 2:
-                self.problem = self.problem or (worker.ENVIRONMENT, f"{error} Then go on with --resume.")
+                self.problem = self.problem or (worker.ENVIRONMENT, str(error))
         finally:
             self._may_break_off = False
 
@@ -442,8 +442,7 @@ class _FleetWatch(Watch):
             return  # drained; its trial is for --resume
         explained = (worker.HOPELESS, worker.FILE, worker.ENVIRONMENT)
         if death.code in explained and (text := _last_words(self._fleet.said(death.slot))):
-            advice = " Then go on with --resume." if death.code == worker.ENVIRONMENT else ""
-            self.problem = self.problem or (death.code, text + advice)
+            self.problem = self.problem or (death.code, text)
             self._release(blame=False)
             return
         if self.interrupts >= 2:

@@ -86,7 +86,8 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
                 if not again():
                     waited, self._patience.seconds = f"{PATIENCE_S:g} s", 0.0
                     text = f"{mask(self.url)}: expected the study's storage to answer within {waited}"
-                    text += f", got {told(self.url, error)}. See that it runs and can be written to."
+                    text += f", got {told(self.url, error)}. "
+                    text += "See that it runs and can be written to; a run goes on with --resume."
                     raise EnvironmentProblem(text) from None  # the cause may quote the password
 
     return call
