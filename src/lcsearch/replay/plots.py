@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lcsearch.decide.decision import percent
 from lcsearch.replay.history import History, Life
@@ -93,7 +95,7 @@ def disagreement(found: Replay) -> Figure | None:
         axes.set_title(title_of(found.task, difference.rank, difference.uid), fontsize=9)
     for axes in panels[len(apart) :]:
         axes.set_axis_off()
-    keys = [Axes.plot(panels[-1], [], [], *style, **look)[0] for style, look in _KEYS]
+    keys = [Line2D([], [], **look) for look in _KEYS]
     words = [
         found.task.goal.metric,
         "censored, end unknown",
@@ -108,14 +110,14 @@ def disagreement(found: Replay) -> Figure | None:
     return figure
 
 
-_CURVE = {"color": "0.3", "lw": 1.2}
-_OPEN = {**_CURVE, "ls": "--", "markerfacecolor": "white", "ms": 5.0}
+_CURVE: dict[str, Any] = {"color": "0.3", "lw": 1.2}
+_OPEN: dict[str, Any] = {**_CURVE, "ls": "--", "marker": "o", "markerfacecolor": "white", "ms": 5.0}
 _STOPS = (("v", _COLOURS[0]), ("^", _COLOURS[1]))
-_KEYS = (
-    (("-",), _CURVE),
-    (("o",), _OPEN),
-    *(((marker,), {"color": colour, "ms": 8, "ls": ""}) for marker, colour in _STOPS),
-    ((":",), {"color": "0.3", "lw": 0.8}),
+_KEYS: tuple[dict[str, Any], ...] = (
+    _CURVE,
+    _OPEN,
+    *({"marker": marker, "color": colour, "ms": 8, "ls": ""} for marker, colour in _STOPS),
+    {"color": "0.3", "lw": 0.8, "ls": ":"},
 )
 
 
@@ -126,9 +128,9 @@ def _panel(axes: Axes, task: Task, lives: tuple[Life, Life], histories: tuple[Hi
     good = np.isfinite(values) & (np.abs(values) < 1e100)
     steps, values = steps[good], values[good]
     if run.status is Status.STOPPED:
-        axes.plot(steps, values, "o", markevery=[-1] if steps.size else [], **_OPEN)  # type: ignore[arg-type]
+        axes.plot(steps, values, markevery=[-1] if steps.size else [], **_OPEN)
     else:
-        axes.plot(steps, values, "-", **_CURVE)  # type: ignore[arg-type]
+        axes.plot(steps, values, **_CURVE)
     marked = []
     for life, history, (marker, colour) in zip(lives, histories, _STOPS, strict=True):
         if life.stop is None:

@@ -43,8 +43,8 @@ def _study(found: Replay) -> list[str]:
     ]
     if n[Status.STOPPED]:
         lines.append(
-            f"The {n[Status.STOPPED]} stopped when the study ran are censored: nobody knows how they would have gone "
-            f"on. None counts as lost, and what is saved is saved of the {task.unit} really trained."
+            "What had been stopped is censored: nobody knows how it would have gone on. None of it counts as lost, and "
+            f"what is saved is saved of the {task.unit} really trained."
         )
     if found.best is None:
         lines.append("No trial ran to the end with a finite value: what a policy would have lost cannot be said.")
@@ -113,7 +113,7 @@ def _orders(found: Replay) -> list[str]:
     head = f"  {'':{width}}  {f'{unit} saved':{wide}}"
     if found.best is None:
         return [title, head, *(f"  {name:{width}}  {text}" for (name, _), text in zip(rows, saved, strict=True))]
-    out = [title, f"{head}  best stopped  and nothing as good found"]
+    out = [title, f"{head}  best stopped  of these nothing as good found"]
     for (name, point), text in zip(rows, saved, strict=True):
         share = f"{point.lost} ({100 * point.lost / n:.0f} %)"
         out.append(f"  {name:{width}}  {text:{wide}}  {point.stopped:12d}  {share}")
@@ -149,7 +149,7 @@ def compared(found: Replay) -> str:
             lines.append(f"    and {len(alone) - ALONE} more")
     if both:
         steps = [statistics.median(lives[i].step for lives in both) for i in (0, 1)]
-        at = f"{names[0]} at step {steps[0]:g}, {names[1]} at step {steps[1]:g} in the median"
+        at = f"typically {names[0]} at step {steps[0]:g}, {names[1]} at step {steps[1]:g}"
         lines.append(f"  stopped by both, at other steps: {_count(len(both), 'trial')}, {at}")
     if unknown:
         lines.append(f"  censored or failed, nothing to conclude: {_censored(unknown, names)}")
