@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 import lcsearch.errors
 from lcsearch.cli import app
+from lcsearch.goal import Direction
 from lcsearch.replay.readers import read
 
 ROOT = Path(lcsearch.errors.__file__).parents[1]
 
 
-def plain_study(path: Path, *, direction: str = "minimize", trials: int = 12, epochs: int = 10) -> Path:
+def plain_study(path: Path, *, direction: Direction = "minimize", trials: int = 12, epochs: int = 10) -> Path:
     """Gradient descent on a quadratic under plain Optuna and its MedianPruner, no lcsearch in it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage("sqlite://")
@@ -63,7 +64,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_a_study_of_plain_optuna_is_replayed_and_left_as_it_was(tmp_path: Path, direction: str) -> None:
+def test_a_study_of_plain_optuna_is_replayed_and_left_as_it_was(tmp_path: Path, direction: Direction) -> None:
     study = tmp_path / "study"
     study.mkdir()
     path = plain_study(study / "optuna.db", direction=direction)

@@ -45,7 +45,8 @@ def test_bit_for_bit(kind: Kind, seed: int, name: str, judged: Any, direction: A
 
 def test_a_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "KEPT", 2)
-    task, memo = made("power", 12, n_steps=14), {}
+    memo: Memo = {}
+    task = made("power", 12, n_steps=14)
     policy = Policy(n_startup_trials=3)
     kept = simulate(task, range(12), session_for(policy, [Ahead(forecaster("parametric"), task, memo)]))
     assert 1 <= len(memo) <= 2

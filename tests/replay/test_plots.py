@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from lcsearch.curves import Curve
@@ -13,7 +15,7 @@ from lcsearch.replay.made import made
 from lcsearch.replay.plots import PANELS, disagreement, frontier
 from lcsearch.replay.policies import entrant
 from lcsearch.replay.task import Run, Task
-from lcsearch.replay.whatif import THRESHOLDS, Replay, differences, replay
+from lcsearch.replay.whatif import THRESHOLDS, Point, Replay, differences, replay
 from lcsearch.study import Status
 
 TASK = made("power", 24, n_steps=12)
@@ -35,6 +37,10 @@ def drawn(figure: Figure | None) -> Figure:
     return figure
 
 
+def where(point: Point) -> Any:
+    return pytest.approx([100 * point.lost / 2, 50 * sum(point.saved)])
+
+
 def test_the_frontier_holds_every_point() -> None:
     found = replay(TASK, POLICIES, orders=2)
     figure = drawn(frontier(found))
@@ -42,8 +48,8 @@ def test_the_frontier_holds_every_point() -> None:
     line, own, *rest = axes.lines
     points = found.frontiers[0]
     assert len(points) == len(THRESHOLDS)
-    np.testing.assert_allclose(line.get_xydata(), [(50 * p.lost, 50 * sum(p.saved)) for p in points])
-    np.testing.assert_allclose(own.get_xydata(), [(50 * found.points[0].lost, 50 * sum(found.points[0].saved))])
+    assert np.asarray(line.get_xydata(), float).tolist() == [where(p) for p in points]
+    assert np.asarray(own.get_xydata(), float).tolist() == [where(found.points[0])]
     assert [mark.get_label() for mark in rest] == ["median", "asha", "oracle"]
     assert axes.get_xlabel() == "orders in which the best was lost (nothing as good found), % of 2"
     assert axes.get_ylabel() == "steps saved, %"

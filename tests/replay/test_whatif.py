@@ -21,7 +21,13 @@ from lcsearch.replay.words import compared, summary
 from lcsearch.study import Status
 
 # Horizon 4, lower is better. "d" wins with 0.5 after a bad start; "e" is worse by 0.001, as good as "d".
-CURVES = {"a": [5, 4, 3, 2], "b": [6, 6, 6, 6], "c": [5, 3, 2, 1], "d": [7, 7, 7, 0.5], "e": [4, 4, 4, 0.501]}
+CURVES: dict[str, list[float]] = {
+    "a": [5, 4, 3, 2],
+    "b": [6, 6, 6, 6],
+    "c": [5, 3, 2, 1],
+    "d": [7, 7, 7, 0.5],
+    "e": [4, 4, 4, 0.501],
+}
 MEDIAN = "median:n_startup_trials=1,n_warmup_steps=2"
 
 
@@ -164,7 +170,7 @@ def test_the_summary_word_for_word() -> None:
         f"    trial d, rank 1 of 5: {MEDIAN} at step 2",
         f"    trial e, rank 2 of 5: {MEDIAN} at step 2",
         f"    trial b, rank 5 of 5: {MEDIAN} at step 2",
-        f"  censored or failed, nothing to conclude: 1 trial, of which {MEDIAN} stops 1 and none 0",
+        f"  of unknown end, nothing to conclude: 1 trial, of which {MEDIAN} stops 1 and none 0",
     ]
     assert compared(replay(task, [entrant("none"), entrant("patience:patience=99")], orders=1)) == (
         "none and patience:patience=99 agree on every trial."
@@ -185,6 +191,7 @@ def test_a_study_without_a_known_best() -> None:
         text = summary(found)
         assert "No trial ran to the end with a finite value: what a policy would have lost cannot be said.\n" in text
         assert "best stopped" not in text
+        assert "rank" not in text + compared(found)
 
 
 def test_one_trial() -> None:

@@ -16,7 +16,7 @@ from lcsearch.decide.decision import percent
 from lcsearch.replay.history import History, Life
 from lcsearch.replay.task import Task
 from lcsearch.replay.whatif import Point, Replay, differences
-from lcsearch.replay.words import title_of
+from lcsearch.replay.words import place_of
 from lcsearch.study import Status
 
 PANELS, COLUMNS = 12, 4
@@ -92,9 +92,12 @@ def disagreement(found: Replay) -> Figure | None:
     panels: Sequence[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes, difference in zip(panels, apart, strict=False):
         _panel(axes, found.task, difference.lives, (first, second))
-        axes.set_title(title_of(found.task, difference.rank, difference.uid), fontsize=9)
+        place = place_of(found.task, difference.lives[0].row)
+        axes.set_title(f"trial {difference.uid}, {place}", fontsize=9)
     for axes in panels[len(apart) :]:
         axes.set_axis_off()
+    for axes in panels[max(len(apart) - columns, 0) : len(apart)]:
+        axes.set_xlabel("step", fontsize=7)
     keys = [Line2D([], [], **look) for look in _KEYS]
     words = [
         found.task.goal.metric,
@@ -105,7 +108,6 @@ def disagreement(found: Replay) -> Figure | None:
     ]
     figure.legend(keys, words, loc="outside lower center", ncols=len(words), fontsize=8)
     more = f", {len(apart)} of {len(every)} trials" if len(every) > len(apart) else ""
-    figure.supxlabel("step", fontsize=8)
     figure.suptitle(f"{found.task.name}: where {one.name} and {other.name} disagree{more}", fontsize=10)
     return figure
 
@@ -147,5 +149,5 @@ def _panel(axes: Axes, task: Task, lives: tuple[Life, Life], histories: tuple[Hi
         bounds = [*np.quantile(values, [0.0, 0.95] if task.goal.sign > 0 else [0.05, 1.0]), *marked]
         margin = 0.1 * (max(bounds) - min(bounds)) or 1.0
         axes.set_ylim(min(bounds) - margin, max(bounds) + margin)
-    axes.set_xlim(min(run.steps[0], 0.0), 1.03 * task.goal.horizon)
+    axes.set_xlim(min(run.steps[0], 0.0) - 0.03 * task.goal.horizon, 1.03 * task.goal.horizon)
     axes.tick_params(labelsize=7)
