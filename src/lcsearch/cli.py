@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 
 app = typer.Typer(
     name="lcsearch",
@@ -269,7 +269,11 @@ def replay(
         from lcsearch.sweep.folder import latest
         from lcsearch.sweep.letters import say
 
-        where = study or str(latest(Path("runs")))
+        try:
+            where = study or str(latest(Path("runs")))
+        except FileProblem as error:
+            text = str(error).replace("Name one with --folder.", "Name a study: lcsearch replay STUDY.")
+            raise FileProblem(text) from None
         wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         policies = policy or ["curve", "median", "asha"]
         for text in show(where, policies, wish, orders=orders, workers=workers, out=out):

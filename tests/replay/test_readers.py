@@ -339,7 +339,7 @@ def test_nothing_complete(tmp_path: Path) -> None:
     path = made_sqlite(tmp_path / "a.db", trials=[(TrialState.PRUNED, {0: 0.5, 1: 0.4, 2: 0.3})])
     assert said(FileProblem, path) == (
         f"Optuna study 'digits' in {path}: expected a complete trial to take the horizon from, got none. "
-        "Give max_steps=."
+        "Give max_steps= (--max-steps)."
     )
     assert [run.status for run in read(path, max_steps=10).task.runs] == [Status.STOPPED]
     assert read(path, max_steps=10).task.goal.horizon == 10
@@ -639,7 +639,7 @@ def test_more_that_is_wrong_with_a_csv_file(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "trial,step,value\na,1,2\n")
     assert said(InvalidValue, path) == (
         f"{path}: direction: expected 'minimize' or 'maximize' (the file does not say which way is better), got None. "
-        "Give direction=."
+        "Give direction= (--direction)."
     )
     assert said(InvalidValue, path, direction="up") == (
         "read(direction=): expected 'minimize' or 'maximize', got 'up'."

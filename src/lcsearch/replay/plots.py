@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lcsearch.decide.decision import percent
 from lcsearch.replay.history import History, Life
 from lcsearch.replay.task import Task
 from lcsearch.replay.whatif import Point, Replay, differences
-from lcsearch.replay.words import title_of
+from lcsearch.replay.words import place_of
 from lcsearch.study import Status
 
 PANELS, COLUMNS = 12, 4
@@ -90,10 +92,13 @@ def disagreement(found: Replay) -> Figure | None:
     panels: Sequence[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes, difference in zip(panels, apart, strict=False):
         _panel(axes, found.task, difference.lives, (first, second))
-        axes.set_title(title_of(found.task, difference.rank, difference.uid), fontsize=9)
+        place = place_of(found.task, difference.lives[0].row)
+        axes.set_title(f"trial {difference.uid}, {place}", fontsize=9)
     for axes in panels[len(apart) :]:
         axes.set_axis_off()
-    keys = [Axes.plot(panels[-1], [], [], *style, **look)[0] for style, look in _KEYS]
+    for axes in panels[max(len(apart) - columns, 0) : len(apart)]:
+        axes.set_xlabel("step", fontsize=7)
+    keys = [Line2D([], [], **look) for look in _KEYS]
     words = [
         found.task.goal.metric,
         "censored, end unknown",
@@ -103,19 +108,18 @@ def disagreement(found: Replay) -> Figure | None:
     ]
     figure.legend(keys, words, loc="outside lower center", ncols=len(words), fontsize=8)
     more = f", {len(apart)} of {len(every)} trials" if len(every) > len(apart) else ""
-    figure.supxlabel("step", fontsize=8)
     figure.suptitle(f"{found.task.name}: where {one.name} and {other.name} disagree{more}", fontsize=10)
     return figure
 
 
-_CURVE = {"color": "0.3", "lw": 1.2}
-_OPEN = {**_CURVE, "ls": "--", "markerfacecolor": "white", "ms": 5.0}
+_CURVE: dict[str, Any] = {"color": "0.3", "lw": 1.2}
+_OPEN: dict[str, Any] = {**_CURVE, "ls": "--", "marker": "o", "markerfacecolor": "white", "ms": 5.0}
 _STOPS = (("v", _COLOURS[0]), ("^", _COLOURS[1]))
-_KEYS = (
-    (("-",), _CURVE),
-    (("o",), _OPEN),
-    *(((marker,), {"color": colour, "ms": 8, "ls": ""}) for marker, colour in _STOPS),
-    ((":",), {"color": "0.3", "lw": 0.8}),
+_KEYS: tuple[dict[str, Any], ...] = (
+    _CURVE,
+    _OPEN,
+    *({"marker": marker, "color": colour, "ms": 8, "ls": ""} for marker, colour in _STOPS),
+    {"color": "0.3", "lw": 0.8, "ls": ":"},
 )
 
 
@@ -126,9 +130,9 @@ def _panel(axes: Axes, task: Task, lives: tuple[Life, Life], histories: tuple[Hi
     good = np.isfinite(values) & (np.abs(values) < 1e100)
     steps, values = steps[good], values[good]
     if run.status is Status.STOPPED:
-        axes.plot(steps, values, "o", markevery=[-1] if steps.size else [], **_OPEN)  # type: ignore[arg-type]
+        axes.plot(steps, values, markevery=[-1] if steps.size else [], **_OPEN)
     else:
-        axes.plot(steps, values, "-", **_CURVE)  # type: ignore[arg-type]
+        axes.plot(steps, values, **_CURVE)
     marked = []
     for life, history, (marker, colour) in zip(lives, histories, _STOPS, strict=True):
         if life.stop is None:
@@ -145,5 +149,5 @@ def _panel(axes: Axes, task: Task, lives: tuple[Life, Life], histories: tuple[Hi
         bounds = [*np.quantile(values, [0.0, 0.95] if task.goal.sign > 0 else [0.05, 1.0]), *marked]
         margin = 0.1 * (max(bounds) - min(bounds)) or 1.0
         axes.set_ylim(min(bounds) - margin, max(bounds) + margin)
-    axes.set_xlim(min(run.steps[0], 0.0), 1.03 * task.goal.horizon)
+    axes.set_xlim(min(run.steps[0], 0.0) - 0.03 * task.goal.horizon, 1.03 * task.goal.horizon)
     axes.tick_params(labelsize=7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,6 +15,7 @@ from lcsearch.replay.ahead import Ahead, Memo
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
 from lcsearch.replay.oracle import Oracle
 from lcsearch.replay.stopper import Stopper
+from lcsearch.replay.tables import hint
 from lcsearch.replay.task import Task
 from lcsearch.session import Session
 
@@ -110,13 +110,15 @@ def entrant(text: str) -> Entrant:
     """
     kind, _, rest = text.partition(":")
     if kind not in NAMES:
-        raise InvalidValue(f"one of {', '.join(NAMES)}", text, "policy", _meant(kind, NAMES))
+        raise InvalidValue(f"one of {', '.join(NAMES)}", text, "policy", hint(kind, NAMES))
     knobs: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
             raise InvalidValue("KEY=VALUE after the colon", item, f"policy {text!r}")
-        knobs[key.strip()] = _plain(value.strip())
+        if (key := key.strip()) in knobs:
+            raise InvalidValue("every key once", key, f"policy {text!r}")
+        knobs[key] = _plain(value.strip())
     opinions: tuple[str, ...] = ()
     if kind == "curve":
         opinions = tuple(str(knobs.pop("opinions", "parametric")).split("+"))
@@ -128,7 +130,7 @@ def entrant(text: str) -> Entrant:
     for key in knobs:
         if key not in known:
             expected = f"one of {', '.join(known)}" if known else "no key"
-            raise InvalidValue(expected, key, f"policy {text!r}", _meant(key, known))
+            raise InvalidValue(expected, key, f"policy {text!r}", hint(key, known))
     found = Entrant(text, tuple(knobs.items()), opinions)
     if opinions:
         Policy(**knobs)
@@ -143,8 +145,3 @@ def _plain(text: str) -> Any:
         except ValueError:
             continue
     return None if text in ("none", "None") else text
-
-
-def _meant(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]!r}?" if near else ""

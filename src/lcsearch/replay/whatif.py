@@ -150,7 +150,7 @@ class Difference:
     Attributes:
         uid: the trial.
         lives: what became of it under one and the other.
-        rank: of its judged value among all complete runs, 1 is best; None when nobody knows its end.
+        rank: see :func:`ranks`; None for one that was stopped, failed, or never reported a finite value.
     """
 
     uid: str
@@ -164,9 +164,11 @@ class Difference:
 
 
 def ranks(task: Task) -> dict[int, int]:
-    """Row of a complete run -> its place, 1 is best; of equal ones the earlier comes first."""
+    """Row of a complete run with a finite value -> its place, 1 is best; of equal ones the earlier comes first."""
     rows = np.argsort(task.judged, kind="stable").tolist()
-    return {row: rank for rank, row in enumerate((row for row in rows if task.complete[row]), 1)}
+    return {
+        row: rank for rank, row in enumerate((r for r in rows if task.complete[r] and task.judged[r] < math.inf), 1)
+    }
 
 
 def differences(one: History, other: History) -> list[Difference]:

@@ -43,8 +43,8 @@ def _study(found: Replay) -> list[str]:
     ]
     if n[Status.STOPPED]:
         lines.append(
-            f"The {n[Status.STOPPED]} stopped when the study ran are censored: nobody knows how they would have gone "
-            f"on. None counts as lost, and what is saved is saved of the {task.unit} really trained."
+            "What had been stopped is censored: nobody knows how it would have gone on. None of it counts as lost, and "
+            f"what is saved is saved of the {task.unit} really trained."
         )
     if found.best is None:
         lines.append("No trial ran to the end with a finite value: what a policy would have lost cannot be said.")
@@ -76,7 +76,7 @@ def _played(found: Replay, one: Entrant, history: History) -> list[str]:
             lines.append(f"    trial {life.uid} (rank {places[life.row]} of {len(places)}): {life.stop.line}")
         if len(wrong) > WRONG:
             lines.append(f"    and {len(wrong) - WRONG} more")
-    if not history.stopped and one.kind != "none":
+    if not history.stopped and one.policy is not None:
         held = max(history.reasons, key=lambda reason: history.reasons[reason], default=None)
         if held is not None:
             lines.append(f"    what held most looks: {held.name}. {held.advice}")
@@ -113,7 +113,7 @@ def _orders(found: Replay) -> list[str]:
     head = f"  {'':{width}}  {f'{unit} saved':{wide}}"
     if found.best is None:
         return [title, head, *(f"  {name:{width}}  {text}" for (name, _), text in zip(rows, saved, strict=True))]
-    out = [title, f"{head}  best stopped  and nothing as good found"]
+    out = [title, f"{head}  best stopped  of these nothing as good found"]
     for (name, point), text in zip(rows, saved, strict=True):
         share = f"{point.lost} ({100 * point.lost / n:.0f} %)"
         out.append(f"  {name:{width}}  {text:{wide}}  {point.stopped:12d}  {share}")
@@ -134,7 +134,7 @@ def compared(found: Replay) -> str:
     if not apart:
         return f"{one.name} and {other.name} agree on every trial."
     lines = [f"{one.name} and {other.name} disagree on {len(apart)} of {_count(len(found.task), 'trial')}:"]
-    n_known = int(found.task.complete.sum())
+    n_known = len(ranks(found.task))
     alone = [d for d in apart if d.rank is not None and d.alone]
     both = [d.lives for d in apart if d.rank is not None and not d.alone]
     unknown = [d.lives for d in apart if d.rank is None]
@@ -149,10 +149,10 @@ def compared(found: Replay) -> str:
             lines.append(f"    and {len(alone) - ALONE} more")
     if both:
         steps = [statistics.median(lives[i].step for lives in both) for i in (0, 1)]
-        at = f"{names[0]} at step {steps[0]:g}, {names[1]} at step {steps[1]:g} in the median"
+        at = f"typically {names[0]} at step {steps[0]:g}, {names[1]} at step {steps[1]:g}"
         lines.append(f"  stopped by both, at other steps: {_count(len(both), 'trial')}, {at}")
     if unknown:
-        lines.append(f"  censored or failed, nothing to conclude: {_censored(unknown, names)}")
+        lines.append(f"  of unknown end, nothing to conclude: {_censored(unknown, names)}")
     return "\n".join(lines)
 
 
@@ -161,8 +161,8 @@ def _censored(lives: Sequence[tuple[Life, Life]], names: tuple[str, str]) -> str
     return f"{_count(len(lives), 'trial')}, of which {names[0]} stops {counts[0]} and {names[1]} {counts[1]}"
 
 
-def title_of(task: Task, rank: int | None, uid: str) -> str:
-    """A trial's place, short."""
-    run = next(run for run in task.runs if run.uid == uid)
-    place = {Status.STOPPED: "censored", Status.FAILED: "failed"}.get(run.status, f"rank {rank}")
-    return f"trial {uid}, {place}"
+def place_of(task: Task, row: int) -> str:
+    """What is known of a trial's end, short: "rank 3", "censored"."""
+    run = task.runs[row]
+    known = f"rank {ranks(task)[row]}" if row in ranks(task) else "no finite value"
+    return {Status.STOPPED: "censored", Status.FAILED: "failed"}.get(run.status, known)

@@ -75,7 +75,7 @@ def direction_of(wish: Wish, source: str) -> Direction:
     """
     if wish.direction is None:
         text = "'minimize' or 'maximize' (the file does not say which way is better)"
-        raise InvalidValue(text, None, f"{source}: direction", "give direction=")
+        raise InvalidValue(text, None, f"{source}: direction", "give direction= (--direction)")
     return wish.direction
 
 
@@ -160,9 +160,11 @@ def _horizon(kept: Sequence[Found], wish: Wish, source: str) -> float:
     whole = [run.curve.last_step for run in kept if run.status in (Status.COMPLETE, None)]
     if not whole:
         text = f"{source}: expected a complete trial to take the horizon from, got none."
-        raise FileProblem(f"{text} Give max_steps=.")
+        raise FileProblem(f"{text} Give max_steps= (--max-steps).")
     if not max(whole) > 0:
-        raise FileProblem(f"{source}: expected a complete trial with a report after step 0, got none. Give max_steps=.")
+        raise FileProblem(
+            f"{source}: expected a complete trial with a report after step 0, got none. Give max_steps= (--max-steps)."
+        )
     return max(whole)
 
 

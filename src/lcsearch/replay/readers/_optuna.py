@@ -193,7 +193,7 @@ def _direction(stored: Sequence[str], wish: Wish, source: str) -> Direction:
     found = _DIRECTION.get(stored[0]) if stored else None
     if found is None:
         if wish.direction is None:
-            advice = "the study has none yet: give direction="
+            advice = "the study has none yet: give direction= (--direction)"
             raise InvalidValue("'minimize' or 'maximize'", None, f"{source}: direction", advice)
         return wish.direction
     if wish.direction not in (None, found):

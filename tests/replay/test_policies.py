@@ -1,0 +1,94 @@
+"""Policies as people type them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lcsearch.curves import Curve
+from lcsearch.engine.policy import Policy
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
+from lcsearch.replay.made import made
+from lcsearch.replay.policies import NAMES, entrant
+from lcsearch.replay.task import Run, Task
+from lcsearch.session import Session
+
+TASK = made("power", 4)
+
+
+def test_every_name_makes_a_stopper() -> None:
+    for name in NAMES:
+        found = entrant(name)
+        assert (found.name, found.kind, found.knobs) == (name, name, ())
+        assert isinstance(found.make(TASK), Session) is (name in ("curve", "oracle"))
+        assert (found.policy == Policy()) if name in ("curve", "oracle") else found.policy is None
+
+
+def test_rules_fit_the_study_unless_told_otherwise() -> None:
+    assert entrant("none").make(TASK) == Never()
+    assert entrant("patience").make(TASK) == Patience(5)
+    assert entrant("patience:patience=2").make(TASK) == Patience(2)
+    assert entrant("median:n_warmup_steps=3,n_min_trials=2").make(TASK) == Median(n_warmup_steps=3, n_min_trials=2)
+    assert entrant("sha:reduction_factor=3").make(TASK) == SuccessiveHalving(1, 3)
+    assert entrant("asha").make(TASK) == Asha(50.0, 1)
+    assert entrant("hyperband").make(TASK) == Hyperband(min_resource=1, max_resource=50)
+
+
+def test_rules_fit_a_study_whose_steps_are_parts_of_an_epoch() -> None:
+    steps = np.array([0.1, 0.2, 0.4])
+    task = Task("short", Goal("loss", "minimize", 0.4), (Run("0", Curve.of(steps, [3, 2, 1]), steps),))
+    for name in NAMES:
+        entrant(name).make(task)
+
+
+def test_knobs_are_read_as_what_they_are() -> None:
+    found = entrant("curve:threshold=0.02, risk=none ,n_startup_trials=3,opinions=parametric+rank-gap")
+    assert found.policy == Policy(threshold=0.02, risk=None, n_startup_trials=3)
+    assert found.opinions == ("parametric", "rank-gap")
+    session = found.make(TASK)
+    assert isinstance(session, Session)
+    assert [f.name for f in session.forecasters] == ["parametric", "rank-gap"]
+    assert found.at(0.4).policy == Policy(threshold=0.4, risk=None, n_startup_trials=3)
+    assert found.at(0.4).name == found.name
+
+
+KNOBS = ", ".join(Policy.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", f"policy: expected one of {', '.join(NAMES)}, got ''."),
+        ("medain", f"policy: expected one of {', '.join(NAMES)}, got 'medain'. Perhaps 'median' is meant."),
+        ("median:5", "policy 'median:5': expected KEY=VALUE after the colon, got '5'."),
+        ("none:a=1", "policy 'none:a=1': expected no key, got 'a'."),
+        (
+            "asha:grace=2",
+            "policy 'asha:grace=2': expected one of max_t, grace_period, reduction_factor, got 'grace'.",
+        ),
+        (
+            "oracle:treshold=0.1",
+            f"policy 'oracle:treshold=0.1': expected one of {KNOBS}, got 'treshold'. Perhaps 'threshold' is meant.",
+        ),
+        ("curve:threshold=2", "threshold: expected a number in [0, 1], got 2."),
+        ("curve:threshold=low", "threshold: expected a number in [0, 1], got 'low'."),
+        ("curve:threshold=", "threshold: expected a number in [0, 1], got ''."),
+        ("curve:opinions=oracle", "opinions: expected one of parametric, rank-gap, got 'oracle'."),
+        (
+            "curve:threshold=0.1,threshold=0.2",
+            "policy 'curve:threshold=0.1,threshold=0.2': expected every key once, got 'threshold'.",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        entrant(text)
+    assert str(caught.value) == message
+
+
+def test_a_rule_has_no_threshold() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        entrant("median").at(0.1)
+    assert str(caught.value) == "threshold: expected a policy with a threshold (curve, oracle), got 'median'."

@@ -1,0 +1,252 @@
+"""What-if by hand on five trials: saved, stopped, lost for good, frontier, differences, and the words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lcsearch.curves import Curve
+from lcsearch.errors import EnvironmentProblem, InvalidValue
+from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.replay.command import show
+from lcsearch.replay.made import made
+from lcsearch.replay.policies import entrant
+from lcsearch.replay.simulator import simulate
+from lcsearch.replay.task import Run, Task
+from lcsearch.replay.whatif import THRESHOLDS, differences, ranks, replay, usual_orders
+from lcsearch.replay.words import compared, summary
+from lcsearch.study import Status
+
+# Horizon 4, lower is better. "d" wins with 0.5 after a bad start; "e" is worse by 0.001, as good as "d".
+CURVES: dict[str, list[float]] = {
+    "a": [5, 4, 3, 2],
+    "b": [6, 6, 6, 6],
+    "c": [5, 3, 2, 1],
+    "d": [7, 7, 7, 0.5],
+    "e": [4, 4, 4, 0.501],
+}
+MEDIAN = "median:n_startup_trials=1,n_warmup_steps=2"
+
+
+def task_of(
+    curves: Mapping[str, Sequence[float]],
+    statuses: Mapping[str, Status] | None = None,
+    direction: Direction = "minimize",
+    judged: Judged = "best",
+) -> Task:
+    goal = Goal("loss", direction, 4.0, judged)
+    runs = [
+        Run(
+            uid,
+            Curve.of(range(1, len(c) + 1), [goal.sign * v for v in c]),
+            np.arange(1.0, len(c) + 1),
+            status=(statuses or {}).get(uid, Status.COMPLETE),
+        )
+        for uid, c in curves.items()
+    ]
+    return Task("five", goal, tuple(runs))
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_saved_stopped_and_lost_by_hand(direction: Direction) -> None:
+    task = task_of(CURVES, direction=direction)
+    # Judged 2, 6, 1, 0.5, 0.501. Best to median 0.5, to lower quartile 0.001: the range is twice 4 * 0.001.
+    assert task.spread == pytest.approx(0.008)
+    found = replay(task, [entrant("none"), entrant(MEDIAN)], orders=3)
+    (_, none), (_, history) = found.played
+    assert found.best is task.runs[3]
+    assert none.spent == none.full_cost == 20
+    assert not none.missed()
+    # Median of those COMPLETE at step 2: of a alone 4, so b (6) stops. c (3) goes on: 3.5, so d stops and e (4) too.
+    assert [(life.uid, life.shown) for life in history.lives] == [("a", 4), ("b", 2), ("c", 4), ("d", 2), ("e", 2)]
+    assert history.spent == 14
+    assert [life.uid for life in history.lost()] == ["d"]
+    assert history.found() == 1
+    assert history.missed()  # 1 is worse than 0.5 by more than 0.00008
+    # Known to the text: what there was to beat was 2 for b and 1 for d and e.
+    assert [history.to_beat(life) for life in history.stopped] == [2, 1, 1]
+    never, point = found.points
+    assert never.saved == (0.0, 0.0, 0.0)
+    assert (never.stopped, never.lost, never.threshold) == (0, 0, None)
+    histories = [simulate(task, task.order(seed), entrant(MEDIAN).make(task)) for seed in range(3)]
+    assert point.saved == tuple(1 - h.spent / 20 for h in histories)
+    assert point.stopped == sum(bool(h.lost()) for h in histories)
+    assert point.lost == sum(h.missed() for h in histories)
+    assert found.frontiers == ()
+
+
+def test_what_is_as_good_is_not_lost() -> None:
+    task = task_of(CURVES | {"d": [4, 4, 4, 0.501], "e": [7, 7, 7, 0.50095]})
+    history = replay(task, [entrant(MEDIAN)], orders=1).played[0][1]
+    assert [life.uid for life in history.stopped] == ["b", "d", "e"]
+    # In another order d runs to its end before e, the best by 0.00005, is stopped.
+    kept = simulate(task, [3, 0, 4, 1, 2], entrant(MEDIAN).make(task))
+    assert [life.uid for life in kept.lost()] == ["e"]
+    assert kept.found() == 0.501
+    assert not kept.missed(0.01 * 0.0005 / task.spread + 0.2)
+    assert kept.missed(0.0)
+
+
+def test_a_run_judged_by_its_final_value_must_end() -> None:
+    history = simulate(task_of(CURVES, judged="final"), range(5), entrant(MEDIAN).make(task_of(CURVES)))
+    assert all(history.shown_loss(life) == np.inf for life in history.stopped)
+    assert history.found() == 1
+
+
+def test_the_frontier_has_every_threshold_and_the_policys_own() -> None:
+    task = made("power", 14, n_steps=16)
+    found = replay(task, [entrant("curve:threshold=0.3"), entrant("median"), entrant("oracle")], orders=2)
+    (line,) = found.frontiers
+    assert [p.threshold for p in line] == sorted([*THRESHOLDS, 0.3])
+    assert found.points[0] in line
+    assert [p.name for p in found.points] == ["curve:threshold=0.3", "median", "oracle"]
+    for point in line:
+        alone = [
+            simulate(task, task.order(seed), entrant(f"curve:threshold={point.threshold}").make(task))
+            for seed in range(2)
+        ]
+        assert point.saved == tuple(1 - h.spent / h.full_cost for h in alone)  # sharing forecasts changes no bit
+        assert point.stopped == sum(bool(h.lost()) for h in alone)
+    assert [p.saved for p in line] == sorted(p.saved for p in line) or line[-1].saved >= line[0].saved
+
+
+def test_progress_counts_every_search() -> None:
+    told: list[tuple[int, int]] = []
+    replay(task_of(CURVES), [entrant("none"), entrant("curve")], orders=2, progress=lambda *n: told.append(n))
+    assert told == [(i, 16) for i in range(1, 17)]  # 2 in the study's own order, 2 * (none + 6 thresholds)
+
+
+def test_differences_by_hand() -> None:
+    task = task_of(CURVES | {"f": [9, 9, 9]}, {"f": Status.STOPPED})
+    one = simulate(task, range(6), entrant(MEDIAN).make(task))
+    late = simulate(task, range(6), entrant("median:n_startup_trials=1,n_warmup_steps=3").make(task))
+    never = simulate(task, range(6), entrant("none").make(task))
+    assert ranks(task) == {3: 1, 4: 2, 2: 3, 0: 4, 1: 5}
+    apart = differences(one, never)
+    assert [(d.uid, d.rank, d.alone) for d in apart] == [
+        ("d", 1, True),
+        ("e", 2, True),
+        ("b", 5, True),
+        ("f", None, True),
+    ]
+    assert [(d.uid, d.alone, [life.shown for life in d.lives]) for d in differences(one, late)] == [
+        ("d", False, [2, 3]),
+        ("e", False, [2, 3]),
+        ("b", False, [2, 3]),
+        ("f", True, [2, 3]),  # stopped at its last report but one by the first; the record ends before the other stops
+    ]
+    assert differences(one, one) == []
+
+
+def test_the_summary_word_for_word() -> None:
+    task = task_of(CURVES | {"f": [9, 9, 9]}, {"f": Status.STOPPED})
+    found = replay(task, [entrant(MEDIAN), entrant("none")], orders=1)
+    point = found.points[0]
+    saved = f"{100 * point.saved[0]:3.0f} % ({100 * point.saved[0]:.0f} to {100 * point.saved[0]:.0f})"
+    assert summary(found).splitlines() == [
+        "five: 6 trials, minimize loss, judged by the best value up to step 4; 5 ran to the end, 1 had been stopped",
+        "What had been stopped is censored: nobody knows how it would have gone on. None of it counts as lost, "
+        "and what is saved is saved of the steps really trained.",
+        "The best: trial d, 0.5; as good is what is worse by at most 8e-05, 1 % of the study's range.",
+        "",
+        "In the order the study ran:",
+        f"  {MEDIAN}: 4 of 6 trials stopped, 30 % of the steps saved; the best stopped at step 2, best found 1, worse",
+        "    2 of those stopped would have beaten the best finished trial of that moment:",
+        f"    trial d (rank 1 of 5): step 2: {found.played[0][1].stopped[1].stop.detail}",  # type: ignore[union-attr]
+        f"    trial e (rank 2 of 5): step 2: {found.played[0][1].stopped[2].stop.detail}",  # type: ignore[union-attr]
+        "  none: 0 of 6 trials stopped, 0 % of the steps saved; the best kept",
+        "",
+        "Over one random order of the trials:",
+        f"  {'':{len(MEDIAN)}}  {'steps saved':{len(saved)}}  best stopped  of these nothing as good found",
+        f"  {MEDIAN}  {saved}  {point.stopped:12d}  {point.lost} ({100 * point.lost} %)",
+        f"  {'none':{len(MEDIAN)}}  {'  0 % (0 to 0)':{len(saved)}}  {0:12d}  0 (0 %)",
+    ]
+    assert compared(found).splitlines() == [
+        f"{MEDIAN} and none disagree on 4 of 6 trials:",
+        f"  stopped by one alone ({MEDIAN} 3, none 0), best ones first:",
+        f"    trial d, rank 1 of 5: {MEDIAN} at step 2",
+        f"    trial e, rank 2 of 5: {MEDIAN} at step 2",
+        f"    trial b, rank 5 of 5: {MEDIAN} at step 2",
+        f"  of unknown end, nothing to conclude: 1 trial, of which {MEDIAN} stops 1 and none 0",
+    ]
+    assert compared(replay(task, [entrant("none"), entrant("patience:patience=99")], orders=1)) == (
+        "none and patience:patience=99 agree on every trial."
+    )
+    assert compared(replay(task, [entrant("none")], orders=1)) == ""
+
+
+def test_a_study_without_a_known_best() -> None:
+    nan = float("nan")
+    for task in (
+        task_of(CURVES, dict.fromkeys(CURVES, Status.STOPPED)),
+        task_of({"a": [nan] * 4, "b": [nan] * 4}),
+        task_of(CURVES, dict.fromkeys(CURVES, Status.FAILED)),
+    ):
+        found = replay(task, [entrant("curve"), entrant("median")], orders=1)
+        assert found.best is None
+        assert [(p.stopped, p.lost) for p in found.points] == [(0, 0), (0, 0)]
+        text = summary(found)
+        assert "No trial ran to the end with a finite value: what a policy would have lost cannot be said.\n" in text
+        assert "best stopped" not in text
+        assert "rank" not in text + compared(found)
+
+
+def test_one_trial() -> None:
+    found = replay(task_of({"a": [4, 3, 2, 1]}), [entrant("curve"), entrant("median"), entrant("asha")], orders=2)
+    assert summary(found).startswith("five: 1 trial, minimize loss")
+    assert "0 of 1 trial stopped, 0 % of the steps saved; the best kept" in summary(found)
+
+
+def test_fewer_orders_for_large_studies() -> None:
+    assert usual_orders(task_of(CURVES)) == 20
+    assert usual_orders(made("late", 80, n_steps=50)) == 10
+    assert usual_orders(made("late", 800, n_steps=50)) == 5
+
+
+def test_bad_arguments_are_named() -> None:
+    task = task_of(CURVES)
+    with pytest.raises(InvalidValue, match=r"^policies: expected at least one policy, none twice, got \[\].$"):
+        replay(task, [])
+    with pytest.raises(InvalidValue, match=r"^orders: expected a number >= 1, got 0.$"):
+        replay(task, [entrant("none")], orders=0)
+
+
+CSV = "trial,step,value\n" + "".join(f"{u},{s},{v}\n" for u, c in CURVES.items() for s, v in enumerate(c, 1))
+
+
+def test_nothing_is_searched_before_the_arguments_are_known_to_fit(tmp_path: Path) -> None:
+    study = tmp_path / "study.csv"
+    study.write_text(CSV)
+    wish = {"direction": "minimize"}
+
+    def said(policies: Sequence[str] = ("none",), error: type[Exception] = InvalidValue, **settings: object) -> str:
+        with pytest.raises(error) as caught:
+            next(show(str(study), list(policies), wish, **{"out": tmp_path / "out", **settings}))  # type: ignore[arg-type]
+        return str(caught.value)
+
+    assert said(orders=0) == "--orders: expected a number >= 1, got 0."
+    assert said(workers=65) == "--workers: expected 1 to 64, got 65."
+    assert said(["none", "none"]) == "--policy: expected every policy once, got 'none'."
+    assert said(["medain"]) == (
+        "policy: expected one of curve, oracle, none, patience, median, sha, hyperband, asha, got 'medain'. "
+        "Perhaps 'median' is meant."
+    )
+    assert said(["median:n_startup_trials=-1"]) == ("Median.n_startup_trials: expected a whole number >= 0, got -1.")
+    assert not (tmp_path / "out").exists()
+    blocked = study / "out"
+    assert said(error=EnvironmentProblem, out=blocked) == (
+        f"{blocked}: expected a folder that can be written, got Not a directory. Choose another with --out."
+    )
+
+
+def test_a_plot_of_an_earlier_replay_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "study.csv").write_text(CSV)
+    out = tmp_path / "out"
+    settings = {"orders": 1, "out": out}
+    texts = list(show(str(tmp_path / "study.csv"), [MEDIAN, "none"], {"direction": "minimize"}, **settings))  # type: ignore[arg-type]
+    assert texts[-1] == f"\nwrote {out / 'frontier.png'}\nwrote {out / 'disagreement.png'}"
+    list(show(str(tmp_path / "study.csv"), ["none"], {"direction": "minimize"}, **settings))  # type: ignore[arg-type]
+    assert [path.name for path in out.iterdir()] == ["frontier.png"]
