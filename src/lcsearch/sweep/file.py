@@ -276,8 +276,8 @@ class Backend(Model):
 
     `kind: optuna` starts worker processes on this machine; `kind: ray` trains on a Ray cluster, one of this machine's
     own (`address: local`) or the one at `address` (`host:port`; `auto`: the one that this machine is part of).
-    `storage` is the URL of a database; a relative sqlite file stands beside the sweep file; None is study.sqlite3 in the
-    run folder.
+    `storage` is the URL of a database (a relative sqlite file stands beside the sweep file); None is study.sqlite3 in
+    the run folder.
     """
 
     kind: Literal["optuna", "ray"] = "optuna"
