@@ -46,6 +46,7 @@ def test_help_names_the_commands() -> None:
         "  status    Show how far a run is; reads only.",
         "  explain   Tell why a trial was stopped, or was not.",
         "  report    Write a run as one page to hand on.",
+        "  replay    Say what policies would have saved on a study.",
         "  schema    Print the sweep file's JSON Schema.",
     ]
 

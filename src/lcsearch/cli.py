@@ -263,7 +263,10 @@ def replay(
     workers: Annotated[int, typer.Option(help="Trials at once.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the plots go. [default: replay/NAME]")] = None,
 ) -> None:
-    """Say what policies would have saved, and lost, on a study that was run already; the study is only read."""
+    """Say what policies would have saved on a study.
+
+    And lost: on trials that were run already, in their order and in random ones. The study is only read.
+    """
     with _told_plainly():
         from lcsearch.replay.command import show
         from lcsearch.sweep.folder import latest
