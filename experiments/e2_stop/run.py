@@ -2,22 +2,33 @@
 
     LCSEARCH_DATA=.../data python experiments/e2_stop/run.py            # everything; goes on where it was
     LCSEARCH_DATA=.../data python experiments/e2_stop/run.py --policies median oracle --settings fine
-    python experiments/e2_stop/run.py --table                           # table and plots from the stored results
+    python experiments/e2_stop/run.py --table                           # table and plot from what is kept
+    python experiments/e2_stop/run.py --verify 40                       # replays 40 stored orders: are they equal?
 
 Protocol: LC-PFN (Adriaensen et al. 2023), section 4.3. Trials are begun one after the other in a random order of the
 task's runs, none is resumed, 20 whole runs' worth of cost may be spent; the best value judges. Speed-up is the cost at
-which no stopping has the mean regret it ends with, over the cost at which the rule has it. What was lost is counted
-among the first 60 trials of every order. Every rule sees the same looks and passes the same gates. Sources that are
-not there are skipped with a line that says so.
+which no stopping has the mean regret it ends with, over the cost at which the rule has it; a rule that never has it
+within the budget counts with the largest speed-up it could have, and is marked <=. What was lost is counted among the
+first 60 trials of every order. Every rule sees the same looks and passes the same gates ("gates": these alone, with
+the stop of diverged trials). The oracle is production's rule with a perfect forecaster behind the same gates, epsilon
+included: what misses by less than 1 % of the study's range it stops, and a rule that is luckier there can pass it.
+The strictness on short curves (threshold .01 below 8 reports) is the product's in every setting. A look's previous look
+is the report before it. Sources that are not there are skipped with a line that says so.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: a process a core, or they slow each other down
+
 import argparse
+import hashlib
 import json
 import math
-import os
+import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,7 +37,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import beta
 
+import lcsearch
 from lcsearch.curves import Floats
 from lcsearch.engine.policy import Policy
 from lcsearch.forecast.contract import Forecaster
@@ -46,6 +59,8 @@ PARTS, RESULTS = HERE / "parts", HERE / "results.json"
 SOURCES = ("lcbench", "taskset_adam8p")
 RUNS, TRIALS = 20, 60
 DEFAULT = Policy().threshold
+DRAWS = 400
+ROOMS = ("*.py", "allocate/*.py", "decide/*.py", "engine/*.py", "forecast/*.py", "replay/*.py")
 THRESHOLDS = (0.01, 0.02, 0.1, 0.2)
 SWEPT_ORDERS = 4
 
@@ -115,6 +130,7 @@ def rule(make: Callable[[Task], baselines.Rule], guard: bool = False) -> Make:
 POLICIES: dict[str, Make] = {
     "none": lambda task, policy, looks: baselines.Never(),
     **{f"patience-{p}": rule(lambda task, p=p: baselines.Patience(p)) for p in (0, 1, 5, 10, 20, 50)},  # type: ignore[misc]
+    "gates": rule(lambda task: baselines.Never()),
     "median": rule(lambda task: baselines.Median(n_startup_trials=0)),
     "median+guard": rule(lambda task: baselines.Median(n_startup_trials=0), guard=True),
     "sha": rule(lambda task: baselines.SuccessiveHalving(first_step(task))),
@@ -165,43 +181,79 @@ def part_of(setting: str, policy: str, source: str) -> Path:
     return PARTS / setting / f"{policy}--{source}.json"
 
 
+def fingerprint() -> str:
+    """Of the code that plays: the package's Python and this file."""
+    package = Path(lcsearch.__file__).parent
+    files = [*sorted(path for room in ROOMS for path in package.glob(room)), Path(__file__)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
 def work(data: Path, setting: str, policy: str, source: str, orders: int) -> tuple[str, float]:
     """All orders of all tasks of a source under one rule; kept orders are not run again."""
     path = part_of(setting, policy, source)
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
-    knobs = {
-        "policy": asdict(SETTINGS[setting].policy),
-        "looks": SETTINGS[setting].shares,
-        "trials": TRIALS,
-        "runs": RUNS,
-    }
-    knobs = json.loads(json.dumps(knobs))
+    gates = SETTINGS[setting]
+    knobs = json.loads(
+        json.dumps({"policy": asdict(gates.policy), "looks": gates.shares, "trials": TRIALS, "runs": RUNS})
+    )
     if kept.get("knobs", knobs) != knobs:
         kept = {"tasks": {}}  # the protocol has changed
     kept["knobs"] = knobs
+    by = fingerprint()
     orders = min(orders, SWEPT_ORDERS) if policy in SWEPT else orders
     start = time.perf_counter()
     for task in load(data / source):
         rows = kept["tasks"].setdefault(task.name, [])
         done = {row["order"] for row in rows}
         make = {**POLICIES, **SWEPT}[policy]
-        rows += [play(task, SETTINGS[setting], make, order) for order in range(orders) if order not in done]
+        missing = [order for order in range(orders) if order not in done]
+        rows += [play(task, gates, make, order) | {"by": by} for order in missing]
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
+        new = path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps(kept))
         os.replace(new, path)
     return f"{setting} {policy} {source}", time.perf_counter() - start
 
 
-def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+def verify(data: Path, n: int) -> dict[str, Any]:
+    """Play stored orders again, drawn at random, by the present code, and count those that come out the same."""
+    stored = []
+    for path in sorted(PARTS.glob("*/*.json")):
+        policy, _, source = path.stem.partition("--")
+        for task, rows in json.loads(path.read_text())["tasks"].items():
+            stored += [(path.parent.name, policy, source, task, row) for row in rows]
+    if not stored:
+        raise SystemExit("expected stored searches, got none. Run the experiment first.")
+    equal, differ = 0, []
+    drawn = random.Random(0).sample(stored, min(n, len(stored)))
+    for setting, policy, source, name, row in drawn:
+        (task,) = load(data / source, tasks=[name])
+        again = json.loads(json.dumps(play(task, SETTINGS[setting], {**POLICIES, **SWEPT}[policy], row["order"])))
+        same = all(again[key] == row[key] for key in again if key != "seconds")
+        equal += same
+        if not same:
+            differ.append(f"{setting} {policy} {name} order {row['order']}")
+    found = {"commit": commit(), "code": fingerprint(), "replayed": len(drawn), "equal": equal, "differ": differ}
+    (PARTS / "verified.json").write_text(json.dumps(found))
+    return found
+
+
+def commit() -> str:
+    """HEAD, with a + where the tree differs from it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+"]
+    said = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return said.stdout.strip()
+
+
+def jobs(args: argparse.Namespace, data: Path | None) -> Iterator[tuple[Path, str, str, str]]:
     """What is to be run: every rule in every setting, the thresholds in the product's own."""
     for setting in args.settings:
         for policy in args.policies or [*POLICIES, *(SWEPT if setting == "product" else ())]:
             for source in SOURCES:
-                if args.data is None or not (args.data / source).is_dir():
+                if data is None or not (data / source).is_dir():
                     print(f"{source}: skipped, not found (set LCSEARCH_DATA or --data)")
                 else:
-                    yield setting, policy, source
+                    yield data, setting, policy, source
 
 
 def grid() -> Floats:
@@ -209,54 +261,81 @@ def grid() -> Floats:
     return np.arange(1, RUNS * 50 + 1) / 50
 
 
+def upper(hits: float, n: float) -> float:
+    """One-sided 95 % bound of a rate, Clopper and Pearson (1934)."""
+    return 1.0 if hits >= n else float(beta.ppf(0.95, hits + 1, n - hits))
+
+
 def figures(mine: dict[str, list[Any]], none: dict[str, list[Any]]) -> dict[str, Any]:
-    """One rule on one source: orders are averaged first, tasks are the unit of every error bar."""
-    speed, last, rows = {}, [], []
+    """One rule on one source: orders are averaged first, tasks are the unit of every error bar.
+
+    Speed-ups have a paired bootstrap interval (tasks drawn first, then orders). Orders of one task share its curves, so
+    the bound of the rate of wrong stops counts them as one: the larger of a bootstrap over tasks and the exact bound.
+    """
+    speed, missed, last, rows, pairs = {}, [], [], [], []
     for task, orders in mine.items():
-        traces, drawn = [row["trace"] for row in orders], {row["order"] for row in orders}
-        speed[task] = speed_up(traces, [row["trace"] for row in none[task] if row["order"] in drawn], grid())
-        last.append(float(np.mean([regrets(trace, grid())[-1] for trace in traces])))
-        stops, wrong = (sum(row[name] for row in orders) for name in ("stops", "wrong"))
+        twins = {row["order"]: row for row in none.get(task, ())}
+        orders = [row for row in orders if row["order"] in twins]
+        if not orders:
+            continue
+        a = np.array([regrets(row["trace"], grid()) for row in orders])
+        b = np.array([regrets(twins[row["order"]]["trace"], grid()) for row in orders])
+        pairs.append((a, b))
+        speed[task], arrived = speed_up(a, b, grid())
+        missed += [] if arrived else [task]
+        last.append(float(a[:, -1].mean()))
+        sums = [sum(row[name] for row in orders) / len(orders) for name in ("stops", "wrong")]
         means = [float(np.mean([row[name] for row in orders])) for name in ("spent", "lost_1", "lost_5")]
-        rows.append([*means, stops, wrong, sum(r["seconds"] for r in orders), sum(r["looks"] for r in orders)])
-    at = np.array(rows)
-    rng = np.random.default_rng(0)
+        rows.append([*means, *sums, sum(r["seconds"] for r in orders), sum(r["looks"] for r in orders)])
+    at, rng = np.array(rows), np.random.default_rng(0)
+    draws = []
+    for _ in range(DRAWS):
+        found = []
+        for i in rng.integers(len(pairs), size=len(pairs)):
+            order = rng.integers(len(pairs[i][0]), size=len(pairs[i][0]))
+            found.append(speed_up(pairs[i][0][order], pairs[i][1][order], grid())[0])
+        draws.append(geometric(found))
     again = at[rng.integers(len(at), size=(2000, len(at)))].sum(1)
-    n = math.sqrt(len(at))
+    stops, wrong = float(at[:, 3].sum()), float(at[:, 4].sum())
+    spread = at.std(0, ddof=1) / math.sqrt(len(at)) if len(at) > 1 else np.full(at.shape[1], math.nan)
+    bounds = (float(np.quantile(again[:, 4] / np.maximum(again[:, 3], 1), 0.95)), upper(wrong, stops))
     return {
         "tasks": len(at),
-        "orders": min(map(len, mine.values())),
+        "orders": sorted({len(a) for a, _ in pairs}),
         "speed_up": speed,
-        "regret": [float(np.mean(last)), float(np.std(last, ddof=1) / n)],
-        **{
-            name: [float(at[:, i].mean()), float(at[:, i].std(ddof=1) / n)]
-            for i, name in enumerate(("spent", "lost_1", "lost_5"))
-        },
-        "stops": int(at[:, 3].sum()),
-        "wrong": int(at[:, 4].sum()),
-        "wrong_upper": float(np.quantile(again[:, 4] / np.maximum(again[:, 3], 1), 0.95)),
+        "missed": missed,
+        "speed_up_interval": [float(q) for q in np.quantile(draws, [0.025, 0.975])],
+        "regret": [float(np.mean(last)), float(np.std(last, ddof=1) / math.sqrt(len(last))) if len(last) > 1 else None],
+        **{name: [float(at[:, i].mean()), float(spread[i])] for i, name in enumerate(("spent", "lost_1", "lost_5"))},
+        "stops_an_order": stops,
+        "wrong_an_order": wrong,
+        "wrong_upper": max(bounds) if stops else None,
         "ms_a_look": float(1e3 * at[:, 5].sum() / max(at[:, 6].sum(), 1)),
     }
 
 
-def collect(orders: int) -> dict[str, Any]:
+def collect() -> dict[str, Any]:
     """Everything that is kept, as the results that are committed."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
     found: dict[str, Any] = {}
-    knobs = {}
+    knobs, codes = {}, set()
     for name in SETTINGS:
         for source in SOURCES:
             if not (base := part_of(name, "none", source)).exists():
-                continue
+                continue  # nothing to compare with
             none = json.loads(base.read_text())
             knobs[name] = none["knobs"]
             for policy in (*POLICIES, *SWEPT):
                 if (path := part_of(name, policy, source)).exists():
                     mine = json.loads(path.read_text())["tasks"]
+                    codes |= {row.get("by", "not noted") for rows in mine.values() for row in rows}
                     found.setdefault(name, {}).setdefault(source, {})[policy] = figures(mine, none["tasks"])
+    verified = PARTS / "verified.json"
     return {
-        "command": f"python experiments/e2_stop/run.py --orders {orders}",
-        "commit": commit.stdout.strip(),
+        "command": "LCSEARCH_DATA=.../data python experiments/e2_stop/run.py",
+        "commit": commit(),
+        "code": fingerprint(),
+        "searches_by_code": sorted(codes),
+        "verified": json.loads(verified.read_text()) if verified.exists() else None,
         "knobs": knobs,
         "results": found,
     }
@@ -267,38 +346,44 @@ def ceiling(policy: str) -> str:
     return "oracle+guard" if "+guard" in policy else "oracle"
 
 
-def share_of(mine: dict[str, Any], oracle: dict[str, Any]) -> float:
-    """Geometric mean of speed-up over the oracle's, over the tasks where both arrive."""
-    pairs = [(v, oracle["speed_up"][task]) for task, v in mine["speed_up"].items()]
-    return geometric([a / b for a, b in pairs if a is not None and b is not None])
-
-
 def table(results: dict[str, Any]) -> str:
     """Markdown, one table a setting and source."""
     lines = [f"`{results['command']}` at {results['commit'][:7]}"]
+    if (seen := results["verified"]) is not None:
+        lines.append(f"{seen['equal']} of {seen['replayed']} stored searches, drawn at random and played again at ")
+        lines[-1] += f"{seen['commit'][:7]}, came out the same."
     for setting, sources in results["results"].items():
         for source, rows in sources.items():
             one = next(iter(rows.values()))
-            lines += ["", f"**{setting}, {source}** ({one['tasks']} tasks, {one['orders']} orders)", ""]
+            orders = " to ".join(str(n) for n in sorted({one["orders"][0], one["orders"][-1]}))
+            lines += ["", f"**{setting}, {source}** ({one['tasks']} tasks, {orders} orders)", ""]
             lines += [
-                "| rule | speed-up (missed) | of the oracle | regret, % | compute | lost, top 1 | of top 5 "
-                "| wrong stops (95 %) | ms a look |",
-                "|---|---|---|---|---|---|---|---|---|",
+                "| rule | speed-up (95 %), missed | of the oracle | regret, % | compute | lost, top 1 | of top 5 "
+                "| wrong stops (95 %) |",
+                "|---|---|---|---|---|---|---|---|",
             ]
-            for policy, row in rows.items():
-                if "@" in policy:
-                    continue
-                arrived = [v for v in row["speed_up"].values() if v is not None]
-                missed = len(row["speed_up"]) - len(arrived)
-                share = share_of(row, rows[ceiling(policy)]) if ceiling(policy) in rows else math.nan
-                wrong = row["wrong"] / row["stops"] if row["stops"] else math.nan
-                lines.append(
-                    f"| {policy} | {geometric(arrived):.2f} ({missed}) | {share:.2f} | {100 * row['regret'][0]:.1f} "
-                    f"+- {100 * row['regret'][1]:.1f} | {row['spent'][0]:.2f} | {row['lost_1'][0]:.3f} +- "
-                    f"{row['lost_1'][1]:.3f} | {row['lost_5'][0] / 5:.3f} | {wrong:.4f} ({row['wrong_upper']:.4f}) "
-                    f"| {row['ms_a_look']:.2f} |"
-                )
+            lines += [line(policy, row, rows) for policy, row in rows.items() if "@" not in policy]
     return "\n".join(lines) + "\n"
+
+
+def line(policy: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
+    """One row of the table."""
+    n_missed, oracle = len(row["missed"]), rows.get(ceiling(policy))
+    low, high = row["speed_up_interval"]
+    speed = (
+        f"{'<= ' * bool(n_missed)}{geometric(list(row['speed_up'].values())):.2f} [{low:.2f}, {high:.2f}], {n_missed}"
+    )
+    share = "-"
+    if oracle is not None and set(oracle["speed_up"]) == set(row["speed_up"]):
+        share = f"{geometric([v / oracle['speed_up'][task] for task, v in row['speed_up'].items()]):.2f}"
+    wrong = "-"
+    if row["stops_an_order"]:
+        wrong = f"{row['wrong_an_order'] / row['stops_an_order']:.4f} ({row['wrong_upper']:.4f})"
+    return (
+        f"| {policy} | {speed} | {share} | {100 * row['regret'][0]:.1f} +- {100 * (row['regret'][1] or 0):.1f} "
+        f"| {row['spent'][0]:.2f} | {row['lost_1'][0]:.3f} +- {row['lost_1'][1]:.3f} | {row['lost_5'][0] / 5:.3f} "
+        f"| {wrong} |"
+    )
 
 
 def draw(results: dict[str, Any]) -> None:
@@ -321,7 +406,7 @@ def draw(results: dict[str, Any]) -> None:
                     ax.annotate(policy, where, xytext=(4, 2), textcoords="offset points", fontsize=7)
             for family in dict.fromkeys(policy.partition("@")[0] for policy in rows if "@" in policy):
                 swept = {float(p.partition("@")[2]): row for p, row in rows.items() if p.startswith(f"{family}@")}
-                swept[DEFAULT] = rows[family]
+                swept |= {DEFAULT: rows[family]} if family in rows else {}
                 line_of = [swept[threshold] for threshold in sorted(swept)]
                 x, y = ([100 * r[name][0] / top for r in line_of], [100 * (1 - r["spent"][0]) for r in line_of])
                 ax.plot(x, y, "-o", ms=3, label=f"{family}, threshold {min(swept):g} to {max(swept):g}")
@@ -340,21 +425,36 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--policies", nargs="+", choices=[*POLICIES, *SWEPT], metavar="RULE")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--table", action="store_true", help="only print the stored table and draw the plots")
+    parser.add_argument("--table", action="store_true", help="only print the table and draw the plot of what is kept")
+    parser.add_argument("--verify", type=int, metavar="N", help="play N stored orders again and compare")
     args = parser.parse_args()
-    if not args.table:
-        todo = list(dict.fromkeys(jobs(args)))
+    data = None if args.data is None else Path(args.data)
+    failed = []
+    if args.verify is not None:
+        if data is None:
+            raise SystemExit("expected the data's folder, got none. Set LCSEARCH_DATA or --data.")
+        print(json.dumps(verify(data, args.verify), indent=1))
+    elif not args.table:
+        todo = list(dict.fromkeys(jobs(args, data)))
         with ProcessPoolExecutor(args.processes) as pool:
-            running = [pool.submit(work, args.data, *job, args.orders) for job in todo]
+            running = {pool.submit(work, *job, args.orders): job[1:] for job in todo}
             for n, done in enumerate(as_completed(running), 1):
+                if (error := done.exception()) is not None:
+                    failed.append(f"{' '.join(running[done])}: {type(error).__name__}: {error}")
+                    print(f"[{n}/{len(todo)}] {failed[-1]}", file=sys.stderr, flush=True)
+                    continue
                 what, took = done.result()
                 print(f"[{n}/{len(todo)}] {what}: {took:.0f} s", flush=True)
-        if todo:
-            RESULTS.write_text(json.dumps(collect(args.orders), indent=1) + "\n")
+    if PARTS.is_dir():
+        RESULTS.write_text(json.dumps(collect(), indent=1) + "\n")
+    if not RESULTS.exists():
+        raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
     results = json.loads(RESULTS.read_text())
     (HERE / "table.md").write_text(table(results))
     draw(results)
     print(table(results))
+    if failed:
+        raise SystemExit(f"{len(failed)} failed, the first: {failed[0]}")
 
 
 if __name__ == "__main__":

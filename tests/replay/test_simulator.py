@@ -106,10 +106,15 @@ def test_five_trials_by_hand(direction: str) -> None:
     none = simulate(task, ORDER, Never())
     assert none.spent == none.full_cost == 20.0
     assert not none.lost(1)
-    # No stopping ends at regret 0, which the rule never has. The other way round: 1/3 is there at 2.5 and at 3 runs.
-    assert speed_up([trace], [trace_of(none, 4.0)], np.arange(1, 101) / 20) is None
-    assert speed_up([trace_of(none, 4.0)], [trace], np.arange(1, 101) / 20) == pytest.approx(2.5 / 3)
-    assert speed_up([trace], [trace], np.arange(1, 101) / 20) == 1
+    # No stopping ends at regret 0, at cost 4 of 5 runs; the rule never has it. The other way round: 1/3 is there at 2.5
+    # and at 3 runs.
+    grid = np.arange(1, 101) / 20
+    mine, other = (regrets(t, grid)[None] for t in (trace, trace_of(none, 4.0)))
+    assert speed_up(mine, other, grid) == (4 / 5, False)
+    factor, arrived = speed_up(other, mine, grid)
+    assert arrived
+    assert factor == pytest.approx(2.5 / 3)
+    assert speed_up(mine, mine, grid) == (1, True)
 
 
 def test_a_final_value_counts_at_the_horizon_only() -> None:

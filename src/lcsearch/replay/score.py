@@ -45,19 +45,22 @@ def regrets(trace: Trace, grid: Floats) -> Floats:
     return out
 
 
-def speed_up(method: Sequence[Trace], none: Sequence[Trace], grid: Floats) -> float | None:
+def speed_up(method: Floats, none: Floats, grid: Floats) -> tuple[float, bool]:
     """Cost at which no stopping has the regret it ends with, over the cost at which the method has it or less.
 
-    LC-PFN (Adriaensen et al. 2023), section 4.3. Regrets are means over the orders, one trace each; the search ends at
-    the last cost of `grid`.
+    LC-PFN (Adriaensen et al. 2023), section 4.3. Regrets are means over the orders; the search ends at the last cost.
+
+    Args:
+        method, none: (orders, B) regrets at each cost.
+        grid: (B,) the costs, rising.
 
     Returns:
-        None when the method never gets there (censored).
+        The speed-up and True; or, for a method that never gets there (censored), the largest it could have, and False.
     """
-    curves = [np.mean([regrets(trace, grid) for trace in traces], axis=0) for traces in (none, method)]
-    target = curves[0][-1] * (1 + 1e-12)
-    costs = [grid[there[0]] if (there := np.flatnonzero(mean <= target)).size else None for mean in curves]
-    return None if costs[1] is None else float(costs[0] / costs[1])
+    target = float(none.mean(0)[-1]) * (1 + 1e-12)
+    start = grid[np.flatnonzero(none.mean(0) <= target)[0]]
+    there = np.flatnonzero(method.mean(0) <= target)
+    return float(start / (grid[there[0]] if there.size else grid[-1])), bool(there.size)
 
 
 def geometric(values: Sequence[float]) -> float:

@@ -1,0 +1,105 @@
+"""E2 counts what it says it counts, goes on where it was, and notices searches that would come out otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lcsearch.replay.made import made
+from lcsearch.replay.task import Task
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "e2_stop" / "run.py"
+
+
+@pytest.fixture
+def e2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, on two small tasks that the project makes itself."""
+    spec = importlib.util.spec_from_file_location("e2_stop_run", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "e2_stop_run", module)  # dataclasses look there
+    spec.loader.exec_module(module)
+    tasks = {task.name: task for task in (made("power", 30, 1, n_steps=12), made("crossing", 30, 2, n_steps=12))}
+
+    def load(folder: Path, tasks_: Any = None, **only: Any) -> Iterator[Task]:
+        yield from (task for name, task in tasks.items() if name in only.get("tasks", tasks))
+
+    monkeypatch.setattr(module, "load", load)
+    for name, value in {"TRIALS": 12, "RUNS": 4, "DRAWS": 20, "SOURCES": ("made",)}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "PARTS", tmp_path / "parts")
+    return module
+
+
+def row(order: int, trace: list[tuple[float, float]], **counts: float) -> dict[str, Any]:
+    zero = {"spent": 1.0, "lost_1": 0, "lost_5": 0, "stops": 0, "wrong": 0, "seconds": 0.1, "looks": 10}
+    return {"order": order, "trace": trace, **zero, **counts}
+
+
+def test_the_figures_by_hand(e2: Any) -> None:
+    # No stopping has regret .5 from cost 4 on; the rule has it at cost 2 on the first task, and never on the second.
+    none = {"a": [row(0, [(1, 1.0), (4, 0.5)])], "b": [row(0, [(1, 1.0), (3, 0.5)])]}
+    mine = {
+        "a": [row(0, [(1, 1.0), (2, 0.5)], spent=0.5, stops=10, wrong=1, lost_1=1, lost_5=2), row(7, [(1, 0.0)])],
+        "b": [row(0, [(1, 1.0)], spent=0.25, stops=30, wrong=0)],
+    }
+    found = e2.figures(mine, none)
+    assert found["speed_up"] == {"a": 2.0, "b": pytest.approx(0.75)}  # the largest it could have: 3 of the 4 runs
+    assert found["missed"] == ["b"]
+    assert found["orders"] == [1]  # order 7 has no twin
+    assert found["spent"][0] == 0.375
+    assert found["lost_1"][0] == 0.5
+    assert found["regret"][0] == 0.75
+    assert (found["stops_an_order"], found["wrong_an_order"]) == (40, 1)
+    assert found["wrong_upper"] >= e2.upper(1, 40) > 1 / 40
+    text = e2.line("rule", found, {"oracle": e2.figures(none, none)})
+    assert text.startswith(f"| rule | <= {(2 * 0.75) ** 0.5:.2f} [")
+    assert "| 1.22 | 75.0 +- 25.0 | 0.38 |" in text
+
+
+def test_zero_wrong_stops_are_no_proof(e2: Any) -> None:
+    found = e2.figures({"a": [row(0, [(1, 0.0)], stops=20)]}, {"a": [row(0, [(1, 0.0)])]})
+    assert found["wrong_upper"] == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert e2.figures({"a": [row(0, [(1, 0.0)])]}, {"a": [row(0, [(1, 0.0)])]})["wrong_upper"] is None
+
+
+def test_it_goes_on_where_it_was_and_verifies(e2: Any, tmp_path: Path) -> None:
+    for policy in ("none", "oracle+guard"):
+        e2.work(tmp_path, "fine", policy, "made", 1)
+    path = e2.part_of("fine", "oracle+guard", "made")
+    first = json.loads(path.read_text())
+    e2.work(tmp_path, "fine", "oracle+guard", "made", 2)
+    second = json.loads(path.read_text())
+    for name, rows in first["tasks"].items():
+        assert second["tasks"][name][:1] == rows  # the seconds too: nothing was played again
+        assert [r["order"] for r in second["tasks"][name]] == [0, 1]
+        assert second["tasks"][name][0]["by"] == e2.fingerprint()
+    assert e2.verify(tmp_path, 3)["equal"] == 3
+    name = next(iter(second["tasks"]))
+    second["tasks"][name][0]["stops"] += 1
+    path.write_text(json.dumps(second))
+    found = e2.verify(tmp_path, 99)
+    assert found["equal"] == found["replayed"] - 1
+    assert found["differ"] == [f"fine oracle+guard {name} order 0"]
+    results = e2.collect()
+    assert set(results["results"]["fine"]["made"]) == {"none", "oracle+guard"}
+    text = e2.table(results)
+    assert "| none | 1.00 [1.00, 1.00], 0 |" in text
+    assert f"{found['equal']} of {found['replayed']} stored searches" in text
+
+
+@pytest.mark.parametrize("policy", ["gates", "median", "asha", "sha", "hyperband", "patience-5", "rank-gap+guard"])
+def test_every_rule_plays(e2: Any, policy: str) -> None:
+    (task, _) = e2.load(Path())
+    found = e2.play(task, e2.SETTINGS["coarse"], e2.POLICIES[policy], 0)
+    assert 0 < found["spent"] <= 1
+    assert found["trace"]
+    if policy == "gates":
+        assert found["stops"] == 0  # nothing diverges here
