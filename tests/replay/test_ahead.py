@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcsearch.decide.verdict import Reason
 from lcsearch.engine.policy import Policy
+from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.registry import forecaster
 from lcsearch.replay import ahead
 from lcsearch.replay.ahead import Ahead, Memo
@@ -16,6 +19,7 @@ from lcsearch.replay.history import History
 from lcsearch.replay.made import KINDS, Kind, made
 from lcsearch.replay.policies import session_for
 from lcsearch.replay.simulator import World, simulate
+from lcsearch.study import Bank, Snapshot, Trial
 
 
 def parts(found: History) -> tuple[Any, ...]:
@@ -57,3 +61,61 @@ def test_it_says_who_answers() -> None:
     inner = forecaster("parametric")
     told = Ahead(inner, made("power", 3))
     assert (told.name, told.version) == (inner.name, inner.version)
+
+
+class Failing:
+    """Rank and gap, which fails at curves of 15 reports and more; or which reads what nobody told the memo of."""
+
+    name, version = "parametric", "1"
+
+    def __init__(self, *, reads_cost: bool = False) -> None:
+        self.inner, self.reads_cost = forecaster("rank-gap"), reads_cost
+        self.asked: list[int] = []
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        self.asked += [query.trial.curve.n_reports for query in queries]
+        if self.reads_cost:
+            costs = [query.trial.cost or 0.0 for query in queries] + [trial.cost or 0.0 for trial in snapshot.live]
+            return Forecasts.none([Absent.OFF_LAW if sum(costs) % 3 else Absent.DEAD] * len(queries))
+        if any(query.trial.curve.n_reports >= 15 for query in queries):
+            raise RuntimeError("too long")
+        return self.inner.forecast(snapshot, queries)
+
+
+POLICY = Policy(threshold=0.3, n_startup_trials=3, min_observations=3, few=0, guard=0.0, min_comparisons=0)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_to_come_is_no_failure_now(kind: Kind, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ahead.READS, Failing, lambda snapshot: snapshot.bank)
+    task, world = made(kind, 20, 1, n_steps=20), World(workers=workers)
+    plain = simulate(task, task.order(0), session_for(POLICY, [Failing()]), world)
+    assert plain.reasons[Reason.ABSENT]
+    assert parts(simulate(task, task.order(0), session_for(POLICY, [Ahead(Failing(), task)]), world)) == parts(plain)
+
+
+@pytest.mark.parametrize("reads_cost", [False, True])
+def test_a_forecaster_it_does_not_know_is_asked_directly(reads_cost: bool) -> None:
+    task, world = made("power", 20, 1, n_steps=20), World(workers=3)
+    plain, asked = Failing(reads_cost=reads_cost), Failing(reads_cost=reads_cost)
+    want = simulate(task, task.order(0), session_for(POLICY, [plain]), world)
+    assert parts(simulate(task, task.order(0), session_for(POLICY, [Ahead(asked, task)]), world)) == parts(want)
+    assert asked.asked == plain.asked
+
+
+def test_cuts_to_come_carry_what_the_trial_would_carry(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float | None]] = []
+
+    class Told(Failing):
+        def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+            seen.extend((query.trial.curve.n_reports, query.trial.cost) for query in queries)
+            return self.inner.forecast(snapshot, queries)
+
+    monkeypatch.setitem(ahead.READS, Told, lambda snapshot: snapshot.bank)
+    task = made("power", 3)
+    run = task.runs[0]
+    trial = Trial(run.uid, run.curve.cut(5), cost=5.0)
+    snapshot = Snapshot("s", task.goal, Bank(task.goal), (trial,))
+    Ahead(Told(), task).forecast(snapshot, [Query(trial, "best_by", 50.0)])
+    assert seen == [(5, 5.0), (6, 6.0), (7, 7.0)]

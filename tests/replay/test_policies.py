@@ -9,6 +9,7 @@ from lcsearch.curves import Curve
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
+from lcsearch.replay.ahead import Ahead
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
 from lcsearch.replay.made import made
 from lcsearch.replay.policies import NAMES, entrant
@@ -52,6 +53,13 @@ def test_knobs_are_read_as_what_they_are() -> None:
     assert [f.name for f in session.forecasters] == ["parametric", "rank-gap"]
     assert found.at(0.4).policy == Policy(threshold=0.4, risk=None, n_startup_trials=3)
     assert found.at(0.4).name == found.name
+
+
+def test_a_policy_without_the_memo() -> None:
+    for ahead in (True, False):
+        session = entrant("curve:opinions=parametric+rank-gap").make(TASK, ahead=ahead)
+        assert isinstance(session, Session)
+        assert [isinstance(f, Ahead) for f in session.forecasters] == [ahead, ahead]
 
 
 KNOBS = ", ".join(Policy.__dataclass_fields__)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lcsearch.allocate.asha import AshaPromotion
-from lcsearch.allocate.contract import Allocator
+from lcsearch.allocate.contract import Allocation, Allocator, Key, Move, Slots
 from lcsearch.allocate.greedy import GreedyGain
 from lcsearch.allocate.run_to_end import RunToEnd
 from lcsearch.allocate.uniform import Uniform
@@ -20,11 +20,14 @@ from lcsearch.decide.risk import Mark
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.engine.ask import Event
 from lcsearch.engine.judge import Judgement
+from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Query
 from lcsearch.forecast.registry import forecaster
 from lcsearch.goal import Goal
+from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History
-from lcsearch.replay.made import made
+from lcsearch.replay.made import KINDS, made
 from lcsearch.replay.score import regrets, scale_of, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.replay.task import Run, Task
@@ -67,6 +70,18 @@ class Above:
 class Never:
     def check(self, snapshot: Snapshot, event: Event) -> Judgement:
         return Judgement(Decision(snapshot.study, event.trial.uid, event.step, Verdict.CONTINUE, Reason.ABOVE))
+
+
+@dataclass
+class StopsAt:
+    """Stops every trial but the first at a step, and says nothing of an incumbent."""
+
+    step: float
+
+    def check(self, snapshot: Snapshot, event: Event) -> Judgement:
+        stop = event.step == self.step and snapshot.bank.n_complete > 0
+        verdict = Verdict.STOP if stop else Verdict.CONTINUE
+        return Judgement(Decision(snapshot.study, event.trial.uid, event.step, verdict, Reason.BELOW))
 
 
 ORDER = [0, 1, 2, 3, 4]
@@ -134,6 +149,57 @@ def test_the_budget_ends_the_search_in_the_middle_of_a_trial() -> None:
     assert found.lives[-1].ended is None
 
 
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("latency", [0.0, 0.75])
+def test_no_more_than_the_budget_is_spent(workers: int, latency: float) -> None:
+    task = task_of({str(i): [9.0 - i - t for t in range(4)] for i in range(8)}, pace=1.5)
+    for budget in (1.0, 6.0, 20.0, 31.0):
+        world = World(workers=workers, budget=budget, latency=latency)
+        found = simulate(task, range(8), Above(forecasts=True), world)
+        assert found.spent <= budget
+        assert all(spent <= found.spent for _, spent, _ in found.trace)
+        assert sum(life.cost for life in found.lives) <= found.spent  # nothing that was begun is free
+        if latency == 0:
+            assert sum(life.cost for life in found.lives) == found.spent == 1.5 * (budget // 1.5)
+
+
+def test_no_configuration_is_begun_when_the_budget_is_spent() -> None:
+    found = simulate(task_of(CURVES), ORDER, Never(), World(budget=4))
+    assert [(life.uid, life.status.name) for life in found.lives] == [("a", "COMPLETE")]
+    five = simulate(task_of(CURVES), ORDER, Never(), World(budget=4, workers=5))
+    assert [life.shown for life in five.lives] == [1, 1, 1, 1]  # four reports may be begun, so four configurations are
+    assert found.spent == five.spent == 4
+    assert five.time == 1
+
+
+def test_a_budget_is_reached_by_costs_that_do_not_add_up_to_the_bit() -> None:
+    found = simulate(task_of(CURVES, pace=0.1), ORDER, Never(), World(budget=1.2))
+    assert [life.shown for life in found.lives] == [4, 4, 4]
+    assert found.spent <= 1.2
+
+
+def test_a_run_cut_off_in_its_first_report_has_shown_nothing() -> None:
+    task = Task("two", Goal("loss", "minimize", 2), (Run("a", Curve.of([1, 2], [5, 4]), np.array([100.0, 200.0])),))
+    found = simulate(task, [0], Never(), World(budget=1))
+    assert [(life.shown, life.cost, life.status.name) for life in found.lives] == [(0, 0.0, "RUNNING")]
+    assert (found.spent, list(found.trace)) == (0, [])
+    assert found.found() == math.inf
+    assert found.missed()
+
+
+def test_a_verdict_that_the_budget_does_not_reach_stops_nothing() -> None:
+    # a: 4 reports and 3 looks of half a unit, 5.5; b: 2 reports and a look, 8; its stop would be there at 8.5.
+    found = simulate(task_of(CURVES), ORDER, Above(forecasts=True), World(latency=0.5, budget=8.25))
+    assert (found.spent, found.lives[1].status, found.lives[1].stop) == (8, Status.RUNNING, None)
+
+
+def test_a_value_that_is_not_finite_is_never_the_best() -> None:
+    curves = {"a": [5, -math.inf, 4, 3], "b": [2, 2, 1, 1]}
+    for direction in ("minimize", "maximize"):
+        found = simulate(task_of(curves, direction=direction), [0, 1], Never())
+        assert list(found.trace) == [(1, 1, 5), (3, 3, 4), (4, 4, 3), (5, 5, 2), (7, 7, 1)]
+
+
 def test_looks_are_made_where_they_are_wanted() -> None:
     stopper = Above()
     simulate(task_of(CURVES), ORDER, stopper, World(looks=[2]))
@@ -175,10 +241,12 @@ def test_a_worker_is_free_only_when_the_verdict_is_there() -> None:
 
 
 def test_measured_latency_is_charged_and_changes_no_verdict() -> None:
-    fixed = simulate(task_of(CURVES), ORDER, Above())
-    found = simulate(task_of(CURVES), ORDER, Above(), World(latency=None))
+    fixed = simulate(task_of(CURVES), ORDER, Above(forecasts=True))
+    found = simulate(task_of(CURVES), ORDER, Above(forecasts=True), World(latency=None))
     assert found.spent > fixed.spent
     assert [life.shown for life in found.lives] == [life.shown for life in fixed.lives]
+    held = simulate(task_of(CURVES), ORDER, Above(), World(latency=None))
+    assert held.spent == 16  # what a gate holds costs nothing, measured or not
 
 
 def test_nobody_looks_ahead() -> None:
@@ -248,6 +316,126 @@ def test_turns_cost_a_checkpoint_and_a_return() -> None:
     assert found.spent == found.time == 9.5
     # Who goes on where he stands pays nothing.
     assert simulate(task_of(CURVES), [0], Never(), world, Uniform(quantum=2)).spent == 4
+
+
+@dataclass
+class Counting:
+    """Another allocator; counts pauses that its moves of the same moment do not undo."""
+
+    inner: Allocator
+    paused: dict[str, float] = field(default_factory=dict)
+    pauses: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def init(self) -> Any:
+        return self.inner.init()
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        return self.inner.questions(state, snapshot, slots)
+
+    def allocate(self, state: Any, snapshot: Snapshot, opinions: Any, abilities: Any, slots: Slots, key: Key) -> Any:
+        made = self.inner.allocate(state, snapshot, opinions, abilities, slots, key)
+        now = {t.uid: t.curve.last_step for t in snapshot.live if t.status is Status.PAUSED}
+        new = [uid for uid, step in now.items() if self.paused.get(uid) != step]
+        self.paused.update(now)
+        self.pauses += sum(uid not in {move.uid for move in made.moves} for uid in new)
+        return made
+
+
+@pytest.mark.parametrize("workers", [1, 4, 16])
+@pytest.mark.parametrize("allocator", [AshaPromotion(1), Uniform(12, 2)], ids=lambda a: a.name)
+def test_every_pause_is_paid_for_unless_the_trial_goes_on_at_once(allocator: Allocator, workers: int) -> None:
+    task = made("power", 20, 1, n_steps=20)
+    counting = Counting(allocator)
+    found = simulate(task, task.order(0), Never(), World(workers=workers, checkpoint=1.0), counting)
+    assert counting.pauses > 10 or (workers, allocator.name) == (16, "uniform")  # a worker an arm: all go on at once
+    assert found.spent - sum(life.cost for life in found.lives) == counting.pauses
+
+
+@dataclass
+class Script:
+    """Makes the moves it is told, one list an allocation, and then none."""
+
+    moves: list[list[tuple[str | None, float]]]
+    name: str = "script"
+
+    def init(self) -> Any:
+        return 0
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        return ()
+
+    def allocate(self, state: Any, snapshot: Snapshot, opinions: Any, abilities: Any, slots: Slots, key: Key) -> Any:
+        moves = self.moves[state] if state < len(self.moves) else []
+        return Allocation(state + 1, tuple(Move(*move) for move in moves))
+
+
+def test_the_worker_that_paused_writes_the_checkpoint() -> None:
+    # One list of moves an event. a pauses at 2, and its worker writes until 3.5. b takes the idle one at 2, at once;
+    # c is given a's worker at 3, and begins when it has written. a goes on at 6 where b was.
+    moves: list[list[tuple[str | None, float]]] = [[(None, 2)], [], [], [(None, 4)], [], [(None, 4)], [("a", 4)]]
+    found = simulate(task_of(CURVES), ORDER, Never(), World(workers=2, checkpoint=1.5), Script(moves))
+    assert [(life.uid, life.begun, life.ended) for life in found.lives] == [("a", 0, 8), ("b", 2, 6), ("c", 3, 7.5)]
+    assert found.spent == 4 + 4 + 4 + 1.5
+    # Of two moves made at the pause, the second has to wait.
+    both = simulate(
+        task_of(CURVES), ORDER, Never(), World(workers=2, checkpoint=1.5), Script([*moves[:3], [(None, 4), (None, 4)]])
+    )
+    assert [life.ended for life in both.lives] == [None, 6, 7.5]
+
+
+def test_a_checkpoint_is_paid_when_nobody_takes_the_worker() -> None:
+    found = simulate(task_of(CURVES), ORDER, Never(), World(checkpoint=10), Script([[(None, 2)]]))
+    assert (found.spent, found.time) == (12, 2)
+    # Two allocations at the moment of a pause, with an idle worker: who goes on by the second stays where it is.
+    script = Script([[(None, 2)], [], [], [(None, 4)], [("a", 4)]])
+    stays = simulate(task_of(CURVES), ORDER, Never(), World(workers=2, checkpoint=10, resume=10), script)
+    assert ([life.ended for life in stays.lives], stays.spent) == ([4, 6], 8)
+
+
+def test_without_pauses_every_allocator_runs_to_the_end() -> None:
+    task = made("power", 9, 1, n_steps=9)
+    found = simulate(task, task.order(0), Never(), World(pause=False), AshaPromotion(1))
+    assert found.spent == found.full_cost
+    assert same(found, simulate(task, task.order(0), Never()))
+
+
+def test_an_allocator_that_breaks_its_contract_is_named() -> None:
+    with pytest.raises(InvalidValue, match="expected the uid of a PAUSED trial"):
+        simulate(task_of(CURVES), ORDER, Never(), World(), Script([[("nobody", 2)]]))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("judged", ["best", "final"])
+def test_wrong_is_what_would_have_beaten_the_incumbent(judged: str, workers: int) -> None:
+    n = 0
+    for kind in KINDS:
+        task = made(kind, 24, 1, n_steps=20, judged=judged)  # type: ignore[arg-type]
+        policy = Policy(n_startup_trials=3, min_observations=3, guard=0.0, min_comparisons=0)
+        found = simulate(task, task.order(0), Gated(Median(0), policy), World(workers=workers))
+        told = [life for life in found.stopped if life.stop is not None and life.stop.incumbent is not None]
+        beaten = [life for life in told if task.judged[life.row] < task.goal.sign * life.stop.incumbent.value]  # type: ignore[union-attr]
+        assert [life for life in found.wrong() if life in told] == beaten
+        n += len(beaten)
+    assert n > 0
+
+
+def test_wrong_needs_no_incumbent_in_the_decision() -> None:
+    found = simulate(task_of(CURVES), ORDER, Median(n_startup_trials=1))
+    assert [life.uid for life in found.stopped if life.stop is not None and life.stop.incumbent is None] == [
+        "b",
+        "d",
+        "e",
+    ]
+    assert [life.uid for life in found.wrong()] == ["d"]
+    # Who had shown his judged value lost nothing, better than the incumbent or not.
+    shown = task_of({"a": [5, 4, 3, 2], "b": [6, 1, 6, 6]})
+    stopped = simulate(shown, [0, 1], StopsAt(3))
+    assert [life.uid for life in stopped.stopped] == ["b"]
+    assert not stopped.wrong()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -33,6 +33,7 @@ class Life:
         begun, ended: times of the virtual clock; None while it had not ended.
         stop: the decision that stopped it; None for one that ended by itself, or where the allocator gave it up.
         pauses: how often it was paused.
+        place: how many had ended before it; of those that ended at one time, it tells who was first.
     """
 
     uid: str
@@ -45,6 +46,7 @@ class Life:
     ended: float | None
     stop: Decision | None = None
     pauses: int = 0
+    place: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,9 @@ class History:
     Attributes:
         task: what was searched.
         lives: every run that was begun, in that order.
-        trace: (time, cost spent, loss) at every improvement of the best value; a final value counts at its horizon.
-        spent: cost of all workers, waiting for verdicts and checkpoints included.
+        trace: (time, cost spent, loss) at every improvement of the best finite value; a final value counts at its
+            horizon. What other workers have under way is spent.
+        spent: cost of all workers, waiting for verdicts and checkpoints included; never more than the budget.
         time: the virtual clock at the end.
         reasons: looks by what held or decided them.
     """
@@ -91,9 +94,9 @@ class History:
         A run stopped after its best value lost nothing when the best is judged. Ties with the worst of the top count
         as among them only as far as `top` goes, the earlier run first. Censored runs are no candidates: nobody knows.
         """
-        losses = self.task.judged
+        losses, stopped = self.task.judged, {life.uid for life in self.stopped}
         ranked = sorted((life for life in self.lives if self.known(life)), key=lambda life: float(losses[life.row]))
-        return [life for life in ranked[:top] if life in self.stopped and self.shown_loss(life) > losses[life.row]]
+        return [life for life in ranked[:top] if life.uid in stopped and self.shown_loss(life) > losses[life.row]]
 
     def found(self) -> float:
         """Best judged loss that was shown, of runs whose end is known; +inf for none."""
@@ -113,24 +116,21 @@ class History:
 
         Rules of the field note no incumbent in their decisions, so it is worked out here for all alike.
         """
-        until = math.inf if life.ended is None else life.ended
-        done = (o for o in self.lives if o.status is Status.COMPLETE and o.ended is not None and o.ended <= until)
+        until = math.inf if life.place is None else life.place
+        done = (o for o in self.lives if o.status is Status.COMPLETE and o.place is not None and o.place <= until)
         return min((float(self.task.judged[other.row]) for other in done), default=math.inf)
 
     def shown_loss(self, life: Life) -> float:
         """Judged loss of what was shown; +inf for a stopped run when the final value is judged."""
         if self.task.goal.judged == "final" and life.status is not Status.COMPLETE:
             return math.inf
-        steps = self.task.runs[life.row].steps
-        return judged_loss(self.task.runs[life.row].curve.cut(steps[life.shown - 1]), self.task.goal)[0]
+        return judged_loss(self.task.runs[life.row].curve.cut(life.step), self.task.goal)[0]
 
     def wrong(self) -> list[Life]:
-        """Stopped runs that would have beaten the incumbent of that moment, censored runs left out."""
-        found = []
-        for life in self.stopped:
-            assert life.stop is not None
-            if life.stop.incumbent is None or not self.known(life):
-                continue
-            if self.task.judged[life.row] < self.task.goal.sign * life.stop.incumbent.value:
-                found.append(life)
-        return found
+        """Stopped runs that would have beaten what there was to beat, and had not yet shown the value they would have.
+
+        Censored runs are left out, and stops before any run was COMPLETE.
+        """
+        losses = self.task.judged
+        known = (life for life in self.stopped if self.known(life) and losses[life.row] < self.shown_loss(life))
+        return [life for life in known if losses[life.row] < self.to_beat(life) < math.inf]

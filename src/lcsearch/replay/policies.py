@@ -77,22 +77,27 @@ class Entrant:
         knobs = {**dict(self.knobs), "threshold": threshold}
         return replace(self, knobs=tuple(knobs.items()))
 
-    def make(self, task: Task, memos: dict[str, Memo] | None = None) -> Stopper:
+    def make(self, task: Task, memos: dict[str, Memo] | None = None, *, ahead: bool = True) -> Stopper:
         """A fresh one for one search over the task.
 
         Args:
             task: the runs.
             memos: answers by forecaster, shared with other searches over the task; None: none are shared.
+            ahead: forecasts are made in batches and remembered, see :class:`~lcsearch.replay.ahead.Ahead`; False where
+                the time of a look is measured (`World.latency=None`).
         """
         memos = {} if memos is None else memos
         if self.policy is None:
             rule, defaults = RULES[self.kind]
             made: Stopper = rule(**{**defaults(task), **dict(self.knobs)})
             return made
-        heard: list[Forecaster] = [
-            Oracle(task) if name == "oracle" else Ahead(forecasters(name)[0], task, memos.setdefault(name, {}))
-            for name in self.opinions
-        ]
+        heard: list[Forecaster] = []
+        for name in self.opinions:
+            if name == "oracle":
+                heard.append(Oracle(task))
+                continue
+            told = forecasters(name)[0]
+            heard.append(Ahead(told, task, memos.setdefault(name, {})) if ahead else told)
         return session_for(self.policy, heard)
 
 

@@ -3,7 +3,7 @@
 An event heap ordered by (time, counter) holds the next report of every trial that trains. A report is shown when its
 time has come, never before; the look it triggers goes to a :class:`~lcsearch.replay.stopper.Stopper`, a free worker to
 an allocator. Nothing else reads a run, so nobody looks ahead. With a fixed latency the same arguments give the same
-bits; `latency=None` charges what every look took on this machine instead.
+bits; `latency=None` charges what forecasts took on this machine instead.
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ class World:
     Attributes:
         workers: trials that train at once, 1 to 64.
         budget: cost that may be spent, in the task's unit, over all trials; None: until every run has been begun and
-            has ended.
-        looks: the steps at which a look is made; None: at every report.
+            has ended. It is spent on a report when the report is begun. What would exceed it is not begun, nor is
+            anything after that; what several workers have under way by then is still shown.
+        looks: the steps at which a look is made; None: at every report. At a run's last report none is made, for there
+            is nothing left to save; production, which cannot know that a run is about to fail, would look.
         latency: cost of a look that reached a forecaster, in the task's unit, during which the trial waits; None: the
-            seconds it took, times `per_second`.
+            seconds the stopper took over it, times `per_second`. Of a forecaster with a memo (see
+            :class:`~lcsearch.replay.ahead.Ahead`) these are no measure: make the stopper without one.
         per_second: units of the task's clock in one second, for `latency=None`.
-        checkpoint: cost of pausing a trial, paid by the worker before it takes another.
+        checkpoint: cost of pausing a trial. Its worker pays, and is busy that long, before it takes another; nothing
+            for a trial that goes on at once where it stands.
         resume: cost of going on with a paused one.
+        pause: whether trials can be paused; without it every allocator begins new configurations only, each to run to
+            its end or its stop.
         seed: of the allocator's random choices.
     """
 
@@ -54,6 +60,7 @@ class World:
     per_second: float = 1.0
     checkpoint: float = 0.0
     resume: float = 0.0
+    pause: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +87,7 @@ class _Begun:
     shown: int = 0
     until: float = math.inf
     ended: float | None = None
+    place: int | None = None
     stop: Decision | None = None
     pauses: int = 0
     waits: bool = False
@@ -88,7 +96,9 @@ class _Begun:
         """For the history."""
         run, n = self.run, self.shown
         cost, step = (float(run.clock[n - 1]), run.steps[n - 1]) if n else (0.0, -math.inf)
-        return Life(run.uid, self.row, self.trial.status, n, step, cost, self.begun, self.ended, self.stop, self.pauses)
+        status = self.trial.status
+        stop = self.stop if status is Status.STOPPED else None  # not when the budget ended before the wait for it
+        return Life(run.uid, self.row, status, n, step, cost, self.begun, self.ended, stop, self.pauses, self.place)
 
 
 def simulate(
@@ -110,7 +120,8 @@ def simulate(
         opinions: forecasters that the allocator's questions are put to.
 
     Raises:
-        InvalidValue: a row that is not there or comes twice, or an allocator that breaks its contract.
+        InvalidValue: a row that is not there or comes twice, or an allocator that breaks its contract. Whatever an
+            allocator raises comes through as well: production goes on with RunToEnd then, a replay shows the fault.
     """
     if len(set(order)) != len(order) or not all(0 <= row < len(task) for row in order):
         raise InvalidValue(f"rows of 0..{len(task) - 1}, none twice", list(order)[:10], "simulate(order=)")
@@ -131,7 +142,7 @@ class _Search:
     ) -> None:
         self.task, self.stopper, self.world = task, stopper, world
         self.allocator, self.opinions = allocator, opinions
-        self.abilities = Abilities(pause=not isinstance(allocator, RunToEnd))
+        self.abilities = Abilities(pause=world.pause)
         self.state: Any = allocator.init()
         self.fresh = list(reversed(order))
         self.begun: dict[str, _Begun] = {}
@@ -140,17 +151,21 @@ class _Search:
         self.heap: list[tuple[float, int, str]] = []
         self.events = self.allocations = self.n_paused = 0
         self.now = self.spent = 0.0
-        self.free = world.workers
+        self.budget = math.inf if world.budget is None else float(world.budget)
+        self.over = False
+        self.ready = [0.0] * world.workers  # a heap: since when, or from when on, each free worker may begin
+        self.here: str | None = None  # a trial that paused just now, at a worker that is not in `ready` yet
         self.low = math.inf
         self.trace: list[tuple[float, float, float]] = []
         self.reasons: Counter[Reason] = Counter()
 
     def run(self) -> History:
-        """Until nothing runs any more, or the budget is spent."""
-        self._fill(None)
-        while self.heap and (self.world.budget is None or self.spent < self.world.budget):
+        """Until nothing runs any more; once the budget is spent nothing more is begun."""
+        self._fill()
+        while self.heap:
             self.now, _, uid = heapq.heappop(self.heap)
-            self._fill(self._report(self.begun[uid]))
+            self._report(self.begun[uid])
+            self._fill()
         lives = tuple(b.life() for b in self.begun.values())
         return History(self.task, lives, tuple(self.trace), self.spent, self.now, dict(self.reasons))
 
@@ -159,10 +174,22 @@ class _Search:
         left = None if self.world.budget is None else max(self.world.budget - self.spent, 0.0)
         return Snapshot(self.task.name, self.task.goal, self.bank, tuple(b.trial for b in self.live.values()), left)
 
-    def _fill(self, at_hand: str | None) -> None:
-        """Hand free workers to arms, as far as the allocator wants; `at_hand`: a trial that paused just now."""
-        while self.free and (self.fresh or self.n_paused):
-            snapshot, slots = self.snapshot(), Slots(self.free, len(self.fresh))
+    def _pay(self, cost: float) -> bool:
+        """Book a cost before it arises; False when the budget does not allow it, and the search is over by that."""
+        total = self.spent + cost
+        if math.isclose(total, self.budget, rel_tol=1e-12):  # sums that should reach it may miss it by the last bits
+            total = self.budget
+        self.over = self.over or self.spent >= self.budget or total > self.budget
+        if not self.over:
+            self.spent = total
+        return not self.over
+
+    def _fill(self) -> None:
+        """Hand free workers to arms, as far as the allocator wants."""
+        while (free := len(self.ready) + (self.here is not None)) and (self.fresh or self.n_paused):
+            if self.over or self.spent >= self.budget:
+                return
+            snapshot, slots = self.snapshot(), Slots(free, len(self.fresh))
             questions = self.allocator.questions(self.state, snapshot, slots)
             heard = {f.name: _answers(f, snapshot, questions) for f in self.opinions} if questions else {}
             key = (self.world.seed, self.allocations)
@@ -171,19 +198,31 @@ class _Search:
             for uid, _ in made.stops:
                 self.n_paused -= 1
                 self._end(self.begun[uid], Status.STOPPED)
-            if not made.moves:
-                return
-            stays = any(move.uid == at_hand for move in made.moves)
             for move in made.moves:
-                delay = self.world.resume if move.uid is not None else 0.0
-                if at_hand is not None and (move.uid == at_hand or not stays):
-                    # Who goes on where he stands neither writes nor reads a checkpoint; another waits for the writing.
-                    delay = 0.0 if stays else delay + self.world.checkpoint
-                    at_hand = None
-                self._begin(move, delay)
+                if not self.over and self.spent < self.budget:
+                    self._begin(move)
+            if not made.moves:
+                break
+        if self.here is not None:
+            self._leave()
 
-    def _begin(self, move: Move, delay: float) -> None:
-        self.free -= 1
+    def _leave(self) -> None:
+        """The trial that paused just now does not go on at once: its worker writes a checkpoint."""
+        self._pay(self.world.checkpoint)
+        heapq.heappush(self.ready, self.now + self.world.checkpoint)
+        self.here = None
+
+    def _begin(self, move: Move) -> None:
+        at = self.now
+        if move.uid is not None and move.uid == self.here:
+            self.here = None  # who goes on where he stands neither writes nor reads a checkpoint
+        else:
+            if not self.ready:
+                self._leave()
+            at = max(heapq.heappop(self.ready), at)
+            if move.uid is not None:
+                self._pay(self.world.resume)
+                at += self.world.resume
         if move.uid is None:
             run = self.task.runs[row := self.fresh.pop()]
             trial = Trial(run.uid, params=run.params, schedule=run.schedule, cost=0.0)
@@ -193,60 +232,58 @@ class _Search:
             b.trial = replace(b.trial, status=Status.RUNNING)
             self.n_paused -= 1
         b.until = move.until
-        self._next(b, delay)
+        self._next(b, at)
 
-    def _next(self, b: _Begun, delay: float) -> None:
-        """Put the trial's next report on the heap, after a delay that its worker pays for."""
-        before = float(b.run.clock[b.shown - 1]) if b.shown else 0.0
-        self.spent += delay
-        self._push(self.now + delay + float(b.run.clock[b.shown]) - before, b)
+    def _next(self, b: _Begun, at: float) -> None:
+        """Begin the trial's next report, if the budget allows it."""
+        before, after = float(b.run.clock[b.shown - 1]) if b.shown else 0.0, float(b.run.clock[b.shown])
+        if self._pay(after - before):
+            self._push(at + after - before, b)
 
     def _push(self, at: float, b: _Begun) -> None:
         heapq.heappush(self.heap, (at, self.events, b.run.uid))
         self.events += 1
 
-    def _report(self, b: _Begun) -> str | None:
-        """Show a trial's next report, or end its wait for a verdict; returns its uid when it has paused."""
+    def _report(self, b: _Begun) -> None:
+        """Show a trial's next report, or end its wait for a verdict."""
         run = b.run
         if b.waits:
             b.waits = False
-            return self._go_on(b, run.steps[b.shown - 1])
-        before = float(run.clock[b.shown - 1]) if b.shown else 0.0
+            self._go_on(b, run.steps[b.shown - 1])
+            return
         cost, step = float(run.clock[b.shown]), run.steps[b.shown]
-        self.spent += cost - before
         b.shown += 1
-        over = b.shown == len(run.steps)
+        last = b.shown == len(run.steps)
         b.trial = replace(b.trial, curve=run.curve.cut(step), cost=cost)
-        if over:
+        if last:
             self._free(b, run.status)
         self._mark_best(b)
-        if over:
-            return None
+        if last:
+            return
         if (self.world.looks is None or step in self.world.looks) and (delay := self._look(b, step)):
-            b.waits = True  # for the verdict
-            self.spent += delay
-            self._push(self.now + delay, b)
-            return None
-        return self._go_on(b, step)
+            if self._pay(delay):
+                b.waits = True  # for the verdict
+                self._push(self.now + delay, b)
+            return
+        self._go_on(b, step)
 
-    def _go_on(self, b: _Begun, step: float) -> str | None:
-        """What follows a report that is not the last one; returns the uid of a trial that has paused."""
+    def _go_on(self, b: _Begun, step: float) -> None:
+        """What follows a report that is not the last one."""
         if b.stop is not None:
             self._free(b, Status.STOPPED)
-            return None
-        if step < b.until or b.until >= self.task.goal.horizon:  # a run may end a little before or after the horizon
-            self._next(b, 0.0)
-            return None
-        self.free += 1
-        self.n_paused += 1
-        b.pauses += 1
-        b.trial = replace(b.trial, status=Status.PAUSED)
-        return b.run.uid
+        elif step < b.until or b.until >= self.task.goal.horizon:  # a run may end a little before or after the horizon
+            self._next(b, self.now)
+        else:
+            self.here = b.run.uid
+            self.n_paused += 1
+            b.pauses += 1
+            b.trial = replace(b.trial, status=Status.PAUSED)
 
     def _look(self, b: _Begun, step: float) -> float:
         """Ask the stopper; returns what the look cost."""
+        snapshot, event = self.snapshot(), Event(b.trial, step)
         start = time.perf_counter()
-        judgement = self.stopper.check(self.snapshot(), Event(b.trial, step))
+        judgement = self.stopper.check(snapshot, event)
         took = time.perf_counter() - start
         decision = judgement.decision
         self.reasons[decision.reason] += 1
@@ -254,16 +291,16 @@ class _Search:
             b.stop = decision
             marks = {} if judgement.mark is None else {"stop": judgement.mark}
             b.trial = replace(b.trial, marks=marks)
-        if self.world.latency is None:
-            return took * self.world.per_second
-        return self.world.latency if decision.now is not None else 0.0
+        if decision.now is None:  # held before any forecast
+            return 0.0
+        return took * self.world.per_second if self.world.latency is None else self.world.latency
 
     def _free(self, b: _Begun, status: Status) -> None:
-        self.free += 1
+        heapq.heappush(self.ready, self.now)
         self._end(b, status)
 
     def _end(self, b: _Begun, status: Status) -> None:
-        b.ended = self.now
+        b.ended, b.place = self.now, len(self.bank)
         b.trial = replace(b.trial, status=status)
         del self.live[b.run.uid]
         self.bank = self.bank.extend([b.trial])
@@ -276,7 +313,7 @@ class _Search:
             loss = judged_loss(b.trial.curve, self.task.goal)[0]
         else:
             return
-        if loss < self.low:
+        if math.isfinite(loss) and loss < self.low:
             self.low = loss
             self.trace.append((self.now, self.spent, loss))
 

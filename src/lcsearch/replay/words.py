@@ -68,8 +68,7 @@ def _played(found: Replay, one: Entrant, history: History) -> list[str]:
         text += f"; the best {_end(history, fate)}" if history.lost() else "; the best kept"
     lines = [text]
     places = ranks(task)
-    wrong = [life for life in history.stopped if _wrong(history, life)]
-    if wrong:
+    if wrong := history.wrong():
         lines.append(f"    {len(wrong)} of those stopped would have beaten the best finished trial of that moment:")
         for life in sorted(wrong, key=lambda life: places[life.row])[:WRONG]:
             assert life.stop is not None
@@ -87,12 +86,6 @@ def _end(history: History, fate: Life) -> str:
     goal, loss = history.task.goal, history.found()
     instead = "nothing found" if loss == math.inf else f"best found {goal.sign * loss:.6g}"
     return f"stopped at step {fate.step:g}, {instead}, {'worse' if history.missed() else 'as good'}"
-
-
-def _wrong(history: History, life: Life) -> bool:
-    """A stopped run of known end that would have beaten what there was to beat."""
-    loss, to_beat = float(history.task.judged[life.row]), history.to_beat(life)
-    return history.known(life) and loss < history.shown_loss(life) and loss < to_beat < math.inf
 
 
 def _orders(found: Replay) -> list[str]:
