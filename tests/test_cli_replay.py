@@ -166,7 +166,7 @@ def test_plots_do_not_go_into_the_study(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "long.csv").write_text(LONG)
     done = CliRunner().invoke(app, ["replay", ".", "--direction", "minimize"])
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "--out: expected a folder outside the study, which is only read, got 'replay/long'.\n"
+    assert done.stderr == "--out: expected a folder outside the study, which is only read, got 'replay/curves'.\n"
     assert [path.name for path in folder.iterdir()] == ["curves.npz"]
 
 

@@ -42,6 +42,6 @@ def test_the_sweep_file_is_valid(tmp_path: Path) -> None:
     from lcsearch.sweep.load import load
 
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "digits.py").write_text("def train(ctx):\n    pass\n")
-    (tmp_path / "digits.yaml").write_text(text)
-    assert load(tmp_path / "digits.yaml").file.budget.trials == 40
+    (tmp_path / "train.py").write_text("def train(ctx):\n    pass\n")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load(tmp_path / "mine.yaml").file.budget.trials == 40

@@ -95,11 +95,19 @@ def validate(file: File) -> None:
         import shlex
 
         from lcsearch.sweep.load import load
+        from lcsearch.sweep.preflight import check_program
 
-        sweep = load(file).file
-        n = sum(not (p is None or isinstance(p, bool | int | float | str)) for p in sweep.space.values())
-        text = f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
+        loaded = load(file)
+        sweep, command = loaded.file, loaded.file.objective.command
+        if command is not None and sweep.backend.address == "local":
+            check_program(command[0], loaded.path.parent)
+        searched = [k for k, p in sweep.space.items() if not (p is None or isinstance(p, bool | int | float | str))]
+        n, text = len(searched), f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
         print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
+        unused = [name for name in searched if command and not any(f"{{{name}}}" in part for part in command)]
+        if unused:
+            text = f"{', '.join(unused)}: searched, and the command has no {{{unused[0]}}}"
+            print(f"! {text}; does the program read LCSEARCH_PARAMS?")
         quoted = shlex.quote(str(file))
         print(f"next: lcsearch plan {quoted}, then lcsearch run {quoted}")
 

@@ -149,7 +149,8 @@ def test_the_summary_word_for_word() -> None:
     assert summary(found).splitlines() == [
         "five: 6 trials, minimize loss, judged by the best value up to step 4; 5 ran to the end, 1 had been stopped",
         "What had been stopped is censored: nobody knows how it would have gone on. None of it counts as lost, "
-        "and what is saved is saved of the steps really trained.",
+        "and what is saved is saved of the steps really trained: little, where a pruner was at work. A study that was "
+        "run without one tells more.",
         "The best: trial d, 0.5; as good is what is worse by at most 8e-05, 1 % of the study's range.",
         "",
         "In the order the study ran:",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,29 @@ def test_a_database_without_its_driver(tmp_path: Path, url: str, package: str) -
         f"{url.replace('s3cret', '***')}: expected the database's driver, got Failed to import DB access module "
         f"for the specified storage URL. Please install appropriate one. Install it: pip install {package}"
     )
+
+
+def test_a_command_is_one_program(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+
+    def validate(command: str) -> tuple[int, str]:
+        path.write_text(
+            f"version: 1\nname: s\nobjective: {{command: {json.dumps(command)}}}\nmetric: v\ngoal: minimize\n"
+            "step: epoch\nmax_steps: 3\nspace: {lr: {uniform: [0, 1]}, wd: {uniform: [0, 1]}}\nbudget: {trials: 2}\n"
+        )
+        done = CliRunner().invoke(app, ["validate", str(path)])
+        return done.exit_code, done.stdout + done.stderr
+
+    assert validate("cd x && python a.py") == (
+        2,
+        f"{path}:3:22: at $.objective.command: expected one program with its arguments, for no shell reads && (to have "
+        "one: bash -c '...'), got 'cd x && python a.py'.\n",
+    )
+    assert validate("bash -c 'cd x && python a.py --lr={lr} --wd={wd}'")[0] == 0
+    assert validate("pythn a.py") == (
+        3,
+        "objective.command: expected the program 'pythn', got none of that name on PATH.\n",
+    )
+    code, said = validate("python a.py --lr={lr}")
+    assert code == 0
+    assert "\n! wd: searched, and the command has no {wd}; does the program read LCSEARCH_PARAMS?\n" in said

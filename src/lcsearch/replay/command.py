@@ -33,7 +33,7 @@ def show(
         wish: further arguments of the reader.
         orders: random orders of the trials; None: see :func:`~lcsearch.replay.whatif.usual_orders`.
         workers: trials at once.
-        out: folder for the plots; None: replay/NAME. It is never a part of the study.
+        out: folder for the plots, never in the study; None: replay/ and the name of the study's folder, or its own.
 
     Raises:
         LcsearchError: an argument, the study or the folder is not as needed; told before anything is searched.
@@ -48,7 +48,9 @@ def show(
     found = read(where, **wish)
     for one in entrants:
         one.make(found.task)  # what does not fit is told before anything runs
-    folder = _folder(out or Path("replay") / (re.sub(r"[^\w.-]+", "-", found.task.name).strip(".") or "study"), where)
+    local = "://" not in where and Path(where).is_dir()
+    name = re.sub(r"[^\w.-]+", "-", Path(where).resolve().name if local else found.task.name).strip(".") or "study"
+    folder = _folder(out or Path("replay") / name, where)
     yield "\n".join([f"read {found.source}", *found.left_out])
     n = usual_orders(found.task) if orders is None else orders
     counter = _Counter() if sys.stderr.isatty() else None

@@ -44,7 +44,8 @@ def _study(found: Replay) -> list[str]:
     if n[Status.STOPPED]:
         lines.append(
             "What had been stopped is censored: nobody knows how it would have gone on. None of it counts as lost, and "
-            f"what is saved is saved of the {task.unit} really trained."
+            f"what is saved is saved of the {task.unit} really trained: little, where "
+            "a pruner was at work. A study that was run without one tells more."
         )
     if found.best is None:
         lines.append("No trial ran to the end with a finite value: what a policy would have lost cannot be said.")

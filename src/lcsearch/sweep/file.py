@@ -60,6 +60,7 @@ class Model(BaseModel):
 
 
 DATABASE = r"^(sqlite|postgres|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?://"
+SHELL = ("&&", "||", ";", "|", ">", ">>", "<", "2>", "2>&1", "&")
 PYTHON_SPEC = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
@@ -68,6 +69,8 @@ def _words(command: Any) -> Any:
         parts = shlex.split(command) if isinstance(command, str) else command
     except ValueError as error:
         raise expected("a command line whose quotes are closed") from error
+    if isinstance(command, str) and (shell := [part for part in parts or () if part in SHELL]):
+        raise expected(f"one program with its arguments, for no shell reads {shell[0]} (to have one: bash -c '...')")
     if parts is None or (isinstance(parts, (list, tuple)) and parts):
         return parts if parts is None else tuple(parts)
     raise expected("a program with its arguments, one line or a list")

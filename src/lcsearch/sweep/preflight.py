@@ -36,12 +36,17 @@ def check(sweep: Sweep, *, resume: bool = False) -> None:
     if file.backend.address != "local":
         return
     if file.objective.command is not None:
-        _check_program(file.objective.command[0], folder)
+        check_program(file.objective.command[0], folder)
     elif file.objective.python is not None and not resume:
         _check_import(file.objective.python, folder)
 
 
-def _check_program(name: str, folder: Path) -> None:
+def check_program(name: str, folder: Path) -> None:
+    """Is there such a program here, on PATH or from the sweep file's folder?
+
+    Raises:
+        EnvironmentProblem: there is none.
+    """
     if "{" in name:
         return  # which one it is depends on the trial
     path = folder / name

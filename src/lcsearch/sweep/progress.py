@@ -222,8 +222,10 @@ def hopeless(trials: Sequence[FrozenTrial], since: datetime) -> str:
 def spark(values: Sequence[float], width: int = 24) -> str:
     """A curve in block characters, low values low; a report that is no number shows as '!'.
 
-    >>> spark([4, 3, 2, 1])
-    '█▆▃▁'
+    On a logarithmic scale where positive values span more than a factor of ten.
+
+    >>> spark([4, 3, 2, 1]), spark([1000, 100, 10, 1])
+    ('█▆▃▁', '█▆▃▁')
     """
     blocks = "▁▂▃▄▅▆▇█"
     if len(values) > width:
@@ -231,6 +233,9 @@ def spark(values: Sequence[float], width: int = 24) -> str:
     finite = sorted(v for v in values if math.isfinite(v))
     if not finite:
         return "!" * len(values)
+    if finite[0] > 0 and finite[-1] > 10 * finite[0]:
+        values = [math.log(v) if math.isfinite(v) else v for v in values]
+        finite = [math.log(v) for v in finite]
     # one diverging start would press the rest flat: the top is cut at three times the median's height
     low = finite[0]
     high = min(finite[-1], low + 3 * (finite[len(finite) // 2] - low)) if len(finite) > 3 else finite[-1]

@@ -60,7 +60,8 @@ def layout(picture: Picture, sweep: SweepFile, width: int, height: int | None) -
     shown = ended[len(ended) - n_ended :]
     below = _ended(shown[::-1] if over else shown, sweep)
     if over and len(ended) > n_ended:
-        below.append(Line(f"and {len(ended) - n_ended} more; these are the best", "dim"))
+        these = "; these are the best" if any(row.state != "failed" for row in ended) else ""
+        below.append(Line(f"and {len(ended) - n_ended} more{these}", "dim"))
     for table in (_running(running, n_running, picture, sweep, width), below):
         cut = [Line(fit(line.text, width), line.style) for line in table]
         lines += [Line("")] * air + cut if cut else []

@@ -48,7 +48,7 @@ seed: 0
 """
 
 _OBJECTIVE = '''\
-"""What the sweep {name} trains: logistic regression on handwritten digits, by hand. Put your own training here."""
+"""What {name} trains: a small network on handwritten digits. Put your own training here."""
 
 import torch
 from sklearn.datasets import load_digits

@@ -32,6 +32,8 @@ def show(folder: RunFolder) -> None:
     picture = Observer(sweep.file, folder).picture(progress, study)
     if going_on:
         last = "going on"
+    elif progress.of("failed") and not progress.of("complete", "stopped"):
+        last = f"ended, and no trial ran to its end; after the mend: {run_again(folder, '--fresh')}"
     elif unfinished(progress, folder):
         last = f"nobody is at work on it; to go on: {run_again(folder, '--resume')}"
     else:
