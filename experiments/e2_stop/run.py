@@ -373,6 +373,9 @@ def line(policy: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
     speed = (
         f"{'<= ' * bool(n_missed)}{geometric(list(row['speed_up'].values())):.2f} [{low:.2f}, {high:.2f}], {n_missed}"
     )
+    whole = next(iter(rows.values()), row)
+    if (row["tasks"], row["orders"]) != (whole["tasks"], whole["orders"]):
+        policy += f" (so far {row['tasks']} tasks, {row['orders'][0]} orders)"
     share = "-"
     if oracle is not None and set(oracle["speed_up"]) == set(row["speed_up"]):
         share = f"{geometric([v / oracle['speed_up'][task] for task, v in row['speed_up'].items()]):.2f}"
