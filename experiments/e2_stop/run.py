@@ -239,10 +239,13 @@ def verify(data: Path, n: int) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """HEAD, with a + where the tree differs from it."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+"]
-    said = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return said.stdout.strip()
+    """HEAD, with a + where the code differs from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        return subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "src", "experiments/e2_stop/run.py"))
 
 
 def jobs(args: argparse.Namespace, data: Path | None) -> Iterator[tuple[Path, str, str, str]]:
