@@ -245,7 +245,8 @@ def commit() -> str:
         command = ["git", *words]
         return subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False).stdout.strip()
 
-    return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "src", "experiments/e2_stop/run.py"))
+    changed = git("status", "--porcelain", "--", "src", "experiments/e2_stop/run.py")
+    return git("rev-parse", "HEAD") + "+" * bool(changed)
 
 
 def jobs(args: argparse.Namespace, data: Path | None) -> Iterator[tuple[Path, str, str, str]]:
