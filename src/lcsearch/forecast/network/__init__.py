@@ -1,0 +1,1 @@
+"""The pretrained curve network: studies -> forecasts."""
