@@ -1,0 +1,164 @@
+"""The network: a causal curve level, a study level that looks at one query beside every context trial, a binned head.
+
+Curve level: pre-norm causal self-attention over the tokens of one curve. Study level: a query attends to the context
+trials, which never see each other nor any query: it is invariant to their order, answers do not depend on what else is
+asked, and what is kept of a context trial (its last state) stays valid while the study grows.
+
+The head gives log-masses of the bins between `borders` (in the curve's own unit, around its last value) and of both
+tails; the incumbent splits the bin it lies in, so that P(beats the incumbent) is a sum of masses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_TOKEN
+from lcsearch.forecast.network.params import N_MATCH
+
+KINDS = ("value", "latent", "best_by")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Widths and depths.
+
+    Attributes:
+        curve_width, curve_layers, curve_heads: of the curve level.
+        study_width, study_layers, study_heads: of the study level.
+        pair_width: of a query beside a context trial.
+        bins: between the outermost borders.
+    """
+
+    curve_width: int = 96
+    curve_layers: int = 3
+    curve_heads: int = 4
+    study_width: int = 160
+    study_layers: int = 2
+    study_heads: int = 8
+    pair_width: int = 64
+    bins: int = 100
+
+
+def default_borders(bins: int) -> Tensor:
+    """(bins + 1,) borders in own units: even on a double asinh scale, out to 1e4 and down to 1e-4 around zero."""
+    even = torch.linspace(-1.0, 1.0, bins + 1, dtype=torch.float64)
+    fine = torch.sinh(torch.asinh(torch.tensor(1e4 / 0.004, dtype=torch.float64)) * even) * 0.004
+    return fine.to(torch.float32)
+
+
+class _Block(nn.Module):
+    """Pre-norm causal self-attention and a feed-forward part."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(n, t, d))
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return out
+
+
+class _Look(nn.Module):
+    """One round of a query attending to the context trials through what each is beside it."""
+
+    def __init__(self, width: int, pair: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.to_pair = nn.Linear(width, pair)
+        self.hidden = nn.Linear(pair, pair)
+        self.scores, self.values = nn.Linear(pair, 2 * heads), nn.Linear(pair, width)
+        self.out = nn.Linear(2 * width, width)
+        self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, q: Tensor, pairs: Tensor, use: Tensor) -> Tensor:
+        """q (B, Q, W), pairs (B, Q, C, P), use (B, Q, C) -> (B, Q, W)."""
+        b, n, c, _ = pairs.shape
+        h = F.gelu(pairs + self.to_pair(self.norm(q)).unsqueeze(2))
+        h = F.gelu(self.hidden(h))
+        scores = self.scores(h).masked_fill(~use.unsqueeze(-1), -1e9)
+        share = torch.softmax(scores, 2) * use.any(2)[..., None, None]
+        values = self.values(h).view(b, n, c, self.heads, -1)
+        # two sets of weights for the same values: nearest neighbours and the crowd
+        mixed = torch.einsum("bqcgh,bqchd->bqghd", share.view(b, n, c, 2, self.heads), values)
+        q = q + self.out(mixed.reshape(b, n, -1))
+        out: Tensor = q + self.down(F.gelu(self.up(self.norm2(q))))
+        return out
+
+
+class CurveNetwork(nn.Module):
+    """See the module."""
+
+    borders: Tensor
+
+    def __init__(self, size: Size | None = None) -> None:
+        super().__init__()
+        self.size = z = size or Size()
+        self.token = nn.Linear(N_TOKEN, z.curve_width)
+        self.curve = nn.ModuleList(_Block(z.curve_width, z.curve_heads) for _ in range(z.curve_layers))
+        self.curve_norm = nn.LayerNorm(z.curve_width)
+        self.cut = nn.Sequential(
+            nn.Linear(N_CUT + len(KINDS), z.study_width), nn.GELU(), nn.Linear(z.study_width, z.study_width)
+        )
+        self.from_curve = nn.Linear(z.curve_width, z.study_width)
+        self.pair = nn.Linear(N_PAIR, z.pair_width)
+        self.pair_curve = nn.Linear(z.curve_width, z.pair_width)
+        self.match, self.match_out = nn.Linear(N_MATCH, 24), nn.Linear(24, z.pair_width, bias=False)
+        self.study = nn.ModuleList(_Look(z.study_width, z.pair_width, z.study_heads) for _ in range(z.study_layers))
+        self.norm = nn.LayerNorm(z.study_width)
+        self.head = nn.Sequential(
+            nn.Linear(z.study_width, 2 * z.study_width), nn.GELU(), nn.Linear(2 * z.study_width, z.bins + 3)
+        )
+        self.register_buffer("borders", default_borders(z.bins))
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """(N, T, N_TOKEN) -> (N, T, curve_width): the state after each token, which depends on no later one."""
+        x = self.token(tokens)
+        for block in self.curve:
+            x = block(x)
+        out: Tensor = self.curve_norm(x)
+        return out
+
+    def answer(
+        self, state: Tensor, cut: Tensor, kind: Tensor, pairs: Tensor, match: Tensor, context: Tensor, use: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Answer Q queries of B studies.
+
+        Args:
+            state: (B, Q, curve_width) the query's curve at its cut.
+            cut: (B, Q, N_CUT) :func:`features.describe`.
+            kind: (B, Q) index into KINDS.
+            pairs: (B, Q, C, N_PAIR) :func:`features.beside`.
+            match: (B, Q, C, D, N_MATCH) :func:`params.match`, zero where there is no parameter; D may be 0.
+            context: (B, C, curve_width) last state of each context trial.
+            use: (B, Q, C) which of them count for the query.
+
+        Returns:
+            (B, Q, bins + 2) log-masses, lower tail first; (B, Q) how much more of the mass of the incumbent's bin
+            lies below it than its share of the width says, in log-odds.
+        """
+        q = self.cut(torch.cat([cut, F.one_hot(kind, len(KINDS)).to(cut.dtype)], -1)) + self.from_curve(state)
+        p = self.pair(pairs) + self.pair_curve(context).unsqueeze(1)
+        if match.shape[-2]:
+            there = (match.abs().sum(-1, keepdim=True) > 0).to(match.dtype)
+            alike = (F.gelu(self.match(match)) * there).sum(-2) / there.sum(-2).clamp_min(1.0).sqrt()
+            p = p + self.match_out(alike)
+        for look in self.study:
+            q = look(q, p, use)
+        out = self.head(self.norm(q))
+        return torch.log_softmax(out[..., :-1].float(), -1), 3.0 * torch.tanh(out[..., -1].float())
+
+    def describe_size(self) -> dict[str, int]:
+        """For weight files."""
+        return asdict(self.size)
