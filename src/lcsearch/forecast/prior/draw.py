@@ -118,9 +118,11 @@ def _reports(draws: Variates, made: Losses, task: Tensor, z: Tensor, returns: Te
     latent = warps.warp(made.smooth, kind[task], p[task], q[task]) + made.added
     latent = torch.where(bounded[:, None], latent.clamp(0.0, 1.0), latent)
 
-    sigma = draws.log_normal(b, median=1.5e-3, sigma=1.9).clamp(max=0.3) * draws.flip(b, p=0.95)
+    sigma = draws.log_normal(b, median=1.2e-3, sigma=1.9).clamp(max=0.3) * draws.flip(b, p=0.95)
+    # Where trials end close together their noise tends to be small too: ranks are mostly told by more than luck.
+    sigma = sigma * made.spread ** draws.uniform(b, high=1.2)
     sigma = torch.where(returns, draws.log_uniform(b, low=0.01, high=0.3), sigma)
-    sigma = sigma[task] * torch.exp(draws.uniform(b)[task] * z)
+    sigma = sigma[task] * torch.exp(draws.uniform(b, high=2.0)[task] * z)
     quiet = torch.where(draws.flip(b, p=0.6), draws.log_uniform(b, low=0.01, high=1.0), 1.0)
     sigma = torch.where(made.stuck, sigma * quiet[task], sigma) * ~made.constant
     shrink = torch.where(draws.flip(b, p=0.4), draws.uniform(b), 0.0)

@@ -19,7 +19,7 @@ TRAITS = (
 """What differs between the trials of a study."""
 
 GOOD = {
-    **{"floor": -0.8, "rate": 0.5, "stuck": -0.6, "diverge": -0.5, "blow_up": -0.3, "slow": -0.4, "constant": -0.4},
+    **{"floor": -0.8, "rate": 0.7, "stuck": -0.6, "diverge": -0.5, "blow_up": -0.3, "slow": -0.4, "constant": -0.4},
     **{"late": -0.2, "start": -0.2, "collapse": -0.2, "dip": -0.1, "schedule": 0.2},
 }
 """How a trait goes with how good a trial is, in the median study: its loss's floor is low, it learns quickly."""
@@ -41,6 +41,7 @@ class Losses:
         stuck: (N,) never-learners.
         constant: (N,) bool, reports the same value throughout.
         rate: (N, S) learning rate as a share of its peak; ones where no schedule matters.
+        spread: (B,) width of the floors in a study.
         scheduled: (B,) bool, studies in which a schedule shapes the losses.
     """
 
@@ -53,6 +54,7 @@ class Losses:
     stuck: Tensor
     constant: Tensor
     rate: Tensor
+    spread: Tensor
     scheduled: Tensor
 
 
@@ -110,7 +112,7 @@ def losses(
     lost, gone = _divergences(draws, added, u, has)
     constant = has["constant"]
     smooth = torch.where(constant[:, None], smooth[:, :1], smooth)
-    return Losses(smooth, added, level, gain, lost, gone, stuck, constant, rate, scheduled)
+    return Losses(smooth, added, level, gain, lost, gone, stuck, constant, rate, spread, scheduled)
 
 
 def _time_constants(draws: Variates, z: dict[str, Tensor], task: Tensor, slow: Tensor, returns: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ def _time_constants(draws: Variates, z: dict[str, Tensor], task: Tensor, slow: T
     centre = torch.where(
         returns, draws.log_normal(b, median=0.15, sigma=0.8), draws.log_normal(b, median=0.035, sigma=1.1)
     )
-    width = draws.uniform(b, low=0.1, high=1.0)
+    width = draws.uniform(b, low=0.05, high=0.9)
     tau = (centre[task] * torch.exp(-width[task] * z["rate"])).clamp(1e-3, 1.5)
     return torch.where(slow, draws.log_uniform(n, low=0.4, high=4.0), tau)
 

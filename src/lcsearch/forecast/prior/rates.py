@@ -28,16 +28,16 @@ class Rate(NamedTuple):
 
 
 SUPERVISED: Mapping[str, Rate] = {
-    "stuck": Rate(0.45, 0.75, 1.0, 1.6),
-    "late": Rate(0.25, 0.3, 0.8, 2.0),
+    "stuck": Rate(0.6, 0.8, 0.8, 1.6),
+    "late": Rate(0.25, 0.25, 0.8, 2.0),
     "slow": Rate(0.3, 0.3, 0.8, 2.0),
-    "hump": Rate(0.35, 0.6, 0.8, 1.6),
-    "dip": Rate(0.15, 0.5),
+    "hump": Rate(0.3, 0.5, 0.8, 1.8),
+    "dip": Rate(0.12, 0.4),
     "spike": Rate(0.2, 0.5),
     "cycle": Rate(0.04, 1.0, 2.0, 0.5),
     "blow_up": Rate(0.15, 0.25),
     "collapse": Rate(0.05, 0.2),
-    "diverge": Rate(0.25, 0.3, 0.8, 2.0),
+    "diverge": Rate(0.3, 0.4, 0.8, 2.0),
     "missing": Rate(0.05, 0.2),
     "constant": Rate(0.08, 0.2),
 }
