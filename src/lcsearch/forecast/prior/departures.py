@@ -22,6 +22,11 @@ def hump(u: Tensor, start: Tensor, exponent: Tensor, back: Tensor) -> Tensor:
     return torch.where(back[:, None], 4.0 * w * (1.0 - w), w ** exponent[:, None])
 
 
+def climb(u: Tensor, exponent: Tensor) -> Tensor:
+    """u^p: a validation loss that rises from the start on (TaskSet, Metz et al. 2020, has many)."""
+    return u ** exponent[:, None]
+
+
 def kicks(u: Tensor, at: Tensor, height: Tensor, tau: Tensor) -> Tensor:
     """sum_k height_k [u >= at_k] exp(-(u - at_k) / tau_k).
 

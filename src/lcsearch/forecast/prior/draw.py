@@ -120,18 +120,27 @@ def _reports(draws: Variates, made: Losses, task: Tensor, z: Tensor, returns: Te
 
     sigma = draws.log_normal(b, median=1.2e-3, sigma=1.9).clamp(max=0.3) * draws.flip(b, p=0.95)
     # Where trials end close together their noise tends to be small too: ranks are mostly told by more than luck.
-    sigma = sigma * made.spread ** draws.uniform(b, high=1.2)
+    sigma = torch.minimum(sigma, made.spread * draws.log_uniform(b, low=0.01, high=1.0))
     sigma = torch.where(returns, draws.log_uniform(b, low=0.01, high=0.3), sigma)
+    # Some trials are far noisier than others, yet hardly by more than they can gain.
     sigma = sigma[task] * torch.exp(draws.uniform(b, high=2.0)[task] * z)
+    sigma = torch.minimum(sigma, torch.where(made.stuck, 0.3, 0.4 * made.gain))
     quiet = torch.where(draws.flip(b, p=0.6), draws.log_uniform(b, low=0.01, high=1.0), 1.0)
     sigma = torch.where(made.stuck, sigma * quiet[task], sigma) * ~made.constant
     shrink = torch.where(draws.flip(b, p=0.4), draws.uniform(b), 0.0)
+    shrink = torch.where(returns, -shrink, shrink)
     over_time = noise.envelope(made.level, torch.where(made.stuck, 0.0, shrink[task]))
+    # Noise of the gradient goes down with the learning rate.
+    follows = (made.scheduled & draws.flip(b, p=0.6))[task]
+    over_time = torch.where(follows[:, None], over_time * (0.05 + 0.95 * made.rate), over_time)
     # Relative to the value where that is above chance: a blow-up is noisy too.
     over_time = over_time * latent.abs().clamp(min=1.0)
     correlation = torch.where(draws.flip(b, p=0.4), draws.uniform(b, high=0.95), 0.0)[task]
     freedom = torch.where(draws.flip(b, p=0.35), draws.log_uniform(b, low=1.5, high=10.0), torch.inf)[task]
-    loss = latent + sigma[:, None] * over_time * noise.unit_noise(draws, correlation, freedom, latent.shape[1])
+    unit = noise.unit_noise(draws, correlation, freedom, latent.shape[1])
+    # Losses are rather thrown up than down; returns are thrown either way.
+    down = torch.where(draws.flip(b, p=0.4) & ~returns, draws.uniform(b), 1.0)[task]
+    loss = latent + sigma[:, None] * over_time * noise.skewed(unit, down)
     samples = torch.where(draws.flip(b, p=0.6), torch.round(draws.log_uniform(b, low=50.0, high=5e4)), 0.0)[task]
     loss = torch.where(bounded[:, None], warps.quantise(loss.clamp(0.0, 1.0), samples * bounded), loss)
     return loss, latent

@@ -13,13 +13,22 @@ from lcsearch.forecast.prior.variates import Variates, kumaraswamy, phi
 
 TRAITS = (
     *("floor", "rate", "exponent", "start", "plateau", "peak", "noise", "when"),
-    *("stuck", "late", "slow", "hump", "dip", "spike", "cycle", "blow_up", "collapse", "diverge", "missing"),
+    *("stuck", "late", "slow", "hump", "climb", "dip", "spike", "cycle", "blow_up", "collapse", "diverge", "missing"),
     *("constant", "schedule"),
 )
 """What differs between the trials of a study."""
 
 GOOD = {
-    **{"floor": -0.8, "rate": 0.7, "stuck": -0.6, "diverge": -0.5, "blow_up": -0.3, "slow": -0.4, "constant": -0.4},
+    **{
+        "floor": -0.8,
+        "rate": 0.7,
+        "stuck": -0.6,
+        "diverge": -0.5,
+        "climb": -0.4,
+        "blow_up": -0.3,
+        "slow": -0.4,
+        "constant": -0.4,
+    },
     **{"late": -0.2, "start": -0.2, "collapse": -0.2, "dip": -0.1, "schedule": 0.2},
 }
 """How a trait goes with how good a trial is, in the median study: its loss's floor is low, it learns quickly."""
@@ -78,7 +87,7 @@ def losses(
     stuck = has["stuck"]
 
     # Floors: anywhere between 0 and 1 with a skew of the study's own, then narrowed to its spread.
-    spread = 10.0 ** (-2.5 * draws.uniform(b).square())
+    spread = 10.0 ** (-2.5 * draws.uniform(b) ** 3)
     a, c = draws.log_uniform(b, low=0.5, high=2.5), draws.log_uniform(b, low=0.6, high=4.0)
     floor = (spread[task] * kumaraswamy(phi(z["floor"]), a[task], c[task])).clamp(max=0.97)
     floor = floor + (0.6 * draws.uniform(b) * (1.0 - spread))[task]
@@ -119,7 +128,7 @@ def _time_constants(draws: Variates, z: dict[str, Tensor], task: Tensor, slow: T
     """(N,) as a share of the horizon: log-normal around the study's, slow learners beyond the horizon."""
     b, n = len(returns), len(task)
     centre = torch.where(
-        returns, draws.log_normal(b, median=0.15, sigma=0.8), draws.log_normal(b, median=0.035, sigma=1.1)
+        returns, draws.log_normal(b, median=0.15, sigma=0.8), draws.log_normal(b, median=0.04, sigma=1.1)
     )
     width = draws.uniform(b, low=0.05, high=0.9)
     tau = (centre[task] * torch.exp(-width[task] * z["rate"])).clamp(1e-3, 1.5)
@@ -172,7 +181,7 @@ def _annealed(
 
 
 def _departures(draws: Variates, b: int, task: Tensor, u: Tensor, level: Tensor, has: dict[str, Tensor]) -> Tensor:
-    """(N, S) humps, dips, spikes and saw-teeth, in shares of the gain."""
+    """(N, S) humps, climbs, dips, spikes and saw-teeth, in shares of the gain."""
     made = torch.zeros_like(u)
     learned = 1.0 - level
     size = draws.log_uniform(b, low=0.01, high=0.8)[task]
@@ -181,6 +190,11 @@ def _departures(draws: Variates, b: int, task: Tensor, u: Tensor, level: Tensor,
     shape = draws.uniform(n, low=0.05, high=0.9), draws.log_uniform(n, low=0.5, high=2.0), draws.flip(n, p=0.2)
     height = size[rows] * draws.log_normal(n, median=1.0, sigma=0.5)
     made[rows] += height[:, None] * departures.hump(u[rows], *shape) * learned[rows]
+    # Some learn nothing that generalises: they rise from the start on, above chance too.
+    rows = has["climb"].nonzero()[:, 0]
+    n = len(rows)
+    height, exponent = draws.log_uniform(n, low=0.03, high=5.0), draws.log_uniform(n, low=0.3, high=2.0)
+    made[rows] += height[:, None] * departures.climb(u[rows], exponent)
     for name, low, high, tau in (("dip", 0.05, 0.7, (0.01, 0.2)), ("spike", 0.02, 5.0, (0.001, 0.03))):
         rows = has[name].nonzero()[:, 0]
         n = len(rows)

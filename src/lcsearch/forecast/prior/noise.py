@@ -38,6 +38,16 @@ def unit_noise(draws: Variates, correlation: Tensor, freedom: Tensor, steps: int
 
 
 def envelope(level: Tensor, shrink: Tensor) -> Tensor:
-    """Noise over time: (1 - shrink) + shrink level, level (N, S) the share of the gain still to come, shrink (N,)."""
-    shrink = shrink[:, None]
-    return (1.0 - shrink) + shrink * level.clamp(0.0, 1.0)
+    """Noise over time: (1 - |k|) + |k| level, or with 1 - level in its place where k < 0, as of returns.
+
+    Args:
+        level: (N, S) share of the gain still to come.
+        shrink: (N,) k in [-1, 1].
+    """
+    shrink, level = shrink[:, None], level.clamp(0.0, 1.0)
+    return (1.0 - shrink.abs()) + shrink.abs() * torch.where(shrink < 0, 1.0 - level, level)
+
+
+def skewed(unit: Tensor, down: Tensor) -> Tensor:
+    """Noise (N, S) with what points down shrunk to a share `down` (N,): a split normal."""
+    return torch.where(unit < 0, down[:, None] * unit, unit)

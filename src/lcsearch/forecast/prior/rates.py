@@ -28,10 +28,11 @@ class Rate(NamedTuple):
 
 
 SUPERVISED: Mapping[str, Rate] = {
-    "stuck": Rate(0.6, 0.8, 0.8, 1.6),
+    "stuck": Rate(0.65, 0.85, 0.8, 1.4),
     "late": Rate(0.25, 0.25, 0.8, 2.0),
     "slow": Rate(0.3, 0.3, 0.8, 2.0),
     "hump": Rate(0.3, 0.5, 0.8, 1.8),
+    "climb": Rate(0.12, 0.25),
     "dip": Rate(0.12, 0.4),
     "spike": Rate(0.2, 0.5),
     "cycle": Rate(0.04, 1.0, 2.0, 0.5),

@@ -10,21 +10,21 @@ from lcsearch.curves import Floats
 STATISTICS = {
     "trials": "trials",
     "reports": "reports of a trial",
-    "noise_5": "noise sd / range: 5 % of the trials below",
-    "noise_50": "noise sd / range: median trial",
-    "noise_95": "noise sd / range: 95 % of the trials below",
-    "lost": "share of trials whose last report is not finite",
-    "flat": "share that gains < 2 % of the range",
-    "worse": "share that ends > 5 % of the range above its best",
-    "jump": "share that rises by > 20 % of the range between two reports",
-    "late": "share with > 30 % of its gain in the second half (those that gain)",
-    "rank_10": "Spearman of the value at 10 % with the last",
-    "rank_25": "Spearman of the value at 25 % with the last",
-    "rank_50": "Spearman of the value at 50 % with the last",
-    "spread": "spread of the last values (10 to 90 %) / range",
-    "top": "share within 5 % of the range of the best",
+    "noise_5": "noise sd, 5 % of trials below",
+    "noise_50": "noise sd, median trial",
+    "noise_95": "noise sd, 95 % of trials below",
+    "lost": "last report not finite",
+    "flat": "gains < 2 %",
+    "worse": "ends > 5 % above its best",
+    "jump": "rises by > 20 % at once",
+    "late": "> 30 % of gain in 2nd half",
+    "rank_10": "Spearman of 10 % with the end",
+    "rank_25": "Spearman of 25 % with the end",
+    "rank_50": "Spearman of 50 % with the end",
+    "spread": "10 to 90 % of the last values",
+    "top": "within 5 % of the best",
 }
-"""Name of a statistic -> what it is; all but the first two are shares."""
+"""Name of a statistic -> what it is: shares of a task's range (noise, spread) or of its trials, correlations."""
 
 
 def statistics(steps: Floats, losses: Floats) -> dict[str, float]:
@@ -105,23 +105,32 @@ def summary(tasks: list[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
     return made
 
 
-def table(columns: dict[str, list[dict[str, float]]]) -> str:
-    """A text table: a row a statistic, a column a source; median over the tasks, 10 and 90 % quantiles behind it."""
-    found = {name: summary(tasks) for name, tasks in columns.items()}
-    rows = [["", *(f"{name} ({len(tasks)} tasks)" for name, tasks in columns.items())]]
-    rows += [[what, *(_cell(one[name]) for one in found.values())] for name, what in STATISTICS.items()]
-    width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, width, strict=True))
-        )
-        for row in rows
-    )
+def table(columns: dict[str, list[dict[str, float]]], across: int = 4) -> str:
+    """A text table: a row a statistic, a column a source; median over the tasks, 10 and 90 % quantiles behind it.
+
+    Args:
+        columns: source -> the statistics of its tasks.
+        across: sources beside one another; the others follow below.
+    """
+    names, blocks = list(columns), []
+    for start in range(0, len(names), across):
+        some = names[start : start + across]
+        found = [summary(columns[name]) for name in some]
+        rows = [["tasks", *(f"{name} ({len(columns[name])})" for name in some)]]
+        rows += [[what, *(_cell(one[name]) for one in found)] for name, what in STATISTICS.items()]
+        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        blocks.append("\n".join(_line(row, wide) for row in rows))
+    return "\n\n".join(blocks)
+
+
+def _line(row: list[str], wide: list[int]) -> str:
+    cells = [text.rjust(w) for text, w in zip(row[1:], wide[1:], strict=True)]
+    return "  ".join([row[0].ljust(wide[0]), *cells]).rstrip()
 
 
 def _cell(q: NDArray[np.float64]) -> str:
     low, middle, high = (_number(float(x)) for x in q)
-    return "-" if middle == "nan" else f"{middle} ({low}..{high})"
+    return "-" if middle == "nan" else f"{middle} ({low}, {high})"
 
 
 def _number(x: float) -> str:
