@@ -292,6 +292,26 @@ def replay(
 
 
 @app.command()
+def prior(
+    data: Annotated[
+        Path | None, typer.Option(help="Table of real curves, or a folder of tables, to compare with.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where a plot of the curves goes: a .png file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Show what the forecasting network is trained on.
+
+    Studies drawn from its prior, in numbers and as curves, beside real ones.
+    """
+    with _told_plainly():
+        from lcsearch.replay.prior import show
+        from lcsearch.sweep.letters import say
+
+        for text in show(data, plot, seed=seed):
+            say(text)
+
+
+@app.command()
 def schema() -> None:
     """Print the sweep file's JSON Schema."""
     import json
