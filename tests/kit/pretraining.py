@@ -54,6 +54,8 @@ class Quiet:
 class Net(nn.Module):
     """Predicts the last report from the first; dropout, so that the global generator matters too."""
 
+    calls: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.one, self.two = nn.Linear(1, width), nn.Linear(width, 1)

@@ -168,12 +168,11 @@ def train(
 
 
 def _begin(recipe: Recipe, network: nn.Module) -> _State:
-    matrices = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    trained = [p for p in network.parameters() if p.requires_grad]
+    matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}] if matrices else []
+    groups += [{"params": others, "weight_decay": 0.0}] if others else []
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return _State(network, average, optimizer)
 
