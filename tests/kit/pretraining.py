@@ -14,13 +14,16 @@ from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain.loop import Outcome, train
 from lcsearch.pretrain.recipe import Recipe, SizeSpec
 
-LEVEL = {"width": 4, "layers": 1, "heads": 2}
+SIZE = {
+    **{"curve_width": 4, "curve_layers": 1, "curve_heads": 2, "study_width": 4, "study_layers": 1, "study_heads": 2},
+    **{"pair_width": 4, "bins": 3},
+}
 RECIPE: dict[str, Any] = {
     "name": "toy",
     "steps": 12,
     "batch": 3,
     "learning_rate": 0.01,
-    "size": {"level1": LEVEL, "level2": LEVEL, "bins": 3},
+    "size": SIZE,
     "threads": 1,
     "log_every": 1,
     "checkpoint_seconds": 3600.0,
@@ -69,12 +72,12 @@ class Net(nn.Module):
 
 
 def make_network(size: SizeSpec) -> nn.Module:
-    return Net(size.level1.width)
+    return Net(size.curve_width)
 
 
 def objective(network: nn.Module, studies: Studies, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    noise = 0.01 * torch.randn(studies.loss.shape[:2], generator=generator)
-    error = network(studies.loss[:, :, 0]) - studies.loss[:, :, -1] - noise.to(studies.loss.device)
+    noise = 0.01 * torch.randn(studies.loss.shape[:2], generator=generator, device=generator.device)
+    error = network(studies.loss[:, :, 0]) - studies.loss[:, :, -1] - noise
     return error.square().mean(), {"error": float(error.detach().abs().mean())}
 
 

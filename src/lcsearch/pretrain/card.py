@@ -62,18 +62,14 @@ def write(
         scores: title -> table.
         seconds, device: what training took, and where.
     """
-    size = recipe.size
-    levels = "; ".join(
-        f"{title}: width {level.width}, {level.layers} layers, {level.heads} heads"
-        for title, level in (("curve level", size.level1), ("study level", size.level2))
-    )
+    size = ", ".join(f"{key} {value}" for key, value in recipe.size.model_dump().items())
     took = f"{seconds / 3600:.2f} hours{f' on {device}' if device else ''}" if seconds is not None else "not recorded"
     unfinished = "" if step >= recipe.steps else f" (unfinished: the recipe has {recipe.steps})"
     facts = {
         "File": f"`{name}.safetensors`",
         "SHA-256": f"`{sha256}`",
         "Recipe": f"`{recipe.name}`, digest `{recipe.digest[:12]}`, seed {recipe.seed}",
-        "Network": f"{parameters:,} weights ({levels}; {size.bins} bins)",
+        "Network": f"{parameters:,} weights ({size})",
         "Training": f"{step:,} steps of {recipe.batch} studies{unfinished}, {took}",
         "Data": _data(recipe, origins),
     }

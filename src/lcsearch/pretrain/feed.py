@@ -27,7 +27,7 @@ AHEAD = 3
 
 
 def batch_of(source: Source, seed: int, step: int, n: int) -> Studies:
-    """The studies of one step: a function of seed and step alone."""
+    """The studies of one step: a function of seed and step alone, drawn on the CPU whatever trains on them."""
     return source(generator_of(seed, step, "data"), n)
 
 

@@ -29,7 +29,7 @@ from lcsearch.pretrain.randomness import generator_of, seed_of
 from lcsearch.pretrain.recipe import Recipe, SizeSpec
 
 Objective = Callable[[nn.Module, Studies, torch.Generator], tuple[Tensor, dict[str, float]]]
-"""(network, studies on the network's device, a generator on the CPU) -> (loss, figures for the log)."""
+"""(network, studies on the network's device, a generator on it) -> (loss, figures for the log)."""
 
 PATIENCE = 20
 """Steps with a non-finite loss in a row after which training is given up."""
@@ -230,7 +230,8 @@ def _step(recipe: Recipe, state: _State, objective: Objective, studies: Studies)
     network.train()
     state.optimizer.zero_grad(set_to_none=True)
     with autocast(recipe, studies.loss.device):
-        loss, figures = objective(network, studies, generator_of(recipe.seed, step, "objective"))
+        chance = generator_of(recipe.seed, step, "objective", studies.loss.device)
+        loss, figures = objective(network, studies, chance)
     value = float(loss.detach())
     good = math.isfinite(value)
     if good:

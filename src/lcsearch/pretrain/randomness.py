@@ -17,6 +17,6 @@ def seed_of(seed: int, step: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator_of(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A fresh generator on the CPU, whatever the device is: every device sees the same studies."""
-    return torch.Generator().manual_seed(seed_of(seed, step, purpose))
+def generator_of(seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator on the device."""
+    return torch.Generator(device).manual_seed(seed_of(seed, step, purpose))

@@ -110,9 +110,9 @@ class RealCurves:
         """`n` studies. `latent` and `rate` are NaN: nobody knows them; `reported` is the whole length.
 
         Args:
-            generator: on the CPU; all randomness comes from it.
+            generator: all randomness comes from it.
         """
-        seed = int(torch.randint(2**62, (), generator=generator))
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         chance = np.random.default_rng(seed)
         first = self._task(chance, FEWEST_REPORTS)
         size = _class_of(self._length(chance, first))

@@ -19,26 +19,23 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Level(Model):
-    """One transformer of the network: `width` numbers a token, `layers` blocks of `heads` heads."""
+class SizeSpec(Model):
+    """Size of the network, as `lcsearch.forecast.network.model.Size` has it."""
 
-    width: Count
-    layers: Count
-    heads: Count
+    curve_width: Count
+    curve_layers: Count
+    curve_heads: Count
+    study_width: Count
+    study_layers: Count
+    study_heads: Count
+    pair_width: Count
+    bins: Count
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.width % self.heads:
-            raise PydanticCustomError("lcsearch", "{expected}", {"expected": "a width that its heads divide"})
+        if self.curve_width % self.curve_heads or self.study_width % self.study_heads:
+            raise PydanticCustomError("lcsearch", "{expected}", {"expected": "widths that their heads divide"})
         return self
-
-
-class SizeSpec(Model):
-    """Size of the network: `level1` reads one curve, `level2` the study; a forecast has `bins` bins."""
-
-    level1: Level
-    level2: Level
-    bins: Count
 
 
 class Recipe(Model):

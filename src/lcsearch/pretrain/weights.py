@@ -24,7 +24,6 @@ FORMAT = 1
 INDEX = "weights.json"
 
 Storage = Literal["float16", "float32"]
-_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,8 @@ def save(
 ) -> str:
     """Write a weight file atomically. Returns its SHA-256.
 
-    The same arguments give the same bytes.
+    The same arguments give the same bytes. `float16` is for matrices; vectors (norms, borders of bins) are few and
+    stay float32.
 
     Raises:
         InvalidValue: a weight is not finite, or too large for the storage.
@@ -71,7 +71,7 @@ def save(
     for name, tensor in tensors.items():
         kept = tensor.detach().to("cpu", copy=True).contiguous()
         if kept.is_floating_point():
-            kept = kept.to(_DTYPES[storage])
+            kept = kept.to(torch.float16 if storage == "float16" and kept.ndim > 1 else torch.float32)
             if not torch.isfinite(kept).all():
                 worst = float(tensor.detach().abs().max())
                 raise InvalidValue(f"finite weights that {storage} can hold", worst, name, "store float32")
