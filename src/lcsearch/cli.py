@@ -312,6 +312,26 @@ def prior(
 
 
 @app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.", metavar="RECIPE")],
+    folder: Annotated[Path | None, typer.Option(help="Where the run lies. [default: runs/pretrain/NAME]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of real curves' tables.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after so many, with a checkpoint.", min=0)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old run is kept aside.")] = False,
+) -> None:
+    """Train the network's weights from a recipe.
+
+    A folder with a checkpoint goes on where it stood, to the same weights. Ctrl-C saves one.
+    """
+    code = 0
+    with _told_plainly():
+        from lcsearch.sweep.pretraining import pretrain as train
+
+        code = train(recipe, folder=folder, data=data, minutes=minutes, fresh=fresh)
+    raise typer.Exit(code)
+
+
+@app.command()
 def schema() -> None:
     """Print the sweep file's JSON Schema."""
     import json

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from lcsearch.sweep.document import Path
@@ -22,13 +23,13 @@ _PATTERNS = {
 }
 
 
-def explain(error: ErrorDetails, root: Any) -> tuple[Path, str, bool]:
-    """(path, text, whether the mistake is the key itself) of one pydantic error against the raw values `root`."""
+def explain(error: ErrorDetails, root: Any, model: type[BaseModel] = SweepFile) -> tuple[Path, str, bool]:
+    """(path, text, whether the mistake is the key itself) of one pydantic error of `model` against the raw `root`."""
     path = _path(error["loc"], root)
     got, kind, context = error["input"], error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         key = str(path[-1])
-        known = _siblings(error["loc"], root)
+        known = _siblings(error["loc"], model)
         hint = did_you_mean(key, known)
         return path, f"expected one of {', '.join(known)}, got '{key}'.{hint}", True
     if kind == "missing" and isinstance(path[-1], int):
@@ -107,9 +108,9 @@ def _path(location: tuple[str | int, ...], root: Any) -> Path:
     return tuple(path)
 
 
-def _siblings(location: tuple[str | int, ...], root: Any) -> list[str]:
+def _siblings(location: tuple[str | int, ...], root: type[BaseModel]) -> list[str]:
     """The keys that may stand where an unknown one was found."""
-    model: Any = SweepFile
+    model: Any = root
     for part in location[:-1]:
         model = _child(model, part)
     return [field.alias or name for name, field in model.model_fields.items()]
@@ -136,7 +137,9 @@ def _child(model: Any, part: str | int) -> Any:
         case _ if isinstance(part, str) and part in _TAGGED:
             return getattr(file, _TAGGED[part])
         case _:
-            return model
+            field = model.model_fields.get(part)
+            inner = None if field is None else field.annotation
+            return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
 
 
 _TAGGED = {

@@ -11,6 +11,7 @@ study's (:attr:`lcsearch.study.Bank.spread`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -100,7 +101,14 @@ class Curves:
     def of(cls, loss: Tensor, steps: Tensor, horizon: Tensor, total: Tensor, rate: Tensor, area: Tensor) -> Curves:
         """Fill and run."""
         y, bad = fill(loss)
-        return cls(y, bad, y.cummin(-1).values, steps.expand(y.shape), horizon, total, rate, area)
+        one = (*y.shape[:-1], 1)
+        return cls(
+            y, bad, y.cummin(-1).values, steps.expand(y.shape), horizon.expand(one), total.expand(one), rate, area
+        )
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Curves:
+        """`f` of every tensor."""
+        return Curves(*(f(getattr(self, name)) for name in self.__dataclass_fields__))
 
 
 def tokens(c: Curves, index: Tensor) -> Tensor:
@@ -174,6 +182,10 @@ class Cuts:
     noise: Tensor
     full: Tensor
     recent: Tensor
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Cuts:
+        """`f` of every tensor."""
+        return Cuts(*(f(getattr(self, name)) for name in self.__dataclass_fields__))
 
 
 def cut(c: Curves, index: Tensor) -> Cuts:

@@ -19,7 +19,7 @@ from torch import Tensor
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.network import features
-from lcsearch.forecast.network.features import Curves, Cuts, token_grid
+from lcsearch.forecast.network.features import Curves, token_grid
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.objective import p_below, tail_scales
 from lcsearch.forecast.network.params import match
@@ -42,7 +42,7 @@ class _Reports:
     loss: Floats
     best: Floats
     n: int  # reports before thinning
-    spacing: float  # between reports
+    spacing: float  # between the last two reports
     base: float  # one spacing before the first
 
     @classmethod
@@ -50,12 +50,14 @@ class _Reports:
         steps, loss = trial.curve.losses(sign)
         n = steps.size
         best = np.minimum.accumulate(loss)
+        first = float(steps[1] - steps[0]) if n > 1 else max(float(steps[0]), 0.0)
+        last = float(steps[-1] - steps[-2]) if n > 1 else first
+        base = float(steps[0]) - first
         if n > LONGEST:
             stride = math.ceil(n / LONGEST)
             keep = np.arange(n - 1, -1, -stride)[::-1]
             steps, loss, best = steps[keep], loss[keep], best[keep]
-        spacing = float(steps[-1] - steps[0]) / (steps.size - 1) if steps.size > 1 else max(float(steps[0]), 0.0)
-        return cls(steps, loss, best, n, spacing, float(steps[0]) - spacing)
+        return cls(steps, loss, best, n, last, base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +292,7 @@ class NetworkForecaster:
             self._tensor(rate_until)[:, None],
             self._tensor(area_until)[:, None],
         )
-        one = Cuts(*(getattr(a, f).transpose(0, 1) if f != "parts" else a.parts.transpose(0, 1) for f in _FIELDS))
+        one = a.map(lambda x: x.transpose(0, 1))
         now_step = np.array([r.steps[-1] for r in reports])
         pairs = features.beside(
             one,
@@ -374,10 +376,9 @@ class NetworkForecaster:
 
     def _total(self, r: _Reports, horizon: float, context: _Context) -> float:
         """About how many reports the trial makes up to the horizon."""
-        spacing = r.spacing * (r.steps.size - 1) / (r.n - 1) if r.n > 1 else r.spacing
         if r.n == 1 and context.trials:
             return float(context.reported.max())
-        return r.n + max((horizon - float(r.steps[-1])) / spacing, 0.0) if spacing > 0 else 50.0
+        return r.n + max((horizon - float(r.steps[-1])) / r.spacing, 0.0) if r.spacing > 0 else 50.0
 
     def _place(self, context: _Context, step: Floats) -> Tensor:
         """(1, Q, C) index in every context trial of its last report not after each step; -1 for none."""
@@ -391,9 +392,6 @@ class NetworkForecaster:
     def _tensor(self, x: Floats) -> Tensor:
         with np.errstate(over="ignore"):
             return torch.as_tensor(np.asarray(x, np.float32), device=self._device)
-
-
-_FIELDS = tuple(Cuts.__dataclass_fields__)
 
 
 def choose(bank: Bank, most: int) -> list[int]:

@@ -27,10 +27,12 @@ class Weighing:
     """How queries are drawn and weighed.
 
     Attributes:
-        cuts: queries of a trial.
+        trials: queried in each study, at most; the others are context only.
+        cuts: queries of a queried trial.
         beat: weight of the cross-entropy of P(beat) beside the log-likelihood.
     """
 
+    trials: int = 16
     cuts: int = 3
     beat: float = 1.0
 
@@ -39,7 +41,7 @@ def objective(
     network: CurveNetwork, studies: Studies, generator: torch.Generator, weighing: Weighing = Weighing()
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch, and figures: `nll` (of the value in own units), `beat` (log-loss), `rate` (of beating)."""
-    batch = query(network, studies, generator, weighing.cuts)
+    batch = query(network, studies, generator, weighing.trials, weighing.cuts)
     logs, split = network.answer(*batch.inputs)
     nll = likelihood(network.borders, logs, batch.target)
     loss = (nll * batch.weight).sum() / batch.weight.sum().clamp_min(1.0)
@@ -72,8 +74,8 @@ class Queries:
     weight: Tensor
 
 
-def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, m: int) -> Queries:
-    """Draw `m` cuts of every trial and what is asked there."""
+def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, trials: int, m: int) -> Queries:
+    """Draw `trials` of every study, `m` cuts of each, and what is asked there."""
     device = studies.loss.device
     b, c, s = studies.loss.shape
     length = studies.length.clamp(2, s)
@@ -119,94 +121,97 @@ def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, m
     judged_by = torch.where(by_best[:, None], best, final)
 
     # Queries.
-    share = torch.exp(math.log(0.02) + (math.log(0.97) - math.log(0.02)) * rand(b, c, m))
-    share = torch.where(rand(b, c, m) < 0.3, rand(b, c, m), share)
+    asked = rand(b, c).masked_fill(~studies.present, 2.0).argsort(1)[:, :trials]  # (B, A)
+    n = asked.shape[1]
+
+    def of_asked(x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, A, ...)."""
+        return x.gather(1, asked.view(b, n, *[1] * (x.dim() - 2)).expand(b, n, *x.shape[2:]))
+
+    own = curves.map(of_asked)
+    share = torch.exp(math.log(0.02) + (math.log(0.97) - math.log(0.02)) * rand(b, n, m))
+    share = torch.where(rand(b, n, m) < 0.3, rand(b, n, m), share)
     wanted = (share * total).round().long().clamp_min(1)
     wanted = torch.minimum(wanted, (length - 1)[:, None, None])
     at = (torch.searchsorted(grid, (wanted - 1).contiguous(), right=True) - 1).clamp_min(0)
-    index = grid[at]  # (B, C, M)
-    trial = torch.arange(c, device=device)[:, None].expand(c, m)
-    draw = rand(b, c, m)
-    kind = torch.where(by_best[:, None, None], BEST_BY, VALUE).expand(b, c, m).clone()
+    index = grid[at]  # (B, A, M)
+    draw = rand(b, n, m)
+    kind = torch.where(by_best[:, None, None], BEST_BY, VALUE).expand(b, n, m).clone()
     kind[draw < 0.25] = VALUE
     kind[draw < 0.10] = LATENT
-    far = (length - 1)[:, None, None].expand(b, c, m)
-    near = (index + 1 + (rand(b, c, m) * (far - index)).long()).clamp_max(s - 1)
+    far = (length - 1)[:, None, None].expand(b, n, m)
+    near = (index + 1 + (rand(b, n, m) * (far - index)).long()).clamp_max(s - 1)
     until = torch.where((draw < 0.05) | ((draw > 0.15) & (draw < 0.25)) | (draw > 0.93), torch.minimum(near, far), far)
 
-    a = features.cut(curves, index)
-    flat = b, c * m
-    mask = ~torch.eye(c, dtype=torch.bool, device=device)
-    use_pair = met[:, None, :] & mask  # (B, C queried, C context)
-    others = torch.where(use_pair, judged_by[:, None, :], torch.full((), math.inf, device=device))
-    spread, incumbent, n_complete = study_figures(others)
+    a = features.cut(own, index)
+    flat = b, n * m
+    use_pair = met[:, None, :] & (asked.unsqueeze(-1) != torch.arange(c, device=device))  # (B, A, C)
+    spread, incumbent, n_complete = study_figures(torch.where(use_pair, judged_by[:, None, :], infinite[:, None, :]))
 
     def per(x: Tensor) -> Tensor:
-        """(B, C) of the queried trial -> (B, C, M)."""
-        return x.unsqueeze(-1).expand(b, c, m)
+        """(B, A) -> (B, A, M)."""
+        return x.unsqueeze(-1).expand(b, n, m)
 
     spread, incumbent, n_complete = per(spread), per(incumbent), per(n_complete)
     unit = features.unit_of(a, spread)
-    step_now, step_until = features._at(curves.steps, index), features._at(curves.steps, until)
+    step_now, step_until = own.steps.gather(-1, index), own.steps.gather(-1, until)
     cut = features.describe(
-        curves,
+        own,
         a,
         unit,
         spread,
         incumbent,
         n_complete,
         step_until,
-        features._at(curves.rate, until),
-        features._at(curves.area, until),
+        own.rate.gather(-1, until),
+        own.area.gather(-1, until),
     )
-    flat_cuts = features.Cuts(*(getattr(a, f).reshape(*flat, *getattr(a, f).shape[3:]) for f in a.__dataclass_fields__))
-    now = index.view(*flat)
-    steps = since
 
     def place(step: Tensor) -> Tensor:
-        return (torch.searchsorted(steps, step.contiguous(), right=True) - 1).unsqueeze(-1).expand(-1, -1, c)
+        """(B, Q) step -> (B, Q, C) index, the same in all trials of a study."""
+        return (torch.searchsorted(since, step.contiguous(), right=True) - 1).unsqueeze(-1).expand(-1, -1, c)
 
     t = step_now.reshape(*flat)
     pairs = features.beside(
-        flat_cuts,
+        a.map(lambda x: x.reshape(*flat, *x.shape[3:])),
         unit.reshape(*flat),
         spread.reshape(*flat),
         incumbent.reshape(*flat),
         curves,
         reported,
         complete,
-        now.unsqueeze(-1).expand(*flat, c),
+        index.reshape(*flat).unsqueeze(-1).expand(*flat, c),
         place(0.5 * t),
         place(0.25 * t),
         until.reshape(*flat).unsqueeze(-1).expand(*flat, c),
     )
-    use = use_pair.unsqueeze(2).expand(b, c, m, c).reshape(*flat, c)
-    which = trial.reshape(-1)
-    params = studies.params[:, which]
-    alike = match(params, studies.params, studies.kinds, torch.where(torch.isfinite(judged_by), judged_by, torch.nan), use)
-    state = states.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])).reshape(*flat, -1)
+    use = use_pair.unsqueeze(2).expand(b, n, m, c).reshape(*flat, c)
+    params = of_asked(studies.params).unsqueeze(2).expand(b, n, m, -1).reshape(*flat, -1)
+    judged = torch.where(torch.isfinite(judged_by), judged_by, torch.full_like(judged_by, math.nan))
+    alike = match(params, studies.params, studies.kinds, judged, use)
+    own_states = of_asked(states)
+    state = own_states.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])).reshape(*flat, -1)
 
     # Answers.
-    value = studies.loss.gather(-1, until)
-    latent = studies.latent.gather(-1, until)
+    losses, known_latent = of_asked(studies.loss), of_asked(studies.latent)
+    value, latent = losses.gather(-1, until), known_latent.gather(-1, until)
     later = torch.arange(s, device=device)
-    between = (later > index.unsqueeze(-1)) & (later <= until.unsqueeze(-1))  # (B, C, M, S)
-    future = torch.where(between & torch.isfinite(studies.loss).unsqueeze(2), studies.loss.unsqueeze(2), math.inf)
-    answer = torch.where(kind == BEST_BY, future.amin(-1), torch.where(kind == LATENT, latent, value))
-    diverged_at = ~torch.isfinite(value) & (kind != BEST_BY)
-    answer = torch.where(diverged_at & (kind == VALUE), math.inf, answer)
+    between = (later > index.unsqueeze(-1)) & (later <= until.unsqueeze(-1))  # (B, A, M, S)
+    future = losses.nan_to_num(nan=math.inf, posinf=math.inf).unsqueeze(2)
+    future = torch.where(between, future, torch.full_like(future, math.inf)).amin(-1)
+    value = value.nan_to_num(nan=math.inf, posinf=math.inf)
+    answer = torch.where(kind == BEST_BY, future, torch.where(kind == LATENT, latent, value))
     target = (answer - a.y) / unit
     gap = (incumbent - a.y) / unit
-    known_latent = ~((kind == LATENT) & ~torch.isfinite(answer))
-    fine = studies.present.unsqueeze(-1) & known_latent & ~torch.isnan(target) & (index < until)
-    fine = fine & ~curves.bad.gather(-1, index)
-    judged = (until == far) & (kind == torch.where(by_best, BEST_BY, VALUE)[:, None, None])
+    fine = of_asked(studies.present).unsqueeze(-1) & ~torch.isnan(target) & (index < until)
+    fine = fine & ~own.bad.gather(-1, index)
+    as_judged = (until == far) & (kind == torch.where(by_best, BEST_BY, VALUE)[:, None, None])
     already = (kind == BEST_BY) & (a.best < incumbent)  # it has beaten the incumbent: nothing is asked
     return Queries(
         (state, cut.reshape(*flat, -1), kind.reshape(*flat), pairs, alike, context, use),
-        torch.nan_to_num(target, nan=0.0, posinf=math.inf, neginf=-math.inf).reshape(*flat),
+        target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf).reshape(*flat),
         gap.reshape(*flat),
-        (judged & ~already).reshape(*flat),
+        (as_judged & ~already).reshape(*flat),
         fine.to(torch.float32).reshape(*flat),
     )
 

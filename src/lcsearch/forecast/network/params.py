@@ -27,15 +27,16 @@ def match(mine: Tensor, theirs: Tensor, kinds: Tensor, loss: Tensor, use: Tensor
     d = d * number
     # How the losses' ranks go with a number, over the context trials that count: a slope in [-1, 1].
     known = torch.isfinite(loss)
-    order = torch.nan_to_num(loss, nan=torch.inf).argsort(-1).argsort(-1).to(mine.dtype)
-    rank = torch.where(known, order / known.sum(-1, keepdim=True).clamp_min(2) - 0.5, torch.zeros_like(order))
     w = (use & known.unsqueeze(1)).to(mine.dtype)
+    filled = torch.nan_to_num(loss)
+    better = (filled.unsqueeze(2) < filled.unsqueeze(1)).to(mine.dtype)  # (B, C, C): the first beats the second
+    rank = (w @ better) / w.sum(-1, keepdim=True).clamp_min(2.0) - 0.5  # (B, Q, C), among those that count
     x = torch.nan_to_num(theirs - 0.5) * torch.isfinite(theirs)
     n = w.sum(-1, keepdim=True).clamp_min(1.0)
-    mx, mr = torch.einsum("bqc,bcd->bqd", w, x) / n, torch.einsum("bqc,bc->bq", w, rank).unsqueeze(-1) / n
-    mxr = torch.einsum("bqc,bcd->bqd", w, x * rank.unsqueeze(-1)) / n
-    vx = torch.einsum("bqc,bcd->bqd", w, x * x) / n - mx.square()
-    vr = torch.einsum("bqc,bc->bq", w, rank * rank).unsqueeze(-1) / n - mr.square()
+    mx, mr = (w @ x) / n, (w * rank).sum(-1, keepdim=True) / n
+    mxr = ((w * rank) @ x) / n
+    vx = (w @ (x * x)) / n - mx.square()
+    vr = (w * rank * rank).sum(-1, keepdim=True) / n - mr.square()
     slope = ((mxr - mx * mr) / (vx.clamp_min(0.0) * vr.clamp_min(0.0)).sqrt().clamp_min(1e-4)).clamp(-1.0, 1.0)
     slope = (slope * (n / (n + 4.0))).unsqueeze(2) * number
     there = (kinds > 0).unsqueeze(1).unsqueeze(1) & (both | one)

@@ -1,0 +1,97 @@
+"""Checkpoints of a pretraining run: one safetensors file, replaced atomically; no pickle.
+
+Tensors: `model.*`, `average.*` (the averaged weights) and `adam.<field>.*`. Everything else stands as JSON in the
+file's metadata, so that a kill leaves the old checkpoint or the new one, never half of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcsearch.errors import FileProblem
+
+FILE = "checkpoint.safetensors"
+FORMAT = 1
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds the old or the new bytes, whenever the process or the machine dies."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too
+    finally:
+        os.close(folder)
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Keep `tensors` and `record` (plain values) as the checkpoint of `folder`."""
+    from safetensors.torch import save as to_bytes
+
+    # Copies: safetensors takes no two tensors that share their memory, as tied weights do.
+    cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    metadata = {"lcsearch": json.dumps({"format": FORMAT, **record})}
+    write_atomically(folder / FILE, to_bytes(cpu, metadata))
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """(tensors, record) of the checkpoint of `folder`; None when there is none yet.
+
+    Raises:
+        FileProblem: there is a file, but it is none of ours, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    path = folder / FILE
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    try:
+        length = int.from_bytes(content[:8], "little")
+        record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["lcsearch"])
+        tensors = from_bytes(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        text = f"{path}: expected a checkpoint, got a file that cannot be read ({_first_line(error)})."
+        raise FileProblem(f"{text} Start over with --fresh.") from error
+    if record.get("format") != FORMAT:
+        text = f"{path}: expected a checkpoint of format {FORMAT}, got format {record.get('format')}."
+        raise FileProblem(f"{text} Go on with the lcsearch that wrote it, or start over with --fresh.")
+    return tensors, record
+
+
+def adam_tensors(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as `adam.<field>.<parameter>`."""
+    found = {}
+    for name, parameter in network.named_parameters():
+        for field, value in optimizer.state.get(parameter, {}).items():
+            found[f"adam.{field}.{name}"] = torch.as_tensor(value)
+    return found
+
+
+def restore_adam(network: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put what :func:`adam_tensors` found back."""
+    parameters = dict(network.named_parameters())
+    for key, tensor in tensors.items():
+        if key.startswith("adam."):
+            _, field, name = key.split(".", 2)
+            parameter = parameters[name]
+            # AdamW keeps its count of steps on the CPU, the moments beside the parameter.
+            kept = tensor.clone() if field == "step" else tensor.to(parameter.device)
+            optimizer.state[parameter][field] = kept
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
