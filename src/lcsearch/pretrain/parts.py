@@ -41,7 +41,7 @@ class Prior:
 
     def __call__(self, generator: torch.Generator, n: int) -> Studies:
         """`n` studies."""
-        return draw(n, generator)
+        return draw(n, generator, trials=(6, 64))
 
 
 class Censored:

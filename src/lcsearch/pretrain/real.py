@@ -21,8 +21,9 @@ from lcsearch.forecast.network.studies import Studies
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FEWEST_RUNS, MOST_RUNS = 4, 40
+FEWEST_RUNS, MOST_RUNS = 4, 64
 FEWEST_REPORTS = 4
+ENOUGH_RUNS = 1000
 MOST_PARAMS = 16
 BEYOND = 1e30
 """Scaled values are clipped to this; float32 goes to 3e38."""
@@ -88,7 +89,8 @@ class RealCurves:
     """Draws batches of studies from real tasks.
 
     A batch has one class of lengths (up to 8, 16, 32, ... reports), so that little of it is padding; its first study's
-    source decides which, and sources are equally likely, however many runs they have.
+    source decides which. Sources are equally likely, however many runs they have, but for those of fewer than
+    `ENOUGH_RUNS` runs, which are drawn in proportion: they would be learned by heart.
 
     Args:
         tasks: at least one.
@@ -116,7 +118,7 @@ class RealCurves:
         chance = np.random.default_rng(seed)
         first = self._task(chance, FEWEST_REPORTS)
         size = _class_of(self._length(chance, first))
-        trials = int(np.exp(chance.uniform(np.log(FEWEST_RUNS), np.log(MOST_RUNS + 1))))
+        trials = int(np.exp(chance.uniform(np.log(2 * FEWEST_RUNS), np.log(MOST_RUNS + 1))))
         least = max(size // 2 + 1, FEWEST_REPORTS)
         drawn = []
         with np.errstate(over="ignore"):  # a blow-up in units of a tiny range
@@ -131,7 +133,9 @@ class RealCurves:
     def _task(self, chance: np.random.Generator, least: int) -> RealTask:
         """One of those with `least` reports: first its source, then the task."""
         able = {s: fit for s, tasks in self._sources.items() if (fit := [t for t in tasks if t.natural >= least])}
-        tasks = able[sorted(able)[int(chance.integers(len(able)))]]
+        names = sorted(able)
+        weights = np.array([min(sum(len(t.length) for t in self._sources[name]), ENOUGH_RUNS) for name in names])
+        tasks = able[names[int(chance.choice(len(names), p=weights / weights.sum()))]]
         return tasks[int(chance.integers(len(tasks)))]
 
     def _length(self, chance: np.random.Generator, task: RealTask) -> int:

@@ -233,9 +233,7 @@ class NetworkForecaster:
         last = torch.as_tensor([len(g) - 1 for g in grids], device=self._device)
         return curves, states[torch.arange(n, device=self._device), last]
 
-    def _answer(
-        self, snapshot: Snapshot, queries: Sequence[Query]
-    ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+    def _answer(self, snapshot: Snapshot, queries: Sequence[Query]) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
         """Knots, levels, tails of queries about curves with observations, and which of them have no scale."""
         context = self._context(snapshot)
         sign, horizon = snapshot.goal.sign, snapshot.horizon
@@ -313,14 +311,14 @@ class NetworkForecaster:
         for i, q in enumerate(queries):
             if (j := uids.get(q.trial.uid)) is not None:
                 use[0, i, j] = False
-        mine = np.array([_encode(q.trial.params, context.names, context.kinds[0].tolist(), context.scales) for q in queries])
+        mine = np.array(
+            [_encode(q.trial.params, context.names, context.kinds[0].tolist(), context.scales) for q in queries]
+        )
         alike = match(
             self._tensor(mine.reshape(n, len(context.names)))[None], context.params, context.kinds, context.judged, use
         )
         kind = torch.as_tensor([[KINDS.index(q.kind) for q in queries]], device=self._device)
-        logs, split = self._network.answer(
-            states[None], cut.transpose(0, 1), kind, pairs, alike, context.states, use
-        )
+        logs, split = self._network.answer(states[None], cut.transpose(0, 1), kind, pairs, alike, context.states, use)
         gap = ((full(incumbent) - a.y) / unit).T
         p = p_below(self._network.borders, logs, split, gap)[0].double().cpu().numpy()
         mass = logs[0].double().exp().cpu().numpy()

@@ -34,7 +34,7 @@ class Weighing:
 
     trials: int = 16
     cuts: int = 3
-    beat: float = 1.0
+    beat: float = 2.0
 
 
 def objective(
