@@ -16,7 +16,7 @@ from lcsearch.forecast.prior.draw import draw
 from lcsearch.pretrain.feed import Source, batch_of, mix
 from lcsearch.pretrain.loop import Objective
 from lcsearch.pretrain.randomness import generator_of
-from lcsearch.pretrain.real import RealCurves, RealTask
+from lcsearch.pretrain.real import FEWEST_RUNS, MOST_RUNS, RealCurves, RealTask, evened
 from lcsearch.pretrain.recipe import Recipe, SizeSpec
 
 WATCHED = 8
@@ -37,11 +37,14 @@ def objective(
 
 
 class Prior:
-    """Draws studies from the prior."""
+    """Draws studies from the prior, those of one batch of about one size."""
 
     def __call__(self, generator: torch.Generator, n: int) -> Studies:
-        """`n` studies."""
-        return draw(n, generator, trials=(6, 64))
+        """About `n` studies of `TYPICAL_TRIALS`: more small ones, fewer large ones."""
+        low, high = 2.0 * FEWEST_RUNS, 1.0 + MOST_RUNS
+        share = torch.rand((), generator=generator, device=generator.device)
+        trials = int(low * (high / low) ** float(share))
+        return draw(evened(n, trials), generator, trials=(max(3 * trials // 4, FEWEST_RUNS), trials))
 
 
 class Censored:

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FEWEST_RUNS, MOST_RUNS = 4, 64
+TYPICAL_TRIALS = 24
 FEWEST_REPORTS = 4
 ENOUGH_RUNS = 1000
 MOST_PARAMS = 16
@@ -109,7 +110,7 @@ class RealCurves:
             self._sources.setdefault(task.source, []).append(task)
 
     def draw(self, generator: torch.Generator, n: int) -> Studies:
-        """`n` studies. `latent` and `rate` are NaN: nobody knows them; `reported` is the whole length.
+        """About `n` studies of `TYPICAL_TRIALS`: more small ones, fewer large ones. `latent` and `rate` are NaN: nobody knows them; `reported` is the whole length.
 
         Args:
             generator: all randomness comes from it.
@@ -122,7 +123,7 @@ class RealCurves:
         least = max(size // 2 + 1, FEWEST_REPORTS)
         drawn = []
         with np.errstate(over="ignore"):  # a blow-up in units of a tiny range
-            for k in range(n):
+            for k in range(evened(n, trials)):
                 task = self._task(chance, least) if k else first
                 length = int(chance.integers(least, min(size, task.natural) + 1))
                 drawn.append(_study(chance, task, length, trials))
@@ -143,6 +144,11 @@ class RealCurves:
         every = 1 if chance.random() < 0.7 else int(chance.integers(2, 6))
         length = int(task.natural * chance.uniform(0.3, 1) / every)
         return int(np.clip(length, FEWEST_REPORTS, self._longest))
+
+
+def evened(n: int, trials: int) -> int:
+    """How many studies of so many trials cost about what `n` of `TYPICAL_TRIALS` do."""
+    return min(max(round(n * TYPICAL_TRIALS / trials), 1), 2 * n)
 
 
 def _class_of(length: int) -> int:
