@@ -83,7 +83,7 @@ def losses(
     """
     b, n = len(returns), len(task)
     share = {name: p[task] for name, p in shares(draws, returns).items()}
-    has = {name: phi(z[name]) < p for name, p in share.items()}
+    has = {name: phi(-z[name]) < p for name, p in share.items()}  # those with the highest trait
     stuck = has["stuck"]
 
     # Floors: anywhere between 0 and 1 with a skew of the study's own, then narrowed to its spread.
@@ -148,7 +148,7 @@ def _shapes(
     weights = draws.dirichlet_half(b, k)
     weights[:, -1] *= 0.3  # a whole study of near-linear learners is rare
     weights[:, 4] *= torch.where(returns, 4.0, 1.0)
-    weights = weights[task] * torch.exp(0.5 * draws.normal(n, k))
+    weights = weights[task] * torch.exp(0.4 * draws.normal(b, k)[task] * z["exponent"][:, None])
     linear = torch.zeros(k, device=draws.device)
     linear[-1] = 1.0
     weights = torch.where((slow & draws.flip(n, p=0.7))[:, None], linear, weights)
