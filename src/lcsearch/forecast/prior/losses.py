@@ -21,7 +21,7 @@ TRAITS = (
 GOOD = {
     **{
         "floor": -0.8,
-        "rate": 0.7,
+        "rate": 0.35,
         "stuck": -0.6,
         "diverge": -0.5,
         "climb": -0.4,
@@ -128,9 +128,9 @@ def _time_constants(draws: Variates, z: dict[str, Tensor], task: Tensor, slow: T
     """(N,) as a share of the horizon: log-normal around the study's, slow learners beyond the horizon."""
     b, n = len(returns), len(task)
     centre = torch.where(
-        returns, draws.log_normal(b, median=0.15, sigma=0.8), draws.log_normal(b, median=0.04, sigma=1.1)
+        returns, draws.log_normal(b, median=0.2, sigma=0.9), draws.log_normal(b, median=0.09, sigma=1.2)
     )
-    width = draws.uniform(b, low=0.05, high=0.9)
+    width = draws.uniform(b, low=0.05, high=1.2)
     tau = (centre[task] * torch.exp(-width[task] * z["rate"])).clamp(1e-3, 1.5)
     return torch.where(slow, draws.log_uniform(n, low=0.4, high=4.0), tau)
 
