@@ -128,7 +128,7 @@ def _time_constants(draws: Variates, z: dict[str, Tensor], task: Tensor, slow: T
     """(N,) as a share of the horizon: log-normal around the study's, slow learners beyond the horizon."""
     b, n = len(returns), len(task)
     centre = torch.where(
-        returns, draws.log_normal(b, median=0.2, sigma=0.9), draws.log_normal(b, median=0.09, sigma=1.2)
+        returns, draws.log_normal(b, median=0.4, sigma=1.0), draws.log_normal(b, median=0.09, sigma=1.2)
     )
     width = draws.uniform(b, low=0.05, high=1.2)
     tau = (centre[task] * torch.exp(-width[task] * z["rate"])).clamp(1e-3, 1.5)
