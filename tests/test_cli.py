@@ -47,6 +47,7 @@ def test_help_names_the_commands() -> None:
         "  explain   Tell why a trial was stopped, or was not.",
         "  report    Write a run as one page to hand on.",
         "  replay    Say what policies would have saved on a study.",
+        "  prior     Show what the forecasting network is trained on.",
         "  pretrain  Train the network's weights from a recipe.",
         "  schema    Print the sweep file's JSON Schema.",
     ]

@@ -2,5 +2,6 @@
 
 `contract` holds the questions and answers; `parametric` extrapolates each curve (`observed` -> `fit` over `families`
 -> `mixture`); `rank_gap` extrapolates nothing and compares. Pure numpy and scipy.special: no I/O, no clock, no global
-RNG, so that all of it may run inside a user's training process.
+RNG, so that all of it may run inside a user's training process. `network` and its `prior` are torch, imported only
+where they are asked for.
 """

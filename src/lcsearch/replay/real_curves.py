@@ -9,7 +9,7 @@ import numpy as np
 
 from lcsearch.curves import Floats
 from lcsearch.errors import FileProblem
-from lcsearch.replay.tables import Table, is_table
+from lcsearch.replay.tables import Table, is_table, sources
 from lcsearch.replay.task import Task
 
 
@@ -17,11 +17,12 @@ def tables(folder: Path) -> list[Table]:
     """The table that lies there, or those in its folders, by name.
 
     Raises:
-        FileProblem: there is none.
+        EnvironmentProblem: there is no such folder.
+        FileProblem: no table lies there.
     """
     if is_table(folder):
         return [Table(folder)]
-    found = [Table(path) for path in sorted(folder.iterdir()) if is_table(path)] if folder.is_dir() else []
+    found = [Table(folder / name) for name in sources(folder)]
     if not found:
         raise FileProblem(f"{folder}: expected a table of curves, or a folder of tables, got none.")
     return found

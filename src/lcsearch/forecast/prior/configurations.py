@@ -49,9 +49,9 @@ def configurations(draws: Variates, studies: int, trials: int) -> tuple[Tensor, 
     inputs = torch.where(gone, 0.0, inputs)
     relevance = draws.dirichlet_half(b, d).sqrt() * there
     relevance = relevance / relevance.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    rough = draws.log_uniform(b, 1, 1, low=0.5, high=3.0)
+    rough = draws.log_uniform(b, 1, 1, low=0.15, high=1.5)
     first = draws.normal(b, d, _HIDDEN) * relevance[:, :, None] * rough
-    hidden = torch.tanh(inputs @ first + draws.normal(b, 1, _HIDDEN))
+    hidden = torch.tanh(inputs @ first + 0.7 * draws.normal(b, 1, _HIDDEN))
     smooth = hidden @ draws.normal(b, _HIDDEN, FACTORS)
     # A best value inside the range, as learning rates have: further away is worse.
     centre = draws.uniform(b, 1, d, low=-1.2, high=1.2)
@@ -69,7 +69,7 @@ def configurations(draws: Variates, studies: int, trials: int) -> tuple[Tensor, 
     known = known.gather(1, chosen[..., None].expand(-1, -1, FACTORS))
 
     # Not at all in a fifth of the studies, nearly wholly in many.
-    share = torch.where(draws.flip(b, 1, 1, p=0.8), draws.kumaraswamy(b, 1, 1, a=2.0, b=0.8), 0.0)
+    share = torch.where(draws.flip(b, 1, 1, p=0.8), draws.kumaraswamy(b, 1, 1, a=4.0, b=0.6), 0.0)
     share = torch.where((count == 0)[..., None] | (spread < 1e-6), 0.0, share)
     factors = share.sqrt() * known + (1.0 - share).sqrt() * draws.normal(b, trials, FACTORS)
     return params, kinds, factors
@@ -85,9 +85,9 @@ def traits(draws: Variates, factors: Tensor, names: tuple[str, ...], good: dict[
         good: correlation that a trait has with the first factor in the median study; 0 unless named.
     """
     b, c, f = factors.shape
-    direction = draws.normal(b, f, len(names)) * 0.6
-    direction[:, 0] += torch.tensor([2.0 * good.get(name, 0.0) for name in names], device=draws.device)
+    direction = draws.normal(b, f, len(names)) * 0.5
+    direction[:, 0] += torch.tensor([3.0 * good.get(name, 0.0) for name in names], device=draws.device)
     direction = direction / direction.norm(dim=1, keepdim=True)
-    share = draws.uniform(b, 1, len(names), low=0.2)
+    share = draws.uniform(b, 1, len(names), low=0.5)
     made = share.sqrt() * (factors @ direction) + (1.0 - share).sqrt() * draws.normal(b, c, len(names))
     return {name: made[..., k] for k, name in enumerate(names)}

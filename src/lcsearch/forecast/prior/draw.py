@@ -22,7 +22,7 @@ def draw(
     *,
     trials: tuple[int, int] = (4, 40),
     horizon: tuple[int, int] = (8, 2000),
-    most_reports: int = 400_000,
+    most_reports: int = 2_000_000,
 ) -> Studies:
     """Draw n studies.
 
@@ -121,11 +121,12 @@ def _reports(draws: Variates, made: Losses, task: Tensor, z: Tensor, returns: Te
     sigma = draws.log_normal(b, median=1.2e-3, sigma=1.9).clamp(max=0.3) * draws.flip(b, p=0.95)
     # Where trials end close together their noise tends to be small too: ranks are mostly told by more than luck.
     sigma = torch.minimum(sigma, made.spread * draws.log_uniform(b, low=0.01, high=1.0))
-    sigma = torch.where(returns, draws.log_uniform(b, low=0.01, high=0.3), sigma)
+    sigma = torch.where(returns, draws.log_uniform(b, low=3e-3, high=0.3), sigma)
     # Some trials are far noisier than others, yet hardly by more than they can gain.
     sigma = sigma[task] * torch.exp(draws.uniform(b, high=2.0)[task] * z)
     sigma = torch.minimum(sigma, torch.where(made.stuck, 0.3, 0.4 * made.gain))
-    quiet = torch.where(draws.flip(b, p=0.6), draws.log_uniform(b, low=0.01, high=1.0), 1.0)
+    # What learns nothing hardly varies, returns least of all: the same action throughout.
+    quiet = torch.where(draws.flip(b, p=0.6) | returns, draws.log_uniform(b, low=0.003, high=0.6), 1.0)
     sigma = torch.where(made.stuck, sigma * quiet[task], sigma) * ~made.constant
     shrink = torch.where(draws.flip(b, p=0.4), draws.uniform(b), 0.0)
     shrink = torch.where(returns, -shrink, shrink)

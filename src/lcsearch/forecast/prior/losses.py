@@ -21,7 +21,7 @@ TRAITS = (
 GOOD = {
     **{
         "floor": -0.8,
-        "rate": 0.7,
+        "rate": 0.35,
         "stuck": -0.6,
         "diverge": -0.5,
         "climb": -0.4,
@@ -83,7 +83,7 @@ def losses(
     """
     b, n = len(returns), len(task)
     share = {name: p[task] for name, p in shares(draws, returns).items()}
-    has = {name: phi(z[name]) < p for name, p in share.items()}
+    has = {name: phi(-z[name]) < p for name, p in share.items()}  # those with the highest trait
     stuck = has["stuck"]
 
     # Floors: anywhere between 0 and 1 with a skew of the study's own, then narrowed to its spread.
@@ -128,9 +128,9 @@ def _time_constants(draws: Variates, z: dict[str, Tensor], task: Tensor, slow: T
     """(N,) as a share of the horizon: log-normal around the study's, slow learners beyond the horizon."""
     b, n = len(returns), len(task)
     centre = torch.where(
-        returns, draws.log_normal(b, median=0.15, sigma=0.8), draws.log_normal(b, median=0.04, sigma=1.1)
+        returns, draws.log_normal(b, median=0.4, sigma=1.0), draws.log_normal(b, median=0.09, sigma=1.2)
     )
-    width = draws.uniform(b, low=0.05, high=0.9)
+    width = draws.uniform(b, low=0.05, high=1.2)
     tau = (centre[task] * torch.exp(-width[task] * z["rate"])).clamp(1e-3, 1.5)
     return torch.where(slow, draws.log_uniform(n, low=0.4, high=4.0), tau)
 
@@ -148,7 +148,7 @@ def _shapes(
     weights = draws.dirichlet_half(b, k)
     weights[:, -1] *= 0.3  # a whole study of near-linear learners is rare
     weights[:, 4] *= torch.where(returns, 4.0, 1.0)
-    weights = weights[task] * torch.exp(0.5 * draws.normal(n, k))
+    weights = weights[task] * torch.exp(0.4 * draws.normal(b, k)[task] * z["exponent"][:, None])
     linear = torch.zeros(k, device=draws.device)
     linear[-1] = 1.0
     weights = torch.where((slow & draws.flip(n, p=0.7))[:, None], linear, weights)

@@ -1,0 +1,83 @@
+"""`lcsearch prior`: the table, the plot, and what it says of tables it cannot use."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from lcsearch.cli import app
+from lcsearch.replay import prior
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_BATCHES", 2), ("_STUDIES", 6), ("_TRIALS", 12), ("PANELS", 6)):
+        monkeypatch.setattr(prior, name, value)
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["prior", *map(str, arguments)])
+
+
+def real(folder: Path, runs: int = 10) -> Path:
+    """A table of so many runs that learn at rates of their own."""
+    folder.mkdir(parents=True)
+    losses = np.exp(-np.outer(np.linspace(0.1, 1.0, runs), np.arange(12.0)))
+    np.savez(folder / "curves.npz", Y__loss=losses.astype(np.float32), step=np.arange(1.0, 13.0))
+    for name, rows in (
+        ("runs", [{"row": i, "task": "a", "config_id": i, "seed": 0} for i in range(runs)]),
+        ("configs", [{"config_id": i, "lr": 0.1} for i in range(runs)]),
+    ):
+        with gzip.open(folder / f"{name}.csv.gz", "wt", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    meta = {"name": folder.name, "primary": "loss", "metrics": {"loss": {"direction": "min"}}, "nan_means": "padding"}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+def test_the_prior_alone() -> None:
+    done, again, other = invoke("--seed", "1"), invoke("--seed", "1"), invoke("--seed", "2")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == again.stdout != other.stdout
+    assert "prior (12)" in done.stdout
+    assert "Spearman of 10 % with the end" in done.stdout
+    assert "wrote" not in done.stdout
+
+
+def test_beside_real_curves(tmp_path: Path) -> None:
+    real(tmp_path / "data" / "one")
+    real(tmp_path / "data" / "two", runs=5)
+    plot = tmp_path / "plots" / "prior.png"
+    done = invoke("--data", tmp_path / "data", "--plot", plot)
+    assert done.exit_code == 0, done.output
+    assert "left out two: no task has 8 runs that report at the same 4 steps or more\n" in done.stdout
+    assert "one (1)" in done.stdout
+    assert done.stdout.endswith(f"wrote {plot}\n")
+    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_one_table_is_named_itself(tmp_path: Path) -> None:
+    done = invoke("--data", real(tmp_path / "one"))
+    assert done.exit_code == 0, done.output
+    assert "one (1)" in done.stdout
+
+
+def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, code, text in (
+        (("--data", tmp_path / "no"), 3, "expected a folder of curve tables"),
+        (("--data", tmp_path / "empty"), 2, "expected a table of curves, or a folder of tables"),
+        (("--plot", tmp_path / "prior.pdf"), 2, "ends in .png"),
+    ):
+        done = invoke(*arguments)
+        assert done.exit_code == code
+        assert text in done.output
+        assert "Traceback" not in done.output
