@@ -105,9 +105,7 @@ def write(
 def _data(recipe: Recipe, origins: Sequence[Origin]) -> str:
     if not origins:
         return "curves made by lcsearch's prior; no real curve was used"
-    return (
-        f"{100 * (1 - recipe.real):.0f} % of the batches from lcsearch's prior, {100 * recipe.real:.0f} % real curves"
-    )
+    return f"{100 * recipe.real:.0f} % of the batches are real curves, the others made by lcsearch's prior"
 
 
 def _table(rows: Table) -> str:
