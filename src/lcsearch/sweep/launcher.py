@@ -14,12 +14,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import optuna
@@ -31,6 +31,7 @@ from lcsearch.sweep.budget import Clock, limit_now, read_clock
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.fleet import Death, Fleet
 from lcsearch.sweep.folder import RunFolder, prepare
+from lcsearch.sweep.interrupts import counted
 from lcsearch.sweep.live import View, make_view
 from lcsearch.sweep.load import Sweep, load
 from lcsearch.sweep.neighbours import Neighbours
@@ -178,6 +179,7 @@ class Watch:
         self._patience = patience
         self._may_break_off = False
         self.interrupts = 0
+        self._heard = 0  # how many of them were counted by signal
         self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
         self._began = time.monotonic()
         self._clock = Clock(folder)
@@ -345,25 +347,21 @@ class Watch:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """SIGINT, SIGTERM and a terminal that closes drain, the second kills; only the main thread may listen."""
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            self.interrupts += 1  # the loop speaks: the view may be in the middle of a line
-            if self.interrupts >= 2:
-                self.insist()
-
-        before: dict[signal.Signals, Any] = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                    continue  # nohup: the sweep is to outlive its terminal
-                before[number] = signal.signal(number, interrupt)
-        except ValueError:
-            pass  # not the main thread: the caller's own handling stays
-        try:
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: the sweep is to outlive its terminal
+            numbers.append(signal.SIGHUP)
+        with ExitStack() as stack:
+            with suppress(ValueError):  # not the main thread: the caller's own handling stays
+                stack.enter_context(counted(numbers, self._interrupt))
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+    def _interrupt(self, heard: int) -> None:
+        """So many interrupts were heard so far; the loop speaks of them: the view may be in the middle of a line."""
+        if heard > self._heard:
+            self.interrupts += heard - self._heard
+            self._heard = heard
+        if self.interrupts >= 2:
+            self.insist()
 
 
 class _FleetWatch(Watch):
