@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from lcsearch.allocate.contract import Move
-from lcsearch.study import Snapshot, Status, Trial
-
-
-def place(uid: str) -> tuple[int, str]:
-    """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
-
-    >>> sorted(["10", "9", "a_02", "a_01"], key=place)
-    ['9', '10', 'a_01', 'a_02']
-    """
-    return len(uid), uid
+from lcsearch.study import Snapshot, Status, Trial, place
 
 
 def waiting(snapshot: Snapshot) -> list[Trial]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
-from lcsearch.allocate.arms import begin, place, waiting
+from lcsearch.allocate.arms import begin, waiting
 from lcsearch.allocate.contract import Abilities, Allocation, Key, Move, Opinions, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Query
 from lcsearch.goal import Goal
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Status, Trial, place
 
 
 class _Member(NamedTuple):
