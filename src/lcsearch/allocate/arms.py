@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from lcsearch.allocate.contract import Move
+from typing import Any
+
+from lcsearch.allocate.contract import Move, Slots
+from lcsearch.forecast.contract import Query
 from lcsearch.study import Snapshot, Status, Trial, place
+
+
+class AsksNobody:
+    """The half of an allocator that keeps no state and needs no forecasts."""
+
+    def init(self) -> Any:
+        """There is none."""
+        return None
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        """None."""
+        return ()
 
 
 def waiting(snapshot: Snapshot) -> list[Trial]:
