@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from lcsearch.sweep import backend, launcher
+from lcsearch.sweep import backend
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.interrupts import counted
 from lcsearch.sweep.load import load
 from lcsearch.sweep.storage import Patience
+from lcsearch.sweep.watch import Watch
 
 from .kit import Remembering, write_toy
 
@@ -45,7 +46,7 @@ def hear_late(file: Path, signals: tuple[signal.Signals, ...]) -> None:
         holder.close()
 
 
-class Waiting(launcher.Watch):
+class Waiting(Watch):
     """A launch whose loop does not hear of the signals it is sent until all have come."""
 
     signals: tuple[signal.Signals, ...] = ()

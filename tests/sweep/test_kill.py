@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from lcsearch.sweep import launcher
+from lcsearch.sweep import launcher, watch
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Progress
 
@@ -45,7 +45,7 @@ def killer(run: Path, kills: int) -> Remembering:
 
 
 def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
     view = killer(tmp_path / "run", 1)
     outcome = launcher.run(path, folder=tmp_path / "run", view=view)
@@ -65,7 +65,7 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkey
 
 
 def test_retries_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS, retries=0)
     view = killer(tmp_path / "run", 1)
     outcome = launcher.run(path, folder=tmp_path / "run", view=view)

@@ -17,7 +17,7 @@ import pytest
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from lcsearch.errors import EnvironmentProblem
-from lcsearch.sweep import backend, claim, launcher, storage
+from lcsearch.sweep import backend, claim, launcher, storage, watch
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress
@@ -138,7 +138,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_in_plain_words(
 ) -> None:
     monkeypatch.setattr(storage, "PATIENCE_S", 1.0)
     monkeypatch.setattr(storage, "_BUSY_S", 0.05)
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path, run = write_toy(tmp_path, RESUMING, trials=3, max_steps=30), tmp_path / "run"
     locks: list[threading.Thread] = []
 
