@@ -42,12 +42,8 @@ from scipy.stats import beta
 import lcsearch
 from lcsearch.curves import Floats
 from lcsearch.engine.policy import Policy
-from lcsearch.forecast.contract import Forecaster
-from lcsearch.forecast.registry import forecasters
 from lcsearch.replay import baselines
-from lcsearch.replay.ahead import Ahead
-from lcsearch.replay.oracle import Oracle
-from lcsearch.replay.policies import session_for
+from lcsearch.replay.policies import Entrant
 from lcsearch.replay.score import geometric, regrets, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.replay.stopper import Stopper
@@ -100,18 +96,19 @@ def first_step(task: Task) -> int:
 Make = Callable[[Task, Policy, frozenset[float] | None], Stopper]
 
 
+def guarded(policy: Policy, guard: bool) -> Policy:
+    """A setting's gates, the guard of the leaders among them or not."""
+    return policy if guard else replace(policy, guard=0.0, min_comparisons=0)
+
+
 def asked(*names: str, guard: bool, threshold: float | None = None) -> Make:
     """Production's session with forecasters of these names; "oracle" knows every final."""
 
     def make(task: Task, policy: Policy, looks: frozenset[float] | None) -> Stopper:
-        heard: list[Forecaster] = [
-            Oracle(task) if name == "oracle" else Ahead(forecasters(name)[0], task) for name in names
-        ]
-        if not guard:
-            policy = replace(policy, guard=0.0, min_comparisons=0)
+        policy = guarded(policy, guard)
         if threshold is not None:
             policy = replace(policy, threshold=threshold)
-        return session_for(policy, heard)
+        return Entrant("&".join(names), tuple(asdict(policy).items()), names).make(task)
 
     return make
 
@@ -120,16 +117,19 @@ def rule(make: Callable[[Task], baselines.Rule], guard: bool = False) -> Make:
     """A rule of the field behind the setting's gates."""
 
     def gated(task: Task, policy: Policy, looks: frozenset[float] | None) -> Stopper:
-        if not guard:
-            policy = replace(policy, guard=0.0, min_comparisons=0)
-        return baselines.Gated(make(task), policy, looks)
+        return baselines.Gated(make(task), guarded(policy, guard), looks)
 
     return gated
 
 
+def patience(reports: int) -> Make:
+    """No improvement for so many reports."""
+    return rule(lambda task: baselines.Patience(reports))
+
+
 POLICIES: dict[str, Make] = {
     "none": lambda task, policy, looks: baselines.Never(),
-    **{f"patience-{p}": rule(lambda task, p=p: baselines.Patience(p)) for p in (0, 1, 5, 10, 20, 50)},  # type: ignore[misc]
+    **{f"patience-{p}": patience(p) for p in (0, 1, 5, 10, 20, 50)},
     "gates": rule(lambda task: baselines.Never()),
     "median": rule(lambda task: baselines.Median(n_startup_trials=0)),
     "median+guard": rule(lambda task: baselines.Median(n_startup_trials=0), guard=True),
@@ -168,7 +168,6 @@ def play(task: Task, setting: Setting, make: Make, order: int) -> dict[str, Any]
         "spent": history.spent / history.full_cost,
         "lost_1": len(history.lost(1)),
         "lost_5": len(history.lost(5)),
-        "regret": trace_of(history)[-1][1],
         "stops": len(history.stopped),
         "wrong": len(history.wrong()),
         "looks": sum(history.reasons.values()),

@@ -94,6 +94,7 @@ def validate(file: File) -> None:
     with _told_plainly():
         import shlex
 
+        from lcsearch.sweep.file import is_plain
         from lcsearch.sweep.load import load
         from lcsearch.sweep.preflight import check_program
 
@@ -101,7 +102,7 @@ def validate(file: File) -> None:
         sweep, command = loaded.file, loaded.file.objective.command
         if command is not None and sweep.backend.address == "local":
             check_program(command[0], loaded.path.parent)
-        searched = [k for k, p in sweep.space.items() if not (p is None or isinstance(p, bool | int | float | str))]
+        searched = [k for k, p in sweep.space.items() if not is_plain(p)]
         n, text = len(searched), f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
         print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
         unused = [name for name in searched if command and not any(f"{{{name}}}" in part for part in command)]

@@ -34,6 +34,15 @@ class Status(enum.Enum):
         return self in (Status.COMPLETE, Status.STOPPED, Status.FAILED)
 
 
+def place(uid: str) -> tuple[int, str]:
+    """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
+
+    >>> sorted(["10", "9", "a_02", "a_01"], key=place)
+    ['9', '10', 'a_01', 'a_02']
+    """
+    return len(uid), uid
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One training run as it stands.
@@ -262,7 +271,8 @@ class Bank:
         if not losses.size or not math.isfinite(low := float(losses.min())):
             return None
         rows = np.flatnonzero(losses == low).tolist()
-        return min(((low, self[row].uid, float(self.judged_steps[row])) for row in rows), key=_place)
+        row = min(rows, key=lambda row: place(self[row].uid))  # as Optuna's `best_trial` has it
+        return low, self[row].uid, float(self.judged_steps[row])
 
     @cached_property
     def spread(self) -> float:
@@ -348,12 +358,6 @@ def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:
         return np.inf, -np.inf
     at = int(np.argmin(goal.sign * curve.values)) if goal.judged == "best" else len(curve) - 1
     return float(goal.sign * curve.values[at]), float(curve.steps[at])
-
-
-def _place(found: tuple[float, str, float]) -> tuple[float, int, str]:
-    """Order of (loss, uid, step): by loss, then by uid, numbers as numbers, as Optuna's `best_trial` has it."""
-    loss, uid, _ = found
-    return loss, len(uid), uid
 
 
 @dataclass(frozen=True, eq=False)

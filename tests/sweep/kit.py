@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def lcsearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[s
     """Run a command to its end."""
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100"}
     return subprocess.run(command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def launched(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process beside the test; when the test leaves it running, it is killed, and its workers end with it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -16,14 +16,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from lcsearch.sweep import claim, launcher
+from lcsearch.sweep import claim, launcher, watch
 from lcsearch.sweep.budget import Clock, Reading, ended_by, read_clock, room
 from lcsearch.sweep.file import Budget, SweepFile
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.progress import collect
 from lcsearch.sweep.summary import summarize
 from lcsearch.sweep.text import money
+from lcsearch.sweep.watch import Outcome
 
 from .kit import TRAIN, Remembering, write_toy
 from .test_space import SWEEP
@@ -68,7 +68,7 @@ def test_no_trial_is_begun_once_the_steps_are_spent(tmp_path: Path) -> None:
 
 
 def test_trials_that_run_go_on_and_the_view_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     view = Remembering()
     path = write_toy(tmp_path, SLOW.format(s=0.1), trials=9, max_steps=12, workers=2)
     outcome = launcher.run(path, folder=tmp_path / "run", overrides=["budget.steps=8"], view=view)

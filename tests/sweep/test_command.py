@@ -19,7 +19,7 @@ import pytest
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.goal import Goal
-from lcsearch.sweep import command, launcher, preflight
+from lcsearch.sweep import command, launcher, preflight, watch
 from lcsearch.sweep.command import CommandFailed, command_objective, placeholders
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import load
@@ -412,7 +412,7 @@ def lives(run: Path) -> list[list[int]]:
 
 
 def test_a_killed_workers_program_does_not_go_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     run, killed = tmp_path / "run", list[int]()
 
     def look(progress: Any) -> None:

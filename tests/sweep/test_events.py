@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 from lcsearch.sweep import events
 from lcsearch.sweep.events import JsonView
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.live import PlainView
 from lcsearch.sweep.progress import collect
+from lcsearch.sweep.watch import Outcome
 
 from .kit import TRAIN, lcsearch, write_toy
 from .test_live import FILE, progress, trial

@@ -13,11 +13,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from lcsearch.sweep import launcher
+from lcsearch.sweep import launcher, watch
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Progress
 
-from .kit import RESUMING, Remembering, command, wait_for, write_toy
+from .kit import RESUMING, Remembering, command, launched, wait_for, write_toy
 
 EPOCHS = 40
 
@@ -45,7 +45,7 @@ def killer(run: Path, kills: int) -> Remembering:
 
 
 def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
     view = killer(tmp_path / "run", 1)
     outcome = launcher.run(path, folder=tmp_path / "run", view=view)
@@ -65,7 +65,7 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkey
 
 
 def test_retries_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS, retries=0)
     view = killer(tmp_path / "run", 1)
     outcome = launcher.run(path, folder=tmp_path / "run", view=view)
@@ -77,10 +77,9 @@ def test_retries_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_killed_launcher_leaves_no_workers_and_is_resumed(tmp_path: Path) -> None:
     path = write_toy(tmp_path, RESUMING, trials=3, max_steps=EPOCHS, workers=2)
     run = tmp_path / "run"
-    process = subprocess.Popen(command("run", path, "--folder", run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for(lambda: bool(state(run, 0) and state(run, 1)))
-    process.kill()
-    process.communicate()
+    with launched(command("run", path, "--folder", run)) as process:
+        wait_for(lambda: bool(state(run, 0) and state(run, 1)))
+        process.kill()
     pids = [state(run, number)["lives"][0][0] for number in (0, 1)]
     wait_for(lambda: not any(alive(pid) for pid in pids))
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{run}/study.sqlite3")
@@ -104,15 +103,10 @@ def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path, number: signal
     """So does a terminal that closes, unless the sweep is to outlive it (nohup, which these tests may run under)."""
     path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        ["env", "--default-signal=HUP", *command("run", path, "--folder", run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: bool(state(run)))
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    with launched(["env", "--default-signal=HUP", *command("run", path, "--folder", run)]) as process:
+        wait_for(lambda: bool(state(run)))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "toy: interrupted; go on with --resume\n"
     assert "! draining: workers end at their next report, trials can be resumed. Again to kill them\n" in out
@@ -124,18 +118,13 @@ def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path, number: signal
 def test_ctrl_c_twice_kills_an_objective_that_never_reports(tmp_path: Path) -> None:
     stuck = "import time\ndef train(ctx):\n    (ctx.checkpoint_dir / 'here').touch()\n    time.sleep(600)\n"
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command("run", write_toy(tmp_path, stuck), "--folder", run),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for((run / "checkpoints/trial-00000/here").exists)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)  # two signals at once would be one
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    with launched(command("run", write_toy(tmp_path, stuck), "--folder", run)) as process:
+        wait_for((run / "checkpoints/trial-00000/here").exists)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)  # two signals at once would be one
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "toy: interrupted; go on with --resume\n")
 
 

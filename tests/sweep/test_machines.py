@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from lcsearch.errors import FileProblem
-from lcsearch.sweep import claim, launcher, machines, plan, pulse, worker
+from lcsearch.sweep import claim, launcher, machines, plan, pulse, watch, worker
 from lcsearch.sweep.claim import Claim
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
@@ -416,7 +416,7 @@ def train(ctx):
 
 
 def test_a_stalled_trial_is_noticed_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     monkeypatch.setattr(pulse, "FLOOR_S", 2.0)
     monkeypatch.setattr(pulse, "FACTOR", 1.0)
     seen = []
@@ -433,7 +433,7 @@ def test_a_stalled_trial_is_noticed_and_left_alone(tmp_path: Path, monkeypatch: 
 def test_a_stalled_trial_is_killed_and_retried_if_the_file_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path = write_toy(tmp_path, STUCK.format(asleep=600), trials=2)
     path.write_text(path.read_text().replace("workers: {", "workers: {stall: 2.5, "))
     view = Remembering()

@@ -22,13 +22,13 @@ from ray.tune.error import TuneError
 import lcsearch.sweep
 from lcsearch.decision_log import read_log
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import launcher, on_ray, ray_cluster
+from lcsearch.sweep import launcher, on_ray, ray_cluster, watch
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress
 from lcsearch.sweep.story import explain
 from lcsearch.sweep.summary import summarize
+from lcsearch.sweep.watch import Outcome
 
 from .kit import RESUMING, Remembering, command, wait_for, write_toy
 from .kit import lcsearch as typed
@@ -170,7 +170,7 @@ def test_an_objective_that_does_not_import_ends_the_sweep_and_blames_no_trial(tm
 
 @pytest.mark.usefixtures("_ray")
 def test_a_sweep_that_only_fails_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.0)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.0)
     outcome = run(write_toy(tmp_path, "def train(ctx):\n    raise ValueError('no')\n", kind="ray", trials=40))
     assert outcome.code == 1
     assert outcome.message.startswith("the first 5 trials failed before any report and with the same error, ")
@@ -260,7 +260,7 @@ def interrupting(when: Path, *signals: signal.Signals) -> Remembering:
 def test_two_interrupts_kill_at_once_and_a_trial_with_all_its_reports_is_finished_by_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.1)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.1)
     path = write_toy(tmp_path, HANGING, kind="ray", trials=2, max_steps=3)
     here = tmp_path / "run/checkpoints/trial-00000/here"
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
@@ -283,7 +283,7 @@ def test_two_interrupts_kill_at_once_and_a_trial_with_all_its_reports_is_finishe
 def test_retries_are_counted_over_launches_and_tunes_own_signal_is_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.1)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.1)
     path = write_toy(tmp_path, DYING, kind="ray", trials=1, max_steps=400, retries=1)
     lives, seen = tmp_path / "run/checkpoints/trial-00000/lives", tmp_path / "seen"
     view = interrupting(seen, signal.SIGUSR1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -18,14 +17,14 @@ import pytest
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from lcsearch.errors import EnvironmentProblem
-from lcsearch.sweep import backend, claim, launcher, storage
+from lcsearch.sweep import backend, claim, launcher, storage, watch
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress
 from lcsearch.sweep.storage import Patience
 
 from . import postgres
-from .kit import RESUMING, Remembering, command, wait_for, write_toy
+from .kit import RESUMING, Remembering, command, launched, wait_for, write_toy
 from .test_kill import alive
 
 reason = postgres.missing()
@@ -139,7 +138,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_in_plain_words(
 ) -> None:
     monkeypatch.setattr(storage, "PATIENCE_S", 1.0)
     monkeypatch.setattr(storage, "_BUSY_S", 0.05)
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path, run = write_toy(tmp_path, RESUMING, trials=3, max_steps=30), tmp_path / "run"
     locks: list[threading.Thread] = []
 
@@ -161,16 +160,11 @@ def test_the_command_line_says_so_too(tmp_path: Path) -> None:
     path, run = write_toy(tmp_path, RESUMING, trials=2, max_steps=200, pruner="curve"), tmp_path / "run"
     code = "from lcsearch.sweep import storage as s; s.PATIENCE_S, s._BUSY_S = 1.0, 0.05; "
     code += "from lcsearch.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(path), "--folder", str(run), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for((run / "checkpoints/trial-00000/state.json").exists)
-    time.sleep(1.5)  # the launcher has seen it
-    with locked(run / "study.sqlite3"):
-        out, err = process.communicate(timeout=30)
+    with launched([sys.executable, "-c", code, "run", str(path), "--folder", str(run), "--json"]) as process:
+        wait_for((run / "checkpoints/trial-00000/state.json").exists)
+        time.sleep(1.5)  # the launcher has seen it
+        with locked(run / "study.sqlite3"):
+            out, err = process.communicate(timeout=30)
     assert process.returncode == 3
     assert "Traceback" not in err
     assert "toy: 1 running" in err
@@ -182,22 +176,20 @@ def test_the_command_line_says_so_too(tmp_path: Path) -> None:
 
 def test_ctrl_c_twice_kills_while_the_storage_does_not_answer(tmp_path: Path) -> None:
     path, run = write_toy(tmp_path, RESUMING, trials=2, max_steps=1000, pruner="curve"), tmp_path / "run"
-    process = subprocess.Popen(
-        command("run", path, "--folder", run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    state = run / "checkpoints/trial-00000/state.json"
-    wait_for(state.exists)
-    pid = json.loads(state.read_text())["lives"][0][0]
-    time.sleep(1.5)
-    with locked(run / "study.sqlite3"):
-        time.sleep(2.0)  # launcher and worker wait for it
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        wait_for(lambda: not alive(pid), 20.0)
-        _, err = process.communicate(timeout=30)
-        assert time.monotonic() - began < 30  # the storage is waited for longer than that
+    with launched(command("run", path, "--folder", run)) as process:
+        state = run / "checkpoints/trial-00000/state.json"
+        wait_for(state.exists)
+        pid = json.loads(state.read_text())["lives"][0][0]
+        time.sleep(1.5)
+        with locked(run / "study.sqlite3"):
+            time.sleep(2.0)  # launcher and worker wait for it
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            wait_for(lambda: not alive(pid), 20.0)
+            _, err = process.communicate(timeout=30)
+            assert time.monotonic() - began < 30  # the storage is waited for longer than that
     assert (process.returncode, err) == (130, "toy: interrupted; go on with --resume\n")
     outcome = launcher.run(path, folder=run, resume=True, trials=1, view=Remembering())
     assert [(row.state, row.retries) for row in outcome.progress.rows] == [("complete", 0)]
@@ -209,17 +201,12 @@ def test_a_server_that_is_down_for_some_seconds_costs_nothing(tmp_path: Path) ->
         path = write_toy(tmp_path, RESUMING, trials=4, workers=2, max_steps=60)
         url = server.new_database()
         path.write_text(path.read_text().replace("backend: {", f"backend: {{storage: '{url}', "))
-        process = subprocess.Popen(
-            command("run", path, "--folder", tmp_path / "run"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_for((tmp_path / "run/checkpoints/trial-00000/state.json").exists)
-        server.stop()
-        time.sleep(4)
-        server.start()
-        out, err = process.communicate(timeout=120)
+        with launched(command("run", path, "--folder", tmp_path / "run")) as process:
+            wait_for((tmp_path / "run/checkpoints/trial-00000/state.json").exists)
+            server.stop()
+            time.sleep(4)
+            server.start()
+            out, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (0, ""), out
         rows = launcher.reader(RunFolder(tmp_path / "run"))[2]().rows
         assert [(row.state, row.retries) for row in rows] == [("complete", 0)] * 4

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import launcher, machines, neighbours
+from lcsearch.sweep import launcher, machines, neighbours, watch
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.progress import Progress
+from lcsearch.sweep.watch import Outcome
 
 from . import postgres
 from .kit import RESUMING, Remembering, command, lcsearch, wait_for, write_toy
@@ -46,7 +47,7 @@ def lives(run: Path) -> dict[int, list[list[int]]]:
     return {int(file.parent.name.removeprefix("trial-")): json.loads(file.read_text())["lives"] for file in files}
 
 
-def whole(outcome: launcher.Outcome, trials: int, epochs: int) -> None:
+def whole(outcome: Outcome, trials: int, epochs: int) -> None:
     """Every trial is there once, COMPLETE, with the values it should have."""
     assert [row.state for row in outcome.progress.rows] == ["complete"] * trials
     for row in outcome.progress.rows:
@@ -58,7 +59,7 @@ def whole(outcome: launcher.Outcome, trials: int, epochs: int) -> None:
 def test_a_worker_is_killed_and_the_password_shows_nowhere(
     tmp_path: Path, server: postgres.Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     path, run = toy(tmp_path, server.new_database(), trials=4, workers=2, max_steps=30), tmp_path / "run"
     killed: list[int] = []
 
@@ -136,7 +137,7 @@ def test_two_machines_work_on_one_study(tmp_path: Path, server: postgres.Server)
 def test_a_killed_machine_is_resumed_or_replaced(
     tmp_path: Path, server: postgres.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.1)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.1)
     monkeypatch.setattr(neighbours, "_SETTLE_S", 0.2)
     path = toy(tmp_path, server.new_database(), trials=3, workers=1, max_steps=40)
     ann = tmp_path / "ann"

@@ -30,11 +30,11 @@ from lcsearch.sweep.figures import scale_of
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import LEAST, MOST, importances
-from lcsearch.sweep.launcher import Outcome
 from lcsearch.sweep.load import load
 from lcsearch.sweep.page import page as make_page
 from lcsearch.sweep.report import Compute, Report, best_path, collect, compute_of, write
 from lcsearch.sweep.summary import summarize
+from lcsearch.sweep.watch import Outcome
 
 from .kit import Remembering, write_toy
 

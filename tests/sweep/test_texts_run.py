@@ -15,7 +15,7 @@ import pytest
 
 import lcsearch.sweep
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.sweep import backend, claim, launcher, story, worker
+from lcsearch.sweep import backend, claim, launcher, story, watch, worker
 from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.load import load
 from lcsearch.sweep.objective import Lost
@@ -216,7 +216,7 @@ def test_a_trial_of_another_machine_is_left_to_it(tmp_path: Path, monkeypatch: p
             theirs.study.tell(1, 1.0)
         theirs.study.set_user_attr("lcsearch:run:bob's", {"host": "bob", "beat": len(beats)})
 
-    monkeypatch.setattr(launcher, "_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
     outcome = launcher.run(path, folder=run, resume=True, trials=2, view=(view := Remembering(live)))
     assert outcome.code == 0
     assert view.events == [

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from lcsearch.allocate.contract import Move
-from lcsearch.study import Snapshot, Status, Trial
+from typing import Any
+
+from lcsearch.allocate.contract import Move, Slots
+from lcsearch.forecast.contract import Query
+from lcsearch.study import Snapshot, Status, Trial, place
 
 
-def place(uid: str) -> tuple[int, str]:
-    """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
+class AsksNobody:
+    """The half of an allocator that keeps no state and needs no forecasts."""
 
-    >>> sorted(["10", "9", "a_02", "a_01"], key=place)
-    ['9', '10', 'a_01', 'a_02']
-    """
-    return len(uid), uid
+    def init(self) -> Any:
+        """There is none."""
+        return None
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        """None."""
+        return ()
 
 
 def waiting(snapshot: Snapshot) -> list[Trial]:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
-from lcsearch.allocate.arms import begin, place, waiting
+from lcsearch.allocate.arms import AsksNobody, begin, waiting
 from lcsearch.allocate.contract import Abilities, Allocation, Key, Move, Opinions, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Query
 from lcsearch.goal import Goal
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Status, Trial, place
 
 
 class _Member(NamedTuple):
@@ -27,7 +26,7 @@ class _Member(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AshaPromotion:
+class AshaPromotion(AsksNobody):
     """Promote the best of the highest rung that has one to promote, else begin a new configuration. Asks nobody.
 
     Rungs are the steps min_steps * eta^k below the horizon, and the horizon. A trial pauses at each. In rung k are all
@@ -66,14 +65,6 @@ class AshaPromotion:
             steps.append(step)
             step *= self.eta
         return [*steps, float(horizon)]
-
-    def init(self) -> Any:
-        """There is none."""
-        return None
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        """None."""
-        return ()
 
     def allocate(
         self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from lcsearch.allocate.arms import ahead, begin, done, place, waiting
+from lcsearch.allocate.arms import ahead, begin, done, waiting
 from lcsearch.allocate.contract import Abilities, Allocation, Key, Move, Opinions, Slots
 from lcsearch.allocate.gain import Gain, gains, mean_gains, untried
 from lcsearch.decide.rules import has_diverged
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Kind, Query
-from lcsearch.study import Snapshot, Trial
+from lcsearch.study import Snapshot, Trial, place
 
 
 class _Arm(NamedTuple):

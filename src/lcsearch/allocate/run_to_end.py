@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lcsearch.allocate.arms import begin, waiting
+from lcsearch.allocate.arms import AsksNobody, begin, waiting
 from lcsearch.allocate.contract import Abilities, Allocation, Key, Move, Opinions, Slots
-from lcsearch.forecast.contract import Query
 from lcsearch.study import Snapshot
 
 
 @dataclass(frozen=True)
-class RunToEnd:
+class RunToEnd(AsksNobody):
     """Begin new configurations in order, each to run to the horizon; it pauses nothing and asks nobody.
 
     PAUSED trials, which another policy left, go on first, the oldest first, so that a study can fall back on this one
@@ -20,14 +19,6 @@ class RunToEnd:
     """
 
     name: ClassVar[str] = "run-to-end"
-
-    def init(self) -> Any:
-        """There is none."""
-        return None
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        """None."""
-        return ()
 
     def allocate(
         self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lcsearch.allocate.arms import ahead, begin, done, place, waiting
+from lcsearch.allocate.arms import ahead, begin, done, waiting
 from lcsearch.allocate.contract import Abilities, Allocation, Key, Move, Opinions, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Query
-from lcsearch.study import Snapshot, Trial
+from lcsearch.study import Snapshot, Trial, place
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -76,15 +77,15 @@ def judged_by(rule: Rule, snapshot: Snapshot, event: Event, since: float) -> Jud
     return Judgement(decision, Mark(event.step, Reason.RULE.name, None, decision.text) if stop else None)
 
 
-class _Bare:
-    """A rule that stops whenever it says so, each report being a look."""
-
-    def says(self, snapshot: Snapshot, trial: Trial, since: float) -> Said:
-        raise NotImplementedError
+class _Bare(ABC):
+    """A :class:`Rule` that stops whenever it says so, each report being a look."""
 
     @property
-    def name(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @abstractmethod
+    def says(self, snapshot: Snapshot, trial: Trial, since: float) -> Said: ...
 
     def check(self, snapshot: Snapshot, event: Event) -> Judgement:
         """Decide one look."""

@@ -80,10 +80,6 @@ class History:
         """What the runs that were begun would have cost, each to its end."""
         return sum(self.task.runs[life.row].cost for life in self.lives)
 
-    def loss_at(self, spent: float) -> float:
-        """Best loss when `spent` had been spent; +inf before the first value."""
-        return next((loss for _, cost, loss in reversed(self.trace) if cost <= spent), math.inf)
-
     def known(self, life: Life) -> bool:
         """Whether it is on record how the run would have ended: it reached its horizon when it was really run."""
         return bool(self.task.complete[life.row])

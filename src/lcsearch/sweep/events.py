@@ -46,7 +46,7 @@ from lcsearch.sweep.summary import notices
 if TYPE_CHECKING:
     import optuna
 
-    from lcsearch.sweep.launcher import Outcome
+    from lcsearch.sweep.watch import Outcome
 
 _OF_WORKERS = ("worker", "how", "trial", "retry", "retries", "given_up")
 

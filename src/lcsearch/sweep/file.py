@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard
 
 from pydantic import (
     BaseModel,
@@ -42,10 +42,15 @@ def expected(what: str) -> PydanticCustomError:
     return PydanticCustomError("lcsearch", "{expected}", {"expected": what})
 
 
+def is_plain(value: object) -> TypeGuard[Scalar]:
+    """One value: in a space, a constant rather than a parameter that is searched."""
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def _one_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise expected("a finite number")
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if is_plain(value):
         return value
     raise expected("a plain value")
 

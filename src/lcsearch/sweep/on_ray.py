@@ -34,11 +34,11 @@ from lcsearch.study import Status
 from lcsearch.sweep import claim
 from lcsearch.sweep.file import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.launcher import FAILED, Watch, after
 from lcsearch.sweep.objective import judged_value
 from lcsearch.sweep.ray_cluster import cluster, handlers_kept, note, resources
 from lcsearch.sweep.ray_trial import CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, trainable
 from lcsearch.sweep.space import planned_schedule, suggest
+from lcsearch.sweep.watch import FAILED, Watch, after
 from lcsearch.sweep.worker import ENVIRONMENT, NO_REPORT, StudyReporter
 
 __all__ = ["RayWatch", "cluster"]

@@ -14,7 +14,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep.budget import steps_of
 from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted, seconds_of
-from lcsearch.sweep.file import Parameter, Scalar, SweepFile
+from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
 
 _SAME_FAILURES = 5  # of trials that never reported: the next will fail too
 
@@ -179,7 +179,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: 
 
 
 def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
-    constants = {k: p for k, p in space.items() if p is None or isinstance(p, (bool, int, float, str))}
+    constants = {k: p for k, p in space.items() if is_plain(p)}
     known: dict[str, Scalar] = {**trial.params, **constants}
     return {name: known[name] for name in (*space, *known) if name in known}
 
