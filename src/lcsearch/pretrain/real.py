@@ -25,6 +25,7 @@ FEWEST_RUNS, MOST_RUNS = 4, 64
 TYPICAL_TRIALS = 24
 FEWEST_REPORTS = 4
 ENOUGH_RUNS = 1000
+USEFUL_REPORTS = 10
 MOST_PARAMS = 16
 BEYOND = 1e30
 """Scaled values are clipped to this; float32 goes to 3e38."""
@@ -143,7 +144,7 @@ class RealCurves:
         """A number of reports that suits the task: most of its own, few of them when it is thinned."""
         every = 1 if chance.random() < 0.7 else int(chance.integers(2, 6))
         length = int(task.natural * chance.uniform(0.3, 1) / every)
-        return int(np.clip(length, FEWEST_REPORTS, self._longest))
+        return int(np.clip(length, min(task.natural, USEFUL_REPORTS), self._longest))
 
 
 def evened(n: int, trials: int) -> int:
