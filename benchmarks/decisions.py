@@ -20,7 +20,7 @@ import numpy as np
 import optuna
 
 from lcsearch import Bank, Curve, Goal, Query, Snapshot, Status, Trial
-from lcsearch.forecast.registry import NAMES, forecaster
+from lcsearch.host.registry import NAMES, forecaster
 from lcsearch.schedulers.optuna import CurvePruner
 
 STEPS = 50

@@ -21,7 +21,7 @@ import numpy as np
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Forecaster, Kind, Query
-from lcsearch.forecast.registry import NAMES, forecaster
+from lcsearch.host.registry import NAMES, forecaster
 from lcsearch.goal import Goal
 from lcsearch.study import Bank, Snapshot, Status, Trial
 

@@ -51,8 +51,8 @@ class CurvePruner(BasePruner):
         n_min_trials: COMPLETE trials needed that say something about the step. Optuna asks for a report at that very
             step; here a report before and one after it will do.
         judged: "best" judges a trial by its best value, "final" by its last one.
-        opinions: forecasters or their names ("parametric", "rank-gap"); a stop needs all of them to agree. None: the
-            parametric ensemble.
+        opinions: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to agree.
+            None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
         max_overhead: share of the time since the first look that forecasts may take, once they took 3 s; looks
             beyond it are held. math.inf: no throttle.

@@ -29,7 +29,7 @@ from lcsearch.engine.judge import Judgement, fallen, judge
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion
-from lcsearch.forecast.registry import forecasters
+from lcsearch.host.registry import forecasters
 from lcsearch.study import Snapshot
 
 _log = logging.getLogger("lcsearch")
@@ -333,6 +333,10 @@ class Session:
         for forecaster in self.forecasters:
             name, start = forecaster.name, self._clock()
             try:
+                prepare = getattr(forecaster, "prepare", None)
+                if prepare is not None:  # to load a model once is no forecast: neither late nor overhead
+                    prepare()
+                    start = self._clock()
                 forecasts = forecaster.forecast(snapshot, question.queries)
                 if not isinstance(forecasts, Forecasts):
                     raise InvalidValue("Forecasts", type(forecasts).__name__, f"{name}.forecast")

@@ -26,10 +26,10 @@ def test_lines_come_now_and_then_and_at_the_end() -> None:
 
 def test_a_terminal_has_a_bar() -> None:
     stream = io.StringIO()
-    view = Bar(Console(file=stream, force_terminal=True, width=100))
+    view = Bar(Console(file=stream, force_terminal=True, width=100, highlight=False))
     view.begin(toy.recipe(), 3, 1234, "cpu")
     view.step(4, 0.5, {"loss": 0.25})
     view.tell("[odd] something")
     view.end()
-    assert "4/12" in stream.getvalue()
+    assert " 4/12" in stream.getvalue()
     assert "[odd] something" in stream.getvalue()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
-from lcsearch.pretrain import weights
+from lcsearch.pretrain import shipped, weights
 
 ABOUT: dict[str, Any] = {"size": {"bins": 3}, "recipe": "toy", "seed": 4, "step": 12}
 REINSTALL = "Install lcsearch again, or name a file of your own."
@@ -65,10 +65,10 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 def test_what_ships_is_listed_with_its_hash(tmp_path: Path) -> None:
     where = tmp_path / "weights"
     weights.save(tmp_path / "w.safetensors", tensors(), **ABOUT)
-    assert weights.names(tmp_path) == ()
+    assert shipped.names(tmp_path) == ()
     weights.ship(tmp_path / "w.safetensors", "# one\n", "one", where)
     weights.ship(tmp_path / "w.safetensors", "# two\n", "two", where)
-    assert weights.names(where) == ("one", "two")
+    assert shipped.names(where) == ("one", "two")
     found = weights.shipped("one", where)
     assert json.loads((where / "weights.json").read_text())["one"] == found.sha256
     assert (where / "two.md").read_text() == "# two\n"
@@ -78,6 +78,6 @@ def test_what_ships_is_listed_with_its_hash(tmp_path: Path) -> None:
 
 
 def test_all_that_ships_can_be_loaded() -> None:
-    for name in weights.names():
+    for name in shipped.names():
         assert weights.shipped(name).tensors
-        assert (weights.package() / f"{name}.md").is_file()
+        assert (shipped.package() / f"{name}.md").is_file()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lcsearch.decide.verdict import Reason
 from lcsearch.engine.policy import Policy
 from lcsearch.forecast.contract import Absent, Forecasts, Query
-from lcsearch.forecast.registry import forecaster
+from lcsearch.host.registry import forecaster
 from lcsearch.replay import ahead
 from lcsearch.replay.ahead import Ahead, Memo
 from lcsearch.replay.history import History

@@ -23,7 +23,7 @@ from lcsearch.engine.judge import Judgement
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Query
-from lcsearch.forecast.registry import forecaster
+from lcsearch.host.registry import forecaster
 from lcsearch.goal import Goal
 from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History

@@ -96,7 +96,7 @@ class Bar:
 
     def tell(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
         """Close it."""

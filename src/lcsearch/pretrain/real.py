@@ -111,7 +111,9 @@ class RealCurves:
             self._sources.setdefault(task.source, []).append(task)
 
     def draw(self, generator: torch.Generator, n: int) -> Studies:
-        """About `n` studies of `TYPICAL_TRIALS`: more small ones, fewer large ones. `latent` and `rate` are NaN: nobody knows them; `reported` is the whole length.
+        """About `n` studies of `TYPICAL_TRIALS`: more small ones, fewer large ones.
+
+        `latent` and `rate` are NaN: nobody knows them; `reported` is the whole length.
 
         Args:
             generator: all randomness comes from it.
@@ -119,9 +121,10 @@ class RealCurves:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         chance = np.random.default_rng(seed)
         first = self._task(chance, FEWEST_REPORTS)
-        size = _class_of(self._length(chance, first))
+        wanted = self._length(chance, first)
+        size = _class_of(wanted)
         trials = int(np.exp(chance.uniform(np.log(2 * FEWEST_RUNS), np.log(MOST_RUNS + 1))))
-        least = max(size // 2 + 1, FEWEST_REPORTS)
+        least = min(size // 2 + 1, wanted)
         drawn = []
         with np.errstate(over="ignore"):  # a blow-up in units of a tiny range
             for k in range(evened(n, trials)):

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.pretrain.checkpoint import write_atomically
+from lcsearch.pretrain.shipped import INDEX, REINSTALL, content, found, index
 
 FORMAT = 1
-INDEX = "weights.json"
 
 Storage = Literal["float16", "float32"]
 
@@ -77,10 +76,10 @@ def save(
                 raise InvalidValue(f"finite weights that {storage} can hold", worst, name, "store float32")
         stored[name] = kept
     about = {"format": FORMAT, "size": dict(size), "recipe": recipe, "seed": seed, "step": step}
-    content = to_bytes(stored, {"lcsearch": json.dumps(about, sort_keys=True)})
+    data = to_bytes(stored, {"lcsearch": json.dumps(about, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    return hashlib.sha256(content).hexdigest()
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def load(path: Path | Traversable, sha256: str | None = None) -> Weights:
@@ -92,49 +91,26 @@ def load(path: Path | Traversable, sha256: str | None = None) -> Weights:
     Raises:
         EnvironmentProblem: it is missing, damaged, or of another format.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        text = f"{path}: expected a file of weights, got {error.strerror or error}."
-        raise EnvironmentProblem(f"{text} {REINSTALL}") from error
-    return _read(content, str(path), sha256)
+    return _read(content(path, sha256), str(path))
 
 
-REINSTALL = "Install lcsearch again, or name a file of your own."
-
-
-def _read(content: bytes, where: str, sha256: str | None) -> Weights:
+def _read(data: bytes, where: str) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    digest = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and digest != sha256:
-        text = (
-            f"{where}: expected weights with the SHA-256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged."
-        )
-        raise EnvironmentProblem(f"{text} {REINSTALL}")
     try:
-        length = int.from_bytes(content[:8], "little")
-        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["lcsearch"])
+        length = int.from_bytes(data[:8], "little")
+        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lcsearch"])
         if about["format"] != FORMAT:
             text = f"{where}: expected weights of format {FORMAT}, got format {about['format']}."
             raise EnvironmentProblem(f"{text} Install the lcsearch that they were made for.")
-        tensors = {n: t.float() if t.is_floating_point() else t for n, t in from_bytes(content).items()}
+        tensors = {n: t.float() if t.is_floating_point() else t for n, t in from_bytes(data).items()}
+        digest = hashlib.sha256(data).hexdigest()
         return Weights(tensors, about["size"], about["recipe"], about["seed"], about["step"], digest)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         text = f"{where}: expected a file of weights, got one that cannot be read ({said})."
         raise EnvironmentProblem(f"{text} {REINSTALL}") from error
-
-
-def package() -> Traversable:
-    """Where the shipped files lie."""
-    return files("lcsearch") / "weights"
-
-
-def names(where: Traversable | None = None) -> tuple[str, ...]:
-    """Names of the weights that ship, sorted."""
-    return tuple(sorted(_index(where or package())))
 
 
 def shipped(name: str, where: Traversable | None = None) -> Weights:
@@ -146,12 +122,7 @@ def shipped(name: str, where: Traversable | None = None) -> Weights:
     Raises:
         EnvironmentProblem: there are none of that name, or they are damaged or of another format.
     """
-    where = where or package()
-    known = _index(where)
-    if name not in known:
-        text = f"{where}: expected the weights {name!r}, got {', '.join(sorted(known)) or 'none'}."
-        raise EnvironmentProblem(f"{text} {REINSTALL}")
-    return load(where / f"{name}.safetensors", known[name])
+    return load(*found(name, where))
 
 
 def ship(path: Path, card: str, name: str, where: Path) -> None:
@@ -160,21 +131,10 @@ def ship(path: Path, card: str, name: str, where: Path) -> None:
     Raises:
         EnvironmentProblem: `path` cannot be read.
     """
-    content = path.read_bytes() if path.exists() else b""
-    digest = _read(content, str(path), None).sha256
+    data = content(path, None)
+    digest = _read(data, str(path)).sha256
     where.mkdir(parents=True, exist_ok=True)
-    write_atomically(where / f"{name}.safetensors", content)
+    write_atomically(where / f"{name}.safetensors", data)
     write_atomically(where / f"{name}.md", card.encode())
-    index = {**_index(where), name: digest}
-    write_atomically(where / INDEX, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
-
-
-def _index(where: Traversable) -> dict[str, str]:
-    try:
-        index = json.loads((where / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        text = f"{where / INDEX}: expected the names and hashes of the weights, got {error}."
-        raise EnvironmentProblem(f"{text} {REINSTALL}") from error
-    return dict(index)
+    known = {**index(where), name: digest}
+    write_atomically(where / INDEX, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())

@@ -11,6 +11,7 @@ import numpy as np
 from lcsearch.forecast.contract import Forecaster, Forecasts, Opinion, Query
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
+from lcsearch.host.pretrained import Pretrained
 from lcsearch.replay.task import Task
 from lcsearch.study import Snapshot
 
@@ -22,11 +23,12 @@ READS: dict[type[Any], Callable[[Snapshot], Hashable]] = {
     # Where curves end and their scale: a stop changes neither.
     ParametricEnsemble: lambda snapshot: (snapshot.horizon, snapshot.spread),
     RankAndGap: lambda snapshot: snapshot.bank,  # equal to itself alone
+    Pretrained: lambda snapshot: snapshot.bank,
 }
 """By type of a forecaster, all that its answer takes from the study, the goal aside, which a task has one of.
 
-Of the trial asked about, these read the curve alone: not its cost, status or marks, nor any other live trial. Who reads
-more, or may do so some day, does not belong here.
+Of the trial asked about, these read the curve and what a run never changes (configuration, schedule): not its cost,
+status or marks, nor any other live trial. Who reads more, or may do so some day, does not belong here.
 """
 
 Key = tuple[str, int, str, float]
@@ -35,15 +37,16 @@ Memo = dict[Hashable, dict[Key, Opinion]]
 
 
 class Ahead:
-    """Answers as `forecaster` does, bit for bit, and several times faster where the bank rarely changes.
+    """Answers as `forecaster` does, and several times faster where the bank rarely changes.
 
     That goes for the types in READS, of which it is known what they read; all others are asked directly.
 
     While one trial trains and no other ends, the forecaster is asked about every cut of its curve in turn, twice. What
     it says of a cut depends on the cut and the bank alone, and is the same alone and in a batch (the conformance kit
-    holds it to that), so the cuts to come are put into the same batch. Nothing is answered that was not asked: when a
-    batch fails, the cuts to come are left out for that trial until the study changes, and the question is put as it
-    was. One call in many takes the time of all of them, so what a look takes cannot be measured through this.
+    holds it to that: bit for bit, or the network within its stated tolerance), so the cuts to come are put into the
+    same batch. Nothing is answered that was not asked: when a batch fails, the cuts to come are left out for that trial
+    until the study changes, and the question is put as it was. One call in many takes the time of all of them, so what
+    a look takes cannot be measured through this.
 
     Args:
         forecaster: who answers.

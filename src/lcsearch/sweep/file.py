@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lcsearch.forecast.registry import NAMES
+from lcsearch.host.registry import NAMES
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.schedule import Shape
 

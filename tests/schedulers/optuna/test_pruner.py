@@ -327,7 +327,7 @@ def test_a_risk_limit_ends_the_stops() -> None:
         ({"max_overhead": NAN}, "max_overhead: expected a number > 0, got nan."),
         ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
         ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
-        ({"opinions": "oracle"}, "opinions: expected one of parametric, rank-gap, got 'oracle'."),
+        ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, got 'oracle'."),
     ],
 )
 def test_constructor_errors_word_for_word(fields: dict[str, Any], message: str) -> None:

@@ -1,0 +1,79 @@
+"""Forecasters by name, for constructors and sweep files, and the default ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from lcsearch.errors import EnvironmentProblem, InvalidValue
+from lcsearch.forecast.contract import Forecaster
+
+NAMES = ("network", "parametric", "rank-gap")
+DEFAULT = ("network",)
+FALLBACK = ("parametric", "rank-gap")
+"""Who is asked where the network cannot be: a stop then needs both."""
+
+_log = logging.getLogger("lcsearch")
+_told: set[str] = set()
+
+
+def forecaster(name: str) -> Forecaster:
+    """A new forecaster of that name.
+
+    Raises:
+        InvalidValue: there is none of that name.
+        EnvironmentProblem: the network's weights, or torch, are missing or damaged.
+    """
+    if name == "network":
+        from lcsearch.host.pretrained import Pretrained
+
+        if find_spec("torch") is None:
+            text = "expected torch, which the network computes with, got none. Install it: pip install lcsearch"
+            raise EnvironmentProblem(text)
+        return Pretrained()
+    if name == "parametric":
+        from lcsearch.forecast.parametric import ParametricEnsemble
+
+        return ParametricEnsemble()
+    if name == "rank-gap":
+        from lcsearch.forecast.rank_gap import RankAndGap
+
+        return RankAndGap()
+    raise InvalidValue(f"one of {', '.join(NAMES)}", name, "opinions")
+
+
+def default_names() -> tuple[str, ...]:
+    """DEFAULT, or FALLBACK with one warning a process where the network is not to be had."""
+    try:
+        forecaster("network")
+    except EnvironmentProblem as error:
+        if str(error) not in _told:
+            _told.add(str(error))
+            _log.warning("lcsearch: forecasts are made by %s, without the network: %s", " and ".join(FALLBACK), error)
+        return FALLBACK
+    return DEFAULT
+
+
+def forecasters(opinions: Sequence[Forecaster | str] | Forecaster | str | None) -> tuple[Forecaster, ...]:
+    """Names or forecasters -> forecasters; None gives the default ones, see :func:`default_names`.
+
+    Raises:
+        InvalidValue: an unknown name, something that is no forecaster, or an empty list.
+        EnvironmentProblem: the network was named, and is not to be had.
+    """
+    if opinions is None:
+        opinions = default_names()
+    elif isinstance(opinions, str | Forecaster):
+        opinions = (opinions,)
+    found = []
+    for opinion in opinions:
+        if isinstance(opinion, str):
+            found.append(forecaster(opinion))
+        elif isinstance(opinion, Forecaster):
+            found.append(opinion)
+        else:
+            raise InvalidValue(f"a forecaster or one of {', '.join(NAMES)}", opinion, "opinions")
+    if not found:
+        raise InvalidValue("at least one forecaster", opinions, "opinions", "pass None for the default")
+    return tuple(found)

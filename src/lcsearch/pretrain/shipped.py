@@ -1,0 +1,71 @@
+"""The weights that ship in the package: their names, hashes and bytes. Needs no torch, so that a look costs nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from lcsearch.errors import EnvironmentProblem
+
+INDEX = "weights.json"
+REINSTALL = "Install lcsearch again, or name a file of your own."
+
+
+def package() -> Traversable:
+    """Where the shipped files lie."""
+    return files("lcsearch") / "weights"
+
+
+def index(where: Traversable | None = None) -> dict[str, str]:
+    """Name of each of the weights -> SHA-256 of its file.
+
+    Raises:
+        EnvironmentProblem: the list cannot be read.
+    """
+    where = where or package()
+    try:
+        return dict(json.loads((where / INDEX).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        text = f"{where / INDEX}: expected the names and hashes of the weights, got {error}."
+        raise EnvironmentProblem(f"{text} {REINSTALL}") from error
+
+
+def names(where: Traversable | None = None) -> tuple[str, ...]:
+    """Names of the weights that ship, sorted."""
+    return tuple(sorted(index(where)))
+
+
+def found(name: str, where: Traversable | None = None) -> tuple[Traversable, str]:
+    """The file of the weights `name` and the SHA-256 it must have.
+
+    Raises:
+        EnvironmentProblem: there are none of that name.
+    """
+    where = where or package()
+    known = index(where)
+    if name not in known:
+        text = f"{where}: expected the weights {name!r}, got {', '.join(sorted(known)) or 'none'}."
+        raise EnvironmentProblem(f"{text} {REINSTALL}")
+    return where / f"{name}.safetensors", known[name]
+
+
+def content(path: Traversable, sha256: str | None) -> bytes:
+    """The bytes of a weight file.
+
+    Raises:
+        EnvironmentProblem: it is missing, or not the one with that hash.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        text = f"{path}: expected a file of weights, got {error.strerror or error}."
+        raise EnvironmentProblem(f"{text} {REINSTALL}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256:
+        text = f"{path}: expected weights with the SHA-256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged."
+        raise EnvironmentProblem(f"{text} {REINSTALL}")
+    return data
