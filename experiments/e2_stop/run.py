@@ -13,7 +13,8 @@ first 60 trials of every order. Every rule sees the same looks and passes the sa
 the stop of diverged trials). The oracle is production's rule with a perfect forecaster behind the same gates, epsilon
 included: what misses by less than 1 % of the study's range it stops, and a rule that is luckier there can pass it.
 The strictness on short curves (threshold .01 below 8 reports) is the product's in every setting. A look's previous look
-is the report before it. Sources that are not there are skipped with a line that says so.
+is the report before it. Half b of the tasks (every other one by name) is what the network's weights never saw; tables and
+results are of that half unless --half says otherwise. Sources that are not there are skipped with a line that says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,7 +57,10 @@ SOURCES = ("lcbench", "taskset_adam8p")
 RUNS, TRIALS = 20, 60
 DEFAULT = Policy().threshold
 DRAWS = 400
-ROOMS = ("*.py", "allocate/*.py", "decide/*.py", "engine/*.py", "forecast/*.py", "replay/*.py")
+ROOMS = (
+    *("*.py", "allocate/*.py", "decide/*.py", "engine/*.py", "forecast/*.py", "forecast/network/*.py", "host/*.py"),
+    *("replay/*.py", "weights/weights.json"),
+)
 THRESHOLDS = (0.01, 0.02, 0.1, 0.2)
 SWEPT_ORDERS = 4
 
@@ -138,14 +142,15 @@ POLICIES: dict[str, Make] = {
     "asha": rule(lambda task: baselines.Asha(task.goal.horizon, first_step(task))),
     **{
         name + ("+guard" if guard else ""): asked(name, guard=guard)
-        for name in ("rank-gap", "parametric", "oracle")
+        for name in ("rank-gap", "parametric", "network", "oracle")
         for guard in (False, True)
     },
     "parametric&rank-gap+guard": asked("parametric", "rank-gap", guard=True),
+    "network&parametric+guard": asked("network", "parametric", guard=True),
 }
 SWEPT: dict[str, Make] = {
     f"{name}+guard@{threshold:g}": asked(name, guard=True, threshold=threshold)
-    for name in ("parametric", "rank-gap")
+    for name in ("parametric", "rank-gap", "network")
     for threshold in THRESHOLDS
 }
 
@@ -187,8 +192,13 @@ def fingerprint() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
-def work(data: Path, setting: str, policy: str, source: str, orders: int) -> tuple[str, float]:
-    """All orders of all tasks of a source under one rule; kept orders are not run again."""
+def in_half(tasks: Iterable[str], half: str) -> list[str]:
+    """Every other name in order, from the first (a) or the second (b), as pretraining has it; all of them."""
+    return sorted(tasks)[{"a": 0, "b": 1, "all": 0}[half] :: 1 if half == "all" else 2]
+
+
+def work(data: Path, setting: str, policy: str, source: str, orders: int, half: str = "all") -> tuple[str, float]:
+    """All orders of a half's tasks of a source under one rule; kept orders are not run again."""
     path = part_of(setting, policy, source)
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
     gates = SETTINGS[setting]
@@ -201,7 +211,8 @@ def work(data: Path, setting: str, policy: str, source: str, orders: int) -> tup
     by = fingerprint()
     orders = min(orders, SWEPT_ORDERS) if policy in SWEPT else orders
     start = time.perf_counter()
-    for task in load(data / source):
+    tasks = {task.name: task for task in load(data / source)}
+    for task in (tasks[name] for name in in_half(tasks, half)):
         rows = kept["tasks"].setdefault(task.name, [])
         done = {row["order"] for row in rows}
         make = {**POLICIES, **SWEPT}[policy]
@@ -317,8 +328,8 @@ def figures(mine: dict[str, list[Any]], none: dict[str, list[Any]]) -> dict[str,
     }
 
 
-def collect() -> dict[str, Any]:
-    """Everything that is kept, as the results that are committed."""
+def collect(half: str = "all") -> dict[str, Any]:
+    """Everything that is kept of a half, as the results that are committed."""
     found: dict[str, Any] = {}
     knobs, codes = {}, set()
     for name in SETTINGS:
@@ -327,9 +338,13 @@ def collect() -> dict[str, Any]:
                 continue  # nothing to compare with
             none = json.loads(base.read_text())
             knobs[name] = none["knobs"]
+            among = in_half(none["tasks"], half)
             for policy in (*POLICIES, *SWEPT):
                 if (path := part_of(name, policy, source)).exists():
-                    mine = json.loads(path.read_text())["tasks"]
+                    stored = json.loads(path.read_text())["tasks"]
+                    mine = {task: stored[task] for task in among if task in stored}
+                    if not mine:
+                        continue
                     codes |= {row.get("by", "not noted") for rows in mine.values() for row in rows}
                     found.setdefault(name, {}).setdefault(source, {})[policy] = figures(mine, none["tasks"])
     verified = PARTS / "verified.json"
@@ -337,6 +352,7 @@ def collect() -> dict[str, Any]:
         "command": "LCSEARCH_DATA=.../data python experiments/e2_stop/run.py",
         "commit": commit(),
         "code": fingerprint(),
+        "half": half,
         "searches_by_code": sorted(codes),
         "verified": json.loads(verified.read_text()) if verified.exists() else None,
         "knobs": knobs,
@@ -359,7 +375,8 @@ def table(results: dict[str, Any]) -> str:
         for source, rows in sources.items():
             one = next(iter(rows.values()))
             orders = " to ".join(str(n) for n in sorted({one["orders"][0], one["orders"][-1]}))
-            lines += ["", f"**{setting}, {source}** ({one['tasks']} tasks, {orders} orders)", ""]
+            of = "" if results.get("half", "all") == "all" else f", half {results['half']}"
+            lines += ["", f"**{setting}, {source}{of}** ({one['tasks']} tasks, {orders} orders)", ""]
             lines += [
                 "| rule | speed-up (95 %), missed | of the oracle | regret, % | compute | lost, top 1 | of top 5 "
                 "| wrong stops (95 %) |",
@@ -430,6 +447,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--policies", nargs="+", choices=[*POLICIES, *SWEPT], metavar="RULE")
+    parser.add_argument("--half", choices=["a", "b", "all"], default="b", help="of the tasks; b is new to the weights")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--table", action="store_true", help="only print the table and draw the plot of what is kept")
     parser.add_argument("--verify", type=int, metavar="N", help="play N stored orders again and compare")
@@ -443,7 +461,7 @@ def main() -> None:
     elif not args.table:
         todo = list(dict.fromkeys(jobs(args, data)))
         with ProcessPoolExecutor(args.processes) as pool:
-            running = {pool.submit(work, *job, args.orders): job[1:] for job in todo}
+            running = {pool.submit(work, *job, args.orders, args.half): job[1:] for job in todo}
             for n, done in enumerate(as_completed(running), 1):
                 if (error := done.exception()) is not None:
                     failed.append(f"{' '.join(running[done])}: {type(error).__name__}: {error}")
@@ -452,7 +470,7 @@ def main() -> None:
                 what, took = done.result()
                 print(f"[{n}/{len(todo)}] {what}: {took:.0f} s", flush=True)
     if PARTS.is_dir():
-        RESULTS.write_text(json.dumps(collect(), indent=1) + "\n")
+        RESULTS.write_text(json.dumps(collect(args.half), indent=1) + "\n")
     if not RESULTS.exists():
         raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
     results = json.loads(RESULTS.read_text())
