@@ -21,8 +21,8 @@ import numpy as np
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Forecaster, Kind, Query
-from lcsearch.host.registry import NAMES, forecaster
 from lcsearch.goal import Goal
+from lcsearch.host.registry import NAMES, forecaster
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 #: Source -> columns of its curves that were reported during training (both keep one value from before it).

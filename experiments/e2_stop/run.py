@@ -13,8 +13,9 @@ first 60 trials of every order. Every rule sees the same looks and passes the sa
 the stop of diverged trials). The oracle is production's rule with a perfect forecaster behind the same gates, epsilon
 included: what misses by less than 1 % of the study's range it stops, and a rule that is luckier there can pass it.
 The strictness on short curves (threshold .01 below 8 reports) is the product's in every setting. A look's previous look
-is the report before it. Half b of the tasks (every other one by name) is what the network's weights never saw; tables and
-results are of that half unless --half says otherwise. Sources that are not there are skipped with a line that says so.
+is the report before it. Half b of the tasks (every other one by name) is what the network's weights never saw: tables
+and results are of that half unless --half says otherwise. Sources that are not there are skipped with a line that says
+so.
 """
 
 from __future__ import annotations

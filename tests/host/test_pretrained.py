@@ -72,7 +72,7 @@ def test_a_copy_in_another_process_says_the_same(folder: Path) -> None:
 
 
 def test_making_one_imports_no_torch(folder: Path) -> None:
-    code = f"import sys; from pathlib import Path; from lcsearch.host.pretrained import Pretrained; "
+    code = "import sys; from pathlib import Path; from lcsearch.host.pretrained import Pretrained; "
     code += f"Pretrained(where=Path({str(folder)!r})); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 

@@ -23,8 +23,8 @@ from lcsearch.engine.judge import Judgement
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Query
-from lcsearch.host.registry import forecaster
 from lcsearch.goal import Goal
+from lcsearch.host.registry import forecaster
 from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History
 from lcsearch.replay.made import KINDS, made

@@ -24,8 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lcsearch.host.registry import NAMES
 from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.host.registry import NAMES
 from lcsearch.schedule import Shape
 
 Scalar = bool | int | float | str | None
