@@ -44,7 +44,7 @@ import numpy as np
 from cheap import CHEAP
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from scores import CAP, CLIP, LEAST, WINDOW, Unit, beat_figures, paired, value_figures, value_scores
+from scores import CAP, CLIP, LEAST, SCORES, WINDOW, Unit, beat_figures, paired, value_figures, value_scores
 
 import lcsearch
 from lcsearch.curves import Curve, Floats
@@ -254,6 +254,7 @@ def knobs_of(curves: int) -> dict[str, Any]:
         "cap": CAP,
         "window": WINDOW,
         "least_mass": LEAST,
+        "scores": SCORES,
     }
 
 

@@ -1,8 +1,8 @@
 """Scores of predictive distributions, exact for the CDFs of `Forecasts`: linear between knots, exponential tails.
 
 Distributions are scored in units of their task's range: u = (loss - best) / width, see `Unit`. What is worse than CAP
-is all the same: blow-ups go to 1e34, and a mean must outlive them. Scores are those of min(u, CAP), so they stay
-proper.
+is all the same, and what is better than -CAP: blow-ups go to 1e34, forecasts of what falls from there to -1e7, and a
+mean must outlive both. CRPS is that of u clipped to [-CAP, CAP], so it stays proper.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from lcsearch.forecast.contract import Forecasts
 from lcsearch.goal import Goal
 from lcsearch.study import Bank, Status, Trial
 
+SCORES = 1
+"""Raise it when a score comes to mean something else: what is kept is asked again then."""
 CAP = 2.0
 WINDOW = 1e-4
 """A density is the mass of a window this wide (in ranges) around the value, over its width: atoms have one too."""
@@ -57,23 +59,27 @@ class Unit:
 
 
 def crps(f: Forecasts, y: Floats, cap: float = CAP) -> Floats:
-    """(Q,) integral of (F(x) - [y <= x])^2 over x up to `cap`: the CRPS of min(Y, cap). NaN in absent rows."""
-    y = np.minimum(y, cap)
+    """(Q,) integral of (F(x) - [y <= x])^2 over x from -cap to cap: the CRPS of clip(Y, -cap, cap). NaN: absent."""
+    y = np.clip(y, -cap, cap)
     k, p = f.knots, f.levels
-    first, last = np.minimum(k[:, 0], cap), k[:, -1]
+    first, last = np.minimum(k[:, 0], cap), np.maximum(k[:, -1], -cap)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
-        s = f.tails[:, 0]
-        mass = p[:, 0] * np.where(k[:, 0] > cap, np.where(s > 0, np.exp((cap - k[:, 0]) / s), 0.0), 1.0)
-        total = _tail(mass, s, np.maximum(first - y, 0.0), np.inf)
-        s, beyond = f.tails[:, 1], np.maximum(cap - last, 0.0)
-        total += np.where(beyond > 0, _tail(1.0 - p[:, -1], s, np.maximum(y - last, 0.0), beyond), 0.0)
+        below = p[:, 0] * _left(k[:, 0] - first, f.tails[:, 0])
+        above = (1.0 - p[:, -1]) * _left(last - k[:, -1], f.tails[:, 1])
+        total = _tail(below, f.tails[:, 0], np.maximum(first - y, 0.0), np.maximum(first + cap, 0.0))
+        total += _tail(above, f.tails[:, 1], np.maximum(y - last, 0.0), np.maximum(cap - last, 0.0))
         a, b = k[:, :-1], k[:, 1:]
         slope = np.where(b > a, np.diff(p, axis=1) / (b - a), 0.0)
-        lo, hi = np.minimum(a, cap), np.minimum(b, cap)
+        lo, hi = np.clip(a, -cap, cap), np.clip(b, -cap, cap)
         at = np.clip(y[:, None], lo, hi)
         at_lo, at_y, at_hi = (p[:, :-1] + slope * (x - a) for x in (lo, at, hi))
         total += ((at - lo) * _square(at_lo, at_y) + (hi - at) * _square(1.0 - at_y, 1.0 - at_hi)).sum(1)
     return np.where(np.isnan(k[:, 0]), np.nan, total)
+
+
+def _left(distance: Floats, scale: Floats) -> Floats:
+    """Share of a tail's mass farther out than a distance."""
+    return np.where(distance > 0, np.where(scale > 0, np.exp(-distance / scale), 0.0), 1.0)
 
 
 def _square(a: Floats, b: Floats) -> Floats:
@@ -81,7 +87,7 @@ def _square(a: Floats, b: Floats) -> Floats:
     return np.asarray((a * a + a * b + b * b) / 3.0)
 
 
-def _tail(mass: Floats, scale: Floats, d: Floats, until: Floats | float) -> Floats:
+def _tail(mass: Floats, scale: Floats, d: Floats, until: Floats) -> Floats:
     """Integral over the distance x in [0, until] from a knot of (1 - G)^2 where x < d, else of G^2.
 
     G = mass e^(-x / scale) is the mass farther out than x.
