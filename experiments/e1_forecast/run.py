@@ -63,9 +63,12 @@ KINDS: tuple[Kind, ...] = ("value", "best_by")
 CUTS = (0.1, 0.2, 0.4)
 GROUP = 15  # curves that share their ten others, and one batch
 OTHERS = 10
+NOTHING = 1 / (OTHERS + 1)
+"""P(beat) of who knows nothing: any of the eleven may be the best."""
 SEED = 0
 FEWEST_CURVES, FEWEST_REPORTS = 2 * OTHERS, 10
 REFERENCES = ("parametric", "rank-gap")
+COMMAND = "LCSEARCH_DATA=.../data python experiments/e1_forecast/run.py"
 ROOMS = ("*.py", "forecast/*.py", "forecast/network/*.py")
 COLUMNS = ("p", "beaten", "in_50", "in_80", "in_95", "crps", "ll", "square")
 NETWORK = re.compile(r"network(?P<configs>\+configs)?(@(?P<name>[\w.+-]+))?(=(?P<path>.+))?")
@@ -333,10 +336,10 @@ def figures(out: Path, tasks: Sequence[RealCurves], curves: int, label: str) -> 
         kinds[kind] = {}
         for at, cut in enumerate(CUTS):
             mine = [rows[at] for rows, _ in there]
-            kinds[kind][f"{cut:.0%}"] = beat_figures([rows[:, :2] for rows in mine])
+            kinds[kind][f"{cut:.0%}"] = beat_figures([rows[:, :2] for rows in mine], NOTHING)
             if kind == "value":
                 kinds[kind][f"{cut:.0%}"]["value"] = value_figures([rows[:, 2:] for rows in mine])
-        every = beat_figures([np.concatenate(list(rows))[:, :2] for rows, _ in there])
+        every = beat_figures([np.concatenate(list(rows))[:, :2] for rows, _ in there], NOTHING)
         kinds[kind]["all"] = {name: every[name] for name in ("n", "absent", "low", "bins")}
     if len(stamps["version"]) > 1:
         return None  # some tasks by other weights: not whole
@@ -407,16 +410,17 @@ def show(x: float | None, digits: int = 3) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: five tables a section and source."""
-    lines = [
-        f"Figures: see `{Path(__file__).name}` and `scores.py`; commands and commits of every row: `results.json`."
-    ]
-    lines.append("Absent answers are left out of the figures. Bounds: one-sided 95 %, the larger of a bootstrap over")
+    lines = [f"`{COMMAND}`. What the figures mean: `run.py`, `scores.py`; of every row its command and commit:"]
     lines.append(
-        "tasks and Clopper-Pearson's. Value: in the task's range (see `Unit`), what is worse than 2 ranges is all"
+        "`results.json`. Figures are of the answers given, the share of absent ones stands beside. Bounds: one-sided"
     )
     lines.append(
-        f"the same; density over a window of {WINDOW:g} ranges. ms: CPU time of one forecast, asked {GROUP} at once."
+        "95 %, the larger of a bootstrap over tasks and Clopper-Pearson's. Value: in the task's range (see `Unit`),"
     )
+    lines.append(
+        f"clipped to {CAP:g} ranges on either side; density over a window of {WINDOW:g} ranges. ms: CPU time of one"
+    )
+    lines.append(f"forecast, asked {GROUP} at once.")
     for section, content in results["sections"].items():
         for source, found in content["sources"].items():
             if found["forecasters"]:
@@ -465,16 +469,24 @@ def _source_tables(section: str, source: str, found: dict[str, Any]) -> Iterator
     yield from ("", "rank: by mean log-likelihood, averaged over (task, cut-off); 1 is best.")
     yield from (
         "",
-        "Paired differences over tasks, +- standard error (log-loss and CRPS: below 0, the first is better)",
+        "Paired differences over tasks, +- standard error: log-loss of P(beat), an absent answer being 1/11",
     )
-    heads = [f"{kind} {head}" for kind in KINDS for head in heads] + [f"CRPS {head}" for head in heads]
-    yield from ("", f"| first - second | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|")
+    yield from ("", f"| first - second | {' | '.join(f'{k} {h}' for k in KINDS for h in heads)} |")
+    yield "|---" * (len(KINDS) * len(heads) + 1) + "|"
     for first, second in pairs(list(rows)):
         a, b = rows[first]["kinds"], rows[second]["kinds"]
-        both = [(a[k][cut]["by_task"]["log_loss"], b[k][cut]["by_task"]["log_loss"]) for k in KINDS for cut in cuts]
-        value = [[x["value"][cut]["value"]["by_task"]["crps"] for x in (a, b)] for cut in cuts]
-        gaps = [paired(x, y) for x, y in (*both, *value)]
-        yield f"| {first} - {second} | {' | '.join(f'{show(m)} +- {show(e)}' if n else '-' for m, e, n in gaps)} |"
+        yield _gaps(first, second, [[x[k][cut]["by_task"]["log_loss"] for x in (a, b)] for k in KINDS for cut in cuts])
+    yield from ("", "The same of the final value: CRPS (below 0, the first is better), mean log-likelihood (above 0)")
+    yield from ("", f"| first - second | {' | '.join(f'{name} {h}' for name in ('CRPS', 'LL') for h in heads)} |")
+    yield "|---" * (2 * len(heads) + 1) + "|"
+    for first, second in pairs(list(rows)):
+        value = [[rows[x]["kinds"]["value"][cut]["value"]["by_task"] for x in (first, second)] for cut in cuts]
+        yield _gaps(first, second, [[x[name] for x in both] for name in ("crps", "ll_mean") for both in value])
+
+
+def _gaps(first: str, second: str, columns: Sequence[Sequence[Sequence[float | None]]]) -> str:
+    gaps = [paired(a, b) for a, b in columns]
+    return f"| {first} - {second} | {' | '.join(f'{show(m)} +- {show(e)}' if n else '-' for m, e, n in gaps)} |"
 
 
 def found_beaten(rows: dict[str, Any]) -> str:
@@ -541,7 +553,7 @@ def main() -> None:
     parser.add_argument("--half", choices=("a", "b", "all"), default="b")
     parser.add_argument("--sources", nargs="+", default=list(SOURCES))
     parser.add_argument("--curves", type=int, default=300, help="curves a task")
-    parser.add_argument("--forecasters", nargs="+", default=[*NAMES, *CHEAP])
+    parser.add_argument("--forecasters", nargs="+", default=[*REFERENCES, *CHEAP])
     parser.add_argument("--out", type=Path, default=HERE, help="where parts, results and table go")
     parser.add_argument("--table", action="store_true", help="only table and plot of results.json")
     parser.add_argument("--quick", action="store_true", help="45 made curves a task, nothing is kept")
@@ -560,8 +572,7 @@ def run(args: argparse.Namespace) -> None:
     """What main does with its arguments."""
     if not args.table:
         data = None if args.data is None else Path(args.data)
-        command = f"{'LCSEARCH_DATA=.../data ' * (data is not None)}python experiments/e1_forecast/run.py"
-        stamp = {"command": " ".join([command, *map(shlex.quote, sys.argv[1:])]), "commit": commit()}
+        stamp = {"command": " ".join([COMMAND, *map(shlex.quote, sys.argv[1:])]), "commit": commit()}
         stamp["code"] = fingerprint()
         try:
             entrants = [entrant(spec) for spec in args.forecasters]

@@ -159,12 +159,15 @@ def losses(p: Floats, won: Floats) -> tuple[Floats, Floats]:
     return -(won * np.log(p) + (1 - won) * np.log(1 - p)), (p - won) ** 2
 
 
-def beat_figures(rows: Sequence[Floats]) -> dict[str, Any]:
-    """P(beat) of one source: of each task rows (p, beaten); absent rows (NaN) count in their share only."""
+def beat_figures(rows: Sequence[Floats], nothing: float) -> dict[str, Any]:
+    """P(beat) of one source: of each task rows (p, beaten).
+
+    Absent rows (NaN) are left out, but for `by_task`: there they count as `nothing`, for what is paired must be paired.
+    """
     known = [task[np.isfinite(task[:, 0])] for task in rows]
     both = np.concatenate(known)
     p, won = np.clip(both[:, 0], CLIP, 1 - CLIP), both[:, 1]
-    each = [losses(task[:, 0], task[:, 1]) for task in known]
+    each = [losses(np.where(np.isnan(task[:, 0]), nothing, task[:, 0]), task[:, 1]) for task in rows]
     loss, brier = losses(p, won)
     bins = reliability(p, won)
     low = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib.util
 import json
 import math
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from lcsearch.forecast.network.model import CurveNetwork, Size
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Goal
 from lcsearch.pretrain import weights
+from lcsearch.replay.real_tasks import read
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "e1_forecast"
@@ -135,7 +138,7 @@ def test_value_scores_in_the_range_of_the_task() -> None:
 
 def test_beat_figures_by_hand() -> None:
     rows = [np.array([[0.01, 0.0], [0.02, 1.0], [np.nan, 1.0]]), np.array([[0.9, 1.0], [0.07, 0.0]])]
-    found = scores.beat_figures(rows)
+    found = scores.beat_figures(rows, 0.25)
     assert (found["n"], found["absent"]) == (5, pytest.approx(0.2))
     assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.99, 0.02, 0.9, 0.93])))
     assert found["brier"] == pytest.approx(np.mean(np.square([0.01, 0.98, 0.1, 0.07])))
@@ -143,8 +146,11 @@ def test_beat_figures_by_hand() -> None:
     assert found["ece"] == pytest.approx((abs(1 - 0.1) + abs(1 - 0.9)) / 4)
     assert found["low"]["0.05"]["rate"] == 0.5
     assert found["low"]["0.1"]["n"] == 3
-    assert found["by_task"]["brier"] == [pytest.approx((0.01**2 + 0.98**2) / 2), pytest.approx((0.01 + 0.07**2) / 2)]
-    certain = scores.beat_figures([np.array([[0.0, 1.0]])])
+    assert found["by_task"]["brier"] == [
+        pytest.approx((0.01**2 + 0.98**2 + 0.75**2) / 3),
+        pytest.approx((0.01 + 0.07**2) / 2),
+    ]
+    certain = scores.beat_figures([np.array([[0.0, 1.0]])], 0.25)
     assert certain["log_loss"] == pytest.approx(-math.log(1e-4))
 
 
@@ -223,7 +229,7 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     assert rows["rank-gap"]["kinds"]["value"]["10%"]["n"] == 60
     text = (tmp_path / "table.md").read_text()
     assert "## all tasks, 30 curves a task: made (2 tasks)" in text
-    assert "| nearest - rank-gap |" in text
+    assert text.count("| nearest - rank-gap |") == 2
     assert (tmp_path / "forecast.png").exists()
     capsys.readouterr()
     e1.run(arguments(tmp_path, "rank-gap", "last-value"))
@@ -243,6 +249,33 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     e1.run(arguments(other, "power-law"))
     fourth = json.loads((other / "results.json").read_text())["sections"]["all tasks, 30 curves a task"]
     assert set(fourth["sources"]["made"]["forecasters"]) == {"power-law"}
+
+
+def test_the_halves_are_those_of_pretraining(e1: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [name for name in ("d", "b", "a", "c", "few") for _ in range(10 if name == "few" else 24)]
+    values = rng.random((len(names), 12))
+    values[0, 5:] = np.nan  # run 0 of d ended early
+    folder = tmp_path / "one"
+    folder.mkdir()
+    np.savez(folder / "curves.npz", Y__score=values, step=np.arange(1.0, 13.0))
+    rows = "".join(f"{name},{i},0\n" for i, name in enumerate(names))
+    with gzip.open(folder / "runs.csv.gz", "wt") as file:
+        file.write("task,config_id,seed\n" + rows)
+    with gzip.open(folder / "configs.csv.gz", "wt") as file:
+        file.write("config_id,lr,kind\n" + "".join(f"{i},{0.1 + i},{'xy'[i % 2]}\n" for i in range(len(names))))
+    meta = {"name": "one", "primary": "score", "metrics": {"score": {"direction": "max"}}, "nan_means": "padding"}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    for half in ("a", "b", "all"):
+        tasks, skipped = e1.curves_of("one", tmp_path, half)
+        known, _ = read(tmp_path, None if half == "all" else half)  # type: ignore[arg-type]
+        assert [task.name for task in tasks] == [task.name for task in known if task.name != "few"]
+        assert any("few: skipped, 10 finite curves" in line for line in skipped) == (half != "b")
+    (task,) = [task for task in tasks if task.name == "d"]
+    assert task.seed == (0, 0)  # its place in the table, whatever the half
+    assert np.array_equal(task.losses, -values[1:24])  # lower is better; the run that ended early is not there
+    assert task.params[0].keys() == {"p0", "p1"}
+    assert task.params[0]["p1"] == "c1"
 
 
 def test_nobody_sees_the_future_and_all_the_same_questions(e1: Any) -> None:
@@ -280,6 +313,17 @@ def test_two_networks_side_by_side(e1: Any, tmp_path: Path) -> None:
     assert list(rows) == ["rank-gap", "network+configs@named", "network@one"]
     assert rows["network@one"]["version"] != rows["network+configs@named"]["version"]
     assert rows["network@one"]["kinds"]["value"]["40%"]["value"]["crps"] > 0
+
+
+def test_mcmc_is_asked_by_name(e1: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("lcsearch.forecast.mcmc")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(e1, "NAMES", ("parametric", "rank-gap"))  # the registry may know it some day
+    with pytest.raises(SystemExit, match="expected one class with `forecast`"):
+        e1.entrant("mcmc")
+    monkeypatch.setattr(module, "Mine", type("Mine", (RankAndGap,), {"__module__": module.__name__}), raising=False)
+    module.Mine.forecast = RankAndGap.forecast
+    assert isinstance(e1.entrant("mcmc").method, RankAndGap)
 
 
 @pytest.mark.parametrize(
