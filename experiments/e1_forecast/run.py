@@ -3,7 +3,7 @@
     LCSEARCH_DATA=.../data python experiments/e1_forecast/run.py               # half b; goes on where it was
     LCSEARCH_DATA=.../data python experiments/e1_forecast/run.py --forecasters network network=PATH.safetensors
     python experiments/e1_forecast/run.py --table                              # table and plot from results.json
-    python experiments/e1_forecast/run.py --quick                              # made curves, a minute, nothing is kept
+    python experiments/e1_forecast/run.py --quick                              # made curves, seconds, nothing is kept
 
 Forecasters: parametric, rank-gap, last-value, nearest, power-law, mcmc (where it is installed); `network` for the
 weights that ship, `network=PATH` for a file's, `network@NAME=PATH` to name the row; `network+configs...` is shown the
