@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ def read(data: Path, half: Half | None = None) -> tuple[list[RealTask], list[Ori
     origins = []
     for name in sources(data):
         table = Table(data / name)
-        names = sorted(table.tasks)[{"a": 0, "b": 1, None: 0}[half] :: 1 if half is None else 2]
+        names = half_of(table.tasks, half)
         made = [real for task in names if (read := table.task(task)) for real in of_task(read, table)]
         found += made
         used = tuple(task for task in names if any(real.name.partition("#")[0] == task for real in made))
@@ -44,6 +44,11 @@ def read(data: Path, half: Half | None = None) -> tuple[list[RealTask], list[Ori
             source, licence = (str(table.meta.get(key, "unknown")) for key in ("source", "licence"))
             origins.append(Origin(table.name, source, licence, used, sum(len(real.length) for real in made)))
     return found, origins
+
+
+def half_of(tasks: Iterable[str], half: Half | None) -> list[str]:
+    """The names of that half of a source's tasks, sorted; all of them for None."""
+    return sorted(tasks)[{"a": 0, "b": 1, None: 0}[half] :: 1 if half is None else 2]
 
 
 def of_task(task: Task, table: Table) -> Iterator[RealTask]:
