@@ -1,6 +1,7 @@
 """A network trained on a family whose posterior is known must come to that posterior: a line, and a change of level.
 
-Training takes minutes, so that test runs only where LCSEARCH_NIGHTLY is set. One trial a study: nothing but its own curve tells.
+Training takes minutes, so that test runs only where LCSEARCH_NIGHTLY is set. One trial a study: nothing but its own
+curve tells.
 
 Both families are Gaussian given the noise's sd and, in the second, the time of the change; the level is free (flat
 prior) and so is the scale (1 / sd), which are the invariances that the network has by construction. So differences from
