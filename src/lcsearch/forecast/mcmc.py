@@ -202,8 +202,8 @@ class EnsembleMCMC:
         width = max((part[1].shape[1] for part in parts), default=2)
         knots, levels = np.full((len(queries), width), np.nan), np.full((len(queries), width), np.nan)
         tails = np.full((len(queries), 2), np.nan)
-        for rows, *found, off in parts:
-            knots[rows], levels[rows], tails[rows] = found
+        for rows, k, p, t, off in parts:
+            knots[rows], levels[rows], tails[rows] = k, p, t
             for i in rows[off]:
                 absent[i], knots[i], levels[i], tails[i] = Absent.OFF_LAW, np.nan, np.nan, np.nan
         made = Forecasts.of(knots, levels, tails, sign=sign, source=source)
@@ -281,7 +281,7 @@ def _width(curve: Curve) -> int:
 
 
 def _reported(query: Query, sign: float) -> tuple[float, float]:
-    """(best loss reported by the query's step if it asks best-by, else inf; the loss at a step that is over, or NaN)."""
+    """(best loss reported by the query's step if best-by, else inf; loss at a step that is over if value, else NaN)."""
     curve = query.trial.curve
     n = int(np.searchsorted(curve.steps, query.step, side="right"))
     best = float((sign * curve.values[:n]).min()) if n and query.kind == "best_by" else np.inf
