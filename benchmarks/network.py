@@ -1,6 +1,6 @@
 """What a forecast by the network costs, beside the other forecasters and the published transformers in the same run.
 
-    python benchmarks/network.py              # about ten minutes on two cores; prints a table
+    python benchmarks/network.py              # seven minutes on a busy core; prints a table
     python benchmarks/network.py --quick --json speed.json
 
 Rows: one trial; 100 trials and 1000 trials in one batch (24 of 50 reports each, 100 finished trials beside them); a
@@ -9,10 +9,10 @@ first decision after a trial has finished, when the network reads the context an
 any: snapshots are made before the clock starts. Every trial has four parameters; no call repeats a curve.
 
 Beside it: the parametric ensemble; the field's MCMC (`forecast/mcmc.py`); and transformers of the published sizes of
-LC-PFN (100 tokens a curve, 100 curves at a time) and FT-PFN (a context of 1000 tokens, then the queries, in one
-sequence), made of plain torch.nn modules with random weights: speed depends on sizes only. They are no
-reimplementations and forecast nothing. What they and the MCMC cost does not depend on the size of the study (FT-PFN
-takes 1000 reports at most), so they answer one decision only.
+LC-PFN (100 tokens a curve, as it is trained; 100 curves at a time) and FT-PFN (a context of 1000 tokens, then the
+queries, in one sequence), made of plain torch.nn modules with random weights: speed depends on sizes only. They are
+no reimplementations and forecast nothing. What they and the MCMC cost does not depend on the size of the study
+(FT-PFN takes 1000 reports at most), so they answer one decision only.
 
 Each row is measured in a process of its own, forked before torch has computed anything: medians after warm-up, wall
 clock and CPU time of all threads. "memory" is how far the process's peak (getrusage) rose above what it was before
@@ -256,6 +256,8 @@ def measure(method: str, case: Case, plan: Plan) -> Row:
         following()()
         first = time.perf_counter() - start
         calls, least = (1, 1) if plan.quick or first > SLOW else (200, 3)
+        if case.renewed:  # a study that grows much is another one
+            calls = min(calls, 5 + case.finished // 10)
         for _ in range(0 if plan.quick or first > SLOW / 10 else 2):
             following()()
         wall, cpu = list[float](), list[float]()
