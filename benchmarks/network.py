@@ -31,9 +31,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -281,30 +282,36 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _child(pipe: Connection, method: str, case: Case, plan: Plan) -> None:
-    pipe.send(measure(method, case, plan))
+T = TypeVar("T")
 
 
-def apart(method: str, case: Case, plan: Plan) -> Row:
-    """Measure a row in a forked process."""
+def _child(pipe: Connection, work: Callable[[], object]) -> None:
+    pipe.send(work())
+
+
+def apart(work: Callable[[], T], what: str) -> T:
+    """Done in a forked process; this one must never compute with torch, whose threads do not outlive a fork."""
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(theirs, method, case, plan))
+    process = context.Process(target=_child, args=(theirs, work))
     process.start()
     theirs.close()
     try:
-        row = mine.recv()
+        found: T = mine.recv()
     except EOFError:
-        raise SystemExit(f"{method}, {case.name}: the process that measured it failed (see above)") from None
+        raise SystemExit(f"{what}: the process that was to do it failed (see above)") from None
     finally:
         process.join()
-    assert isinstance(row, Row)
-    return row
+    return found
+
+
+def _words(name: str | None) -> str:
+    found = _weights(name)
+    return "random: speed does not depend on them" if found is None else f"{found.recipe} {found.sha256[:12]}"
 
 
 def about(plan: Plan) -> dict[str, Any]:
     """What the figures were measured with."""
-    found = _weights(plan.weights)
     cpuinfo = Path("/proc/cpuinfo")
     models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     return {
@@ -316,7 +323,7 @@ def about(plan: Plan) -> dict[str, Any]:
         "torch threads": plan.threads or torch.get_num_threads(),
         "load before": round(os.getloadavg()[0], 2),
         "nice": os.nice(0),
-        "weights": "random: speed does not depend on them" if found is None else f"{found.recipe} {found.sha256[:12]}",
+        "weights": apart(partial(_words, plan.weights), "reading the weights"),
         "mcmc": asdict(_mcmc(plan)),
     }
 
@@ -354,7 +361,7 @@ def main() -> None:
     for case in chosen:
         base = float("nan")
         for method in (m for m in METHODS if m in args.only and wanted(m, case)):
-            row = apart(method, case, plan)
+            row = apart(partial(measure, method, case, plan), f"{method}, {case.name}")
             base = row.wall_ms if method == "network" else base
             rows.append(row)
             times = f"{row.wall_ms:10.2f}{row.wall_p90_ms:10.2f}{row.cpu_ms:10.2f}{row.wall_ms / base:11.2f}"
