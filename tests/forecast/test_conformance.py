@@ -4,6 +4,7 @@ from kit.doubles import Scripted
 from kit.forecasters import ForecasterKit
 
 from lcsearch.forecast.contract import Forecaster
+from lcsearch.forecast.mcmc import EnsembleMCMC
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
 
@@ -16,6 +17,11 @@ class TestParametricEnsemble(ForecasterKit):
 class TestRankAndGap(ForecasterKit):
     def make(self) -> Forecaster:
         return RankAndGap()
+
+
+class TestEnsembleMCMC(ForecasterKit):
+    def make(self) -> Forecaster:
+        return EnsembleMCMC(walkers=32, steps=150, burn_in=80, draws=128)
 
 
 def test_doubles_are_forecasters() -> None:
