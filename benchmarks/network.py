@@ -47,7 +47,7 @@ from lcsearch.forecast.mcmc import EnsembleMCMC
 from lcsearch.forecast.network.forecaster import NetworkForecaster
 from lcsearch.forecast.network.model import CurveNetwork, Size
 from lcsearch.forecast.parametric import ParametricEnsemble
-from lcsearch.pretrain import weights
+from lcsearch.pretrain import shipped, weights
 
 STEPS, SEEN = 50, 24
 SLOW = 5.0  # seconds: of a row whose first call takes longer, one more is measured
@@ -210,7 +210,7 @@ def _weights(name: str | None) -> weights.Weights | None:
     """Those at a path, of a name, or the first that ship; None: there are none."""
     if name is not None:
         return weights.load(Path(name)) if Path(name).exists() else weights.shipped(name)
-    names = weights.names()
+    names = shipped.names()
     return weights.shipped(names[0]) if names else None
 
 

@@ -198,12 +198,12 @@ def _network(path: str | None, name: str | None) -> Forecaster:
     """The network with the weights of a file, or with those that ship."""
     from lcsearch.forecast.network.forecaster import NetworkForecaster
     from lcsearch.forecast.network.model import CurveNetwork, Size
-    from lcsearch.pretrain import weights
+    from lcsearch.pretrain import shipped, weights
 
     if path is not None:
         read = weights.load(Path(path))
     else:
-        known = weights.names()
+        known = shipped.names()
         if name is None and len(known) != 1:
             raise SystemExit(f"network: expected one set of weights that ships, got {', '.join(known) or 'none'}")
         read = weights.shipped(name or known[0])

@@ -52,7 +52,8 @@ def draw(kernels: Kernels, n: int, rng: np.random.Generator) -> Floats:
     """(n, H) curves of random level and scale."""
     roots = np.array([np.linalg.cholesky(k) for k in kernels])[rng.integers(len(kernels), size=n)]
     curves = np.einsum("nij,nj->ni", roots, rng.standard_normal((n, H)))
-    return np.exp(2 * rng.standard_normal((n, 1))) * (curves + 10 * rng.standard_normal((n, 1)))
+    drawn: Floats = np.exp(2 * rng.standard_normal((n, 1))) * (curves + 10 * rng.standard_normal((n, 1)))
+    return drawn
 
 
 def exact(kernels: Kernels, seen: Floats) -> tuple[Floats, Floats, Floats, float]:

@@ -84,9 +84,10 @@ def _real(recipe: Recipe, file: Path, data: Path | None) -> tuple[list[RealTask]
 def _write(recipe: Recipe, where: Path, outcome: Outcome, origins: list[card.Origin], command: str) -> None:
     """The result and its card."""
     path = where / f"{recipe.name}.safetensors"
-    size = recipe.size.model_dump()
-    about = {"size": size, "recipe": recipe.name, "seed": recipe.seed, "step": outcome.step}
-    digest = weights.save(path, outcome.weights, **about, storage="float32")
+    size, name, seed = recipe.size.model_dump(), recipe.name, recipe.seed
+    digest = weights.save(
+        path, outcome.weights, size=size, recipe=name, seed=seed, step=outcome.step, storage="float32"
+    )
     figures = [{"figure": name, "value": value} for name, value in outcome.scores.items()]
     text = card.write(
         recipe,
