@@ -69,8 +69,8 @@ def median3(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _at(x: Tensor, index: Tensor) -> Tensor:
-    """x (..., S), index (..., K) -> (..., K); indices below 0 take the first."""
-    return x.gather(-1, index.clamp_min(0))
+    """x (..., S), index (..., K) -> (..., K); indices beyond an end take it."""
+    return x.gather(-1, index.clamp(0, x.shape[-1] - 1))
 
 
 @dataclass(frozen=True)
