@@ -65,7 +65,9 @@ class Column:
         if words is not None:  # a number among words is a word too; NaN stands for what is absent
             found = [words.get(str(v), len(words)) if v == v else math.nan for v in values]
             return np.array(found, np.float64)
-        x = np.array([math.nan if isinstance(v, str) else v for v in values], np.float64)
+        if str in set(map(type, values)):
+            values = [math.nan if isinstance(v, str) else v for v in values]
+        x = np.array(values, np.float64)
         low, high = self.low, self.high
         if self.log:
             with np.errstate(invalid="ignore"):
@@ -89,13 +91,15 @@ class Columns:
         names = {name: None for trial in trials for name in trial}
         found: list[Column] = []
         for name in sorted(names, key=str):
-            values = [trial[name] for trial in trials if name in trial]
-            numbers = [v for v in values if not isinstance(v, str) and v == v]
-            if any(isinstance(v, str) for v in values):
+            values = {trial.get(name, math.nan) for trial in trials}
+            if str in set(map(type, values)):
                 words = sorted({str(v) for v in values if v == v})
                 if len(words) > 1:
                     found.append(Column(name, {word: i for i, word in enumerate(words)}))
-            elif numbers and (low := min(numbers)) < (high := max(numbers)):
+                continue
+            numbers = np.fromiter(values, np.float64, len(values))  # no word among them
+            numbers = numbers[numbers == numbers]
+            if numbers.size and (low := float(numbers.min())) < (high := float(numbers.max())):
                 found.append(Column(name, None, low > 0 and high / low > 30, low, high))
         return cls(tuple(found[:MOST]))
 

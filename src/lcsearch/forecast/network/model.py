@@ -144,7 +144,7 @@ class CurveNetwork(nn.Module):
         """
         x = self.token(tokens)
         for i, block in enumerate(self.curve):
-            before = past.layers[i] if past is not None and past.layers else None
+            before = past.layers[i] if past is not None and i < len(past.layers) else None
             x, kept = block(x, before)
             if past is not None:
                 past.layers[i : i + 1] = [kept]
