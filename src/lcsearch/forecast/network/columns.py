@@ -74,7 +74,7 @@ class Column:
                 x = np.log(np.where(x > 0, x, np.where(np.isnan(x), x, low)))
             low, high = math.log(low), math.log(high)
         # in halves: a range may be too large for a float
-        with np.errstate(divide="ignore", invalid="ignore"):  # or too small
+        with np.errstate(all="ignore"):  # or too small
             share: Floats = (0.5 * x - 0.5 * low) / (0.5 * high - 0.5 * low)
         return np.clip(share, -0.25, 1.25)
 

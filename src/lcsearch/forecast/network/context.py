@@ -195,8 +195,8 @@ class Context:
         its last where it had ended by then."""
         count = self.reported[0].cpu().numpy()
         if self.steps.ndim == 1:
-            at: NDArray[np.int64] = np.minimum(np.searchsorted(self.steps, step, side="right")[:, None] - 1, count)
-            return at
+            at: NDArray[np.int64] = np.searchsorted(self.steps, step, side="right")[:, None] - 1
+            return np.where(step[:, None] > self.ends, count, at)
         unique, back = np.unique(step, return_inverse=True)
         found = np.empty((unique.size, len(self)), np.int64)
         for i, x in enumerate(unique):
