@@ -114,7 +114,8 @@ def test_a_parameter_that_is_nowhere_is_as_none() -> None:
 
 @torch.inference_mode()
 def test_values_mixed_first_are_values_mixed_last() -> None:
-    look, (b, n, c) = NET.study[0], (2, 3, 5)
+    look: Any = NET.study[0]
+    b, n, c = 2, 3, 5
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(b, n, SMALL.study_width, generator=generator)
     pairs = torch.randn(b, n, c, SMALL.pair_width, generator=generator)

@@ -62,16 +62,21 @@ def test_padding_repeats_the_last(sizes: list[int]) -> None:
         assert row.tolist() == [*part.tolist(), *[part[-1]] * (max(sizes) - len(part))]
 
 
-value = st.one_of(st.floats(-1e3, 1e3), st.sampled_from([np.inf, 1e34, -1e300, 1e-300]))
+plain = st.integers(-(10**6), 10**6).map(lambda x: x / 1000.0)
+value = st.one_of(plain, st.just(np.inf))
 
 
 @settings(deadline=None)
-@given(st.lists(value, min_size=2, max_size=20), st.lists(st.floats(-1e3, 1e3), max_size=20), st.integers(-40, 40))
+@given(
+    st.lists(value, min_size=2, max_size=20),
+    st.lists(st.one_of(value, st.just(1e12)), max_size=20),
+    st.integers(-40, 40),
+)
 def test_tokens_of_a_live_trial_do_not_change_while_it_grows(
     seen: list[float], later: list[float], exponent: int
 ) -> None:
     """Dividing by a power of two rounds nothing, so the unit may change while what was seen does not."""
-    if not np.isfinite(seen).any() or max(abs(x) for x in seen if np.isfinite(x)) > 1e4:
+    if not np.isfinite(seen).any():
         return
 
     def tokens(values: list[float]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecasts
 from lcsearch.forecast.network.objective import p_below, tail_scales
 
+_FINEST = -1054  # binary exponent: 2^20 times the smallest number
 _FAR = 1e307  # knots and tails stay finite, and so do means
 
 
@@ -34,7 +35,7 @@ def read_off(
     knots = _settled(knots, last, grain)
     beat = np.full(last.shape, incumbent)
     if np.isfinite(incumbent):
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             gap = np.clip((beat - last) / unit, -1e30, 1e30)
         p = p_below(borders, logs[None], split.double().cpu()[None], torch.from_numpy(gap)[None])[0].numpy()
         knots, levels = insert(knots, levels, beat, np.clip(p, 0.0, 1.0), grain)
@@ -56,15 +57,14 @@ def _grain(last: Floats) -> Floats:
 
     Knots closer than that are one: between them a quantile could not be told from its neighbours.
     """
-    grain = np.ldexp(1.0, np.maximum(np.frexp(last)[1] - 33, -1040))
-    return np.where(last != 0, grain, 0.0)[:, None]
+    exponent = np.where(last != 0, np.frexp(last)[1] - 33, _FINEST)
+    return np.ldexp(1.0, np.maximum(exponent, _FINEST))[:, None]
 
 
 def _settled(knots: Floats, last: Floats, grain: Floats) -> Floats:
     """Knots on multiples of the grain, as far as they are about as large as the last loss."""
-    near = (np.abs(knots) <= 2.0 * np.abs(last)[:, None]) & (grain > 0)
-    safe = np.where(grain > 0, grain, 1.0)
-    return np.where(near, np.round(np.where(near, knots, 0.0) / safe) * safe, knots)
+    near = 0.5 * np.abs(knots) <= np.abs(last)[:, None]
+    return np.where(near, np.round(np.where(near, knots, 0.0) / grain) * grain, knots)
 
 
 def insert(knots: Floats, levels: Floats, where: Floats, level: Floats, grain: Floats) -> tuple[Floats, Floats]:

@@ -27,6 +27,7 @@ LONGEST = 512
 LARGEST = 1e30
 """Bound on the size of what becomes float32."""
 _AREA = np.linspace(0.0, 1.0, 257)
+_RECENT = 8
 _ABOUT = 50.0  # reports a run makes when nothing tells
 
 
@@ -39,7 +40,7 @@ class Reports:
         loss: (S,) raw; +inf for an event.
         best: (S,) best loss so far, thinned reports included; +inf before the first finite one.
         start, reach: time is (step - start) / reach.
-        spacing: steps between the last two reports.
+        spacing: steps between reports, lately.
         total: about how many reports, thinned likewise, it makes up to the horizon.
         schedule: its plan.
         thinned: whether any report was left out.
@@ -70,19 +71,36 @@ class Reports:
         n = steps.size
         last = float(steps[-1])
         if n > 1:
-            first, spacing = float(steps[1] - steps[0]), float(last - steps[-2])
+            some = min(n - 1, _RECENT)
+            first, spacing = float(steps[1] - steps[0]), float(last - steps[-1 - some]) / some
         else:
             first = spacing = gap or (last if last > 0 else horizon / _ABOUT)
         start = float(steps[0]) - first
+        more = 0.0
+        if trial.status is not Status.COMPLETE and horizon > last:
+            more = _further(steps, (horizon - last) / spacing)
+        total = n + more
         if n > LONGEST:
             stride = math.ceil(n / LONGEST)
             keep = slice((n - 1) % stride, None, stride)
             steps, loss, best, spacing = steps[keep], loss[keep], best[keep], stride * spacing
-        total = float(steps.size)
-        if trial.status is not Status.COMPLETE:
-            total += max((horizon - last) / spacing, 0.0)
+            total = steps.size + more / stride
         reach = max(horizon - start, first)
         return cls(steps, loss, best, start, reach, spacing, total, trial.schedule, n > LONGEST)
+
+
+def _further(steps: Floats, gaps: float) -> float:
+    """How many reports are still to come over so many of the present gaps: fewer where each gap is longer than the one
+    before (data-set sizes grow in geometric progression; a clock that trembles does not)."""
+    if steps.size < 4 or steps[-1] - steps[-2] <= 1.01 * (steps[1] - steps[0]):
+        return gaps
+    wide = np.diff(steps)
+    if not (wide[1:] > wide[:-1]).all():
+        return gaps
+    growth = float(wide[-1] / wide[0]) ** (1.0 / (wide.size - 1))
+    some = wide[-_RECENT:]
+    gaps *= float(some.mean() / some[-1])
+    return math.log1p(gaps * (growth - 1.0) / growth) / math.log(growth)
 
 
 @lru_cache(maxsize=1024)
