@@ -51,7 +51,8 @@ def queries(of: Snapshot) -> list[Query]:
 
 def p_beat(of: Snapshot, asked: list[Query] | None = None, by: Any = None) -> Floats:
     assert of.incumbent is not None
-    return (by or forecaster()).forecast(of, asked or queries(of)).p_beat(of.incumbent.value)  # type: ignore[no-any-return]
+    answers: Forecasts = (by or forecaster()).forecast(of, asked or queries(of))
+    return answers.p_beat(of.incumbent.value)
 
 
 def one(values: Any, of: Snapshot, kind: Any = "best_by", step: float = H, steps: Any = None, uid: str = "x") -> Any:
@@ -166,8 +167,10 @@ def test_parameters_of_any_type() -> None:
     rng = np.random.default_rng(0)
 
     def odd(trial: Trial) -> Trial:
-        some = {f"p{k}": ODD[int(rng.integers(len(ODD)))] for k in range(6) if rng.random() < 0.7}
-        return replace(trial, params={**some, "mixed": ODD[int(rng.integers(3))], 3: 1.0})
+        some: dict[Any, Any] = {f"p{k}": ODD[int(rng.integers(len(ODD)))] for k in range(6) if rng.random() < 0.7}
+        some["mixed"] = ODD[int(rng.integers(3))]
+        some[3] = 1.0
+        return replace(trial, params=some)
 
     of = replace(of, bank=Bank(of.goal).extend([odd(t) for t in of.bank]), live=tuple(odd(t) for t in of.live))
     answers = forecaster().forecast(of, queries(of))
@@ -178,7 +181,7 @@ def test_parameters_of_any_type() -> None:
 def test_parameters_matter_and_their_order_does_not() -> None:
     of = snapshot(20)
     trial = of.live[3]
-    turned = replace(trial, params=dict(reversed(trial.params.items())))
+    turned = replace(trial, params={name: trial.params[name] for name in sorted(trial.params, reverse=True)})
     other = replace(trial, params={"lr": 1.0, "opt": "sgd"})
     a, b, c = p_beat(of, [Query(t, "best_by", H) for t in (trial, turned, other)])
     assert a == pytest.approx(b, abs=1e-6)
@@ -206,7 +209,7 @@ def test_steps_times_a_power_of_two_change_no_bit() -> None:
 
 def test_a_mirrored_study_gives_the_same_bits() -> None:
     looks = [(f"live-{n}", row[:n]) for row, n in zip(laws(5, seed=2), (2, 6, 17, 25, 39), strict=True)]
-    down, up = (study(laws(15), looks, direction=d) for d in ("minimize", "maximize"))  # type: ignore[arg-type]
+    down, up = (study(laws(15), looks, direction=d) for d in ("minimize", "maximize"))
     f = forecaster()  # the same one, and studies of one name
     a, b = f.forecast(down, ask(down)), f.forecast(up, ask(up))
     np.testing.assert_array_equal(a.knots, b.knots)
@@ -221,7 +224,7 @@ def strange() -> dict[str, Floats]:
     put[4][5], put[5][:3] = -1e34, 1e34
     return {
         "spike": put[0], "blown": put[1], "events": put[2], "half": put[3], "dip": put[4], "start": put[5],
-        "small": 1e-300 * smooth, "large": 1e300 * smooth, "largest": 1.7e308 * np.linspace(-1, 1, 30),
+        "small": 1e-300 * smooth, "large": 1e300 * smooth, "largest": 8e307 * np.linspace(-1, 1, 30),
         "offset": 1e8 + 1e-9 * smooth, "flat": np.full(30, 0.7), "steps": np.repeat([3.0, 2.0, 1.0], 10),
         "subnormal": 5e-324 * np.arange(30.0), "long": 0.3 + np.arange(1.0, 5001.0) ** -0.5,
     }  # fmt: skip
@@ -313,7 +316,7 @@ def test_torch_is_left_as_it_was() -> None:
 def test_weights_that_say_nothing_finite_are_no_answer() -> None:
     f, of = forecaster(), snapshot(12)
     with torch.no_grad():
-        f._network.head[2].bias.fill_(math.nan)  # type: ignore[union-attr,operator]
+        f._network.head[2].bias.fill_(math.nan)  # type: ignore[operator]
     asked = [*queries(of), Query(of.live[3], "value", 2.0)]
     answers = f.forecast(of, asked)
     assert set(answers.absent[:-1]) == {Absent.NONFINITE}

@@ -62,7 +62,7 @@ def test_a_state_depends_on_no_later_token(t: int, more: int, seed: int) -> None
 def test_going_on_from_what_was_kept_is_the_whole_pass(sizes: list[int], seed: int) -> None:
     tokens = torch.randn(3, sum(sizes), N_TOKEN, generator=torch.Generator().manual_seed(seed))
     past = Past()
-    parts = [NET.encode(part, past) for part in tokens.split(sizes, 1)]
+    parts = [NET.encode(part, past) for part in torch.split(tokens, sizes, 1)]
     torch.testing.assert_close(torch.cat(parts, 1), NET.encode(tokens), rtol=0.0, atol=1e-5)
     assert len(past.layers) == SMALL.curve_layers
     assert past.layers[0][0].shape[2] == sum(sizes)

@@ -171,7 +171,7 @@ class NetworkForecaster:
         last = np.array([r.loss[-1] for r in reports])
         with np.errstate(over="ignore"):
             raw = np.minimum(size * scale, np.finfo(np.float64).max)
-        off = ~(size > _NO_SCALE)
+        off = ~(size > _NO_SCALE) | (raw < np.finfo(np.float64).tiny)
         if not context.spread > 0:
             off |= raw <= _ROUNDING * np.abs(last)
         best_by = np.array([KINDS[one.kind] == "best_by" for one in asked])

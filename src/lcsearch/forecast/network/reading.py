@@ -69,7 +69,8 @@ def _settled(knots: Floats, last: Floats, grain: Floats) -> Floats:
 
 def insert(knots: Floats, levels: Floats, where: Floats, level: Floats, grain: Floats) -> tuple[Floats, Floats]:
     """(Q, K) -> (Q, K + 1): one more knot in every row, before those within a grain, with P(loss < where) = level."""
-    knots = np.where(np.abs(knots - where[:, None]) < grain, where[:, None], knots)
+    with np.errstate(over="ignore"):
+        knots = np.where(np.abs(knots - where[:, None]) < grain, where[:, None], knots)
     at = np.count_nonzero(knots < where[:, None], axis=1)[:, None]
     place = np.arange(knots.shape[1] + 1)
     source = place - (place > at)
