@@ -68,6 +68,15 @@ def test_going_on_from_what_was_kept_is_the_whole_pass(sizes: list[int], seed: i
     assert past.layers[0][0].shape[2] == sum(sizes)
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=6), st.integers(0, 100))
+@torch.inference_mode()
+def test_the_ends_alone_are_those_of_the_whole_pass(ends: list[int], seed: int) -> None:
+    tokens = torch.randn(len(ends), 9, N_TOKEN, generator=torch.Generator().manual_seed(seed))
+    whole = NET.encode(tokens)[torch.arange(len(ends)), torch.tensor(ends)]
+    torch.testing.assert_close(NET.encode_ends(tokens, torch.tensor(ends)), whole, rtol=0.0, atol=1e-5)
+
+
 @pytest.mark.parametrize("c", [1, 7, 40])
 def test_the_order_of_context_trials_means_nothing(c: int) -> None:
     one = inputs(5, c)

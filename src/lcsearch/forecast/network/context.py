@@ -81,7 +81,7 @@ class Known:
         """Read and encode it, alone."""
         reports = Reports.of(trial, sign, horizon)
         batch = Batch.of([reports], device)
-        state = network.encode(features.tokens(batch.curves, batch.grid))[0, -1]
+        state = network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)[0]
         return cls(trial, horizon, sign, reports, plain(trial.params), state)
 
     def still(self, trial: Trial, sign: float, horizon: float) -> bool:

@@ -24,7 +24,7 @@ from lcsearch.forecast.network.reading import read_off, settle
 from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, shrink
 from lcsearch.study import Snapshot, Trial
 
-_PAIRS = 5000  # queries times context trials that are worked on at once: what stays in the processor's cache
+_PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
 _STUDIES = 8  # whose contexts are kept
 _NO_SCALE = 1e-25  # own units below this come from no difference at all
 _ROUNDING = 1e-12  # a curve that moves by less, relative to its size, is constant
@@ -120,8 +120,7 @@ class NetworkForecaster:
         gap, sign = context.gap, snapshot.goal.sign
         reports = [Reports.of(trial, sign, context.horizon, gap) for trial in curves.values()]
         batch = Batch.of(reports, self._device, context.scale)
-        states = self._network.encode(features.tokens(batch.curves, batch.grid))
-        states = states[torch.arange(len(reports), device=self._device), batch.ends]
+        states = self._network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)
         own = batch.curves
         if len(reports) < len(asked):
             each = torch.from_numpy(which).to(self._device)

@@ -66,12 +66,28 @@ class _Block(nn.Module):
         q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        # by hand: short sequences in bfloat16 are several times slower through the fused kernel on a CPU
-        scores = (q @ k.transpose(-1, -2)) * (d // self.heads) ** -0.5
         later = torch.ones(t, k.shape[2], dtype=torch.bool, device=x.device).triu(1 + k.shape[2] - t)
+        return self._after(x, q, k, v, later), (k, v)
+
+    def only(self, x: Tensor, at: Tensor) -> Tensor:
+        """x (N, T, W), at (N,) -> (N, W): what `forward` gives there, without working out the rest."""
+        n, t, d = x.shape
+        rows = torch.arange(n, device=x.device)
+        normed = self.norm1(x)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(normed[rows, at], weight[:d], bias[:d]).view(n, self.heads, 1, d // self.heads)
+        both = F.linear(normed, weight[d:], bias[d:])
+        k, v = both.view(n, t, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        later = (torch.arange(t, device=x.device) > at[:, None])[:, None, None]
+        return self._after(x[rows, at].unsqueeze(1), q, k, v, later).squeeze(1)
+
+    def _after(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, later: Tensor) -> Tensor:
+        # by hand: short sequences in bfloat16 are several times slower through the fused kernel on a CPU
+        scores = (q @ k.transpose(-1, -2)) * k.shape[-1] ** -0.5
         y = scores.masked_fill(later, -1e9).softmax(-1).to(v.dtype) @ v
-        x = x + self.out(y.transpose(1, 2).reshape(n, t, d))
-        return x + self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
+        x = x + self.out(y.transpose(1, 2).reshape(x.shape))
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return out
 
 
 @dataclass
@@ -149,6 +165,15 @@ class CurveNetwork(nn.Module):
             if past is not None:
                 past.layers[i : i + 1] = [kept]
         out: Tensor = self.curve_norm(x)
+        return out
+
+    def encode_ends(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """(N, T, N_TOKEN), (N,) -> (N, curve_width): what `encode` gives at these tokens, for less."""
+        x = self.token(tokens)
+        *first, last = self.curve
+        for block in first:
+            x, _ = block(x)
+        out: Tensor = self.curve_norm(last.only(x, ends))  # type: ignore[operator]
         return out
 
     def answer(
