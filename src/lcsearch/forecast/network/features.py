@@ -69,8 +69,8 @@ def median3(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _at(x: Tensor, index: Tensor) -> Tensor:
-    """x (..., S), index (..., K) -> (..., K); indices below 0 take the first."""
-    return x.gather(-1, index.clamp_min(0))
+    """x (..., S), index (..., K) -> (..., K); indices beyond an end take it."""
+    return x.gather(-1, index.clamp(0, x.shape[-1] - 1))
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,11 @@ def tokens(c: Curves, index: Tensor) -> Tensor:
     span = torch.where(index > before, (index - before).to(y.dtype), torch.ones_like(n))
     events = c.bad.to(y.dtype).cumsum(-1)
     at_events = _at(events, index)
-    known = torch.isfinite(c.rate)
-    rate = torch.nan_to_num(_at(torch.where(known, c.rate, torch.zeros_like(c.rate)), index))
+    rate = _at(c.rate, index)
+    known = torch.isfinite(rate)
+    rate = torch.where(known, rate, torch.zeros_like(rate))
     rate_before = torch.cat([rate[..., :1], rate[..., :-1]], -1)
-    area = _at(torch.nan_to_num(c.area), index)
+    area = torch.nan_to_num(_at(c.area, index))
     columns = [
         squash(3.0 * (y - best_before) / s),
         squash(30.0 * (y - y_before) / s),
@@ -151,7 +152,7 @@ def tokens(c: Curves, index: Tensor) -> Tensor:
         0.3 * torch.log(((t - t_before) / c.horizon).clamp_min(1e-5)),
         (at_events - _at(events, before) > 0).to(y.dtype),
         at_events / n,
-        _at(known.to(y.dtype), index),
+        known.to(y.dtype),
         rate,
         0.3 * torch.log(rate.clamp_min(1e-4)) * (rate > 0),
         squash(5.0 * (rate - rate_before)),
@@ -247,9 +248,9 @@ def describe(
     where_best = (c.y <= c.best).to(torch.int64) * torch.arange(c.y.shape[-1], device=c.y.device)
     since = (a.index - _at(where_best.cummax(-1).values, a.index)).to(a.y.dtype)
     events = _at(c.bad.to(a.y.dtype).cumsum(-1), a.index)
-    known = torch.isfinite(c.rate)
-    rates = torch.nan_to_num(c.rate)
-    areas = torch.nan_to_num(c.area)
+    rate = _at(c.rate, a.index)
+    known = torch.isfinite(rate)
+    rate, area = torch.nan_to_num(rate), torch.nan_to_num(_at(c.area, a.index))
     columns = [
         *(squash((a.parts - a.y.unsqueeze(-1)) / unit.unsqueeze(-1))).unbind(-1),
         squash((a.smooth - a.y) / unit),
@@ -270,11 +271,11 @@ def describe(
         squash(5.0 * (gap - a.y) / safe),
         0.3 * _log(spread / unit),
         0.3 * torch.log1p(n_complete),
-        _at(known.to(a.y.dtype), a.index),
-        _at(rates, a.index),
-        _at(areas, a.index),
-        torch.nan_to_num(rate_until - _at(rates, a.index)),
-        torch.nan_to_num(area_until - _at(areas, a.index)),
+        known.to(a.y.dtype),
+        rate,
+        area,
+        torch.nan_to_num(rate_until - rate),
+        torch.nan_to_num(area_until - area),
         squash((a.first - a.y) / unit),
     ]
     return torch.nan_to_num(torch.stack(columns, -1), posinf=12.0, neginf=-12.0)

@@ -1,0 +1,236 @@
+"""The finished trials that queries are compared with: which ones, and what they look like as tensors of one study.
+
+A context made from an earlier one takes over what it knows of trials that are in both; each trial is encoded alone, so
+that this changes no bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lcsearch.curves import Floats
+from lcsearch.forecast.network import features
+from lcsearch.forecast.network.columns import Columns, Plain, plain
+from lcsearch.forecast.network.features import Curves
+from lcsearch.forecast.network.model import CurveNetwork
+from lcsearch.forecast.network.reports import Batch, Reports, as_tensor, pad, shrink
+from lcsearch.study import Bank, Snapshot, Status, Trial
+
+CONTEXT = 128
+"""Finished trials that a query is compared with, at most."""
+MOST_COUNTED = 40
+"""The network has seen studies of no more complete trials than this."""
+_GOLDEN = 0.6180339887498949
+
+
+def choose(bank: Bank, most: int = CONTEXT) -> NDArray[np.intp]:
+    """Rows of the finished trials that become context, in bank order; costs O(trials).
+
+    All that have a finite report; where they are too many the best three eighths (of the COMPLETE ones), the latest
+    three eighths, and others from the whole rest, spread evenly over it. One more trial changes a few rows only.
+    """
+    judged = bank.judged
+    rows = np.flatnonzero(np.isfinite(judged))
+    if rows.size <= most:
+        return rows
+    share = 3 * most // 8
+    taken = np.zeros(rows.size, np.bool_)
+    taken[-share:] = True
+    done = np.flatnonzero(bank.complete[rows])
+    taken[_lowest(judged[rows], done, share)] = True
+    rest = np.flatnonzero(~taken)
+    key = np.asarray(
+        (rows[rest] + 1) * _GOLDEN % 1.0, np.float64
+    )  # of the row alone: it stays what it is while the bank grows
+    taken[_lowest(key, None, most - int(taken.sum()), at=rest)] = True
+    return rows[taken]
+
+
+def _lowest(x: Floats, among: NDArray[np.intp] | None, n: int, at: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Indices of the n lowest of x[among] (or those that `at` gives for all of x); of equal ones the first."""
+    some = x if among is None else x[among]
+    index = among if at is None else at
+    assert index is not None
+    if some.size <= n:
+        return index
+    edge = np.partition(some, n - 1)[n - 1]
+    below = index[some < edge]
+    return np.concatenate([below, index[some == edge][: n - below.size]])
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is kept of a finished trial: its reports, its configuration, its last state (W,)."""
+
+    trial: Trial
+    horizon: float
+    sign: float
+    reports: Reports
+    params: Plain
+    state: Tensor
+
+    @classmethod
+    def of(cls, trial: Trial, sign: float, horizon: float, network: CurveNetwork, device: str) -> Known:
+        """Read and encode it, alone."""
+        reports = Reports.of(trial, sign, horizon)
+        batch = Batch.of([reports], device)
+        state = network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)[0]
+        return cls(trial, horizon, sign, reports, plain(trial.params), state)
+
+    def still(self, trial: Trial, sign: float, horizon: float) -> bool:
+        """Whether it says of `trial` what reading it anew would."""
+        if self.horizon != horizon or self.sign != sign:
+            return False
+        mine = self.trial
+        return mine is trial or (
+            mine.curve == trial.curve
+            and mine.schedule == trial.schedule
+            and (mine.status is Status.COMPLETE) == (trial.status is Status.COMPLETE)
+            and self.params == plain(trial.params)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """C context trials of one bank, in the study's units: y = (loss - center) / scale.
+
+    Attributes:
+        bank, horizon: what it was made for.
+        known: C trials.
+        places: uid -> row.
+        steps: (C, S) raw steps; (S,) where all trials report at the same ones; +inf beyond a trial's last.
+        ends: (C,) raw step of each trial's last report.
+        curves: (1, C, S); only what `features.beside` reads is filled.
+        reported, complete, judged: (1, C) of them.
+        states: (1, C, W).
+        columns: the parameters that differ.
+        params: (1, C, D).
+        kinds: (1, D).
+        gap: steps between first reports, typically; None without a trial that tells.
+        incumbent: loss of the leader, NaN without one.
+        spread: of judged losses.
+        n_complete: as the network is told.
+    """
+
+    bank: Bank
+    horizon: float
+    known: tuple[Known, ...]
+    places: dict[str, int]
+    steps: Floats
+    ends: Floats
+    curves: Curves
+    reported: Tensor
+    complete: Tensor
+    judged: Tensor
+    states: Tensor
+    columns: Columns
+    params: Tensor
+    kinds: Tensor
+    gap: float | None
+    center: float
+    scale: float
+    incumbent: float
+    spread: float
+    n_complete: float
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, network: CurveNetwork, device: str, before: Context | None = None) -> Context:
+        """Make it, with what `before` knows already."""
+        bank, sign, horizon = snapshot.bank, snapshot.goal.sign, snapshot.horizon
+        rows = choose(bank)
+        trials = list(bank)
+        kept = {one.trial.uid: one for one in before.known} if before is not None else {}
+        known = []
+        for trial in (trials[i] for i in rows):
+            have = kept.get(trial.uid)
+            if have is None or not have.still(trial, sign, horizon):
+                have = Known.of(trial, sign, horizon, network, device)
+            known.append(have)
+        reports = [one.reports for one in known]
+        complete = np.array([one.trial.status is Status.COMPLETE for one in known], np.bool_)
+        incumbent = bank.leader[0] if bank.leader is not None else math.nan
+        center, scale = _units(reports, incumbent, snapshot.spread)
+        judged = np.where(complete, shrink(bank.judged[rows], center, scale), np.nan)
+        steps, curves = _curves(reports, center, scale, device)
+        columns = Columns.of([one.params for one in known])
+        params = columns.encode([one.params for one in known])
+        width = network.size.curve_width
+        states = [one.state for one in known]
+        gaps = [r.steps[0] - r.start for r in reports if r.steps.size > 1]
+        return cls(
+            bank,
+            horizon,
+            tuple(known),
+            {one.trial.uid: i for i, one in enumerate(known)},
+            steps,
+            np.array([r.steps[-1] for r in reports]),
+            curves,
+            torch.tensor([[r.steps.size for r in reports]], dtype=torch.int64, device=device),
+            torch.from_numpy(complete).to(device)[None],
+            as_tensor(judged, device)[None],
+            (torch.stack(states) if states else torch.zeros(0, width, device=device))[None],
+            columns,
+            as_tensor(params, device)[None],
+            torch.tensor([columns.kinds], dtype=torch.int64, device=device),
+            float(np.median(gaps)) if gaps else None,
+            center,
+            scale,
+            incumbent,
+            snapshot.spread,
+            float(min(bank.n_complete, MOST_COUNTED)),
+        )
+
+    def place(self, step: Floats) -> NDArray[np.int64]:
+        """(Q,) steps -> (Q, C) index of each trial's last report not after them: -1 before its first, and one beyond
+        its last where it had ended by then."""
+        count = self.reported[0].cpu().numpy()
+        if self.steps.ndim == 1:
+            at: NDArray[np.int64] = np.searchsorted(self.steps, step, side="right")[:, None] - 1
+            return np.where(step[:, None] > self.ends, count, at)
+        unique, back = np.unique(step, return_inverse=True)
+        found = np.empty((unique.size, len(self)), np.int64)
+        for i, x in enumerate(unique):
+            found[i] = np.count_nonzero(self.steps <= x, axis=1) - 1
+        found += unique[:, None] > self.ends
+        return found[back]
+
+
+def _units(reports: Sequence[Reports], incumbent: float, spread: float) -> tuple[float, float]:
+    """Center and scale of a study's losses: the incumbent and the spread, or what stands in for them."""
+    finite = [r.loss[np.isfinite(r.loss)] for r in reports]
+    center = incumbent if math.isfinite(incumbent) else float(finite[0][0]) if finite else 0.0
+    if spread > 0:
+        return center, spread
+    with np.errstate(over="ignore"):  # distances from the best, not ranges: one blow-up must not set the scale
+        away = np.array([np.median(0.5 * (x - x.min())) for x in finite])
+    away = away[(away > 0) & np.isfinite(away)]
+    return center, float(np.median(away)) if away.size else 1.0
+
+
+def _curves(reports: Sequence[Reports], center: float, scale: float, device: str) -> tuple[Floats, Curves]:
+    """Raw steps, see :class:`Context`, and the curves as `features.beside` wants them."""
+    if not reports:
+        empty = torch.zeros(1, 0, 1, device=device)
+        return np.zeros(0), Curves(empty, empty > 0, empty, empty, empty, empty, empty, empty)
+    sizes = np.array([r.steps.size for r in reports])
+    index = pad(sizes)
+    loss = np.concatenate([r.loss for r in reports])[index]
+    best = np.concatenate([r.best for r in reports])[index]
+    steps = np.concatenate([r.steps for r in reports])[index]
+    inside = np.arange(steps.shape[1]) < sizes[:, None]
+    longest = reports[int(sizes.argmax())].steps
+    steps = longest if (~inside | (steps == longest)).all() else np.where(inside, steps, np.inf)
+    y, bad = features.fill(as_tensor(shrink(loss, center, scale), device)[None])
+    best_y = as_tensor(np.nan_to_num(shrink(best, center, scale), posinf=1e30), device)[None]
+    blank = torch.full_like(y[..., :1], math.nan)
+    return steps, Curves(y, bad, best_y, blank, blank, blank, blank, blank)

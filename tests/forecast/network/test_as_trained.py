@@ -1,0 +1,120 @@
+"""The forecaster shows the network what training showed it: the same inputs for the same study."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from kit.networks import network
+from torch import Tensor
+
+from lcsearch.curves import Curve
+from lcsearch.forecast.contract import Query
+from lcsearch.forecast.network import features, objective
+from lcsearch.forecast.network.forecaster import NetworkForecaster
+from lcsearch.forecast.network.model import KINDS, CurveNetwork
+from lcsearch.forecast.network.objective import BEST_BY, query
+from lcsearch.forecast.network.studies import Studies
+from lcsearch.forecast.prior.draw import draw
+from lcsearch.goal import Goal
+from lcsearch.schedule import Schedule
+from lcsearch.study import Bank, Snapshot, Status, Trial
+
+
+class Spy:
+    """Runs a function and keeps what it was given."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+        self._real = getattr(where, name)
+        self.given: list[tuple[Any, ...]] = []
+        patch.setattr(where, name, self)
+
+    def __call__(self, *args: Any) -> Any:
+        self.given.append(args)
+        return self._real(*args)
+
+
+def studies(seed: int) -> Studies:
+    made = draw(6, torch.Generator().manual_seed(seed), trials=(6, 12), horizon=(12, 40))
+    made.rate[:] = math.nan
+    made.reported[:] = made.reported.clamp_min(4)
+    return made
+
+
+def snapshot(some: Studies, study: int, use: list[int], by_best: bool) -> Snapshot:
+    n = int(some.length[study])
+    steps = some.steps[study].double().numpy()
+    goal = Goal("loss", "minimize", float(steps[n - 1]), "best" if by_best else "final")
+    done = []
+    for trial in use:
+        k = min(int(some.reported[study, trial]), n)
+        curve = Curve.of(steps[:k], some.loss[study, trial, :k].double().numpy())
+        done.append(Trial(f"t{trial}", curve, status=Status.COMPLETE if k == n else Status.STOPPED))
+    return Snapshot("s", goal, Bank(goal).extend(done))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_inputs_are_those_of_training(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, net = studies(seed), network()
+    with monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(objective, "token_grid", lambda n, ratio: features.token_grid(n))
+        cut, describe = Spy(patch, features, "cut"), Spy(patch, features, "describe")
+        made = query(net, some, torch.Generator().manual_seed(seed), 12, 2)
+    ((own, index),) = cut.given
+    until = describe.given[0][6]
+    state, seen, kind, pairs, _, context, use = made.inputs
+    grid = torch.tensor(features.token_grid(some.loss.shape[-1]))
+    compared = 0
+    for b in range(len(some)):
+        n = int(some.length[b])
+        if not torch.isfinite(some.loss[b, :, :n]).all() or (some.loss[b].abs() > 1e6).any():
+            continue
+        by_best = bool((kind[b] == BEST_BY).any())
+        for q in range(kind.shape[1]):
+            a, m = divmod(q, index.shape[2])
+            i = int(index[b, a, m])
+            trial = next(t for t in range(some.loss.shape[1]) if torch.equal(some.loss[b, t, :n], own.y[b, a, :n]))
+            among = use[b, q].nonzero().ravel().tolist()
+            if not made.weight[b, q] or i < 3 or not among:
+                continue
+            steps = some.steps[b].double().numpy()
+            then = int((some.steps[b] - 2.0 * some.steps[b, 0] + some.steps[b, 1] - until[b, a, m]).abs().argmin())
+            live = Trial(f"t{trial}", Curve.of(steps[: i + 1], some.loss[b, trial, : i + 1].double().numpy()))
+            asked = Query(live, KINDS[int(kind[b, q])], float(steps[then]))  # type: ignore[arg-type]
+            with monkeypatch.context() as patch:
+                answer = Spy(patch, CurveNetwork, "answer")
+                patch.setattr(CurveNetwork, "answer", lambda *args, to=answer: to(*args))
+                NetworkForecaster(net, "").forecast(snapshot(some, b, among, by_best), [asked])
+            _, *got = answer.given[0]
+
+            def close(x: Tensor, y: Tensor, what: str, atol: float = 2e-3) -> None:
+                torch.testing.assert_close(x, y, rtol=1e-3, atol=atol, msg=lambda text: f"{what}: {text}")
+
+            close(got[0][0, 0], state[b, q], "state")
+            close(got[1][0, 0], seen[b, q], "cut")
+            # training reads the last token of a grid that was laid for all trials, the forecaster the last report
+            ends = some.reported[b, among].clamp(1, n) - 1
+            there = torch.isin(ends, grid)
+            close(got[5][0][there], context[b, among][there], "context")
+            close(got[3][0, 0], pairs[b, q, among], "pairs", atol=0.05)  # differences of differences
+            assert got[6].all()
+            compared += 1
+    assert compared > 10
+
+
+def test_a_planned_schedule_is_what_training_saw() -> None:
+    plan, steps = Schedule("cosine", 0.3, 40.0, warmup=0.1), torch.arange(1.0, 41.0)
+    rate = torch.from_numpy(plan.rate(steps.numpy()) / plan.peak).float()
+    area = rate.cumsum(-1) / rate.sum()
+    goal = Goal("loss", "minimize", 40.0)
+    live = Trial("t", Curve.of(steps.numpy()[:10], 1.0 / steps.numpy()[:10]), schedule=plan)
+    with pytest.MonkeyPatch.context() as patch:
+        describe = Spy(patch, features, "describe")
+        NetworkForecaster(network(), "").forecast(Snapshot("s", goal, Bank(goal)), [Query(live, "best_by", 20.0)])
+    c, *_, rate_until, area_until = describe.given[0]
+    torch.testing.assert_close(c.rate[0], rate[:10], rtol=0.0, atol=1e-5)
+    torch.testing.assert_close(c.area[0], area[:10], rtol=0.0, atol=0.03)
+    torch.testing.assert_close(rate_until.ravel(), rate[19:20], rtol=0.0, atol=1e-5)
+    torch.testing.assert_close(area_until.ravel(), area[19:20], rtol=0.0, atol=0.03)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from kit.networks import network
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.forecast.network.context import CONTEXT, Context, choose
+from lcsearch.goal import Goal
+from lcsearch.schedule import Schedule
+from lcsearch.study import Bank, Snapshot, Status, Trial
+
+GOAL = Goal("loss", "minimize", 20)
+NET = network()
+
+
+def trial(i: int, n: int = 20, start: float = 1.0, gap: float = 1.0, **more: object) -> Trial:
+    t = np.arange(1.0, n + 1.0)
+    rng = np.random.default_rng(i)
+    values = rng.uniform(0.1, 1.0) + t ** -rng.uniform(0.3, 1.0) + 0.01 * rng.standard_normal(n)
+    status = more.pop("status", Status.COMPLETE if n == 20 else Status.STOPPED)
+    params = {"lr": float(10 ** rng.uniform(-5, -1)), "n": int(rng.integers(9))}
+    return Trial(f"t{i}", Curve.of(start + gap * (t - 1.0), values), params, status, **more)  # type: ignore[arg-type]
+
+
+def bank(n: int, first: int = 0) -> Bank:
+    return Bank(GOAL).extend([trial(i, 20 if i % 3 else 4 + i % 13) for i in range(first, first + n)])
+
+
+def context(of: Bank, before: Context | None = None) -> Context:
+    with torch.inference_mode():
+        return Context.of(Snapshot("s", of.goal, of), NET, "cpu", before)
+
+
+def assert_same(a: Context, b: Context) -> None:
+    for name in ("reported", "complete", "judged", "states", "params", "kinds"):
+        x, y = getattr(a, name), getattr(b, name)
+        assert torch.equal(x.nan_to_num(7.0), y.nan_to_num(7.0)), name
+    for name in ("y", "best", "bad"):
+        assert torch.equal(getattr(a.curves, name), getattr(b.curves, name))
+    np.testing.assert_array_equal(a.steps, b.steps)
+    assert (a.center, a.scale, a.gap, a.places, a.columns) == (b.center, b.scale, b.gap, b.places, b.columns)
+
+
+@pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300, 1000])
+def test_at_most_128_are_chosen_and_the_best_of_the_complete_ones_is_among_them(n: int) -> None:
+    one = bank(n)
+    rows = choose(one)
+    assert rows.size == min(n, CONTEXT)
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(choose(bank(n)), rows)
+    if n:
+        best = np.where(one.complete, one.judged, np.inf)
+        assert np.argmin(best) in rows
+        assert set(range(n - 48, n)) <= {*rows.tolist(), *range(-48, 0)}
+
+
+def test_one_more_trial_changes_few_rows() -> None:
+    one = bank(1000)
+    for i in range(1000, 1020):
+        more = one.extend([trial(i)])
+        assert len(set(choose(more).tolist()) - set(choose(one).tolist())) <= 3
+        one = more
+
+
+def test_those_without_a_finite_report_are_no_context() -> None:
+    nan = Trial("nan", Curve.of([1, 2], [np.nan, np.nan]), status=Status.FAILED)
+    empty = Trial("empty", status=Status.FAILED)
+    assert choose(Bank(GOAL).extend([nan, trial(1), empty])).tolist() == [1]
+
+
+def test_equal_values_are_chosen_by_place() -> None:
+    same = Curve.of([1, 20], [0.5, 0.5])
+    one = Bank(GOAL).extend([Trial(f"t{i}", same, status=Status.COMPLETE) for i in range(300)])
+    rows = choose(one)
+    assert rows.size == CONTEXT
+    assert set(range(48)) <= set(rows.tolist())
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 150])
+def test_what_is_taken_over_is_what_would_be_made(n: int) -> None:
+    one = bank(n)
+    before = context(one)
+    for i in range(3):
+        one = one.extend([trial(n + i, 20 if i else 7)])
+        before = context(one, before)
+        assert_same(before, context(Bank(GOAL).extend(list(one))))
+
+
+def test_what_has_changed_is_read_anew() -> None:
+    one = [trial(i) for i in range(6)]
+    before = context(Bank(GOAL).extend(one))
+    plan = Schedule("cosine", 0.1, 20)
+    others = [trial(0, 7), trial(1, schedule=plan), trial(99), trial(3), *one[4:]]
+    others[2] = Trial("t2", one[2].curve, {"lr": 7.0}, Status.STOPPED)
+    after = Bank(GOAL).extend(others)
+    assert_same(context(after, before), context(after))
+    states = context(after, before).states[0]
+    assert torch.equal(states[3:], before.states[0, 3:])
+    assert not torch.equal(states[1], before.states[0, 1]), "a schedule is part of what is seen"
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_places_are_reports_not_after_a_step(irregular: bool) -> None:
+    odd = [trial(50, gap=0.7)] if irregular else []
+    one = context(Bank(GOAL).extend([trial(1), trial(2, 5), trial(3, 1), *odd]))
+    steps: Floats = np.array([0.5, 1.0, 4.9, 5.0, 5.5, 19.0, 20.0, 40.0])
+    got = one.place(steps)[:, :3].T.tolist()
+    assert got[0][:7] == [-1, 0, 3, 4, 4, 18, 19]
+    # one beyond its last where it had ended by then: nothing is known of it there
+    assert got[1] == [-1, 0, 3, 4, 5, 5, 5, 5]
+    assert got[2] == [-1, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_without_a_spread_a_blow_up_does_not_set_the_scale() -> None:
+    values = np.linspace(1.0, 0.5, 20)
+    values[7] = 1e34
+    one = context(Bank(GOAL).extend([Trial("a", Curve.of(np.arange(1.0, 21.0), values), status=Status.STOPPED)]))
+    assert 0.05 < one.scale < 1.0
