@@ -86,7 +86,7 @@ def _write(recipe: Recipe, where: Path, outcome: Outcome, origins: list[card.Ori
     path = where / f"{recipe.name}.safetensors"
     size, name, seed = recipe.size.model_dump(), recipe.name, recipe.seed
     digest = weights.save(
-        path, outcome.weights, size=size, recipe=name, seed=seed, step=outcome.step, storage="float32"
+        path, outcome.weights, size=size, recipe=name, seed=seed, step=outcome.step, storage="float16"
     )
     figures = [{"figure": name, "value": value} for name, value in outcome.scores.items()]
     text = card.write(
