@@ -286,6 +286,24 @@ def test_a_memo_changes_no_bit(n: int) -> None:
     same(f.forecast(of, queries(of)), forecaster().forecast(of, queries(of)))
 
 
+def test_one_more_finished_trial_is_one_more_trial_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    f, of = forecaster(), snapshot(400)
+    f.forecast(of, queries(of))
+    sizes: list[int] = []
+    whole = f._network.encode_ends
+
+    def spy(tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(tokens))
+        return whole(tokens, ends)
+
+    monkeypatch.setattr(f._network, "encode_ends", spy)
+    f.forecast(of, queries(of))
+    assert sizes == [len(of.live)], "each live trial once, whatever is asked about it"
+    new = Trial("new", of.bank[0].curve, status=Status.COMPLETE)
+    f.forecast(replace(of, bank=of.bank.extend([new])), queries(of))
+    assert sizes[1:-1] in ([1], [1, 1], [1, 1, 1])
+
+
 def test_studies_of_many_names_do_not_mix() -> None:
     f = forecaster()
     studies = [replace(snapshot(3 + i), study=f"s{i}") for i in range(12)]

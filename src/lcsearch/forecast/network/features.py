@@ -30,7 +30,7 @@ def token_grid(n: int, ratio: float = RATIO) -> list[int]:
     """Indices of the reports that become tokens, the last of n among them; growing n only changes the last one.
 
     >>> token_grid(14)
-    [0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 13]
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13]
     """
     out = list(range(min(n, DENSE)))
     at = float(DENSE - 1)

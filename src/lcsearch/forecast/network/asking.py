@@ -1,0 +1,166 @@
+"""Queries made ready: what is certain already, what is left to ask, and what the asked trials look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.forecast.contract import Absent, Query
+from lcsearch.forecast.network import features
+from lcsearch.forecast.network.context import Context
+from lcsearch.forecast.network.features import Curves, Cuts
+from lcsearch.forecast.network.model import KINDS, CurveNetwork
+from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, shrink
+from lcsearch.study import Trial
+
+_NO_SCALE = 1e-25  # own units below this come from no difference at all
+_ROUNDING = 1e-12  # a curve that moves by less, relative to its size, is constant
+
+
+class Asked(NamedTuple):
+    """What is left to ask of the network: the query's row, its trial (cut), its kind, and the step asked about."""
+
+    row: int
+    trial: Trial
+    kind: int
+    step: float
+
+
+def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], dict[int, float], list[Asked]]:
+    """What cannot be answered, what is certain (row -> loss), and what is left to ask."""
+    absent: list[Absent | None] = [None] * len(queries)
+    sure: dict[int, float] = {}
+    asked = []
+    cuts: dict[tuple[int, float], Trial] = {}
+    for i, (trial, kind, step) in enumerate(queries):
+        curve = trial.curve
+        if _silent(curve) or not math.isfinite(step) or step < curve.steps[0]:
+            absent[i] = Absent.NONFINITE
+            continue
+        if step <= curve.steps[-1]:
+            losses = sign * curve.values[: int(curve.steps.searchsorted(step, side="right"))]
+            if kind != "latent":
+                sure[i] = float(losses.min() if kind == "best_by" else losses[-1])
+                continue
+            trial = cuts.setdefault((id(trial), step), trial.cut(step))
+            if _silent(trial.curve):
+                absent[i] = Absent.NONFINITE
+                continue
+        asked.append(Asked(i, trial, KINDS.index(kind), float(step)))
+    return absent, sure, asked
+
+
+def _silent(curve: Curve) -> bool:
+    return not len(curve) or curve.n_trailing_events > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Q asked trials, each in its own curve's units: loss = center + scale * y.
+
+    Attributes:
+        reports: Q of them.
+        curves: (Q, S).
+        cuts: (Q, 1) at the last report.
+        states: (Q, W) there.
+        center, scale: (Q,).
+        spread, incumbent, unit: (Q, 1) of the study (NaN without an incumbent), and the curve's own unit.
+        now, until: (Q,) raw steps of the last report and of what is asked; until > now.
+    """
+
+    reports: list[Reports]
+    curves: Curves
+    cuts: Cuts
+    states: Tensor
+    center: Floats
+    scale: Floats
+    spread: Tensor
+    incumbent: Tensor
+    unit: Tensor
+    now: Floats
+    until: Floats
+
+    @classmethod
+    def of(cls, asked: Sequence[Asked], sign: float, context: Context, network: CurveNetwork, device: str) -> Looks:
+        """Read and encode; a trial that is asked about more than once is read once."""
+        trials = {id(one.trial): one.trial for one in asked}
+        place = {key: i for i, key in enumerate(trials)}
+        which = np.array([place[id(one.trial)] for one in asked])
+        reports = [Reports.of(trial, sign, context.horizon, context.gap) for trial in trials.values()]
+        batch = Batch.of(reports, device, context.scale)
+        curves, ends = batch.curves, torch.from_numpy(batch.sizes - 1).to(device)
+        states = network.encode_ends(features.tokens(curves, batch.grid), batch.ends)
+        if len(reports) < len(asked):
+            each = torch.from_numpy(which).to(device)
+            curves, states, ends = curves.map(lambda x: x[each]), states[each], ends[each]
+            reports = [reports[i] for i in which]
+        center, scale = batch.center[which], batch.scale[which]
+        cuts = features.cut(curves, ends[:, None])
+        with np.errstate(over="ignore"):
+            spread = as_tensor(context.spread / scale, device)[:, None]
+        incumbent = as_tensor(shrink(np.full(center.shape, context.incumbent), center, scale), device)[:, None]
+        now = np.array([r.steps[-1] for r in reports])
+        until = np.array([one.step for one in asked])
+        until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
+        unit = features.unit_of(cuts, spread)
+        return cls(reports, curves, cuts, states, center, scale, spread, incumbent, unit, now, until)
+
+    def describe(self, n_complete: float) -> Tensor:
+        """(1, Q, N_CUT)."""
+        rate, area = np.full(self.until.shape, np.nan), np.full(self.until.shape, np.nan)
+        for i, r in enumerate(self.reports):
+            if r.schedule is not None:
+                rate[i : i + 1], area[i : i + 1] = planned(r.schedule, self.until[i : i + 1])
+        times = (self.until - self.start) / np.array([r.reach for r in self.reports])
+        device = str(self.unit.device)
+        then, rates, areas = (as_tensor(x, device)[:, None] for x in (times, rate, area))
+        n = torch.full_like(self.unit, n_complete)
+        found = features.describe(self.curves, self.cuts, self.unit, self.spread, self.incumbent, n, then, rates, areas)
+        return found.transpose(0, 1)
+
+    @property
+    def start(self) -> Floats:
+        """(Q,) raw steps at which the trials' times are 0."""
+        return np.array([r.start for r in self.reports])
+
+    def in_study(self, context: Context) -> tuple[Cuts, Tensor]:
+        """Cuts and units in the study's units, as (1, Q): what `features.beside` reads of them."""
+        a, device = self.cuts, self.unit.device
+        with np.errstate(over="ignore"):
+            factor = np.clip(self.scale / context.scale, 1.0 / LARGEST**5, LARGEST**5)
+            shift = np.clip((self.center - context.center) / context.scale, -LARGEST, LARGEST)
+        by, plus = torch.from_numpy(factor).to(device), torch.from_numpy(shift).to(device)
+
+        def moved(x: Tensor) -> Tensor:
+            x = x.transpose(0, 1).double()
+            k, d = (by, plus) if x.dim() == 2 else (by[:, None], plus[:, None])
+            return (x * k + d).clamp(-LARGEST, LARGEST).float()
+
+        found = replace(
+            a,
+            index=a.index.T,
+            y=moved(a.y),
+            best=moved(a.best),
+            first=moved(a.first),
+            parts=moved(a.parts),
+            smooth=moved(a.smooth),
+        )
+        return found, (self.unit.T * by).clamp(1e-30, LARGEST).float()
+
+    def sizes(self, spread: float) -> tuple[Floats, Floats]:
+        """(Q,) raw sizes of the own units, NaN where nothing gives a scale; (Q,) raw last losses."""
+        size = self.unit[:, 0].double().cpu().numpy()
+        last = np.array([r.loss[-1] for r in self.reports])
+        with np.errstate(over="ignore"):
+            raw = np.minimum(size * self.scale, np.finfo(np.float64).max)
+        some = (size > _NO_SCALE) & (raw >= np.finfo(np.float64).tiny)
+        if not spread > 0:
+            some &= raw > _ROUNDING * np.abs(last)
+        return np.where(some, raw, np.nan), last
