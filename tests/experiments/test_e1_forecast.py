@@ -328,7 +328,11 @@ def test_mcmc_is_asked_by_name(e1: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("spec", "said"),
-    [("unknown", "expected some of network, parametric"), ("network@nobody", "nobody"), ("network=/no/such", "/no/such")],
+    [
+        ("unknown", "expected some of network, parametric"),
+        ("network@nobody", "nobody"),
+        ("network=/no/such", "/no/such"),
+    ],
 )
 def test_what_cannot_be_had_is_said(e1: Any, tmp_path: Path, spec: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):

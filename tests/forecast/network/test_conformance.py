@@ -6,7 +6,7 @@ from kit.networks import forecaster
 
 from lcsearch.forecast.contract import Forecaster
 
-LEARNED = pytest.mark.skip(reason="holds for trained weights; these are random")
+LEARNED = pytest.mark.skip(reason="holds for trained weights (tests/host/test_conformance.py); these are random")
 
 
 class TestNetwork(ForecasterKit):

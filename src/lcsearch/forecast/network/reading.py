@@ -33,6 +33,7 @@ def read_off(
         tails = np.minimum(unit[:, None] * tail_scales(borders).numpy(), _FAR / 100.0)
     grain = _grain(last)
     knots = _settled(knots, last, grain)
+    tails = np.where(tails < grain, 0.0, tails)  # a tail within rounding is no tail: its mass lies on the knot
     beat = np.full(last.shape, incumbent)
     if np.isfinite(incumbent):
         with np.errstate(all="ignore"):
