@@ -330,13 +330,9 @@ class Session:
         heard: dict[str, list[Opinion]] = {}
         answers: list[Opinion]
         n = len(question.queries)
-        for forecaster in self.forecasters:
+        for forecaster in self._ready():
             name, start = forecaster.name, self._clock()
             try:
-                prepare = getattr(forecaster, "prepare", None)
-                if prepare is not None:  # to load a model once is no forecast: neither late nor overhead
-                    prepare()
-                    start = self._clock()
                 forecasts = forecaster.forecast(snapshot, question.queries)
                 if not isinstance(forecasts, Forecasts):
                     raise InvalidValue("Forecasts", type(forecasts).__name__, f"{name}.forecast")
@@ -356,6 +352,27 @@ class Session:
             if name in errors:
                 self._tell(name, f"forecaster {name!r} gave no opinion, trials go on: {errors[name]}")
         return heard
+
+    def _ready(self) -> tuple[Forecaster, ...]:
+        """Who is asked. One that must load a model does so first: that is no forecast, neither late nor overhead.
+
+        Where it cannot be loaded and has stand-ins, they take its place for good. Without any it is asked all the same,
+        and raises.
+        """
+        for forecaster in self.forecasters:
+            try:
+                getattr(forecaster, "prepare", int)()
+            except Exception as error:  # whatever a model does, the study goes on
+                others = [f for f in self.forecasters if f is not forecaster]
+                known = {f.name for f in others}
+                new = [f for f in getattr(forecaster, "stand_ins", ()) if f.name not in known]
+                if new:
+                    self.forecasters = (*others, *new)
+                    who = " and ".join(f.name for f in self.forecasters)
+                    self._tell(
+                        forecaster.name, f"forecasts are made by {who}, without {forecaster.name!r}: {_words(error)}"
+                    )
+        return self.forecasters
 
     def _tell(self, key: str, message: str) -> None:
         """Warn once a key, in the log and not by a warning that a filter may turn into an exception."""

@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
 
 from lcsearch.curves import Curve
+from lcsearch.engine.policy import Policy
 from lcsearch.errors import EnvironmentProblem
-from lcsearch.forecast.contract import Forecaster, Query
+from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.forecast.network.model import CurveNetwork, Size
 from lcsearch.goal import Goal
 from lcsearch.host import registry
 from lcsearch.host.pretrained import Pretrained
 from lcsearch.pretrain import shipped, weights
+from lcsearch.session import Session
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 SMALL = Size(16, 1, 2, 16, 1, 2, 8, 16)
@@ -105,6 +109,107 @@ def test_the_others_carry_on_with_one_warning(
     assert text.endswith("Install lcsearch again, or name a file of your own.")
     with pytest.raises(EnvironmentProblem):
         registry.forecasters("network")  # who asks for it by name is told
+
+
+@pytest.mark.parametrize("index", ["3", "null", "[1]", '{"network": 3}'])
+def test_an_index_of_another_shape_is_a_damaged_one(folder: Path, index: str) -> None:
+    (folder / "weights.json").write_text(index)
+    with pytest.raises(EnvironmentProblem, match="expected the names and hashes of the weights, got"):
+        Pretrained(where=folder)
+
+
+def test_what_the_user_told_torch_changes_no_answer(folder: Path) -> None:
+    held, asked = Pretrained(where=folder), [query()]
+    plain = held.forecast(snapshot(), asked)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(Pretrained(where=folder).forecast(snapshot(), asked).levels, plain.levels)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(Pretrained(where=folder).forecast(snapshot(), asked).levels, plain.levels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_one_thread_computes_and_the_user_has_his_own_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    held = Pretrained(where=folder)
+    held.prepare()
+    inner = held._network
+    assert inner is not None
+    answer = inner.forecast
+
+    def counted(*asked: Any) -> Forecasts:
+        seen.append(torch.get_num_threads())
+        return answer(*asked)
+
+    monkeypatch.setattr(inner, "forecast", counted)
+    torch.set_num_threads(2)
+    try:
+        held.forecast(snapshot(), [query()])
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_loading_imports_no_compiler(folder: Path) -> None:
+    code = "import sys; from pathlib import Path; from lcsearch.host.pretrained import Pretrained; "
+    code += f"Pretrained(where=Path({str(folder)!r})).prepare(); print('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+FORKED = """
+import multiprocessing, sys, threading
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from host.test_pretrained import query, snapshot
+from lcsearch.host.pretrained import Pretrained
+
+held = Pretrained(where=Path({folder!r}))
+first = held.forecast(snapshot(), [query()]).p_beat(0.05)[0]
+
+def child(_):
+    return held.forecast(snapshot(), [query()]).p_beat(0.05)[0]
+
+busy = threading.Event()
+def hold():
+    with held._lock:
+        busy.set()
+        threading.Event().wait(1.0)
+if {held}:
+    threading.Thread(target=hold, daemon=True).start()
+    busy.wait()
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    (again,) = pool.map_async(child, [0]).get(timeout=60)
+    print(abs(again - first) < 1e-5)
+"""
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_forked_child_forecasts_too(folder: Path, held: bool) -> None:
+    code = FORKED.format(tests=str(Path(__file__).parents[1]), folder=str(folder), held=held)
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    assert done.stdout == "True\n", done.stderr
+
+
+class Broken(Pretrained):
+    def _load(self) -> NoReturn:
+        raise OSError("libtorch.so: cannot open shared object file")
+
+
+def test_where_torch_does_not_import_the_stand_ins_carry_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stand_ins = [registry.forecaster(name) for name in registry.FALLBACK]
+    session = Session(Policy(), [Broken(where=folder, stand_ins=stand_ins)])
+    with caplog.at_level(logging.WARNING, logger="lcsearch"):
+        assert [f.name for f in session._ready()] == ["parametric", "rank-gap"]
+        assert [f.name for f in session._ready()] == ["parametric", "rank-gap"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "lcsearch: forecasts are made by parametric and rank-gap, without 'network': OSError: libtorch.so"
+    )
+    alone = Session(Policy(), [Broken(where=folder)])
+    assert [f.name for f in alone._ready()] == ["network"]  # asked all the same: DEAD, and the trial goes on
 
 
 def test_the_network_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any
 
-from lcsearch.forecast.contract import Forecasts, Query
+from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.pretrain.shipped import content, found
 from lcsearch.study import Snapshot
 
@@ -16,6 +18,24 @@ if TYPE_CHECKING:
 
 DEFAULT = "network"
 """Name of the weights that are used unless others are named."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The calling thread computes alone, and has its number of threads back afterwards.
+
+    The network is so small that handing parts of it to other threads costs more than it saves, twenty times more while
+    a training keeps the cores busy; in a forked child OpenMP's other threads are gone, and waiting for them would hang;
+    and the last bits of an answer do not depend on the machine's number of cores.
+    """
+    import torch
+
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)
 
 
 class Pretrained:
@@ -29,6 +49,7 @@ class Pretrained:
         device: where the network computes, as torch names it. In a training process keep "cpu": no CUDA context is
             made there.
         where: a folder of weights in place of the package's.
+        stand_ins: who takes its place where it cannot be loaded after all (a torch that does not import).
 
     Raises:
         EnvironmentProblem: the weights are missing or damaged.
@@ -36,12 +57,29 @@ class Pretrained:
 
     name = "network"
 
-    def __init__(self, weights: str = DEFAULT, device: str = "cpu", where: Traversable | None = None) -> None:
-        self._weights, self._device = weights, device
+    def __init__(
+        self,
+        weights: str = DEFAULT,
+        device: str = "cpu",
+        where: Traversable | None = None,
+        stand_ins: Sequence[Forecaster] = (),
+    ) -> None:
+        self._weights, self._device, self.stand_ins = weights, device, tuple(stand_ins)
         self._file, self._sha256 = found(weights, where)
         content(self._file, self._sha256)
-        self._lock = threading.Lock()
+        self._begin()
         self._network: NetworkForecaster | None = None
+
+    def _begin(self) -> None:
+        self._lock, self._pid = threading.Lock(), os.getpid()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time; a lock that another thread held when the process was forked is left behind."""
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock, _one_thread():
+            yield
 
     @property
     def version(self) -> str:
@@ -51,7 +89,7 @@ class Pretrained:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """As :class:`~lcsearch.forecast.network.forecaster.NetworkForecaster` answers."""
         self.prepare()
-        with self._lock:
+        with self._alone():
             assert self._network is not None
             return self._network.forecast(snapshot, queries)
 
@@ -61,9 +99,10 @@ class Pretrained:
         Raises:
             EnvironmentProblem: they have gone missing or were damaged meanwhile.
         """
-        with self._lock:
-            if self._network is None:
-                self._network = self._load()
+        if self._network is None:
+            with self._alone():
+                if self._network is None:
+                    self._network = self._load()
 
     def _load(self) -> NetworkForecaster:
         import torch
@@ -83,4 +122,4 @@ class Pretrained:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._begin()

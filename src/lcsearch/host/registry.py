@@ -10,7 +10,6 @@ from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.forecast.contract import Forecaster
 
 NAMES = ("network", "parametric", "rank-gap")
-DEFAULT = ("network",)
 FALLBACK = ("parametric", "rank-gap")
 """Who is asked where the network cannot be: a stop then needs both."""
 
@@ -29,7 +28,7 @@ def forecaster(name: str) -> Forecaster:
         from lcsearch.host.pretrained import Pretrained
 
         if find_spec("torch") is None:
-            text = "expected torch, which the network computes with, got none. Install it: pip install lcsearch"
+            text = "expected torch, which the network computes with, got none. Install it: pip install torch"
             raise EnvironmentProblem(text)
         return Pretrained()
     if name == "parametric":
@@ -43,28 +42,30 @@ def forecaster(name: str) -> Forecaster:
     raise InvalidValue(f"one of {', '.join(NAMES)}", name, "opinions")
 
 
-def default_names() -> tuple[str, ...]:
-    """DEFAULT, or FALLBACK with one warning a process where the network is not to be had."""
+def default() -> tuple[Forecaster, ...]:
+    """The network; with one warning a process those of FALLBACK, where it is not to be had."""
+    others = tuple(forecaster(name) for name in FALLBACK)
     try:
-        forecaster("network")
+        network = forecaster("network")
     except EnvironmentProblem as error:
         if str(error) not in _told:
             _told.add(str(error))
             _log.warning("lcsearch: forecasts are made by %s, without the network: %s", " and ".join(FALLBACK), error)
-        return FALLBACK
-    return DEFAULT
+        return others
+    network.stand_ins = others  # type: ignore[attr-defined]  # it is Pretrained
+    return (network,)
 
 
 def forecasters(opinions: Sequence[Forecaster | str] | Forecaster | str | None) -> tuple[Forecaster, ...]:
-    """Names or forecasters -> forecasters; None gives the default ones, see :func:`default_names`.
+    """Names or forecasters -> forecasters; None gives the default ones, see :func:`default`.
 
     Raises:
         InvalidValue: an unknown name, something that is no forecaster, or an empty list.
         EnvironmentProblem: the network was named, and is not to be had.
     """
     if opinions is None:
-        opinions = default_names()
-    elif isinstance(opinions, str | Forecaster):
+        return default()
+    if isinstance(opinions, str | Forecaster):
         opinions = (opinions,)
     found = []
     for opinion in opinions:

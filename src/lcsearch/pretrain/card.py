@@ -96,8 +96,9 @@ def write(
         parts += ["None were measured."]
     parts += [
         "## Limits",
-        "It knows curves of at most a few hundred reports and studies of a few dozen trials; lcsearch refuses what is "
-        "unlike them. Its probabilities are of trials that run on as planned: a restart or a change of data is none.",
+        "It knows curves of at most a few hundred reports and studies of a few dozen trials; longer and larger ones "
+        "are thinned to that, and it is not said how much is lost. Its probabilities are of trials that run on as "
+        "planned: a restart or a change of data is none.",
     ]
     return "\n\n".join(parts) + "\n"
 

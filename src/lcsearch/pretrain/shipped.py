@@ -26,12 +26,16 @@ def index(where: Traversable | None = None) -> dict[str, str]:
     """
     where = where or package()
     try:
-        return dict(json.loads((where / INDEX).read_text(encoding="utf-8")))
+        known = json.loads((where / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         text = f"{where / INDEX}: expected the names and hashes of the weights, got {error}."
         raise EnvironmentProblem(f"{text} {REINSTALL}") from error
+    if not isinstance(known, dict) or not all(isinstance(digest, str) for digest in known.values()):
+        text = f"{where / INDEX}: expected the names and hashes of the weights, got {str(known)[:40]}."
+        raise EnvironmentProblem(f"{text} {REINSTALL}")
+    return known
 
 
 def names(where: Traversable | None = None) -> tuple[str, ...]:

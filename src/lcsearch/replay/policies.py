@@ -10,7 +10,7 @@ from typing import Any
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.host.registry import default_names, forecasters
+from lcsearch.host.registry import default, forecasters
 from lcsearch.replay.ahead import Ahead, Memo
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
 from lcsearch.replay.oracle import Oracle
@@ -126,7 +126,7 @@ def entrant(text: str) -> Entrant:
         knobs[key] = _plain(value.strip())
     opinions: tuple[str, ...] = ()
     if kind == "curve":
-        opinions = tuple(str(knobs.pop("opinions", "+".join(default_names()))).split("+"))
+        opinions = tuple(str(knobs.pop("opinions", "+".join(f.name for f in default()))).split("+"))
         forecasters(opinions)  # names what is wrong
     elif kind == "oracle":
         opinions = ("oracle",)

@@ -27,29 +27,27 @@ CONTEXT = 128
 """Finished trials that a query is compared with, at most."""
 MOST_COUNTED = 40
 """The network has seen studies of no more complete trials than this."""
-_GOLDEN = 0.6180339887498949
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing, Knuth, vol. 3, 6.4
 
 
 def choose(bank: Bank, most: int = CONTEXT) -> NDArray[np.intp]:
     """Rows of the finished trials that become context, in bank order; costs O(trials).
 
-    All that have a finite report; where they are too many the best three eighths (of the COMPLETE ones), the latest
-    three eighths, and others from the whole rest, spread evenly over it. One more trial changes a few rows only.
+    All that have a finite report; where they are too many the best half (of the COMPLETE ones), and others spread over
+    the whole rest by a key of their judged losses alone. So it is the same set whatever the order in which trials
+    finished or were first seen, and one more trial changes few of them.
     """
     judged = bank.judged
     rows = np.flatnonzero(np.isfinite(judged))
     if rows.size <= most:
         return rows
-    share = 3 * most // 8
     taken = np.zeros(rows.size, np.bool_)
-    taken[-share:] = True
     done = np.flatnonzero(bank.complete[rows])
-    taken[_lowest(judged[rows], done, share)] = True
+    taken[_lowest(judged[rows], done, most // 2)] = True
     rest = np.flatnonzero(~taken)
-    key = np.asarray(
-        (rows[rest] + 1) * _GOLDEN % 1.0, np.float64
-    )  # of the row alone: it stays what it is while the bank grows
-    taken[_lowest(key, None, most - int(taken.sum()), at=rest)] = True
+    with np.errstate(over="ignore"):
+        key = (judged[rows[rest]].view(np.uint64) ^ (judged[rows[rest]].view(np.uint64) >> np.uint64(29))) * _ODD
+    taken[_lowest(key.astype(np.float64), None, most - int(taken.sum()), at=rest)] = True
     return rows[taken]
 
 
@@ -178,7 +176,7 @@ class Context:
             torch.tensor([[r.steps.size for r in reports]], dtype=torch.int64, device=device),
             torch.from_numpy(complete).to(device)[None],
             as_tensor(judged, device)[None],
-            (torch.stack(states) if states else torch.zeros(0, width, device=device))[None],
+            (torch.stack(states) if states else torch.zeros(0, width, device=device, dtype=torch.float32))[None],
             columns,
             as_tensor(params, device)[None],
             torch.tensor([columns.kinds], dtype=torch.int64, device=device),
@@ -220,7 +218,7 @@ def _units(reports: Sequence[Reports], incumbent: float, spread: float) -> tuple
 def _curves(reports: Sequence[Reports], center: float, scale: float, device: str) -> tuple[Floats, Curves]:
     """Raw steps, see :class:`Context`, and the curves as `features.beside` wants them."""
     if not reports:
-        empty = torch.zeros(1, 0, 1, device=device)
+        empty = torch.zeros(1, 0, 1, device=device, dtype=torch.float32)
         return np.zeros(0), Curves(empty, empty > 0, empty, empty, empty, empty, empty, empty)
     sizes = np.array([r.steps.size for r in reports])
     index = pad(sizes)

@@ -204,7 +204,7 @@ def cut(c: Curves, index: Tensor) -> Cuts:
     parts[..., 0] = flat(at)[..., 0]  # the first report stays
     y, one, two = _at(c.y, index), _at(c.y, index - 1), _at(c.y, index - 2)
     smooth = median3(y, one, two)
-    places = torch.linspace(0.5, 1.0, 9, device=index.device)
+    places = torch.linspace(0.5, 1.0, 9, device=index.device, dtype=torch.float32)
     at = torch.minimum((places * end).round().long(), end - 1).clamp_min(1)
     noise = (flat(at - 1) - 2.0 * flat(at) + flat(torch.minimum(at + 1, end))).abs()
     noise = torch.where(index >= 2, noise.median(-1).values, torch.zeros_like(y))

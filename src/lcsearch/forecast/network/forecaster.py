@@ -76,7 +76,8 @@ class NetworkForecaster:
         )
         if asked:
             rows = [one.row for one in asked]
-            with torch.inference_mode():
+            # a training loop around this may have set autocast; float32 is what the tolerances are stated for
+            with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
                 *parts, off = self._answer(snapshot, asked)
             for whole, part in zip(found, parts, strict=True):
                 whole[rows, : part.shape[1]] = np.where(off[:, None], np.nan, part)
@@ -132,7 +133,7 @@ class NetworkForecaster:
         incumbent = shrink(np.full(n, context.incumbent), context.center, context.scale)
         pairs = features.beside(
             *looks.in_study(context),
-            torch.full((1, n), 1.0 if context.spread > 0 else 0.0, device=device),
+            torch.full((1, n), 1.0 if context.spread > 0 else 0.0, device=device, dtype=torch.float32),
             as_tensor(incumbent, device)[None],
             context.curves,
             context.reported,

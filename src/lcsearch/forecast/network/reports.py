@@ -161,7 +161,7 @@ class Batch:
         curves = Curves.of(
             as_tensor(shrink(loss, center[:, None], own[:, None]), device),
             as_tensor(time, device),
-            torch.ones((), device=device),
+            torch.ones((), device=device, dtype=torch.float32),
             as_tensor(np.array([[r.total] for r in reports]), device),
             rate,
             area,
@@ -194,7 +194,7 @@ def own_units(loss: Floats, scale: float) -> tuple[Floats, Floats]:
 def _plans(reports: Sequence[Reports], index: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
     """Rate and area (N, S) of the planned schedules; NaN without one."""
     if all(r.schedule is None for r in reports):
-        blank = torch.full((1, 1), math.nan, device=device).expand(index.shape)
+        blank = torch.full((1, 1), math.nan, device=device, dtype=torch.float32).expand(index.shape)
         return blank, blank
     found = [planned(r.schedule, r.steps) for r in reports]
     rate, area = (np.concatenate([f[k] for f in found])[index] for k in (0, 1))
