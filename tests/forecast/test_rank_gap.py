@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from kit.forecasters import HORIZON, laws, study
+from kit.forecasters import HORIZON, ask, laws, study
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Query
@@ -55,13 +55,14 @@ def test_fewer_than_four_comparisons_say_nothing() -> None:
         assert answer.absent == (reason,)
 
 
+@pytest.mark.parametrize("worst", [1e34, 1e300, 1.7e308])
 @pytest.mark.parametrize("recovers", [False, True])
-def test_blow_ups_are_clipped_and_learn_from_others_that_blew_up(recovers: bool) -> None:
+def test_blow_ups_are_clipped_and_learn_from_others_that_blew_up(recovers: bool, worst: float) -> None:
     others = laws(12)
     if recovers:
-        others[0, 5:20] = 1e34
+        others[0, 5:20] = worst
     blown = laws(1, seed=1)[0, :15].copy()
-    blown[8:] = 1e34
+    blown[8:] = worst
     snapshot = study(others, [("blown", blown)], judged="final")
     assert snapshot.incumbent is not None
     answers = RankAndGap().forecast(snapshot, [Query(snapshot.live[0], "value", HORIZON)])
@@ -70,6 +71,19 @@ def test_blow_ups_are_clipped_and_learn_from_others_that_blew_up(recovers: bool)
         assert p > 0.05
     else:
         assert 0.0 < p < 0.05
+
+
+@pytest.mark.parametrize("far", [-1e300, 1e300, 1.7e308])
+@pytest.mark.parametrize("which", [slice(1), slice(None), slice(None, None, 2)])
+def test_numbers_too_large_to_reckon_with_pass_quietly(which: slice, far: float) -> None:
+    others = laws(12)
+    others[which, 5:20] = far
+    blown = laws(1, seed=1)[0, :15].copy()
+    blown[8:] = far
+    snapshot = study(others, [("blown", blown), ("sound", laws(1, seed=2)[0, :15])], judged="final")
+    answers = RankAndGap().forecast(snapshot, ask(snapshot))
+    for reason, p in zip(answers.absent, answers.p_beat(0.3), strict=True):
+        assert 0.0 <= p <= 1.0 if reason is None else reason is Absent.NONFINITE
 
 
 def test_calibrated_on_a_study_of_its_own_kind() -> None:

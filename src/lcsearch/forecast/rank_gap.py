@@ -75,7 +75,8 @@ class RankAndGap:
             if step <= now:  # nothing is left to gain
                 parts.append((rows, x[:, None], np.ones((len(rows), 1)), np.zeros((len(rows), 2))))
                 continue
-            part = self._answer(snapshot, now, step, best, x)
+            with np.errstate(over="ignore", invalid="ignore"):  # losses near 1e300: a row that overflows is NONFINITE
+                part = self._answer(snapshot, now, step, best, x)
             if part is None:
                 for i in rows:
                     absent[i] = Absent.OFF_LAW
