@@ -84,15 +84,29 @@ class Forecasts:
             raise InvalidValue(f"tails of shape ({q}, 2)", self.tails.shape, "Forecasts.tails")
 
     @classmethod
-    def of(cls, knots: Floats, levels: Floats, tails: Floats, *, sign: float, source: str) -> Forecasts:
-        """Check and wrap; a row that is not a distribution becomes absent (NONFINITE) instead of an answer."""
+    def of(
+        cls,
+        knots: Floats,
+        levels: Floats,
+        tails: Floats,
+        *,
+        sign: float,
+        source: str,
+        absent: Sequence[Absent | None] | None = None,
+    ) -> Forecasts:
+        """Check and wrap; a row that is not a distribution becomes absent (NONFINITE) instead of an answer.
+
+        Args:
+            absent: reasons that are known already; they stay.
+        """
         levels = np.broadcast_to(levels, knots.shape)
         good = np.isfinite(knots).all(1) & np.isfinite(levels).all(1) & np.isfinite(tails).all(1)
         with np.errstate(invalid="ignore"):
             good &= (np.diff(knots, axis=1) >= 0).all(1) & (np.diff(levels, axis=1) >= 0).all(1)
             good &= (levels[:, 0] >= 0) & (levels[:, -1] <= 1) & (tails >= 0).all(1)
-        absent = tuple(None if ok else Absent.NONFINITE for ok in good)
-        return cls(knots, levels, tails, sign, absent, source)
+        known = absent if absent is not None else [None] * len(good)
+        reasons = tuple(r or (None if ok else Absent.NONFINITE) for r, ok in zip(known, good, strict=True))
+        return cls(knots, levels, tails, sign, reasons, source)
 
     @classmethod
     def none(cls, reasons: Sequence[Absent], *, sign: float = 1.0, source: str = "") -> Forecasts:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue
+from lcsearch.forecast.batches import Batch, batched
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.mixture import TIMES, cells, future, read_off
 from lcsearch.forecast.stretch import stretch
@@ -182,23 +183,8 @@ class EnsembleMCMC:
         nothing gives it a scale, no prior draw is near it, or only a noise far above the prior's explains it.
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
-        absent: list[Absent | None] = [None] * len(queries)
-        groups: dict[int, dict[Curve, list[int]]] = {}
-        for i, query in enumerate(queries):
-            curve = query.trial.curve
-            if not len(curve) or curve.n_trailing_events or not np.isfinite(query.step):
-                absent[i] = Absent.NONFINITE
-            else:
-                groups.setdefault(_width(curve), {}).setdefault(curve, []).append(i)
-        parts = []
-        for group in groups.values():  # rows never mix
-            items = list(group.items())
-            for start in range(0, len(items), _CHUNK):
-                chunk = items[start : start + _CHUNK]
-                which = np.repeat(np.arange(len(chunk)), [len(asked) for _, asked in chunk])
-                rows = np.array([i for _, asked in chunk for i in asked])
-                found = self._answer(snapshot, [c for c, _ in chunk], [queries[i] for i in rows], which)
-                parts.append((rows, *found))
+        absent, batches = batched(queries, _width, _CHUNK)
+        parts = [(batch.rows, *self._answer(snapshot, queries, batch)) for batch in batches]
         width = max((part[1].shape[1] for part in parts), default=2)
         knots, levels = np.full((len(queries), width), np.nan), np.full((len(queries), width), np.nan)
         tails = np.full((len(queries), 2), np.nan)
@@ -206,9 +192,7 @@ class EnsembleMCMC:
             knots[rows], levels[rows], tails[rows] = k, p, t
             for i in rows[off]:
                 absent[i], knots[i], levels[i], tails[i] = Absent.OFF_LAW, np.nan, np.nan, np.nan
-        made = Forecasts.of(knots, levels, tails, sign=sign, source=source)
-        reasons = tuple(a if a is not None else b for a, b in zip(absent, made.absent, strict=True))
-        return Forecasts(knots, levels, tails, sign, reasons, source)
+        return Forecasts.of(knots, levels, tails, sign=sign, source=source, absent=absent)
 
     def posterior(self, snapshot: Snapshot, curves: Sequence[Curve]) -> tuple[Floats, Floats]:
         """(C, S, DIMENSIONS) draws for curves of one padded width, NaN where there are none; (C,) acceptance."""
@@ -239,10 +223,11 @@ class EnsembleMCMC:
         return kept, share
 
     def _answer(
-        self, snapshot: Snapshot, curves: Sequence[Curve], queries: Sequence[Query], which: NDArray[np.intp]
+        self, snapshot: Snapshot, queries: Sequence[Query], batch: Batch
     ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
-        """Knots, levels and tails of queries about `curves[which]`, and which of them are off law."""
-        seen = _scale(curves, snapshot, self.bounds)
+        """Knots, levels and tails of a batch of the queries, and which of them are off law."""
+        which, queries = batch.which, [queries[i] for i in batch.rows]
+        seen = _scale(batch.curves, snapshot, self.bounds)
         draws, _ = self._sample(seen)
         sigma = draws[..., -1]
         off = ~np.isfinite(sigma[:, 0]) | (np.median(sigma, axis=1) > _OFF_LAW)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from lcsearch.curves import Curve, Floats
+from lcsearch.curves import Floats
+from lcsearch.forecast.batches import Batch, batched
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.families import FAMILIES
 from lcsearch.forecast.fit import Fit, curve_at, fit
@@ -27,7 +28,7 @@ _HALF = np.array([0.0, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.035, 0.05, 0.
 _EDGES = np.concatenate([_HALF, 1.0 - _HALF[-2::-1]])
 _BROAD = stdtrit(3.0, 0.5 * (_EDGES[1:] + _EDGES[:-1]))
 _BROAD_MASS = np.tile(np.diff(_EDGES), 2) / 2.0
-_BATCH = 50
+_BATCH = 50  # curves at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -73,22 +74,8 @@ class ParametricEnsemble:
         has left every family (see `off_law`).
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
-        absent: list[Absent | None] = [None] * len(queries)
-        groups: dict[int, dict[Curve, list[int]]] = {}
-        for i, query in enumerate(queries):
-            curve = query.trial.curve
-            if not len(curve) or curve.n_trailing_events or not np.isfinite(query.step):
-                absent[i] = Absent.NONFINITE
-            else:
-                groups.setdefault(width_of(curve), {}).setdefault(curve, []).append(i)
-        parts = []
-        for group in groups.values():  # chunks stay in the processor's cache; rows never mix
-            items = list(group.items())
-            for start in range(0, len(items), _BATCH):
-                chunk = items[start : start + _BATCH]
-                which = np.repeat(np.arange(len(chunk)), [len(asked) for _, asked in chunk])
-                rows = np.array([i for _, asked in chunk for i in asked])
-                parts.append((rows, self._answer(snapshot, [c for c, _ in chunk], queries, rows, which, absent)))
+        absent, batches = batched(queries, width_of, _BATCH)
+        parts = [(batch.rows, self._answer(snapshot, queries, batch, absent)) for batch in batches]
         width = max((part[0].shape[1] for _, part in parts), default=2)
         knots, levels = np.full((len(queries), width), np.nan), np.full((len(queries), width), np.nan)
         tails = np.full((len(queries), 2), np.nan)
@@ -98,20 +85,13 @@ class ParametricEnsemble:
             if reason is not None:
                 knots[i] = levels[i] = np.nan
                 tails[i] = np.nan
-        made = Forecasts.of(knots, levels, tails, sign=sign, source=source)
-        reasons = tuple(a if a is not None else b for a, b in zip(absent, made.absent, strict=True))
-        return Forecasts(knots, levels, tails, sign, reasons, source)
+        return Forecasts.of(knots, levels, tails, sign=sign, source=source, absent=absent)
 
     def _answer(
-        self,
-        snapshot: Snapshot,
-        curves: Sequence[Curve],
-        queries: Sequence[Query],
-        rows: NDArray[np.intp],
-        which: NDArray[np.intp],
-        absent: list[Absent | None],
+        self, snapshot: Snapshot, queries: Sequence[Query], batch: Batch, absent: list[Absent | None]
     ) -> tuple[Floats, Floats, Floats]:
-        """Knots, levels, tails of some queries, and their reasons in `absent`; which (R,) indexes `curves`."""
+        """Knots, levels, tails of a batch of the queries, and their reasons in `absent`."""
+        curves, rows, which = batch
         seen = observe(curves, snapshot.goal, snapshot.horizon, snapshot.spread)
         fitted = fit(seen)
         unfit = np.isnan(seen.unit) | self._left_law(seen, fitted)

@@ -88,9 +88,7 @@ class RankAndGap:
             pad = ((0, 0), (0, width - k.shape[1]))
             knots[rows], levels[rows], tails[rows] = np.pad(k, pad, mode="edge"), np.pad(p, pad, mode="edge"), t
         source = f"{self.name}/{self.version}"
-        made = Forecasts.of(knots, levels, tails, sign=snapshot.goal.sign, source=source)
-        reasons = tuple(a if a is not None else b for a, b in zip(absent, made.absent, strict=True))
-        return Forecasts(knots, levels, tails, snapshot.goal.sign, reasons, source)
+        return Forecasts.of(knots, levels, tails, sign=snapshot.goal.sign, source=source, absent=absent)
 
     def _answer(
         self, snapshot: Snapshot, now: float, step: float, best: bool, x: Floats
