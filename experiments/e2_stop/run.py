@@ -25,27 +25,28 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: a process a core, or they slow each other down
 
 import argparse
-import hashlib
 import json
 import math
 import random
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
+
 import numpy as np
+import provenance
 from scipy.stats import beta
 
-import lcsearch
 from lcsearch.curves import Floats
 from lcsearch.engine.policy import Policy
 from lcsearch.replay import baselines
 from lcsearch.replay.policies import Entrant
+from lcsearch.replay.real_tasks import Half, half_of
 from lcsearch.replay.score import geometric, regrets, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.replay.stopper import Stopper
@@ -186,20 +187,15 @@ def part_of(setting: str, policy: str, source: str) -> Path:
     return PARTS / setting / f"{policy}--{source}.json"
 
 
-def fingerprint() -> str:
-    """Of the code that plays: the package's Python and this file."""
-    package = Path(lcsearch.__file__).parent
-    files = [*sorted(path for room in ROOMS for path in package.glob(room)), Path(__file__)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+def code() -> str:
+    """Fingerprint of the code that plays: the package's Python and this file."""
+    return provenance.fingerprint(ROOMS, Path(__file__))
 
 
-def in_half(tasks: Iterable[str], half: str) -> list[str]:
-    """Every other name in order, from the first (a) or the second (b), as pretraining has it; all of them."""
-    return sorted(tasks)[{"a": 0, "b": 1, "all": 0}[half] :: 1 if half == "all" else 2]
-
-
-def work(data: Path, setting: str, policy: str, source: str, orders: int, half: str = "all") -> tuple[str, float]:
-    """All orders of a half's tasks of a source under one rule; kept orders are not run again."""
+def work(
+    data: Path, setting: str, policy: str, source: str, orders: int, half: Half | None = None
+) -> tuple[str, float]:
+    """All orders of a half's tasks (None: of all) of a source under one rule; kept orders are not run again."""
     path = part_of(setting, policy, source)
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
     gates = SETTINGS[setting]
@@ -209,11 +205,11 @@ def work(data: Path, setting: str, policy: str, source: str, orders: int, half: 
     if kept.get("knobs", knobs) != knobs:
         kept = {"tasks": {}}  # the protocol has changed
     kept["knobs"] = knobs
-    by = fingerprint()
+    by = code()
     orders = min(orders, SWEPT_ORDERS) if policy in SWEPT else orders
     start = time.perf_counter()
     tasks = {task.name: task for task in load(data / source)}
-    for task in (tasks[name] for name in in_half(tasks, half)):
+    for task in (tasks[name] for name in half_of(tasks, half)):
         rows = kept["tasks"].setdefault(task.name, [])
         done = {row["order"] for row in rows}
         make = {**POLICIES, **SWEPT}[policy]
@@ -244,20 +240,14 @@ def verify(data: Path, n: int) -> dict[str, Any]:
         equal += same
         if not same:
             differ.append(f"{setting} {policy} {name} order {row['order']}")
-    found = {"commit": commit(), "code": fingerprint(), "replayed": len(drawn), "equal": equal, "differ": differ}
+    found = {"commit": commit(), "code": code(), "replayed": len(drawn), "equal": equal, "differ": differ}
     (PARTS / "verified.json").write_text(json.dumps(found))
     return found
 
 
 def commit() -> str:
     """HEAD, with a + where the code differs from it."""
-
-    def git(*words: str) -> str:
-        command = ["git", *words]
-        return subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "src", "experiments/e2_stop/run.py")
-    return git("rev-parse", "HEAD") + "+" * bool(changed)
+    return provenance.commit("experiments/e2_stop/run.py", "experiments/provenance.py")
 
 
 def jobs(args: argparse.Namespace, data: Path | None) -> Iterator[tuple[Path, str, str, str]]:
@@ -329,8 +319,8 @@ def figures(mine: dict[str, list[Any]], none: dict[str, list[Any]]) -> dict[str,
     }
 
 
-def collect(half: str = "all") -> dict[str, Any]:
-    """Everything that is kept of a half, as the results that are committed."""
+def collect(half: Half | None = None) -> dict[str, Any]:
+    """Everything that is kept of a half (None: of all tasks), as the results that are committed."""
     found: dict[str, Any] = {}
     knobs, codes = {}, set()
     for name in SETTINGS:
@@ -339,7 +329,7 @@ def collect(half: str = "all") -> dict[str, Any]:
                 continue  # nothing to compare with
             none = json.loads(base.read_text())
             knobs[name] = none["knobs"]
-            among = in_half(none["tasks"], half)
+            among = half_of(none["tasks"], half)
             for policy in (*POLICIES, *SWEPT):
                 if (path := part_of(name, policy, source)).exists():
                     stored = json.loads(path.read_text())["tasks"]
@@ -352,8 +342,8 @@ def collect(half: str = "all") -> dict[str, Any]:
     return {
         "command": "LCSEARCH_DATA=.../data python experiments/e2_stop/run.py",
         "commit": commit(),
-        "code": fingerprint(),
-        "half": half,
+        "code": code(),
+        "half": half or "all",
         "searches_by_code": sorted(codes),
         "verified": json.loads(verified.read_text()) if verified.exists() else None,
         "knobs": knobs,
@@ -454,6 +444,7 @@ def main() -> None:
     parser.add_argument("--verify", type=int, metavar="N", help="play N stored orders again and compare")
     args = parser.parse_args()
     data = None if args.data is None else Path(args.data)
+    half: Half | None = None if args.half == "all" else args.half
     failed = []
     if args.verify is not None:
         if data is None:
@@ -462,7 +453,7 @@ def main() -> None:
     elif not args.table:
         todo = list(dict.fromkeys(jobs(args, data)))
         with ProcessPoolExecutor(args.processes) as pool:
-            running = {pool.submit(work, *job, args.orders, args.half): job[1:] for job in todo}
+            running = {pool.submit(work, *job, args.orders, half): job[1:] for job in todo}
             for n, done in enumerate(as_completed(running), 1):
                 if (error := done.exception()) is not None:
                     failed.append(f"{' '.join(running[done])}: {type(error).__name__}: {error}")
@@ -471,7 +462,7 @@ def main() -> None:
                 what, took = done.result()
                 print(f"[{n}/{len(todo)}] {what}: {took:.0f} s", flush=True)
     if PARTS.is_dir():
-        RESULTS.write_text(json.dumps(collect(args.half), indent=1) + "\n")
+        RESULTS.write_text(json.dumps(collect(half), indent=1) + "\n")
     if not RESULTS.exists():
         raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
     results = json.loads(RESULTS.read_text())

@@ -80,7 +80,7 @@ def test_it_goes_on_where_it_was_and_verifies(e2: Any, tmp_path: Path) -> None:
     for name, rows in first["tasks"].items():
         assert second["tasks"][name][:1] == rows  # the seconds too: nothing was played again
         assert [r["order"] for r in second["tasks"][name]] == [0, 1]
-        assert second["tasks"][name][0]["by"] == e2.fingerprint()
+        assert second["tasks"][name][0]["by"] == e2.code()
     assert e2.verify(tmp_path, 3)["equal"] == 3
     name = next(iter(second["tasks"]))
     second["tasks"][name][0]["stops"] += 1
