@@ -214,4 +214,6 @@ def test_where_torch_does_not_import_the_stand_ins_carry_on(folder: Path, caplog
 
 def test_the_network_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "package", lambda: folder)
-    assert [f.name for f in registry.forecasters(None)] == ["network"]
+    (network,) = registry.forecasters(None)
+    assert isinstance(network, Pretrained)
+    assert [f.name for f in network.stand_ins] == list(registry.FALLBACK)

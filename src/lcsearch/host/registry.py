@@ -25,12 +25,7 @@ def forecaster(name: str) -> Forecaster:
         EnvironmentProblem: the network's weights, or torch, are missing or damaged.
     """
     if name == "network":
-        from lcsearch.host.pretrained import Pretrained
-
-        if find_spec("torch") is None:
-            text = "expected torch, which the network computes with, got none. Install it: pip install torch"
-            raise EnvironmentProblem(text)
-        return Pretrained()
+        return _network()
     if name == "parametric":
         from lcsearch.forecast.parametric import ParametricEnsemble
 
@@ -42,18 +37,25 @@ def forecaster(name: str) -> Forecaster:
     raise InvalidValue(f"one of {', '.join(NAMES)}", name, "opinions")
 
 
+def _network(stand_ins: Sequence[Forecaster] = ()) -> Forecaster:
+    from lcsearch.host.pretrained import Pretrained
+
+    if find_spec("torch") is None:
+        text = "expected torch, which the network computes with, got none. Install it: pip install torch"
+        raise EnvironmentProblem(text)
+    return Pretrained(stand_ins=stand_ins)
+
+
 def default() -> tuple[Forecaster, ...]:
     """The network; with one warning a process those of FALLBACK, where it is not to be had."""
     others = tuple(forecaster(name) for name in FALLBACK)
     try:
-        network = forecaster("network")
+        return (_network(stand_ins=others),)
     except EnvironmentProblem as error:
         if str(error) not in _told:
             _told.add(str(error))
             _log.warning("lcsearch: forecasts are made by %s, without the network: %s", " and ".join(FALLBACK), error)
         return others
-    network.stand_ins = others  # type: ignore[attr-defined]  # it is Pretrained
-    return (network,)
 
 
 def forecasters(opinions: Sequence[Forecaster | str] | Forecaster | str | None) -> tuple[Forecaster, ...]:

@@ -57,8 +57,8 @@ def found(name: str, where: Traversable | None = None) -> tuple[Traversable, str
     return where / f"{name}.safetensors", known[name]
 
 
-def content(path: Traversable, sha256: str | None) -> bytes:
-    """The bytes of a weight file.
+def content(path: Traversable, sha256: str | None) -> tuple[bytes, str]:
+    """The bytes of a weight file and their SHA-256.
 
     Raises:
         EnvironmentProblem: it is missing, or not the one with that hash.
@@ -72,4 +72,4 @@ def content(path: Traversable, sha256: str | None) -> bytes:
     if sha256 is not None and digest != sha256:
         text = f"{path}: expected weights with the SHA-256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged."
         raise EnvironmentProblem(f"{text} {REINSTALL}")
-    return data
+    return data, digest

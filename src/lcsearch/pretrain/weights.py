@@ -91,10 +91,10 @@ def load(path: Path | Traversable, sha256: str | None = None) -> Weights:
     Raises:
         EnvironmentProblem: it is missing, damaged, or of another format.
     """
-    return _read(content(path, sha256), str(path))
+    return _read(*content(path, sha256), str(path))
 
 
-def _read(data: bytes, where: str) -> Weights:
+def _read(data: bytes, digest: str, where: str) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
@@ -105,7 +105,6 @@ def _read(data: bytes, where: str) -> Weights:
             text = f"{where}: expected weights of format {FORMAT}, got format {about['format']}."
             raise EnvironmentProblem(f"{text} Install the lcsearch that they were made for.")
         tensors = {n: t.float() if t.is_floating_point() else t for n, t in from_bytes(data).items()}
-        digest = hashlib.sha256(data).hexdigest()
         return Weights(tensors, about["size"], about["recipe"], about["seed"], about["step"], digest)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
@@ -131,8 +130,8 @@ def ship(path: Path, card: str, name: str, where: Path) -> None:
     Raises:
         EnvironmentProblem: `path` cannot be read.
     """
-    data = content(path, None)
-    digest = _read(data, str(path)).sha256
+    data, digest = content(path, None)
+    _read(data, digest, str(path))
     where.mkdir(parents=True, exist_ok=True)
     write_atomically(where / f"{name}.safetensors", data)
     write_atomically(where / f"{name}.md", card.encode())
