@@ -28,6 +28,17 @@ RECIPE: dict[str, Any] = {
     "log_every": 1,
     "checkpoint_seconds": 3600.0,
 }
+YAML = """\
+name: tiny
+steps: 3
+batch: 2
+learning_rate: 1e-3
+size: {curve_width: 8, curve_layers: 1, curve_heads: 2, study_width: 8,
+  study_layers: 1, study_heads: 2, pair_width: 4, bins: 8}
+device: cpu
+threads: 1
+"""
+"""A recipe file for the real network, as small as it may be."""
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -5,30 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kit import pretraining as toy
 from typer.testing import CliRunner
 
 from lcsearch.cli import app
-
-pytest.importorskip("lcsearch.forecast.network.model")
-pytest.importorskip("lcsearch.forecast.prior.draw")
-
-RECIPE = """\
-name: tiny
-steps: 3
-batch: 2
-learning_rate: 1e-3
-size: {curve_width: 8, curve_layers: 1, curve_heads: 2, study_width: 8,
-  study_layers: 1, study_heads: 2, pair_width: 4, bins: 8}
-device: cpu
-threads: 1
-"""
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "tiny.yaml"
-    path.write_text(RECIPE)
+    path.write_text(toy.YAML)
     return path
 
 
@@ -52,7 +39,7 @@ def test_in_pieces_to_weights_and_card(recipe: Path) -> None:
 
 
 def test_real_curves_must_be_there(recipe: Path) -> None:
-    recipe.write_text(RECIPE + "real: 0.3\n")
+    recipe.write_text(toy.YAML + "real: 0.3\n")
     done = CliRunner().invoke(app, ["pretrain", "tiny.yaml"])
     assert done.exit_code == 2
     assert done.stderr == (
@@ -66,7 +53,7 @@ def test_real_curves_must_be_there(recipe: Path) -> None:
 
 def test_a_changed_recipe_is_refused(recipe: Path) -> None:
     CliRunner().invoke(app, ["pretrain", "tiny.yaml", "--minutes", "0"])
-    recipe.write_text(RECIPE.replace("1e-3", "2e-3"))
+    recipe.write_text(toy.YAML.replace("1e-3", "2e-3"))
     done = CliRunner().invoke(app, ["pretrain", "tiny.yaml"])
     assert done.exit_code == 2
     assert done.stderr == (

@@ -6,17 +6,9 @@ import pytest
 from kit import pretraining as toy
 
 from lcsearch.errors import FileProblem
-from lcsearch.sweep.recipes import load
+from lcsearch.sweep.pretraining import load
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
-GOOD = """\
-name: toy
-steps: 10
-batch: 2
-learning_rate: 1e-3
-size: {curve_width: 8, curve_layers: 1, curve_heads: 2, study_width: 8,
-  study_layers: 1, study_heads: 2, pair_width: 4, bins: 8}
-"""
 
 
 @pytest.mark.parametrize("name", ["smoke", "cpu", "cpu_synthetic", "gpu"])
@@ -29,8 +21,8 @@ def test_the_shipped_recipes_are_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("steps: 10", "stepz: 10"), "1:1: at $: expected a key 'steps', got none."),
-        (("steps: 10", "steps: 0"), "2:8: at $.steps: expected a number >= 1, got 0."),
+        (("steps: 3", "stepz: 3"), "1:1: at $: expected a key 'steps', got none."),
+        (("steps: 3", "steps: 0"), "2:8: at $.steps: expected a number >= 1, got 0."),
         (("batch: 2", "batch: two"), "3:8: at $.batch: expected a whole number, got 'two'."),
         (("1e-3", "-1.0"), "4:16: at $.learning_rate: expected a number > 0, got -1.0."),
         (("1e-3", "1e-3\nreal: 1.5"), "5:7: at $.real: expected a number <= 1, got 1.5."),
@@ -48,7 +40,7 @@ def test_the_shipped_recipes_are_valid(name: str) -> None:
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(GOOD.replace(*change))
+    path.write_text(toy.YAML.replace(*change))
     with pytest.raises(FileProblem) as caught:
         load(path)
     assert f"{path}:{said}" in str(caught.value).splitlines()
@@ -56,7 +48,7 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, change: tuple[str,
 
 def test_heads_divide_widths(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(GOOD.replace("curve_heads: 2", "curve_heads: 3"))
+    path.write_text(toy.YAML.replace("curve_heads: 2", "curve_heads: 3"))
     with pytest.raises(FileProblem) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}:5:7: at $.size: expected widths that their heads divide, got {{")
@@ -66,6 +58,9 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileProblem) as caught:
         load(tmp_path / "r.yaml")
     assert str(caught.value) == f"{tmp_path}/r.yaml: expected a recipe, got no such file."
+    with pytest.raises(FileProblem) as caught:
+        load(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: expected a recipe, got a folder."
 
 
 def test_how_it_is_handled_is_no_part_of_its_meaning() -> None:

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.sweep import words
 from lcsearch.sweep.command import OFFERED, placeholders
-from lcsearch.sweep.document import Document, dotted, parse
+from lcsearch.sweep.document import Document, parse
 from lcsearch.sweep.file import (
     PRUNERS,
     PYTHON_SPEC,
@@ -30,6 +30,7 @@ from lcsearch.sweep.file import (
     Uniform,
 )
 from lcsearch.sweep.objective import locate
+from lcsearch.sweep.reading import read_model
 from lcsearch.sweep.secret import mask
 from lcsearch.sweep.space import build_schedule, is_same
 
@@ -141,42 +142,19 @@ def load(path: str | Path) -> Sweep:
             `file:line:column: at $.space.lr: expected ..., got .... Did you mean ...?`
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileProblem(f"{path}: expected a sweep file, got no such file.") from None
-    except IsADirectoryError:
-        raise FileProblem(f"{path}: expected a sweep file, got a folder.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileProblem(f"{path}: expected a readable UTF-8 text file, got {error}.") from error
-    document = parse(text)
-    unreadable = document.problems and document.value is None
-    file = None if unreadable else _validate(document, path.parent)
-    if file is None or document.problems:
-        raise FileProblem("\n".join(problem.render(str(path)) for problem in sorted(set(document.problems))))
+
+    def check(document: Document) -> None:
+        _cross_check(document, path.parent)
+
+    file, text = read_model(path, "a sweep file", SweepFile, check, _is_reported)
     return Sweep(file, path.resolve(), text)
 
 
-def _validate(document: Document, folder: Path) -> SweepFile | None:
-    """Model errors, then the checks across keys; all land in `document.problems`."""
-    if not isinstance(document.value, dict):
-        document.report((), f"expected a mapping of keys, got {words.show(document.value)}.")
-        return None
-    unread = {problem.where for problem in document.problems}
-    _cross_check(document, folder)
-    try:
-        return SweepFile.model_validate(document.value)
-    except ValidationError as error:
-        for item in error.errors():
-            if _is_told_with_its_place(item):
-                continue
-            if item["type"] == "too_short" and item["input"]:
-                continue  # its entries were wrong, each is reported
-            path, text, at_key = words.explain(item, document.value)
-            if dotted(path) in unread:
-                continue  # nothing stands there, because it could not be read
-            document.report(path, text, key=at_key)
-        return None
+def _is_reported(error: ErrorDetails) -> bool:
+    """Is there a better word for it already?"""
+    if error["type"] == "too_short" and error["input"]:
+        return True  # its entries were wrong, each is reported
+    return _is_told_with_its_place(error)
 
 
 def _is_told_with_its_place(error: ErrorDetails) -> bool:

@@ -15,7 +15,16 @@ from lcsearch.pretrain.progress import duration, make_view
 from lcsearch.pretrain.real import RealTask
 from lcsearch.pretrain.recipe import Recipe
 from lcsearch.sweep.letters import say
-from lcsearch.sweep.recipes import load
+from lcsearch.sweep.reading import read_model
+
+
+def load(file: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        FileProblem: one line for each problem: `file:line:column: at $.size.bins: expected ..., got ...`
+    """
+    return read_model(file, "a recipe", Recipe)[0]
 
 
 def pretrain(
