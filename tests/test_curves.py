@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,9 +52,9 @@ def test_empty() -> None:
         (([INF], [1]), "Curve.of(steps=)[0]: expected a finite step, got inf. Drop that report."),
     ],
 )
-def test_errors_word_for_word(args: tuple[object, ...], message: str) -> None:
+def test_errors_word_for_word(args: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InvalidValue) as error:
-        Curve.of(*args)  # type: ignore[arg-type]
+        Curve.of(*args)
     assert str(error.value) == message
     assert isinstance(error.value, ValueError)
 

@@ -11,7 +11,7 @@ from kit.builders import goal, mirrored, others_at, props, slow_at, snapshot, tr
 
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
-from lcsearch.goal import Goal, Judged
+from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Bank, Incumbent, Snapshot, Status, Trial, judged_loss, loss_at
 
 NAN, INF = math.nan, math.inf
@@ -90,8 +90,8 @@ def test_finished_states() -> None:
         ("maximize", "final", (-3.0, 3.0)),
     ],
 )
-def test_judged_loss(direction: str, judged: Judged, expected: tuple[float, float]) -> None:
-    of = Goal("m", direction, 10, judged)  # type: ignore[arg-type]
+def test_judged_loss(direction: Direction, judged: Judged, expected: tuple[float, float]) -> None:
+    of = Goal("m", direction, 10, judged)
     assert judged_loss(trial("0", [4, 1, 2, 3, NAN]).curve, of) == expected
     assert judged_loss(Curve.of([0], [NAN]), of) == (INF, -INF)
 
@@ -168,8 +168,8 @@ def test_extending_is_building_at_once(trials: list[Trial], n: int) -> None:
 
 @props
 @given(many, st.floats(-1, 14) | st.integers(-1, 14), st.booleans(), st.sampled_from(["minimize", "maximize"]))
-def test_at_against_plain_python(trials: list[Trial], step: float, best: bool, direction: str) -> None:
-    bank = Bank(goal(direction)).extend(trials)  # type: ignore[arg-type]
+def test_at_against_plain_python(trials: list[Trial], step: float, best: bool, direction: Direction) -> None:
+    bank = Bank(goal(direction)).extend(trials)
     np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
 
 

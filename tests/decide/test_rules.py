@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -80,9 +81,9 @@ def test_a_larger_guard_and_a_better_rank_hold_more(rank: int, n: int, a: float,
 
 @props
 @given(st.floats(allow_nan=False), st.lists(st.floats(allow_nan=False), max_size=20), st.randoms(use_true_random=False))
-def test_standing_ignores_order(loss: float, others: list[float], random: object) -> None:
+def test_standing_ignores_order(loss: float, others: list[float], random: Random) -> None:
     shuffled = list(others)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert Standing.of(loss, np.array(others)) == Standing.of(loss, np.array(shuffled))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,6 @@ def test_why_it_says_nothing() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"walkers": 27}, {"walkers": 20}, {"burn_in": 4000}, {"draws": 0}, {"bounds": (1.0, 0.0)}]
 )
-def test_arguments_are_checked(wrong: dict[str, object]) -> None:
+def test_arguments_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue, match=rf"EnsembleMCMC.{next(iter(wrong))}"):
-        EnsembleMCMC(**wrong)  # type: ignore[arg-type]
+        EnsembleMCMC(**wrong)

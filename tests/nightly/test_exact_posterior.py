@@ -108,7 +108,7 @@ def trained(kernels: Kernels, steps: int, seed: int) -> CurveNetwork:
         )
         loss, _ = objective(network, studies, generator)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         plan.step()

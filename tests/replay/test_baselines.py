@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,7 +195,9 @@ def random_curves(seed: int, *, gaps: bool, nan: float = 0.04, digits: int = 1) 
     return curves
 
 
-def turns(curves: Sequence[dict[int, float]], seed: int, workers: int) -> Iterator[tuple[int, int | None]]:
+def turns(
+    curves: Sequence[dict[int, float]], seed: int, workers: int
+) -> Generator[tuple[int, int | None], bool | None, None]:
     """(trial, step) in an order in which `workers` run side by side; step None: it ends. Trials stopped are skipped by
     whoever sends True.
     """
@@ -253,7 +255,7 @@ def beside_optuna(
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy in Optuna, on NaN and infinities
         while True:
             try:
-                i, step = order.send(stopped)  # type: ignore[attr-defined]
+                i, step = order.send(stopped)
             except StopIteration:
                 return mine
             if i not in theirs:
@@ -336,7 +338,7 @@ def test_asha_beside_ray(direction: Direction, seed: int, workers: int, knobs: t
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy in Ray, on NaN and infinities
         while True:
             try:
-                i, step = order.send(stopped)  # type: ignore[attr-defined]
+                i, step = order.send(stopped)
             except StopIteration:
                 break
             if i not in trials:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcsearch.replay.real_tasks import read
+from lcsearch.replay.real_tasks import Half, read
 
 NAN = float("nan")
 
@@ -42,8 +42,9 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def test_halves_take_turns(tmp_path: Path) -> None:
     names = [name for name in ("c", "a", "b") for _ in range(4)]
     table(tmp_path / "one", np.ones((12, 5)), tasks=names)
-    for half, want in (("a", ["a", "c"]), ("b", ["b"]), (None, ["a", "b", "c"])):
-        tasks, origins = read(tmp_path, half)  # type: ignore[arg-type]
+    halves: dict[Half | None, list[str]] = {"a": ["a", "c"], "b": ["b"], None: ["a", "b", "c"]}
+    for half, want in halves.items():
+        tasks, origins = read(tmp_path, half)
         assert [task.name for task in tasks] == want
         assert [task.source for task in tasks] == ["one"] * len(want)
         assert [(o.name, o.source, o.licence, list(o.tasks), o.runs) for o in origins] == [

@@ -23,7 +23,7 @@ from lcsearch.engine.judge import Judgement
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Query
-from lcsearch.goal import Goal
+from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.host.registry import forecaster
 from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History
@@ -37,9 +37,11 @@ from lcsearch.study import Snapshot, Status
 CURVES = {"a": [5, 4, 3, 2], "b": [6, 6, 6, 6], "c": [5, 3, 2, 1], "d": [7, 7, 7, 0.5], "e": [4, 4, 4, 4]}
 
 
-def task_of(curves: dict[str, Any], judged: str = "best", direction: str = "minimize", pace: float = 1.0) -> Task:
+def task_of(
+    curves: dict[str, Any], judged: Judged = "best", direction: Direction = "minimize", pace: float = 1.0
+) -> Task:
     horizon = max(map(len, curves.values()))
-    goal = Goal("loss", direction, horizon, judged)  # type: ignore[arg-type]
+    goal = Goal("loss", direction, horizon, judged)
     sign = goal.sign
     runs = [
         Run(uid, Curve.of(range(1, len(c) + 1), [sign * v for v in c]), pace * np.arange(1.0, len(c) + 1))
@@ -89,7 +91,7 @@ ALLOCATORS = [RunToEnd(), Uniform(12, 2), AshaPromotion(2), GreedyGain(3)]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_five_trials_by_hand(direction: str) -> None:
+def test_five_trials_by_hand(direction: Direction) -> None:
     task = task_of(CURVES, direction=direction)
     found = simulate(task, ORDER, Above())
     # a: 4 steps. b: stopped at 2. c: 4. d: stopped at 2 before its jump. e: 4.
@@ -410,15 +412,15 @@ def test_an_allocator_that_breaks_its_contract_is_named() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("judged", ["best", "final"])
-def test_wrong_is_what_would_have_beaten_the_incumbent(judged: str, workers: int) -> None:
+def test_wrong_is_what_would_have_beaten_the_incumbent(judged: Judged, workers: int) -> None:
     n = 0
     for kind in KINDS:
-        task = made(kind, 24, 1, n_steps=20, judged=judged)  # type: ignore[arg-type]
+        task = made(kind, 24, 1, n_steps=20, judged=judged)
         policy = Policy(n_startup_trials=3, min_observations=3, guard=0.0, min_comparisons=0)
         found = simulate(task, task.order(0), Gated(Median(0), policy), World(workers=workers))
-        told = [life for life in found.stopped if life.stop is not None and life.stop.incumbent is not None]
-        beaten = [life for life in told if task.judged[life.row] < task.goal.sign * life.stop.incumbent.value]  # type: ignore[union-attr]
-        assert [life for life in found.wrong() if life in told] == beaten
+        told = [(life, life.stop.incumbent) for life in found.stopped if life.stop and life.stop.incumbent]
+        beaten = [life for life, best in told if task.judged[life.row] < task.goal.sign * best.value]
+        assert [life for life in found.wrong() if life in [one for one, _ in told]] == beaten
         n += len(beaten)
     assert n > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,9 +224,9 @@ def test_nothing_is_searched_before_the_arguments_are_known_to_fit(tmp_path: Pat
     study.write_text(CSV)
     wish = {"direction": "minimize"}
 
-    def said(policies: Sequence[str] = ("none",), error: type[Exception] = InvalidValue, **settings: object) -> str:
+    def said(policies: Sequence[str] = ("none",), error: type[Exception] = InvalidValue, **settings: Any) -> str:
         with pytest.raises(error) as caught:
-            next(show(str(study), list(policies), wish, **{"out": tmp_path / "out", **settings}))  # type: ignore[arg-type]
+            next(show(str(study), list(policies), wish, **{"out": tmp_path / "out", **settings}))
         return str(caught.value)
 
     assert said(orders=0) == "--orders: expected a number >= 1, got 0."
@@ -246,8 +247,8 @@ def test_nothing_is_searched_before_the_arguments_are_known_to_fit(tmp_path: Pat
 def test_a_plot_of_an_earlier_replay_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / "study.csv").write_text(CSV)
     out = tmp_path / "out"
-    settings = {"orders": 1, "out": out}
-    texts = list(show(str(tmp_path / "study.csv"), [MEDIAN, "none"], {"direction": "minimize"}, **settings))  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"orders": 1, "out": out}
+    texts = list(show(str(tmp_path / "study.csv"), [MEDIAN, "none"], {"direction": "minimize"}, **settings))
     assert texts[-1] == f"\nwrote {out / 'frontier.png'}\nwrote {out / 'disagreement.png'}"
-    list(show(str(tmp_path / "study.csv"), ["none"], {"direction": "minimize"}, **settings))  # type: ignore[arg-type]
+    list(show(str(tmp_path / "study.csv"), ["none"], {"direction": "minimize"}, **settings))
     assert [path.name for path in out.iterdir()] == ["frontier.png"]

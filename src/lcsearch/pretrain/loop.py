@@ -235,7 +235,7 @@ def _step(recipe: Recipe, state: _State, objective: Objective, studies: Studies)
     value = float(loss.detach())
     good = math.isfinite(value)
     if good:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         good = bool(torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)))
     state.step = step
     if not good:

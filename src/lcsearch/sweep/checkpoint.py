@@ -78,7 +78,7 @@ def load(folder: Path) -> Checkpoint | None:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = json.loads(file.metadata()["lcsearch"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileProblem(f"{path}: expected a checkpoint, got {error}. Delete it to start over.") from error
     return Checkpoint(metadata["step"], _put_together(metadata["tree"], tensors))

@@ -170,9 +170,9 @@ def derive_seed(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     except OverflowError as error:  # a whole number beyond every float
         raise InvalidValue("a number", "a whole number beyond every float", "ctx.report(value=)") from error
     except (TypeError, ValueError) as error:
@@ -180,9 +180,9 @@ def _number(value: object) -> float:
         raise InvalidValue("a number", got, "ctx.report(value=)", "a tensor needs .item()") from error
 
 
-def _whole(step: object) -> int:
+def _whole(step: Any) -> int:
     try:
-        whole = int(step)  # type: ignore[call-overload]
+        whole = int(step)
         if whole > sys.maxsize:  # Python will not even print some of these
             raise InvalidValue("a whole number >= 0", "one of more than 63 bits", "ctx.report(step=)")
         if whole == step and whole >= 0:
@@ -224,7 +224,7 @@ def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:
     found = getattr(module, function, None)
     if not callable(found):
         raise FileProblem(f"{path}: expected a function {function!r}, got {found!r}.")
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # what it takes shows when it is called
 
 
 def _is_ours(name: str, folder: Path) -> bool:
