@@ -44,7 +44,6 @@ class Fit:
         root: (C, F, P, P) lower Cholesky factor of the Laplace covariance.
         sigma: (C, F) noise scale, corrected for the parameters spent.
         noise: (C, F) the same of the second half of the curve, at most sigma: what future reports will have.
-        log_evidence: (C, F) Laplace log evidence, up to a constant of the curve.
         weights: (C, F) family probabilities.
         surprise: (C, F, N) |residual| / sigma of every point; 0 where padded.
     """
@@ -53,7 +52,6 @@ class Fit:
     root: Floats
     sigma: Floats
     noise: Floats
-    log_evidence: Floats
     weights: Floats
     surprise: Floats
 
@@ -138,7 +136,7 @@ def fit(seen: Observed, families: tuple[Family, ...] = FAMILIES, log_prior: Floa
     weights = np.exp(logit - logit.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
     sigma = np.sqrt(sigma2)
-    return Fit(p, root, sigma, np.sqrt(noise2), evidence, weights, mask * np.abs(r) / sigma[..., None])
+    return Fit(p, root, sigma, np.sqrt(noise2), weights, mask * np.abs(r) / sigma[..., None])
 
 
 def model(families: tuple[Family, ...], u: Floats, p: Floats) -> tuple[Floats, Floats]:

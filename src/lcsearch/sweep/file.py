@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
     BaseModel,
@@ -344,7 +344,6 @@ class NoPrunerSpec(Model):
     kind: Literal["none"]
 
 
-PrunerSpec = CurvePrunerSpec | MedianPrunerSpec | HyperbandPrunerSpec | NoPrunerSpec
 PRUNERS = ("curve", "median", "hyperband", "none")
 RAY_PRUNERS = ("curve", "none")
 
@@ -378,8 +377,6 @@ class Budget(Model):
 
 class SweepFile(Model):
     """A whole sweep, defaults filled in."""
-
-    VERSION: ClassVar[int] = 1
 
     version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
