@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,22 +288,14 @@ def test_pickling_keeps_the_knobs_and_leaves_the_clock() -> None:
 
 def test_many_threads_one_session() -> None:
     judging = session(NormalAroundBest(), sink=Kept())
-    errors: list[BaseException] = []
 
     def work(name: str) -> None:
-        try:
-            for i in range(25):
-                own = trial(f"{name}{i}", [8.0] * 12, Status.RUNNING)
-                assert check(judging, own).verdict is Verdict.STOP
-        except BaseException as error:
-            errors.append(error)
+        for i in range(25):
+            own = trial(f"{name}{i}", [8.0] * 12, Status.RUNNING)
+            assert check(judging, own).verdict is Verdict.STOP
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
     assert judging.reasons == {Reason.BELOW: 100}
     assert len(judging.latest) == 100
 

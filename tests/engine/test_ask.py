@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.builders import early_policy, goal, props, snapshot, trial
+from kit.builders import INTERVALS, early_policy, goal, props, snapshot, trial
 
 from lcsearch.decide.rules import Standing
 from lcsearch.decide.verdict import Reason, Verdict
@@ -280,18 +280,7 @@ def test_startup_by_itself_lets_a_non_finite_report_through() -> None:
     assert held.detail == "2 of 3 trials have finished"
 
 
-# Intervals: MedianPruner's own table (optuna, tests/pruners_tests/test_median.py) is the specification.
-
-INTERVALS = [
-    # n_warmup_steps, interval_steps, report every, steps at which a hopeless trial is pruned
-    (0, 1, 1, [0, 1, 2, 3, 4, 5]),
-    (1, 1, 1, [1, 2, 3, 4, 5]),
-    (1, 2, 1, [1, 3, 5]),
-    (0, 3, 10, [*range(29)]),
-    (2, 3, 10, [*range(10, 29)]),
-    (0, 10, 3, [0, 1, 2, 12, 13, 14, 21, 22, 23]),
-    (2, 10, 3, [3, 4, 5, 12, 13, 14, 24, 25, 26]),
-]
+# Intervals
 
 
 @pytest.mark.parametrize(("warmup", "interval", "every", "expected"), INTERVALS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -10,22 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.scripts import script
 
 from lcsearch.replay.made import made
 from lcsearch.replay.task import Task
-
-SCRIPT = Path(__file__).parents[2] / "experiments" / "e2_stop" / "run.py"
 
 
 @pytest.fixture
 def e2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script, on two small tasks that the project makes itself."""
-    spec = importlib.util.spec_from_file_location("e2_stop_run", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "e2_stop_run", module)  # dataclasses look there
-    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = script("e2_stop/run.py")
     tasks = {task.name: task for task in (made("power", 30, 1, n_steps=12), made("crossing", 30, 2, n_steps=12))}
 
     def load(folder: Path, tasks_: Any = None, **only: Any) -> Iterator[Task]:

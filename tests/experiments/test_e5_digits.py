@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "e5_digits" / "run.py"
+from kit.scripts import script
 
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("e5_digits_run", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+e5 = script("e5_digits/run.py")
 
 
 def run(pruned: dict[int, int], wall: float) -> dict[str, Any]:
@@ -28,7 +20,6 @@ def run(pruned: dict[int, int], wall: float) -> dict[str, Any]:
 
 
 def test_the_table_by_hand() -> None:
-    e5 = script()
     runs = {f"{seed}/{pruner}": run({}, 100.0) for seed in (0, 1) for pruner in e5.PRUNERS}
     runs["0/curve"] = run({0: 2, 5: 4}, 50.0)  # the winner is lost
     runs["1/curve"] = run({4: 5, 5: 5}, 70.0)
@@ -39,7 +30,6 @@ def test_the_table_by_hand() -> None:
 
 
 def test_a_seed_that_is_not_complete_is_left_out() -> None:
-    e5 = script()
     runs = {f"0/{pruner}": run({}, 100.0) for pruner in e5.PRUNERS}
     runs["1/none"] = run({}, 100.0)
     assert e5.table({"runs": runs}).splitlines()[2].endswith("| 1.00 / 2.0 ms |")
@@ -48,8 +38,8 @@ def test_a_seed_that_is_not_complete_is_left_out() -> None:
 
 
 def test_the_sweep_it_runs_is_the_readmes(tmp_path: Path) -> None:
-    made = script().prepare(tmp_path).read_text().splitlines()
-    shipped = (SCRIPT.parents[2] / "configs" / "digits.yaml").read_text().splitlines()
+    made = e5.prepare(tmp_path).read_text().splitlines()
+    shipped = (e5.ROOT / "configs" / "digits.yaml").read_text().splitlines()
     different = [(old, new) for old, new in zip(shipped, made, strict=True) if old != new]
     assert len(different) == 1
     assert "timed:train" in different[0][1]

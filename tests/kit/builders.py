@@ -20,6 +20,35 @@ props = settings(
 )
 """For every property: the same examples every time, nothing written to disk, however slow the machine."""
 
+INTERVALS = [
+    # n_warmup_steps, interval_steps, report every, steps at which a hopeless trial is pruned
+    (0, 1, 1, [0, 1, 2, 3, 4, 5]),
+    (1, 1, 1, [1, 2, 3, 4, 5]),
+    (1, 2, 1, [1, 3, 5]),
+    (0, 3, 10, [*range(29)]),
+    (2, 3, 10, [*range(10, 29)]),
+    (0, 10, 3, [0, 1, 2, 12, 13, 14, 21, 22, 23]),
+    (2, 10, 3, [3, 4, 5, 12, 13, 14, 24, 25, 26]),
+]
+"""MedianPruner's own table (optuna, tests/pruners_tests/test_median.py)."""
+
+WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"judged": "last"}, "judged: expected 'best' or 'final', got 'last'."),
+    ({"threshold": 1.5}, "threshold: expected a number in [0, 1], got 1.5."),
+    ({"threshold": math.nan}, "threshold: expected a number in [0, 1], got nan."),
+    ({"guard": -0.1}, "guard: expected a number in [0, 1], got -0.1."),
+    ({"risk": 2}, "risk: expected a number in [0, 1], got 2."),
+    ({"n_startup_trials": -1}, "n_startup_trials: expected a number >= 0, got -1."),
+    ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
+    ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
+    ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
+    ({"max_overhead": math.nan}, "max_overhead: expected a number > 0, got nan."),
+    ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
+    ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
+    ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, got 'oracle'."),
+]
+"""Of every adapter, and what it says to them."""
+
 
 def goal(direction: Direction = "minimize", horizon: float = 10, judged: Judged = "best") -> Goal:
     return Goal("loss", direction, horizon, judged)

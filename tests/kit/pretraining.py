@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lcsearch.forecast.network.studies import Studies
-from lcsearch.pretrain.loop import Outcome, train
+from lcsearch.pretrain.loop import Objective, Outcome, train
 from lcsearch.pretrain.recipe import Recipe, SizeSpec
 
 SIZE = {
@@ -108,10 +108,26 @@ def source(generator: torch.Generator, n: int) -> Studies:
     )
 
 
-def run(folder: Path, view: Quiet | None = None, minutes: float | None = None, **changes: Any) -> Outcome:
-    made, wish = view or Quiet(), recipe(**changes)
+def run(
+    folder: Path,
+    view: Quiet | None = None,
+    *,
+    objective: Objective = objective,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    minutes: float | None = None,
+    fresh: bool = False,
+    **changes: Any,
+) -> Outcome:
     return train(
-        wish, folder, make_network=make_network, objective=objective, source=source, view=made, minutes=minutes
+        recipe(**changes),
+        folder,
+        make_network=make_network,
+        objective=objective,
+        source=source,
+        view=view or Quiet(),
+        evaluate=evaluate,
+        minutes=minutes,
+        fresh=fresh,
     )
 
 

@@ -22,7 +22,7 @@ from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain import checkpoint
 from lcsearch.pretrain.folder import held
 from lcsearch.pretrain.log import read
-from lcsearch.pretrain.loop import PATIENCE, Diverged, device_of, rate_at, train
+from lcsearch.pretrain.loop import PATIENCE, Diverged, device_of, rate_at
 
 ROOT = Path(lcsearch.errors.__file__).parents[1]
 
@@ -137,16 +137,7 @@ def test_a_changed_recipe_is_refused(tmp_path: Path) -> None:
 def test_fresh_keeps_the_earlier_run(tmp_path: Path) -> None:
     toy.run(tmp_path / "a")
     view = toy.Quiet()
-    wish = toy.recipe(learning_rate=0.5, steps=2)
-    train(
-        wish,
-        tmp_path / "a",
-        make_network=toy.make_network,
-        objective=toy.objective,
-        source=toy.source,
-        view=view,
-        fresh=True,
-    )
+    toy.run(tmp_path / "a", view, fresh=True, learning_rate=0.5, steps=2)
     assert view.told[0] == f"the earlier run was kept as {tmp_path}/a.old-1"
     assert (tmp_path / "a.old-1" / "log.jsonl").exists()
     assert view.steps == [1, 2]
@@ -169,14 +160,7 @@ def broken(network: nn.Module, studies: Studies, generator: torch.Generator) -> 
 def test_a_loss_that_stays_non_finite_is_given_up(tmp_path: Path) -> None:
     view = toy.Quiet()
     with pytest.raises(Diverged) as caught:
-        train(
-            toy.recipe(steps=30),
-            tmp_path / "a",
-            make_network=toy.make_network,
-            objective=broken,
-            source=toy.source,
-            view=view,
-        )
+        toy.run(tmp_path / "a", view, objective=broken, steps=30)
     assert str(caught.value) == (
         "toy: expected a finite loss, got 20 steps in a row without one (the last is step 20). "
         "Lower learning_rate, or start from an earlier state with --fresh."
@@ -197,14 +181,7 @@ def test_a_single_non_finite_loss_is_skipped(tmp_path: Path) -> None:
             return (loss - loss.detach()).sqrt(), figures
         return loss, figures
 
-    outcome = train(
-        toy.recipe(steps=50),
-        tmp_path / "a",
-        make_network=toy.make_network,
-        objective=now_and_then,
-        source=toy.source,
-        view=toy.Quiet(),
-    )
+    outcome = toy.run(tmp_path / "a", objective=now_and_then, steps=50)
     assert outcome.done
     assert outcome.skipped == 25
     assert all(torch.isfinite(tensor).all() for tensor in outcome.weights.values())
@@ -219,15 +196,7 @@ def test_the_averaged_weights_are_evaluated(tmp_path: Path) -> None:
         return {"score": float(len(seen))}
 
     view = toy.Quiet()
-    outcome = train(
-        toy.recipe(evaluate_every=5),
-        tmp_path / "a",
-        make_network=toy.make_network,
-        objective=toy.objective,
-        source=toy.source,
-        view=view,
-        evaluate=evaluate,
-    )
+    outcome = toy.run(tmp_path / "a", view, evaluate=evaluate, evaluate_every=5)
     assert same(seen[-1], outcome.weights)
     assert outcome.scores == {"score": 3.0}
     assert [line["step"] for line in read(tmp_path / "a/log.jsonl") if line["kind"] == "scores"] == [5, 10, 12]

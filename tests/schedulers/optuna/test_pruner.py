@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from kit.builders import INTERVALS, WRONG_ARGUMENTS
 from kit.fakes import NormalAroundBest, Scripted
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
@@ -60,20 +61,9 @@ def test_the_earliest_prune_is_at_the_end_of_the_warmup(warmup: int) -> None:
     assert first_stop(study.ask(), decay(5.0)) == max(warmup, SHORTEST)
 
 
-@pytest.mark.parametrize(
-    ("warmup", "interval", "every", "expected"),
-    [
-        (0, 1, 1, [0, 1, 2, 3, 4, 5]),
-        (1, 1, 1, [1, 2, 3, 4, 5]),
-        (1, 2, 1, [1, 3, 5]),
-        (0, 3, 10, [*range(29)]),
-        (2, 3, 10, [*range(10, 29)]),
-        (0, 10, 3, [0, 1, 2, 12, 13, 14, 21, 22, 23]),
-        (2, 10, 3, [3, 4, 5, 12, 13, 14, 24, 25, 26]),
-    ],
-)
+@pytest.mark.parametrize(("warmup", "interval", "every", "expected"), INTERVALS)
 def test_the_interval_table_of_the_median_pruner(warmup: int, interval: int, every: int, expected: list[int]) -> None:
-    """Optuna's table (tests/pruners_tests/test_median.py), moved behind the reports a curve needs before a stop."""
+    """Optuna's table, moved behind the reports a curve needs before a stop."""
     of = pruner(n_warmup_steps=SHORTEST + warmup, interval_steps=interval, n_startup_trials=0, max_steps=200)
     study = optuna.create_study(pruner=of)
     for _ in range(5):
@@ -314,20 +304,8 @@ def test_a_risk_limit_ends_the_stops() -> None:
         ({"max_steps": INF}, "max_steps: expected 'auto' or a number > 0, got inf."),
         ({"max_steps": True}, "max_steps: expected 'auto' or a number > 0, got True."),
         ({"max_steps": None}, "max_steps: expected 'auto' or a number > 0, got None."),
-        ({"judged": "last"}, "judged: expected 'best' or 'final', got 'last'."),
-        ({"threshold": 1.5}, "threshold: expected a number in [0, 1], got 1.5."),
-        ({"threshold": NAN}, "threshold: expected a number in [0, 1], got nan."),
-        ({"guard": -0.1}, "guard: expected a number in [0, 1], got -0.1."),
-        ({"risk": 2}, "risk: expected a number in [0, 1], got 2."),
-        ({"n_startup_trials": -1}, "n_startup_trials: expected a number >= 0, got -1."),
         ({"n_warmup_steps": -1}, "n_warmup_steps: expected a number >= 0, got -1."),
-        ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
-        ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
-        ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
-        ({"max_overhead": NAN}, "max_overhead: expected a number > 0, got nan."),
-        ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
-        ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
-        ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, got 'oracle'."),
+        *WRONG_ARGUMENTS,
     ],
 )
 def test_constructor_errors_word_for_word(fields: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.builders import WRONG_ARGUMENTS
 from kit.fakes import Dead, NormalAroundBest
 from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
@@ -35,18 +36,7 @@ NAN, INF = math.nan, math.inf
         ({"grace_period": -1}, "grace_period: expected a number in [0, max_t], here [0, 50], got -1."),
         ({"grace_period": 51}, "grace_period: expected a number in [0, max_t], here [0, 50], got 51."),
         ({"grace_period": None}, "grace_period: expected a number in [0, max_t], here [0, 50], got None."),
-        ({"judged": "last"}, "judged: expected 'best' or 'final', got 'last'."),
-        ({"threshold": 1.5}, "threshold: expected a number in [0, 1], got 1.5."),
-        ({"threshold": NAN}, "threshold: expected a number in [0, 1], got nan."),
-        ({"guard": -0.1}, "guard: expected a number in [0, 1], got -0.1."),
-        ({"risk": 2}, "risk: expected a number in [0, 1], got 2."),
-        ({"n_startup_trials": -1}, "n_startup_trials: expected a number >= 0, got -1."),
-        ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
-        ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
-        ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
-        ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
-        ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
-        ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, got 'oracle'."),
+        *WRONG_ARGUMENTS,
     ],
 )
 def test_constructor_errors_word_for_word(fields: dict[str, Any], message: str) -> None:
