@@ -91,6 +91,25 @@ def test_a_mark_reads_its_forecast_off_in_losses(sign: float) -> None:
     assert mark.p_beat(1.9) == pytest.approx(0.1587, abs=0.02)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("target", [0.5, 1.7, 1.77, 1.9, 2.0, 2.4])
+def test_at_the_target_of_its_stop_a_mark_says_what_the_stop_said(sign: float, target: float) -> None:
+    """Between stored levels the distribution is bent: a line from level to level is up to half as much again."""
+    forecast = a_forecast(sign)
+    p = float(forecast.p_beat(sign * target)[0])
+    mark = Mark.from_json(Mark.of(1.0, "BELOW", p, "why", forecast, target).to_json())
+    assert mark.p_beat(target) == pytest.approx(p, rel=1e-12)
+    assert risk_of([mark], target) == pytest.approx(p, rel=1e-9)
+    rising = [mark.p_beat(loss) for loss in sorted([*np.linspace(0.0, 3.0, 301).tolist(), *mark.losses, target])]
+    assert rising == sorted(rising)
+
+
+def test_a_target_on_an_atom() -> None:
+    mark = Mark(5.0, "BELOW", 0.03, "", (1.0, 1.5, 1.8, *(2.0,) * (len(LEVELS) - 3)), 2.0)
+    assert mark.p_beat(2.0) == 0.01  # no more than the first level that stands there
+    assert mark.p_beat(1.9999) < 0.01 < mark.p_beat(2.0001)
+
+
 def test_an_unbounded_forecast_leaves_no_levels() -> None:
     wild = Forecasts(np.array([[-math.inf, math.inf]]), np.array([[0.0, 1.0]]), np.zeros((1, 2)), 1.0, (None,), "wild")
     with np.errstate(invalid="ignore"):
@@ -151,6 +170,8 @@ good = json.loads(straight().to_json())
         json.dumps({**good, "p": "often"}),
         json.dumps({**good, "p": math.nan}),
         json.dumps({**good, "p": -0.5}),
+        json.dumps({**good, "target": "low"}),
+        json.dumps({**good, "target": math.inf}),
     ],
 )
 def test_what_is_no_mark_is_refused(text: str) -> None:

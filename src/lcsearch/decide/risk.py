@@ -1,14 +1,16 @@
 """The risk ledger: how likely it is that a stopped trial would have beaten the present incumbent.
 
 Risk = 1 - prod(1 - p_i) over the stopped trials. A stop leaves a mark in the framework's own storage: the stopped
-trial's forecast, read off at a few levels. When the incumbent improves, every p_i is read again from its mark, so the
-ledger is a function of the stored marks and the present target, and needs no state of its own.
+trial's forecast, read off at a few levels, and the target that P(beat) was of. When the incumbent improves, every p_i
+is read again from its mark, so the ledger is a function of the stored marks and the present target, and needs no state
+of its own.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -34,6 +36,7 @@ class Mark:
         text: the whole story in a few lines.
         losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0, and for
             a forecast without finite quantiles, whose p counts as it was.
+        target: the loss that had to be undercut then: `p` is the forecast's probability of that.
     """
 
     step: float
@@ -41,9 +44,18 @@ class Mark:
     p: float | None
     text: str
     losses: tuple[float, ...] = ()
+    target: float | None = None
 
     @classmethod
-    def of(cls, step: float, reason: str, p: float | None, text: str, forecast: Forecasts | None) -> Mark:
+    def of(
+        cls,
+        step: float,
+        reason: str,
+        p: float | None,
+        text: str,
+        forecast: Forecasts | None,
+        target: float | None = None,
+    ) -> Mark:
         """Read a single-row forecast off at LEVELS."""
         losses: tuple[float, ...] = ()
         if forecast is not None:
@@ -51,28 +63,38 @@ class Mark:
             losses = tuple(float(v) for v in forecast.sign * forecast.quantile(levels)[0])
             if not all(math.isfinite(v) for v in losses):
                 losses = ()
-        return cls(step, reason, p, text, losses)
+        return cls(step, reason, p, text, losses, target)
 
     def p_beat(self, loss: float) -> float:
         """P(the trial would have reached a judged loss below `loss`), from the stored levels.
 
-        Linear between stored levels; below the first one it falls in proportion to the distance over the first
-        interval, exponentially, so that a far better incumbent takes the probability to zero.
+        At `target` it is `p`. Linear between what is stored; below the lowest of it, it falls in proportion to the
+        distance over the first levels, exponentially, so that a far better incumbent takes the probability to zero.
         """
         if not self.losses:
             return self.p or 0.0
-        if loss > self.losses[0]:
-            return float(np.interp(loss, self.losses, LEVELS))
+        losses, levels = list(self.losses), list(LEVELS)
+        if self.target is not None and self.p is not None:
+            # Quantiles far in the tail lie far apart, and a line between them lies above the distribution.
+            i = bisect_left(losses, self.target)
+            p = min(max(self.p, levels[i - 1] if i else 0.0), levels[i] if i < len(levels) else 1.0)
+            losses.insert(i, self.target)
+            levels.insert(i, p)
+            if loss == self.target:
+                return p
+        if loss > losses[0]:
+            return float(np.interp(loss, losses, levels))
         scale = (self.losses[3] - self.losses[0]) / math.log(LEVELS[3] / LEVELS[0])
         if scale <= 0:
-            return 0.0 if loss < self.losses[0] else LEVELS[0]
-        return LEVELS[0] * math.exp((loss - self.losses[0]) / scale)
+            return 0.0 if loss < losses[0] else levels[0]
+        return levels[0] * math.exp((loss - losses[0]) / scale)
 
     def to_json(self) -> str:
         """Compact ASCII text under LONGEST characters; a text that does not fit is cut short."""
         # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
         losses = [float(f"{v:.12g}") for v in self.losses]
         record = {"step": self.step, "reason": self.reason, "p": self.p, "text": self.text, "losses": losses}
+        record |= {} if self.target is None else {"target": self.target}
         room = 1500
         while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
             room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
@@ -92,9 +114,10 @@ class Mark:
                 raise ValueError("losses")
             p, step = record["p"], float(record["step"])
             p = None if p is None else float(p)
-            if not all(map(math.isfinite, (step, *losses))) or not (p is None or 0.0 <= p <= 1.0):
+            target = None if record.get("target") is None else float(record["target"])
+            if not all(map(math.isfinite, (step, *losses, target or 0.0))) or not (p is None or 0.0 <= p <= 1.0):
                 raise ValueError("numbers")
-            return cls(step, str(record["reason"]), p, str(record["text"]), losses)
+            return cls(step, str(record["reason"]), p, str(record["text"]), losses, target)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
 

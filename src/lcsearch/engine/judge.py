@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from lcsearch.decide.decision import Decision, Look
@@ -137,7 +138,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
     elif not before.p < before.threshold:
         reason = Reason.ABOVE_BEFORE
     else:
-        mark = Mark.of(step, reason.name, now.p, "", forecast)
+        mark = Mark.of(step, reason.name, now.p, "", forecast, ask.target)
         risk = risk_of([*stored_marks(snapshot, trial.uid), mark], ask.target)
         if policy.risk is not None and risk > policy.risk:
             reason, mark = Reason.RISK_LIMIT, None
@@ -158,5 +159,5 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         risk=risk,
     )
     if mark is not None:
-        mark = Mark(mark.step, mark.reason, mark.p, decision.text, mark.losses)
+        mark = replace(mark, text=decision.text)
     return Judgement(decision, mark)
