@@ -8,11 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from lcsearch.decide.risk import LEVELS, Mark
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.schedulers.optuna._storage import MARK
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress, collect, hopeless
@@ -40,8 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 
 def told(number: int, folder: RunFolder, *trials: FrozenTrial) -> list[str]:
     file = folder.read().file
-    study = optuna.create_study(pruner=CurvePruner(max_steps=10))
-    study.add_trials(trials)
+    study = optuna_study(*trials)
     progress = collect(trials, file.target, file.budget.trials, file.space)
     lines = explain(number, progress, file, study, folder).splitlines()
     return lines[lines.index("  k: 3") + 1 :]
@@ -110,6 +112,34 @@ def test_the_last_lines_of_a_failed_trial_are_its_own(folder: RunFolder) -> None
     assert told(1, folder, whole(0), failed)[1].endswith("with nothing in its checkpoint folder")
     (folder.checkpoints(1) / "state").touch()
     assert told(1, folder, whole(0), failed)[1] == "its worker died once; it went on from its last checkpoint"
+
+
+def marked(number: int, target: float) -> FrozenTrial:
+    """A trial stopped at epoch 8 with P(beat) 4 % of passing `target`."""
+    at = tuple(target - 0.04 + np.array(LEVELS))
+    mark = Mark(8.0, "BELOW", 0.04, f"trial {number}, step 8: STOP (BELOW)\nP(beat): fake 4 %", at, target)
+    made = trial(number, TrialState.PRUNED, dict.fromkeys(range(1, 9), 3.0), **{"lcsearch:reason": "P(beat) 4 %"})
+    made.system_attrs = {MARK: mark.to_json()}
+    return made
+
+
+def test_what_a_stop_is_worth_now_is_told_where_that_is_something_else(folder: RunFolder) -> None:
+    """The summary names stops by what they are worth now: where the stop itself said another number, a word on it."""
+    others = [whole(n) for n in range(3)]
+    assert told(3, folder, *others, marked(3, 1.5))[2:6] == [
+        "trial 3, step 8: STOP (BELOW)",
+        "P(beat): fake 4 %",
+        "as things stand now: P(beat) < 0.01 %, the stop's forecast against today's best and margin",
+        LEGEND,
+    ]
+    # best and margin are what they were: the stop says it all
+    assert told(3, folder, *others, marked(3, 1.0))[3:5] == ["P(beat): fake 4 %", LEGEND]
+
+
+def optuna_study(*trials: FrozenTrial) -> optuna.Study:
+    study = optuna.create_study(pruner=CurvePruner(max_steps=10))
+    study.add_trials(trials)
+    return study
 
 
 def summary(folder: RunFolder, *trials: FrozenTrial, code: int | None = 0) -> list[str]:

@@ -16,6 +16,7 @@ from lcsearch.sweep import record
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.picture import stops_now
 from lcsearch.sweep.progress import Progress, Row, spark
 from lcsearch.sweep.summary import at, configuration, run_again, shown, unfinished
 from lcsearch.sweep.text import best_line, legend
@@ -85,7 +86,17 @@ def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> 
     if explainer is None or not row.values:
         return []
     text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
-    return [text, *([legend(sweep)] if "P(beat)" in text else [])]
+    return [text, *_today(row, study), *([legend(sweep)] if "P(beat)" in text else [])]
+
+
+def _today(row: Row, study: optuna.Study) -> list[str]:
+    """What a stop is worth by now, where that is not what it said: the summary and the risk go by it."""
+    report = stops_now(study) if row.state == "stopped" else None
+    stop = next((stop for stop in report.stops if stop.trial == row.number), None) if report is not None else None
+    if stop is None or stop.p is None or not math.isfinite(stop.p_now) or percent(stop.p_now) == percent(stop.p):
+        return []
+    told = f"as things stand now: P(beat) {percent(stop.p_now)}"
+    return [f"{told}, the stop's forecast against today's best and margin"]
 
 
 def _nearest(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
