@@ -191,9 +191,13 @@ class CurvePruner(BasePruner):
         return words.why_not(self._session, self._snapshot(study))
 
     def report(self, study: Study) -> StudyReport:
-        """The stops so far with their reasons, and the risk now, from the marks in the study's storage."""
-        failed = sum(n for _, n in self._session.tally()[1])
+        """The stops so far with their reasons, and the risk now, from the marks in the study's storage.
+
+        Printed, it says in a few lines what was spent and saved, how risky that was, and what looks came to nothing.
+        """
+        held, faults = self._session.tally()
+        failed, throttled = sum(n for _, n in faults), dict(held).get(Reason.THROTTLED, 0)
         reasons = {
             t.number: str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
         }
-        return report_of(self._session.policy, self._snapshot(study), reasons, failed)
+        return report_of(self._session.policy, self._snapshot(study), reasons, failed, throttled)

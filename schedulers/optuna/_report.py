@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lcsearch.decide.decision import percent
 from lcsearch.engine.ask import target_of
 from lcsearch.engine.judge import risk_now
 from lcsearch.engine.policy import Policy
-from lcsearch.study import Snapshot, Status
+from lcsearch.study import Snapshot, Status, Trial
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,60 @@ class StudyReport:
     Attributes:
         risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
         stops: in order of trial number.
-        failed_open: looks of this process where nothing could be said and the trial went on, by what failed.
+        failed_open: looks of this process where something failed and the trial went on.
+        throttled: looks of this process that were held because forecasts had taken their share of the time.
+        complete: trials that ran to the end.
+        spent: steps that all trials have trained.
+        saved: steps that the stopped ones had left.
     """
 
     risk: float | None
     stops: tuple[Stop, ...]
     failed_open: int
+    throttled: int = 0
+    complete: int = 0
+    spent: int = 0
+    saved: int = 0
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        total = self.spent + self.saved
+        share = f" ({percent(self.saved / total)} of {total})" if self.saved else ""
+        risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
+        failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on)"
+        return "\n".join(
+            [
+                f"trials: {self.complete} complete, {len(self.stops)} stopped",
+                f"steps: {self.spent} spent, {self.saved} saved{share}",
+                f"risk that some stop lost the winner: {risk}",
+                f"in this process: {failed}, {self.throttled} {'was' if self.throttled == 1 else 'were'} throttled",
+            ]
+        )
 
 
-def report_of(policy: Policy, snapshot: Snapshot, reasons: Mapping[int, str], failed_open: int) -> StudyReport:
+def report_of(
+    policy: Policy, snapshot: Snapshot, reasons: Mapping[int, str], failed_open: int, throttled: int = 0
+) -> StudyReport:
     """From a snapshot; `reasons` are the one-line reasons by trial number."""
-    stops, target = [], target_of(policy, snapshot)
+    stops, target, saved = [], target_of(policy, snapshot), 0.0
     for trial in snapshot.bank:
         mark = trial.marks.get("stop")
         if trial.status is Status.STOPPED and mark is not None:
             number = int(trial.uid)
             stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason), mark.p_beat(target)))
-    risk = risk_now(policy, snapshot)
-    return StudyReport(risk, tuple(sorted(stops, key=lambda stop: stop.trial)), failed_open)
+            saved += max(0.0, snapshot.horizon - trial.curve.last_step)
+    return StudyReport(
+        risk_now(policy, snapshot),
+        tuple(sorted(stops, key=lambda stop: stop.trial)),
+        failed_open,
+        throttled,
+        complete=snapshot.bank.n_complete,
+        spent=int(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
+        saved=int(saved),
+    )
+
+
+def _trained(trial: Trial) -> float:
+    """Steps a trial has trained: `range(n)` reports step 0 after the first one, epochs from 1 report 1."""
+    steps = trial.curve.reports()[0]
+    return float(steps[-1]) + (steps[0] == 0) if steps.size else 0.0

@@ -1,0 +1,72 @@
+"""`study.pruner.report(study)`: in numbers, and as it is printed."""
+
+from __future__ import annotations
+
+import optuna
+from kit.fakes import Dead, NormalAroundBest
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
+from optuna.trial import TrialState
+
+from lcsearch.decide.decision import percent
+from lcsearch.schedulers.optuna import CurvePruner, StudyReport
+
+
+def report(study: optuna.Study) -> StudyReport:
+    assert isinstance(study.pruner, CurvePruner)
+    return study.pruner.report(study)
+
+
+def test_it_prints_in_a_few_lines() -> None:
+    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5))
+    stop_one(study)
+    stop_one(study)
+    found = report(study)
+    assert found.risk is not None
+    done = SHORTEST + 1
+    assert str(found).splitlines() == [
+        "trials: 6 complete, 2 stopped",
+        f"steps: {300 + 2 * done} spent, {2 * (50 - done)} saved (22 % of 400)",
+        f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
+        "in this process: 0 looks failed open (the trial went on), 0 were throttled",
+    ]
+    assert repr(found).startswith(f"StudyReport(risk={found.risk!r}, stops=(Stop(trial=6, ")
+
+
+def test_steps_from_one_trials_of_others_and_those_that_run() -> None:
+    study = study_of(n=0)
+    for i in range(5):
+        study.add_trial(finished(dict(enumerate(decay(0.1 * (i + 1)), 1))))
+    study.add_trial(finished({1: 2.0, 2: 2.0}, TrialState.PRUNED))
+    study.add_trial(finished({1: 2.0}, TrialState.FAIL))
+    study.ask().report(3.0, 1)
+    found = report(study)
+    assert (found.complete, found.spent, found.saved) == (5, 5 * 50 + 2 + 1 + 1, 0)
+    assert str(found).splitlines()[:3] == [
+        "trials: 5 complete, 0 stopped",
+        "steps: 254 spent, 0 saved",
+        "risk that some stop lost the winner: 0 % (uncalibrated)",
+    ]
+
+
+def test_before_anything_has_ended() -> None:
+    found = report(optuna.create_study(pruner=CurvePruner(opinions=[NormalAroundBest()])))
+    assert str(found).splitlines() == [
+        "trials: 0 complete, 0 stopped",
+        "steps: 0 spent, 0 saved",
+        "risk that some stop lost the winner: not known yet",
+        "in this process: 0 looks failed open (the trial went on), 0 were throttled",
+    ]
+
+
+def test_looks_that_came_to_nothing_are_told() -> None:
+    study = study_of(pruner(opinions=[Dead()], max_overhead=1e-9))
+    assert isinstance(study.pruner, CurvePruner)
+    study.pruner._session._allowance = 0.0
+    trial = study.ask()
+    assert first_stop(trial, decay(5.0, SHORTEST + 1)) is None
+    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 0 were throttled")
+    study.pruner._session.forecast_seconds = 100.0
+    study.pruner._session._started = -1e6
+    trial.report(5.0, SHORTEST + 1)
+    assert not trial.should_prune()
+    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 1 was throttled")
