@@ -208,8 +208,39 @@ def test_sparks_and_clocks() -> None:
     assert spark([1.0, 1.0]) == "▁▁"
     assert spark([math.nan, math.inf]) == "!!"
     assert len(spark(list(range(100)), 24)) == 24
-    assert spark([1e9, 4, 3, 2, 1])[0] == "█"
+    assert spark([1e9, 4, 3, 2, 1]) == "^█▆▃▁"
     assert [clock(s) for s in (7.9, 187, 7500)] == ["7 s", "3 min 07 s", "2 h 05 min"]
+
+
+_CURVES = {
+    "a loss": [2.3 * 0.8**i + 0.05 for i in range(24)],
+    "over twelve decades": [1e3 * 0.3**i for i in range(24)],
+    "an accuracy": [1 - 0.9 * 0.8**i for i in range(24)],
+    "a reward": [-3 * 0.8**i for i in range(24)],
+    "around zero": [0.8**i - 0.5 for i in range(24)],
+}
+
+
+@pytest.mark.parametrize("curve", _CURVES)
+@pytest.mark.parametrize(
+    ("value", "mark"), [(1e30, "^"), (-1e30, "v"), (1.7e308, "^"), (-1.7e308, "v"), (math.inf, "!"), (math.nan, "!")]
+)
+@pytest.mark.parametrize("at", [0, 9, 23])
+def test_one_blow_up_does_not_flatten_a_curve(curve: str, value: float, mark: str, at: int) -> None:
+    values = _CURVES[curve]
+    rest = [*values[:at], *values[at + 1 :]]
+    drawn = spark([*values[:at], value, *values[at + 1 :]])
+    assert drawn == spark(rest)[:at] + mark + spark(rest)[at:]
+    assert {"▁", "█"} < set(spark(rest))
+    assert len(set(spark(rest))) > 5
+
+
+def test_sparks_of_curves_that_are_all_blow_ups() -> None:
+    assert spark([1.7e308, -1.7e308] * 6) == "^v" * 6
+    assert spark([1.0, 1e120, -1e120]) == "▁^v"
+    assert spark([3.0, 1e30, 2.5, 2.0]) == "█^▅▁"
+    assert spark([0.0] * 8 + [1.0]) == "▁▁▁▁▁▁▁▁█"
+    assert spark([2.3, *[0.1] * 20]) == "█" + "▁" * 20  # a steep start is none
 
 
 def test_a_closed_pipe_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,14 @@ def test_how_near_a_complete_trial_was_to_a_stop(folder: RunFolder) -> None:
     ]
 
 
+def test_values_off_the_scale_are_told(folder: RunFolder) -> None:
+    values = {step: 2.0 * 0.7**step for step in range(1, 10)} | {10: 1e30}
+    assert told(0, folder, trial(0, TrialState.COMPLETE, values))[:2] == [
+        "loss over epoch 1..10: █▇▆▅▅▄▃▂▁^",
+        "  first 1.4, last 1e+30, best 0.0807072 at epoch 9; ^ and v lie far off the scale, above and below",
+    ]
+
+
 def test_a_trial_that_waits(folder: RunFolder) -> None:
     waiting = trial(1, TrialState.RUNNING, {}, **{"lcsearch:worker": None})
     line = "it waits for a worker"

@@ -18,6 +18,10 @@ from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
 
 _SAME_FAILURES = 5  # of trials that never reported: the next will fail too
 
+_FEW = 4  # fewer values have no usual spread
+_HUGE = 1e100  # beyond lie blow-ups in any case, and differences between them may overflow
+_LOG_HUGE = math.log(_HUGE)
+
 _NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
@@ -222,22 +226,54 @@ def hopeless(trials: Sequence[FrozenTrial], since: datetime) -> str:
 def spark(values: Sequence[float], width: int = 24) -> str:
     """A curve in block characters, low values low; a report that is no number shows as '!'.
 
-    On a logarithmic scale where positive values span more than a factor of ten.
+    Values far beyond the others, above or below, show as '^' and 'v' and take no room on the scale, which is
+    logarithmic where the rest is positive and spans more than a factor of ten.
 
-    >>> spark([4, 3, 2, 1]), spark([1000, 100, 10, 1])
-    ('█▆▃▁', '█▆▃▁')
+    >>> spark([4, 3, 2, 1]), spark([1000, 100, 10, 1]), spark([1e30, 5, 4, 3, 2, 1])
+    ('█▆▃▁', '█▆▃▁', '^█▆▅▃▁')
     """
     blocks = "▁▂▃▄▅▆▇█"
     if len(values) > width:
         values = [values[i * len(values) // width] for i in range(width - 1)] + [values[-1]]
-    finite = sorted(v for v in values if math.isfinite(v))
-    if not finite:
-        return "!" * len(values)
-    if finite[0] > 0 and finite[-1] > 10 * finite[0]:
-        values = [math.log(v) if math.isfinite(v) else v for v in values]
-        finite = [math.log(v) for v in finite]
-    # one diverging start would press the rest flat: the top is cut at three times the median's height
-    low = finite[0]
-    high = min(finite[-1], low + 3 * (finite[len(finite) // 2] - low)) if len(finite) > 3 else finite[-1]
+    bottom, top = _scale(values)
+    shown = sorted(v for v in values if bottom <= v <= top)
+    logarithmic = bool(shown) and shown[0] > 0 and shown[-1] > 10 * shown[0]
+    heights = [math.log(v) for v in shown] if logarithmic else shown
+    # a steep start would press the rest flat: the top is cut at three times the median's height
+    low = heights[0] if heights else 0.0
+    high = max(heights, default=0.0)
+    if len(heights) > 3:
+        high = min(high, low + 3 * (heights[len(heights) // 2] - low))
     span = high - low or 1.0
-    return "".join(blocks[round(min((v - low) / span, 1.0) * 7)] if math.isfinite(v) else "!" for v in values)
+
+    def letter(value: float) -> str:
+        if not math.isfinite(value):
+            return "!"
+        if not bottom <= value <= top:
+            return "^" if value > top else "v"
+        height = math.log(value) if logarithmic else value
+        return blocks[round(min((height - low) / span, 1.0) * 7)]
+
+    return "".join(map(letter, values))
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """What is not far beyond the others: a thousand times their usual spread, in factors where they are positive."""
+    low, high = _fence([v for v in values if abs(v) < _HUGE], 1e6)
+    known = [v for v in values if low <= v <= high]
+    if not known or min(known) <= 0:
+        return _fence(known, 1e3)
+    bottom, top = _fence([math.log(v) for v in known], 3.0, least=math.log(10.0))
+    return max(low, math.exp(max(bottom, -_LOG_HUGE))), min(high, math.exp(min(top, _LOG_HUGE)))
+
+
+def _fence(values: Sequence[float], far: float, least: float | None = None) -> tuple[float, float]:
+    """The median and `far` times the distance between the quartiles to either side; that is taken to be the median's
+    own size, or `least`, at least.
+    """
+    if len(values) < _FEW:
+        return -_HUGE, _HUGE
+    known, last = sorted(values), len(values) - 1
+    middle = known[last // 2]
+    reach = far * max(known[3 * last // 4] - known[last // 4], abs(middle) if least is None else least)
+    return max(middle - (reach or _HUGE), -_HUGE), min(middle + (reach or _HUGE), _HUGE)

@@ -144,7 +144,8 @@ def _curve(row: Row, sweep: SweepFile) -> list[str]:
         return ["it reported nothing"]
     values = list(row.values.values())
     steps = list(row.values)
-    lines = [f"{sweep.metric} over {sweep.step} {steps[0]}..{steps[-1]}: {spark(values, 40)}"]
+    drawn = spark(values, 40)
+    lines = [f"{sweep.metric} over {sweep.step} {steps[0]}..{steps[-1]}: {drawn}"]
     lines.append(f"  first {values[0]:.6g}, last {values[-1]:.6g}")
     finite = [(v, s) for s, v in row.values.items() if math.isfinite(v)]
     if finite:
@@ -152,4 +153,6 @@ def _curve(row: Row, sweep: SweepFile) -> list[str]:
         lines[-1] += f", best {value:.6g} at {sweep.step} {step}"
     if len(finite) < len(values):
         lines[-1] += f"; {len(values) - len(finite)} reports were no finite number"
+    if set(drawn) & {"^", "v"}:
+        lines[-1] += "; ^ and v lie far off the scale, above and below"
     return lines
