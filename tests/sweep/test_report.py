@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -26,7 +27,7 @@ from lcsearch.decide.risk import LEVELS, Mark
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep import backend, launcher, progress
-from lcsearch.sweep.figures import scale_of
+from lcsearch.sweep.figures import LIGHT, p_beat, scale_of
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import LEAST, MOST, importances
@@ -454,6 +455,38 @@ def test_a_logarithmic_axis_where_values_ask_for_it(tmp_path: Path, values: list
     assert scale.log is log
     assert scale.low < min(v for curve in values for v in curve.values())
     assert scale.high < 100
+
+
+def threshold_line(report: Report) -> tuple[list[tuple[float, float]], str]:
+    figure = p_beat(report, LIGHT)
+    assert figure is not None
+    (line,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    (said,) = [text.get_text() for text in figure.legends[0].get_texts() if text.get_text().startswith("threshold")]
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())], said
+
+
+@pytest.mark.parametrize(
+    ("curves", "rises"),
+    [
+        ([falling(0), falling(1)], 7.5),  # epochs from 1: the eighth observation is of epoch 8
+        ([{step - 1: value for step, value in falling(n).items()} for n in range(2)], 6.5),
+        # one began with reports that were no numbers: most say where it is
+        ([falling(0), falling(1), {**falling(2), 1: math.nan, 2: math.nan}], 7.5),
+        ([falling(0, 7)], None),
+    ],
+)
+def test_the_threshold_is_drawn_as_it_holds(
+    tmp_path: Path, curves: list[dict[int, float]], rises: float | None
+) -> None:
+    folder = folder_of(tmp_path, [trial(n, curve) for n, curve in enumerate(curves)])
+    look = {"now": {"step": 6.0, "p": 0.5, "threshold": 0.01}, "trial": "0", "reason": "ABOVE", "latency": 0.01}
+    (folder.decisions / "w.jsonl").write_text(json.dumps({**look, "verdict": "CONTINUE", "time": 0.0}) + "\n")
+    line, said = threshold_line(collect(folder))
+    assert said == "threshold (1 % below 8 observations)"
+    steps = [(0, 0.01), (10.15, 0.01)]
+    if rises is not None:
+        steps[1:] = [(rises, 0.01), (rises, 0.05), (10.15, 0.05)]
+    np.testing.assert_allclose(line, steps)
 
 
 def many(n: int) -> list[FrozenTrial]:

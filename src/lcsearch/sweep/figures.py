@@ -21,8 +21,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from lcsearch.curves import Floats
-from lcsearch.decide.decision import percent
+from lcsearch.decide.decision import exactly, percent
 from lcsearch.decide.risk import LEVELS
+from lcsearch.sweep.text import FEW, strict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -383,8 +384,14 @@ def p_beat(report: Report, theme: Theme) -> Figure | None:
     handles = [Line2D([], [], color=theme.state[s], marker=".", label=f"{s} ({seen[s]})") for s in STATES if s in seen]
     threshold = getattr(report.sweep.pruner, "threshold", None)
     if threshold is not None:
-        axes.axhline(threshold, color=theme.ink, linewidth=1, linestyle="--")
-        handles.append(Line2D([], [], color=theme.ink, linewidth=1, linestyle="--", label="threshold"))
+        end, rises = report.goal.horizon * 1.015, _grown(report)
+        low = strict(threshold)
+        line = [(0, low), (end, low)]
+        if rises is not None:
+            line[1:] = [(rises, low), (rises, threshold), (end, threshold)]
+        label = f"threshold ({exactly(low)} below {FEW} observations)"
+        axes.plot(*np.array(line).T, color=theme.ink, linewidth=1, linestyle="--")
+        handles.append(Line2D([], [], color=theme.ink, linewidth=1, linestyle="--", label=label))
     axes.set_yscale("log")
     axes.set_ylim(_P_FLOOR * 0.75, 1.3)
     axes.set_yticks([1e-4, 1e-3, 1e-2, 1e-1, 1], ["≤ 0.01 %", "0.1 %", "1 %", "10 %", "100 %"])
@@ -394,6 +401,15 @@ def p_beat(report: Report, theme: Theme) -> Figure | None:
     axes.set_ylabel("P(beat)")
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure
+
+
+def _grown(report: Report) -> float | None:
+    """Where a curve has observations enough for the full threshold: half a report before, in the middle trial; None
+    when none has come so far.
+    """
+    curves = [report.finite(row)[0] for row in report.progress.rows]
+    at = [float(steps[FEW - 2 : FEW].mean()) for steps in curves if steps.size >= FEW]
+    return float(np.median(at)) if at else None
 
 
 def bars(report: Report, theme: Theme) -> Figure | None:

@@ -65,8 +65,8 @@ _CAPTIONS = {
     "P(beat) against today's incumbent.",
     "stops": "The stored forecast of every stopped trial's judged value (of the eighty most likely to have won, if "
     "there are more), against today's incumbent.",
-    "p_beat": "P(beat) at every look that reached a forecaster; a cross marks a stop. On short curves the threshold is "
-    "stricter than the line.",
+    "p_beat": "P(beat) at every look that reached a forecaster; a cross marks a stop. The threshold is "
+    "stricter on short curves; it is drawn where most trials' reports have it.",
     "timeline": "What each worker trained; a trial that lost its worker stands whole with the last one that had it.",
 }
 

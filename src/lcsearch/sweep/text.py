@@ -13,6 +13,9 @@ from lcsearch.sweep.progress import Best, Row
 
 _POLICY = Policy()  # what a sweep file cannot set is as here
 
+FEW = _POLICY.few
+"""Below this many observations the threshold is stricter."""
+
 
 def best_line(best: Best, sweep: SweepFile) -> str:
     """`val_loss 0.0712 (trial 12, epoch 38)`."""
@@ -64,7 +67,7 @@ def _short(row: Row, sweep: SweepFile) -> str:
         return row.note
     reason = _looked_at(row)[1].partition(", incumbent ")[0]
     if sweep.pruner.kind == "curve" and reason.endswith(f", threshold {exactly(strict(sweep.pruner.threshold))}"):
-        reason += f" (strict below {_POLICY.few} observations)"
+        reason += f" (strict below {FEW} observations)"
     return reason
 
 
@@ -76,13 +79,13 @@ def legend(sweep: SweepFile) -> str:
     return (
         f"P(beat): a trial's forecast chance to beat the best so far by {sweep.step} {sweep.max_steps}; "
         f"it is stopped where two looks in a row are below {exactly(threshold)} "
-        f"({exactly(strict(threshold))} below {_POLICY.few} observations)"
+        f"({exactly(strict(threshold))} below {FEW} observations)"
     )
 
 
 def strict(threshold: float) -> float:
     """The threshold that holds for short curves."""
-    return threshold_for(threshold, 0, few=_POLICY.few, factor=_POLICY.few_factor)
+    return threshold_for(threshold, 0, few=FEW, factor=_POLICY.few_factor)
 
 
 def clock(seconds: float) -> str:
