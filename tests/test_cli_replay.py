@@ -186,3 +186,18 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, errors) == (130, "")
+
+
+def test_of_several_studies_the_error_says_how_to_choose(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    for n in range(14):
+        optuna.create_study(storage=f"sqlite:///{path}", study_name=f"try {n}")
+    done = CliRunner().invoke(app, ["replay", str(path)])
+    names = ", ".join(f"try {n}" for n in range(14))
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"{path}: study: expected the name of one of 14 studies: {names}, got None. Give study= (--study 'try 0').\n",
+    )
+    other = CliRunner().invoke(app, ["replay", str(path), "--study", "try 3"])
+    assert other.exit_code == 2
+    assert "Optuna study 'try 3'" in other.stderr

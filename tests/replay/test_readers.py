@@ -284,7 +284,8 @@ def test_which_study(tmp_path: Path) -> None:
         make = made_sqlite if path.suffix == ".db" else made_journal
         make(path, "digits", "letters")
         assert said(InvalidValue, path) == (
-            f"{path}: study: expected the name of one of 2 studies: digits, letters, got None."
+            f"{path}: study: expected the name of one of 2 studies: digits, letters, got None. "
+            "Give study= (--study digits)."
         )
         assert said(InvalidValue, path, study="letter") == (
             f"{path}: study: expected one of digits, letters, got 'letter'. Perhaps 'letters' is meant."
@@ -690,7 +691,10 @@ def test_a_table_of_curves(tmp_path: Path) -> None:
     found = read(folder, study="b")
     assert (found.task.name, found.task.judged.tolist(), found.left_out) == ("b", [1], ())
     assert found.source == f"task 'b' of the curves in {folder}"
-    assert said(InvalidValue, folder) == f"{folder}: study: expected the name of one of 2 tasks: a, b, got None."
+    assert (
+        said(InvalidValue, folder)
+        == f"{folder}: study: expected the name of one of 2 tasks: a, b, got None. Give study= (--study a)."
+    )
     assert said(InvalidValue, folder, study="c") == f"{folder}: study: expected one of a, b, got 'c'."
     assert said(InvalidValue, folder, study="a", direction="max") == (
         f"{folder}: direction: expected 'minimize', as the table has it, got 'maximize'. Leave it out."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.goal import Judged
-from lcsearch.replay.readers._assemble import Read, Wish, as_direction
+from lcsearch.replay.readers._assemble import Read, Wish, as_direction, choose
 from lcsearch.replay.readers._csv import read_csv
 from lcsearch.replay.readers._optuna import MAGIC, read_journal, read_sqlite, read_url, run_folder
 from lcsearch.replay.readers._tensorboard import MARK, event_files, read_tensorboard
@@ -102,9 +102,8 @@ def _table(path: Path, wish: Wish) -> Read:
     table = Table(path)
     name = wish.study or (table.tasks[0] if len(table.tasks) == 1 else None)
     if name is None:
-        raise InvalidValue(
-            f"the name of one of {len(table.tasks)} tasks: {listing(table.tasks)}", None, f"{path}: study"
-        )
+        expected = f"the name of one of {len(table.tasks)} tasks: {listing(table.tasks, 50)}"
+        raise InvalidValue(expected, None, f"{path}: study", choose(table.tasks))
     if name not in table.tasks:
         raise InvalidValue(f"one of {listing(table.tasks)}", name, f"{path}: study", hint(name, table.tasks))
     task = table.task(name, metric=wish.metric, judged=wish.judged)

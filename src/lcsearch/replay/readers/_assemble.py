@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,15 @@ class Found:
     status: Status | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     clock: Floats | None = None
+
+
+def choose(names: Sequence[str]) -> str:
+    """Advice where one of several studies must be named.
+
+    >>> choose(["my study", "another"])
+    "give study= (--study 'my study')"
+    """
+    return f"give study= (--study {shlex.quote(names[0])})"
 
 
 def direction_of(wish: Wish, source: str) -> Direction:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lcsearch.curves import Curve
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.goal import Direction
-from lcsearch.replay.readers._assemble import Found, Read, Wish, assemble
+from lcsearch.replay.readers._assemble import Found, Read, Wish, assemble, choose
 from lcsearch.replay.tables import hint, listing
 from lcsearch.study import Status
 
@@ -179,7 +179,8 @@ def _one_study(names: Sequence[str], where: str, wish: Wish) -> str:
         raise FileProblem(f"{where}: expected an Optuna study, got a storage without any.")
     if wish.study is None:
         if len(names) > 1:
-            raise InvalidValue(f"the name of one of {len(names)} studies: {listing(names)}", None, f"{where}: study")
+            expected = f"the name of one of {len(names)} studies: {listing(names, 50)}"
+            raise InvalidValue(expected, None, f"{where}: study", choose(names))
         return names[0]
     if wish.study not in names:
         raise InvalidValue(f"one of {listing(names)}", wish.study, f"{where}: study", hint(wish.study, names))
