@@ -117,6 +117,61 @@ def test_asked_to_end_it_saves(tmp_path: Path, number: signal.Signals) -> None:
     assert same(toy.run(tmp_path / "a").weights, toy.run(tmp_path / "b").weights)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [0, 1])
+def test_asked_to_end_before_the_first_checkpoint_is_due_it_saves(
+    tmp_path: Path, number: signal.Signals, step: int
+) -> None:
+    class Impatient(toy.Quiet):
+        def begin(self, *_: object) -> None:
+            if step == 0:
+                os.kill(os.getpid(), number)
+
+        def step(self, at: int, loss: float, smooth: object) -> None:
+            if at == step:
+                os.kill(os.getpid(), number)
+
+    outcome = toy.run(tmp_path / "a", Impatient())
+    assert (outcome.interrupted, outcome.step) == (True, step)
+    found = checkpoint.load(tmp_path / "a")
+    assert found is not None
+    assert found[1]["step"] == step
+    assert same(toy.run(tmp_path / "a").weights, toy.run(tmp_path / "b").weights)
+
+
+class Killed(toy.Quiet):
+    """Ends the run at step 3, as a kill would: nothing more is written."""
+
+    def step(self, step: int, loss: float, smooth: object) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(tmp_path / "a", Killed())
+    view = toy.Quiet()
+    outcome = toy.run(tmp_path / "a", view)
+    assert view.told == [
+        f"{tmp_path}/a: found a run of this recipe that had not come to a checkpoint; starting from step 0",
+        "begin after 0",
+        "end",
+    ]
+    assert same(outcome.weights, toy.run(tmp_path / "b").weights)
+    assert (tmp_path / "a/log.jsonl").read_bytes() == (tmp_path / "b/log.jsonl").read_bytes()
+
+
+def test_what_was_begun_with_another_recipe_is_not_taken_over_silently(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(tmp_path / "a", Killed())
+    with pytest.raises(FileProblem, match=r"learning_rate: 0\.01, now 0\.02"):
+        toy.run(tmp_path / "a", learning_rate=0.02)
+    (tmp_path / "a" / checkpoint.FILE).unlink()
+    view = toy.Quiet()
+    toy.run(tmp_path / "a", view)
+    assert view.told[0] == f"{tmp_path}/a: found a log without a checkpoint; starting from step 0"
+
+
 def test_processes_that_draw_ahead_change_nothing(tmp_path: Path) -> None:
     assert same(toy.run(tmp_path / "a", workers=1).weights, toy.run(tmp_path / "b").weights)
 

@@ -37,6 +37,8 @@ PATIENCE = 20
 SMOOTH = 0.98
 """Decay of the smoothed figures."""
 
+_NOT_FAR = "a run of this recipe that had not come to a checkpoint"
+
 
 class Diverged(LcsearchError):
     """The loss stayed non-finite: the recipe (learning rate, precision) or the objective is wrong."""
@@ -152,9 +154,14 @@ def train(
     with held(folder), _threads(recipe.threads), torch.random.fork_rng(cuda), _stoppable() as asked:
         torch.manual_seed(seed_of(recipe.seed, 0, "network"))
         state = _begin(recipe, make_network(recipe.size).to(device))
-        found = reopen(folder, recipe)
+        found, logged = reopen(folder, recipe), (folder / LOG).exists()
         if found is not None:
             state.restore(*found)
+        else:
+            state.save(folder, recipe)  # a kill before the next one leaves what tells which recipe this was
+        if state.step == 0 and (found is not None or logged):
+            what = "a log without a checkpoint" if found is None else _NOT_FAR
+            view.tell(f"{folder}: found {what}; starting from step 0")
         view.begin(recipe, state.step, sum(p.numel() for p in state.network.parameters()), str(device))
         try:
             _run(recipe, folder, state, objective, source, view, evaluate, minutes, asked)
