@@ -200,6 +200,47 @@ def test_the_throttle_never_spares_a_diverged_trial() -> None:
     assert check(judging, trial("9", [8.0, *[math.nan] * 3], Status.RUNNING)).reason is Reason.DIVERGED
 
 
+class OneAtATime(Scripted):
+    """A forecast takes a second, and threads wait for each other, as for the network."""
+
+    def __init__(self, clock: Clock, threads: int) -> None:
+        super().__init__(0.0, 0.0)
+        self._clock, self._lock, self._all = clock, threading.Lock(), threading.Barrier(threads)
+
+    def forecast(self, seen: Snapshot, queries: Any) -> Forecasts:
+        self._all.wait(30)  # each has begun before the first one works
+        with self._lock:
+            self._clock.now += 1.0
+        return super().forecast(seen, queries)
+
+
+def test_threads_that_wait_for_the_forecaster_are_no_forecasts() -> None:
+    clock = Clock(0.0)
+    judging = session(OneAtATime(clock, 4), clock=clock, overhead=0.01, allowance=4.5)
+    threads = [threading.Thread(target=check, args=(judging,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert judging.reasons == {Reason.BELOW: 4}
+    assert judging.forecast_seconds == 4.0
+    clock.now += 1000.0
+    assert judging.forecast_seconds == 4.0
+
+
+def test_forecasts_under_way_when_the_process_was_forked_do_not_count_for_ever(monkeypatch: Any) -> None:
+    clock = Clock(0.0)
+    judging = session(Late(clock, 1.0), clock=clock)
+    with judging._forecasting():  # another thread, which the child does not have
+        pid = os.getpid()
+        monkeypatch.setattr("os.getpid", lambda: pid + 1)
+        clock.now += 100.0
+        check(judging)
+        clock.now += 100.0
+        check(judging)
+        assert judging.forecast_seconds == 2.0
+
+
 def test_no_throttle() -> None:
     clock = Clock(0.0)
     judging = session(Late(clock, 4.0), clock=clock, allowance=0.0, overhead=math.inf)

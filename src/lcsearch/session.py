@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ REPLAY_S = 5e-4
 """Mean seconds between looks, forecasts left out, below which no training can be going on."""
 IDLE_S = 2.0
 """The thread of submitted looks ends when it had nothing to do for so long."""
-_LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_done", "_threaded", "_outbox", "_writing")
+_LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_done", "_threaded", "_outbox", "_writing", "_under_way")
 
 
 class _Waiting(NamedTuple):
@@ -89,7 +90,8 @@ class Session:
         forecasters: who is asked; a stop needs all of them.
         sink: takes a receipt for every look that reached a forecaster or a rule; None keeps none.
         deadline: seconds after which an answer counts as late; the work itself is not interrupted.
-        overhead: forecasts may take this share of the time since the first look; math.inf: no throttle.
+        overhead: forecasts may take this share of the time since the first look; math.inf: no throttle. What threads
+            wait for each other is not counted.
         allowance: seconds of forecasts before the share applies, so that short studies are not starved.
         clock: monotonic seconds.
         wall: seconds since the epoch.
@@ -134,6 +136,7 @@ class Session:
         self._done: OrderedDict[str, _Done] = OrderedDict()
         self._threaded = self._writing = False
         self._outbox: deque[Receipt] = deque()  # what the thread is to write; a disk may be slow
+        self._under_way = (os.getpid(), 0, 0.0)  # forecasts, and until when their time is counted
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -333,7 +336,8 @@ class Session:
         for forecaster in self._ready():
             name, start = forecaster.name, self._clock()
             try:
-                forecasts = forecaster.forecast(snapshot, question.queries)
+                with self._forecasting():
+                    forecasts = forecaster.forecast(snapshot, question.queries)
                 if not isinstance(forecasts, Forecasts):
                     raise InvalidValue("Forecasts", type(forecasts).__name__, f"{name}.forecast")
                 if len(forecasts) != n:
@@ -346,12 +350,32 @@ class Session:
             if took > self._deadline:
                 errors.setdefault(name, f"took {took:.3g} s, deadline {self._deadline:g} s")
                 answers = [Absent.LATE] * n
-            with self._lock:
-                self.forecast_seconds += took
             heard[name] = answers
             if name in errors:
                 self._tell(name, f"forecaster {name!r} gave no opinion, trials go on: {errors[name]}")
         return heard
+
+    @contextmanager
+    def _forecasting(self) -> Iterator[None]:
+        """Count the time as that of forecasts; what several threads spend in here together, once.
+
+        One of them works, the others wait for it: for a forecaster's lock, or for Python's.
+        """
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            now, pid = self._clock(), os.getpid()
+            before, n, since = self._under_way
+            if before != pid:  # a fork leaves threads behind
+                n = 0
+            if n > 0:
+                self.forecast_seconds += now - since
+            self._under_way = (pid, max(n + more, 0), now)
 
     def _ready(self) -> tuple[Forecaster, ...]:
         """Who is asked. One that must load a model does so first: that is no forecast, neither late nor overhead.
