@@ -64,6 +64,43 @@ def test_beside_real_curves(tmp_path: Path) -> None:
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+FALL = np.exp(-np.outer(np.linspace(0.1, 1.0, 10), np.arange(12.0))) + 1.0
+
+
+def test_the_plot_says_what_is_what() -> None:
+    one = ("batch 0, study 3", np.arange(12.0), FALL)
+    figure = prior.draw_panels([one] * 7, [("lcbench: adult", np.arange(12.0), FALL)] * 2)
+    drawn, real = figure.subfigs
+    assert [part.get_suptitle().partition(":")[0] for part in figure.subfigs] == [
+        "Drawn from the prior, 7 made-up studies",
+        "Real curves, 2 tasks",
+    ]
+    for part in figure.subfigs:
+        assert "dark ends best, bright ends worst" in part.get_suptitle()
+        assert part.get_supxlabel() == "step, in the study's own units"
+        assert part.get_supylabel() == "loss, lower is better"
+    assert "to be maximized" in real.get_suptitle()
+    assert "to be maximized" not in drawn.get_suptitle()
+    assert [axes.get_title() for axes in real.axes if axes.lines] == ["lcbench: adult"] * 2
+    assert [len(part.axes) for part in figure.subfigs] == [12, 6]
+    (alone,) = prior.draw_panels([one], []).subfigs
+    assert alone.get_suptitle().startswith("Drawn from the prior, 1 made-up study:")
+
+
+@pytest.mark.parametrize("blow_up", [10.0 ** np.arange(12), np.full(12, 1e29), np.full(12, np.inf)])
+def test_blow_ups_leave_the_panel(blow_up: np.ndarray) -> None:
+    figure = prior.draw_panels([("a", np.arange(12.0), np.vstack([FALL, blow_up, blow_up]))], [])
+    low, high = figure.subfigs[0].axes[0].get_ylim()
+    assert 0.7 < low < 1.0
+    assert 1.5 < high < 5.0
+
+
+def test_a_panel_over_decades_is_logarithmic() -> None:
+    decades = np.exp(-np.outer(np.linspace(0.8, 1.0, 10), np.arange(12.0)))
+    figure = prior.draw_panels([("a", np.arange(12.0), decades), ("b", np.arange(12.0), FALL)], [])
+    assert [axes.get_yscale() for axes in figure.subfigs[0].axes[:2]] == ["log", "linear"]
+
+
 def test_one_table_is_named_itself(tmp_path: Path) -> None:
     done = invoke("--data", real(tmp_path / "one"))
     assert done.exit_code == 0, done.output

@@ -75,21 +75,33 @@ def studies(batch: Studies, number: int = 0) -> Iterator[Named]:
     """The studies of a batch as matrices without padding; `number` is the batch's, for the titles."""
     for b, length in enumerate(batch.length.tolist()):
         losses = batch.loss[b, batch.present[b], :length].double().numpy()
-        yield f"prior: {number}.{b}", batch.steps[b, :length].double().numpy(), losses
+        yield f"batch {number}, study {b}", batch.steps[b, :length].double().numpy(), losses
 
 
 def draw_panels(drawn: list[Named], real: list[Named]) -> Figure:
     """A panel a study: drawn ones above, real ones below."""
-    rows = [-(-len(some) // COLUMNS) for some in (drawn, real)]
-    figure = Figure(figsize=(2.7 * COLUMNS, 2.1 * sum(rows)), dpi=110, layout="constrained")
-    panels: list[Axes] = figure.subplots(sum(rows), COLUMNS, squeeze=False).ravel().tolist()
-    for start, some, colours in ((0, drawn, "viridis"), (rows[0] * COLUMNS, real, "plasma")):
-        for axes, named in zip(panels[start:], some, strict=False):
-            _panel(axes, named, colours)
-    for axes in panels:
-        if not axes.lines:
-            axes.set_axis_off()
+    several = "study" if len(drawn) == 1 else "studies"
+    parts = [(drawn, "viridis", f"Drawn from the prior, {len(drawn)} made-up {several}: {_LEGEND}")]
+    if real:
+        text = f"Real curves, {len(real)} task{'s' * (len(real) != 1)}: {_LEGEND}"
+        parts.append((real, "plasma", f"{text}; of a metric to be maximized, the negative"))
+    rows = [-(-len(some) // COLUMNS) for some, _, _ in parts]
+    figure = Figure(figsize=(2.7 * COLUMNS, 2.1 * sum(rows) + 0.7 * len(parts)), dpi=110, layout="constrained")
+    below = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=[2.1 * n + 0.7 for n in rows], hspace=0.03)
+    for part, n, (some, colours, title) in zip(below.ravel().tolist(), rows, parts, strict=True):
+        part.suptitle(title, x=0.01, ha="left", fontsize=11)
+        part.supxlabel("step, in the study's own units", fontsize=9)
+        part.supylabel("loss, lower is better", fontsize=9)
+        panels: list[Axes] = part.subplots(n, COLUMNS, squeeze=False).ravel().tolist()
+        for axes, named in zip_longest(panels, some):
+            if named is None:
+                axes.set_axis_off()
+            else:
+                _panel(axes, named, colours)
     return figure
+
+
+_LEGEND = f"up to {CURVES} trials of each; dark ends best, bright ends worst; blow-ups leave the panel"
 
 
 def _panel(axes: Axes, named: Named, colours: str) -> None:
@@ -101,9 +113,15 @@ def _panel(axes: Axes, named: Named, colours: str) -> None:
     for rank, row in enumerate(order.tolist()):
         axes.plot(steps, some[row], lw=0.8, color=_colour(colours, rank / max(len(order) - 1, 1)))
     if np.isfinite(some).any():
-        low, high = np.nanquantile(some, (0.0, 0.97))
-        margin = 0.06 * (high - low) or 1.0
-        axes.set_ylim(low - margin, high + margin)
+        low, usual, high = np.nanquantile(some, (0.0, 0.75, 0.97))
+        if usual > low:
+            high = min(high, low + 4 * (usual - low))
+        if 0 < low < high / 50:
+            axes.set_yscale("log")
+            axes.set_ylim(low / 1.2, high * 1.2)
+        else:
+            margin = 0.06 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
     axes.set_title(title[:34], fontsize=8)
     axes.tick_params(labelsize=6)
 
