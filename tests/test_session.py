@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
