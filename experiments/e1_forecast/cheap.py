@@ -24,7 +24,7 @@ NARROWEST = 1e-9
 
 
 class Cheap(ABC):
-    """Queries one by one; what differs is the distribution of a later value."""
+    """What is known is answered here; what differs is the distribution of a later value."""
 
     name = ""
     version = "1"
@@ -33,9 +33,19 @@ class Cheap(ABC):
     def later(self, snapshot: Snapshot, query: Query) -> Law | None:
         """The value at a step that is still to come; None for no opinion."""
 
+    def laters(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Law | None]:
+        """The same of many queries."""
+        return [self.later(snapshot, query) for query in queries]
+
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query. Absent: NONFINITE as above, OFF_LAW where there is too little to go by."""
-        laws: list[Law | Absent] = [self._law(snapshot, query) for query in queries]
+        known = [self._known(snapshot, query) for query in queries]
+        unknown = [query for query, law in zip(queries, known, strict=True) if law is None]
+        said = iter(self.laters(snapshot, unknown))
+        laws = [
+            self._judged(snapshot, query, next(said)) if law is None else law
+            for query, law in zip(queries, known, strict=True)
+        ]
         width = max((law[0].size for law in laws if not isinstance(law, Absent)), default=2)
         knots, levels = np.full((len(laws), width), np.nan), np.full((len(laws), width), np.nan)
         tails = np.full((len(laws), 2), np.nan)
@@ -49,20 +59,25 @@ class Cheap(ABC):
         absent = tuple(law if isinstance(law, Absent) else b for law, b in zip(laws, made.absent, strict=True))
         return Forecasts(knots, levels, tails, sign, absent, source)
 
-    def _law(self, snapshot: Snapshot, query: Query) -> Law | Absent:
+    def _known(self, snapshot: Snapshot, query: Query) -> Law | Absent | None:
+        """The answer to what is reported, or to what nobody can answer; None where `later` is asked."""
         curve, best = query.trial.curve, query.kind == "best_by"
         if not len(curve) or curve.n_trailing_events or not math.isfinite(query.step):
             return Absent.NONFINITE
+        if query.step > curve.last_step:
+            return None
         known = snapshot.goal.sign * curve.cut(query.step).values
-        if query.step <= curve.last_step:
-            if not known.size:
-                return Absent.NONFINITE
-            sure = float(known.min() if best else known[-1])
-            return np.array([sure, sure]), np.array([0.0, 1.0]), (0.0, 0.0)
-        law = self.later(snapshot, query)
+        if not known.size:
+            return Absent.NONFINITE
+        sure = float(known.min() if best else known[-1])
+        return np.array([sure, sure]), np.array([0.0, 1.0]), (0.0, 0.0)
+
+    def _judged(self, snapshot: Snapshot, query: Query, law: Law | None) -> Law | Absent:
+        """A best-by is the better of the law and the best so far."""
         if law is None:
             return Absent.OFF_LAW
-        return capped(law, float(known.min())) if best else law
+        best = float((snapshot.goal.sign * query.trial.curve.values).min())
+        return capped(law, best) if query.kind == "best_by" else law
 
 
 def capped(law: Law, best: float) -> Law:

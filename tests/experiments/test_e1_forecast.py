@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,11 @@ def script(name: str) -> Any:
     return module
 
 
-scores, cheap = script("scores"), script("cheap")
+scores, calibration, cheap = (script(name) for name in ("scores", "calibration", "cheap"))
+entrants, questions = script("entrants"), script("questions")
+peers, peer_data = script("peers"), script("peer_data")
+pieces = script("pieces")
+train_peers = script("train_peers")
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +230,7 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     first = json.loads((tmp_path / "results.json").read_text())["sections"]["all tasks, 30 curves a task"]
     rows = first["sources"]["made"]["forecasters"]
     assert list(rows) == ["rank-gap", "nearest"]
-    assert rows["rank-gap"]["code"] == [e1.fingerprint()]
+    assert rows["rank-gap"]["code"] == [pieces.fingerprint()]
     assert rows["rank-gap"]["kinds"]["value"]["10%"]["n"] == 60
     text = (tmp_path / "table.md").read_text()
     assert "## all tasks, 30 curves a task: made (2 tasks)" in text
@@ -251,7 +256,7 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     assert set(fourth["sources"]["made"]["forecasters"]) == {"power-law"}
 
 
-def test_the_halves_are_those_of_pretraining(e1: Any, tmp_path: Path) -> None:
+def test_the_halves_are_those_of_pretraining(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [name for name in ("d", "b", "a", "c", "few") for _ in range(10 if name == "few" else 24)]
     values = rng.random((len(names), 12))
@@ -267,7 +272,7 @@ def test_the_halves_are_those_of_pretraining(e1: Any, tmp_path: Path) -> None:
     meta = {"name": "one", "primary": "score", "metrics": {"score": {"direction": "max"}}, "nan_means": "padding"}
     (folder / "meta.json").write_text(json.dumps(meta))
     for half in ("a", "b", "all"):
-        tasks, skipped = e1.curves_of("one", tmp_path, half)
+        tasks, skipped = questions.curves_of("one", tmp_path, half)
         known, _ = read(tmp_path, None if half == "all" else half)  # type: ignore[arg-type]
         assert [task.name for task in tasks] == [task.name for task in known if task.name != "few"]
         assert any("few: skipped, 10 finite curves" in line for line in skipped) == (half != "b")
@@ -278,7 +283,7 @@ def test_the_halves_are_those_of_pretraining(e1: Any, tmp_path: Path) -> None:
     assert task.params[0]["p1"] == "c1"
 
 
-def test_nobody_sees_the_future_and_all_the_same_questions(e1: Any) -> None:
+def test_nobody_sees_the_future_and_all_the_same_questions() -> None:
     seen: dict[str, list[Any]] = {}
 
     class Spy(RankAndGap):
@@ -291,9 +296,9 @@ def test_nobody_sees_the_future_and_all_the_same_questions(e1: Any) -> None:
             assert len(snapshot.bank) == 10
             return super().forecast(snapshot, queries)
 
-    (task, _), _ = e1.curves_of("made", None, "all")
-    for kind in e1.KINDS:
-        rows, _ = e1.ask(e1.Entrant("spy", Spy()), kind, task, 45)
+    (task, _), _ = questions.curves_of("made", None, "all")
+    for kind in questions.KINDS:
+        rows, _ = questions.ask(entrants.Entrant("spy", Spy()), kind, task, 45)
         assert rows.shape == (3, 45, 8)
     assert seen["final"] == seen["best"]
     assert {last for group in seen["final"] for _, last, _ in group} == {5.0, 10.0, 20.0}
@@ -315,15 +320,15 @@ def test_two_networks_side_by_side(e1: Any, tmp_path: Path) -> None:
     assert rows["network@one"]["kinds"]["value"]["40%"]["value"]["crps"] > 0
 
 
-def test_mcmc_is_asked_by_name(e1: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mcmc_is_asked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("lcsearch.forecast.mcmc")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(e1, "NAMES", ("parametric", "rank-gap"))  # the registry may know it some day
+    monkeypatch.setattr(entrants, "NAMES", ("parametric", "rank-gap"))  # the registry may know it some day
     with pytest.raises(SystemExit, match="expected one class with `forecast`"):
-        e1.entrant("mcmc")
+        entrants.entrant("mcmc")
     monkeypatch.setattr(module, "Mine", type("Mine", (RankAndGap,), {"__module__": module.__name__}), raising=False)
     module.Mine.forecast = RankAndGap.forecast
-    assert isinstance(e1.entrant("mcmc").method, RankAndGap)
+    assert isinstance(entrants.entrant("mcmc").method, RankAndGap)
 
 
 @pytest.mark.parametrize(
@@ -337,3 +342,155 @@ def test_mcmc_is_asked_by_name(e1: Any, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_cannot_be_had_is_said(e1: Any, tmp_path: Path, spec: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
         e1.run(arguments(tmp_path, spec))
+
+
+# The small networks
+
+
+def untrained(name: str) -> Any:
+    recipe = train_peers.RECIPES[name]
+    sizes = {**vars(recipe.size), "bins": 20, "width": 16, "layers": 1, "heads": 2}
+    return replace(recipe, size=peers.Size(**sizes), steps=3, batch=8)
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", entrants.PEERS)
+def test_training_is_the_same_twice_and_moves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_peers, "BORDERS", 2)
+    recipe = untrained(name)
+    (first, n), (second, _) = (train_peers.train(recipe, quiet) for _ in range(2))
+    assert n > 3
+    for (what, a), b, before in zip(
+        first.state_dict().items(), second.state_dict().values(), train_peers.prepared(recipe).state_dict().values(),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(a, b)
+        assert torch.equal(a, before) == (what in ("borders", "tails"))
+
+
+def test_lc_pfns_prior_is_mirrored_and_keeps_its_conditions() -> None:
+    curves = peer_data.lc_pfn_curves(200, np.random.default_rng(0))
+    assert curves.shape == (200, 100)
+    smooth = np.median(np.abs(np.diff(curves[:, -20:], axis=1)), axis=1) < 0.01
+    assert (curves[smooth, 0] > curves[smooth, -1]).mean() > 0.9  # they fall, but for the noise
+    assert ((curves[smooth] > -0.1) & (curves[smooth] < 1.1)).all()
+
+
+def test_wide_batches_show_nothing_of_the_future() -> None:
+    batch = peer_data.wide(32, torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(part).all() for part in batch)
+    b, n = batch.seen.shape
+    assert batch.times.shape == (b, n, 3)
+    assert (batch.values[~batch.seen] == 0).all()
+    last = batch.seen.sum(1) - 1
+    assert (batch.values[torch.arange(b), last] == 0).all()  # around the last value
+    assert (batch.asked[:, :, 0] > batch.times[torch.arange(b), last, 0][:, None]).all()
+    assert (batch.asked[:, :2, 0] == 1).all()  # the horizon
+    assert (batch.target[:, 1] <= batch.target[:, 0]).all()  # the best is no worse than the final
+
+
+def peer(name: str) -> Any:
+    torch.manual_seed(0)
+    network = train_peers.prepared(untrained(name))
+    return {"lc-pfn-recipe": peers.LcPfn, "wide": peers.Wide}[name](network, "1")
+
+
+@pytest.mark.parametrize("name", entrants.PEERS)
+def test_a_small_network_is_a_forecaster(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_peers, "BORDERS", 2)
+    method, (snapshot, live) = peer(name), study()
+    short = Trial("short", live.curve.cut(2))
+    queries = [Query(live, "value", 10.0), Query(short, "best_by", 9.0), Query(live, "value", 3.0)]
+    found = method.forecast(snapshot, queries)
+    assert found.absent == (None, None, None)
+    alone = [method.forecast(snapshot, [query]) for query in queries]
+    q = np.array([[0.05, 0.5, 0.95]])
+    for i, one in enumerate(alone):
+        np.testing.assert_allclose(found.quantile(np.repeat(q, 3, 0))[i], one.quantile(q)[0], rtol=1e-5)
+    assert found.cdf(short.curve.values.min())[1] == 1.0  # the best by is no worse than the best so far
+    assert found.quantile(0.5)[2] == live.curve.values[2]  # known
+    # In other units the same.
+    scaled = [
+        Trial(t.uid, Curve.of(t.curve.steps, 3.0 + 50.0 * t.curve.values), status=t.status) for t in snapshot.bank
+    ]
+    other = Snapshot("s", snapshot.goal, Bank(snapshot.goal).extend(scaled))
+    curve = Curve.of(live.curve.steps, 3.0 + 50.0 * live.curve.values)
+    again = method.forecast(other, [Query(Trial("live", curve), "value", 10.0)])
+    np.testing.assert_allclose(again.p_beat(3.0 + 50.0 * 0.6), found.p_beat(0.6)[:1], rtol=1e-3)
+
+
+def test_flat_and_blown_up_curves_have_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_peers, "BORDERS", 2)
+    snapshot, _ = study()
+    t = np.arange(1.0, 6.0)
+    curves = [Curve.of(t, np.full(5, 0.7)), Curve.of(t, [1.0, 0.9, 1e34, 0.8, 0.7]), Curve.of(t[:1], [1.0])]
+    queries = [Query(Trial(f"{i}", curve), "value", 10.0) for i, curve in enumerate(curves)]
+    for name in entrants.PEERS:
+        found = peer(name).forecast(snapshot, queries)
+        assert found.absent == (None,) * 3
+        assert np.isfinite(found.p_beat(0.5)).all()
+
+
+def test_recalibration_learns_from_the_other_source_only(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20_000, 1))
+    won = (rng.random(20_000) < 1 / (1 + np.exp(1.0 - 2.0 * x[:, 0]))).astype(float)
+    c = calibration.fit(x, won)
+    assert c == pytest.approx([-1.0, 2.0], abs=0.1)
+    kinds = {"value": [0.0, 1.0], "best_by": [0.0, 1.0]}
+    made = calibration.Calibration(("logit",), {"here": kinds, "there": {**kinds, "value": [1.0, 0.5]}})
+    made.write(tmp_path / "c.json")
+    read = calibration.Calibration.read(tmp_path / "c.json")
+    assert read.version == made.version
+    snapshot, live = study()
+    queries, p = [Query(live, "value", 10.0)] * 2, np.array([0.2, np.nan])
+    want = 1 / (1 + math.exp(-1.0 - 0.5 * math.log(0.2 / 0.8)))
+    assert read.p_beat("here", snapshot, queries, p) == pytest.approx([want, math.nan], nan_ok=True)
+    assert read.p_beat("there", snapshot, queries, p)[0] == pytest.approx(0.2)
+    with pytest.raises(SystemExit, match="expected one of here, there, got 'elsewhere'"):
+        read.p_beat("elsewhere", snapshot, queries, p)
+
+
+def test_features_by_hand() -> None:
+    snapshot, _ = study()  # at step 5 the finished stand at .778 + i/100, and end at .5 + i/100
+    here = 1.0 - 0.5 * 4 / 9
+    live = Trial("live", Curve.of(np.arange(1.0, 6.0), [1.0, 0.9, 0.7, 0.9, here + 0.035]))
+    found = calibration.features(snapshot, [Query(live, "value", 10.0)], np.array([0.5]))[0]
+    scale = 0.5 * 5 / 9  # what was still gained: the largest of the three
+    want = [0.0, 0.0, math.asinh(0.035 / scale), math.asinh((here + 0.035 - 0.5) / scale)]
+    assert found[:4] == pytest.approx(want)
+    p = RankAndGap().forecast(snapshot, [Query(live, "value", 10.0)]).p_beat(0.5)[0]
+    assert found[4] == pytest.approx(math.log(p / (1 - p)))
+    best = calibration.features(snapshot, [Query(live, "best_by", 10.0)], np.array([1.0]))[0]
+    assert best[0] == pytest.approx(math.log((1 - 1e-4) / 1e-4))
+    assert best[1] == pytest.approx(math.log(0.5 / 8.5))  # its best so far is ahead of all
+
+
+def test_recalibrated_rows_say_nothing_of_values(e1: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrants, "WEIGHTS", tmp_path)
+    with pytest.raises(SystemExit, match=r"rank-gap-recal: expected .*json, got none; fit it: python experiments"):
+        e1.run(arguments(tmp_path / "out", "rank-gap-recal"))
+    with pytest.raises(SystemExit, match=r"wide: expected .*safetensors, got none; train it"):
+        e1.run(arguments(tmp_path / "out", "wide-recal"))
+    c = {"value": [-2.0, 0.5, -0.5, -0.5], "best_by": [-2.0, 0.5, -0.5, -0.5]}
+    made = calibration.Calibration(("rank", "lead", "gap"), {"made": c, "other": c})
+    made.write(tmp_path / "rank-gap-recal.json")
+    e1.run(arguments(tmp_path / "out", "rank-gap", "rank-gap-recal"))
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = found["sections"]["all tasks, 30 curves a task"]["sources"]["made"]["forecasters"]
+    assert rows["rank-gap-recal"]["version"][0].startswith(rows["rank-gap"]["version"][0] + "-")
+    cell = rows["rank-gap-recal"]["kinds"]["value"]["10%"]
+    assert cell["absent"] == 0
+    assert 0 < cell["log_loss"] != rows["rank-gap"]["kinds"]["value"]["10%"]["log_loss"]
+    assert cell["value"]["crps"] is None
+    tables = (tmp_path / "out" / "table.md").read_text().split("Final value")
+    assert "| rank-gap-recal |" in tables[0]
+    assert "| rank-gap-recal |" not in tables[1].split("Paired")[0]
+
+
+def test_results_are_written_as_the_script_writes_them() -> None:
+    text = (FOLDER / "results.json").read_text()
+    assert text == pieces.compact(json.loads(text)) + "\n"

@@ -1,0 +1,183 @@
+"""What was answered, in pieces: one file a source, forecaster, kind and task; and results.json, made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cheap import CHEAP
+from entrants import PEERS, RECALIBRATED, Entrant
+from questions import CUTS, GROUP, KINDS, NOTHING, OTHERS, SEED, RealCurves, ask
+from scores import CAP, CLIP, LEAST, SCORES, WINDOW, beat_figures, value_figures
+
+import lcsearch
+from lcsearch.curves import Floats
+from lcsearch.forecast.contract import Kind
+
+HERE = Path(__file__).resolve().parent
+REFERENCES = ("parametric", "rank-gap")
+ROOMS = ("*.py", "forecast/*.py", "forecast/network/*.py")
+
+
+def knobs_of(curves: int) -> dict[str, Any]:
+    """What must be the same for rows to stand side by side."""
+    return {
+        "curves": curves,
+        "group": GROUP,
+        "others": OTHERS,
+        "cuts": list(CUTS),
+        "seed": SEED,
+        "clip": CLIP,
+        "cap": CAP,
+        "window": WINDOW,
+        "least_mass": LEAST,
+        "scores": SCORES,
+    }
+
+
+def piece_of(out: Path, curves: int, label: str, kind: Kind, task: RealCurves) -> Path:
+    """Where the answers of one forecaster on one task are kept."""
+    name = re.sub(r"[^\w.+-]", "-", f"{task.name}--{kind}")
+    return out / "parts" / f"{curves}" / task.source / label / f"{name}.npz"
+
+
+def read_piece(
+    path: Path, knobs: dict[str, Any], version: str | None, data: str
+) -> tuple[Floats, dict[str, Any]] | None:
+    """The rows and what they are, when they are of this protocol, forecaster (None: any) and data."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rows, about = np.asarray(arrays["rows"], np.float64), json.loads(str(arrays["about"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    same = about["knobs"] == knobs and about["data"] == data and about["version"] == (version or about["version"])
+    return (rows, about) if same else None
+
+
+def work(out: Path, who: Entrant, task: RealCurves, curves: int, stamp: dict[str, str]) -> str:
+    """Ask what is not kept yet."""
+    knobs, took = knobs_of(curves), ""
+    for kind in KINDS:
+        path = piece_of(out, curves, who.label, kind, task)
+        if read_piece(path, knobs, who.version, task.digest) is not None:
+            continue
+        rows, seconds = ask(who, kind, task, curves)
+        about = {"knobs": knobs, "version": who.version, "data": task.digest, "seconds": seconds, **stamp}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}")
+        with new.open("wb") as file:
+            np.savez_compressed(file, rows=rows, about=np.array(json.dumps(about)))
+        os.replace(new, path)
+        took += f" {kind} {seconds:.1f} s"
+    return took or " kept"
+
+
+def fingerprint() -> str:
+    """Of the code that answers: the package's Python and this folder's."""
+    package = Path(lcsearch.__file__).parent
+    files = [*sorted(path for room in ROOMS for path in package.glob(room)), *sorted(HERE.glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
+def commit() -> str:
+    """HEAD, with a + where the code differs from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        return subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "src", "experiments/e1_forecast/*.py")
+    return git("rev-parse", "HEAD") + "+" * bool(changed)
+
+
+def figures(out: Path, tasks: Sequence[RealCurves], curves: int, label: str) -> dict[str, Any] | None:
+    """All figures of one forecaster on one source; None while a task is missing."""
+    kinds: dict[str, Any] = {}
+    stamps: dict[str, set[str]] = {"command": set(), "commit": set(), "code": set(), "version": set()}
+    seconds, n = 0.0, 0
+    for kind in KINDS:
+        read = [read_piece(piece_of(out, curves, label, kind, t), knobs_of(curves), None, t.digest) for t in tasks]
+        there = [piece for piece in read if piece is not None]
+        if len(there) < len(tasks):
+            return None
+        for rows, about in there:
+            seconds, n = seconds + about["seconds"], n + rows.shape[0] * rows.shape[1]
+            for name, seen in stamps.items():
+                seen.add(about[name])
+        kinds[kind] = {}
+        for at, cut in enumerate(CUTS):
+            mine = [rows[at] for rows, _ in there]
+            kinds[kind][f"{cut:.0%}"] = beat_figures([rows[:, :2] for rows in mine], NOTHING)
+            if kind == "value":
+                kinds[kind][f"{cut:.0%}"]["value"] = value_figures([rows[:, 2:] for rows in mine])
+        every = beat_figures([np.concatenate(list(rows))[:, :2] for rows, _ in there], NOTHING)
+        kinds[kind]["all"] = {name: every[name] for name in ("n", "absent", "low", "bins")}
+    if len(stamps["version"]) > 1:
+        return None  # some tasks by other weights: not whole
+    return {
+        **{name: sorted(seen) for name, seen in stamps.items()},
+        "seconds": seconds,
+        "ms_a_forecast": 1e3 * seconds / max(n, 1),
+        "kinds": kinds,
+    }
+
+
+def section_of(half: str, curves: int) -> str:
+    """Name of what may be compared."""
+    what = "all tasks" if half == "all" else f"half {half}"
+    return f"{what}, {curves} curves a task"
+
+
+def collect(out: Path, found: dict[str, list[RealCurves]], half: str, curves: int, skipped: Sequence[str]) -> None:
+    """Write results.json: what is kept in pieces, and rows that stand there already of the same protocol and tasks."""
+    path = out / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"sections": {}}
+    old = results["sections"].get(section_of(half, curves), {})
+    same = old.get("knobs") == knobs_of(curves)
+    sources = dict(old["sources"]) if same else {}
+    for source, tasks in found.items():
+        if not tasks:
+            continue
+        names = {task.name: f"{min(len(task.losses), curves)} of {len(task.losses)}, {task.digest}" for task in tasks}
+        before = sources.get(source, {})
+        rows = dict(before["forecasters"]) if before.get("tasks") == names else {}
+        kept = out / "parts" / f"{curves}" / source
+        for label in sorted(folder.name for folder in kept.glob("*") if folder.is_dir()):
+            if (mine := figures(out, tasks, curves, label)) is not None:
+                rows[label] = clean(mine)
+            else:
+                print(f"{source} {label}: not whole yet, no row", flush=True)
+        order = [*REFERENCES, *CHEAP, "mcmc", *sorted((*PEERS, *RECALIBRATED))]
+        rows = dict(sorted(rows.items(), key=lambda row: (order.index(row[0]) if row[0] in order else 99, row[0])))
+        mine_skipped = [line for line in skipped if line.startswith(f"{source} ")]
+        sources[source] = {"tasks": names, "skipped": mine_skipped, "forecasters": rows}
+    results["sections"][section_of(half, curves)] = {"knobs": knobs_of(curves), "sources": sources}
+    new = path.with_suffix(f".{os.getpid()}")
+    new.write_text(compact(results) + "\n")
+    os.replace(new, path)
+
+
+def clean(x: Any) -> Any:
+    """For JSON: six digits, NaN as null."""
+    if isinstance(x, dict):
+        return {key: clean(value) for key, value in x.items()}
+    if isinstance(x, list):
+        return [clean(value) for value in x]
+    if isinstance(x, float):
+        return float(f"{x:.6g}") if math.isfinite(x) else None
+    return x
+
+
+def compact(x: Any) -> str:
+    """JSON with lists of numbers on one line."""
+    text = json.dumps(x, indent=1, allow_nan=False)
+    return re.sub(r"\[\s+([^\[\]{}\"]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
