@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from calibration import Calibration
+from calibration import FEATURES, Calibration
 from cheap import CHEAP
 
 from lcsearch.curves import Floats
@@ -22,7 +22,7 @@ PEERS = ("lc-pfn-recipe", "wide")
 RECALIBRATED: dict[str, tuple[str, tuple[str, ...]]] = {
     "lc-pfn-recipe-recal": ("lc-pfn-recipe", ("logit",)),
     "wide-recal": ("wide", ("logit",)),
-    "wide-recal+rank-gap": ("wide", ("logit", "rank", "rank_gap")),
+    "wide-recal+rank-gap": ("wide", FEATURES),
     "rank-gap-recal": ("rank-gap", ("logit", "rank")),
 }
 """Row -> whose P(beat) it recalibrates, and by what: chosen on half a, from one source to the other."""
