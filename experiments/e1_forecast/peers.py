@@ -189,7 +189,8 @@ def counted(query: Query, snapshot: Snapshot) -> tuple[list[int], Floats, float,
     base = float(steps[0]) - spacing
     m = max((max(horizon, float(steps[-1])) - base) / spacing, 2.0)
     shrink = min(LONGEST / m, 1.0)
-    pick = list(range(steps.size - 1, -1, -(-steps.size // LONGEST)))[::-1]
+    stride = -(-steps.size // LONGEST)
+    pick = list(range(steps.size - 1, -1, -stride))[::-1]
     times = np.maximum((steps[pick] - base) / spacing, 1.0) * shrink
     return pick, times, (query.step - base) / spacing * shrink, m * shrink
 

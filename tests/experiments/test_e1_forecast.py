@@ -410,6 +410,10 @@ def test_a_small_network_is_a_forecaster(name: str, monkeypatch: pytest.MonkeyPa
     q = np.array([[0.05, 0.5, 0.95]])
     for i, one in enumerate(alone):
         np.testing.assert_allclose(found.quantile(np.repeat(q, 3, 0))[i], one.quantile(q)[0], rtol=1e-5)
+    pick, times, asked, horizon = peers.counted(queries[0], snapshot)
+    assert (pick, times.tolist(), asked, horizon) == ([0, 1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0, 5.0], 10.0, 10.0)
+    bent = replace(live, curve=Curve.of(live.curve.steps, [1.0, 0.99, 0.98, 0.81, 0.8]))
+    assert method.forecast(snapshot, [Query(bent, "value", 10.0)]).quantile(0.5)[0] != found.quantile(0.5)[0]
     assert found.cdf(short.curve.values.min())[1] == 1.0  # the best by is no worse than the best so far
     assert found.quantile(0.5)[2] == live.curve.values[2]  # known
     # In other units the same.
