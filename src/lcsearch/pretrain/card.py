@@ -71,6 +71,7 @@ def write(
         "Recipe": f"`{recipe.name}`, digest `{recipe.digest[:12]}`, seed {recipe.seed}",
         "Network": f"{parameters:,} weights ({size})",
         "Training": f"{step:,} steps of {recipe.batch} studies{unfinished}, {took}",
+        **({"Start": f"weights of SHA-256 `{recipe.start}`"} if recipe.start else {}),
         "Data": _data(recipe, origins),
     }
     parts = [

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.errors import EnvironmentProblem, InvalidValue, LcsearchError
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain import checkpoint
 from lcsearch.pretrain.feed import Source, feed
@@ -132,6 +132,7 @@ def train(
     source: Source,
     view: View,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    start: Mapping[str, Tensor] | None = None,
     minutes: float | None = None,
     fresh: bool = False,
 ) -> Outcome:
@@ -139,6 +140,7 @@ def train(
 
     Args:
         evaluate: figures of the network with the averaged weights, in evaluation mode; called on the device.
+        start: weights to begin with; what they do not name stays random.
         minutes: end after that time, with a checkpoint.
         fresh: start over; what lies in the folder is kept aside.
 
@@ -153,7 +155,10 @@ def train(
     cuda = [device] if device.type == "cuda" else []
     with held(folder), _threads(recipe.threads), torch.random.fork_rng(cuda), _stoppable() as asked:
         torch.manual_seed(seed_of(recipe.seed, 0, "network"))
-        state = _begin(recipe, make_network(recipe.size).to(device))
+        network = make_network(recipe.size)
+        if start is not None:
+            _take_over(network, start, view)
+        state = _begin(recipe, network.to(device))
         found, logged = reopen(folder, recipe), (folder / LOG).exists()
         if found is not None:
             state.restore(*found)
@@ -172,6 +177,23 @@ def train(
         return Outcome(
             state.step, done, asked.is_set(), weights, state.scores, state.smooth, state.skipped, state.seconds
         )
+
+
+def _take_over(network: nn.Module, start: Mapping[str, Tensor], view: View) -> None:
+    """Weights of the same shapes, as far as there are any.
+
+    Raises:
+        InvalidValue: one that the network does not have, or of another shape.
+    """
+    ours = network.state_dict()
+    for name, tensor in start.items():
+        if name not in ours or ours[name].shape != tensor.shape:
+            there = tuple(ours[name].shape) if name in ours else "no such weight"
+            advice = "start from weights of the recipe's own size"
+            raise InvalidValue(f"a weight of shape {there}", tuple(tensor.shape), f"start: {name}", advice)
+    network.load_state_dict(dict(start), strict=False)
+    if new := sorted(set(ours) - set(start)):
+        view.tell(f"start: {len(new)} weights are not in it and begin at random ({', '.join(new[:4])})")
 
 
 def _begin(recipe: Recipe, network: nn.Module) -> _State:

@@ -21,7 +21,7 @@ from lcsearch.forecast.network.studies import Studies
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FEWEST_RUNS, MOST_RUNS = 4, 64
+FEWEST_RUNS, MOST_RUNS = 4, 100
 TYPICAL_TRIALS = 24
 FEWEST_REPORTS = 4
 ENOUGH_RUNS = 1000

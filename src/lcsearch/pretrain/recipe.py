@@ -51,6 +51,8 @@ class Recipe(Model):
         clip: largest norm of the gradient.
         ema: decay of the averaged weights, which are the result.
         real: share of the steps whose batch is drawn from real curves; the others are drawn from the prior.
+        start: file of weights to go on from, beside the recipe or absolute; None: random ones. What the run depends on
+            is the file's SHA-256, which stands here while it trains.
         size: of the network.
         precision: bfloat16 is used where the device has it, float32 elsewhere.
         device: auto takes a GPU if there is one.
@@ -71,6 +73,7 @@ class Recipe(Model):
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     real: Share = 0.0
+    start: Annotated[str, Field(min_length=1)] | None = None
     size: SizeSpec
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -41,10 +41,14 @@ def pretrain(
 
     Raises:
         FileProblem: the recipe is wrong, or asks for real curves and there is no `data`.
-        EnvironmentProblem: device or folder are not as needed.
+        EnvironmentProblem: device or folder are not as needed, or the weights to start from cannot be read.
         Diverged: the loss stayed non-finite.
     """
     recipe = load(file)
+    start = None
+    if recipe.start is not None:
+        held = weights.load(file.parent / recipe.start)
+        recipe, start = recipe.model_copy(update={"start": held.sha256}), held.tensors
     where = folder or Path("runs") / "pretrain" / recipe.name
     tasks, held_out, origins = _real(recipe, file, data)
     sources: dict[str, Source] = {"prior": Prior()}
@@ -58,6 +62,7 @@ def pretrain(
         source=source_of(recipe, tasks),
         view=make_view(lambda text: say(text, sys.stderr)),
         evaluate=evaluation(objective, sources, recipe.batch),
+        start=start,
         minutes=minutes,
         fresh=fresh,
     )

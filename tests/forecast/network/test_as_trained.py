@@ -60,11 +60,12 @@ def test_inputs_are_those_of_training(seed: int, monkeypatch: pytest.MonkeyPatch
     some, net = studies(seed), network()
     with monkeypatch.context() as patch, torch.inference_mode():
         patch.setattr(objective, "token_grid", lambda n, ratio: features.token_grid(n))
+        patch.setattr(objective, "ODD_TOKENS", 0)
         cut, describe = Spy(patch, features, "cut"), Spy(patch, features, "describe")
         made = query(net, some, torch.Generator().manual_seed(seed), 12, 2)
     ((own, index),) = cut.given
     until = describe.given[0][6]
-    state, seen, kind, pairs, _, context, use = made.inputs
+    state, seen, kind, pairs, _, _, context, use = made.inputs
     grid = torch.tensor(features.token_grid(some.loss.shape[-1]))
     compared = 0
     for b in range(len(some)):
@@ -75,8 +76,12 @@ def test_inputs_are_those_of_training(seed: int, monkeypatch: pytest.MonkeyPatch
         for q in range(kind.shape[1]):
             a, m = divmod(q, index.shape[2])
             i = int(index[b, a, m])
-            trial = next(t for t in range(some.loss.shape[1]) if torch.equal(some.loss[b, t, :n], own.y[b, a, :n]))
             among = use[b, q].nonzero().ravel().tolist()
+            trial = next(
+                t
+                for t in range(some.loss.shape[1])
+                if torch.equal(some.loss[b, t, :n], own.y[b, a, :n]) and t not in among
+            )
             if not made.weight[b, q] or i < 3 or not among:
                 continue
             steps = some.steps[b].double().numpy()
@@ -97,9 +102,9 @@ def test_inputs_are_those_of_training(seed: int, monkeypatch: pytest.MonkeyPatch
             # training reads the last token of a grid that was laid for all trials, the forecaster the last report
             ends = some.reported[b, among].clamp(1, n) - 1
             there = torch.isin(ends, grid)
-            close(got[5][0][there], context[b, among][there], "context")
+            close(got[6][0][there], context[b, among][there], "context")
             close(got[3][0, 0], pairs[b, q, among], "pairs", atol=0.05)  # differences of differences
-            assert got[6].all()
+            assert got[7].all()
             compared += 1
     assert compared > 10
 
@@ -118,3 +123,59 @@ def test_a_planned_schedule_is_what_training_saw() -> None:
     torch.testing.assert_close(c.area[0], area[:10], rtol=0.0, atol=0.03)
     torch.testing.assert_close(rate_until.ravel(), rate[19:20], rtol=0.0, atol=1e-5)
     torch.testing.assert_close(area_until.ravel(), area[19:20], rtol=0.0, atol=0.03)
+
+
+def test_schedules_beside_one_another_are_what_training_saw() -> None:
+    shapes = ("cosine", "wsd", "linear", "step")
+    plans = [Schedule(shape, 0.1 * (i + 1), 40.0) for i, shape in enumerate(shapes)]
+    steps, n = torch.arange(1.0, 41.0), len(plans) + 1
+    rates = torch.stack([torch.from_numpy(p.rate(steps.numpy()) / p.peak).float() for p in [*plans, plans[1]]])
+    loss = torch.rand(n, 40, generator=torch.Generator().manual_seed(0)) + 1.0 / steps
+    some = Studies(
+        steps=steps[None],
+        length=torch.tensor([40]),
+        loss=loss[None],
+        latent=loss[None],
+        reported=torch.full((1, n), 40),
+        present=torch.ones(1, n, dtype=torch.bool),
+        rate=rates[None],
+        params=torch.zeros(1, n, 0),
+        kinds=torch.zeros(1, 0, dtype=torch.int64),
+    )
+    net, chance = network(), torch.Generator().manual_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        cut, describe = Spy(patch, features, "cut"), Spy(patch, features, "describe")
+        made = query(net, some, chance, n, 6)
+    ((own, index),) = cut.given
+    until, want, use = describe.given[0][6], made.inputs[4], made.inputs[7]
+    assert want is not None
+    goal = Goal("loss", "minimize", 40.0)
+    compared = 0
+    for q in range(use.shape[1]):
+        a, m = divmod(q, index.shape[2])
+        i, then = int(index[0, a, m]), float(until[0, a, m])
+        mine = next(k for k in range(n) if torch.equal(loss[k], own.y[0, a]))
+        among = use[0, q].nonzero().ravel().tolist()
+        if not among or then <= i + 1:
+            continue
+        done = [
+            Trial(
+                f"t{k}",
+                Curve.of(steps.numpy(), loss[k].numpy()),
+                status=Status.COMPLETE,
+                schedule=[*plans, plans[1]][k],
+            )
+            for k in among
+        ]
+        live = Trial(
+            "t", Curve.of(steps.numpy()[: i + 1], loss[mine, : i + 1].numpy()), schedule=[*plans, plans[1]][mine]
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            spy = Spy(patch, CurveNetwork, "answer")
+            patch.setattr(CurveNetwork, "answer", lambda *args, to=spy: to(*args))
+            NetworkForecaster(net, "").forecast(
+                Snapshot("s", goal, Bank(goal).extend(done)), [Query(live, "best_by", then)]
+            )
+        torch.testing.assert_close(spy.given[0][5][0, 0], want[0, q, among], rtol=0.0, atol=0.05)
+        compared += 1
+    assert compared > 8

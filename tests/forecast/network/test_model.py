@@ -10,7 +10,7 @@ from kit.networks import SMALL, network
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_TOKEN
+from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_PLAN, N_TOKEN
 from lcsearch.forecast.network.model import Past, Size
 from lcsearch.forecast.network.params import N_MATCH
 
@@ -28,6 +28,7 @@ def inputs(q: int, c: int, d: int = 3, seed: int = 0) -> dict[str, Tensor]:
         "cut": normal(1, q, N_CUT),
         "kind": torch.randint(3, (1, q), generator=generator),
         "pairs": normal(1, q, c, N_PAIR),
+        "plans": normal(1, q, c, N_PLAN),
         "match": normal(1, q, c, d, N_MATCH),
         "context": normal(1, c, SMALL.curve_width),
         "use": torch.rand(1, q, c, generator=generator) < 0.8,
@@ -81,7 +82,7 @@ def test_the_ends_alone_are_those_of_the_whole_pass(ends: list[int], seed: int) 
 def test_the_order_of_context_trials_means_nothing(c: int) -> None:
     one = inputs(5, c)
     order = torch.randperm(c, generator=torch.Generator().manual_seed(1))
-    other = {k: v[:, :, order] if k in ("pairs", "match", "use") else v for k, v in one.items()}
+    other = {k: v[:, :, order] if k in ("pairs", "plans", "match", "use") else v for k, v in one.items()}
     close(answer(**{**other, "context": one["context"][:, order]}), answer(**one))
 
 
@@ -102,7 +103,7 @@ def test_a_trial_that_does_not_count_is_not_seen() -> None:
     one = inputs(4, 6)
     one["use"][:, :, 2] = False
     other = {k: v.clone() for k, v in one.items()}
-    for name in ("pairs", "match"):
+    for name in ("pairs", "plans", "match"):
         other[name][:, :, 2] = 9.0
     other["context"][:, 2] = 9.0
     close(answer(**other), answer(**one))
@@ -111,7 +112,7 @@ def test_a_trial_that_does_not_count_is_not_seen() -> None:
 def test_no_context_and_context_that_does_not_count_are_the_same() -> None:
     one = inputs(4, 6)
     one["use"][:] = False
-    none = {k: v[:, :, :0] if k in ("pairs", "match", "use") else v for k, v in one.items()}
+    none = {k: v[:, :, :0] if k in ("pairs", "plans", "match", "use") else v for k, v in one.items()}
     close(answer(**{**none, "context": one["context"][:, :0]}), answer(**one))
 
 
@@ -149,4 +150,4 @@ def test_the_head_gives_masses_that_sum_to_one() -> None:
 def test_names_of_weights_are_as_trained() -> None:
     names = set(network(Size()).state_dict())
     assert {"borders", "token.weight", "curve.2.qkv.bias", "study.1.values.weight", "head.2.weight"} <= names
-    assert len(names) == 96
+    assert len(names) == 99

@@ -114,16 +114,21 @@ class Looks:
 
     def describe(self, n_complete: float) -> Tensor:
         """(1, Q, N_CUT)."""
-        rate, area = np.full(self.until.shape, np.nan), np.full(self.until.shape, np.nan)
-        for i, r in enumerate(self.reports):
-            if r.schedule is not None:
-                rate[i : i + 1], area[i : i + 1] = planned(r.schedule, self.until[i : i + 1])
+        rate, area = self.planned(self.until)
         times = (self.until - self.start) / np.array([r.reach for r in self.reports])
         device = str(self.unit.device)
         then, rates, areas = (as_tensor(x, device)[:, None] for x in (times, rate, area))
         n = torch.full_like(self.unit, n_complete)
         found = features.describe(self.curves, self.cuts, self.unit, self.spread, self.incumbent, n, then, rates, areas)
         return found.transpose(0, 1)
+
+    def planned(self, steps: Floats) -> tuple[Floats, Floats]:
+        """(Q,) steps, one a trial -> rate and area (Q,) that its schedule has there; NaN without one."""
+        rate, area = np.full(steps.shape, np.nan), np.full(steps.shape, np.nan)
+        for i, r in enumerate(self.reports):
+            if r.schedule is not None:
+                rate[i : i + 1], area[i : i + 1] = planned(r.schedule, steps[i : i + 1])
+        return rate, area
 
     @property
     def start(self) -> Floats:

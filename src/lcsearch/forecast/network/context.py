@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,12 +20,13 @@ from lcsearch.forecast.network import features
 from lcsearch.forecast.network.columns import Columns, Plain, plain
 from lcsearch.forecast.network.features import Curves
 from lcsearch.forecast.network.model import CurveNetwork
-from lcsearch.forecast.network.reports import Batch, Reports, as_tensor, pad, shrink
+from lcsearch.forecast.network.reports import Batch, Reports, as_tensor, pad, planned, shrink
+from lcsearch.schedule import Schedule
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 CONTEXT = 128
 """Finished trials that a query is compared with, at most."""
-MOST_COUNTED = 40
+MOST_COUNTED = 64
 """The network has seen studies of no more complete trials than this."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing, Knuth, vol. 3, 6.4
 
@@ -111,6 +112,8 @@ class Context:
         columns: the parameters that differ.
         params: (1, C, D).
         kinds: (1, D).
+        schedules: different plans, of peak 1.
+        plan: (C,) index of each trial's; -1 without one.
         gap: steps between first reports, typically; None without a trial that tells.
         incumbent: loss of the leader, NaN without one.
         spread: of judged losses.
@@ -131,6 +134,8 @@ class Context:
     columns: Columns
     params: Tensor
     kinds: Tensor
+    schedules: tuple[Schedule, ...]
+    plan: NDArray[np.int64]
     gap: float | None
     center: float
     scale: float
@@ -164,6 +169,9 @@ class Context:
         params = columns.encode([one.params for one in known])
         width = network.size.curve_width
         states = [one.state for one in known]
+        # shares of the peak are what is read; peaks differ from trial to trial, plans hardly do
+        plans = [None if r.schedule is None else replace(r.schedule, peak=1.0) for r in reports]
+        schedules = tuple(dict.fromkeys(plan for plan in plans if plan is not None))
         gaps = [r.steps[0] - r.start for r in reports if r.steps.size > 1]
         return cls(
             bank,
@@ -180,6 +188,8 @@ class Context:
             columns,
             as_tensor(params, device)[None],
             torch.tensor([columns.kinds], dtype=torch.int64, device=device),
+            schedules,
+            np.array([-1 if plan is None else schedules.index(plan) for plan in plans], np.int64),
             float(np.median(gaps)) if gaps else None,
             center,
             scale,
@@ -201,6 +211,13 @@ class Context:
             found[i] = np.count_nonzero(self.steps <= x, axis=1) - 1
         found += unique[:, None] > self.ends
         return found[back]
+
+    def planned(self, steps: Floats) -> tuple[Floats, Floats]:
+        """(Q,) steps -> rate and area (Q, C) that the trials' schedules have there; NaN without one."""
+        blank = np.full(steps.shape, np.nan)
+        found = [*(planned(schedule, steps) for schedule in self.schedules), (blank, blank)]
+        rate, area = (np.stack([one[k] for one in found], 1)[:, self.plan] for k in (0, 1))
+        return rate, area
 
 
 def _units(reports: Sequence[Reports], incumbent: float, spread: float) -> tuple[float, float]:

@@ -23,6 +23,7 @@ FRACTIONS = (0.0, 0.03, 0.07, 0.13, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # o
 N_TOKEN = 24
 N_CUT = 36
 N_PAIR = 24
+N_PLAN = 7
 _TINY = 1e-7
 
 
@@ -367,3 +368,25 @@ def beside(
         ((last + 1).to(q.y.dtype) / (each(q.index) + 1)).log().clamp(-5.0, 5.0) * 0.5,
     ]
     return torch.nan_to_num(torch.stack(columns, -1), posinf=12.0, neginf=-12.0)
+
+
+def plans(mine: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Tensor:
+    """The schedules of Q queries beside those of C context trials -> (B, Q, C, N_PLAN); zero where one is not known.
+
+    Args:
+        mine: rate and area, each (2, B, Q): at the query's step and at the one asked about; NaN without a schedule.
+        theirs: likewise (2, B, Q, C), of the context trials at the same two steps.
+    """
+    rate, area = (x.unsqueeze(-1) for x in mine)
+    both = (torch.isfinite(rate) & torch.isfinite(theirs[0])).all(0)
+    fall, their_fall = rate[0] - rate[1], theirs[0][0] - theirs[0][1]
+    columns = [
+        torch.ones_like(their_fall),
+        theirs[0][0] - rate[0],
+        theirs[0][1] - rate[1],
+        theirs[1][0] - area[0],
+        fall.expand_as(their_fall),
+        their_fall,
+        squash(10.0 * (their_fall - fall)),
+    ]
+    return torch.where(both.unsqueeze(-1), torch.stack(columns, -1), 0.0)

@@ -108,14 +108,14 @@ class NetworkForecaster:
         looks = Looks.of(asked, snapshot.goal.sign, context, self._network, self._device)
         cut = looks.describe(context.n_complete)
         pairs, alike, use = self._beside(context, asked, looks)
+        plans = self._plans(context, looks)
         kind = torch.tensor([[one.kind for one in asked]], device=self._device)
         chunk = max(_PAIRS // max(len(context), 1), 1)
         parts = []
         for part in (slice(i, i + chunk) for i in range(0, len(asked), chunk)):
             state, seen, what = looks.states[None, part], cut[:, part], kind[:, part]
-            parts.append(
-                self._network.answer(state, seen, what, pairs[:, part], alike[:, part], context.states, use[:, part])
-            )
+            beside = pairs[:, part], None if plans is None else plans[:, part], alike[:, part]
+            parts.append(self._network.answer(state, seen, what, *beside, context.states, use[:, part]))
         logs, split = (torch.cat([part[k] for part in parts], 1)[0] for k in (0, 1))
         size, last = looks.sizes(context.spread)
         off = np.isnan(size)
@@ -148,3 +148,16 @@ class NetworkForecaster:
             return pairs, pairs.new_zeros(1, n, c, 0, N_MATCH), use
         params = as_tensor(context.columns.encode([plain(one.trial.params) for one in asked]), device)[None]
         return pairs, match(params, context.params, context.kinds, context.judged, use), use
+
+    def _plans(self, context: Context, looks: Looks) -> Tensor | None:
+        """Schedules beside those of context trials, (1, Q, C, N_PLAN); None where none is known."""
+        if not context.schedules or all(r.schedule is None for r in looks.reports):
+            return None
+        mine, theirs = (
+            [
+                torch.stack([as_tensor(x, self._device)[None] for x in both])
+                for both in zip(plans.planned(looks.now), plans.planned(looks.until), strict=True)
+            ]
+            for plans in (looks, context)
+        )
+        return features.plans((mine[0], mine[1]), (theirs[0], theirs[1]))

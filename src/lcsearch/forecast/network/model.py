@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_TOKEN
+from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_PLAN, N_TOKEN
 from lcsearch.forecast.network.params import N_MATCH
 
 KINDS = ("value", "latent", "best_by")
@@ -145,6 +145,7 @@ class CurveNetwork(nn.Module):
         )
         self.from_curve = nn.Linear(z.curve_width, z.study_width)
         self.pair = nn.Linear(N_PAIR, z.pair_width)
+        self.plan = nn.Sequential(nn.Linear(N_PLAN, 24), nn.GELU(), nn.Linear(24, z.pair_width, bias=False))
         self.pair_curve = nn.Linear(z.curve_width, z.pair_width)
         self.match, self.match_out = nn.Linear(N_MATCH, 24), nn.Linear(24, z.pair_width, bias=False)
         self.study = nn.ModuleList(_Look(z.study_width, z.pair_width, z.study_heads) for _ in range(z.study_layers))
@@ -178,7 +179,15 @@ class CurveNetwork(nn.Module):
         return out
 
     def answer(
-        self, state: Tensor, cut: Tensor, kind: Tensor, pairs: Tensor, match: Tensor, context: Tensor, use: Tensor
+        self,
+        state: Tensor,
+        cut: Tensor,
+        kind: Tensor,
+        pairs: Tensor,
+        plans: Tensor | None,
+        match: Tensor,
+        context: Tensor,
+        use: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Answer Q queries of B studies.
 
@@ -187,6 +196,7 @@ class CurveNetwork(nn.Module):
             cut: (B, Q, N_CUT) :func:`features.describe`.
             kind: (B, Q) index into KINDS.
             pairs: (B, Q, C, N_PAIR) :func:`features.beside`.
+            plans: (B, Q, C, N_PLAN) :func:`features.plans`; None where no schedule is known.
             match: (B, Q, C, D, N_MATCH) :func:`params.match`, zero where there is no parameter; D may be 0.
             context: (B, C, curve_width) last state of each context trial.
             use: (B, Q, C) which of them count for the query.
@@ -197,6 +207,8 @@ class CurveNetwork(nn.Module):
         """
         q = self.cut(torch.cat([cut, F.one_hot(kind, len(KINDS)).to(cut.dtype)], -1)) + self.from_curve(state)
         p = self.pair(pairs) + self.pair_curve(context).unsqueeze(1)
+        if plans is not None:
+            p = p + self.plan(plans) * plans[..., :1]  # the first says whether both are known
         if match.shape[-2]:
             there = (match.abs().sum(-1, keepdim=True) > 0).to(match.dtype)
             alike = (F.gelu(self.match(match)) * there).sum(-2) / there.sum(-2).clamp_min(1.0).sqrt()

@@ -20,6 +20,8 @@ from lcsearch.forecast.network.params import match
 from lcsearch.forecast.network.studies import Studies
 
 VALUE, LATENT, BEST_BY = range(len(KINDS))
+ODD_TOKENS = 4
+"""Reports off the grid that are tokens too."""
 
 
 @dataclass(frozen=True)
@@ -67,153 +69,213 @@ class Queries:
         weight: (B, Q) 1 or 0.
     """
 
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
     target: Tensor
     incumbent: Tensor
     judged: Tensor
     weight: Tensor
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What B studies of C trials know of themselves.
+
+    Attributes:
+        since: (B, S) time of the reports.
+        curves: (B, C, S).
+        reported: (B, C) reports of each trial as context.
+        complete: (B, C) bool.
+        judged: (B, C) judged loss; +inf where the trial is not complete, or diverged.
+        met: (B, C) bool, trials that count as context: a study has met some of its trials, how many is drawn evenly in
+            the logarithm.
+        by_best: (B,) bool, judged by the best value; else by the last one.
+    """
+
+    since: Tensor
+    curves: Curves
+    reported: Tensor
+    complete: Tensor
+    judged: Tensor
+    met: Tensor
+    by_best: Tensor
+
+    @classmethod
+    def of(cls, studies: Studies, length: Tensor, generator: torch.Generator) -> _Known:
+        """Read, and draw how the studies judge and whom they have met."""
+        b, c, _ = studies.loss.shape
+        # The first report stands one spacing after the start, wherever a study counts from.
+        since = studies.steps - (2.0 * studies.steps[:, :1] - studies.steps[:, 1:2])
+        horizon = since.gather(1, (length - 1)[:, None]).unsqueeze(-1)  # (B, 1, 1)
+        total = length.to(studies.loss.dtype)[:, None, None]
+        curves = Curves.of(studies.loss, since.unsqueeze(1), horizon, total, *_plans(studies, length))
+        reported = torch.minimum(studies.reported, length[:, None]).clamp_min(1)
+        complete = (reported >= length[:, None]) & studies.present
+        end = (length - 1)[:, None].expand(b, c).unsqueeze(-1)
+        infinite = torch.full((b, c), math.inf, device=since.device)
+        lasts = complete & ~curves.bad.gather(-1, end).squeeze(-1)
+        final = torch.where(lasts, curves.y.gather(-1, end).squeeze(-1), infinite)
+        best = torch.where(complete, curves.best.gather(-1, end).squeeze(-1), infinite)
+        n_present = studies.present.sum(1).to(torch.float32)
+        meets = torch.exp(_rand(generator, b) * torch.log(n_present + 1.0))
+        order = _rand(generator, b, c).masked_fill(~studies.present, 2.0).argsort(1).argsort(1)
+        met = studies.present & (order < meets[:, None].round())
+        by_best = _rand(generator, b) < 0.6
+        return cls(since, curves, reported, complete, torch.where(by_best[:, None], best, final), met, by_best)
+
+
+def _rand(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _plans(studies: Studies, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Rate and area (B, C, S) of the schedules; NaN where a trial's is not known throughout."""
+    s = studies.loss.shape[-1]
+    known = torch.isfinite(studies.rate).all(-1, keepdim=True)
+    inside = torch.arange(s, device=length.device) < length[:, None, None]
+    gone = torch.where(inside, torch.nan_to_num(studies.rate), 0.0).cumsum(-1)
+    area = gone / gone[..., -1:].clamp_min(1e-9)
+    return torch.where(known, studies.rate, math.nan), torch.where(known, area, math.nan)
+
+
+def _tokens_at(s: int, generator: torch.Generator) -> Tensor:
+    """Reports that are tokens, other ones in every batch: later reports may become tokens anywhere, and a curve's last
+    one stands as close to the token before it as it comes."""
+    extra = (_rand(generator, ODD_TOKENS) * s).long().tolist()
+    found = {*token_grid(s, 1.12 + 0.16 * float(_rand(generator, 1))), *extra}
+    return torch.tensor(sorted(found), device=generator.device)
+
+
+def _scaled(params: Tensor, kinds: Tensor, met: Tensor) -> Tensor:
+    """(B, C, D) parameters with numbers scaled by their range among the trials that were met, as serving knows it."""
+    there = met.unsqueeze(-1) & torch.isfinite(params)
+    low = torch.where(there, params, math.inf).amin(1, keepdim=True)
+    width = torch.where(there, params, -math.inf).amax(1, keepdim=True) - low
+    share = ((params - low) / width.clamp_min(1e-6)).clamp(-0.25, 1.25)
+    # what never differs among them is no parameter
+    share = torch.where(width > 1e-6, share, math.nan)
+    return torch.where((kinds == 1).unsqueeze(1), share, params)
+
+
 def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, trials: int, m: int) -> Queries:
     """Draw `trials` of every study, `m` cuts of each, and what is asked there."""
-    device = studies.loss.device
     b, c, s = studies.loss.shape
     length = studies.length.clamp(2, s)
-
-    def rand(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=device)
-
-    # The first report stands one spacing after the start, wherever a study counts from.
-    base = 2.0 * studies.steps[:, :1] - studies.steps[:, 1:2]
-    since = studies.steps - base
-    horizon = since.gather(1, (length - 1)[:, None]).unsqueeze(-1)  # (B, 1, 1)
-    total = length.to(studies.loss.dtype)[:, None, None]
-    rate = studies.rate
-    known = torch.isfinite(rate).all(-1, keepdim=True)
-    inside = torch.arange(s, device=device) < length[:, None, None]
-    gone = torch.where(inside, torch.nan_to_num(rate), torch.zeros_like(rate)).cumsum(-1)
-    area = torch.where(known, gone / gone[..., -1:].clamp_min(1e-9), torch.full_like(rate, math.nan))
-    rate = torch.where(known, rate, torch.full_like(rate, math.nan))
-    curves = Curves.of(studies.loss, since.unsqueeze(1), horizon, total, rate, area)
-
-    # The grid of tokens, another one for every batch: later reports may become tokens anywhere.
-    ratio = 1.12 + 0.16 * float(rand(1))
-    grid = torch.tensor(token_grid(s, ratio), device=device)
-    tokens = features.tokens(curves, grid.expand(b, c, -1))
-    states = network.encode(tokens.flatten(0, 1)).view(b, c, grid.numel(), -1)
-
-    # Context: what each trial had reported.
-    reported = torch.minimum(studies.reported, length[:, None]).clamp_min(1)
-    complete = (reported >= length[:, None]) & studies.present
-    last_token = (torch.searchsorted(grid, (reported - 1).contiguous(), right=True) - 1).clamp_min(0)
+    known = _Known.of(studies, length, generator)
+    curves = known.curves
+    grid = _tokens_at(s, generator)
+    states = network.encode(features.tokens(curves, grid.expand(b, c, -1)).flatten(0, 1)).view(b, c, grid.numel(), -1)
+    last_token = (torch.searchsorted(grid, (known.reported - 1).contiguous(), right=True) - 1).clamp_min(0)
     context = states.gather(2, last_token[..., None, None].expand(-1, -1, 1, states.shape[-1])).squeeze(2)
-    end = (length - 1)[:, None].expand(b, c).unsqueeze(-1)
-    diverged = curves.bad.gather(-1, end).squeeze(-1)
-    infinite = torch.full((b, c), math.inf, device=device)
-    final = torch.where(complete & ~diverged, curves.y.gather(-1, end).squeeze(-1), infinite)
-    best = torch.where(complete, curves.best.gather(-1, end).squeeze(-1), infinite)
-    # A study has met only some of its trials; how many is drawn evenly in the logarithm.
-    n_present = studies.present.sum(1).to(torch.float32)
-    meets = torch.exp(rand(b) * torch.log(n_present + 1.0))
-    order = rand(b, c).masked_fill(~studies.present, 2.0).argsort(1).argsort(1)
-    met = studies.present & (order < meets[:, None].round())
-    by_best = rand(b) < 0.6  # how this study judges
-    judged_by = torch.where(by_best[:, None], best, final)
 
-    # Queries.
-    asked = rand(b, c).masked_fill(~studies.present, 2.0).argsort(1)[:, :trials]  # (B, A)
+    # Which trials are asked about, where they stand, and what is asked.
+    asked = _rand(generator, b, c).masked_fill(~studies.present, 2.0).argsort(1)[:, :trials]  # (B, A)
     n = asked.shape[1]
+    flat = b, n * m
 
     def of_asked(x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, A, ...)."""
         return x.gather(1, asked.view(b, n, *[1] * (x.dim() - 2)).expand(b, n, *x.shape[2:]))
 
     own = curves.map(of_asked)
-    share = torch.exp(math.log(0.02) + (math.log(0.97) - math.log(0.02)) * rand(b, n, m))
-    share = torch.where(rand(b, n, m) < 0.3, rand(b, n, m), share)
-    wanted = (share * total).round().long().clamp_min(1)
-    wanted = torch.minimum(wanted, (length - 1)[:, None, None])
-    at = (torch.searchsorted(grid, (wanted - 1).contiguous(), right=True) - 1).clamp_min(0)
-    index = grid[at]  # (B, A, M)
-    draw = rand(b, n, m)
-    kind = torch.where(by_best[:, None, None], BEST_BY, VALUE).expand(b, n, m).clone()
-    kind[draw < 0.25] = VALUE
-    kind[draw < 0.10] = LATENT
-    far = (length - 1)[:, None, None].expand(b, n, m)
-    near = (index + 1 + (rand(b, n, m) * (far - index)).long()).clamp_max(s - 1)
-    until = torch.where((draw < 0.05) | ((draw > 0.15) & (draw < 0.25)) | (draw > 0.93), torch.minimum(near, far), far)
-
+    at, index = _cuts(grid, length, (b, n, m), generator)
+    kind, until = _asked(known.by_best, index, length, generator)
     a = features.cut(own, index)
-    flat = b, n * m
-    use_pair = met[:, None, :] & (asked.unsqueeze(-1) != torch.arange(c, device=device))  # (B, A, C)
-    spread, incumbent, n_complete = study_figures(torch.where(use_pair, judged_by[:, None, :], infinite[:, None, :]))
-
-    def per(x: Tensor) -> Tensor:
-        """(B, A) -> (B, A, M)."""
-        return x.unsqueeze(-1).expand(b, n, m)
-
-    spread, incumbent, n_complete = per(spread), per(incumbent), per(n_complete)
+    use_pair = known.met[:, None, :] & (asked.unsqueeze(-1) != torch.arange(c, device=asked.device))  # (B, A, C)
+    figures = study_figures(torch.where(use_pair, known.judged[:, None, :], math.inf))
+    spread, incumbent, n_complete = (x.unsqueeze(-1).expand(b, n, m) for x in figures)
     unit = features.unit_of(a, spread)
-    step_now, step_until = own.steps.gather(-1, index), own.steps.gather(-1, until)
-    cut = features.describe(
-        own,
-        a,
-        unit,
-        spread,
-        incumbent,
-        n_complete,
-        step_until,
-        own.rate.gather(-1, until),
-        own.area.gather(-1, until),
-    )
+    step_until = own.steps.gather(-1, until)
+    plan_until = own.rate.gather(-1, until), own.area.gather(-1, until)
+    cut = features.describe(own, a, unit, spread, incumbent, n_complete, step_until, *plan_until)
+
+    # Beside the context trials.
+    t = own.steps.gather(-1, index).reshape(*flat)
 
     def place(step: Tensor) -> Tensor:
         """(B, Q) step -> (B, Q, C) index, the same in all trials of a study."""
-        return (torch.searchsorted(since, step.contiguous(), right=True) - 1).unsqueeze(-1).expand(-1, -1, c)
+        return (torch.searchsorted(known.since, step.contiguous(), right=True) - 1).unsqueeze(-1).expand(-1, -1, c)
 
-    t = step_now.reshape(*flat)
+    now, then = (x.reshape(*flat).unsqueeze(-1).expand(*flat, c) for x in (index, until))
     pairs = features.beside(
         a.map(lambda x: x.reshape(*flat, *x.shape[3:])),
         unit.reshape(*flat),
         spread.reshape(*flat),
         incumbent.reshape(*flat),
         curves,
-        reported,
-        complete,
-        index.reshape(*flat).unsqueeze(-1).expand(*flat, c),
+        known.reported,
+        known.complete,
+        now,
         place(0.5 * t),
         place(0.25 * t),
-        until.reshape(*flat).unsqueeze(-1).expand(*flat, c),
+        then,
     )
+    planned = None
+    if bool(torch.isfinite(curves.rate).any()):
+        mine = [torch.stack([x.gather(-1, i).reshape(*flat) for i in (index, until)]) for x in (own.rate, own.area)]
+        theirs = [torch.stack([_of_context(x, i) for i in (now, then)]) for x in (curves.rate, curves.area)]
+        planned = features.plans((mine[0], mine[1]), (theirs[0], theirs[1]))
     use = use_pair.unsqueeze(2).expand(b, n, m, c).reshape(*flat, c)
-    params = of_asked(studies.params).unsqueeze(2).expand(b, n, m, -1).reshape(*flat, -1)
-    judged = torch.where(torch.isfinite(judged_by), judged_by, torch.full_like(judged_by, math.nan))
-    alike = match(params, studies.params, studies.kinds, judged, use)
-    own_states = of_asked(states)
-    state = own_states.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])).reshape(*flat, -1)
+    params = _scaled(studies.params, studies.kinds, known.met)
+    judged = torch.where(torch.isfinite(known.judged), known.judged, math.nan)
+    my_params = of_asked(params).unsqueeze(2).expand(b, n, m, -1).reshape(*flat, -1)
+    alike = match(my_params, params, studies.kinds, judged, use)
+    state = of_asked(states).gather(2, at.unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])).reshape(*flat, -1)
 
-    # Answers.
-    losses, known_latent = of_asked(studies.loss), of_asked(studies.latent)
-    value, latent = losses.gather(-1, until), known_latent.gather(-1, until)
-    later = torch.arange(s, device=device)
-    between = (later > index.unsqueeze(-1)) & (later <= until.unsqueeze(-1))  # (B, A, M, S)
-    future = losses.nan_to_num(nan=math.inf, posinf=math.inf).unsqueeze(2)
-    future = torch.where(between, future, torch.full_like(future, math.inf)).amin(-1)
-    value = value.nan_to_num(nan=math.inf, posinf=math.inf)
-    answer = torch.where(kind == BEST_BY, future, torch.where(kind == LATENT, latent, value))
-    target = (answer - a.y) / unit
-    gap = (incumbent - a.y) / unit
+    answer = _answers(of_asked(studies.loss), of_asked(studies.latent), kind, index, until)
+    target, gap = (answer - a.y) / unit, (incumbent - a.y) / unit
     fine = of_asked(studies.present).unsqueeze(-1) & ~torch.isnan(target) & (index < until)
     fine = fine & ~own.bad.gather(-1, index)
-    as_judged = (until == far) & (kind == torch.where(by_best, BEST_BY, VALUE)[:, None, None])
+    far = (length - 1)[:, None, None]
+    as_judged = (until == far) & (kind == torch.where(known.by_best, BEST_BY, VALUE)[:, None, None])
     already = (kind == BEST_BY) & (a.best < incumbent)  # it has beaten the incumbent: nothing is asked
     return Queries(
-        (state, cut.reshape(*flat, -1), kind.reshape(*flat), pairs, alike, context, use),
+        (state, cut.reshape(*flat, -1), kind.reshape(*flat), pairs, planned, alike, context, use),
         target.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf).reshape(*flat),
         gap.reshape(*flat),
         (as_judged & ~already).reshape(*flat),
         fine.to(torch.float32).reshape(*flat),
     )
+
+
+def _of_context(x: Tensor, index: Tensor) -> Tensor:
+    """x (B, C, S), index (B, Q, C) -> (B, Q, C)."""
+    return x.gather(-1, index.clamp_min(0).permute(0, 2, 1)).permute(0, 2, 1)
+
+
+def _cuts(
+    grid: Tensor, length: Tensor, shape: tuple[int, int, int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(B, A, M) places in the grid, and the reports that stand there: the last ones seen, rather early."""
+    low, high = math.log(0.02), math.log(0.97)
+    share = torch.exp(low + (high - low) * _rand(generator, *shape))
+    share = torch.where(_rand(generator, *shape) < 0.3, _rand(generator, *shape), share)
+    wanted = (share * length[:, None, None]).round().long().clamp_min(1)
+    wanted = torch.minimum(wanted, (length - 1)[:, None, None])
+    at = (torch.searchsorted(grid, (wanted - 1).contiguous(), right=True) - 1).clamp_min(0)
+    return at, grid[at]
+
+
+def _asked(by_best: Tensor, index: Tensor, length: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(B, A, M) kinds, mostly as the study judges, and the reports that are asked about, mostly the last."""
+    draw = _rand(generator, *index.shape)
+    kind = torch.where(by_best[:, None, None], BEST_BY, VALUE).expand(index.shape).clone()
+    kind[draw < 0.25] = VALUE
+    kind[draw < 0.10] = LATENT
+    far = (length - 1)[:, None, None].expand(index.shape)
+    near = torch.minimum(index + 1 + (_rand(generator, *index.shape) * (far - index)).long(), far)
+    until = torch.where((draw < 0.05) | ((draw > 0.15) & (draw < 0.25)) | (draw > 0.93), near, far)
+    return kind, until
+
+
+def _answers(loss: Tensor, latent: Tensor, kind: Tensor, index: Tensor, until: Tensor) -> Tensor:
+    """(B, A, M) what came: the value or the noise-free one at `until`, or the best after `index` up to there; +inf
+    where a trial diverged, NaN where it is not known."""
+    later = torch.arange(loss.shape[-1], device=loss.device)
+    between = (later > index.unsqueeze(-1)) & (later <= until.unsqueeze(-1))  # (B, A, M, S)
+    finite = loss.nan_to_num(nan=math.inf, posinf=math.inf)
+    best = torch.where(between, finite.unsqueeze(2), math.inf).amin(-1)
+    value = finite.gather(-1, until)
+    return torch.where(kind == BEST_BY, best, torch.where(kind == LATENT, latent.gather(-1, until), value))
 
 
 def study_figures(judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,7 +48,7 @@ def draw(
 
     # From here on one row a curve.
     task, trial = present.nonzero(as_tuple=True)
-    returns, schedules = draws.flip(n, p=0.12), draws.flip(n, p=0.2)
+    returns, schedules = draws.flip(n, p=0.12), draws.flip(n, p=0.35)
     u = (steps / steps[:, -1:])[task]
     rows = {name: value[task, trial] for name, value in z.items()}
     made = losses(draws, rows, task, u, length[task], returns, schedules & ~returns)
@@ -56,7 +56,7 @@ def draw(
     loss, latent = _own_units(draws, loss, latent, task, returns)
     loss = torch.where(made.lost, torch.nan, loss)
     latent = torch.where(made.gone, torch.nan, latent)
-    known = made.scheduled & draws.flip(n, p=0.5)
+    known = made.scheduled & draws.flip(n, p=0.6)
     rate = torch.where(known[task, None], made.rate, torch.nan)
 
     def scatter(values: Tensor, blank: float) -> Tensor:

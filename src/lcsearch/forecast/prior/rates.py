@@ -29,16 +29,16 @@ class Rate(NamedTuple):
 
 SUPERVISED: Mapping[str, Rate] = {
     "stuck": Rate(0.75, 0.9, 0.9, 1.3),
-    "late": Rate(0.35, 0.25, 0.8, 1.8),
+    "late": Rate(0.4, 0.35, 0.8, 1.8),
     "slow": Rate(0.4, 0.3, 0.8, 1.8),
     "hump": Rate(0.3, 0.5, 0.8, 1.8),
     "climb": Rate(0.12, 0.25),
     "dip": Rate(0.12, 0.4),
     "spike": Rate(0.2, 0.5),
     "cycle": Rate(0.04, 1.0, 2.0, 0.5),
-    "blow_up": Rate(0.15, 0.25),
+    "blow_up": Rate(0.2, 0.3),
     "collapse": Rate(0.05, 0.2),
-    "diverge": Rate(0.3, 0.4, 0.8, 2.0),
+    "diverge": Rate(0.3, 0.6, 0.8, 2.0),
     "missing": Rate(0.05, 0.2),
     "constant": Rate(0.08, 0.2),
 }
