@@ -365,3 +365,21 @@ def test_an_irregular_trial_ends_the_common_grid_for_later_banks_and_leaves_earl
     assert mixed._columns.grid is None
     assert regular.at(1.5, best=False).tolist() == before == [4.0, 8.0, 6.0]
     assert mixed.at(1.5, best=False).tolist() == [4.0, 8.0, 6.0, 1.0]
+
+
+@props
+@given(many, st.integers(0, 10**6), st.integers(0, 13), st.sampled_from(["best", "final"]))
+def test_where_trials_ended(trials: list[Trial], seed: int, step: int, judged: Judged) -> None:
+    own = some_trials(seed)[:1]
+    curve = own[0].curve if own else Curve.of([0.0, 4.0], [1.0, NAN])
+    aim = goal(horizon=12, judged=judged)
+    ahead = n = 0
+    for one in trials:
+        reported = one.curve.reports()[0]
+        if one.status is Status.COMPLETE or not reported.size or reported[-1] >= step:
+            continue
+        first = curve.reports()[0][:1]
+        if first.size and first[0] <= reported[-1]:
+            n += 1
+            ahead += loss_at(one.curve, aim, reported[-1]) < loss_at(curve, aim, reported[-1])
+    assert Bank(aim).extend(trials).ended(step, curve) == (ahead, n)

@@ -351,6 +351,25 @@ class Bank:
             out[silent] = np.nan
         return out
 
+    def ended(self, step: float, curve: Curve) -> tuple[int, int]:
+        """How a curve stood beside the trials that had ended before `step` short of the horizon, where each ended.
+
+        Returns:
+            How many of those stood better there than the curve (by best or latest loss, as the goal judges), and how
+            many could be compared: those that ended before the curve's first report say nothing.
+        """
+        best = self.goal.judged == "best"
+        steps, losses = curve.standings(self.goal.sign, best)
+        if not steps:
+            return 0, 0
+        last = self.last_steps
+        rows = np.flatnonzero((last < step) & (last >= steps[0]) & ~self.complete)
+        if not rows.size:
+            return 0, 0
+        theirs = (self._columns.best if best else self._columns.loss).data[self.stops[rows] - 1]
+        mine = np.array(losses)[np.searchsorted(steps, last[rows], side="right") - 1]
+        return int(np.count_nonzero(theirs < mine)), int(rows.size)
+
 
 def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:
     """(loss, step) a curve is judged by so far: its best or its last finite value; (+inf, -inf) without one."""

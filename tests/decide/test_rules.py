@@ -50,6 +50,16 @@ def test_ranks_by_hand() -> None:
     assert Standing.of(2.0, np.array([1.0, math.nan, 3.0]), [0.5, 2.0]) == Standing(3, 5)  # NaN: nothing to say there
 
 
+def test_trials_that_ended_earlier_are_compared_too() -> None:
+    here = np.array([1.0, 2.0, 3.0, math.nan])
+    assert Standing.of(1.5, here, ended=(2, 10)) == Standing(4, 14, ended=10)
+    assert str(Standing(4, 14, 10)) == "rank 4 of 14 at this step (10 of them compared where they ended)"
+    # among survivors alone it would be rank 2 of 4
+    assert Standing.of(1.5, here, ended=(0, 18)).held_by(0.1, 3) is Reason.GUARD
+    # yet these are no comparisons at the step
+    assert Standing.of(1.5, here, ended=(0, 18)).held_by(0.1, 4) is Reason.COMPARISONS
+
+
 @pytest.mark.parametrize(
     ("rank", "n", "guard", "reason"),
     [

@@ -156,7 +156,7 @@ def test_finished_trials_needed_at_the_step() -> None:
 def test_comparisons() -> None:
     held = look(finished=FINISHED[:3])
     assert isinstance(held, Hold)
-    assert (held.reason, held.detail) == (Reason.COMPARISONS, "rank 4 of 4")
+    assert (held.reason, held.detail) == (Reason.COMPARISONS, "rank 4 of 4 at this step")
     assert isinstance(look(finished=FINISHED[:4]), Ask)
     # Stopped and running trials that got as far count as comparisons.
     assert isinstance(look(finished=[*FINISHED[:3], trial("5", [1.5] * 4, Status.STOPPED)]), Ask)
@@ -172,7 +172,20 @@ def test_the_guard() -> None:
     assert isinstance(look(second), Ask)  # rank 2 of 6 at a tenth
     held = look(second, guard=0.2)
     assert isinstance(held, Hold)
-    assert (held.reason, held.detail, held.standing) == (Reason.GUARD, "rank 2 of 6", Standing(2, 6))
+    assert (held.reason, held.detail, held.standing) == (Reason.GUARD, "rank 2 of 6 at this step", Standing(2, 6))
+
+
+def test_the_guard_is_of_all_trials_not_of_the_survivors() -> None:
+    """What a search has stopped before the step stood behind this trial there."""
+    second = trial("9", [1.5] * 4, Status.RUNNING)
+    stopped = [trial(str(i), [4.0, 4.0], Status.STOPPED) for i in range(10, 16)]
+    held = look(second, finished=[*FINISHED, *stopped])
+    assert isinstance(held, Hold)
+    assert (held.reason, held.standing) == (Reason.GUARD, Standing(2, 12, ended=6))
+    ahead = [trial(str(i), [1.2, 1.2], Status.STOPPED) for i in range(10, 16)]
+    passed = look(second, finished=[*FINISHED, *ahead])
+    assert isinstance(passed, Ask)
+    assert passed.standing == Standing(8, 12, ended=6)
 
 
 def test_divergence_is_asked_about_nothing() -> None:

@@ -84,7 +84,7 @@ class Decision:
         )
 
     def _rank(self) -> str:
-        return f", rank {self.standing.rank} of {self.standing.n} at this step" if self.standing else ""
+        return f", {self.standing}" if self.standing else ""
 
     @property
     def text(self) -> str:
@@ -114,7 +114,7 @@ class Decision:
                 low, mid, high = look.interval
                 lines.append(f"  forecast by step {self.horizon:g}: {mid:.4g}, 90 % in [{low:.4g}, {high:.4g}]")
         if self.standing is not None:
-            lines.append(f"rank {self.standing.rank} of {self.standing.n} at this step")
+            lines.append(str(self.standing))
         if self.risk is not None:
             lines.append(f"risk that some stop so far lost the winner: {percent(self.risk)} (uncalibrated)")
         return "\n".join(lines)

@@ -172,10 +172,11 @@ def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hol
     n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
     if n_here < policy.n_min_trials:
         return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
-    standing = Standing.of(loss_at(trial.curve, goal, step), seen, snapshot.beside(step, trial.uid))
+    beside, ended = snapshot.beside(step, trial.uid), bank.ended(step, trial.curve)
+    standing = Standing.of(loss_at(trial.curve, goal, step), seen, beside, ended)
     guarded = standing.held_by(policy.guard, policy.min_comparisons)
     if guarded is not None:
-        return Hold(guarded, f"rank {standing.rank} of {standing.n}", standing, incumbent)
+        return Hold(guarded, str(standing), standing, incumbent)
     return standing
 
 
