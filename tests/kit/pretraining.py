@@ -114,6 +114,7 @@ def run(
     *,
     objective: Objective = objective,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    start: Mapping[str, Tensor] | None = None,
     minutes: float | None = None,
     fresh: bool = False,
     **changes: Any,
@@ -126,6 +127,7 @@ def run(
         source=source,
         view=view or Quiet(),
         evaluate=evaluate,
+        start=start,
         minutes=minutes,
         fresh=fresh,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from kit import pretraining as toy
 from typer.testing import CliRunner
 
@@ -64,3 +65,35 @@ def test_a_changed_recipe_is_refused(recipe: Path) -> None:
     done = CliRunner().invoke(app, ["pretrain", "tiny.yaml", "--fresh"])
     assert done.exit_code == 0, done.output
     assert "the earlier run was kept as runs/pretrain/tiny.old-1" in done.stderr
+
+
+def test_going_on_from_weights(recipe: Path) -> None:
+    from lcsearch.pretrain import weights
+
+    again, home = recipe.with_name("again.yaml"), recipe.parent / "runs/pretrain"
+    slow = toy.YAML.replace("tiny", "again").replace("1e-3", "1e-9")
+    again.write_text(slow + "start: runs/pretrain/tiny/tiny.safetensors\n")
+    done = CliRunner().invoke(app, ["pretrain", "again.yaml"])
+    assert done.exit_code == 3
+    assert done.stderr.startswith("runs/pretrain/tiny/tiny.safetensors: expected ")
+    CliRunner().invoke(app, ["pretrain", "tiny.yaml"])
+    begun = weights.load(home / "tiny/tiny.safetensors")
+    done = CliRunner().invoke(app, ["pretrain", "again.yaml"])
+    assert done.exit_code == 0, done.output
+    found = weights.load(home / "again/again.safetensors")
+    for name, tensor in found.tensors.items():  # at such a rate nothing moves
+        torch.testing.assert_close(tensor, begun.tensors[name], rtol=0.0, atol=1e-5)
+    assert begun.sha256 in (home / "again/again.md").read_text()
+
+    # The run depends on what the file holds, not on where it lies.
+    recipe.write_text(toy.YAML.replace("1e-3", "2e-3"))
+    CliRunner().invoke(app, ["pretrain", "tiny.yaml", "--fresh"])
+    done = CliRunner().invoke(app, ["pretrain", "again.yaml"])
+    assert done.exit_code == 2
+    assert f'    start: "{begun.sha256}", now "' in done.stderr
+
+    again.write_text(again.read_text().replace("bins: 8", "bins: 9"))
+    done = CliRunner().invoke(app, ["pretrain", "again.yaml", "--fresh"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("again.yaml: start: expected weights of the recipe's size, {'curve_width': 8, ")
+    assert not (home / "again.old-1").exists()

@@ -33,6 +33,16 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     )
 
 
+def test_it_begins_with_the_weights_it_is_given(tmp_path: Path) -> None:
+    begun = toy.run(tmp_path / "a").weights
+    name, *others = begun
+    view = toy.Quiet()
+    made = toy.run(tmp_path / "b", view, start={other: begun[other] for other in others}, learning_rate=1e-12).weights
+    assert view.told[0] == f"start: 1 weights are not in it and begin at random ({name})"
+    for other in others:
+        torch.testing.assert_close(made[other], begun[other], rtol=0.0, atol=1e-6)
+
+
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     view = toy.Quiet()
     outcome = toy.run(tmp_path / "a", view, steps=200)

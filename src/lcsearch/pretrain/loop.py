@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lcsearch.errors import EnvironmentProblem, InvalidValue, LcsearchError
+from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain import checkpoint
 from lcsearch.pretrain.feed import Source, feed
@@ -140,7 +140,7 @@ def train(
 
     Args:
         evaluate: figures of the network with the averaged weights, in evaluation mode; called on the device.
-        start: weights to begin with; what they do not name stays random.
+        start: weights of a network of this size to begin with; what they do not name stays random.
         minutes: end after that time, with a checkpoint.
         fresh: start over; what lies in the folder is kept aside.
 
@@ -180,19 +180,9 @@ def train(
 
 
 def _take_over(network: nn.Module, start: Mapping[str, Tensor], view: View) -> None:
-    """Weights of the same shapes, as far as there are any.
-
-    Raises:
-        InvalidValue: one that the network does not have, or of another shape.
-    """
-    ours = network.state_dict()
-    for name, tensor in start.items():
-        if name not in ours or ours[name].shape != tensor.shape:
-            there = tuple(ours[name].shape) if name in ours else "no such weight"
-            advice = "start from weights of the recipe's own size"
-            raise InvalidValue(f"a weight of shape {there}", tuple(tensor.shape), f"start: {name}", advice)
+    """Weights of a network of the same size; what has been built into it since begins at random, and that is told."""
     network.load_state_dict(dict(start), strict=False)
-    if new := sorted(set(ours) - set(start)):
+    if new := sorted(set(network.state_dict()) - set(start)):
         view.tell(f"start: {len(new)} weights are not in it and begin at random ({', '.join(new[:4])})")
 
 

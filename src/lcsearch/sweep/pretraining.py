@@ -40,7 +40,8 @@ def pretrain(
         fresh: start over.
 
     Raises:
-        FileProblem: the recipe is wrong, or asks for real curves and there is no `data`.
+        FileProblem: the recipe is wrong, starts from weights of another size, or asks for real curves and there is no
+            `data`.
         EnvironmentProblem: device or folder are not as needed, or the weights to start from cannot be read.
         Diverged: the loss stayed non-finite.
     """
@@ -48,6 +49,9 @@ def pretrain(
     start = None
     if recipe.start is not None:
         held = weights.load(file.parent / recipe.start)
+        if held.size != recipe.size.model_dump():
+            text = f"{file}: start: expected weights of the recipe's size, {recipe.size.model_dump()}, got {held.size}."
+            raise FileProblem(f"{text} Write that size, or start from other weights.")
         recipe, start = recipe.model_copy(update={"start": held.sha256}), held.tensors
     where = folder or Path("runs") / "pretrain" / recipe.name
     tasks, held_out, origins = _real(recipe, file, data)
