@@ -61,6 +61,30 @@ def test_answers_with_the_weights_and_names_them(folder: Path) -> None:
     assert found.source == f"network/{held.version}"
 
 
+def test_weights_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (own,) = registry.forecasters("network=network.safetensors")
+    shipped_here = Pretrained(where=folder)
+    assert own.version == shipped_here.version
+    want = shipped_here.forecast(snapshot(), [query()])
+    there = pickle.dumps(own)
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(there).forecast(snapshot(), [query()]).knots, want.knots)
+    with pytest.raises(EnvironmentProblem, match=r"none\.safetensors: expected a file of weights, got No such file"):
+        registry.forecasters("network=none.safetensors")
+
+
+def test_weights_of_another_network_say_so(folder: Path) -> None:
+    held = weights.load(folder / "network.safetensors")
+    del held.tensors["plan.2.weight"]
+    path = folder.parent / "old.safetensors"
+    weights.save(path, held.tensors, size=held.size, recipe="old", seed=0, step=1)
+    with pytest.raises(
+        EnvironmentProblem, match=r"old\.safetensors: expected weights of this lcsearch's network.*plan"
+    ):
+        Pretrained(file=path).prepare()
+
+
 def test_loading_draws_no_random_number_and_keeps_the_threads(folder: Path) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     Pretrained(where=folder).forecast(snapshot(), [query()])

@@ -45,7 +45,7 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"max_overhead": math.nan}, "max_overhead: expected a number > 0, got nan."),
     ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
     ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
-    ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, got 'oracle'."),
+    ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, network=PATH, got 'oracle'."),
 ]
 """Of every adapter, and what it says to them."""
 

@@ -83,7 +83,10 @@ KNOBS = ", ".join(Policy.__dataclass_fields__)
         ("curve:threshold=2", "threshold: expected a number in [0, 1], got 2."),
         ("curve:threshold=low", "threshold: expected a number in [0, 1], got 'low'."),
         ("curve:threshold=", "threshold: expected a number in [0, 1], got ''."),
-        ("curve:opinions=oracle", "opinions: expected one of network, parametric, rank-gap, got 'oracle'."),
+        (
+            "curve:opinions=oracle",
+            "opinions: expected one of network, parametric, rank-gap, network=PATH, got 'oracle'.",
+        ),
         (
             "curve:threshold=0.1,threshold=0.2",
             "policy 'curve:threshold=0.1,threshold=0.2': expected every key once, got 'threshold'.",

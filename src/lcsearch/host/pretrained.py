@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcsearch.errors import EnvironmentProblem
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.pretrain.shipped import content, found
 from lcsearch.study import Snapshot
@@ -49,6 +51,7 @@ class Pretrained:
         device: where the network computes, as torch names it. In a training process keep "cpu": no CUDA context is
             made there.
         where: a folder of weights in place of the package's.
+        file: a weight file of one's own in place of both.
         stand_ins: who takes its place where it cannot be loaded after all (a torch that does not import).
 
     Raises:
@@ -62,11 +65,16 @@ class Pretrained:
         weights: str = DEFAULT,
         device: str = "cpu",
         where: Traversable | None = None,
+        file: Path | None = None,
         stand_ins: Sequence[Forecaster] = (),
     ) -> None:
-        self._weights, self._device, self.stand_ins = weights, device, tuple(stand_ins)
-        self._file, self._sha256 = found(weights, where)
-        content(self._file, self._sha256)
+        self._device, self.stand_ins = device, tuple(stand_ins)
+        self._file: Path | Traversable
+        if file is None:
+            self._weights, (self._file, wanted) = weights, found(weights, where)
+        else:  # absolute: a copy may be unpickled by a process that works elsewhere
+            self._weights, self._file, wanted = file.stem, file.resolve(), None
+        _, self._sha256 = content(self._file, wanted)
         self._begin()
         self._network: NetworkForecaster | None = None
 
@@ -114,7 +122,12 @@ class Pretrained:
         held = load(self._file, self._sha256)
         with torch.device("meta"):  # no random numbers are drawn for weights that are loaded anyway
             network = CurveNetwork(Size(**held.size))
-        network.load_state_dict(held.tensors, assign=True)
+        try:
+            network.load_state_dict(held.tensors, assign=True)
+        except RuntimeError as error:
+            said = str(error).splitlines()[1].strip().rstrip(".")
+            text = f"{self._file}: expected weights of this lcsearch's network, got others ({said[:200]})."
+            raise EnvironmentProblem(f"{text} Train them anew, or go on from them: `start:` in a recipe.") from error
         return NetworkForecaster(network, self.version, self._device)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.forecast.contract import Forecaster
 
 NAMES = ("network", "parametric", "rank-gap")
+OWN = "network="
+"""Followed by the path of a weight file: the network with weights of one's own (`lcsearch pretrain`)."""
 FALLBACK = ("parametric", "rank-gap")
 """Who is asked where the network cannot be: a stop then needs both."""
 
@@ -18,7 +21,7 @@ _told: set[str] = set()
 
 
 def forecaster(name: str) -> Forecaster:
-    """A new forecaster of that name.
+    """A new forecaster of that name, one of NAMES or `network=PATH`.
 
     Raises:
         InvalidValue: there is none of that name.
@@ -26,6 +29,8 @@ def forecaster(name: str) -> Forecaster:
     """
     if name == "network":
         return _network()
+    if name.startswith(OWN):
+        return _network(file=Path(name.removeprefix(OWN)))
     if name == "parametric":
         from lcsearch.forecast.parametric import ParametricEnsemble
 
@@ -34,16 +39,21 @@ def forecaster(name: str) -> Forecaster:
         from lcsearch.forecast.rank_gap import RankAndGap
 
         return RankAndGap()
-    raise InvalidValue(f"one of {', '.join(NAMES)}", name, "opinions")
+    raise InvalidValue(f"one of {', '.join(NAMES)}, {OWN}PATH", name, "opinions")
 
 
-def _network(stand_ins: Sequence[Forecaster] = ()) -> Forecaster:
+def known(name: str) -> bool:
+    """Whether there is a forecaster of that name; a file of one's own is not looked for."""
+    return name in NAMES or (name.startswith(OWN) and name != OWN)
+
+
+def _network(stand_ins: Sequence[Forecaster] = (), file: Path | None = None) -> Forecaster:
     from lcsearch.host.pretrained import Pretrained
 
     if find_spec("torch") is None:
         text = "expected torch, which the network computes with, got none. Install it: pip install torch"
         raise EnvironmentProblem(text)
-    return Pretrained(stand_ins=stand_ins)
+    return Pretrained(file=file, stand_ins=stand_ins)
 
 
 def default() -> tuple[Forecaster, ...]:
@@ -76,7 +86,7 @@ def forecasters(opinions: Sequence[Forecaster | str] | Forecaster | str | None) 
         elif isinstance(opinion, Forecaster):
             found.append(opinion)
         else:
-            raise InvalidValue(f"a forecaster or one of {', '.join(NAMES)}", opinion, "opinions")
+            raise InvalidValue(f"a forecaster or one of {', '.join(NAMES)}, {OWN}PATH", opinion, "opinions")
     if not found:
         raise InvalidValue("at least one forecaster", opinions, "opinions", "pass None for the default")
     return tuple(found)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem
 
@@ -57,7 +58,7 @@ def found(name: str, where: Traversable | None = None) -> tuple[Traversable, str
     return where / f"{name}.safetensors", known[name]
 
 
-def content(path: Traversable, sha256: str | None) -> tuple[bytes, str]:
+def content(path: Path | Traversable, sha256: str | None) -> tuple[bytes, str]:
     """The bytes of a weight file and their SHA-256.
 
     Raises:
