@@ -374,12 +374,27 @@ def test_where_trials_ended(trials: list[Trial], seed: int, step: int, judged: J
     curve = own[0].curve if own else Curve.of([0.0, 4.0], [1.0, NAN])
     aim = goal(horizon=12, judged=judged)
     ahead = n = 0
+    mine = curve.reports()[0]
     for one in trials:
         reported = one.curve.reports()[0]
         if one.status is Status.COMPLETE or not reported.size or reported[-1] >= step:
             continue
-        first = curve.reports()[0][:1]
-        if first.size and first[0] <= reported[-1]:
+        before = mine[mine <= reported[-1]]
+        if before.size and reported[0] <= before[-1]:
             n += 1
-            ahead += loss_at(one.curve, aim, reported[-1]) < loss_at(curve, aim, reported[-1])
+            ahead += loss_at(one.curve, aim, before[-1]) < loss_at(curve, aim, before[-1])
     assert Bank(aim).extend(trials).ended(step, curve) == (ahead, n)
+
+
+@props
+@given(st.integers(0, 10**6), st.booleans())
+def test_one_that_was_worse_at_every_step_did_not_end_ahead(seed: int, grid: bool) -> None:
+    rng = np.random.default_rng(seed)
+    losses = np.sort(rng.random(20))[::-1]
+    mine = np.sort(rng.choice(20, 5, replace=False))
+    others = [
+        Trial(str(i), Curve.of(np.arange(n) + (0 if grid else 0.1 * i), 1.05 * losses[:n]), {}, Status.STOPPED)
+        for i, n in enumerate(rng.integers(1, 19, 6))
+    ]
+    bank = Bank(goal(horizon=30)).extend(others)
+    assert bank.ended(25, Curve.of(mine, losses[mine]))[0] == 0

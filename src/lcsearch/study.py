@@ -352,23 +352,40 @@ class Bank:
         return out
 
     def ended(self, step: float, curve: Curve) -> tuple[int, int]:
-        """How a curve stood beside the trials that had ended before `step` short of the horizon, where each ended.
+        """How a curve stood beside the trials that had ended before `step` short of the horizon.
+
+        Each is compared at the curve's last report not after its end, by best or latest loss, as the goal judges; those
+        without a report by then say nothing.
 
         Returns:
-            How many of those stood better there than the curve (by best or latest loss, as the goal judges), and how
-            many could be compared: those that ended before the curve's first report say nothing.
+            How many of them stood better there than the curve, and how many could be compared.
         """
         best = self.goal.judged == "best"
         steps, losses = curve.standings(self.goal.sign, best)
         if not steps:
             return 0, 0
-        last = self.last_steps
+        starts, first, last = self._bounds
         rows = np.flatnonzero((last < step) & (last >= steps[0]) & ~self.complete)
         if not rows.size:
             return 0, 0
-        theirs = (self._columns.best if best else self._columns.loss).data[self.stops[rows] - 1]
-        mine = np.array(losses)[np.searchsorted(steps, last[rows], side="right") - 1]
-        return int(np.count_nonzero(theirs < mine)), int(rows.size)
+        # where the curve reported last before the other ended: both are read at that step
+        place = np.searchsorted(steps, last[rows], side="right") - 1
+        where = np.array(steps)[place]
+        both = first[rows] <= where
+        rows, place, where = rows[both], place[both], where[both]
+        grid = self._columns.grid
+        if grid is not None:
+            index = (
+                starts[rows] + np.minimum(self.stops[rows] - starts[rows], grid.searchsorted(where, side="right")) - 1
+            )
+        else:
+            sizes = self.stops[rows] - starts[rows]
+            ends = np.cumsum(sizes)
+            points = np.repeat(starts[rows] - (ends - sizes), sizes) + np.arange(sizes.sum())
+            seen = self.steps[points] <= np.repeat(where, sizes)
+            index = starts[rows] - 1 + (np.add.reduceat(seen, ends - sizes, dtype=np.int64) if rows.size else 0)
+        theirs = (self._columns.best if best else self._columns.loss).data[index]
+        return int(np.count_nonzero(theirs < np.array(losses)[place])), int(rows.size)
 
 
 def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:

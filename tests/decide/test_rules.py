@@ -52,12 +52,23 @@ def test_ranks_by_hand() -> None:
 
 def test_trials_that_ended_earlier_are_compared_too() -> None:
     here = np.array([1.0, 2.0, 3.0, math.nan])
-    assert Standing.of(1.5, here, ended=(2, 10)) == Standing(4, 14, ended=10)
-    assert str(Standing(4, 14, 10)) == "rank 4 of 14 at this step (10 of them compared where they ended)"
-    # among survivors alone it would be rank 2 of 4
-    assert Standing.of(1.5, here, ended=(0, 18)).held_by(0.1, 3) is Reason.GUARD
-    # yet these are no comparisons at the step
-    assert Standing.of(1.5, here, ended=(0, 18)).held_by(0.1, 4) is Reason.COMPARISONS
+    standing = Standing.of(1.5, here, ended=(2, 10))
+    assert standing == Standing(2, 4, ended_ahead=2, ended=10)
+    assert str(standing) == "rank 2 of 4 at this step, 4 of 14 with those that ended earlier"
+    # second of four among those that came as far, second of 24 among all
+    assert Standing.of(1.5, here).held_by(0.1, 3) is None
+    assert Standing.of(1.5, here, ended=(0, 20)).held_by(0.1, 3) is Reason.GUARD
+    # these are no comparisons at the step
+    assert Standing.of(1.5, here, ended=(0, 20)).held_by(0.1, 4) is Reason.COMPARISONS
+
+
+@props
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 500), st.integers(0, 500), st.floats(0, 1))
+def test_what_ended_earlier_never_takes_a_guard_away(rank: int, n: int, ahead: int, ended: int, guard: float) -> None:
+    """A slow starter that leads at its own step is held, however many were ahead of it before they were stopped."""
+    rank, ahead = min(rank, n), min(ahead, ended)
+    if Standing(rank, n).held_by(guard, 4):
+        assert Standing(rank, n, ahead, ended).held_by(guard, 4)
 
 
 @pytest.mark.parametrize(

@@ -181,11 +181,20 @@ def test_the_guard_is_of_all_trials_not_of_the_survivors() -> None:
     stopped = [trial(str(i), [4.0, 4.0], Status.STOPPED) for i in range(10, 16)]
     held = look(second, finished=[*FINISHED, *stopped])
     assert isinstance(held, Hold)
-    assert (held.reason, held.standing) == (Reason.GUARD, Standing(2, 12, ended=6))
+    assert (held.reason, held.standing) == (Reason.GUARD, Standing(2, 6, ended_ahead=0, ended=6))
     ahead = [trial(str(i), [1.2, 1.2], Status.STOPPED) for i in range(10, 16)]
     passed = look(second, finished=[*FINISHED, *ahead])
     assert isinstance(passed, Ask)
-    assert passed.standing == Standing(8, 12, ended=6)
+    assert passed.standing == Standing(2, 6, ended_ahead=6, ended=6)
+
+
+def test_a_slow_starter_that_leads_is_held_whatever_was_ahead_of_it_once() -> None:
+    leader = trial("9", [9.0, 9.0, 1.05, 1.05], Status.RUNNING)
+    once_ahead = [trial(str(i), [4.0, 4.0], Status.STOPPED) for i in range(10, 40)]
+    finished = [trial(str(i), [2.0] * 4 + [1.0 + i] * 6) for i in range(5)]
+    held = look(leader, finished=[*finished, *once_ahead])
+    assert isinstance(held, Hold)
+    assert (held.reason, held.standing) == (Reason.GUARD, Standing(1, 6, ended_ahead=30, ended=30))
 
 
 def test_divergence_is_asked_about_nothing() -> None:

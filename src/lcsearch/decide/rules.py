@@ -34,20 +34,22 @@ def has_diverged(curve: Curve, patience: int) -> bool:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a trial stands among the others at its own step.
+    """Where a trial stands among the others at its own step, and among all.
 
-    A trial that was stopped or failed before that step is compared where it ended. Left out, the more a search stops,
-    the better those would be that a trial is compared with, and the guard of the best tenth would become one of the
-    best tenth of the survivors.
+    The more a search stops, the better those are that come as far as a trial, so the best tenth of these is far less
+    than the best tenth of all. Therefore trials that were stopped or failed before the step are counted too, each where
+    it ended.
 
     Attributes:
-        rank: 1 is best; ties count in the trial's favour.
-        n: trials compared, itself included.
-        ended: of them, those compared at an earlier step, where they ended.
+        rank: among those that have come as far; 1 is best, ties count in the trial's favour.
+        n: trials that have come as far, itself included.
+        ended_ahead: of those that ended earlier, how many were better there.
+        ended: how many ended earlier.
     """
 
     rank: int
     n: int
+    ended_ahead: int = 0
     ended: int = 0
 
     @classmethod
@@ -62,21 +64,25 @@ class Standing:
         """
         better = int(np.count_nonzero(finished < loss)) + sum(other < loss for other in live)
         n = 1 + int(np.count_nonzero(finished == finished)) + len(live)
-        return cls(1 + better + ended[0], n + ended[1], ended[1])
+        return cls(1 + better, n, *ended)
 
     def __str__(self) -> str:
-        """ "rank 4 of 56 at this step (39 of them compared where they ended)"."""
+        """ "rank 4 of 17 at this step, 9 of 56 with those that ended earlier"."""
         text = f"rank {self.rank} of {self.n} at this step"
-        return f"{text} ({self.ended} of them compared where they ended)" if self.ended else text
+        if not self.ended:
+            return text
+        return f"{text}, {self.rank + self.ended_ahead} of {self.n + self.ended} with those that ended earlier"
 
     def held_by(self, guard: float, min_comparisons: int) -> Reason | None:
-        """The guard that forbids a stop here: too few comparisons, or among the best `guard` share; else None.
+        """The guard that forbids a stop here: too few comparisons, or among the best `guard` share of those that have
+        come as far, or of all; else None.
 
         Extrapolators fail together on short curves of slow starters that lead at their own step; a second
         extrapolator is no safety device there, the rank is.
         """
-        if self.n - self.ended - 1 < min_comparisons:
+        if self.n - 1 < min_comparisons:
             return Reason.COMPARISONS
-        if self.rank - 1 < guard * self.n:
+        overall = self.rank + self.ended_ahead
+        if self.rank - 1 < guard * self.n or overall - 1 < guard * (self.n + self.ended):
             return Reason.GUARD
         return None

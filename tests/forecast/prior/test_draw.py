@@ -9,6 +9,7 @@ import torch
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.forecast.prior import draw
 from lcsearch.forecast.prior.configurations import DIMENSIONS, FACTORS, configurations, traits
+from lcsearch.forecast.prior.losses import noise_ball
 from lcsearch.forecast.prior.rates import REINFORCEMENT, SUPERVISED, shares
 from lcsearch.forecast.prior.statistics import statistics, summary
 from lcsearch.forecast.prior.variates import Variates
@@ -187,3 +188,23 @@ def test_the_statistics_lie_where_real_sources_do() -> None:
     assert 1e-4 < found["noise_50"][1] < 5e-3
     assert found["noise_50"][0] < 2e-4
     assert found["lost"][1] < 0.02 < found["lost"][2]
+
+
+def test_a_high_peak_costs_while_the_rate_is_high_and_may_pay_in_the_end() -> None:
+    b, c = 200, 3
+    z, task = {"peak": torch.tensor([-1.0, 0.0, 1.0]).repeat(b)}, torch.arange(b).repeat_interleave(c)
+    rate = torch.tensor([1.0, 0.5, 0.0]).expand(b * c, 3)
+    schedules = torch.arange(b) % 2 == 0
+    ball, better = noise_ball(Variates(seeded()), z, task, rate, schedules)
+    ball, better = ball.view(b, c, 3), better.view(b, c)
+    assert not ball[~schedules].any()
+    assert not better[~schedules].any()
+    some = ball[:, 0, 0] > 0
+    assert 30 < some.sum() < 70  # in about half of those with schedules
+    torch.testing.assert_close(ball[..., 1], 0.5 * ball[..., 0])
+    assert not ball[..., 2].any()
+    assert (ball[some].diff(dim=1)[..., 0] >= 0).all()
+    pays = better[:, 2] > 0
+    assert 0.5 < pays[some].float().mean() < 0.9
+    assert (better[pays].diff(dim=1) >= 0).all()
+    assert (better <= ball[..., 0]).all()
