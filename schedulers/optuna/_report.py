@@ -51,19 +51,19 @@ class StudyReport:
     failed_open: int
     throttled: int = 0
     complete: int = 0
-    spent: int = 0
-    saved: int = 0
+    spent: float = 0
+    saved: float = 0
 
     def __str__(self) -> str:
         """A few lines for people."""
         total = self.spent + self.saved
-        share = f" ({percent(self.saved / total)} of {total})" if self.saved else ""
+        share = f" ({percent(self.saved / total)} of {total:g})" if self.saved else ""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on)"
         return "\n".join(
             [
                 f"trials: {self.complete} complete, {len(self.stops)} stopped",
-                f"steps: {self.spent} spent, {self.saved} saved{share}",
+                f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.throttled} {'was' if self.throttled == 1 else 'were'} throttled",
             ]
@@ -87,8 +87,8 @@ def report_of(
         failed_open,
         throttled,
         complete=snapshot.bank.n_complete,
-        spent=int(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
-        saved=int(saved),
+        spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
+        saved=saved,
     )
 
 

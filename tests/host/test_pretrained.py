@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.forecast.network.model import CurveNetwork, Size
 from lcsearch.goal import Goal
 from lcsearch.host import registry
-from lcsearch.host.pretrained import Pretrained
+from lcsearch.host.pretrained import SIZE, Pretrained
 from lcsearch.pretrain import shipped, weights
 from lcsearch.session import Session
 from lcsearch.study import Bank, Snapshot, Status, Trial
@@ -65,13 +66,24 @@ def test_weights_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(folder)
     (own,) = registry.forecasters("network=network.safetensors")
     shipped_here = Pretrained(where=folder)
-    assert own.version == shipped_here.version
+    assert (own.name, own.version) == ("network=network", shipped_here.version)
     want = shipped_here.forecast(snapshot(), [query()])
     there = pickle.dumps(own)
     monkeypatch.chdir("/")
     np.testing.assert_array_equal(pickle.loads(there).forecast(snapshot(), [query()]).knots, want.knots)
     with pytest.raises(EnvironmentProblem, match=r"none\.safetensors: expected a file of weights, got No such file"):
         registry.forecasters("network=none.safetensors")
+
+
+def test_what_is_no_weight_file_of_the_network_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"hello")
+    with pytest.raises(EnvironmentProblem, match=r"mine\.safetensors: expected a file of weights, got one that cannot"):
+        registry.forecasters(f"network={path}")
+    weights.save(path, {"a": torch.zeros(2)}, size={"width": 3}, recipe="other", seed=0, step=1)
+    with pytest.raises(EnvironmentProblem, match=r"expected weights of lcsearch's network, with curve_.*'width'"):
+        registry.forecasters(f"network={path}")
+    assert set(SIZE) == {field.name for field in fields(Size)}
 
 
 def test_weights_of_another_network_say_so(folder: Path) -> None:
@@ -82,7 +94,10 @@ def test_weights_of_another_network_say_so(folder: Path) -> None:
     with pytest.raises(
         EnvironmentProblem, match=r"old\.safetensors: expected weights of this lcsearch's network.*plan"
     ):
-        Pretrained(file=path).prepare()
+        (own := Pretrained(file=path)).prepare()
+    path.unlink()
+    with pytest.raises(EnvironmentProblem, match="expected weights of this lcsearch's network"):  # not tried again
+        own.prepare()
 
 
 def test_loading_draws_no_random_number_and_keeps_the_threads(folder: Path) -> None:

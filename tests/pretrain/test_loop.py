@@ -17,7 +17,7 @@ from kit import pretraining as toy
 from torch import Tensor, nn
 
 import lcsearch.errors
-from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain import checkpoint
 from lcsearch.pretrain.folder import held
@@ -41,6 +41,10 @@ def test_it_begins_with_the_weights_it_is_given(tmp_path: Path) -> None:
     assert view.told[0] == f"start: 1 weights are not in it and begin at random ({name})"
     for other in others:
         torch.testing.assert_close(made[other], begun[other], rtol=0.0, atol=1e-6)
+    with pytest.raises(InvalidValue, match=rf"start: {name}: expected a weight of shape .*, got \(7,\)"):
+        toy.run(tmp_path / "c", start={name: torch.zeros(7)})
+    with pytest.raises(InvalidValue, match="start: other: expected one of "):
+        toy.run(tmp_path / "d", start={"other": torch.zeros(7)})
 
 
 def test_it_learns_and_says_so(tmp_path: Path) -> None:

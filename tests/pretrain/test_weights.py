@@ -11,6 +11,7 @@ from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.pretrain import shipped, weights
 
 ABOUT: dict[str, Any] = {"size": {"bins": 3}, "recipe": "toy", "seed": 4, "step": 12}
+ANOTHER = "Name a file that `lcsearch pretrain` wrote."
 REINSTALL = "Install lcsearch again, or name a file of your own."
 
 
@@ -47,7 +48,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
             weights.load(path, sha256)
         return str(caught.value)
 
-    assert said() == f"{path}: expected a file of weights, got No such file or directory. {REINSTALL}"
+    assert said() == f"{path}: expected a file of weights, got No such file or directory. {ANOTHER}"
     digest = weights.save(path, tensors(), **ABOUT)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])

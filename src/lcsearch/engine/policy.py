@@ -13,7 +13,8 @@ class Policy:
 
     Attributes:
         threshold: P(beat) below which a trial is stopped, in [0, 1]; 0 stops nothing but diverged trials.
-        guard: a trial among this best share at its own step is never stopped, in [0, 1].
+        guard: a trial among this best share at its own step is never stopped, in [0, 1]; nor one among that share of
+            all trials, those that ended earlier compared where they ended.
         risk: largest allowed P(some stopped trial would have beaten the incumbent), in [0, 1]; None: no limit.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE.
         n_warmup_steps: nothing is stopped below this step.

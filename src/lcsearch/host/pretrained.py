@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
-from lcsearch.pretrain.shipped import content, found
+from lcsearch.pretrain.shipped import ANOTHER, about, content, found
 from lcsearch.study import Snapshot
 
 if TYPE_CHECKING:
     from lcsearch.forecast.network.forecaster import NetworkForecaster
 
+SIZE = (
+    *("curve_width", "curve_layers", "curve_heads", "study_width", "study_layers", "study_heads", "pair_width"),
+    "bins",
+)
+"""Fields of the network's size, named here because the network itself cannot be imported without torch."""
 DEFAULT = "network"
 """Name of the weights that are used unless others are named."""
 
@@ -58,8 +63,6 @@ class Pretrained:
         EnvironmentProblem: the weights are missing or damaged.
     """
 
-    name = "network"
-
     def __init__(
         self,
         weights: str = DEFAULT,
@@ -68,15 +71,20 @@ class Pretrained:
         file: Path | None = None,
         stand_ins: Sequence[Forecaster] = (),
     ) -> None:
-        self._device, self.stand_ins = device, tuple(stand_ins)
+        self.name, self._device, self.stand_ins = "network", device, tuple(stand_ins)
         self._file: Path | Traversable
         if file is None:
             self._weights, (self._file, wanted) = weights, found(weights, where)
         else:  # absolute: a copy may be unpickled by a process that works elsewhere
             self._weights, self._file, wanted = file.stem, file.resolve(), None
-        _, self._sha256 = content(self._file, wanted)
+            self.name = f"network={file.stem}"
+        data, self._sha256 = content(self._file, wanted)
+        if (size := about(data, str(self._file))["size"]).keys() != set(SIZE):
+            text = f"{self._file}: expected weights of lcsearch's network, with {', '.join(SIZE)}, got {size}."
+            raise EnvironmentProblem(f"{text} {ANOTHER}")
         self._begin()
         self._network: NetworkForecaster | None = None
+        self._failed: EnvironmentProblem | None = None
 
     def _begin(self) -> None:
         self._lock, self._pid = threading.Lock(), os.getpid()
@@ -105,12 +113,19 @@ class Pretrained:
         """Load the weights, once.
 
         Raises:
-            EnvironmentProblem: they have gone missing or were damaged meanwhile.
+            EnvironmentProblem: they have gone missing or were damaged meanwhile, or are of another network. It is
+                tried once: what failed fails again at once.
         """
         if self._network is None:
             with self._alone():
+                if self._failed is not None:
+                    raise self._failed
                 if self._network is None:
-                    self._network = self._load()
+                    try:
+                        self._network = self._load()
+                    except EnvironmentProblem as error:
+                        self._failed = error
+                        raise
 
     def _load(self) -> NetworkForecaster:
         import torch
@@ -131,7 +146,7 @@ class Pretrained:
         return NetworkForecaster(network, self.version, self._device)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_network": None}
+        return {**self.__dict__, "_lock": None, "_network": None, "_failed": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

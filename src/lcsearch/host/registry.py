@@ -29,8 +29,8 @@ def forecaster(name: str) -> Forecaster:
     """
     if name == "network":
         return _network()
-    if name.startswith(OWN):
-        return _network(file=Path(name.removeprefix(OWN)))
+    if name.startswith(OWN) and name != OWN:
+        return _network(file=Path(name.removeprefix(OWN)).expanduser())
     if name == "parametric":
         from lcsearch.forecast.parametric import ParametricEnsemble
 
@@ -40,11 +40,6 @@ def forecaster(name: str) -> Forecaster:
 
         return RankAndGap()
     raise InvalidValue(f"one of {', '.join(NAMES)}, {OWN}PATH", name, "opinions")
-
-
-def known(name: str) -> bool:
-    """Whether there is a forecaster of that name; a file of one's own is not looked for."""
-    return name in NAMES or (name.startswith(OWN) and name != OWN)
 
 
 def _network(stand_ins: Sequence[Forecaster] = (), file: Path | None = None) -> Forecaster:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.errors import EnvironmentProblem, InvalidValue, LcsearchError
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain import checkpoint
 from lcsearch.pretrain.feed import Source, feed
@@ -156,10 +156,10 @@ def train(
     with held(folder), _threads(recipe.threads), torch.random.fork_rng(cuda), _stoppable() as asked:
         torch.manual_seed(seed_of(recipe.seed, 0, "network"))
         network = make_network(recipe.size)
-        if start is not None:
+        found, logged = reopen(folder, recipe), (folder / LOG).exists()
+        if start is not None and found is None:
             _take_over(network, start, view)
         state = _begin(recipe, network.to(device))
-        found, logged = reopen(folder, recipe), (folder / LOG).exists()
         if found is not None:
             state.restore(*found)
         else:
@@ -180,9 +180,19 @@ def train(
 
 
 def _take_over(network: nn.Module, start: Mapping[str, Tensor], view: View) -> None:
-    """Weights of a network of the same size; what has been built into it since begins at random, and that is told."""
+    """Weights of a network of the same size; what has been built into it since begins at random, and that is told.
+
+    Raises:
+        InvalidValue: one that the network does not have, or has in another shape.
+    """
+    ours = network.state_dict()
+    for name, tensor in start.items():
+        if name not in ours or ours[name].shape != tensor.shape:
+            shape = f"a weight of shape {tuple(ours[name].shape)}" if name in ours else f"one of {', '.join(ours)}"
+            got = tuple(tensor.shape) if name in ours else name
+            raise InvalidValue(shape, got, f"start: {name}", "train anew: the network has changed since")
     network.load_state_dict(dict(start), strict=False)
-    if new := sorted(set(network.state_dict()) - set(start)):
+    if new := sorted(set(ours) - set(start)):
         view.tell(f"start: {len(new)} weights are not in it and begin at random ({', '.join(new[:4])})")
 
 

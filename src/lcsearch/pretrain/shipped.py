@@ -7,11 +7,14 @@ import json
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from lcsearch.errors import EnvironmentProblem
 
 INDEX = "weights.json"
 REINSTALL = "Install lcsearch again, or name a file of your own."
+ANOTHER = "Name a file that `lcsearch pretrain` wrote."
+FORMAT = 1
 
 
 def package() -> Traversable:
@@ -68,9 +71,29 @@ def content(path: Path | Traversable, sha256: str | None) -> tuple[bytes, str]:
         data = path.read_bytes()
     except OSError as error:
         text = f"{path}: expected a file of weights, got {error.strerror or error}."
-        raise EnvironmentProblem(f"{text} {REINSTALL}") from error
+        raise EnvironmentProblem(f"{text} {ANOTHER if sha256 is None else REINSTALL}") from error
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and digest != sha256:
         text = f"{path}: expected weights with the SHA-256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged."
         raise EnvironmentProblem(f"{text} {REINSTALL}")
     return data, digest
+
+
+def about(data: bytes, where: str) -> dict[str, Any]:
+    """What the header of a weight file says of it: recipe, seed, step and the size of the network.
+
+    Raises:
+        EnvironmentProblem: it is no weight file, or one of another format.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        found: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lcsearch"])
+        version, _ = found["format"], found["size"]
+    except (ValueError, KeyError, TypeError) as error:
+        said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
+        text = f"{where}: expected a file of weights, got one that cannot be read ({said})."
+        raise EnvironmentProblem(f"{text} {ANOTHER}") from error
+    if version != FORMAT:
+        text = f"{where}: expected weights of format {FORMAT}, got format {version}."
+        raise EnvironmentProblem(f"{text} Install the lcsearch that they were made for.")
+    return found

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.pretrain.checkpoint import write_atomically
-from lcsearch.pretrain.shipped import INDEX, REINSTALL, content, found, index
-
-FORMAT = 1
+from lcsearch.pretrain.shipped import ANOTHER, FORMAT, INDEX, about, content, found, index
 
 Storage = Literal["float16", "float32"]
 
@@ -75,8 +73,8 @@ def save(
                 worst = float(tensor.detach().abs().max())
                 raise InvalidValue(f"finite weights that {storage} can hold", worst, name, "store float32")
         stored[name] = kept
-    about = {"format": FORMAT, "size": dict(size), "recipe": recipe, "seed": seed, "step": step}
-    data = to_bytes(stored, {"lcsearch": json.dumps(about, sort_keys=True)})
+    described = {"format": FORMAT, "size": dict(size), "recipe": recipe, "seed": seed, "step": step}
+    data = to_bytes(stored, {"lcsearch": json.dumps(described, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
     return hashlib.sha256(data).hexdigest()
@@ -98,18 +96,14 @@ def _read(data: bytes, digest: str, where: str) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
+    found = about(data, where)
     try:
-        length = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lcsearch"])
-        if about["format"] != FORMAT:
-            text = f"{where}: expected weights of format {FORMAT}, got format {about['format']}."
-            raise EnvironmentProblem(f"{text} Install the lcsearch that they were made for.")
         tensors = {n: t.float() if t.is_floating_point() else t for n, t in from_bytes(data).items()}
-        return Weights(tensors, about["size"], about["recipe"], about["seed"], about["step"], digest)
+        return Weights(tensors, found["size"], found["recipe"], found["seed"], found["step"], digest)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         text = f"{where}: expected a file of weights, got one that cannot be read ({said})."
-        raise EnvironmentProblem(f"{text} {REINSTALL}") from error
+        raise EnvironmentProblem(f"{text} {ANOTHER}") from error
 
 
 def shipped(name: str, where: Traversable | None = None) -> Weights:

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.host.registry import NAMES, OWN, known
+from lcsearch.host.registry import NAMES
 from lcsearch.schedule import Shape
 
 Scalar = bool | int | float | str | None
@@ -319,8 +319,8 @@ class CurvePrunerSpec(_Startup):
     @field_validator("opinions")
     @classmethod
     def _known(cls, opinions: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if not all(map(known, opinions or ())):
-            raise expected(f"names among {', '.join(NAMES)}, {OWN}PATH")
+        if not set(opinions or ()) <= set(NAMES):
+            raise expected(f"names among {', '.join(NAMES)}")
         return opinions
 
 

@@ -258,12 +258,25 @@ def spark(values: Sequence[float], width: int = 24) -> str:
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:
-    """What is not far beyond the others: a thousand times their usual spread, in factors where they are positive."""
+    """What is not far beyond the others: a thousand times their usual spread, in factors where they are positive.
+
+    More than one value and a tenth of them are no outliers: a curve that leaves its plateau late is drawn whole.
+    """
+    low, high = _far(values)
+    finite = [v for v in values if abs(v) < _HUGE]
+    most = max(1, len(finite) / 10)
+    low = low if sum(v < low for v in finite) <= most else -_HUGE
+    return low, high if sum(v > high for v in finite) <= most else _HUGE
+
+
+def _far(values: Sequence[float]) -> tuple[float, float]:
     low, high = _fence([v for v in values if abs(v) < _HUGE], 1e6)
     known = [v for v in values if low <= v <= high]
     if not known or min(known) <= 0:
         return _fence(known, 1e3)
-    bottom, top = _fence([math.log(v) for v in known], 3.0, least=math.log(10.0))
+    logs = [math.log(v) for v in known]
+    # losses fall by factors of thousands as they should: only far more of that is off the scale
+    bottom, top = _fence(logs, 6.0, least=math.log(10.0))[0], _fence(logs, 3.0, least=math.log(10.0))[1]
     return max(low, math.exp(max(bottom, -_LOG_HUGE))), min(high, math.exp(min(top, _LOG_HUGE)))
 
 

@@ -27,7 +27,7 @@ from lcsearch.study import Bank, Snapshot, Status, Trial
 CONTEXT = 128
 """Finished trials that a query is compared with, at most."""
 MOST_COUNTED = 64
-"""The network has seen studies of no more complete trials than this."""
+"""Complete trials that the network is told of at most: in its training there were seldom more."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing, Knuth, vol. 3, 6.4
 
 
@@ -171,7 +171,7 @@ class Context:
         states = [one.state for one in known]
         # shares of the peak are what is read; peaks differ from trial to trial, plans hardly do
         plans = [None if r.schedule is None else replace(r.schedule, peak=1.0) for r in reports]
-        schedules = tuple(dict.fromkeys(plan for plan in plans if plan is not None))
+        schedules = {plan: i for i, plan in enumerate(dict.fromkeys(plan for plan in plans if plan is not None))}
         gaps = [r.steps[0] - r.start for r in reports if r.steps.size > 1]
         return cls(
             bank,
@@ -188,8 +188,8 @@ class Context:
             columns,
             as_tensor(params, device)[None],
             torch.tensor([columns.kinds], dtype=torch.int64, device=device),
-            schedules,
-            np.array([-1 if plan is None else schedules.index(plan) for plan in plans], np.int64),
+            tuple(schedules),
+            np.array([-1 if plan is None else schedules[plan] for plan in plans], np.int64),
             float(np.median(gaps)) if gaps else None,
             center,
             scale,

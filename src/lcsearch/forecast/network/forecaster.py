@@ -153,11 +153,8 @@ class NetworkForecaster:
         """Schedules beside those of context trials, (1, Q, C, N_PLAN); None where none is known."""
         if not context.schedules or all(r.schedule is None for r in looks.reports):
             return None
-        mine, theirs = (
-            [
-                torch.stack([as_tensor(x, self._device)[None] for x in both])
-                for both in zip(plans.planned(looks.now), plans.planned(looks.until), strict=True)
-            ]
-            for plans in (looks, context)
-        )
-        return features.plans((mine[0], mine[1]), (theirs[0], theirs[1]))
+        theirs = context.planned(np.concatenate([looks.now, looks.until]))
+        mine = (np.concatenate(both) for both in zip(looks.planned(looks.now), looks.planned(looks.until), strict=True))
+        rate, area = (as_tensor(x, self._device).view(2, 1, -1) for x in mine)
+        their_rate, their_area = (as_tensor(x, self._device).view(2, 1, len(looks.now), -1) for x in theirs)
+        return features.plans((rate, area), (their_rate, their_area))

@@ -146,7 +146,7 @@ def _tokens_at(s: int, generator: torch.Generator) -> Tensor:
 
 
 def _scaled(params: Tensor, kinds: Tensor, met: Tensor) -> Tensor:
-    """(B, C, D) parameters with numbers scaled by their range among the trials that were met, as serving knows it."""
+    """(B, C, D) parameters, numbers scaled by their range among the trials that were met: serving knows no other."""
     there = met.unsqueeze(-1) & torch.isfinite(params)
     low = torch.where(there, params, math.inf).amin(1, keepdim=True)
     width = torch.where(there, params, -math.inf).amax(1, keepdim=True) - low

@@ -206,11 +206,12 @@ def planned(schedule: Schedule | None, steps: Floats) -> tuple[Floats, Floats]:
     if schedule is None:
         blank = np.full(steps.shape, np.nan)
         return blank, blank
-    return schedule.rate(steps) / schedule.peak, np.interp(steps / schedule.horizon, _AREA, _gone(schedule))
+    schedule = replace(schedule, peak=1.0)  # peaks differ from trial to trial, shares of them hardly do
+    return schedule.rate(steps), np.interp(steps / schedule.horizon, _AREA, _gone(schedule))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _gone(schedule: Schedule) -> Floats:
-    rates = schedule.rate(_AREA * schedule.horizon) / schedule.peak
+    rates = schedule.rate(_AREA * schedule.horizon)
     gone = np.concatenate([[0.0], np.cumsum(0.5 * (rates[1:] + rates[:-1]))])
     return gone / max(float(gone[-1]), 1e-300)
