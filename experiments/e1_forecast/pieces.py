@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
-import subprocess
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,6 @@ from entrants import PEERS, RECALIBRATED, Entrant
 from questions import CUTS, GROUP, KINDS, NOTHING, OTHERS, SEED, RealCurves, ask
 from scores import CAP, CLIP, LEAST, SCORES, WINDOW, beat_figures, value_figures
 
-import lcsearch
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Kind
 
@@ -79,24 +76,6 @@ def work(out: Path, who: Entrant, task: RealCurves, curves: int, stamp: dict[str
         os.replace(new, path)
         took += f" {kind} {seconds:.1f} s"
     return took or " kept"
-
-
-def fingerprint() -> str:
-    """Of the code that answers: the package's Python and this folder's."""
-    package = Path(lcsearch.__file__).parent
-    files = [*sorted(path for room in ROOMS for path in package.glob(room)), *sorted(HERE.glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-def commit() -> str:
-    """HEAD, with a + where the code differs from it."""
-
-    def git(*words: str) -> str:
-        command = ["git", *words]
-        return subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "src", "experiments/e1_forecast/*.py")
-    return git("rev-parse", "HEAD") + "+" * bool(changed)
 
 
 def figures(out: Path, tasks: Sequence[RealCurves], curves: int, label: str) -> dict[str, Any] | None:

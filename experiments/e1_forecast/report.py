@@ -20,8 +20,11 @@ HEAD = f"""\
 95 %, the larger of a bootstrap over tasks and Clopper-Pearson's. Value: in the task's range (see `Unit`),
 clipped to {CAP:g} ranges on either side; density over a window of {WINDOW:g} ranges. ms: CPU time of one
 forecast, asked {GROUP} at once. `-recal`: P(beat) by logistic regression fitted on half a of the other source
-(`calibration.py`); of values such a row has nothing of its own to say. mcmc is slow: it and others beside it are
-asked about fewer curves, in sections of their own.
+(`calibration.py`); of values such a row has nothing of its own to say. lc-pfn-recipe: LC-PFN's prior and tokens at a
+small size (d 128, 4 layers, 192 000 curves, 10 CPU-minutes; the published one: d 512, 12 layers, 10 M curves). wide:
+the same network on 119 000 single curves of our prior, 5 CPU-minutes. network@synthetic: `cpu_synthetic.yaml`, then
+3600 steps of `cpu_synthetic_on.yaml`; no real curve was seen. mcmc is slow: it and others beside it are asked about
+fewer curves, in sections of their own.
 """
 
 

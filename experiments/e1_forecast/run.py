@@ -29,14 +29,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: processes that sh
 
 import argparse
 import json
+import re
 import shlex
 import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
+
+import provenance
 from cheap import CHEAP
 from entrants import entrant
-from pieces import HERE, REFERENCES, collect, commit, fingerprint, work
+from pieces import HERE, REFERENCES, ROOMS, collect, work
 from questions import FEWEST_CURVES, SOURCES, curves_of
 from report import COMMAND, draw, table
 
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument("--half", choices=("a", "b", "all"), default="b")
     parser.add_argument("--sources", nargs="+", default=list(SOURCES))
     parser.add_argument("--curves", type=int, default=300, help="curves a task")
-    parser.add_argument("--forecasters", nargs="+", default=[*REFERENCES, *CHEAP])
+    parser.add_argument("--forecasters", nargs="+", default=[*REFERENCES, *CHEAP, "network"])
     parser.add_argument("--out", type=Path, default=HERE, help="where parts, results and table go")
     parser.add_argument("--table", action="store_true", help="only table and plot of results.json")
     parser.add_argument("--quick", action="store_true", help="45 made curves a task, nothing is kept")
@@ -69,8 +73,12 @@ def run(args: argparse.Namespace) -> None:
     """What main does with its arguments."""
     if not args.table:
         data = None if args.data is None else Path(args.data)
-        stamp = {"command": " ".join([COMMAND, *map(shlex.quote, sys.argv[1:])]), "commit": commit()}
-        stamp["code"] = fingerprint()
+        said = [re.sub(r"=.*/", "=.../", word) for word in sys.argv[1:]]  # where files lie is nobody's business
+        stamp = {
+            "command": " ".join([COMMAND, *map(shlex.quote, said)]),
+            "commit": provenance.commit("experiments/e1_forecast/*.py", "experiments/provenance.py"),
+            "code": provenance.fingerprint(ROOMS, *sorted(HERE.glob("*.py"))),
+        }
         try:
             entrants = [entrant(spec) for spec in args.forecasters]
         except LcsearchError as error:

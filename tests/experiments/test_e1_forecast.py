@@ -230,7 +230,7 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     first = json.loads((tmp_path / "results.json").read_text())["sections"]["all tasks, 30 curves a task"]
     rows = first["sources"]["made"]["forecasters"]
     assert list(rows) == ["rank-gap", "nearest"]
-    assert rows["rank-gap"]["code"] == [pieces.fingerprint()]
+    assert rows["rank-gap"]["code"] == [e1.provenance.fingerprint(pieces.ROOMS, *sorted(pieces.HERE.glob("*.py")))]
     assert rows["rank-gap"]["kinds"]["value"]["10%"]["n"] == 60
     text = (tmp_path / "table.md").read_text()
     assert "## all tasks, 30 curves a task: made (2 tasks)" in text
