@@ -96,4 +96,5 @@ def test_going_on_from_weights(recipe: Path) -> None:
     done = CliRunner().invoke(app, ["pretrain", "again.yaml", "--fresh"])
     assert done.exit_code == 2
     assert done.stderr.startswith("again.yaml: start: expected weights of the recipe's size, {'curve_width': 8, ")
+    assert done.stderr.endswith("Write that size, or start from other weights.\n")
     assert not (home / "again.old-1").exists()
