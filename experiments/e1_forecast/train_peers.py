@@ -93,7 +93,7 @@ def train(recipe: Recipe, say: Callable[[str], None]) -> tuple[SingleCurve, int]
         with torch.autocast("cpu", torch.bfloat16):
             loss = objective(network, batch)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         curves += len(batch.target)
@@ -157,7 +157,7 @@ def main() -> None:
             network, curves = train(recipe, progress)
             progress("")
             about = {"size": network.describe(), "recipe": name, "seed": recipe.seed, "step": recipe.steps}
-            digest = weights.save(path, network.state_dict(), **about, storage="float32")  # type: ignore[arg-type]
+            digest = weights.save(path, network.state_dict(), **about, storage="float32")  # type: ignore[arg-type]  # values of several types
             seconds = time.process_time() - start
             print(f"{name}: {recipe.steps} steps, {curves} curves, {seconds:.0f} CPU s, {digest[:12]}", flush=True)
     wanted = [label for label in RECALIBRATED if label in args.only]

@@ -94,7 +94,7 @@ def test_gradients_are_finite_whatever_happens(seed: int) -> None:
     loss[0, 2] *= 1e-30
     net = network()
     value, figures = objective(net, replace(some, loss=loss), seeded(seed))
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert math.isfinite(float(value.detach()))
     assert all(map(math.isfinite, figures.values()))
     for name, one in net.named_parameters():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +115,7 @@ class Looks:
 
     def describe(self, n_complete: float) -> Tensor:
         """(1, Q, N_CUT)."""
-        rate, area = self.planned(self.until)
+        rate, area = (x[1] for x in self.plans)
         times = (self.until - self.start) / np.array([r.reach for r in self.reports])
         device = str(self.unit.device)
         then, rates, areas = (as_tensor(x, device)[:, None] for x in (times, rate, area))
@@ -122,12 +123,13 @@ class Looks:
         found = features.describe(self.curves, self.cuts, self.unit, self.spread, self.incumbent, n, then, rates, areas)
         return found.transpose(0, 1)
 
-    def planned(self, steps: Floats) -> tuple[Floats, Floats]:
-        """(Q,) steps, one a trial -> rate and area (Q,) that its schedule has there; NaN without one."""
-        rate, area = np.full(steps.shape, np.nan), np.full(steps.shape, np.nan)
+    @cached_property
+    def plans(self) -> tuple[Floats, Floats]:
+        """Rate and area (2, Q) that the trials' schedules have at `now` and at `until`; NaN without one."""
+        rate, area = np.full((2, len(self.reports)), np.nan), np.full((2, len(self.reports)), np.nan)
         for i, r in enumerate(self.reports):
             if r.schedule is not None:
-                rate[i : i + 1], area[i : i + 1] = planned(r.schedule, steps[i : i + 1])
+                rate[:, i], area[:, i] = planned(r.schedule, np.array([self.now[i], self.until[i]]))
         return rate, area
 
     @property

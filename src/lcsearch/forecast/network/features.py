@@ -282,6 +282,11 @@ def describe(
     return torch.nan_to_num(torch.stack(columns, -1), posinf=12.0, neginf=-12.0)
 
 
+def read(x: Tensor, index: Tensor) -> Tensor:
+    """Context trials as queries see them: x (B, C, S), index (B, Q, C) -> (B, Q, C); indices beyond an end take it."""
+    return _at(x, index.permute(0, 2, 1)).permute(0, 2, 1)
+
+
 def beside(
     q: Cuts,
     unit: Tensor,
@@ -307,13 +312,6 @@ def beside(
             step, after half and a quarter of it, and not after the step asked about; -1 where there is none.
     """
     b, n_q, n_c = now.shape
-    s = context.y.shape[-1]
-
-    def read(x: Tensor, index: Tensor) -> Tensor:
-        """x (B, C, S), index (B, Q, C) -> (B, Q, C)."""
-        flat = index.clamp(0, s - 1).permute(0, 2, 1)
-        return x.gather(-1, flat).permute(0, 2, 1)
-
     last = (reported - 1).unsqueeze(1).expand(b, n_q, n_c)
     started = (now >= 0) & (reported.unsqueeze(1) > 0)
     has_now = started & ((now <= last) | complete.unsqueeze(1))

@@ -87,9 +87,7 @@ class NetworkForecaster:
                     absent[row] = Absent.OFF_LAW
         if sure:
             settle(found, list(sure), list(sure.values()))
-        made = Forecasts.of(*found, sign=sign, source=source)
-        reasons = tuple(a if a is not None else b for a, b in zip(absent, made.absent, strict=True))
-        return Forecasts(*found, sign, reasons, source)
+        return Forecasts.of(*found, sign=sign, source=source, absent=absent)
 
     def _context(self, snapshot: Snapshot) -> Context:
         """The context of the snapshot's bank; kept until the study's bank is another one."""
@@ -154,7 +152,6 @@ class NetworkForecaster:
         if not context.schedules or all(r.schedule is None for r in looks.reports):
             return None
         theirs = context.planned(np.concatenate([looks.now, looks.until]))
-        mine = (np.concatenate(both) for both in zip(looks.planned(looks.now), looks.planned(looks.until), strict=True))
-        rate, area = (as_tensor(x, self._device).view(2, 1, -1) for x in mine)
+        rate, area = (as_tensor(x, self._device).unsqueeze(1) for x in looks.plans)
         their_rate, their_area = (as_tensor(x, self._device).view(2, 1, len(looks.now), -1) for x in theirs)
         return features.plans((rate, area), (their_rate, their_area))

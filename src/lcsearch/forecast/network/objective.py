@@ -212,7 +212,7 @@ def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, t
     planned = None
     if bool(torch.isfinite(curves.rate).any()):
         mine = [torch.stack([x.gather(-1, i).reshape(*flat) for i in (index, until)]) for x in (own.rate, own.area)]
-        theirs = [torch.stack([_of_context(x, i) for i in (now, then)]) for x in (curves.rate, curves.area)]
+        theirs = [torch.stack([features.read(x, i) for i in (now, then)]) for x in (curves.rate, curves.area)]
         planned = features.plans((mine[0], mine[1]), (theirs[0], theirs[1]))
     use = use_pair.unsqueeze(2).expand(b, n, m, c).reshape(*flat, c)
     params = _scaled(studies.params, studies.kinds, known.met)
@@ -235,11 +235,6 @@ def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, t
         (as_judged & ~already).reshape(*flat),
         fine.to(torch.float32).reshape(*flat),
     )
-
-
-def _of_context(x: Tensor, index: Tensor) -> Tensor:
-    """x (B, C, S), index (B, Q, C) -> (B, Q, C)."""
-    return x.gather(-1, index.clamp_min(0).permute(0, 2, 1)).permute(0, 2, 1)
 
 
 def _cuts(
