@@ -56,7 +56,15 @@ def test_the_optuna_adapter_s_surface() -> None:
 def test_the_ray_adapter_s_surface() -> None:
     import lcsearch.schedulers.ray_tune as adapter
 
-    assert sorted(adapter.__all__) == ["CurveScheduler", "PrunedSearch", "SCHEDULE", "StateCallback", "restored"]
+    assert sorted(adapter.__all__) == [
+        "CurveScheduler",
+        "PrunedSearch",
+        "SCHEDULE",
+        "StateCallback",
+        "Stop",
+        "StudyReport",
+        "restored",
+    ]
     assert all(getattr(adapter, name).__doc__ for name in adapter.__all__)
 
 

@@ -22,7 +22,7 @@ FLOORS = (
     ("engine",),
     ("pretrain",),
     ("host",),
-    ("decision_log", "session", "explain"),
+    ("decision_log", "session", "explain", "study_report"),
     ("replay",),
     ("schedulers",),
     ("sweep",),

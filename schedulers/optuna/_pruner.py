@@ -17,11 +17,11 @@ from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Judged
-from lcsearch.schedulers.optuna._report import StudyReport, report_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import REASON, write_stop
 from lcsearch.session import session_of
 from lcsearch.study import Snapshot
+from lcsearch.study_report import StudyReport, report_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -198,6 +198,6 @@ class CurvePruner(BasePruner):
         held, faults = self._session.tally()
         failed, throttled = sum(n for _, n in faults), dict(held).get(Reason.THROTTLED, 0)
         reasons = {
-            t.number: str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
+            str(t.number): str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
         }
-        return report_of(self._session.policy, self._snapshot(study), reasons, failed, throttled)
+        return report_of(self._session.policy, self._snapshot(study), reasons, failed, throttled, name=int)

@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.utils import flatten_dict
 
 from lcsearch import explain as words
-from lcsearch.decide.verdict import Verdict
+from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.engine.ask import Event, hold_alone, hold_early
 from lcsearch.engine.judge import Judgement, risk_now
 from lcsearch.engine.policy import Policy
@@ -24,6 +24,7 @@ from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.session import Session, session_of
 from lcsearch.study import Snapshot, Status
+from lcsearch.study_report import StudyReport, report_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -237,6 +238,16 @@ class CurveScheduler(FIFOScheduler):
         if not self._metric or self._mode not in _DIRECTIONS:
             return None
         return risk_now(self._session.policy, self._snapshot())
+
+    def report(self) -> StudyReport:
+        """The stops so far with their reasons, and the risk now.
+
+        Printed, it says in a few lines what was spent and saved (in `time_attr`), how risky that was, and what looks
+        came to nothing.
+        """
+        held, faults = self._session.tally()
+        failed, throttled = sum(n for _, n in faults), dict(held).get(Reason.THROTTLED, 0)
+        return report_of(self._session.policy, self._snapshot(), self.stopped(), failed, throttled)
 
     # State.
 

@@ -13,6 +13,7 @@ from kit.fakes import Dead, NormalAroundBest
 from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
+from lcsearch.decide.decision import percent
 from lcsearch.decision_log import read_log
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts
@@ -229,6 +230,34 @@ def test_the_status_line() -> None:
         "(uncalibrated)"
     )
     assert "\n" not in of_run(runner).debug_string()
+
+
+def test_the_report_of_a_run() -> None:
+    assert str(CurveScheduler().report()).splitlines() == [
+        "trials: 0 complete, 0 stopped",
+        "steps: 0 spent, 0 saved",
+        "risk that some stop lost the winner: not known yet",
+        "in this process: 0 looks failed open (the trial went on), 0 were throttled",
+    ]
+    runner = run_of(scheduler(opinions=[NormalAroundBest(2.0)], threshold=0.5))
+    runner.feed(runner.start("b"), decay(5.0))
+    runner.feed(runner.start("a"), decay(5.0))
+    lost, live = runner.start("lost"), runner.start("live")
+    runner.feed(lost, decay(5.0, 3))
+    runner.fail(lost)
+    runner.feed(live, [1.0, 1.0])
+    runner.report(live, 3, "?")
+    found = of_run(runner).report()
+    assert found.risk is not None
+    assert found.risk == of_run(runner).risk_now()
+    assert [(stop.trial, stop.step) for stop in found.stops] == [("a", EARLIEST), ("b", EARLIEST)]
+    assert {stop.trial: stop.reason for stop in found.stops} == of_run(runner).stopped()
+    assert str(found).splitlines() == [
+        "trials: 6 complete, 2 stopped",
+        f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, {2 * (50 - EARLIEST)} saved (22 % of 405)",
+        f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
+        "in this process: 1 look failed open (the trial went on), 0 were throttled",
+    ]
 
 
 def test_a_decision_log(tmp_path: Path) -> None:

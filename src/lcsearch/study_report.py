@@ -1,16 +1,16 @@
-"""What a study's stops came to, read from the marks in its storage."""
+"""What a study's stops came to, read from the marks of its trials: the same lines for every framework."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lcsearch.decide.decision import percent
 from lcsearch.engine.ask import target_of
 from lcsearch.engine.judge import risk_now
 from lcsearch.engine.policy import Policy
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Status, Trial, place
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Stop:
     """One stopped trial.
 
     Attributes:
-        trial: its number.
+        trial: its number in Optuna, its trial id in Ray Tune.
         step: where it was stopped.
         p: P(beat) then; None for a divergence.
         reason: one line.
         p_now: P(it would have beaten the present incumbent), by its stored forecast; NaN without an incumbent.
     """
 
-    trial: int
+    trial: int | str
     step: float
     p: float | None
     reason: str
@@ -38,7 +38,7 @@ class StudyReport:
 
     Attributes:
         risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
-        stops: in order of trial number.
+        stops: in order of trials.
         failed_open: looks of this process where something failed and the trial went on.
         throttled: looks of this process that were held because forecasts had taken their share of the time.
         complete: trials that ran to the end.
@@ -71,19 +71,25 @@ class StudyReport:
 
 
 def report_of(
-    policy: Policy, snapshot: Snapshot, reasons: Mapping[int, str], failed_open: int, throttled: int = 0
+    policy: Policy,
+    snapshot: Snapshot,
+    reasons: Mapping[str, str],
+    failed_open: int,
+    throttled: int = 0,
+    *,
+    name: Callable[[str], int | str] = str,
 ) -> StudyReport:
-    """From a snapshot; `reasons` are the one-line reasons by trial number."""
+    """From a snapshot; `reasons` are one-line reasons by uid, `name` is what a framework calls the trial of a uid."""
     stops, target, saved = [], target_of(policy, snapshot), 0.0
-    for trial in snapshot.bank:
+    for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
         mark = trial.marks.get("stop")
         if trial.status is Status.STOPPED and mark is not None:
-            number = int(trial.uid)
-            stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason), mark.p_beat(target)))
+            reason = reasons.get(trial.uid, mark.reason)
+            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_beat(target)))
             saved += max(0.0, snapshot.horizon - trial.curve.last_step)
     return StudyReport(
         risk_now(policy, snapshot),
-        tuple(sorted(stops, key=lambda stop: stop.trial)),
+        tuple(stops),
         failed_open,
         throttled,
         complete=snapshot.bank.n_complete,
