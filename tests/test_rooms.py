@@ -20,6 +20,7 @@ FLOORS = (
     ("decide",),
     ("allocate",),
     ("engine",),
+    ("files",),
     ("pretrain",),
     ("host",),
     ("decision_log", "session", "explain", "study_report"),
@@ -29,7 +30,7 @@ FLOORS = (
     ("cli", "__main__"),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {room for rooms in FLOORS[: FLOOR["pretrain"]] for room in rooms}
+PURE = {room for rooms in FLOORS[: FLOOR["files"]] for room in rooms}
 
 # Not below pretrain/ and host/: frameworks, devices, plots, files, processes, the network, the clock.
 IMPURE = {

@@ -422,7 +422,7 @@ class Session:
             if len(self.latest) > REMEMBERED:
                 self.latest.popitem(last=False)
             if decision.reason.fails_open:
-                self.failed_open["opinion"] += 1
+                self.failed_open["opinion" if decision.reason is Reason.ABSENT else "record of a stop"] += 1
         # Of looks in a row that were not judged, for the same reason, the first is written: thousands say no more.
         unjudged = decision.now is None and decision.reason in (Reason.THROTTLED, Reason.OVERTAKEN)
         repeated = unjudged and before is not None and before.reason is decision.reason

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.builders import goal, props, snapshot, trial
 from kit.fakes import NormalAroundBest, chances
@@ -144,6 +144,81 @@ def test_every_storage_can_keep_a_mark(text: str, big: float) -> None:
     assert len(stored.encode()) < 2046
     assert text.startswith(Mark.from_json(stored).text)
     assert len(Mark.from_json(stored).text) > 100
+
+
+HUGE = 1.7976931348623157e308
+numbers = st.one_of(
+    st.floats(allow_nan=False),
+    st.sampled_from(
+        [5e-324, -5e-324, 2.2250738585072014e-308, 0.0, -0.0, HUGE, -HUGE, 1e300, 1e-300, 1.0, 1.0 + 2e-16]
+    ),
+)
+
+
+@st.composite
+def forecasts(draw: st.DrawFn) -> Forecasts:
+    """Of any numbers: knots that are equal, the largest there are, denormals; levels with atoms; tails without end."""
+    n = draw(st.integers(2, 6))
+    knots = sorted(draw(st.lists(numbers, min_size=n, max_size=n)))
+    levels = sorted(draw(st.lists(st.floats(0.0, 1.0), min_size=n, max_size=n)))
+    tails = draw(st.tuples(*[st.floats(0.0, HUGE)] * 2))
+    sign = draw(st.sampled_from([1.0, -1.0]))
+    return Forecasts(np.array([knots]), np.array([levels]), np.array([tails]), sign, (None,), "wild")
+
+
+@settings(props, max_examples=600)
+@given(forecasts(), numbers, st.one_of(st.none(), numbers), st.lists(numbers, min_size=1, max_size=4))
+def test_every_mark_of_a_stop_reads_back(
+    forecast: Forecasts, step: float, target: float | None, losses: list[float]
+) -> None:
+    with np.errstate(all="ignore"):
+        p = None if target is None else float(forecast.p_beat(forecast.sign * target)[0])
+        if p is not None and not -1e-9 <= p <= 1.0 + 1e-9:
+            return  # no opinion, and no stop
+        mark = Mark.of(step, "BELOW", p, "why", forecast, target)
+    if not math.isfinite(step):
+        assert mark.read_back() is None
+        return
+    twin = mark.read_back()
+    assert twin is not None
+    assert twin.read_back() == twin
+    assert (twin.step, twin.p, twin.target) == (mark.step, mark.p, mark.target)
+    np.testing.assert_allclose(twin.losses, mark.losses, rtol=1e-11)
+    told = [twin.p_beat(loss) for loss in sorted(losses)]
+    assert all(0.0 <= p <= 1.0 for p in told)
+    assert told == sorted(told)
+
+
+def test_a_probability_beyond_one_by_a_rounding_error_is_kept() -> None:
+    """judge() takes such a p for one, from_json took it for damage."""
+    for p, kept in ((-1e-12, 0.0), (1.0 + 1e-12, 1.0)):
+        twin = Mark.of(1.0, "BELOW", p, "", None, 2.0).read_back()
+        assert twin is not None
+        assert twin.p == kept
+
+
+def test_a_quantile_that_overshoots_its_knot_is_kept() -> None:
+    """Far from zero the line between two knots misses the upper one by a few last bits of the lower one."""
+    far = 2.0**53
+    knots, levels = [[-far, -0.5, -0.5]], [[0.0, 0.5, 1.0]]
+    jagged = Forecasts(np.array(knots), np.array(levels), np.zeros((1, 2)), 1.0, (None,), "jagged")
+    read = jagged.quantile([LEVELS])[0]
+    assert list(read) != sorted(read)
+    twin = Mark.of(1.0, "BELOW", 0.01, "", jagged).read_back()
+    assert twin is not None
+    assert len(twin.losses) == len(LEVELS)
+
+
+@pytest.mark.parametrize("target", [math.inf, -math.inf, math.nan])
+def test_a_target_that_is_no_number_is_not_kept(target: float) -> None:
+    twin = Mark.of(1.0, "BELOW", 0.01, "", a_forecast(1.0), target).read_back()
+    assert twin is not None
+    assert twin.target is None
+
+
+@pytest.mark.parametrize("step", [math.nan, math.inf, np.float32(3.0)])
+def test_what_cannot_be_written_does_not_read_back(step: float) -> None:
+    assert Mark(step, "BELOW", 0.01, "").read_back() is None
 
 
 good = json.loads(straight().to_json())

@@ -63,6 +63,17 @@ def test_both_looks_must_lie_below(now: Any, before: Any, expected: Reason) -> N
     assert decision.verdict is (Verdict.STOP if expected is Reason.BELOW else Verdict.CONTINUE)
 
 
+def test_a_stop_whose_record_does_not_read_back_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could explain it afterwards, and the risk would not count it."""
+    monkeypatch.setattr(Mark, "read_back", lambda mark: None)
+    found = judge(POLICY, SEEN, asked(), scripted({"one": (0.01, 0.01)}))
+    assert (found.decision.verdict, found.decision.reason, found.mark) == (Verdict.CONTINUE, Reason.UNRECORDED, None)
+    assert found.decision.reason.fails_open
+    gone = trial("9", [8.0, *[NAN] * 9], Status.RUNNING)
+    found = judge(POLICY, SEEN, asked(gone), {})
+    assert (found.decision.verdict, found.decision.reason, found.mark) == (Verdict.CONTINUE, Reason.UNRECORDED, None)
+
+
 def test_few_observations_need_a_smaller_p_at_the_look_that_had_them() -> None:
     eight, seven = trial("9", [8.0] * 8, Status.RUNNING), trial("9", [8.0] * 7, Status.RUNNING)
     assert verdict({"one": (0.02, 0.005)}, eight).reason is Reason.BELOW

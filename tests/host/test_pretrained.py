@@ -244,11 +244,73 @@ def test_where_torch_does_not_import_the_stand_ins_carry_on(folder: Path, caplog
         assert [f.name for f in session._ready()] == ["parametric", "rank-gap"]
         assert [f.name for f in session._ready()] == ["parametric", "rank-gap"]
     (record,) = caplog.records
-    assert record.getMessage().startswith(
-        "lcsearch: forecasts are made by parametric and rank-gap, without 'network': OSError: libtorch.so"
+    assert record.getMessage() == (
+        "lcsearch: forecasts are made by parametric and rank-gap, without 'network': EnvironmentProblem: "
+        f"{folder / 'network.safetensors'}: expected weights that load on cpu, got OSError: libtorch.so: cannot open "
+        "shared object file. See that torch works there."
     )
     alone = Session(Policy(), [Broken(where=folder)])
     assert [f.name for f in alone._ready()] == ["network"]  # asked all the same: DEAD, and the trial goes on
+
+
+LOOKS = """
+import sys, time
+from pathlib import Path
+from lcsearch.engine.ask import Event
+from lcsearch.engine.policy import Policy
+from lcsearch.host.pretrained import Pretrained
+from lcsearch.session import Session
+sys.path.append({tests!r})
+from kit.builders import goal, snapshot, trial
+from lcsearch.study import Status
+
+seen = snapshot(goal(horizon=40), [trial(str(i), [1.0 + i] * 40) for i in range(12)])
+sessions = [Session(Policy(n_startup_trials=2), [Pretrained(where=Path({folder!r}))]) for _ in range(3)]
+for session in sessions:
+    for n in range(20, 30):
+        own = trial("99", [50.0] * n, Status.RUNNING)
+        print(session.check(seen, Event(own, n - 1)).decision.reason.name)
+"""
+
+
+def test_a_torch_that_does_not_import_is_tried_once_a_process(folder: Path, tmp_path: Path) -> None:
+    """It may take seconds to fail: named alone, the network was looked for twice at every look."""
+    fake = tmp_path / "site" / "torch"
+    fake.mkdir(parents=True)
+    code = f"open({str(tmp_path / 'tries')!r}, 'a').write('x')\nraise ImportError('libcudart.so: no such file')\n"
+    (fake / "__init__.py").write_text(code)
+    looks = LOOKS.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(fake.parent), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, timeout=60, env=env)
+    assert done.stdout.splitlines() == ["ABSENT"] * 30, done.stderr
+    assert (tmp_path / "tries").read_text() == "x"
+    (said,) = {line for line in done.stderr.splitlines() if "network" in line}
+    assert said.endswith(
+        "expected torch, which the network computes with, got one that does not import (ImportError: libcudart.so: no "
+        "such file). Install it again: pip install --force-reinstall torch"
+    )
+
+
+def test_weights_that_are_no_file_are_refused(folder: Path, tmp_path: Path) -> None:
+    """A pipe would be waited for, a device read for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in ((tmp_path / "pipe", "no regular file"), (Path("/dev/zero"), "no regular file")):
+        with pytest.raises(EnvironmentProblem) as caught:
+            Pretrained(file=path)
+        assert str(caught.value) == f"{path}: expected a file of weights, got {what}. {shipped.ANOTHER}"
+
+
+def test_a_header_or_an_index_of_any_depth_is_a_damaged_one(folder: Path, tmp_path: Path) -> None:
+    deep = b"[" * 100_000
+    path = tmp_path / "deep.safetensors"
+    for header in (deep, json.dumps({"__metadata__": {"lcsearch": deep.decode()}}).encode()):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        for load in (lambda: Pretrained(file=path), lambda: weights.load(path)):
+            with pytest.raises(EnvironmentProblem, match=r"cannot be read \(JSON that is nested too deep\)"):
+                load()
+    (folder / "weights.json").write_bytes(deep)
+    with pytest.raises(EnvironmentProblem, match=r"weights\.json: .* got JSON that is nested too deep\. Install"):
+        Pretrained(where=folder)
 
 
 def test_the_network_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,14 +56,18 @@ class Mark:
         forecast: Forecasts | None,
         target: float | None = None,
     ) -> Mark:
-        """Read a single-row forecast off at LEVELS."""
+        """Read a single-row forecast off at LEVELS.
+
+        A `p` that misses [0, 1] by a rounding error is its end; a `target` that is no finite number is not kept.
+        """
         losses: tuple[float, ...] = ()
         if forecast is not None:
             levels = np.array([LEVELS]) if forecast.sign > 0 else 1.0 - np.array([LEVELS])
-            losses = tuple(float(v) for v in forecast.sign * forecast.quantile(levels)[0])
-            if not all(math.isfinite(v) for v in losses):
-                losses = ()
-        return cls(step, reason, p, text, losses, target)
+            # between two knots a quantile may overshoot the upper one by its last bit, and stand above the next
+            read = np.maximum.accumulate(forecast.sign * forecast.quantile(levels)[0])
+            losses = tuple(float(v) for v in read) if np.isfinite(read).all() else ()
+        p = None if p is None else min(max(p, 0.0), 1.0)
+        return cls(step, reason, p, text, losses, target if target is not None and math.isfinite(target) else None)
 
     def p_beat(self, loss: float) -> float:
         """P(the trial would have reached a judged loss below `loss`), from the stored levels.
@@ -73,21 +77,31 @@ class Mark:
         """
         if not self.losses:
             return self.p or 0.0
-        losses, levels = list(self.losses), list(LEVELS)
+        # A quarter of everything: differences of the largest floats stay finite, and others are the same bit by bit.
+        stored, loss = [0.25 * v for v in self.losses], 0.25 * loss
+        losses, levels = list(stored), list(LEVELS)
         if self.target is not None and self.p is not None:
             # Quantiles far in the tail lie far apart, and a line between them lies above the distribution.
-            i = bisect_left(losses, self.target)
+            target = 0.25 * self.target
+            i = bisect_left(losses, target)
             p = min(max(self.p, levels[i - 1] if i else 0.0), levels[i] if i < len(levels) else 1.0)
-            losses.insert(i, self.target)
+            losses.insert(i, target)
             levels.insert(i, p)
-            if loss == self.target:
+            if loss == target:
                 return p
         if loss > losses[0]:
             return float(np.interp(loss, losses, levels))
-        scale = (self.losses[3] - self.losses[0]) / math.log(LEVELS[3] / LEVELS[0])
+        scale = (stored[3] - stored[0]) / math.log(LEVELS[3] / LEVELS[0])
         if scale <= 0:
             return 0.0 if loss < losses[0] else levels[0]
         return levels[0] * math.exp((loss - losses[0]) / scale)
+
+    def read_back(self) -> Mark | None:
+        """The mark as whoever reads the storage will have it; None where it cannot be written or read."""
+        try:
+            return Mark.from_json(self.to_json())
+        except (ValueError, TypeError, OverflowError):  # InvalidValue is a ValueError
+            return None
 
     def to_json(self) -> str:
         """Compact ASCII text under LONGEST characters; a text that does not fit is cut short."""

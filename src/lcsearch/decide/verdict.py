@@ -47,6 +47,10 @@ class Reason(enum.Enum):
     ABOVE = "P(beat) is not below the threshold at this look. Raise threshold to stop more."
     ABOVE_BEFORE = "P(beat) is below the threshold now but was not at the previous look."
     RISK_LIMIT = "The stop would take the risk of having lost the winner above the limit. Raise risk to stop more."
+    UNRECORDED = (
+        "The stop's record would not read back from the storage, so nothing could explain it: the trial goes on. "
+        "Look for values, or a step, beyond all measure."
+    )
     BELOW = "P(beat) is below the threshold at this look and at the previous one."
     DIVERGED = "The trial's own metric stays non-finite where finished trials have values."
     RULE = "The rule of another method decided, for comparison in a replay; the detail says on which numbers."
@@ -59,4 +63,4 @@ class Reason(enum.Enum):
     @property
     def fails_open(self) -> bool:
         """True when the trial went on because nothing could be said, not because of what was said."""
-        return self is Reason.ABSENT
+        return self in (Reason.ABSENT, Reason.UNRECORDED)

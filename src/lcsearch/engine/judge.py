@@ -106,7 +106,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
     """Decide one look.
 
     STOP needs P(beat) below the threshold at this look and at the previous one, from every forecaster; an absent
-    opinion at either look means CONTINUE.
+    opinion at either look means CONTINUE, and so does a stop whose mark would not read back from a storage.
 
     Raises:
         InvalidValue: a forecaster did not answer every query, or none was heard.
@@ -116,7 +116,10 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         n, worst = trial.curve.n_trailing_events, trial.curve.event_values[-1]
         detail = f"the last {n} reports were not finite (latest {worst})"
         decision = Decision(snapshot.study, trial.uid, step, Verdict.STOP, Reason.DIVERGED, detail)
-        return Judgement(decision, Mark(step, Reason.DIVERGED.name, None, decision.text))
+        mark = Mark(step, Reason.DIVERGED.name, None, decision.text).read_back()
+        if mark is None:
+            decision = replace(decision, verdict=Verdict.CONTINUE, reason=Reason.UNRECORDED)
+        return Judgement(decision, mark)
     if not opinions:
         raise InvalidValue("at least one forecaster's opinions", opinions, "judge(opinions=)")
     for name, answers in opinions.items():
@@ -128,7 +131,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
     )
     verdict, reason = Verdict.CONTINUE, Reason.BELOW
     risk: float | None = None
-    mark: Mark | None = None
+    mark = None
     if now.p is None:
         reason = Reason.ABSENT
     elif not now.p < now.threshold:
@@ -137,8 +140,9 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         reason = Reason.ABSENT
     elif not before.p < before.threshold:
         reason = Reason.ABOVE_BEFORE
+    elif (mark := Mark.of(step, reason.name, now.p, "", forecast, ask.target).read_back()) is None:
+        reason = Reason.UNRECORDED
     else:
-        mark = Mark.of(step, reason.name, now.p, "", forecast, ask.target)
         risk = risk_of([*stored_marks(snapshot, trial.uid), mark], ask.target)
         if policy.risk is not None and risk > policy.risk:
             reason, mark = Reason.RISK_LIMIT, None

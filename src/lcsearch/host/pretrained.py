@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,31 @@ SIZE = (
 """Fields of the network's size, named here because the network itself cannot be imported without torch."""
 DEFAULT = "network"
 """Name of the weights that are used unless others are named."""
+
+
+_no_torch = ""
+"""Why torch does not import, once this process has tried: a broken one takes seconds to say so, each time anew."""
+
+
+def _import_torch() -> None:
+    """Import torch, or say why that failed; it is tried once a process.
+
+    Raises:
+        EnvironmentProblem: it does not import.
+    """
+    global _no_torch
+    if not _no_torch and "torch" not in sys.modules:
+        try:
+            import torch  # noqa: F401  # whoever needs it imports it again, which costs nothing
+        except Exception as error:  # a library that is missing, a symbol, a driver: it may raise anything
+            _no_torch = _first_line(error)
+    if _no_torch:
+        text = f"expected torch, which the network computes with, got one that does not import ({_no_torch})."
+        raise EnvironmentProblem(f"{text} Install it again: pip install --force-reinstall torch")
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0].rstrip(".")
 
 
 @contextmanager
@@ -84,7 +110,7 @@ class Pretrained:
             raise EnvironmentProblem(f"{text} {ANOTHER}")
         self._begin()
         self._network: NetworkForecaster | None = None
-        self._failed: EnvironmentProblem | None = None
+        self._failed = ""  # why it cannot be loaded
 
     def _begin(self) -> None:
         self._lock, self._pid = threading.Lock(), os.getpid()
@@ -94,7 +120,7 @@ class Pretrained:
         """One thread at a time; a lock that another thread held when the process was forked is left behind."""
         if self._pid != os.getpid():
             self._begin()
-        with self._lock, _one_thread():
+        with self._lock:
             yield
 
     @property
@@ -105,7 +131,7 @@ class Pretrained:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """As :class:`~lcsearch.forecast.network.forecaster.NetworkForecaster` answers."""
         self.prepare()
-        with self._alone():
+        with self._alone(), _one_thread():
             assert self._network is not None
             return self._network.forecast(snapshot, queries)
 
@@ -113,19 +139,23 @@ class Pretrained:
         """Load the weights, once.
 
         Raises:
-            EnvironmentProblem: they have gone missing or were damaged meanwhile, or are of another network. It is
-                tried once: what failed fails again at once.
+            EnvironmentProblem: torch does not import; they have gone missing or were damaged meanwhile, are of another
+                network, or do not load on the device. It is tried once: what failed fails again at once.
         """
         if self._network is None:
             with self._alone():
-                if self._failed is not None:
-                    raise self._failed
-                if self._network is None:
+                if not self._failed and self._network is None:
                     try:
-                        self._network = self._load()
+                        _import_torch()
+                        with _one_thread():
+                            self._network = self._load()
                     except EnvironmentProblem as error:
-                        self._failed = error
-                        raise
+                        self._failed = str(error)
+                    except Exception as error:  # of a torch that imports and does not work, or a device
+                        text = f"{self._file}: expected weights that load on {self._device}, got {_first_line(error)}."
+                        self._failed = f"{text} See that torch works there."
+                if self._failed:
+                    raise EnvironmentProblem(self._failed)  # a new one: one that is kept would keep every frame it saw
 
     def _load(self) -> NetworkForecaster:
         import torch
@@ -146,7 +176,7 @@ class Pretrained:
         return NetworkForecaster(network, self.version, self._device)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_network": None, "_failed": None}
+        return {**self.__dict__, "_lock": None, "_network": None, "_failed": ""}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

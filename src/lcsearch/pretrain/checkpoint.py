@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lcsearch.errors import FileProblem
+from lcsearch.files import loads
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1
@@ -61,7 +62,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     content = path.read_bytes()
     try:
         length = int.from_bytes(content[:8], "little")
-        record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["lcsearch"])
+        record = loads(loads(content[8 : 8 + length])["__metadata__"]["lcsearch"])
         tensors = from_bytes(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         text = f"{path}: expected a checkpoint, got a file that cannot be read ({_first_line(error)})."

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lcsearch.files import loads
+
 
 class Log:
     """Appends lines that carry `step` and `kind`; a line that is there already is not written twice.
@@ -38,8 +40,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in lines:
         with suppress(ValueError):  # a machine that lost its power may have left anything
-            found.append(json.loads(line))
-    return [entry for entry in found if isinstance(entry, dict) and {"kind", "step"} <= set(entry)]
+            found.append(loads(line))
+    return [
+        entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "kind" in entry
+    ]
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from importlib.resources import files
+from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from lcsearch import files
 from lcsearch.errors import EnvironmentProblem
+from lcsearch.files import loads
 
 INDEX = "weights.json"
 REINSTALL = "Install lcsearch again, or name a file of your own."
 ANOTHER = "Name a file that `lcsearch pretrain` wrote."
 FORMAT = 1
+MOST = 1 << 32
+"""Bytes of a file of weights."""
 
 
 def package() -> Traversable:
     """Where the shipped files lie."""
-    return files("lcsearch") / "weights"
+    return resources.files("lcsearch") / "weights"
 
 
 def index(where: Traversable | None = None) -> dict[str, str]:
@@ -30,7 +33,7 @@ def index(where: Traversable | None = None) -> dict[str, str]:
     """
     where = where or package()
     try:
-        known = json.loads((where / INDEX).read_text(encoding="utf-8"))
+        known = loads((where / INDEX).read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -68,7 +71,7 @@ def content(path: Path | Traversable, sha256: str | None) -> tuple[bytes, str]:
         EnvironmentProblem: it is missing, or not the one with that hash.
     """
     try:
-        data = path.read_bytes()
+        data = files.read(path, MOST) if isinstance(path, Path) else path.read_bytes()
     except OSError as error:
         text = f"{path}: expected a file of weights, got {error.strerror or error}."
         raise EnvironmentProblem(f"{text} {ANOTHER if sha256 is None else REINSTALL}") from error
@@ -87,7 +90,7 @@ def about(data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        found: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lcsearch"])
+        found: dict[str, Any] = loads(loads(data[8 : 8 + length])["__metadata__"]["lcsearch"])
         version, _ = found["format"], found["size"]
     except (ValueError, KeyError, TypeError) as error:
         said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
-import json
 import math
 import zipfile
 import zlib
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.files import loads
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.replay.task import Run, Task
 from lcsearch.study import Status
@@ -150,7 +150,7 @@ class Table:
         """meta.json."""
         path = self._path("meta.json")
         try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
+            meta = loads(path.read_bytes())
         except ValueError as error:
             raise FileProblem(f"{path}: expected JSON, got {_said(error)}.") from error
         if not (isinstance(meta, dict) and isinstance(meta.get("metrics"), dict) and meta["metrics"]):

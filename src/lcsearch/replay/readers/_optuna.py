@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lcsearch.curves import Curve
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.files import loads
 from lcsearch.goal import Direction
 from lcsearch.replay.readers._assemble import Found, Read, Wish, assemble, choose
 from lcsearch.replay.tables import hint, listing
@@ -280,12 +281,10 @@ def run_folder(root: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         FileProblem: run.json is not what it should be.
     """
-    import json
-
     path = root / "run.json"
     try:
-        sweep = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8"))["sweep"])
+        sweep = cast("dict[str, Any]", loads(path.read_bytes())["sweep"])
         storage = sweep.get("backend", {}).get("storage") or f"sqlite:///{root.resolve() / 'study.sqlite3'}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileProblem(f"{path}: expected the record of `lcsearch run`, got {type(error).__name__}.") from error
     return str(storage), sweep

@@ -1,0 +1,120 @@
+"""Files that somebody may have damaged, swapped or linked elsewhere: read within bounds, and no link written through.
+
+Nothing here waits for a pipe, reads a device that never ends, or loses itself in JSON of any depth.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_QUICK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe without a writer is opened, not waited for
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def loads(text: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep") from None
+
+
+def read(path: Path, most: int) -> bytes:
+    """All of a regular file.
+
+    Args:
+        most: bytes; a file has no business to be longer.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is longer; `strerror` says which.
+    """
+    with _opened(path, os.O_RDONLY) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+    return data
+
+
+def lines(path: Path, longest: int = 1 << 20, begin: int = 0) -> Iterator[bytes | None]:
+    """The whole lines of a regular file that begin at byte `begin` or later, each with its end.
+
+    A last line without an end is left out: its writer was killed over it, or is at it. Of a line of more than `longest`
+    bytes None stands in place.
+
+    Raises:
+        OSError: as :func:`read`.
+    """
+    with _opened(path, os.O_RDONLY) as file:
+        file.seek(begin)
+        while line := file.readline(longest):
+            long = len(line) == longest and not line.endswith(b"\n")
+            while long and (line := file.readline(longest)) and not line.endswith(b"\n"):
+                pass
+            if line.endswith(b"\n"):
+                yield None if long else line
+
+
+def append(path: Path) -> BinaryIO:
+    """A regular file, made if need be, opened to be written at its end.
+
+    Raises:
+        OSError: it cannot be written, is a symbolic link, or no regular file; `strerror` says which.
+    """
+    return _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def lock_file(path: Path) -> int:
+    """The descriptor of a regular file to be locked, made if need be; what it holds is left alone.
+
+    Raises:
+        OSError: as :func:`append`.
+    """
+    return _descriptor(path, os.O_RDWR | os.O_CREAT)
+
+
+def create(path: Path, *, private: bool = False) -> BinaryIO:
+    """A new file in place of whatever file or link stood at `path`, opened to be written.
+
+    Args:
+        private: its owner alone can read it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    mode = 0o600 if private else 0o666
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode), "wb")
+
+
+def _opened(path: Path, flags: int) -> BinaryIO:
+    if flags == os.O_RDONLY:
+        return open(_descriptor(path, flags), "rb")
+    return open(_descriptor(path, flags), "ab")
+
+
+def _descriptor(path: Path, flags: int) -> int:
+    writes = flags != os.O_RDONLY
+    try:
+        descriptor = os.open(path, flags | _QUICK | (_NO_LINK if writes else 0), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and writes and path.is_symlink():
+            raise OSError(errno.ELOOP, "a symbolic link, and no link is written through", str(path)) from None
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+            raise OSError(errno.ENXIO, "no regular file", str(path)) from None
+        raise
+    if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
+    raise OSError(errno.EINVAL, "no regular file", str(path))
