@@ -378,6 +378,7 @@ OTHERS = {
     Reason.WARMUP: (loser(n=3), SEEN, {"n_warmup_steps": 4}),
     Reason.INTERVAL: (loser(n=14), SEEN, {"interval_steps": 11}),
     Reason.SHORT: (loser(n=2), SEEN, {}),
+    Reason.NO_VALUE: (trial("9", [*[8.0] * 13, NAN], Status.RUNNING), SEEN, {}),
 }
 MOMENTS = ["waiting", "busy", "judged"]
 

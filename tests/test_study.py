@@ -99,7 +99,7 @@ def test_judged_loss(direction: Direction, judged: Judged, expected: tuple[float
 def test_loss_at_a_step() -> None:
     curve = trial("0", [4, 1, 2, NAN], first=1).curve
     assert [loss_at(curve, goal(), s) for s in (0, 1, 2.5, 3, 4, 9)] == [INF, 4, 1, 1, 1, 1]
-    assert [loss_at(curve, goal(judged="final"), s) for s in (0, 1, 2.5, 3, 4, 9)] == [INF, 4, 1, 2, INF, INF]
+    assert [loss_at(curve, goal(judged="final"), s) for s in (0, 1, 2.5, 3, 4, 9)] == [INF, 4, 1, 2, 2, 2]
 
 
 # The bank

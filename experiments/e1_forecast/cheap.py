@@ -40,7 +40,11 @@ class Cheap(ABC):
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query. Absent: NONFINITE as above, OFF_LAW where there is too little to go by."""
         known = [self._known(snapshot, query) for query in queries]
-        unknown = [query for query, law in zip(queries, known, strict=True) if law is None]
+        unknown = [
+            query._replace(trial=query.trial.cut(float(query.trial.curve.steps[-1])))  # reports that are no value aside
+            for query, law in zip(queries, known, strict=True)
+            if law is None
+        ]
         said = iter(self.laters(snapshot, unknown))
         laws = [
             self._judged(snapshot, query, next(said)) if law is None else law
@@ -62,7 +66,7 @@ class Cheap(ABC):
     def _known(self, snapshot: Snapshot, query: Query) -> Law | Absent | None:
         """The answer to what is reported, or to what nobody can answer; None where `later` is asked."""
         curve, best = query.trial.curve, query.kind == "best_by"
-        if not len(curve) or curve.n_trailing_events or not math.isfinite(query.step):
+        if not len(curve) or not math.isfinite(query.step):
             return Absent.NONFINITE
         if query.step > curve.last_step:
             return None

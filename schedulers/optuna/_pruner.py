@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.pruners import BasePruner
@@ -126,7 +127,7 @@ class CurvePruner(BasePruner):
         step = trial.last_step
         policy = self._session.policy
         horizon = None if self._max_steps == "auto" else self._max_steps
-        hold = hold_alone(policy, values, -1 if step is None else step, horizon)
+        hold = hold_alone(policy, (s for s, value in values.items() if isfinite(value)), step, horizon)
         if hold is not None or step is None:
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False

@@ -135,6 +135,13 @@ class Curve:
         last = self.steps[-1] if self.steps.size else -np.inf
         return int((self.event_steps > last).sum())
 
+    @cached_property
+    def gaps(self) -> NDArray[np.intp]:
+        """(n,) how many non-finite reports stand right before each finite observation: runs that ended in a value."""
+        if not self.event_steps.size:
+            return np.zeros(self.steps.size, np.intp)
+        return np.bincount(self.steps.searchsorted(self.event_steps), minlength=self.steps.size + 1)[:-1]
+
     def cut(self, step: float) -> Curve:
         """The curve as it stood when `step` was its last report (reports at `step` included)."""
         if step >= self.last_step:
@@ -142,6 +149,10 @@ class Curve:
         n = int(np.searchsorted(self.steps, step, side="right"))
         m = int(np.searchsorted(self.event_steps, step, side="right"))
         return Curve(self.steps[:n], self.values[:n], self.event_steps[:m], self.event_values[:m])
+
+    def to_last_value(self) -> Curve:
+        """The curve as it stood at its last finite observation; itself when it ends there, or never had one."""
+        return self.cut(float(self.steps[-1])) if len(self) else self
 
     def reports(self) -> tuple[Floats, Floats]:
         """All reports in step order: (steps (k,), values (k,)), events included."""
@@ -154,13 +165,14 @@ class Curve:
     def standings(self, sign: float, best: bool) -> tuple[list[float], list[float]]:
         """Plain lists (steps, losses at them), in step order; `best`: of the best loss so far. Worked out once.
 
-        Lists and `bisect`: one number of one curve costs less so than by numpy.
+        At a report that is no value a curve stands where it stood before, at +inf before its first value. Lists and
+        `bisect`: one number of one curve costs less so than by numpy.
         """
         known: dict[tuple[float, bool], tuple[list[float], list[float]]] = self._standings
         found = known.get((sign, best))
         if found is None:
             steps, losses = self.losses(sign)
-            found = steps.tolist(), (np.minimum.accumulate(losses) if best and losses.size else losses).tolist()
+            found = steps.tolist(), (np.minimum.accumulate(losses) if best and losses.size else latest(losses)).tolist()
             known[sign, best] = found
         return found
 
@@ -174,3 +186,16 @@ class Curve:
         if not self.event_steps.size:
             return steps, sign * values
         return steps, np.where(np.isfinite(values), sign * values, np.inf)
+
+
+def latest(losses: Floats) -> Floats:
+    """(n,) losses with +inf for events -> at every report the last value so far; +inf before the first one.
+
+    >>> latest(np.array([np.inf, 3.0, np.inf, 2.0]))
+    array([inf,  3.,  3.,  2.])
+    """
+    told = np.isfinite(losses)
+    if np.count_nonzero(told) == told.size:
+        return losses
+    at = np.maximum.accumulate(np.where(told, np.arange(told.size), -1))
+    return np.where(at < 0, np.inf, losses[at])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lcsearch.curves import Curve, Floats
+from lcsearch.curves import Curve, Floats, latest
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
@@ -123,6 +123,7 @@ class _Columns:
         self.step = _Column(np.float64)
         self.loss = _Column(np.float64)
         self.best = _Column(np.float64)
+        self.latest = _Column(np.float64)
         self.stop = _Column(np.int64)
         self.judged = _Column(np.float64)
         self.judged_step = _Column(np.float64)
@@ -140,7 +141,7 @@ class _Columns:
         twin = _Columns()
         twin.trials = self.trials[:n_trials]
         twin.grid = self.grid  # true of all of them, so of the first ones too
-        for name in ("step", "loss", "best"):
+        for name in ("step", "loss", "best", "latest"):
             setattr(twin, name, getattr(self, name).fork(n_points))
         for name in ("stop", "judged", "judged_step", "complete"):
             setattr(twin, name, getattr(self, name).fork(n_trials))
@@ -196,6 +197,7 @@ class Bank:
             c.step.append(steps)
             c.loss.append(losses)
             c.best.append(best)
+            c.latest.append(latest(losses))
             c.stop.append(np.array([c.step.size]))
             c.judged.append(np.array([judged]))
             c.judged_step.append(np.array([at]))
@@ -326,9 +328,9 @@ class Bank:
             best: the best loss so far instead of the latest one.
 
         Returns:
-            (trials,) loss at the last report not after `step`; NaN where the trial says nothing about that step: it
-            had not reported yet, or it was stopped or failed earlier. A COMPLETE trial has reached the horizon, so
-            beyond its last report it keeps its last value.
+            (trials,) loss at the last value not after `step` (+inf where only non-finite reports stand); NaN where
+            the trial says nothing about that step: it had not reported yet, or it was stopped or failed earlier. A
+            COMPLETE trial has reached the horizon, so beyond its last report it keeps its last value.
         """
         if not self._n_points:
             return np.full(self._n_trials, np.nan)
@@ -346,7 +348,7 @@ class Bank:
             index[rows] += np.add.reduceat(self.steps <= step, begin, dtype=np.int64)
             silent |= first > step
         # Where a trial is silent the index is any that exists: its value is overwritten.
-        out = (self._columns.best if best else self._columns.loss).data.take(index, mode="clip")
+        out = (self._columns.best if best else self._columns.latest).data.take(index, mode="clip")
         if np.count_nonzero(silent):
             out[silent] = np.nan
         return out
@@ -384,7 +386,7 @@ class Bank:
             points = np.repeat(starts[rows] - (ends - sizes), sizes) + np.arange(sizes.sum())
             seen = self.steps[points] <= np.repeat(where, sizes)
             index = starts[rows] - 1 + (np.add.reduceat(seen, ends - sizes, dtype=np.int64) if rows.size else 0)
-        theirs = (self._columns.best if best else self._columns.loss).data[index]
+        theirs = (self._columns.best if best else self._columns.latest).data[index]
         return int(np.count_nonzero(theirs < np.array(losses)[place])), int(rows.size)
 
 
@@ -452,7 +454,7 @@ class Snapshot:
 
 
 def loss_at(curve: Curve, goal: Goal, step: float) -> float:
-    """Loss at the last report not after `step` (best so far when the best is judged); +inf for none or an event."""
+    """Loss at the last value not after `step` (best so far when the best is judged); +inf for none."""
     steps, losses = curve.standings(goal.sign, goal.judged == "best")
     at = bisect_right(steps, step)
     return losses[at - 1] if at else math.inf

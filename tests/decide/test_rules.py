@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.builders import props
+from kit.builders import goal, props, trial
 
 from lcsearch.curves import Curve
 from lcsearch.decide.rules import Standing, epsilon_of, has_diverged, threshold_for
 from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.study import Bank
 
 
 @pytest.mark.parametrize(("n", "threshold"), [(0, 0.01), (7, 0.01), (8, 0.05), (100, 0.05)])
@@ -38,7 +39,65 @@ def test_epsilon_is_a_share_of_the_spread() -> None:
     ],
 )
 def test_divergence_counts_the_last_reports(values: list[float], diverged: bool) -> None:
-    assert has_diverged(Curve.of(range(len(values)), values), 3) is diverged
+    bank = Bank(goal()).extend([trial(str(i), [1.0] * 20) for i in range(4)])
+    assert has_diverged(Curve.of(range(len(values)), values), bank, 3) is diverged
+
+
+def now_and_then(n: int, every: int = 5, of: int = 50) -> list[float]:
+    """A value every so many reports, and placeholders in between; from report n on placeholders only."""
+    return [1.0 / (i + 1) if i % every == every - 1 and i < n else math.nan for i in range(of)]
+
+
+def diverged_at(values: list[float], finished: list[list[float]]) -> int | None:
+    """The report at which a trial counts as diverged."""
+    bank = Bank(goal(horizon=50)).extend(trial(str(i), row) for i, row in enumerate(finished))
+    cut = (n for n in range(1, len(values) + 1) if has_diverged(Curve.of(range(n), values[:n]), bank, 3))
+    return next((n - 1 for n in cut), None)
+
+
+EVERY, FIFTH = [[1.0] * 50] * 6, [now_and_then(50)] * 6
+
+
+def test_placeholders_between_values_are_no_divergence() -> None:
+    """Validation every fifth epoch, NaN in between: 59 of 60 such trials were stopped."""
+    assert diverged_at(now_and_then(50), FIFTH) is None
+    assert diverged_at(now_and_then(50, every=10), FIFTH) is None
+
+
+def test_a_divergence_among_placeholders_is_one_once_three_values_were_due() -> None:
+    assert diverged_at(now_and_then(20), FIFTH) == 34  # due at 24, 29, 34
+    assert diverged_at([math.nan] * 50, FIFTH) == 14
+    assert diverged_at([1.0] * 20 + [math.nan] * 30, EVERY) == 22
+
+
+def test_a_trial_that_reports_now_and_then_among_others_that_report_always() -> None:
+    """Its first run may mislead; once it has come back from one, or a finished trial has, as long a run is borne."""
+    fourth = [1.0, *now_and_then(50, every=5, of=49)]
+    assert diverged_at(now_and_then(50), EVERY) == 2
+    assert diverged_at(now_and_then(50), [*EVERY, now_and_then(50)]) is None
+    assert diverged_at([1.0, math.nan, math.nan, *fourth], EVERY) == 6
+    own = [math.nan, math.nan, *[1.0] * 3, *[math.nan] * 5]
+    assert diverged_at(own, EVERY) == 7
+    late = [*[math.nan] * 2, 1.0, *[math.nan] * 2, 1.0, *[math.nan] * 4]
+    assert diverged_at(late, EVERY) == 8
+
+
+def test_finished_trials_without_values_there_say_nothing() -> None:
+    """Trials that diverged before there was a rule, or ended early, neither excuse a run nor make values due."""
+    gone = [[1.0] * 10 + [math.nan] * 40] * 5
+    assert diverged_at([1.0] * 20 + [math.nan] * 30, [*EVERY[:1], *gone]) == 22
+    assert diverged_at([1.0] * 20 + [math.nan] * 30, gone) is None
+    assert diverged_at([1.0] * 20 + [math.nan] * 30, [[1.0] * 15] * 5) is None
+
+
+def test_values_due_on_an_axis_of_seconds() -> None:
+    """No two trials report at the same second."""
+    rng = np.random.default_rng(0)
+    ended = [np.cumsum(rng.uniform(0.9, 1.1, 60)) for _ in range(5)]
+    bank = Bank(goal(horizon=60)).extend(trial(str(i), [1.0] * 60, steps=at.tolist()) for i, at in enumerate(ended))
+    steps = np.cumsum(rng.uniform(0.9, 1.1, 24))
+    values = np.where(np.arange(24) < 20, 1.0, np.nan)
+    assert [has_diverged(Curve.of(steps[:n], values[:n]), bank, 3) for n in (20, 22, 23)] == [False, False, True]
 
 
 def test_ranks_by_hand() -> None:

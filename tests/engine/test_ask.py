@@ -203,7 +203,7 @@ def test_divergence_is_asked_about_nothing() -> None:
     assert isinstance(answer, Ask)
     assert answer.diverged
     assert answer.queries == ()
-    assert not getattr(look(trial("9", [8.0] * 4 + [NAN, NAN], Status.RUNNING)), "diverged", True)
+    assert reason(trial("9", [8.0] * 4 + [NAN, NAN], Status.RUNNING)) is Reason.NO_VALUE
 
 
 def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_the_user() -> None:
@@ -212,25 +212,28 @@ def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_th
     assert isinstance(early, Ask)
     assert early.diverged
     assert reason(gone, n_warmup_steps=10) is Reason.WARMUP
-    assert reason(gone, interval_steps=2) is Reason.INTERVAL
+    late = trial("9", [8.0, NAN, NAN, NAN], Status.RUNNING)
+    assert reason(late, interval_steps=4) is Reason.INTERVAL
+    assert isinstance(look(gone, interval_steps=4), Ask), "a report that is no value is no look of its interval"
     assert reason(gone, horizon=3) is Reason.HORIZON
     assert isinstance(look(gone, divergence_reports=4), Ask)
     assert reason(gone, divergence_reports=5, n_startup_trials=50) is Reason.STARTUP
 
 
 def test_a_metric_that_starts_late_has_not_diverged() -> None:
-    """Three NaN first: a divergence only where a finished trial had a value by then, and never before one has ended."""
+    """Three NaN first: a divergence only where finished trials had values by then, and never before one has ended."""
     gone = trial("9", [NAN, NAN, NAN, NAN], Status.RUNNING)
     assert reason(gone, finished=[], n_startup_trials=50) is Reason.STARTUP
     late = [trial(str(i), [NAN, NAN, NAN, NAN, *[1.0] * 16]) for i in range(5)]
     assert reason(gone, finished=late) is Reason.SHORT
-    assert isinstance(look(gone, finished=[*late[1:], trial("5", [1.0] * 20)]), Ask)
+    assert reason(gone, finished=[*late[1:], trial("5", [1.0] * 20)]) is Reason.SHORT
+    assert isinstance(look(gone, finished=[trial(str(i), [1.0] * 20) for i in range(5)]), Ask)
 
 
 def test_a_trial_that_passed_the_incumbent_is_not_stopped_even_when_it_diverges() -> None:
     """Stopped, its best value would be lost to the study."""
     leader = trial("9", [0.5, *[0.1] * 6, NAN, NAN, NAN], Status.RUNNING)
-    assert reason(leader) is Reason.INCUMBENT
+    assert reason(leader) is Reason.NO_VALUE
     other = look(leader, judged="final")
     assert isinstance(other, Ask)
     assert other.diverged

@@ -98,8 +98,9 @@ def slow_at(bank: Bank, step: float, *, best: bool) -> list[float]:
     for one in bank:
         steps, losses = (a.tolist() for a in one.curve.losses(bank.goal.sign))
         before = [loss for s, loss in zip(steps, losses, strict=True) if s <= step]
+        told = [loss for loss in before if math.isfinite(loss)]
         silent = not before or (steps[-1] < step and one.status is not Status.COMPLETE)
-        out.append(math.nan if silent else (min(before) if best else before[-1]))
+        out.append(math.nan if silent else (math.inf if not told else min(told) if best else told[-1]))
     return out
 
 

@@ -219,10 +219,28 @@ class ForecasterKit:
         assert_valid(self.make().forecast(snapshot, ask(snapshot)), 3)
 
     def test_nothing_finite_is_said_so(self) -> None:
-        snapshot = study(laws(12), [("empty", np.zeros(0)), ("nan", np.array([0.5, 0.4, np.nan]))])
+        snapshot = study(laws(12), [("empty", np.zeros(0)), ("nan", np.full(3, np.nan))])
         answers = self.make().forecast(snapshot, ask(snapshot, ("best_by",)))
         assert answers.absent == (Absent.NONFINITE, Absent.NONFINITE)
         assert np.isnan(answers.p_beat(0.5)).all()
+
+    @pytest.mark.parametrize("judged", ["best", "final"])
+    def test_reports_that_are_no_values_are_passed_over(self, judged: Judged) -> None:
+        """A metric that is reported every fifth step, NaN in between: a curve is what it was at its last value."""
+        rows = laws(6, seed=8)
+        kinds: tuple[Kind, ...] = ("value", "best_by")
+        for row in rows:
+            row[np.arange(HORIZON) % 5 != 4] = np.nan
+        done = laws(12)
+        done[:, np.arange(HORIZON) % 5 != 4] = np.nan
+        at, later = (study(done, [(f"l-{i}", row[:n]) for i, row in enumerate(rows)], judged=judged) for n in (20, 23))
+        a, b = (self.make().forecast(s, ask(s, kinds)) for s in (at, later))
+        assert b.absent == (None,) * len(b)
+        np.testing.assert_array_equal(a.knots, b.knots)
+        np.testing.assert_array_equal(a.levels, b.levels)
+        passed = self.make().forecast(later, ask(later, kinds, 22))
+        np.testing.assert_allclose(passed.mean()[::2], [row[19] for row in rows])
+        np.testing.assert_allclose(passed.mean()[1::2], [np.nanmin(row[:22]) for row in rows])
 
     def test_deterministic_in_threads_and_processes(self, snapshot: Snapshot, answers: Forecasts) -> None:
         queries = ask(snapshot)

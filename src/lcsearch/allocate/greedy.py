@@ -160,10 +160,7 @@ class GreedyGain:
 
     def _diverged(self, trial: Trial, snapshot: Snapshot) -> bool:
         """Only reports that are not finite, where COMPLETE trials have values: else the metric just starts late."""
-        if not has_diverged(trial.curve, self.divergence_reports):
-            return False
-        seen = snapshot.bank.at(trial.curve.last_step, best=snapshot.goal.judged == "best")
-        return bool(np.isfinite(seen[snapshot.bank.complete]).any())
+        return has_diverged(trial.curve, snapshot.bank, self.divergence_reports)
 
     @property
     def _what(self) -> str:

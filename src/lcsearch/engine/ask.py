@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,16 +67,16 @@ def interval_of(step: float, policy: Policy) -> int:
     return math.floor((step - policy.n_warmup_steps) / policy.interval_steps)
 
 
-def hold_alone(policy: Policy, steps: Collection[float], step: float, horizon: float | None) -> Hold | None:
+def hold_alone(policy: Policy, steps: Iterable[float], step: float | None, horizon: float | None) -> Hold | None:
     """The gates that need nothing but the trial's own steps; None when they let the look pass.
 
     Args:
         policy: the knobs.
-        steps: every step reported, in any order, `step` included.
-        step: the last one.
+        steps: every step at which a finite value was reported, in any order; a report that is no value is no look.
+        step: the last one reported; None before the first.
         horizon: the goal's, when known.
     """
-    if not steps:
+    if step is None:
         return Hold(Reason.NO_REPORT)
     if step < policy.n_warmup_steps:
         return Hold(Reason.WARMUP)
@@ -109,7 +109,8 @@ def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value:
 
 
 def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float | None:
-    """The look before the one at `step`, from a curve's rising steps: the first report of the latest earlier interval.
+    """The look before the one at `step`, from the rising steps of a curve's values: the first of the latest earlier
+    interval.
 
     Intervals reach below the warm-up, so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
     """
@@ -130,24 +131,26 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     """Pass the look through the gates, cheapest first, and say what must be forecast.
 
     Divergence comes before the gates that protect first trials: a metric that stays NaN is beyond saving. But it takes
-    a finished trial with a value at that step to tell a divergence from a metric that starts late.
+    finished trials with values at these steps to tell a divergence from a metric that starts late, or is reported now
+    and then.
     """
     trial, step, goal, bank = event.trial, event.step, snapshot.goal, snapshot.bank
-    steps: list[float] = trial.curve.reports()[0].tolist()
-    held = hold_alone(policy, steps, step, goal.horizon)
+    steps: list[float] = trial.curve.steps.tolist()
+    held = hold_alone(policy, steps, step if trial.curve.n_reports else None, goal.horizon)
     if held is not None:
         return held
     incumbent, best = snapshot.incumbent, goal.judged == "best"
     if (
         incumbent is not None
-        and has_diverged(trial.curve, policy.divergence_reports)
+        and has_diverged(trial.curve, bank, policy.divergence_reports)
         and not leads(trial, step, incumbent, goal)
-        and np.isfinite(bank.at(step, best=best)[bank.complete]).any()
     ):
         return Ask(event, (), diverged=True, incumbent=incumbent)
     held = hold_early(policy, bank.n_complete, len(trial.curve), 0.0)
     if held is not None:
         return held
+    if trial.curve.n_trailing_events:
+        return Hold(Reason.NO_VALUE, f"{trial.curve.event_values[-1]} was reported here")
     before = previous_look(policy, steps, step)
     if before is None:
         return Hold(Reason.FIRST_LOOK)

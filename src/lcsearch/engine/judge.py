@@ -61,7 +61,7 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
     if step >= snapshot.goal.horizon:
         return Reason.HORIZON
     if stop.decision.reason is Reason.DIVERGED:
-        return None if has_diverged(trial.curve, policy.divergence_reports) else Reason.OVERTAKEN
+        return None if has_diverged(trial.curve, snapshot.bank, policy.divergence_reports) else Reason.OVERTAKEN
     held = shield(policy, snapshot, trial, step)
     if isinstance(held, Hold):
         return held.reason

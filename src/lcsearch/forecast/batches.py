@@ -37,14 +37,14 @@ def batched(
         most: curves in a batch.
 
     Returns:
-        Q reasons, NONFINITE where the curve has no finite observation or ends in non-finite reports or the step is not
-        finite, else None; and the batches of those that have none.
+        Q reasons, NONFINITE where the curve has no finite observation or the step is not finite, else None; and the
+        batches of those that have none, each curve as it stood at its last value.
     """
     absent: list[Absent | None] = [None] * len(queries)
     groups: dict[int, dict[Curve, list[int]]] = {}
     for i, query in enumerate(queries):
-        curve = query.trial.curve
-        if not len(curve) or curve.n_trailing_events or not np.isfinite(query.step):
+        curve = query.trial.curve.to_last_value()
+        if not len(curve) or not np.isfinite(query.step):
             absent[i] = Absent.NONFINITE
         else:
             groups.setdefault(width(curve), {}).setdefault(curve, []).append(i)

@@ -179,8 +179,8 @@ class EnsembleMCMC:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query.
 
-        Absent rows: NONFINITE when the curve has no finite observation or ends in non-finite reports; OFF_LAW when
-        nothing gives it a scale, no prior draw is near it, or only a noise far above the prior's explains it.
+        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW when nothing gives it a scale, no prior
+        draw is near it, or only a noise far above the prior's explains it.
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
         absent, batches = batched(queries, _width, _CHUNK)
@@ -253,7 +253,8 @@ class EnsembleMCMC:
         knots = np.where(capped[:, None], np.minimum(knots, best[:, None]), knots)
         knots[:, -2:] = np.where(capped[:, None], best[:, None], knots[:, -2:])
         # What is already reported is certain: a best-by without reports to come, a value at a reported step.
-        sure = np.where(single, known, np.where(n_future == 0, best, np.nan))
+        over = (n_future == 0) | (steps <= [q.trial.curve.last_step for q in queries])
+        sure = np.where(single, known, np.where(over, best, np.nan))
         settled = np.isfinite(sure)
         knots[settled], levels[settled], tails[settled] = sure[settled, None], 0.0, 0.0
         levels[settled, -1] = 1.0
@@ -270,7 +271,7 @@ def _reported(query: Query, sign: float) -> tuple[float, float]:
     curve = query.trial.curve
     n = int(np.searchsorted(curve.steps, query.step, side="right"))
     best = float((sign * curve.values[:n]).min()) if n and query.kind == "best_by" else np.inf
-    over = n and query.kind == "value" and query.step <= curve.steps[-1]
+    over = n and query.kind == "value" and query.step <= curve.last_step
     return best, float(sign * curve.values[n - 1]) if over else np.nan
 
 

@@ -69,7 +69,7 @@ class ParametricEnsemble:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query.
 
-        Absent rows: NONFINITE when the curve has no finite observation or ends in non-finite reports; OFF_LAW when
+        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW when
         nothing gives it a scale (one observation, or a constant curve, in a study without finished trials) or when it
         has left every family (see `off_law`).
         """
@@ -100,14 +100,15 @@ class ParametricEnsemble:
         sign = snapshot.goal.sign
         losses = [sign * curve.values for curve in curves]
         reported = [curve.steps for curve in curves]
+        ended = np.array([queries[i].trial.curve.last_step for i in rows]) >= steps
         count = [int(np.searchsorted(reported[c], s, side="right")) for c, s in zip(which, steps, strict=True)]
         best = np.array(
             [losses[c][:n].min() if kind == 2 and n else np.inf for c, n, kind in zip(which, count, kinds, strict=True)]
         )
         known = np.array(
             [
-                losses[c][n - 1] if kind == 0 and n and s <= reported[c][-1] else np.nan
-                for c, n, kind, s in zip(which, count, kinds, steps, strict=True)
+                losses[c][n - 1] if kind == 0 and n and over else np.nan
+                for c, n, kind, over in zip(which, count, kinds, ended, strict=True)
             ]
         )
         times, counts, n_future = future(seen.last[which], steps, seen.spacing[which])
@@ -125,7 +126,7 @@ class ParametricEnsemble:
         knots, levels, tails = read_off(where, mass, (best - loc) / unit)
         knots, tails = loc[:, None] + unit[:, None] * knots, unit[:, None] * tails
         # What is already reported is certain: a best-by without reports to come, a value at a reported step.
-        sure = np.where(kinds == 2, np.where(n_future == 0, best, np.nan), known)
+        sure = np.where(kinds == 2, np.where((n_future == 0) | ended, best, np.nan), known)
         settled = np.isfinite(sure)
         atom = np.zeros(knots.shape[1])
         atom[-1] = 1.0

@@ -59,16 +59,18 @@ class RankAndGap:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query; "latent" is answered as "value", the trial's noise being part of the gains.
 
-        Absent rows: NONFINITE when the curve has no finite observation or ends in non-finite reports; OFF_LAW with
-        fewer than `min_comparisons` finished trials at the trial's step.
+        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW with fewer than `min_comparisons`
+        finished trials at the trial's last value.
         """
         absent: list[Absent | None] = [None] * len(queries)
         groups: dict[tuple[float, float, bool], list[int]] = {}
         for i, (trial, kind, step) in enumerate(queries):
-            if not len(trial.curve) or trial.curve.n_trailing_events or not np.isfinite(step):
+            if not len(trial.curve) or not np.isfinite(step):
                 absent[i] = Absent.NONFINITE
             else:
-                groups.setdefault((trial.curve.last_step, step, kind == "best_by"), []).append(i)
+                now = trial.curve.last_step
+                now = now if step <= now else float(trial.curve.steps[-1])  # reports that are no value are passed over
+                groups.setdefault((now, step, kind == "best_by"), []).append(i)
         parts: list[tuple[list[int], Floats, Floats, Floats]] = []
         for (now, step, best), rows in groups.items():
             x = np.array([_present(queries[i].trial, queries[i].kind, step, snapshot.goal.sign) for i in rows])

@@ -512,5 +512,5 @@ class Gated:
             before = before.cut(max(earlier, default=-math.inf))
         step = before.last_step
         passed = step >= policy.n_warmup_steps and len(before) >= policy.min_observations
-        steps: list[float] = before.reports()[0].tolist()
+        steps: list[float] = before.steps.tolist()
         return step if passed and previous_look(policy, steps, step) is not None else -math.inf

@@ -335,7 +335,7 @@ def test_without_a_controller() -> None:
     good, bad = (Trial("mock", trial_id=uid, stub=True) for uid in ("good", "bad"))
     for trial in (good, bad):
         of.on_trial_add(controller, trial)
-    for step, said in ((1, "CONTINUE"), (2, "CONTINUE"), (50, "STOP")):
+    for step, said in ((1, "CONTINUE"), (2, "CONTINUE"), (3, "CONTINUE"), (50, "STOP")):
         assert of.on_trial_result(controller, good, {"training_iteration": step, "loss": 1.0}) == said
     of.on_trial_complete(controller, good, {"training_iteration": 50, "loss": 1.0})
     for step, said in ((1, "CONTINUE"), (2, "CONTINUE"), (3, "STOP")):

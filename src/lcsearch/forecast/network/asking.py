@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcsearch.curves import Curve, Floats
+from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.forecast.network import features
 from lcsearch.forecast.network.context import Context
@@ -42,24 +42,20 @@ def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], di
     cuts: dict[tuple[int, float], Trial] = {}
     for i, (trial, kind, step) in enumerate(queries):
         curve = trial.curve
-        if _silent(curve) or not math.isfinite(step) or step < curve.steps[0]:
+        if not len(curve) or not math.isfinite(step) or step < curve.steps[0]:
             absent[i] = Absent.NONFINITE
             continue
-        if step <= curve.steps[-1]:
+        if step <= curve.last_step:
             losses = sign * curve.values[: int(curve.steps.searchsorted(step, side="right"))]
             if kind != "latent":
                 sure[i] = float(losses.min() if kind == "best_by" else losses[-1])
                 continue
             trial = cuts.setdefault((id(trial), step), trial.cut(step))
-            if _silent(trial.curve):
-                absent[i] = Absent.NONFINITE
-                continue
+        if trial.curve.n_trailing_events:
+            last = float(trial.curve.steps[-1])
+            trial = cuts.setdefault((id(trial), last), trial.cut(last))
         asked.append(Asked(i, trial, KINDS.index(kind), float(step)))
     return absent, sure, asked
-
-
-def _silent(curve: Curve) -> bool:
-    return not len(curve) or curve.n_trailing_events > 0
 
 
 @dataclass(frozen=True, eq=False)

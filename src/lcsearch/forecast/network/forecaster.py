@@ -62,8 +62,8 @@ class NetworkForecaster:
         A value or a best-by at a step that is not after the last report is certain; a latent value there is asked of
         the curve as it stood at that step.
 
-        Absent rows: NONFINITE when the curve has no finite observation, ends in non-finite reports or begins after the
-        step asked about, or when that step is not finite; OFF_LAW when nothing gives the curve a scale (one
+        Absent rows: NONFINITE when the curve has no finite observation or its first one comes after the step asked
+        about, or when that step is not finite; OFF_LAW when nothing gives the curve a scale (one
         observation, or a constant curve, in a study without a spread).
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
