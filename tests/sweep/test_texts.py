@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -133,12 +134,33 @@ def test_a_checkpoint_that_is_none_and_state_that_cannot_be_kept(tmp_path: Path)
     said = str(caught.value)
     assert re.sub("got .*?[.] ", "got ... ", said) == f"{path}: expected a checkpoint, got ... Delete it to start over."
     for value, text in (
-        (torch.nn.Linear(1, 1), "expected a tensor or a plain value, got 'Linear'. Save its state_dict()."),
+        (torch.nn.Linear(1, 1), f"{TAKEN}, got 'Linear'. {ELSE}"),
+        ({1, 2}, f"{TAKEN}, got 'set'. {ELSE}"),
         ({(1, 2): 3}, "expected keys that are plain values, got (1, 2). Turn them into text."),
+        (np.array([1, None]), f"expected arrays of numbers, text or bytes, got 'an array of Python objects'. {ELSE}"),
+        (np.ma.array([1], mask=[True]), f"expected arrays of numbers, text or bytes, got 'a masked array'. {ELSE}"),
+        (Tabular(), f"{TAKEN}, got 'Tabular'. Make it an array: np.asarray(...)."),
     ):
         with pytest.raises(InvalidValue) as wrong:
             checkpoint.save(tmp_path, {"m": value}, 1)
         assert str(wrong.value) == f"state.m: {text}"
+    with pytest.raises(InvalidValue) as wrong:
+        checkpoint.save(tmp_path, torch.nn.Linear(1, 1), 1)  # type: ignore[arg-type]
+    kept = 'expected a dict of what is to be kept, as in {"weights": weights}'
+    assert str(wrong.value) == f"ctx.save(state=): {kept}, got 'Linear'. {ELSE}"
+
+
+TAKEN = "expected tensors, arrays, bytes, numbers, text, None, and dicts, lists and tuples of these"
+ELSE = (
+    "Save what it can be made from again (its state_dict(), coefficients or raw bytes), "
+    "or write it to a file: with ctx.saving(step) as folder."
+)
+
+
+class Tabular:
+    """What can be made an array, and is none: a JAX array, a data frame."""
+
+    def __array__(self) -> None: ...
 
 
 def test_objectives_that_are_none(tmp_path: Path) -> None:

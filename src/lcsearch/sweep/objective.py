@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -54,7 +55,8 @@ class Context:
         seed: 31 bits, a pure function of (sweep seed, trial number).
         device: "cpu", "cuda:0", ...: where to train.
         schedule: the planned learning rate, or None when the sweep file names none: `lr = ctx.schedule(step)`.
-        checkpoint_dir: a folder of this trial's own; it exists and outlives the process.
+        checkpoint_dir: a folder of this trial's own; it exists and outlives the process. What is written into it by
+            hand is found again as it was left, perhaps by a process that was killed over it; :meth:`saving` is whole.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Context:
         if self._ended is not None:
             raise self._ended
         self._heard()
-        value, step = _number(value), _whole(step)
+        value, step = _number(value), _whole(step, "ctx.report(step=)")
         if step > self.max_steps:
             print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
         elif step in self._here:
@@ -135,14 +137,39 @@ class Context:
             raise self._ended
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Save nested state (tensors, numbers, text) atomically; call it after `report(..., step)`.
+        """Save nested state atomically, in place of what was saved before; call it after `report(..., step)`.
+
+        It takes tensors, NumPy arrays, bytes, numbers, text, None, and dicts, lists and tuples of these; a model of
+        another kind is written to files, see :meth:`saving`. Nothing is pickled.
 
         >>> ctx.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, step)  # doctest: +SKIP
+        >>> ctx.save({"booster": booster.save_raw()}, step)  # doctest: +SKIP
+
+        Raises:
+            InvalidValue: something in `state` is not taken, or `step` is no whole number >= 0.
+            EnvironmentProblem: the folder cannot be written.
         """
-        checkpoint.save(self.checkpoint_dir, state, step)
+        checkpoint.save(self.checkpoint_dir, state, _whole(step, "ctx.save(step=)"))
+
+    @contextmanager
+    def saving(self, step: int, state: Mapping[str, Any] | None = None) -> Iterator[Path]:
+        """Save files of any kind, and `state` with them: the block fills an empty folder, and is kept when it ends.
+
+        Step, files and state take the place of what was saved before in one move, whenever the process dies; nothing is
+        kept of a block that raises. :meth:`load` tells where the files are. What is in them, and whether it is safe to
+        load, is the objective's own affair.
+
+        >>> with ctx.saving(step) as folder:  # doctest: +SKIP
+        ...     joblib.dump(model, folder / "model.joblib")
+
+        Raises:
+            InvalidValue, EnvironmentProblem: as :meth:`save`.
+        """
+        with checkpoint.saving(self.checkpoint_dir, state or {}, _whole(step, "ctx.saving(step=)")) as folder:
+            yield folder
 
     def load(self) -> Checkpoint | None:
-        """The last saved `(step, state)`, or None on a fresh start; go on at `step + 1`."""
+        """What was saved last (its `step`, `state` and `files`), or None on a fresh start; go on at `step + 1`."""
         return checkpoint.load(self.checkpoint_dir)
 
     def judged(self) -> float | None:
@@ -180,18 +207,18 @@ def _number(value: Any) -> float:
         raise InvalidValue("a number", got, "ctx.report(value=)", "a tensor needs .item()") from error
 
 
-def _whole(step: Any) -> int:
+def _whole(step: Any, where: str) -> int:
     try:
         whole = int(step)
         if whole > sys.maxsize:  # Python will not even print some of these
-            raise InvalidValue("a whole number >= 0", "one of more than 63 bits", "ctx.report(step=)")
+            raise InvalidValue("a whole number >= 0", "one of more than 63 bits", where)
         if whole == step and whole >= 0:
             return int(whole)
     except InvalidValue:
         raise
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InvalidValue("a whole number >= 0", step, "ctx.report(step=)")
+    raise InvalidValue("a whole number >= 0", step, where)
 
 
 def locate(spec: str, folder: Path) -> tuple[Path, str]:
