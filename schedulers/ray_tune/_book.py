@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,13 @@ class Entry:
     Attributes:
         params: its configuration.
         schedule: its planned learning rate, when known.
-        reports: step -> value; the first report of a step counts, so a step replayed after a restore changes nothing.
+        reports: step -> value; within one attempt the first report of a step counts.
         status: as the run has it.
         stop: the mark of the decision that stopped it.
         line: that decision in one line.
         last: the largest step reported; -inf before the first.
+        repeated: the last step that another attempt (after an error or a restore) has reported as a dead one had;
+            -inf before its first report, None when no attempt repeats another one.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -35,6 +37,27 @@ class Entry:
     stop: Mark | None = None
     line: str = ""
     last: float = -math.inf
+    repeated: float | None = None
+
+    def repeats(self, step: float, value: float) -> bool:
+        """Does an attempt only say again what a dead one did? Where it does not, nothing from that step on ever was."""
+        if self.repeated is None:
+            return False
+        if step > self.repeated:  # within one attempt the first report of a step counts
+            if not _same(self.reports.get(step), value):
+                self.cut([s for s in self.reports if s < step])
+                return False
+            self.repeated = step if step < self.last else None
+        return True
+
+    def cut(self, steps: Collection[float]) -> None:
+        """Keep the reports of `steps` only; nothing is repeated from now on."""
+        self.reports = {step: self.reports[step] for step in steps}
+        self.last, self.repeated = max(self.reports, default=-math.inf), None
+
+
+def _same(known: float | None, value: float) -> bool:
+    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
 
 
 class Book:
@@ -61,12 +84,22 @@ class Book:
         self.__dict__.update(state)
         self._forget()
 
-    def enter(self, uid: str, params: Mapping[str, Any], schedule: Schedule | None) -> Entry:
-        """The trial's entry, RUNNING from now on: a new trial, or one that goes on after an error or a restore."""
+    def enter(self, uid: str, params: Mapping[str, Any], schedule: Schedule | None, *, afresh: bool = False) -> Entry:
+        """The trial's entry, RUNNING from now on: a new trial, or another attempt at one after an error or a restore.
+
+        Its first report that is another than a dead one's says where it goes on from those; `afresh`: from none.
+        """
         entry = self.entries.get(uid)
         if entry is None:
             entry = self.entries[uid] = Entry(params, schedule)
-        elif entry.status.finished or entry.line:  # or a stop was under way when the state was saved
+            self._live[uid] = None
+            return entry
+        entry.repeated = -math.inf
+        if afresh:
+            entry.cut(())
+            self._live[uid] = None
+            self._changed.add(uid)
+        if entry.status.finished or entry.line:  # or a stop was under way when the state was saved
             entry.status, entry.stop, entry.line = Status.RUNNING, None, ""
             self._changed.add(uid)
             if uid in self._ended:
@@ -91,6 +124,8 @@ class Book:
     def report(self, uid: str, step: float, value: float) -> bool:
         """Take in one report; True when it is the trial's last step so far, which a look may be cast at."""
         entry = self.entries[uid]
+        if entry.repeats(step, value):
+            return False
         latest = step > entry.last
         entry.last = max(step, entry.last)
         if step not in entry.reports:
@@ -110,6 +145,9 @@ class Book:
         entry = self.entries[uid]
         if entry.status.finished:
             return
+        if entry.repeated is not None and math.isfinite(entry.repeated):  # it ended where a dead attempt went on
+            entry.cut([step for step in entry.reports if step <= entry.repeated])
+            self._changed.add(uid)
         self._ended.append(uid)
         entry.status = status
         self._live.pop(uid, None)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.result import DEFAULT_METRIC
+from ray.tune.result import DEFAULT_METRIC, TIME_TOTAL_S
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.utils import flatten_dict
 
@@ -118,13 +118,17 @@ class CurveScheduler(FIFOScheduler):
             n_min_trials=n_min_trials,
         )
         self._session = session_of(policy, opinions, decision_log, max_overhead)
-        self._book = Book("tune")
+        self._given = metric, mode
+        self._book, self._run_begins = Book("tune"), False
         self._known_goal: Goal | None = None
 
     # What Tune asks.
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Take metric and mode from `TuneConfig`; False when they are given twice."""
+        """Take metric and mode from `TuneConfig`; False when they are given twice. Tune calls this once a run."""
+        self._run_begins = bool(self._book.entries)
+        if self._book.entries:  # another run: what the last one's `TuneConfig` said is over
+            self._metric, self._mode = self._given
         if (self._metric and metric) or (self._mode and mode):
             return False
         self._metric, self._mode, self._known_goal = metric or self._metric, mode or self._mode, None
@@ -146,6 +150,10 @@ class CurveScheduler(FIFOScheduler):
             )
         with self._failing_open("a trial's arrival"):
             uid = self.uid(trial)
+            if self._run_begins:
+                self._run_begins = False
+                if uid not in self._book.entries:
+                    self._begin_anew()
             if trial.status in _GONE:  # a restored run tells of its past
                 if uid not in self._book.entries:
                     lost = RuntimeError("its curves are gone; give the run a StateCallback to keep them")
@@ -263,7 +271,7 @@ class CurveScheduler(FIFOScheduler):
         """
         if state.get("version") != 1 or not isinstance(state.get("book"), Book):
             raise InvalidValue("a state of version 1", state.get("version"), "CurveScheduler.set_state")
-        self._book = state["book"]
+        self._book, self._run_begins = state["book"], False
 
     # Translation.
 
@@ -288,6 +296,13 @@ class CurveScheduler(FIFOScheduler):
     def _failing_open(self, what: str) -> _FailingOpen:
         return _FailingOpen(self._session, what)
 
+    def _begin_anew(self) -> None:
+        """The run's first trial is none of the book's: this scheduler served another experiment before."""
+        for uid, entry in self._book.entries.items():
+            if not entry.status.finished:  # its time was up
+                self._session.withdraw(uid)
+        self._book = Book("tune")
+
     def _enter(self, uid: str, trial: TuneTrial) -> None:
         """The trial runs, or will."""
         # A config may hold data sets: what the searcher chose is what tells trials apart.
@@ -296,7 +311,9 @@ class CurveScheduler(FIFOScheduler):
             for name, value in (trial.evaluated_params or {}).items()
             if isinstance(value, bool | int | float | str) and not name.startswith("lcsearch:")
         }
-        self._book.enter(uid, chosen, _schedule((trial.config or {}).get(SCHEDULE)))
+        # Tune counts seconds anew where it has no checkpoint to begin from; at other axes the step itself tells.
+        afresh = self._time_attr == TIME_TOTAL_S and not trial.has_checkpoint()
+        self._book.enter(uid, chosen, _schedule((trial.config or {}).get(SCHEDULE)), afresh=afresh)
         self._book.study = self.study(trial)
 
     def _known(self, trial: TuneTrial) -> str:

@@ -395,11 +395,12 @@ class RayRun:
             self._replay(trial, rng)
 
     def _replay(self, trial: TrialDouble, rng: np.random.Generator) -> None:
-        """The trial goes back to a checkpoint and reports some of its steps anew, with other values."""
-        known = sorted(self.scheduler._book.entries[trial.trial_id].reports)
+        """The trial reports some of its steps anew: from a checkpoint the same, within one attempt anything."""
+        entry = self.scheduler._book.entries[trial.trial_id]
+        known, same = sorted(entry.reports.items()), entry.repeated is not None
         before = Counter(self.session.reasons)
-        for step in known[int(rng.integers(len(known) + 1)) :]:
-            value = float(rng.choice([NAN, INF, -99.0, 99.0]))
+        for step, was in known[int(rng.integers(len(known) + 1)) :]:
+            value = was if same else float(rng.choice([NAN, INF, -99.0, 99.0]))
             assert self.result(trial, Point(int(step), value)) == TrialScheduler.CONTINUE
         assert self.session.reasons == before
 
@@ -539,7 +540,7 @@ def test_the_real_opinions_where_values_tie(seed: int) -> None:
 
 
 def test_a_run_that_is_killed_and_repeats_itself_decides_as_one_that_did_not() -> None:
-    """Steps that come again with other values, retries, restores and broken results are no part of a history."""
+    """Steps that come again, retries and restores that repeat themselves, and broken results: no part of a history."""
     seen, rng = Seen(), np.random.default_rng(5)
     directions: tuple[Direction, ...] = ("minimize", "maximize")
     for i in range(24):

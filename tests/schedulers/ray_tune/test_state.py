@@ -201,3 +201,70 @@ def test_a_restored_run_goes_on_where_it_was() -> None:
     assert twin.step() is again
     assert twin.feed(again, decay(5.0)[3:], 4) == EARLIEST
     assert of.stopped().keys() == {"x"}
+
+
+# One scheduler, several runs
+
+
+def next_run(of: CurveScheduler, metric: str | None = None, mode: str | None = None) -> Runner:
+    """As Tune begins one, with trials that count from zero in every runner."""
+    assert of.set_search_properties(metric, mode)
+    return Runner(of)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["metric-of-the-scheduler", "metric-of-the-run"])
+def test_another_run_with_the_same_scheduler_is_another_book(named: bool) -> None:
+    """The second run's losses are a hundred times larger: its first ones run to their end all the same."""
+    told = (None, None) if named else ("loss", "min")
+    of = scheduler() if named else scheduler(metric=None, mode=None)
+    next_run(of, *told)
+    first = run_of(of)
+    first.feed(first.start("bad"), decay(5.0))
+    live = first.start("live")
+    first.feed(live, decay(5.0, EARLIEST), turn=False)  # the run's time is up: no hook tells of its end
+    second = next_run(of, *told)
+    assert list(of.stopped()) == ["bad"]  # until something begins, people ask for what has been
+    trials = [second.start(f"n{i}") for i in range(12)]
+    for step in range(1, 51):
+        for i, trial in enumerate(trials[:6]):
+            second.report(trial, step, 100 * decay(0.1 * (i + 1))[step - 1])
+        second.step()
+    assert {of._book.entries[trial.trial_id].status for trial in trials[:6]} == {Status.COMPLETE}
+    assert second.feed(trials[6], [100 * value for value in decay(5.0)]) == EARLIEST
+    assert list(of.stopped()) == ["n6"]
+    assert list(of._book.entries) == [f"n{i}" for i in range(12)]
+    assert not of._session._done
+    assert not of._session.failed_open
+
+
+def test_a_run_that_goes_on_with_the_same_scheduler_keeps_its_book() -> None:
+    """`tune.run(resume=True, scheduler=the_same)`: its first trial is known."""
+    runner = run_of(scheduler())
+    of = of_run(runner)
+    runner.feed(runner.start("x"), decay(5.0, 4))
+    twin = next_run(of)
+    twin.trials = runner.trials
+    for trial in twin.trials:
+        trial.status = Trial.PENDING if trial.status == Trial.RUNNING else trial.status
+        of.on_trial_add(twin, trial)  # type: ignore[arg-type]
+    assert len(of._book.entries) == 7
+    twin.step()
+    assert twin.feed(twin.trials[-1], decay(5.0)[4:], 5) == EARLIEST
+
+
+def test_a_restored_state_is_kept_though_the_first_trial_is_newer() -> None:
+    runner = run_of(scheduler())
+    state = StateCallback(of_run(runner)).get_state()
+    of = scheduler()
+    twin = next_run(of)
+    StateCallback(of).set_state(state)
+    newer = twin.start("newer")
+    assert twin.feed(newer, decay(5.0)) == EARLIEST
+
+
+def test_a_scheduler_pickled_after_a_run_knows_nothing_of_it_in_another() -> None:
+    """What `Tuner.restore` finds when the second `Tuner` was made after the first one's `fit()`."""
+    of: CurveScheduler = copy_of(of_run(run_of(scheduler())))
+    twin = next_run(of)
+    assert twin.feed(twin.start("new"), decay(500.0)) == 50
+    assert list(of._book.entries) == ["new"]
