@@ -270,6 +270,11 @@ def distribution_choice(distribution: BaseDistribution) -> Any:
     return getattr(distribution, "choices", (0.5,))[0]
 
 
+def paced(seconds: float, gaps: int = 9) -> dict[str, Any]:
+    """What a worker stores of a trial's pace; what the trial took is left to its own times."""
+    return {"lcsearch:took": {"since": "", "seconds": 0.0, "pace": seconds, "gaps": gaps}}
+
+
 def falling(number: int, steps: int = 10) -> dict[int, float]:
     return {step: (number * 0.37) % 1.0 + 1 / step for step in range(1, steps + 1)}
 
@@ -291,10 +296,10 @@ def test_no_trials(tmp_path: Path) -> None:
 def test_no_complete_trial(tmp_path: Path) -> None:
     running = trial(0, falling(1, 5), TrialState.RUNNING)
     waiting = trial(1, falling(2, 3), TrialState.RUNNING, attrs={"lcsearch:worker": None})
-    failed = trial(2, falling(3, 2), TrialState.FAIL, attrs={"lcsearch:error": "OSError: disk"})
+    failed = trial(2, falling(3, 2), TrialState.FAIL, attrs={"lcsearch:error": "OSError: disk", **paced(7.5, 1)})
     report = collect(folder := folder_of(tmp_path, [running, waiting, failed]))
     assert (report.compute.spent, report.compute.saved, report.compute.unpruned) == (10, 0, 22)
-    # the failed one took 15 s for 2 steps; of the others nothing is known
+    # the failed one took 15 s, 7.5 s from its first step to its second; of the others nothing is known
     assert (report.compute.seconds_spent, report.compute.seconds_unpruned) == (15.0, 105.0)
     text = read(write(folder)).text
     assert "Not finished: 2 running or waiting, 0 of 3 not begun." in text
@@ -408,7 +413,7 @@ def test_trials_without_times(tmp_path: Path) -> None:
 def test_of_a_trial_that_was_taken_up_again_the_night_between_does_not_count(tmp_path: Path) -> None:
     """What its workers took was measured; status and summary say the same."""
     trials = [trial(n, falling(n)) for n in range(3)]
-    night = trial(3, falling(3), attrs={"lcsearch:retries": 0, "lcsearch:seconds": 40.0})
+    night = trial(3, falling(3), attrs={"lcsearch:retries": 0, "lcsearch:seconds": 40.0, **paced(2.0)})
     night.datetime_complete = BEGAN + timedelta(days=1)
     away = trial(4, falling(4, 5), TrialState.RUNNING, attrs={"lcsearch:retries": 0, "lcsearch:seconds": 10.0})
     folder = folder_of(tmp_path, [*trials, night, away], budget={"trials": 5, "money_per_hour": 7200})
@@ -420,15 +425,15 @@ def test_of_a_trial_that_was_taken_up_again_the_night_between_does_not_count(tmp
         read_again(), sweep.file, study, folder.root
     )
     text = paper(folder).text
-    assert "Compute in time 1 min 35 s spent" in text
+    assert "Worker time 1 min 35 s spent" in text
     assert "Cost 190.00 spent saved by stops, estimate 0.00 unpruned, estimate 210.00" in text
     assert "0.0264 worker hours at 7200 each." in text
 
 
 def test_the_cost_of_stops_where_an_hour_has_a_price_and_only_there(tmp_path: Path) -> None:
-    short = trial(1, falling(1, 3), TrialState.PRUNED)
+    short = trial(1, falling(1, 3), TrialState.PRUNED, attrs=paced(4.0))
     made = folder_of(tmp_path, [trial(0, falling(0)), short], budget={"trials": 2, "money_per_hour": 3600})
-    assert "Cost 30.00 spent saved by stops, estimate 35.00 unpruned, estimate 65.00" in paper(made).text
+    assert "Cost 30.00 spent saved by stops, estimate 28.00 unpruned, estimate 58.00" in paper(made).text
     (tmp_path / "free").mkdir()
     assert "Cost" not in paper(folder_of(tmp_path / "free", [trial(0, falling(0)), short])).text
 

@@ -23,6 +23,7 @@ from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import safe
 from lcsearch.sweep.load import load
+from lcsearch.sweep.pace import Pace
 from lcsearch.sweep.picture import Observer, Picture, time_left
 from lcsearch.sweep.progress import Best, Progress, Row
 from lcsearch.sweep.screen import RichView, layout
@@ -31,6 +32,7 @@ from .kit import write_toy
 from .test_live import FILE, trial
 
 START = datetime(2024, 1, 1, 12)
+PACE = Pace(1.0, 9)
 WHY = "P(beat) 0.42 % (was 1.2 % at step 5), threshold 5 %, incumbent 0.1 of trial 0"
 
 
@@ -39,7 +41,7 @@ def row(number: int, state: str, spent: int, *, note: str = "", values: dict[int
     curve = {step: 1 / step for step in range(1, spent + 1)} if values is None else values
     ended = None if state in ("running", "waiting") else START + timedelta(seconds=number)
     saved = 10 - spent if state == "stopped" else 0
-    return Row(number, state, {"a": 0.5}, curve, spent, saved, note, number % 2, 0, START, ended, float(spent))
+    return Row(number, state, {"a": 0.5}, curve, spent, saved, note, number % 2, 0, START, ended, float(spent), PACE)
 
 
 def picture(rows: list[Row], budget: int = 8, **numbers: Any) -> Picture:
@@ -321,11 +323,14 @@ def test_steps_are_paced_by_the_trials_own_times() -> None:
     ]
     for one, seconds in zip(made, (20, 6), strict=True):
         one.datetime_start, one.datetime_complete = START, START + timedelta(seconds=seconds)
+    # 2 s a step: of the stopped one, which took longer to start up, there is only one gap
+    for one, pace, gaps in zip(made, (2.0, 5.0), (9, 1), strict=True):
+        one.set_user_attr("lcsearch:took", {"since": "", "seconds": 0.0, "pace": pace, "gaps": gaps})
     owner = {"slot": 0, "since": START.isoformat()}
     running = trial(2, TrialState.RUNNING, {1: 1.0}, **{"lcsearch:worker": owner})
     running.datetime_start = START
     progress = collect([*made, running], FILE.target, 8, FILE.space, now=START + timedelta(seconds=5))
-    assert (progress.seconds, progress.seconds_saved) == (31.0, 24.0)
+    assert (progress.seconds, progress.seconds_saved) == (31.0, 16.0)
 
 
 def test_status_says_who_is_at_work(

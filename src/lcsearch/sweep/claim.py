@@ -29,6 +29,7 @@ from lcsearch.sweep.budget import room
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.machines import here
+from lcsearch.sweep.pace import Pacer
 
 WORKER = "lcsearch:worker"
 CLAIMANT = "lcsearch:claimant"
@@ -38,25 +39,27 @@ SURPLUS = "lcsearch:surplus"
 SECONDS = "lcsearch:seconds"
 """What a trial's earlier workers took for it; its present one counts from the `since` of its signature, in UTC."""
 TOOK = "lcsearch:took"
-"""What its last worker took for it, by that worker's own clock: `since` as in the signature, and `seconds`."""
+"""What its last worker took for it, by that worker's own clock: `since` as in the signature, `seconds`, and what a step
+took (see pace.py)."""
 
 
 @dataclass(frozen=True)
 class Claim:
     """A trial this process may run, and whether it was begun by another; `owner` is how it was signed.
 
-    `began` is when, by this process's monotonic clock.
+    `began` is when, by this process's monotonic clock; `pacer` is told of its reports.
     """
 
     trial: Trial
     adopted: bool
     owner: dict[str, Any]
     began: float = field(default_factory=time.monotonic)
+    pacer: Pacer = field(default_factory=Pacer)
 
     def end(self, value: float | None = None, state: TrialState | None = None) -> None:
         """Tell the study how the trial ended, and what it took."""
         took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
-        self.trial.set_user_attr(TOOK, took)
+        self.trial.set_user_attr(TOOK, {**took, **self.pacer.told()})
         self.trial.study.tell(self.trial, value, state=state)
 
 

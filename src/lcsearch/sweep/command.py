@@ -25,6 +25,7 @@ OFFERED = ("max_steps", "seed", "number", "device", "checkpoint_dir")
 """What a placeholder may name besides a parameter; a parameter of that name comes first."""
 
 Report = tuple[int, float]  # step and value
+Heard = tuple[int, float, float]  # and when, by the monotonic clock: training does not wait for a look
 
 _LAST_WORDS_S = 0.3  # how long a line may come after its program has ended
 _POLL_S = 0.02
@@ -81,8 +82,8 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
             patience = 0.0
             try:
                 watch(process.pid)
-                for step, value in out.reports(process, ctx.check):
-                    ctx.report(value, step)
+                for step, value, at in out.reports(process, ctx.check):
+                    ctx.take(value, step, at)
                 while process.poll() is None:  # it may have closed its standard output long before its end
                     ctx.check()
                     time.sleep(_POLL_S)
@@ -124,7 +125,7 @@ class _Listener(threading.Thread):
         super().__init__(name=f"program's {name}", daemon=True)
         assert pipe is not None
         self._pipe, self._to, self._reading = pipe, name, reading
-        self._heard: SimpleQueue[Report | None] = SimpleQueue()
+        self._heard: SimpleQueue[Heard | None] = SimpleQueue()
         self.last = ""
         self.start()
 
@@ -138,11 +139,11 @@ class _Listener(threading.Thread):
                 begins, whole = whole, line.endswith("\n")
                 report = self._reading(line) if begins and (whole or len(line) < _LONGEST) else None
                 if report is not None:
-                    self._heard.put(report)
+                    self._heard.put((*report, time.monotonic()))
         self._heard.put(None)
 
-    def reports(self, process: subprocess.Popen[str], check: Callable[[], None]) -> Iterator[Report]:
-        """(step, value) until the end: that of the pipe, or of the program where a child of it keeps the pipe open.
+    def reports(self, process: subprocess.Popen[str], check: Callable[[], None]) -> Iterator[Heard]:
+        """(step, value, when) until the end: the pipe's, or the program's where a child of it keeps the pipe open.
 
         `check` is called now and then while nothing is heard.
         """

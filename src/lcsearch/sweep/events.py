@@ -19,8 +19,8 @@ worker   one has died, stalled or been retried: `text`; as far as known `worker`
 notice   anything else a person would be told: `text`
 end      last. `exit_code`, `message` (null when all went well), `counts` (state -> trials), `best` (as in `best`, or
          null), `spent`, `saved` (steps), `seconds` (this launch), `seconds_total` (all launches), `worker_seconds`,
-         `worker_seconds_saved`, `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
-         `calibration`, `looks`, `failed_open`, `folder`
+         `worker_seconds_saved` (null where no pace is known), `money` ({`spent`, `saved`} or null), `risk` (that
+         some stop lost the winner, or null), `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
 """
 

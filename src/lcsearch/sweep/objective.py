@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
@@ -72,7 +73,7 @@ class Context:
         schedule: Schedule | None = None,
         reported: Mapping[int, float] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
-        heard: Callable[[], None] = lambda: None,
+        heard: Callable[[int, float], None] = lambda step, at: None,
     ) -> None:
         self.params: Mapping[str, Any] = MappingProxyType(dict(params))
         self.number, self.device, self.schedule = number, device, schedule
@@ -80,7 +81,7 @@ class Context:
         self.seed = derive_seed(seed, number)
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
-        self._heard = heard  # called at every report, a replayed one too
+        self._heard = heard  # called with every report's step and time, a replayed one's too
         self._reported: dict[int, float] = dict(reported or {})
         self._here: set[int] = set()  # steps reported by this process
         self._ended: Stopped | None = None
@@ -104,10 +105,14 @@ class Context:
             Stopped: the pruner stopped this trial; let it pass.
             InvalidValue: the value is not a number or the step not a whole number >= 0.
         """
+        self.take(value, step, time.monotonic())
+
+    def take(self, value: float, step: int, at: float) -> None:
+        """As :meth:`report`, of what came at `at` by this process's monotonic clock and may have waited since."""
         if self._ended is not None:
             raise self._ended
-        self._heard()
         value, step = _number(value), _whole(step, "ctx.report(step=)")
+        self._heard(step, at)
         if step > self.max_steps:
             print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
         elif step in self._here:

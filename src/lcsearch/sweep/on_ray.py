@@ -36,7 +36,7 @@ from lcsearch.sweep.file import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.objective import judged_value
 from lcsearch.sweep.ray_cluster import cluster, handlers_kept, note, resources
-from lcsearch.sweep.ray_trial import CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, trainable
+from lcsearch.sweep.ray_trial import AT, CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, trainable
 from lcsearch.sweep.space import planned_schedule, suggest
 from lcsearch.sweep.watch import FAILED, Watch, after
 from lcsearch.sweep.worker import ENVIRONMENT, NO_REPORT, StudyReporter
@@ -144,11 +144,14 @@ class Ledger:
         if trial_id in self._claims and not math.isnan(step) and int(step) not in self._reported[trial_id]:
             StudyReporter(self._claims[trial_id].trial).report(value, int(step))
             self._reported[trial_id][int(step)] = value
+            if AT in result:
+                self._claims[trial_id].pacer.came(int(step), float(result[AT]))
 
     def retry(self, trial: TuneTrial) -> None:
         """A trial has lost its worker and will go on."""
         claimed = self._claims.get(trial.trial_id)
         if claimed is not None:
+            claimed.pacer.pause()
             ours, retries = claimed.trial, self._watch.file.retries
             n = self._retries(ours) + 1
             ours.set_user_attr(claim.RETRIES, n)

@@ -151,23 +151,27 @@ def _compute(report: Report) -> str:
 
 def _seconds(report: Report) -> str:
     c = report.compute
-    if c.seconds_spent is None or c.seconds_saved is None or c.seconds_unpruned is None:
-        return _card("Compute in seconds", "not known", soft="No worker's time is known yet.")
+    if c.seconds_spent is None:
+        return _card("Worker time", "not known", soft="No worker's time is known yet.")
     rows = [
-        ("saved by stops, estimate", duration(c.seconds_saved)),
-        ("unpruned, estimate", duration(c.seconds_unpruned)),
+        (f"{name}, estimate", duration(seconds) if seconds is not None else "not known")
+        for name, seconds in (("saved by stops", c.seconds_saved), ("unpruned", c.seconds_unpruned))
     ]
     if c.wall is not None:
         rows.append(("wall clock", duration(c.wall)))
-    soft = "Trials' own time, added up over workers. Estimated from each trial's measured seconds per step."
-    return _card("Compute in time", f"{duration(c.seconds_spent)} spent", rows, soft)
+    soft = "Trials' own time, added up over workers. Estimated from the median time between each trial's reports, "
+    soft += "so without its start-up."
+    return _card("Worker time", f"{duration(c.seconds_spent)} spent", rows, soft)
 
 
 def _cost(report: Report) -> str:
     price, c = report.sweep.budget.money_per_hour, report.compute
-    if price is None or c.seconds_spent is None or c.seconds_saved is None or c.seconds_unpruned is None:
+    if price is None or c.seconds_spent is None:
         return ""
-    spent, saved, unpruned = (money(s / 3600 * price) for s in (c.seconds_spent, c.seconds_saved, c.seconds_unpruned))
+    spent, saved, unpruned = (
+        "not known" if s is None else money(s / 3600 * price)
+        for s in (c.seconds_spent, c.seconds_saved, c.seconds_unpruned)
+    )
     rows = [("saved by stops, estimate", saved), ("unpruned, estimate", unpruned)]
     return _card("Cost", f"{spent} spent", rows, f"{c.seconds_spent / 3600:.3g} worker hours at {price:g} each.")
 

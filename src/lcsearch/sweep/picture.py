@@ -60,11 +60,15 @@ class Picture:
     price: float | None = None
 
     @property
-    def money(self) -> tuple[float, float] | None:
-        """(spent, saved), in whatever the price is in; None without a price."""
-        if self.price is None:
-            return None
-        return self.progress.seconds / 3600 * self.price, self.progress.seconds_saved / 3600 * self.price
+    def money(self) -> tuple[float, float | None] | None:
+        """(spent, saved), see :func:`priced`; None without a price."""
+        return None if self.price is None else priced(self.progress, self.price)
+
+
+def priced(progress: Progress, price: float) -> tuple[float, float | None]:
+    """(spent, saved) where a worker's hour costs `price`; None for what is not known."""
+    saved = progress.seconds_saved
+    return progress.seconds / 3600 * price, None if saved is None else saved / 3600 * price
 
 
 def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | None:

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep.budget import steps_of
-from lcsearch.sweep.claim import ERROR, RETRIES, WORKER, abandoned, counted, seconds_of
+from lcsearch.sweep.claim import ERROR, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
+from lcsearch.sweep.pace import ENOUGH, Pace, pace_in, usual
 
 _SAME_FAILURES = 5  # of trials that never reported: the next will fail too
 
@@ -44,6 +45,7 @@ class Row:
         slot: the worker that has it, if one does.
         retries: how often it was taken up again.
         seconds: what it has taken of its workers' time.
+        pace: what a step took, start-up apart; None where that is not known (yet).
     """
 
     number: int
@@ -58,6 +60,7 @@ class Row:
     began: datetime | None
     ended: datetime | None
     seconds: float = 0.0
+    pace: Pace | None = None
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -124,9 +127,20 @@ class Progress:
         return sum(row.seconds for row in self.rows)
 
     @property
-    def seconds_saved(self) -> float:
-        """What the steps that stops saved would have taken at the pace of the trials that were stopped."""
-        return sum(row.seconds / row.spent * row.saved for row in self.rows if row.spent)
+    def seconds_saved(self) -> float | None:
+        """What the steps that stops saved would have taken, each trial's at its pace; None where that is not known."""
+        return self.seconds_of({row.number: row.saved for row in self.rows})
+
+    def seconds_of(self, steps: Mapping[int, float]) -> float | None:
+        """What `steps` (trial -> steps) take: at the trial's own pace, where it has one, else at the usual one."""
+        pace, rows, total = usual(row.pace for row in self.rows), self.numbered, 0.0
+        for number, n in steps.items():
+            own = rows[number].pace
+            per_step = own.seconds if own is not None and own.gaps >= ENOUGH else pace
+            if n and per_step is None:
+                return None
+            total += n * (per_step or 0.0)
+        return total
 
     def of(self, *states: str) -> list[Row]:
         """Rows in one of `states`."""
@@ -179,6 +193,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: 
         began=trial.datetime_start,
         ended=trial.datetime_complete,
         seconds=seconds_of(trial, now),
+        pace=pace_in(trial.user_attrs.get(TOOK)),
     )
 
 

@@ -26,8 +26,9 @@ from lcsearch.sweep.worker import ENVIRONMENT, FILE, NO_REPORT, describe, load_a
 
 TRIAL = "lcsearch:trial"
 """The key of a Tune trial's config that holds the trial's number in the study."""
-VALUE, STEP, ERROR, PROBLEM, CODE = "value", "step", "error", "problem", "code"
-"""The keys of a result; an ERROR is the trial's own, a PROBLEM is one that no other trial would escape."""
+VALUE, STEP, AT, ERROR, PROBLEM, CODE = "value", "step", "at", "error", "problem", "code"
+"""The keys of a result; AT is when it came, by its process's monotonic clock; an ERROR is the trial's own, a PROBLEM is
+one that no other trial would escape."""
 _PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
 
 _idle = threading.Event()  # no trial is under way in this process
@@ -46,16 +47,20 @@ class _Reporter:
     def __init__(self, folder: Path) -> None:
         self.stopped = self.sent = False
         self._file = folder / REPORTS
+        self._at = math.nan
         self.known: dict[int, float] = {}
         for line in self._file.read_text().splitlines() if self._file.exists() else ():
             with contextlib.suppress(ValueError):  # a torn line: its writer was killed, the step is reported again
                 step, value = json.loads(line)
                 self.known[step] = value
 
+    def came(self, step: int, at: float) -> None:
+        self._at = at
+
     def report(self, value: float, step: int) -> None:
         self.sent = True
         try:
-            tune.report({VALUE: value, STEP: step})
+            tune.report({VALUE: value, STEP: step, AT: self._at})
         except SystemExit:
             self.stopped = True
             return
@@ -137,6 +142,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
                 device="cuda:0" if device == "cuda" else device,  # Ray shows a trial its own GPU alone
                 schedule=planned_schedule(file, params),
                 reported=reporter.known,
+                heard=reporter.came,
             )
             objective(context)
             if not context.reported:

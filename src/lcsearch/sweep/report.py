@@ -78,7 +78,8 @@ class Compute:
     """What was spent, what stops saved, what the same trials would have cost unpruned.
 
     Failed trials count as long as they ran, also unpruned. Seconds are the workers', as status and summary count them.
-    Saved and unpruned seconds are estimates: each trial's own seconds per step, over the steps it did not train.
+    Saved and unpruned seconds are estimates, None where not known: each trial's own pace (the median time between its
+    reports, start-up apart) over the steps it did not train.
 
     Attributes:
         wall: seconds from the first trial's begin to the last known end; None without times.
@@ -265,14 +266,12 @@ def compute_of(progress: Progress, max_steps: int) -> Compute:
     rows, spent, saved = progress.rows, progress.spent, progress.saved
     live = [row for row in rows if row.state in ("running", "waiting")]
     unpruned = spent + saved + sum(max_steps - row.spent for row in live)
-    timed = [row for row in rows if row.seconds > 0 and row.spent]
-    wall = _wall(rows)
-    if not timed:
+    wall, seconds, kept = _wall(rows), progress.seconds, progress.seconds_saved
+    if not seconds:
         return Compute(spent, saved, unpruned, wall=wall)
-    usual = sum(row.seconds for row in timed) / sum(row.spent for row in timed)
-    rest = sum((row.seconds / row.spent if row in timed else usual) * (max_steps - row.spent) for row in live)
-    seconds, kept = progress.seconds, progress.seconds_saved
-    return Compute(spent, saved, unpruned, seconds, kept, seconds + kept + rest, wall)
+    rest = progress.seconds_of({row.number: max_steps - row.spent for row in live})
+    whole = None if kept is None or rest is None else seconds + kept + rest
+    return Compute(spent, saved, unpruned, seconds, kept, whole, wall)
 
 
 def _times(rows: Sequence[Row]) -> list[datetime]:

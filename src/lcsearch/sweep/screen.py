@@ -14,7 +14,7 @@ from lcsearch.sweep.letters import fit, safe
 from lcsearch.sweep.looks import latency_words
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer, Picture
 from lcsearch.sweep.progress import Progress, Row, spark
-from lcsearch.sweep.text import clock, legend, money
+from lcsearch.sweep.text import clock, legend, money, worker_time
 
 if TYPE_CHECKING:
     import optuna
@@ -99,9 +99,12 @@ def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
         best = [f"best: {short} {p.best.value:.6g}", f"(trial {p.best.number}, {sweep.step} {p.best.step}){age}"]
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
     spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{_share(p)}"]
-    spent.append(f"worker time: {clock(p.seconds)} spent, {clock(p.seconds_saved)} saved")
+    spent.append(worker_time(p))
     if picture.money is not None:
-        spent.append(f"money: {money(picture.money[0])} spent, {money(picture.money[1])} saved")
+        saved = picture.money[1]
+        spent.append(
+            f"money: {money(picture.money[0])} spent" + (f", {money(saved)} saved" if saved is not None else "")
+        )
     lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":
         risk = "not known yet" if picture.risk is None else f"{picture.risk:.1%} ({CALIBRATION})"

@@ -14,9 +14,9 @@ from lcsearch.sweep.budget import ended_by, read_clock
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.looks import LookTail
-from lcsearch.sweep.picture import CALIBRATION, stops_now
+from lcsearch.sweep.picture import CALIBRATION, priced, stops_now
 from lcsearch.sweep.progress import Progress, Row
-from lcsearch.sweep.text import best_line, clock, money
+from lcsearch.sweep.text import UNTIMED, best_line, clock, money, worker_time
 
 if TYPE_CHECKING:
     import optuna
@@ -51,7 +51,7 @@ def summarize(
     total = progress.spent + progress.saved
     share = f" ({progress.saved / total:.0%} of {total})" if total else ""
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
-    lines.append(f"worker time: {clock(progress.seconds)} spent, {clock(progress.seconds_saved)} saved")
+    lines.append(worker_time(progress))
     lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
     report = stops_now(study) if sweep.pruner.kind == "curve" else None
     closest = sorted((s for s in report.stops if s.p_now > 0), key=lambda s: -s.p_now) if report is not None else []
@@ -194,9 +194,10 @@ def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]
     """What it cost where a worker's hour has a price, and which limit ended it where there are several."""
     lines, budget = [], sweep.budget
     if budget.money_per_hour is not None:
-        spent, saved = (s / 3600 * budget.money_per_hour for s in (progress.seconds, progress.seconds_saved))
+        spent, saved = priced(progress, budget.money_per_hour)
         hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
-        lines.append(f"money: {money(spent)} spent ({hours}), about {money(saved)} saved")
+        told = f"about {money(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
+        lines.append(f"money: {money(spent)} spent ({hours}), {told}")
     limit = ended_by(budget, len(progress.rows), progress.spent, seconds)
     if limit is not None and (budget.steps is not None or budget.seconds is not None):
         n = f"{len(progress.rows)} of {budget.trials} trials"

@@ -9,7 +9,9 @@ from lcsearch.decide.decision import exactly
 from lcsearch.decide.rules import threshold_for
 from lcsearch.engine.policy import Policy
 from lcsearch.sweep.file import SweepFile
-from lcsearch.sweep.progress import Best, Row
+from lcsearch.sweep.progress import Best, Progress, Row
+
+UNTIMED = "not known without the times of two reports"
 
 _POLICY = Policy()  # what a sweep file cannot set is as here
 
@@ -100,6 +102,13 @@ def clock(seconds: float) -> str:
     if s < 3600:
         return f"{s // 60} min {s % 60:02d} s"
     return f"{s // 3600} h {s % 3600 // 60:02d} min" if s < 172_800 else f"{s // 86_400} d {s % 86_400 // 3600:02d} h"
+
+
+def worker_time(progress: Progress) -> str:
+    """`worker time: 3 min 07 s spent, 1 min 21 s saved`."""
+    saved = progress.seconds_saved
+    told = f"{clock(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
+    return f"worker time: {clock(progress.seconds)} spent, {told}"
 
 
 def money(amount: float) -> str:

@@ -140,6 +140,12 @@ def run_trial(
             return TrialState.PRUNED
         withdraw_stops(folder, trial.number)
     context: Context | None = None
+
+    def came(step: int, at: float) -> None:
+        heard()
+        if step not in reported:  # a replayed step was not trained again
+            taken.pacer.came(step, at)
+
     try:
         params = suggest(trial, file.space)
         schedule = planned_schedule(file, params)
@@ -156,7 +162,7 @@ def run_trial(
             schedule=schedule,
             reported=reported,
             interrupted=interrupted,
-            heard=heard,
+            heard=came,
         )
         objective(context)
         ended: BaseException | None = context.ended
