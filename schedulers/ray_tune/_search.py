@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from ray.air.constants import TRAINING_ITERATION
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna._storage import report_again
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
 
 
@@ -19,27 +20,39 @@ class PrunedSearch(Searcher):
     Tune tells a searcher of a stopped trial as of one that has ended, so OptunaSearch files it as COMPLETE with the
     value of an early step, and the sampler takes that for what the configuration is worth.
 
+    Results that lack the metric now and then are passed over; a trial that ends with such a one is COMPLETE with the
+    last value it had. What another attempt at a trial reports takes the place of what a dead one did.
+
     Args:
-        searcher: an OptunaSearch; it keeps the study.
+        searcher: an OptunaSearch, or a ConcurrencyLimiter around one; it keeps the study.
         scheduler: the one given to `tune.TuneConfig`.
 
     Raises:
         InvalidValue: either is of another kind.
     """
 
-    def __init__(self, searcher: OptunaSearch, scheduler: CurveScheduler) -> None:
-        if not isinstance(searcher, OptunaSearch):
-            raise InvalidValue("an OptunaSearch", type(searcher).__name__, "PrunedSearch(searcher=)")
+    def __init__(self, searcher: OptunaSearch | ConcurrencyLimiter, scheduler: CurveScheduler) -> None:
+        inner = _inner(searcher)
+        if not isinstance(inner, OptunaSearch):
+            advice = "Repeat inside one trial and report the mean: Repeater averages last values, and a stopped "
+            raise InvalidValue(
+                "an OptunaSearch, or a ConcurrencyLimiter around one",
+                type(inner).__name__,
+                "PrunedSearch(searcher=)",
+                f"{advice}repeat's is that of an early step" if isinstance(inner, Repeater) else "",
+            )
         if not isinstance(scheduler, CurveScheduler):
             raise InvalidValue("a CurveScheduler", type(scheduler).__name__, "PrunedSearch(scheduler=)")
-        super().__init__(metric=searcher.metric, mode=searcher.mode)
+        super().__init__(metric=inner.metric, mode=inner.mode)
         self.searcher, self._scheduler = searcher, scheduler
-        self._seen: dict[str, float] = {}  # trial id -> the last step that was handed on
+        self._seen: dict[str, float] = {}  # trial id -> the largest step that was handed on
+        self._last: dict[str, float] = {}  # trial id -> the last value that was
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """As the searcher's."""
         done = bool(self.searcher.set_search_properties(metric, mode, config, **spec))
-        self._metric, self._mode = self.searcher.metric, self.searcher.mode
+        inner = _inner(self.searcher)
+        self._metric, self._mode = inner.metric, inner.mode
         return done
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -47,20 +60,38 @@ class PrunedSearch(Searcher):
         return self.searcher.suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """As the searcher's, but for the steps that a trial repeats after an error or a restore."""
-        if result[TRAINING_ITERATION] > self._seen.get(trial_id, -math.inf):
-            self._seen[trial_id] = result[TRAINING_ITERATION]
-            self.searcher.on_trial_result(trial_id, result)
+        """As the searcher's, for results that say something about the metric at a step."""
+        if not isinstance(self.metric, str):  # several metrics: OptunaSearch keeps no curves
+            return
+        step, value = _number(result.get(TRAINING_ITERATION)), _number(result.get(self.metric))
+        if step is None or value is None or not 0 <= step < math.inf:
+            return
+        seen = self._seen.get(trial_id, -math.inf)
+        if step > seen:
+            self._seen[trial_id] = step
+            self.searcher.on_trial_result(trial_id, {**result, self.metric: value, TRAINING_ITERATION: int(step)})
+        elif (step, value) != (seen, self._last.get(trial_id)):  # another attempt; not the last result told twice
+            report_again(_inner(self.searcher)._ot_trials[trial_id], int(step), value)
+        self._last[trial_id] = value
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended; one that lcsearch stopped is handed on without a value: so OptunaSearch files PRUNED."""
         if result and not error:
-            # Tune keeps a result answered by STOP from searchers; the last one of a class may hold no metric at all.
-            if isinstance(self.metric, str) and self.metric in result:
-                self.on_trial_result(trial_id, result)
+            if TRAINING_ITERATION not in result:
+                self._scheduler._session._tell(
+                    "repeater",
+                    "a Repeater around PrunedSearch gives Optuna the mean of last values, and a stopped repeat's is "
+                    "that of an early step; repeat inside one trial and report the mean",
+                )
+            self.on_trial_result(trial_id, result)  # Tune keeps a result answered by STOP from searchers
+            last = self._last.get(trial_id)
             if self._scheduler.reason(trial_id) is not None:
                 result = None
+            elif isinstance(self.metric, str) and last is not None:
+                # The last result may hold no metric; NaN is no value to Optuna.
+                result, error = ({**result, self.metric: last}, False) if last == last else (None, True)
         self._seen.pop(trial_id, None)
+        self._last.pop(trial_id, None)
         self.searcher.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
@@ -73,8 +104,23 @@ class PrunedSearch(Searcher):
 
     def get_state(self) -> dict[str, Any]:
         """What Tune saves beside the searcher inside."""
-        return {"seen": dict(self._seen)}
+        return {"seen": dict(self._seen), "last": dict(self._last)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`get_state` gave."""
-        self._seen = dict(state.get("seen", {}))
+        self._seen, self._last = dict(state.get("seen", {})), dict(state.get("last", {}))
+
+
+def _inner(searcher: Any) -> Any:
+    """The searcher inside ConcurrencyLimiters."""
+    while isinstance(searcher, ConcurrencyLimiter):
+        searcher = searcher.searcher
+    return searcher
+
+
+def _number(value: Any) -> float | None:
+    """What float() reads; None for anything else."""
+    try:
+        return float(value)
+    except Exception:  # whatever a tensor says to float()
+        return None

@@ -43,6 +43,7 @@ CANNOT_OCCUR = {
     Reason.THROTTLED,  # max_overhead is infinite
     Reason.OVERTAKEN,  # every look is waited for
     Reason.RULE,  # only in replays
+    Reason.UNRECORDED,  # every record here reads back
 }
 
 

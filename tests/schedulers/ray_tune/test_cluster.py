@@ -21,6 +21,7 @@ import ray
 from kit.fakes import NormalAroundBest, chances
 from optuna.samplers import RandomSampler
 from ray import cloudpickle, tune
+from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.decision_log import read_log
@@ -287,6 +288,50 @@ def test_optuna_hears_of_stops_as_pruned(cluster: Any, tmp_path: Path) -> None:
         known = curve(of, results[limit])
         assert trial.intermediate_values == known
         assert trial.value == known[max(known)]
+
+
+def test_optuna_in_a_limiter_and_a_metric_that_comes_every_second_time(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a result may lack the metric is said to Tune by its own switch; then nothing else ends the run."""
+    monkeypatch.setenv("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+
+    def validated(config: dict[str, Any]) -> None:
+        for step in range(1, STEPS + 2):
+            pace(config["limit"], step)
+            tune.report({"epoch": step} | ({} if step % 2 else {"loss": loss(config["limit"], step)}))
+
+    of = scheduler(tmp_path, max_t=STEPS + 10)
+    inner = OptunaSearch(
+        {"limit": tune.uniform(0, 10)},
+        metric="loss",
+        mode="min",
+        sampler=RandomSampler(seed=1),
+        points_to_evaluate=[{"limit": limit} for limit in (*STARTUP, 5.0, BEST)],
+    )
+    tuner = tune.Tuner(
+        validated,
+        tune_config=tune.TuneConfig(
+            scheduler=of,
+            search_alg=PrunedSearch(ConcurrencyLimiter(inner, 2), of),
+            num_samples=6,
+            reuse_actors=True,
+            time_budget_s=BUDGET_S,
+        ),
+        run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0, callbacks=[StateCallback(of)]),
+    )
+    results = {result.config["limit"]: result for result in all_of(tuner.fit()) if result.config}
+    assert not any(result.error for result in results.values())
+    assert list(of.stopped()) == [uid(results[5.0])]
+    study: Any = inner._ot_study
+    for trial in study.trials:
+        known = curve(of, results[trial.params["limit"]])
+        stopped = trial.params["limit"] == 5.0
+        assert trial.state.name == ("PRUNED" if stopped else "COMPLETE")
+        assert list(known) == list(range(2, max(known) + 1, 2))
+        assert trial.intermediate_values == known
+        assert trial.value == known[max(known)]
+        assert (max(known) == STEPS) != stopped
 
 
 @pytest.mark.parametrize("failures", [0, 1])

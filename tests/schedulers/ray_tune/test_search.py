@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchGenerator
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Repeater, Searcher, SearchGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.errors import InvalidValue
@@ -29,12 +29,20 @@ def inner(**fields: Any) -> OptunaSearch:
     return OptunaSearch(**{"space": space, "metric": "loss", "mode": "min", "sampler": sampler, **fields})
 
 
-def searched(limit: int | None = None, **fields: Any) -> Runner:
-    """A run with six complete trials that the searcher knows nothing of."""
+def searched(limit: int | None = None, *, around: bool = False, **fields: Any) -> Runner:
+    """A run with six complete trials that the searcher knows nothing of; `around`: PrunedSearch is outermost."""
     runner = run_of()
+    if around:
+        assert limit is not None
+        runner.searcher = PrunedSearch(ConcurrencyLimiter(inner(**fields), limit), of_run(runner))
+        return runner
     searcher = PrunedSearch(inner(**fields), of_run(runner))
     runner.searcher = searcher if limit is None else ConcurrencyLimiter(searcher, limit)
     return runner
+
+
+class HyperNothing(Searcher):
+    pass
 
 
 def suggested(runner: Runner) -> Trial:
@@ -108,7 +116,37 @@ def test_a_class_whose_last_result_has_no_metric() -> None:
     runner.result(trial, {"training_iteration": 10, "done": True})
     (frozen,) = told(runner)
     assert frozen.intermediate_values == dict(enumerate(decay(0.05, 9), 1))
-    assert frozen.state == TrialState.PRUNED  # OptunaSearch's own word for an end without a value
+    assert (frozen.state, frozen.value) == (TrialState.COMPLETE, decay(0.05, 9)[-1])  # the last one it had
+    silent = suggested(runner)
+    runner.result(silent, {"training_iteration": 1, "done": True})
+    assert told(runner)[1].state == TrialState.PRUNED  # OptunaSearch's own word for an end without a value
+
+
+def test_results_that_lack_the_metric_or_the_iteration_now_and_then() -> None:
+    """With `TUNE_DISABLE_STRICT_METRIC_CHECKING=1`; OptunaSearch alone ends the run by a KeyError."""
+    runner = searched()
+    trial = suggested(runner)
+    for step in range(1, 9):
+        runner.result(
+            trial, {"training_iteration": step, "epoch": step} | ({"loss": 0.5 / step} if step % 4 == 0 else {})
+        )
+    for odd in ({"loss": 0.1}, {"training_iteration": None, "loss": 0.1}, {"training_iteration": -1, "loss": 0.1}, {}):
+        runner.result(trial, odd)
+    for value in (None, "low", [0.1]):
+        runner.result(trial, {"training_iteration": 9, "loss": value})
+    runner.end(trial)
+    (frozen,) = told(runner)
+    assert (frozen.state, frozen.value) == (TrialState.COMPLETE, 0.0625)
+    assert frozen.intermediate_values == {4: 0.125, 8: 0.0625}
+
+
+def test_a_trial_that_ends_with_nan_has_failed() -> None:
+    """As Optuna's own loop has it; OptunaSearch alone leaves it RUNNING for ever."""
+    runner = searched()
+    trial = suggested(runner)
+    runner.feed(trial, [0.5, math.nan])
+    runner.end(trial)
+    assert [frozen.state for frozen in told(runner)] == [TrialState.FAIL]
 
 
 def test_a_failed_trial_fails_and_a_removed_one_is_pruned() -> None:
@@ -136,8 +174,21 @@ def test_steps_replayed_after_an_error_are_reported_once() -> None:
     assert (frozen.state, frozen.intermediate_values) == (TrialState.COMPLETE, dict(enumerate(curve, 1)))
 
 
-def test_inside_a_concurrency_limiter() -> None:
-    runner = searched(limit=2)
+def test_another_attempt_s_steps_take_the_place_of_a_dead_one_s() -> None:
+    runner = searched()
+    trial = suggested(runner)
+    runner.feed(trial, [0.001, 0.001])
+    runner.fail(trial, retry=True)
+    trial.status = Trial.RUNNING
+    step = runner.feed(trial, decay(5.0))
+    (frozen,) = told(runner)
+    assert (frozen.state, frozen.value) == (TrialState.PRUNED, decay(5.0)[EARLIEST - 1])
+    assert (step, frozen.intermediate_values) == (EARLIEST, dict(enumerate(decay(5.0, EARLIEST), 1)))
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_with_a_concurrency_limiter(around: bool) -> None:
+    runner = searched(limit=2, around=around)
     first, second = suggested(runner), suggested(runner)
     assert runner.suggest() is None
     assert runner.feed(first, decay(5.0)) == EARLIEST
@@ -208,16 +259,17 @@ def test_saved_and_restored_by_its_file(tmp_path: Path) -> None:
     assert len(told(runner)[1].intermediate_values) == 50
 
 
-@pytest.mark.parametrize("limit", [None, 2])
-def test_saved_and_restored_as_tune_does(limit: int | None, tmp_path: Path) -> None:
-    runner = searched(limit)
+@pytest.mark.parametrize(("limit", "around"), [(None, False), (2, False), (2, True)])
+def test_saved_and_restored_as_tune_does(limit: int | None, around: bool, tmp_path: Path) -> None:
+    runner = searched(limit, around=around)
     runner.feed(suggested(runner), decay(5.0))
     running = suggested(runner)
     runner.feed(running, decay(0.01, 9, rate=0.5))
     assert runner.searcher is not None
     SearchGenerator(runner.searcher).save_to_dir(str(tmp_path), "session")
-    fresh: Any = PrunedSearch(inner(), of_run(runner))
-    again = SearchGenerator(fresh if limit is None else ConcurrencyLimiter(fresh, limit))
+    fresh: Any = searched(limit, around=around).searcher
+    (fresh.searcher if limit and not around else fresh)._scheduler = of_run(runner)
+    again = SearchGenerator(fresh)
     again.restore_from_dir(str(tmp_path))
     runner.searcher = again.searcher
     runner.feed(running, decay(0.01, rate=0.5)[5:], 6)  # the steps after its checkpoint are repeated
@@ -241,14 +293,46 @@ def test_pickled_with_its_scheduler() -> None:
 
 @pytest.mark.parametrize(
     "searcher",
-    [None, BasicVariantGenerator(), "optuna", ConcurrencyLimiter(inner(), 2)],
+    [None, BasicVariantGenerator(), "optuna", ConcurrencyLimiter(HyperNothing(), 2)],
     ids=lambda s: type(s).__name__,
 )
 def test_other_searchers_are_refused(searcher: Any) -> None:
     with pytest.raises(InvalidValue) as error:
         PrunedSearch(searcher, scheduler())
-    got = type(searcher).__name__
-    assert str(error.value) == f"PrunedSearch(searcher=): expected an OptunaSearch, got '{got}'."
+    got = "HyperNothing" if isinstance(searcher, ConcurrencyLimiter) else type(searcher).__name__
+    assert str(error.value) == (
+        f"PrunedSearch(searcher=): expected an OptunaSearch, or a ConcurrencyLimiter around one, got '{got}'."
+    )
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_repeater_is_refused(limited: bool) -> None:
+    repeater: Any = Repeater(inner(), 3)
+    with pytest.raises(InvalidValue) as error:
+        PrunedSearch(ConcurrencyLimiter(repeater, 2) if limited else repeater, scheduler())
+    assert str(error.value) == (
+        "PrunedSearch(searcher=): expected an OptunaSearch, or a ConcurrencyLimiter around one, got 'Repeater'. "
+        "Repeat inside one trial and report the mean: Repeater averages last values, and a stopped repeat's is that of "
+        "an early step."
+    )
+
+
+def test_a_repeater_around_it_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It cannot be seen at construction: it hands on one mean for each group, without a step."""
+    runner = run_of()
+    runner.searcher = Repeater(PrunedSearch(inner(), of_run(runner)), 2)
+    with caplog.at_level("WARNING", "lcsearch"):
+        for curves in ((0.05, 0.01), (5.0, 0.01), (0.01, 0.01)):
+            for limit in curves:
+                trial = suggested(runner)
+                runner.feed(trial, decay(limit, rate=0.5))
+                if trial.status == Trial.RUNNING:
+                    runner.end(trial)
+    assert [frozen.state for frozen in told(runner)] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+    assert [record.getMessage() for record in caplog.records] == [
+        "lcsearch: a Repeater around PrunedSearch gives Optuna the mean of last values, and a stopped repeat's is that "
+        "of an early step; repeat inside one trial and report the mean"
+    ]
 
 
 def test_other_schedulers_are_refused() -> None:
