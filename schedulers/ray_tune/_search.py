@@ -61,9 +61,9 @@ class PrunedSearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """As the searcher's, for results that say something about the metric at a step."""
-        if not isinstance(self.metric, str):  # several metrics: OptunaSearch keeps no curves
-            return
-        step, value = _number(result.get(TRAINING_ITERATION)), _number(result.get(self.metric))
+        # Of several metrics (a list) OptunaSearch keeps no curves.
+        value = _number(result.get(self.metric)) if isinstance(self.metric, str) else None
+        step = _number(result.get(TRAINING_ITERATION))
         if step is None or value is None or not 0 <= step < math.inf:
             return
         seen = self._seen.get(trial_id, -math.inf)
