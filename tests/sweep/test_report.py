@@ -27,13 +27,14 @@ from lcsearch.decide.risk import LEVELS, Mark
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.sweep import backend, launcher, progress
+from lcsearch.sweep.budget import Reading
 from lcsearch.sweep.figures import LIGHT, p_beat, scale_of
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import LEAST, MOST, importances
 from lcsearch.sweep.load import load
 from lcsearch.sweep.page import page as make_page
-from lcsearch.sweep.report import Compute, Report, best_path, collect, compute_of, write
+from lcsearch.sweep.report import Compute, Report, axis_of, best_path, collect, compute_of, write
 from lcsearch.sweep.summary import summarize
 from lcsearch.sweep.watch import Outcome
 
@@ -406,8 +407,9 @@ def test_trials_without_times(tmp_path: Path) -> None:
         one.number, one.datetime_start = number, None
     file = load(write_toy(tmp_path, max_steps=10)).file
     found = progress.collect(trials, file.target, 3, file.space)
-    assert compute_of(found, 10) == Compute(30, 0, 30, wall=20.0)
-    assert best_path(found.rows, file.target)[0] == pytest.approx((1, 1.0))
+    wall = progress.wall_clock(Reading(), found.rows)
+    assert compute_of(found, 10, wall) == Compute(30, 0, 30, wall=20.0)
+    assert best_path(found.rows, file.target, axis_of(found.rows, Reading()))[0] == pytest.approx((1, 1.0))
 
 
 def test_of_a_trial_that_was_taken_up_again_the_night_between_does_not_count(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
 """What a sweep may spend and what it has spent: trials, steps, seconds.
 
-The seconds are wall clock over all launches of one run folder. They stand in its clock.json, which the launcher
-rewrites about once a second: a launcher that is killed loses a second of the account, not the account.
+The seconds are wall clock, from the begin to the end of each launch of one run folder, all launches together; what lies
+between launches does not count. Every place that shows wall clock shows these. They stand in the folder's clock.json,
+which the launcher rewrites about once a second: a launcher that is killed loses a second of the account, not the
+account.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,6 +23,8 @@ from lcsearch.sweep.file import Budget, SweepFile
 from lcsearch.sweep.folder import RunFolder
 
 Limit = Literal["trials", "steps", "seconds"]
+
+_SLACK_S = 10.0  # a worker whose launcher was killed may end its trial a while after the last tick
 
 
 def steps_of(trial: FrozenTrial, horizon: int) -> int:
@@ -68,6 +73,13 @@ def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> i
     return 0 if limit_now(file, folder, trials) is not None else file.budget.trials - len(trials)
 
 
+class Launch(NamedTuple):
+    """When a launch began, in UTC, and how long it went on."""
+
+    began: datetime
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Reading:
     """What clock.json says.
@@ -76,11 +88,13 @@ class Reading:
         seconds: wall clock of all launches, up to the last tick.
         until: when the last tick was, in UTC; None before the first.
         monotonic: the system's monotonic clock at that tick, which all processes of a machine share.
+        launches: one after the other; without those of an earlier lcsearch, which counted their seconds alone.
     """
 
     seconds: float = 0.0
     until: datetime | None = None
     monotonic: float = 0.0
+    launches: tuple[Launch, ...] = ()
 
     @property
     def counted(self) -> float | None:
@@ -91,13 +105,34 @@ class Reading:
         """Seconds up to now, for a process that works for the launch which ticks."""
         return self.seconds + max(time.monotonic() - self.monotonic, 0.0)
 
+    def at(self, time: datetime) -> float | None:
+        """Wall clock at a moment (one without a zone is this machine's), which stands still between launches.
+
+        None where not every launch is known, or the moment lies outside all of them: it is another machine's.
+        """
+        if not math.isclose(self.seconds, sum(launch.seconds for launch in self.launches), abs_tol=_SLACK_S):
+            return None
+        total = 0.0
+        for launch in self.launches:
+            since = (time.astimezone() - launch.began).total_seconds()
+            if since < -_SLACK_S:
+                return None
+            if since <= launch.seconds + _SLACK_S:
+                return total + min(max(since, 0.0), launch.seconds)
+            total += launch.seconds
+        return None
+
 
 def read_clock(folder: RunFolder) -> Reading:
     """The run's clock; zero where no launch has ticked yet."""
     try:
         record = json.loads(folder.clock.read_text(encoding="utf-8"))
         until = datetime.fromisoformat(record["until"]).astimezone(UTC)  # an earlier lcsearch wrote local time
-        return Reading(float(record["seconds"]), until, float(record["monotonic"]))
+        launches = tuple(
+            Launch(datetime.fromisoformat(began).astimezone(UTC), float(seconds))
+            for began, seconds in record.get("launches", ())
+        )
+        return Reading(float(record["seconds"]), until, float(record["monotonic"]), launches)
     except (OSError, ValueError, KeyError, TypeError):
         return Reading() if not folder.clock.exists() else Reading(until=_modified(folder))
 
@@ -112,19 +147,24 @@ class Clock:
 
     Attributes:
         before: the clock as earlier launches left it.
+        seconds: wall clock of this launch, up to the last tick.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._began = folder, time.monotonic()
+        self._since, self.seconds = datetime.now(UTC), 0.0
         self.before = read_clock(folder)
         self.tick()
 
     def tick(self) -> None:
         """Write how long it has been."""
         now = time.monotonic()
+        self.seconds = now - self._began
+        launches = [*self.before.launches, Launch(self._since, self.seconds)]
         record = {
-            "seconds": self.before.seconds + now - self._began,
+            "seconds": self.before.seconds + self.seconds,
             "until": datetime.now(UTC).isoformat(),
             "monotonic": now,
+            "launches": [[launch.began.isoformat(), launch.seconds] for launch in launches],
         }
         write_atomically(self._folder.clock, json.dumps(record).encode())

@@ -433,43 +433,42 @@ def bars(report: Report, theme: Theme) -> Figure | None:
 
 def timeline(report: Report, theme: Theme) -> Figure | None:
     """One lane a worker, one bar a trial."""
-    rows = [row for row in report.progress.rows if row.slot is not None and row.began is not None]
-    if not rows:
+    axis = report.axis
+    if axis is None or axis.end <= 0:
         return None
-    times = [time for row in rows for time in (row.began, row.ended) if time is not None]
-    origin, latest = min(times), max(times)
-    total = (latest - origin).total_seconds()
-    if total <= 0:
+    bars = [
+        (row, *axis.span(row.began, row.ended)) for row in report.progress.rows if row.slot is not None and row.began
+    ]
+    if not bars:
         return None
+    total = axis.end
     unit, per = ("s", 1.0) if total < 300 else ("min", 60.0) if total < 3 * 3600 else ("h", 3600.0)
-    slots = sorted({row.slot for row in rows if row.slot is not None})
+    slots = sorted({row.slot for row, _, _ in bars if row.slot is not None})
     figure = _figure(0.8 + 0.34 * min(len(slots), 24))
     axes = figure.subplots()
     seen = set()
     for state in STATES:
         for lane, slot in enumerate(slots):
-            mine = [row for row in rows if row.slot == slot and _state(row.state) == state]
-            spans = [
-                ((row.began - origin).total_seconds() / per, ((row.ended or latest) - row.began).total_seconds() / per)
-                for row in mine
-                if row.began is not None
-            ]
-            if not spans:
+            mine = [bar for bar in bars if bar[0].slot == slot and _state(bar[0].state) == state]
+            if not mine:
                 continue
             seen.add(state)
+            spans = [(begin / per, (end - begin) / per) for _, begin, end in mine]
             axes.broken_barh(spans, (lane - 0.38, 0.76), facecolors=theme.state[state], edgecolors=theme.paper,
-                             linewidth=0.6 if len(rows) < 300 else 0.1)  # fmt: skip
-    for row in rows:
-        wide = row.began is not None and ((row.ended or latest) - row.began).total_seconds() > 0.025 * total
-        if wide and row.began is not None:
-            middle = (row.began - origin).total_seconds() + ((row.ended or latest) - row.began).total_seconds() / 2
-            axes.text(middle / per, slots.index(row.slot or 0), str(row.number), ha="center", va="center", fontsize=7,
-                      color=theme.paper)  # fmt: skip
+                             linewidth=0.6 if len(bars) < 300 else 0.1)  # fmt: skip
+    for row, begin, end in bars:
+        if end - begin > 0.025 * total:
+            axes.text((begin + end) / 2 / per, slots.index(row.slot or 0), str(row.number), ha="center", va="center",
+                      fontsize=7, color=theme.paper)  # fmt: skip
+    for at in axis.breaks:
+        axes.axvline(at / per, color=theme.ink, linewidth=0.9, linestyle=":")
     axes.set_ylim(len(slots) - 0.5, -0.5)
     axes.set_xlim(0, total / per)
     axes.set_yticks(range(len(slots)), [f"worker {slot}" for slot in slots])
-    axes.set_xlabel(f"{unit} since the first trial began")
+    axes.set_xlabel(f"wall clock, {unit}" if axis.counted else f"{unit} since the first trial began")
     axes.grid(axis="y", visible=False)
-    handles = [Patch(color=theme.state[state], label=state) for state in STATES if state in seen]
+    handles: list[Patch | Line2D] = [Patch(color=theme.state[state], label=state) for state in STATES if state in seen]
+    if axis.breaks:
+        handles.append(Line2D([], [], color=theme.ink, linewidth=0.9, linestyle=":", label="a new launch"))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure

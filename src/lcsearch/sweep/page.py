@@ -67,7 +67,8 @@ _CAPTIONS = {
     "there are more), against today's incumbent.",
     "p_beat": "P(beat) at every look that reached a forecaster; a cross marks a stop. The threshold is "
     "stricter on short curves; it is drawn where most trials' reports have it.",
-    "timeline": "What each worker trained; a trial that lost its worker stands whole with the last one that had it.",
+    "timeline": "What each worker trained; a trial that lost its worker stands whole with the last one that had it. "
+    "Wall clock counts launches; what lay between two takes no room.",
 }
 
 _HEADINGS = {

@@ -17,7 +17,7 @@ from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.looks import LookTail
-from lcsearch.sweep.progress import Progress
+from lcsearch.sweep.progress import Progress, wall_clock
 
 if TYPE_CHECKING:
     import optuna
@@ -37,7 +37,7 @@ class Picture:
     """A sweep at one moment.
 
     Attributes:
-        seconds: wall clock of all launches so far; where nobody has counted it, of this one.
+        seconds: wall clock of all launches so far, see :func:`lcsearch.sweep.progress.wall_clock`.
         left: estimated seconds to the end; None before a few trials have ended, and at the end.
         best_age: seconds since the report of the incumbent; None when there is none, or nothing says.
         risk: that some stop lost the winner; None when not known.
@@ -114,7 +114,6 @@ class Observer:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._sweep, self._folder, self._clock, self._wall = sweep, folder, clock, wall
-        self._began = clock()
         self.looks = LookTail(folder.decisions)
         self._risk: float | None = None
         self._risk_of: object = ()
@@ -123,9 +122,7 @@ class Observer:
 
     def picture(self, progress: Progress, study: optuna.Study) -> Picture:
         """The sweep now."""
-        now, seconds = self._wall(), read_clock(self._folder).counted
-        if seconds is None:
-            seconds = self._clock() - self._began
+        now, seconds = self._wall(), wall_clock(read_clock(self._folder), progress.rows) or 0.0
         since = self._since(progress, study)
         looks = self.looks.latest()
         return Picture(

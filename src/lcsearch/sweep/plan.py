@@ -225,7 +225,7 @@ def _compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> l
         text = f"{name}: {steps} {file.step}s ({steps / total:.0%})"
         if pace is not None:
             seconds = steps * pace
-            text += f", {clock(seconds / file.backend.workers.n)} on {file.backend.workers.n} workers"
+            text += f", {clock(seconds / file.backend.workers.n)} of wall clock on {file.backend.workers.n} workers"
             if file.budget.money_per_hour is not None:
                 text += f", money {money(seconds / 3600 * file.budget.money_per_hour)}"
         lines.append(text)

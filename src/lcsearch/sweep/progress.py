@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.sweep.budget import steps_of
+from lcsearch.sweep.budget import Reading, steps_of
 from lcsearch.sweep.claim import ERROR, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
 from lcsearch.sweep.pace import ENOUGH, Pace, pace_in, usual
@@ -213,6 +213,22 @@ def _best(rows: Sequence[Row], goal: Goal) -> Best | None:
         if reached is not None and (found is None or goal.sign * reached[0] < goal.sign * found.value):
             found = Best(reached[0], row.number, reached[1], row.params, row.state)
     return found
+
+
+def wall_clock(reading: Reading, rows: Sequence[Row]) -> float | None:
+    """Seconds of wall clock, as the run's clock has counted them; None where nothing is known.
+
+    An earlier lcsearch did not count: then from the first trial's begin to the last time that is known.
+    """
+    if reading.counted is not None:
+        return reading.counted
+    times = times_of(rows)
+    return (max(times) - min(times)).total_seconds() if times else None
+
+
+def times_of(rows: Sequence[Row]) -> list[datetime]:
+    """When trials began and ended, as far as is known."""
+    return [time for row in rows for time in (row.began, row.ended) if time is not None]
 
 
 def fruitless(progress: Progress, sweep: SweepFile) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import suppress
 
 import optuna
 
@@ -38,15 +37,6 @@ def at_work(folder: RunFolder) -> bool:
 def saved(folder: RunFolder, number: int) -> bool:
     """Has a trial anything in its checkpoint folder, beside what lcsearch itself keeps there?"""
     return any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
-
-
-def last_seen(folder: RunFolder) -> float:
-    """When something was last written of the run, in seconds since the epoch."""
-    times = []
-    for path in (folder.record, folder.root / "study.sqlite3", *folder.logs.glob("*.log")):
-        with suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return max(times, default=time.time())
 
 
 def note_best(study: optuna.Study, best: Best) -> None:

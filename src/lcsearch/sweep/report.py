@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.study import Bank, Snapshot
-from lcsearch.sweep.budget import read_clock
+from lcsearch.sweep.budget import Reading, read_clock
 from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.claim import counted
 from lcsearch.sweep.file import SweepFile
@@ -30,7 +31,7 @@ from lcsearch.sweep.importances import Importances, importances
 from lcsearch.sweep.launcher import reader
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.picture import risk_now
-from lcsearch.sweep.progress import Progress, Row
+from lcsearch.sweep.progress import Progress, Row, times_of, wall_clock
 from lcsearch.sweep.progress import collect as read_progress
 
 
@@ -82,7 +83,7 @@ class Compute:
     reports, start-up apart) over the steps it did not train.
 
     Attributes:
-        wall: seconds from the first trial's begin to the last known end; None without times.
+        wall: seconds of wall clock, as status and summary have them; None where nothing is known.
     """
 
     spent: int
@@ -95,6 +96,29 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Where the times of a run stand on an axis of seconds.
+
+    Attributes:
+        placed: when a trial began or ended -> its place.
+        end: the last one.
+        breaks: where a later launch began.
+        counted: it is the run's wall clock, where what lies between launches takes no room; otherwise seconds since the
+            first trial began, because launches are not known or other machines took part.
+    """
+
+    placed: Mapping[datetime, float]
+    end: float
+    breaks: tuple[float, ...]
+    counted: bool
+
+    def span(self, began: datetime, ended: datetime | None) -> tuple[float, float]:
+        """Begin and end of a trial; of one that has not ended, the last end there is."""
+        begin = self.placed[began]
+        return begin, max(begin, self.end if ended is None else self.placed[ended])
+
+
+@dataclass(frozen=True)
 class Report:
     """A run, read once.
 
@@ -104,6 +128,7 @@ class Report:
         latencies: seconds of every such look.
         failed_open: what gave no opinion -> at how many looks.
         best_path: (cumulative steps, best judged value) at every improvement.
+        axis: where its trials' times stand.
         notes: what could not be read.
     """
 
@@ -117,6 +142,7 @@ class Report:
     latencies: tuple[float, ...] = ()
     failed_open: tuple[tuple[str, int], ...] = ()
     best_path: tuple[tuple[int, float], ...] = ()
+    axis: Axis | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -145,8 +171,9 @@ def collect(folder: RunFolder) -> Report:
         raise FileProblem(text + "Start it with `lcsearch run`.")
     _, study, _ = reader(folder)
     trials = counted(study.get_trials(deepcopy=False))
-    now = read_clock(folder).until
-    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=now)
+    clock = read_clock(folder)
+    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=clock.until)
+    axis = axis_of(progress.rows, clock)
     records, notes = _records(folder.decisions)
     tail = LookTail(folder.decisions)
     tail.latest()
@@ -154,14 +181,15 @@ def collect(folder: RunFolder) -> Report:
     return Report(
         sweep=file,
         progress=progress,
-        compute=compute_of(progress, file.max_steps),
+        compute=compute_of(progress, file.max_steps, wall_clock(clock, progress.rows)),
         stops=_stops(progress.rows, trials, records, file),
         importances=importances(trials, file.target),
         risk=risk_now(study) if curve and trials else None,
         looks=_looks(records),
         latencies=tuple(tail.latencies),
         failed_open=tuple(tail.failed_open.most_common()),
-        best_path=best_path(progress.rows, file.target),
+        best_path=best_path(progress.rows, file.target, axis),
+        axis=axis,
         notes=notes if curve else (),
     )
 
@@ -261,12 +289,12 @@ def _rank(record: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
 
 
-def compute_of(progress: Progress, max_steps: int) -> Compute:
+def compute_of(progress: Progress, max_steps: int, wall: float | None = None) -> Compute:
     """Steps and seconds; see :class:`Compute`."""
     rows, spent, saved = progress.rows, progress.spent, progress.saved
     live = [row for row in rows if row.state in ("running", "waiting")]
     unpruned = spent + saved + sum(max_steps - row.spent for row in live)
-    wall, seconds, kept = _wall(rows), progress.seconds, progress.seconds_saved
+    seconds, kept = progress.seconds, progress.seconds_saved
     if not seconds:
         return Compute(spent, saved, unpruned, wall=wall)
     rest = progress.seconds_of({row.number: max_steps - row.spent for row in live})
@@ -274,24 +302,26 @@ def compute_of(progress: Progress, max_steps: int) -> Compute:
     return Compute(spent, saved, unpruned, seconds, kept, whole, wall)
 
 
-def _times(rows: Sequence[Row]) -> list[datetime]:
-    return [time for row in rows for time in (row.began, row.ended) if time is not None]
+def axis_of(rows: Sequence[Row], clock: Reading) -> Axis | None:
+    """The axis of a run's times; None where it has none."""
+    times = times_of(rows)
+    if not times:
+        return None
+    placed = {time: at for time in times if (at := clock.at(time)) is not None}
+    if len(placed) == len(set(times)):
+        ends = accumulate(launch.seconds for launch in clock.launches)
+        return Axis(placed, clock.seconds, tuple(ends)[:-1], True)
+    origin = min(times)
+    return Axis({t: (t - origin).total_seconds() for t in times}, (max(times) - origin).total_seconds(), (), False)
 
 
-def _wall(rows: Sequence[Row]) -> float | None:
-    times = _times(rows)
-    return (max(times) - min(times)).total_seconds() if times else None
-
-
-def best_path(rows: Sequence[Row], goal: Goal) -> tuple[tuple[int, float], ...]:
+def best_path(rows: Sequence[Row], goal: Goal, axis: Axis | None) -> tuple[tuple[int, float], ...]:
     """(steps trained by all trials so far, best judged value so far) at every improvement, and at the end.
 
     A trial's reports are placed evenly between its begin and its end (of a running one: the last time known), since
     the study keeps no time for each. What counts as reached is what counts for the incumbent: nothing of a failed
     trial, and under "final" only what COMPLETE trials ended at.
     """
-    times = _times(rows)
-    origin, latest = (min(times), max(times)) if times else (None, None)
     when, cost, loss = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     for row in rows:
         steps = np.array(list(row.values), dtype=float)
@@ -300,9 +330,8 @@ def best_path(rows: Sequence[Row], goal: Goal) -> tuple[tuple[int, float], ...]:
         done = np.minimum(steps + (0 in row.values), goal.horizon)
         done[-1] = row.spent
         begin, end = float(row.number), float(row.number)
-        if origin is not None and latest is not None and row.began is not None:
-            begin = (row.began - origin).total_seconds()
-            end = max(begin, ((row.ended or latest) - origin).total_seconds())
+        if axis is not None and row.began is not None:
+            begin, end = axis.span(row.began, row.ended)
         losses = goal.sign * np.array(list(row.values.values()), dtype=float)
         if goal.judged == "final":
             losses[:-1] = np.inf

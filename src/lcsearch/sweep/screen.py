@@ -88,7 +88,7 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
 def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
     p = picture.progress
     done = sum(p.counts.get(state, 0) for state in ENDED)
-    first = [sweep.name, f"{done}/{p.budget} trials", clock(picture.seconds)]
+    first = [sweep.name, f"{done}/{p.budget} trials", f"{clock(picture.seconds)} of wall clock"]
     if picture.left is not None:
         first.append(f"about {clock(picture.left)} left")
     counts = [f"{p.counts[state]} {state}" for state in _ORDER if p.counts.get(state)]

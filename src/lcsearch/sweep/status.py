@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 
 from lcsearch.sweep import record
-from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.launcher import reader
 from lcsearch.sweep.letters import say
@@ -28,7 +26,6 @@ def show(folder: RunFolder) -> None:
 
     sweep, study, read = reader(folder)
     progress, going_on = read(), record.at_work(folder)
-    seen = record.last_seen(folder)
     picture = Observer(sweep.file, folder).picture(progress, study)
     if going_on:
         last = "going on"
@@ -38,9 +35,6 @@ def show(folder: RunFolder) -> None:
         last = f"nobody is at work on it; to go on: {run_again(folder, '--resume')}"
     else:
         last = f"ended; next: lcsearch report{at(folder)}, or lcsearch explain TRIAL{at(folder)}"
-    began = [row.began.timestamp() for row in progress.rows if row.began is not None]
-    if read_clock(folder).counted is None:  # a run of an earlier lcsearch: what lay between its launches counts too
-        picture = replace(picture, seconds=max(0.0, (time.time() if going_on else seen) - min(began, default=seen)))
     if not going_on:
         picture = replace(picture, left=None)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 10  # errors, or trials of one group
 _CLOSEST = 3  # stopped trials
+_SAME_S = 0.5  # a launch that took all the time but this was the only one
 
 
 def summarize(
@@ -41,7 +41,7 @@ def summarize(
     """
     counts = progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
-    lines = [f"{sweep.name}: {said or 'no trials'}{_time(progress, folder, seconds)}"]
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(folder, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if progress.best.state != "complete":
@@ -177,17 +177,14 @@ def run_again(folder: RunFolder, how: str) -> str:
     return f"lcsearch run {shlex.quote(shown(sweep.path))} {how}{where}"
 
 
-def _time(progress: Progress, folder: Path, seconds: float | None) -> str:
-    """How long it took; of a run that was resumed, all its launches together, where they were counted."""
+def _time(folder: Path, seconds: float | None) -> str:
+    """How long it took; of a run that was resumed, all its launches together."""
     if seconds is None:
         return ""
-    total = read_clock(RunFolder(folder)).counted
-    began = min((row.began.timestamp() for row in progress.rows if row.began is not None), default=time.time())
-    if began >= time.time() - seconds - 1:
-        return f" in {clock(seconds)} of wall clock"
-    if total is None:
-        return f" ({clock(seconds)} in this launch)"
-    return f" in {clock(max(total, seconds))} of wall clock ({clock(seconds)} in this launch)"
+    reading = read_clock(RunFolder(folder))
+    total = reading.seconds if reading.counted is not None else seconds
+    this = f" ({clock(seconds)} in this launch)" if total - seconds > _SAME_S else ""
+    return f" in {clock(total)} of wall clock{this}"
 
 
 def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]:

@@ -40,7 +40,7 @@ class Outcome:
         code: 0 when the budget is used, a trial is COMPLETE and there is a best value, 1 when the sweep failed, 130
             when it was interrupted.
         message: why, unless all went well.
-        seconds: wall clock of this launch.
+        seconds: wall clock of this launch, as the run's clock has it.
     """
 
     folder: Path
@@ -63,7 +63,6 @@ class Watch(ABC):
         self.interrupts = 0
         self._heard = 0  # how many of them were counted by signal
         self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
-        self._began = time.monotonic()
         self._clock = Clock(folder)
         self._limit_told = False
         self._last_look = 0.0
@@ -223,8 +222,7 @@ class Watch(ABC):
             code, message = INTERRUPTED, "interrupted; go on with --resume"
         elif text := fruitless(progress, self.file):
             code, message = FAILED, text
-        seconds = time.monotonic() - self._began
-        return Outcome(self.folder.root, progress, self.study, code, message, seconds)
+        return Outcome(self.folder.root, progress, self.study, code, message, self._clock.seconds)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
