@@ -80,9 +80,10 @@ def text(shown: Picture, width: int, height: int | None = None, file: SweepFile 
 
 def test_a_wide_terminal() -> None:
     assert text(SMALL, 118, 30) == [
-        "toy  3/8 trials  1 min 15 s  about 2 min 10 s left  1 complete  1 stopped  1 failed  2 running  1 waiting",
+        "toy  3/8 trials  about 2 min 10 s left  1 complete  1 stopped  1 failed  2 running  1 waiting",
         "best: loss 0.1 (trial 0, epoch 10), 42 s ago",
-        "epochs: 26 spent, 4 saved (13%)  worker time: 26 s spent, 4 s saved  money: 0.026 spent, 0.004 saved",
+        "epochs: 26 spent, 4 saved (13%)  wall clock: 1 min 15 s  worker time: 26 s spent, 4 s saved",
+        "money: 0.026 spent, 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)  looks: 12, p50 13 ms, p99 32 ms, "
         "1 without an opinion",
         "",
@@ -100,10 +101,10 @@ def test_a_wide_terminal() -> None:
 
 def test_a_small_terminal() -> None:
     assert text(SMALL, 60, 14) == [
-        "toy  3/8 trials  1 min 15 s  about 2 min 10 s left",
-        "1 complete  1 stopped  1 failed  2 running  1 waiting",
+        "toy  3/8 trials  about 2 min 10 s left  1 complete",
+        "1 stopped  1 failed  2 running  1 waiting",
         "best: loss 0.1 (trial 0, epoch 10), 42 s ago",
-        "epochs: 26 spent, 4 saved (13%)",
+        "epochs: 26 spent, 4 saved (13%)  wall clock: 1 min 15 s",
         "worker time: 26 s spent, 4 s saved",
         "money: 0.026 spent, 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)",
@@ -138,9 +139,10 @@ def test_a_sweep_that_is_over_shows_its_best_first() -> None:
 def test_nothing_yet() -> None:
     empty = picture([])
     assert text(empty, 80, 24) == [
-        "toy  0/8 trials  1 min 15 s",
+        "toy  0/8 trials",
         "best: none yet",
-        "epochs: 0 spent, 0 saved  worker time: 0 s spent, 0 s saved",
+        "epochs: 0 spent, 0 saved  wall clock: 1 min 15 s",
+        "worker time: 0 s spent, 0 s saved",
         "risk that some stop lost the winner: not known yet",
     ]
 
@@ -344,9 +346,9 @@ def test_status_says_who_is_at_work(
     backend.create_study(sweep.file, folder, resume=False)
     status.show(folder)
     assert capsys.readouterr().out.splitlines() == [
-        "toy  0/3 trials  0 s",
+        "toy  0/3 trials",
         "best: none yet",
-        "epochs: 0 spent, 0 saved  worker time: 0 s spent, 0 s saved",
+        "epochs: 0 spent, 0 saved  wall clock: 0 s  worker time: 0 s spent, 0 s saved",
         "run: nobody is at work on it; to go on: lcsearch run toy.yaml --resume --folder run",
     ]
     held = folder.hold()

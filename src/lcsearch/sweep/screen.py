@@ -88,7 +88,7 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
 def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
     p = picture.progress
     done = sum(p.counts.get(state, 0) for state in ENDED)
-    first = [sweep.name, f"{done}/{p.budget} trials", f"{clock(picture.seconds)} of wall clock"]
+    first = [sweep.name, f"{done}/{p.budget} trials"]
     if picture.left is not None:
         first.append(f"about {clock(picture.left)} left")
     counts = [f"{p.counts[state]} {state}" for state in _ORDER if p.counts.get(state)]
@@ -99,7 +99,7 @@ def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
         best = [f"best: {short} {p.best.value:.6g}", f"(trial {p.best.number}, {sweep.step} {p.best.step}){age}"]
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
     spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{_share(p)}"]
-    spent.append(worker_time(p))
+    spent += [f"wall clock: {clock(picture.seconds)}", worker_time(p)]
     if picture.money is not None:
         saved = picture.money[1]
         spent.append(
