@@ -108,6 +108,8 @@ class CurvePruner(BasePruner):
             n_min_trials=n_min_trials,
         )
         self._session = session_of(policy, opinions, decision_log, max_overhead)
+        if max_steps != "auto":
+            words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
         self._reader = Reader(max_steps, judged)
         self._study: weakref.ref[Study] | None = None
 
@@ -189,7 +191,7 @@ class CurvePruner(BasePruner):
 
         Works in any process; the tally counts the looks of this one.
         """
-        return words.why_not(self._session, self._snapshot(study))
+        return words.why_not(self._session, self._snapshot(study), "trial.report(value, step)")
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the marks in the study's storage.

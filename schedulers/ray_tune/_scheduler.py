@@ -22,6 +22,7 @@ from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.schedulers.ray_tune._heard import Heard
 from lcsearch.session import Session, session_of
 from lcsearch.study import Snapshot, Status
 from lcsearch.study_report import StudyReport, report_of
@@ -118,8 +119,12 @@ class CurveScheduler(FIFOScheduler):
             n_min_trials=n_min_trials,
         )
         self._session = session_of(policy, opinions, decision_log, max_overhead)
+        if (
+            time_attr != TIME_TOTAL_S and max_t >= 2
+        ):  # seconds, and shares of a whole, are reported as often as one likes
+            words.tell_few_reports(self._session, f"max_t={max_t:g}", f"when {time_attr!r} counts by ones, ", max_t)
         self._given = metric, mode
-        self._book, self._run_begins = Book("tune"), False
+        self._book, self._run_begins, self._heard = Book("tune"), False, Heard()
         self._known_goal: Goal | None = None
 
     # What Tune asks.
@@ -177,6 +182,8 @@ class CurveScheduler(FIFOScheduler):
             if point is not None:
                 self._book.report(uid, *point)
             self._end(uid, self._ended_as(uid, result))
+            if not self._heard.read and (said := self._unheard() or words.silent(self._snapshot(), self._call)):
+                self._session._tell("nothing heard", f"nothing can be stopped: {said}")
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """A trial has failed; Tune adds it again when it is to be retried."""
@@ -229,8 +236,11 @@ class CurveScheduler(FIFOScheduler):
         return words.explain(self._session, self._book.trial(found[0]), self._snapshot())
 
     def why_not(self) -> str:
-        """Why nothing stops (or not more): for every live trial what holds it, then the looks by what came of them."""
-        return words.why_not(self._session, self._snapshot())
+        """Why nothing stops (or not more): for every live trial what holds it, then the looks by what came of them.
+
+        First of all a key that no result has (a misspelt `time_attr` or `metric`), and trials that report nothing.
+        """
+        return words.why_not(self._session, self._snapshot(), self._call, self._unheard())
 
     def stopped(self) -> dict[str, str]:
         """Trial id -> the reason in one line, of every trial that a decision of lcsearch stopped."""
@@ -301,7 +311,15 @@ class CurveScheduler(FIFOScheduler):
         for uid, entry in self._book.entries.items():
             if not entry.status.finished:  # its time was up
                 self._session.withdraw(uid)
-        self._book = Book("tune")
+        self._book, self._heard = Book("tune"), Heard()
+
+    def _unheard(self) -> str:
+        """Why no result of this process could be used, in one line; "" when one could, or there was none."""
+        return self._heard.complaint(self._time_attr, self._metric or DEFAULT_METRIC)
+
+    @property
+    def _call(self) -> str:
+        return f"tune.report({{{self._time_attr!r}: ..., {self._metric or DEFAULT_METRIC!r}: ...}})"
 
     def _enter(self, uid: str, trial: TuneTrial) -> None:
         """The trial runs, or will."""
@@ -325,14 +343,16 @@ class CurveScheduler(FIFOScheduler):
 
     def _point(self, result: Mapping[str, Any]) -> tuple[float, float] | None:
         """(step, value) of a result; None when one is missing, or is no number."""
+        point, metric = None, self._metric or DEFAULT_METRIC
         try:
-            step, value = float(result[self._time_attr]), float(result[self._metric or DEFAULT_METRIC])
+            step, value = float(result[self._time_attr]), float(result[metric])
+            point = (step, value) if math.isfinite(step) else None
         except KeyError:
-            return None
+            pass
         except Exception as error:  # whatever a tensor says to float()
             self._session.failed("reading a result", error)
-            return None
-        return (step, value) if math.isfinite(step) else None
+        self._heard.hear(result, self._time_attr, metric, read=point is not None)
+        return point
 
     def _on_result(self, trial: TuneTrial, result: Mapping[str, Any]) -> str:
         uid = self._known(trial)

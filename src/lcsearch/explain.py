@@ -51,9 +51,48 @@ def hindsight(session: Session, trial: Trial, snapshot: Snapshot) -> Decision:
     return aside.check(snapshot, Event(trial, step if math.isfinite(step) else -1)).decision
 
 
-def why_not(session: Session, snapshot: Snapshot) -> str:
-    """Why nothing stops (or not more): for every live trial what holds it, then the tally of the session."""
-    lines = []
+def silent(snapshot: Snapshot, call: str) -> str:
+    """How many of the trials that ran to their end reported no value, in one line; "" when all reported.
+
+    Args:
+        snapshot: the study as it stands.
+        call: how a value is reported.
+    """
+    complete = [trial for trial in snapshot.bank if trial.status is Status.COMPLETE]
+    n, total = sum(not trial.curve.n_reports for trial in complete), len(complete)
+    trials = f"{n} of {total} trial{'s' * (total != 1)}"
+    return f"{trials} that ran to their end reported no value: call {call} as they train" if n else ""
+
+
+def tell_few_reports(session: Session, given: str, condition: str, end: float) -> None:
+    """Say, once, that trials end before a stop could come.
+
+    Args:
+        session: whose policy says how many reports a stop needs.
+        given: the argument that says where trials end, as it was given.
+        condition: under which so many reports come, with a comma behind it.
+        end: where trials end, when each report is one step.
+    """
+    most, needed = math.ceil(end) - 1, session.policy.min_observations
+    if most < needed:
+        text = (
+            f"{given}: {condition}{most} reports come before the end and a stop needs {needed}, so only a trial that "
+        )
+        text += "diverges can be stopped. Report more often (say, within a fold or an epoch), on an axis that counts "
+        session._tell("few reports", f"{text}these reports")
+
+
+def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") -> str:
+    """Why nothing stops (or not more): for every live trial what holds it, then the tally of the session.
+
+    Args:
+        session: whose looks are told.
+        snapshot: the study as it stands.
+        call: how a value is reported.
+        unheard: why no report at all could be used, when that is so.
+    """
+    lines = [line] if (line := unheard or silent(snapshot, call)) else []
+    first = len(lines)
     for trial in snapshot.live:
         decision = hindsight(session, trial, snapshot)
         lines.append(f"trial {trial.uid}: {decision.reason.name}: {decision.line}")
@@ -61,7 +100,7 @@ def why_not(session: Session, snapshot: Snapshot) -> str:
     total = sum(n for _, n in counted)
     lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))
     lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
-    if not total and len(lines) == 1:
+    if not total and len(lines) == first + 1:
         known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials
         lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
     lines += [f"  {n:6d} failed open: {what}" for what, n in failed]

@@ -153,6 +153,31 @@ def test_why_not_of_an_idle_study() -> None:
     ]
 
 
+@pytest.mark.parametrize("steps", [5, 6, 7, "auto"])
+def test_too_few_reports_for_a_stop_are_said_at_construction(steps: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "lcsearch"):
+        CurvePruner(max_steps=steps)
+    assert [record.getMessage() for record in caplog.records] == (
+        []
+        if steps in (7, "auto")
+        else [
+            f"lcsearch: max_steps={steps}: {steps - 1} reports come before the end and a stop needs 6, so only a trial "
+            "that diverges can be stopped. Report more often (say, within a fold or an epoch), on an axis that counts "
+            "these reports"
+        ]
+    )
+
+
+def test_why_not_names_trials_that_report_nothing_first() -> None:
+    study = study_of(n=2)
+    for _ in range(3):
+        study.add_trial(finished({}))
+    assert of_study(study).why_not(study).splitlines()[:2] == [
+        "3 of 5 trials that ran to their end reported no value: call trial.report(value, step) as they train",
+        "0 looks in this process; nothing was looked at yet",
+    ]
+
+
 def test_why_not_shows_what_failed() -> None:
     study = study_of(pruner(opinions=[Dead()]))
     assert first_stop(study.ask(), decay(5.0, SHORTEST + 3)) is None
