@@ -323,12 +323,51 @@ def test_spread_of_degenerate_studies() -> None:
 def test_the_horizon_is_where_trials_end_in_fact() -> None:
     assert snapshot(goal(horizon=50), []).horizon == 50
     assert snapshot(goal(horizon=50), [trial("0", range(50))]).horizon == 49
-    assert snapshot(goal(horizon=50), [trial("0", range(70))]).horizon == 50
+    assert snapshot(goal(horizon=50), [trial("0", range(70))]).horizon == 69  # a horizon that is proved too small
     ends = [trial(str(i), range(n)) for i, n in enumerate((50, 50, 12))]
     assert snapshot(goal(horizon=50), ends).horizon == 49  # one that stopped early by itself moves nothing
     stopped = [trial("0", range(50)), trial("1", range(5), Status.STOPPED), trial("2", range(5), Status.STOPPED)]
     assert snapshot(goal(horizon=50), stopped).horizon == 49
     assert snapshot(goal(horizon=50), [trial("0", []), trial("1", range(50))]).horizon == 49
+
+
+def test_where_trials_end_by_themselves() -> None:
+    ends = [trial(str(i), range(n)) for i, n in enumerate((41, 500, 200, 100))]
+    of = snapshot(
+        goal(horizon=500), [*ends, trial("4", range(30), Status.STOPPED), trial("5", range(9), Status.FAILED)]
+    )
+    assert of.bank.ends.tolist() == [40, 99, 199, 499]
+    assert of.horizons(7) == (40, 99, 199, 499)
+    assert of.horizons(150) == (199, 199, 499, 499)
+    assert of.horizons(300) == (499,)
+    assert (of.bank.left(9), of.bank.left(150), of.bank.left(499)) == (149 - 9, 349 - 150, 0)
+    assert snapshot(goal(horizon=50), []).bank.left(3) == 0  # nothing is known
+
+
+def test_ends_that_tremble_are_one() -> None:
+    seconds = [
+        Trial(str(i), Curve.of(np.linspace(1, 50 + 0.3 * i, 50), np.ones(50)), status=Status.COMPLETE)
+        for i in (0, 1, 2)
+    ]
+    of = snapshot(goal(horizon=60), seconds)
+    assert set(of.bank.ends) == {of.horizon} == {50.6}
+    every_ten = [
+        Trial(str(i), Curve.of(range(0, n, 10), np.ones(n // 10 + 1)), status=Status.COMPLETE)
+        for i, n in enumerate((51, 41))
+    ]
+    assert snapshot(goal(horizon=60), every_ten).horizons(20) == (50,)
+
+
+def test_the_short_ones_end_first() -> None:
+    """Eight at once: of epochs that are tuned, those of few are known first."""
+    short = [trial(str(i), range(n)) for i, n in enumerate((11, 13, 15, 17, 19))]
+    of = snapshot(
+        goal(horizon=100), short, [trial("8", range(31), Status.RUNNING), trial("9", range(8), Status.RUNNING)]
+    )
+    assert of.horizon == 60  # twice as far as the one that has outlived them
+    assert of.horizons(7)[-1] == 60
+    assert of.horizons(30) == (60,)
+    assert snapshot(goal(horizon=100), short, [trial("9", range(8), Status.RUNNING)]).horizon == 18
 
 
 def test_others_at_a_step() -> None:

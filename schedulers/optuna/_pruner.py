@@ -128,8 +128,7 @@ class CurvePruner(BasePruner):
         values = trial.intermediate_values
         step = trial.last_step
         policy = self._session.policy
-        horizon = None if self._max_steps == "auto" else self._max_steps
-        hold = hold_alone(policy, (s for s, value in values.items() if isfinite(value)), step, horizon)
+        hold = hold_alone(policy, (s for s, value in values.items() if isfinite(value)), step, None)
         if hold is not None or step is None:
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False

@@ -374,7 +374,7 @@ class CurveScheduler(FIFOScheduler):
     def _look(self, uid: str, step: float) -> None:
         entry, session, goal = self._book.entries[uid], self._session, self._goal
         told = (at for at, value in entry.reports.items() if math.isfinite(value))
-        hold = hold_alone(session.policy, told, step, goal.horizon)
+        hold = hold_alone(session.policy, told, step, None)
         if hold is None:
             n_complete = self._book.bank(goal).n_complete
             hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])

@@ -251,20 +251,47 @@ class Bank:
         return int(self.complete.sum())
 
     @cached_property
-    def end(self) -> float:
-        """The step at which full-length trials end: the largest last step of a COMPLETE trial, at most the horizon.
+    def ends(self) -> Floats:
+        """(n,) last steps of the COMPLETE trials that reported, rising: where trials end by themselves.
 
-        `range(50)` ends at 49 and a report every ten steps may end at 40, so the goal's horizon is moved back to the
-        largest last step when that lies within about one report of it. Trials that end much earlier say nothing: an
-        objective may stop itself, or tune its own length.
+        Ends close to the longest trial's (see :attr:`tremble`) are counted as that one.
         """
-        ends = np.where(self.complete, self.last_steps, -np.inf)
-        if not ends.size or not math.isfinite(last := float(ends.max())):
-            return self.goal.horizon
-        stop = int(self.stops[int(ends.argmax())])
-        start = int(self._bounds[0][int(ends.argmax())])
-        gap = last - float(self.steps[stop - 2]) if stop - start > 1 else 0.0
-        return min(last, self.goal.horizon) if self.goal.horizon - last <= 1.5 * gap else self.goal.horizon
+        last = self.last_steps[self.complete & (self.last_steps > -np.inf)]
+        return np.sort(np.where(last >= last.max() - self.tremble, last.max(), last)) if last.size else last
+
+    @cached_property
+    def tremble(self) -> float:
+        """By how many steps ends may differ and be the same end: one and a half reports, or a twentieth of the longest
+        COMPLETE trial: a report every ten steps may end at 40 or at 49, and a clock never stops at the same second."""
+        last = np.where(self.complete, self.last_steps, -np.inf)
+        if not last.size or not math.isfinite(end := float(last.max())):
+            return 0.0
+        row = int(last.argmax())
+        start, stop = int(self._bounds[0][row]), int(self.stops[row])
+        gap = end - float(self.steps[stop - 2]) if stop - start > 1 else 0.0
+        return max(1.5 * gap, 0.05 * (end - float(self.steps[start])))
+
+    @cached_property
+    def end(self) -> float:
+        """The step at which the longest trials end: the largest last step of a COMPLETE trial, or the goal's horizon
+        before one has ended.
+
+        `range(50)` ends at 49, and a step too far is no other horizon. But trials that end by themselves long before the
+        horizon, or well beyond it, prove that the one the user named is not where they are judged.
+        """
+        end, named = float(self.ends[-1]) if self.ends.size else 0.0, self.goal.horizon
+        return named if end <= 0 or named < end <= named + self.tremble else end
+
+    @property
+    def reached(self) -> bool:
+        """Whether a trial has ended at the goal's horizon or beyond, give or take the tremble."""
+        return bool(self.ends.size) and self.end >= self.goal.horizon - self.tremble
+
+    def left(self, step: float) -> float:
+        """How many steps a trial that stands at `step` still had before it, >= 0: the median over the COMPLETE trials
+        that went further; 0 where none did."""
+        beyond = self.ends[self.ends > step]
+        return float(np.median(beyond)) - step if beyond.size else 0.0
 
     @cached_property
     def leader(self) -> tuple[float, str, float] | None:
@@ -420,10 +447,40 @@ class Snapshot:
         if self.bank.goal != self.goal:
             raise InvalidValue(f"a bank judged by {self.goal}", self.bank.goal, "Snapshot.bank")
 
-    @property
+    @cached_property
     def horizon(self) -> float:
-        """The step at which trials are judged in fact, see :attr:`Bank.end`."""
-        return self.bank.end
+        """The step at which trials are judged in fact: where the longest ones end, see :attr:`Bank.end`.
+
+        While a live trial stands beyond all that have ended it is further away, at most twice as far as that trial:
+        the short ones end first.
+        """
+        end = self.bank.end
+        if not self.bank.ends.size:
+            return end
+        ahead = max((trial.curve.last_step for trial in self.live), default=-math.inf)
+        return self._further(ahead) if ahead > end + self.bank.tremble else end
+
+    def _further(self, step: float) -> float:
+        """Where a trial that has outlived all the others may end: at the goal's horizon, or when it is twice as old."""
+        return min(max(self.goal.horizon, step), 2.0 * step)
+
+    def horizons(self, step: float) -> tuple[float, ...]:
+        """The steps, rising and of equal weight, at which a trial that stands at `step` may end.
+
+        One where the COMPLETE trials that went further ended together; else four, the middles of the quarters of their
+        ends. Where none of them reached the goal's horizon, one more end stands for the next trial that might, by
+        Laplace's rule of succession: so a few that gave up early do not take a slow starter's time to win.
+        """
+        bank = self.bank
+        ends = bank.ends[bank.ends > step]
+        if not ends.size or self.horizon > bank.end:
+            ends = np.append(ends, self.horizon)
+        elif not bank.reached:
+            ends = np.append(ends, self._further(bank.end))
+        if ends[0] == ends[-1]:
+            return (float(ends[-1]),)
+        middles = tuple(ends[(ends.size * np.array([1, 3, 5, 7]) + 7) // 8 - 1].tolist())
+        return middles if middles[0] < middles[-1] else middles[:1]
 
     @property
     def incumbent(self) -> Incumbent | None:

@@ -43,7 +43,7 @@ class StudyReport:
         throttled: looks of this process that were held because forecasts had taken their share of the time.
         complete: trials that ran to the end.
         spent: steps that all trials have trained.
-        saved: steps that the stopped ones had left.
+        saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
     """
 
     risk: float | None
@@ -84,9 +84,9 @@ def report_of(
     for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
         mark = trial.marks.get("stop")
         if trial.status is Status.STOPPED and mark is not None:
-            reason = reasons.get(trial.uid, mark.reason)
-            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_beat(target)))
-            saved += max(0.0, snapshot.horizon - trial.curve.last_step)
+            number = int(trial.uid)
+            stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason), mark.p_beat(target)))
+            saved += snapshot.bank.left(trial.curve.last_step)
     return StudyReport(
         risk_now(policy, snapshot),
         tuple(stops),

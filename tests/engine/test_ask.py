@@ -82,20 +82,35 @@ def test_warmup_ends_at_its_step() -> None:
 
 
 def test_the_horizon_of_the_goal_and_of_the_finished_trials() -> None:
-    assert reason(horizon=3) is Reason.HORIZON
-    assert isinstance(look(horizon=4), Ask)
     short = [trial(str(i), [1.0 + i] * 4) for i in range(5)]
     held = look(finished=short, horizon=4)
     assert isinstance(held, Hold)
-    assert (held.reason, held.detail) == (Reason.HORIZON, "finished trials ended at step 3")
+    assert (held.reason, held.detail) == (Reason.HORIZON, "trials end at step 3")
     assert isinstance(look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)], horizon=4), Ask)
 
 
-def test_trials_that_end_themselves_early_do_not_move_the_horizon() -> None:
-    """Judged by step 4, a slow starter would have no time left to win."""
-    early = look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)], horizon=100)
-    assert isinstance(early, Ask)
-    assert [query.step for query in early.queries] == [100, 100]
+def ends_asked(answer: Ask | Hold) -> list[float]:
+    assert isinstance(answer, Ask)
+    now, before = answer.queries[: len(answer.queries) // 2], answer.queries[len(answer.queries) // 2 :]
+    assert [query.step for query in now] == [query.step for query in before]
+    assert {query.trial.curve.last_step for query in now} == {3}
+    assert {query.trial.curve.last_step for query in before} == {2}
+    return [query.step for query in now]
+
+
+def test_a_horizon_that_finished_trials_contradict_gives_way_to_where_they_ended() -> None:
+    assert ends_asked(look(horizon=3)) == [9]  # beyond it: named too small
+    five = [trial(str(i), [1.0 + i] * 5) for i in range(5)]
+    # named too large; judged by step 4 alone, a slow starter would have no time left to win
+    assert ends_asked(look(finished=five, horizon=100)) == [4, 4, 4, 8]
+    eight = [trial(str(i), [1.0 + i] * 5) for i in range(8)]
+    assert ends_asked(look(finished=eight, horizon=100)) == [4]
+
+
+def test_trials_of_many_lengths_are_asked_about_where_trials_end_that_came_as_far() -> None:
+    lengths = (3, 10, 20, 30, 40, 50, 60, 70, 80)
+    finished = [trial(str(i), [1.0 + i] * n) for i, n in enumerate(lengths)]
+    assert ends_asked(look(finished=finished, horizon=79)) == [9, 29, 49, 69]
 
 
 def test_an_interval_has_one_look() -> None:
@@ -215,7 +230,8 @@ def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_th
     late = trial("9", [8.0, NAN, NAN, NAN], Status.RUNNING)
     assert reason(late, interval_steps=4) is Reason.INTERVAL
     assert isinstance(look(gone, interval_steps=4), Ask), "a report that is no value is no look of its interval"
-    assert reason(gone, horizon=3) is Reason.HORIZON
+    short = [trial(str(i), [1.0 + i] * 4) for i in range(5)]
+    assert reason(gone, finished=short, horizon=3) is Reason.HORIZON
     assert isinstance(look(gone, divergence_reports=4), Ask)
     assert reason(gone, divergence_reports=5, n_startup_trials=50) is Reason.STARTUP
 

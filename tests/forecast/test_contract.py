@@ -49,6 +49,31 @@ def test_an_atom_counts_for_reaching_and_not_for_beating() -> None:
     assert best_by.mean()[0] == pytest.approx(0.25 * 0.5 + 0.75)
 
 
+def test_a_mixture_by_hand() -> None:
+    # even on [0, 4]; an atom at 2: half of each
+    even, atom = one([0.0, 4.0], [0.0, 1.0]), one([2.0, 2.0], [0.0, 1.0])
+    both = Forecasts.mixture([even, atom])
+    assert both.cdf([[1.0, 2.0, 3.0, 4.0]])[0] == pytest.approx([0.125, 0.75, 0.875, 1.0])
+    assert both.p_beat(2.0)[0] == pytest.approx(0.25)
+    assert both.mean()[0] == pytest.approx(2.0)
+    assert Forecasts.mixture([atom]) is atom
+
+
+@props
+@given(
+    st.lists(st.lists(st.floats(-9, 9), min_size=2, max_size=5), min_size=1, max_size=4), st.sampled_from([1.0, -1.0])
+)
+def test_a_mixture_is_the_mean_of_its_parts_at_every_knot(knots: list[list[float]], sign: float) -> None:
+    parts = [one(sorted(k), np.linspace(0.1, 0.9, len(k)).tolist(), (1.0, 2.0), sign) for k in knots]
+    both = Forecasts.mixture(parts)
+    assert both.absent == (None,)
+    assert Forecasts.of(both.knots, both.levels, both.tails, sign=sign, source="").absent == (None,)
+    at = sign * both.knots
+    for of in ("cdf", "p_beat"):
+        expected = np.mean([getattr(part, of)(at) for part in parts], axis=0)
+        assert getattr(both, of)(at) == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_tail_of_scale_zero_is_an_atom() -> None:
     atom = one([1.0, 2.0], [0.4, 0.9])
     assert atom.cdf([[0.999, 1.0, 2.0]])[0] == pytest.approx([0.0, 0.4, 1.0])

@@ -47,7 +47,8 @@ class Ask:
 
     Attributes:
         event: the look.
-        queries: (judged value at this look, judged value at the previous look); empty when `diverged`.
+        queries: the judged value at this look by each step at which the trial may end
+            (:meth:`lcsearch.study.Snapshot.horizons`), then likewise at the previous look; empty when `diverged`.
         diverged: the trial's last reports are all non-finite.
         incumbent: what must be beaten.
         target: the loss that must be undercut: the incumbent's, minus epsilon.
@@ -74,7 +75,7 @@ def hold_alone(policy: Policy, steps: Iterable[float], step: float | None, horiz
         policy: the knobs.
         steps: every step at which a finite value was reported, in any order; a report that is no value is no look.
         step: the last one reported; None before the first.
-        horizon: the goal's, when known.
+        horizon: where trials end, when known.
     """
     if step is None:
         return Hold(Reason.NO_REPORT)
@@ -136,7 +137,8 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     """
     trial, step, goal, bank = event.trial, event.step, snapshot.goal, snapshot.bank
     steps: list[float] = trial.curve.steps.tolist()
-    held = hold_alone(policy, steps, step if trial.curve.n_reports else None, goal.horizon)
+    end = max(goal.horizon, snapshot.horizon)
+    held = hold_alone(policy, steps, step if trial.curve.n_reports else None, end)
     if held is not None:
         return held
     incumbent, best = snapshot.incumbent, goal.judged == "best"
@@ -158,7 +160,8 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     if isinstance(standing, Hold):
         return standing
     kind: Kind = "best_by" if best else "value"
-    queries = tuple(Query(trial.cut(s), kind, snapshot.horizon) for s in (step, before))
+    cuts, ends = (trial.cut(step), trial.cut(before)), snapshot.horizons(step)
+    queries = tuple(Query(cut, kind, end) for cut in cuts for end in ends)
     return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
 
 
@@ -170,7 +173,7 @@ def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hol
     if leads(trial, step, incumbent, goal):
         return Hold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:
-        return Hold(Reason.HORIZON, f"finished trials ended at step {snapshot.horizon:g}", incumbent=incumbent)
+        return Hold(Reason.HORIZON, f"trials end at step {snapshot.horizon:g}", incumbent=incumbent)
     seen = bank.at(step, best=goal.judged == "best")
     n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
     if n_here < policy.n_min_trials:

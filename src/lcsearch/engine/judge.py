@@ -58,7 +58,7 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
         stop: what the look came to.
     """
     step = trial.curve.last_step
-    if step >= snapshot.goal.horizon:
+    if step >= max(snapshot.goal.horizon, snapshot.horizon):
         return Reason.HORIZON
     if stop.decision.reason is Reason.DIVERGED:
         return None if has_diverged(trial.curve, snapshot.bank, policy.divergence_reports) else Reason.OVERTAKEN
@@ -72,20 +72,27 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
     return None
 
 
-def _look(
-    policy: Policy, query: Query, opinions: Mapping[str, Opinion], target: float
-) -> tuple[Look, Forecasts | None]:
-    """What one look came to, and the forecast most in the trial's favour (all must agree on a stop)."""
+def _look(policy: Policy, query: Query, opinions: Opinions, target: float) -> tuple[Look, Forecasts | None]:
+    """What one look came to, and the forecast most in the trial's favour (all must agree on a stop).
+
+    Args:
+        policy: the knobs.
+        query: any of the look's.
+        opinions: each forecaster's, one for each step at which the trial may end: their mixture is what it says.
+        target: the loss that must be undercut.
+    """
     n = len(query.trial.curve)
     threshold = threshold_for(policy.threshold, n, few=policy.few, factor=policy.few_factor)
     heard: list[tuple[str, float | str]] = []
     best: Forecasts | None = None
     highest, absent = -math.inf, False
-    for name, opinion in opinions.items():
-        if isinstance(opinion, Absent):
-            heard.append((name, opinion.name))
+    for name, answers in opinions.items():
+        some = [answer for answer in answers if isinstance(answer, Forecasts)]
+        if len(some) < len(answers):
+            heard.append((name, next(answer.name for answer in answers if isinstance(answer, Absent))))
             absent = True
             continue
+        opinion = Forecasts.mixture(some)
         p = float(opinion.p_beat(opinion.sign * target)[0])
         if not -1e-9 <= p <= 1.0 + 1e-9:  # NaN, or no probability at all
             heard.append((name, Absent.NONFINITE.name))
@@ -125,9 +132,10 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
     for name, answers in opinions.items():
         if len(answers) != len(ask.queries):
             raise InvalidValue(f"{len(ask.queries)} opinions", len(answers), f"judge(opinions={name!r})")
+    n = len(ask.queries) // 2
     (now, forecast), (before, _) = (
-        _look(policy, query, {name: answers[i] for name, answers in opinions.items()}, ask.target)
-        for i, query in enumerate(ask.queries)
+        _look(policy, ask.queries[i], {name: answers[i : i + n] for name, answers in opinions.items()}, ask.target)
+        for i in (0, n)
     )
     verdict, reason = Verdict.CONTINUE, Reason.BELOW
     risk: float | None = None

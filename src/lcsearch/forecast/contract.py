@@ -118,6 +118,28 @@ class Forecasts:
     def __len__(self) -> int:
         return len(self.absent)
 
+    @classmethod
+    def mixture(cls, parts: Sequence[Forecasts]) -> Forecasts:
+        """One distribution from single-row ones of one study, in equal shares; exact at every knot of theirs.
+
+        Between knots it is linear, as theirs are; a tail is the widest of theirs.
+        """
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        knots = np.unique(np.concatenate([part.knots[0] for part in parts]))
+        # an atom is a jump: the knot stands twice, with what lies strictly below it first
+        sides = [
+            np.mean([part._loss_cdf(knots[None], left=left)[0] for part in parts], axis=0) for left in (True, False)
+        ]
+        jumps = sides[1] > sides[0]
+        knots = np.repeat(knots, 1 + jumps)
+        levels = np.repeat(sides[1], 1 + jumps)
+        levels[(np.cumsum(1 + jumps) - 2)[jumps]] = sides[0][jumps]
+        levels = np.clip(np.maximum.accumulate(levels), 0.0, 1.0)
+        tails = np.max([part.tails[0] for part in parts], axis=0)
+        return cls(knots[None], levels[None], tails[None], first.sign, (None,), first.source)
+
     def opinion(self, index: int) -> Opinion:
         """The answer to one query: a single-row Forecasts, or the reason for there being none."""
         reason = self.absent[index]
