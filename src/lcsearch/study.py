@@ -276,7 +276,7 @@ class Bank:
         """The step at which the longest trials end: the largest last step of a COMPLETE trial, or the goal's horizon
         before one has ended.
 
-        `range(50)` ends at 49, and a step too far is no other horizon. But trials that end by themselves long before the
+        `range(50)` ends at 49, and one step too far is no other horizon. Trials that end by themselves long before the
         horizon, or well beyond it, prove that the one the user named is not where they are judged.
         """
         end, named = float(self.ends[-1]) if self.ends.size else 0.0, self.goal.horizon

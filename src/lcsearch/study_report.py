@@ -84,8 +84,8 @@ def report_of(
     for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
         mark = trial.marks.get("stop")
         if trial.status is Status.STOPPED and mark is not None:
-            number = int(trial.uid)
-            stops.append(Stop(number, mark.step, mark.p, reasons.get(number, mark.reason), mark.p_beat(target)))
+            reason = reasons.get(trial.uid, mark.reason)
+            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_beat(target)))
             saved += snapshot.bank.left(trial.curve.last_step)
     return StudyReport(
         risk_now(policy, snapshot),
