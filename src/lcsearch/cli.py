@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 the sweep failed, 2 a file (or option) is wrong, 3 the mac
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -85,20 +85,35 @@ def init(
         print(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
 
 
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
+]
+Seed = Annotated[int | None, typer.Option(help="In place of the file's.")]
+Trials = Annotated[int | None, typer.Option(help="In place of the file's.")]
+Workers = Annotated[int | None, typer.Option(help="In place of the file's.")]
+Pruner = Annotated[str | None, typer.Option(help="curve, none, median or hyperband.")]
+
+
 @app.command()
-def validate(file: File) -> None:
+def validate(
+    file: File,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    trials: Trials = None,
+    workers: Workers = None,
+    pruner: Pruner = None,
+) -> None:
     """Check a sweep file; starts nothing.
 
     Every error is told at once.
     """
     with _told_plainly():
-        import shlex
-
         from lcsearch.sweep.file import is_plain
         from lcsearch.sweep.load import load
         from lcsearch.sweep.preflight import check_program
 
-        loaded = load(file)
+        options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
+        loaded = load(file).override(overrides or (), **options)
         sweep, command = loaded.file, loaded.file.objective.command
         if command is not None and sweep.backend.address == "local":
             check_program(command[0], loaded.path.parent)
@@ -109,50 +124,59 @@ def validate(file: File) -> None:
         if unused:
             text = f"{', '.join(unused)}: searched, and the command has no {{{unused[0]}}}"
             print(f"! {text}; does the program read LCSEARCH_PARAMS?")
-        quoted = shlex.quote(str(file))
-        print(f"next: lcsearch plan {quoted}, then lcsearch run {quoted}")
+        words = _typed(file, overrides, options)
+        print(f"next: lcsearch plan {words}, then lcsearch run {words}")
 
 
 @app.command()
 def plan(
     file: File,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
-    ] = None,
+    overrides: Overrides = None,
     folder: Annotated[Path | None, typer.Option(help="Where an earlier run may lie. [default: runs/NAME]")] = None,
+    seed: Seed = None,
+    trials: Trials = None,
+    workers: Workers = None,
+    pruner: Pruner = None,
 ) -> None:
     """Say what a sweep would cost; starts nothing.
 
     The resolved file, least and most compute, and what holds a stop.
     """
     with _told_plainly():
-        import shlex
-
         from lcsearch.sweep.folder import RunFolder
         from lcsearch.sweep.letters import say
         from lcsearch.sweep.load import load
         from lcsearch.sweep.plan import describe
 
-        sweep = load(file).override(overrides or ())
+        options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
+        sweep = load(file).override(overrides or (), **options)
         say(describe(sweep, RunFolder((folder or Path("runs") / sweep.file.name).resolve())))
-        words = ["lcsearch", "run", str(file), *(overrides or ()), *(["--folder", str(folder)] if folder else [])]
-        say(f"next: {shlex.join(words)}")
+        say(f"next: lcsearch run {_typed(file, overrides, {**options, 'folder': folder})}")
+
+
+def _typed(file: Path, overrides: Sequence[str] | None, options: Mapping[str, object]) -> str:
+    """What the next command takes as this one did."""
+    import shlex
+
+    given = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+    return shlex.join([str(file), *(overrides or ()), *given])
 
 
 @app.command()
 def run(
     file: File,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="In place of the file's: key.sub=value ...", metavar="[KEY=VALUE]...")
-    ] = None,
+    overrides: Overrides = None,
     folder: Annotated[Path | None, typer.Option(help="Where the run lies. [default: runs/NAME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old run is kept aside.")] = False,
     join: Annotated[bool, typer.Option("--join", help="Work along with other machines on one study.")] = False,
-    seed: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
-    trials: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="In place of the file's.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="curve, none, median or hyperband.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: run the failed trials again, after a mend.")
+    ] = False,
+    seed: Seed = None,
+    trials: Trials = None,
+    workers: Workers = None,
+    pruner: Pruner = None,
     events: Annotated[bool, typer.Option("--json", help="Tell programs: one JSON object a line.")] = False,
 ) -> None:
     """Train a sweep, stopping hopeless trials.
@@ -183,6 +207,7 @@ def run(
             resume=resume,
             fresh=fresh,
             join=join,
+            retry_failed=retry_failed,
             seed=seed,
             trials=trials,
             workers=workers,

@@ -159,7 +159,7 @@ def test_two_that_are_wrong_only_together(sweep: Sweep) -> None:
 def test_a_wrong_override_exits_with_2_and_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_toy(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for command in ("run", "plan"):
+    for command in ("run", "plan", "validate"):
         done = CliRunner().invoke(app, [command, str(path), "max_steps=0"])
         assert (done.exit_code, done.stdout) == (2, "")
         assert done.stderr == "override 'max_steps=0': expected a number >= 1, got 0.\n"
@@ -169,13 +169,58 @@ def test_a_wrong_override_exits_with_2_and_starts_nothing(tmp_path: Path, monkey
 def test_a_resume_takes_budget_and_workers_only(tmp_path: Path) -> None:
     path = write_toy(tmp_path, trials=2)
     launcher.run(path, folder=tmp_path / "run", overrides=["max_steps=4"], view=Remembering())
-    for text in ("max_steps=8", "budget={trials: 3}", "backend.kind=ray", "budgets.trials=3"):
+    for text in ("max_steps=8", "budget={trials: 3}", "backend.kind=ray"):
         with pytest.raises(FileProblem) as caught:
             launcher.run(path, folder=tmp_path / "run", resume=True, overrides=[text])
         assert str(caught.value) == (
-            f"override '{text}': expected a key below budget or backend.workers, which may change when a run is "
-            "resumed. Leave it out, or start over with --fresh or another --folder."
+            f"override '{text}': expected a value that this run was started with, or a key below budget or "
+            "backend.workers. Leave it out, or start over with --fresh or another --folder."
         )
+    with pytest.raises(FileProblem, match=r"^override 'budgets\.trials=3': expected one of version, "):
+        launcher.run(path, folder=tmp_path / "run", resume=True, overrides=["budgets.trials=3"])
     more = ["budget.trials=3", "backend.workers.n=2"]
     outcome = launcher.run(path, folder=tmp_path / "run", resume=True, overrides=more, view=Remembering())
     assert [row.spent for row in outcome.progress.rows] == [4, 4, 4]  # max_steps as the first launch had it
+
+
+def test_a_resume_takes_the_overrides_that_the_run_was_begun_with(tmp_path: Path) -> None:
+    """The command line of the run, with --resume at its end."""
+    path = write_toy(tmp_path, trials=2)
+    own = [
+        "max_steps=4",
+        "pruner.kind=median",
+        "pruner.n_startup_trials=9",
+        f"backend.storage=sqlite:///{tmp_path.name}.db",  # it stands beside the file
+        "seed=3",
+        "space.k=4",
+        "budget.trials=2",
+    ]
+    launcher.run(path, folder=tmp_path / "run", overrides=own, view=Remembering())
+    outcome = launcher.run(
+        path, folder=tmp_path / "run", resume=True, overrides=own, trials=3, seed=3, pruner="median", view=Remembering()
+    )
+    assert [row.spent for row in outcome.progress.rows] == [4, 4, 4]
+    assert [row.params["k"] for row in outcome.progress.rows] == [4, 4, 4]
+    for text in ("space.k=3", "pruner.n_startup_trials=8", "seed=4", "backend.storage=sqlite:///other.db"):
+        with pytest.raises(FileProblem, match="expected a value that this run was started with"):
+            launcher.run(path, folder=tmp_path / "run", resume=True, overrides=[*own, text])
+
+
+def test_plan_and_validate_take_what_run_takes(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, pruner="curve")
+    known = [str(path), "max_steps=9", "--seed", "3", "--trials", "30", "--workers", "2", "--pruner", "hyperband"]
+    said = CliRunner().invoke(app, ["plan", *known]).stdout
+    assert "\ntoy: 30 trials of 9 epochs, 270 epochs if none is stopped\n" in said
+    assert "  rungs: nothing is stopped before epoch 1\n" in said
+    assert said.endswith(f"next: lcsearch run {' '.join(known)}\n")
+    said = CliRunner().invoke(app, ["validate", *known]).stdout
+    assert said == (
+        f"{path}: fine: 30 trials of 9 epochs over 2 parameters\n"
+        f"next: lcsearch plan {' '.join(known)}, then lcsearch run {' '.join(known)}\n"
+    )
+    wrong = CliRunner().invoke(app, ["validate", str(path), "max_steps=0", "--pruner", "hyperbnad"])
+    assert wrong.exit_code == 2
+    assert wrong.stderr == (
+        "override 'max_steps=0': expected a number >= 1, got 0.\n"
+        "--pruner: expected kind curve, median, hyperband or none, got 'hyperbnad'. Did you mean 'hyperband'?\n"
+    )

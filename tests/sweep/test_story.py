@@ -173,6 +173,7 @@ def test_stops_and_failures_stand_in_groups(folder: RunFolder) -> None:
         "files: runs/toy",
         "next: lcsearch report",
         "      lcsearch explain 15   (failed)",
+        "      lcsearch run toy.yaml --resume --retry-failed   (runs the 4 failed trials again, after the mend)",
     ]
     many = [trial(n, TrialState.FAIL, {}, **{"lcsearch:error": f"error {n}"}) for n in range(13)]
     assert "  and 3 other errors" in summary(folder, *many)

@@ -49,6 +49,9 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     assert refused(lambda: launcher.run(path, folder=run.root, resume=True, join=True)) == (
         "file: expected --resume or --join, got both. --resume goes on with this folder's run, a joined one too."
     )
+    assert refused(lambda: launcher.run(path, folder=run.root, retry_failed=True)) == (
+        "file: --retry-failed: expected --resume with it, got none. It runs failed trials of a run again."
+    )
     assert refused(lambda: launcher.run(path, folder=run.root, resume=True, seed=1)) == (
         "file: --seed: expected 0, as this run was started with, got 1. "
         "Leave it out, or start over with --fresh or another --folder."
@@ -58,8 +61,8 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
         "Leave it out, or start over with --fresh or another --folder."
     )
     assert refused(lambda: launcher.run(path, folder=run.root, resume=True, overrides=["seed=1"])) == (
-        "file: override 'seed=1': expected a key below budget or backend.workers, which may change when a run is "
-        "resumed. Leave it out, or start over with --fresh or another --folder."
+        "file: override 'seed=1': expected a value that this run was started with, or a key below budget or "
+        "backend.workers. Leave it out, or start over with --fresh or another --folder."
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -25,6 +25,20 @@ from lcsearch.sweep.folder import RunFolder
 Limit = Literal["trials", "steps", "seconds"]
 
 _SLACK_S = 10.0  # a worker whose launcher was killed may end its trial a while after the last tick
+
+AGAIN = "lcsearch:again"
+"""A trial's user attribute that names the failed trial which it runs again."""
+
+
+def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
+    """Failed trial -> the trial that runs it again, and counts in its place."""
+    return {int(trial.user_attrs[AGAIN]): trial.number for trial in trials if AGAIN in trial.user_attrs}
+
+
+def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that count in the budget: without failed ones that are run again."""
+    replaced = replacements(trials)
+    return [trial for trial in trials if trial.number not in replaced]
 
 
 def steps_of(trial: FrozenTrial, horizon: int) -> int:
@@ -48,7 +62,7 @@ def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit |
 
     Args:
         budget: the file's.
-        trials: begun.
+        trials: begun, without failed ones that are run again.
         steps: spent by all of them.
         seconds: of wall clock, over all launches.
     """
@@ -65,12 +79,16 @@ def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial])
     """The limit that the sweep in `folder`, whose launch is at work, has reached; None while it has reached none."""
     steps = sum(steps_of(trial, file.max_steps) for trial in trials) if file.budget.steps is not None else 0
     seconds = read_clock(folder).now() if file.budget.seconds is not None else 0.0
-    return ended_by(file.budget, len(trials), steps, seconds)
+    return ended_by(file.budget, _begun(trials), steps, seconds)
 
 
 def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:
-    """How many trials more may be begun, as far as is known now."""
-    return 0 if limit_now(file, folder, trials) is not None else file.budget.trials - len(trials)
+    """How many trials more may be begun, as far as is known now; those that wait to be begun are among them."""
+    return 0 if limit_now(file, folder, trials) is not None else file.budget.trials - _begun(trials)
+
+
+def _begun(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state != TrialState.WAITING for trial in standing(trials))
 
 
 class Launch(NamedTuple):

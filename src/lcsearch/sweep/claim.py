@@ -25,7 +25,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.schedulers.optuna import adopt
-from lcsearch.sweep.budget import room
+from lcsearch.sweep.budget import AGAIN, replacements, room, standing
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.machines import here
@@ -91,7 +91,8 @@ def _surplus(study: optuna.Study, trial: Trial, file: SweepFile) -> bool:
     if trial.number < budget:
         return False
     trials = study.get_trials(deepcopy=False)
-    if sum(t.number < trial.number for t in counted(trials)) < budget or trials[trial.number].intermediate_values:
+    before = sum(t.number < trial.number for t in standing(counted(trials)))
+    if before < budget or trials[trial.number].intermediate_values:
         return False
     trial.set_user_attr(SURPLUS, budget)
     trial.set_user_attr(ERROR, f"not run: another machine was faster to take the last of {budget} trials")
@@ -105,6 +106,23 @@ def abandoned(frozen: FrozenTrial, run: str | None = None) -> bool:
         return False
     owner = frozen.user_attrs[WORKER] or {"pid": None}  # None: by an earlier lcsearch
     return owner.get("pid", 0) is None and (run is None or owner.get("run", run) == run)
+
+
+def retry_failed(study: optuna.Study, folder: RunFolder) -> dict[int, int]:
+    """Put every failed trial on the list of those to be begun, from its start, with the parameters that it had.
+
+    Each counts in the budget in place of the failed one, which keeps what it reported.
+
+    Returns:
+        failed trial -> the trial that runs it again.
+    """
+    with folder.claim():
+        trials = study.get_trials(deepcopy=False)
+        failed = [t for t in standing(counted(trials)) if t.state == TrialState.FAIL]
+        for trial in failed:
+            study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+        numbers = {trial.number for trial in failed}
+        return {n: by for n, by in replacements(study.get_trials(deepcopy=False)).items() if n in numbers}
 
 
 def still_has(study: optuna.Study, claim: Claim) -> bool:

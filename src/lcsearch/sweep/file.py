@@ -365,8 +365,9 @@ Pruner = Annotated[
 class Budget(Model):
     """When the sweep is over, and what it costs.
 
-    `trials` counts every trial begun, failed ones included. No trial is begun any more once all trials together have
-    spent `steps`, or the sweep `seconds`; those that run go on. `money_per_hour` is the price of one worker's hour.
+    `trials` counts every trial begun, failed ones included until they are run again (`--resume --retry-failed`). No
+    trial is begun any more once all trials together have spent `steps`, or the sweep `seconds`; those that run go on.
+    `money_per_hour` is the price of one worker's hour.
     """
 
     trials: Count

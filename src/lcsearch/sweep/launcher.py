@@ -46,6 +46,7 @@ def run(
     resume: bool = False,
     fresh: bool = False,
     join: bool = False,
+    retry_failed: bool = False,
     seed: int | None = None,
     trials: int | None = None,
     workers: int | None = None,
@@ -62,8 +63,11 @@ def run(
         fresh: start over; an earlier run in `folder` is kept as `NAME.old-K`.
         join: work along with other machines on the study of this very sweep in the file's storage, with a run folder
             of this machine's own; the first one makes the study.
+        retry_failed: on a resume, run the failed trials again, from their start and with their parameters; each counts
+            in the budget in place of the failed one.
         seed, trials, workers, pruner: as in the file, in place of the file's.
-        overrides: `key.sub=value` in place of the file's; on a resume only below `budget` and `backend.workers`.
+        overrides: `key.sub=value` in place of the file's; on a resume those that the run was begun with, and any below
+            `budget` and `backend.workers`.
         view: what is shown, or what makes it when all is ready; left out, the terminal chooses.
 
     Raises:
@@ -74,6 +78,8 @@ def run(
     if resume and join:
         text = "expected --resume or --join, got both. --resume goes on with this folder's run, a joined one too."
         raise FileProblem(text)
+    if retry_failed and not resume:
+        raise FileProblem("--retry-failed: expected --resume with it, got none. It runs failed trials of a run again.")
     sweep = load(path)
     where = RunFolder(Path(folder or Path("runs") / sweep.file.name).resolve())
     options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
@@ -103,7 +109,7 @@ def run(
         if notice:
             shown.event(notice)
         watch = on_ray.RayWatch if on_ray is not None else partial(_FleetWatch, lock=lock)
-        outcome: Outcome = watch(ready, where, study, shown, patience).run(resume)
+        outcome: Outcome = watch(ready, where, study, shown, patience).run(resume, retry_failed=retry_failed)
         return outcome
 
 
@@ -130,14 +136,15 @@ def _as_before(sweep: Sweep, where: RunFolder, overrides: Sequence[str], options
         if options[option] not in (None, had):
             text = f"--{option}: expected {had}, as this run was started with, got {options[option]}."
             raise FileProblem(f"{text} Leave it out, or start over with --fresh or another --folder.")
+    same, may = Sweep(before, sweep.path, sweep.text), ("budget.", "backend.workers.")
     for text in overrides:
-        if not text.startswith(("budget.", "backend.workers.")):
-            may = "expected a key below budget or backend.workers, which may change when a run is resumed"
+        if not text.startswith(may) and backend.anchored(same.override([text])).file != before:
+            told = "expected a value that this run was started with, or a key below budget or backend.workers"
             raise FileProblem(
-                f"override '{mask(text)}': {may}. Leave it out, or start over with --fresh or another --folder."
+                f"override '{mask(text)}': {told}. Leave it out, or start over with --fresh or another --folder."
             )
-    same = Sweep(before, sweep.path, sweep.text)
-    return same.override(overrides, trials=options["trials"], workers=options["workers"])
+    changes = [text for text in overrides if text.startswith(may)]
+    return same.override(changes, trials=options["trials"], workers=options["workers"])
 
 
 class _FleetWatch(Watch):
@@ -216,6 +223,7 @@ class _FleetWatch(Watch):
             return  # drained; its trial is for --resume
         explained = (worker.HOPELESS, worker.FILE, worker.ENVIRONMENT)
         if death.code in explained and (text := _last_words(self._fleet.said(death.slot))):
+            self.only_fails |= death.code == worker.HOPELESS and self.problem is None
             self.problem = self.problem or (death.code, text)
             self._release(blame=False)
             return

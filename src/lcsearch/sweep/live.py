@@ -91,7 +91,8 @@ class PlainView:
             better = self._improves(row)
             if not before:
                 line = finished_line(row, self._sweep, new_best=better)
-                self._print(f"[{len(self._said)}/{progress.budget}] {line}")
+                n = len(self._said) - sum(row.again is not None for row in progress.rows)
+                self._print(f"[{n}/{progress.budget}] {line}")
         if before and ended:
             self._print(f"{len(ended)} trials had ended before")
 

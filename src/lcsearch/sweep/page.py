@@ -109,7 +109,7 @@ def _head(report: Report) -> str:
     asked += f"{s.sampler.kind} sampler, {s.pruner.kind} pruner, {n} worker{'s' * (n != 1)} on {s.backend.kind}, "
     asked += f"seed {s.seed}"
     unfinished = progress.counts.get("running", 0) + progress.counts.get("waiting", 0)
-    missing = progress.budget - len(progress.rows)
+    missing = progress.budget - progress.counted
     lines = [f"<h1>{escape(s.name)}</h1>", f'<p class="soft">{escape(asked)}</p>', f"<p>{said or 'no trials yet'}</p>"]
     if unfinished or missing > 0:
         text = f"Not finished: {unfinished} running or waiting, {max(missing, 0)} of {progress.budget} not begun."

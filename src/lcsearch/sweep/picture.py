@@ -79,7 +79,7 @@ def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | N
     """
     ended = progress.of(*ENDED)
     running = progress.of("running", "waiting")
-    to_come = max(0, progress.budget - len(progress.rows))
+    to_come = max(0, progress.budget - progress.counted)
     if len(ended) < _ENOUGH or not progress.seconds or not progress.spent or not (running or to_come):
         return None
     ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))

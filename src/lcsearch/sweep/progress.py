@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.sweep.budget import Reading, steps_of
+from lcsearch.sweep.budget import Reading, replacements, steps_of
 from lcsearch.sweep.claim import ERROR, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
 from lcsearch.sweep.pace import ENOUGH, Pace, pace_in, usual
@@ -46,6 +46,7 @@ class Row:
         retries: how often it was taken up again.
         seconds: what it has taken of its workers' time.
         pace: what a step took, start-up apart; None where that is not known (yet).
+        again: the trial that runs this failed one again, and counts in the budget in its place.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Row:
     ended: datetime | None
     seconds: float = 0.0
     pace: Pace | None = None
+    again: int | None = None
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -105,6 +107,11 @@ class Progress:
     best: Best | None
     counts: Mapping[str, int] = field(default_factory=dict)
     silent: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> int:
+        """Trials that count in the budget: without failed ones that are run again."""
+        return sum(row.again is None for row in self.rows)
 
     @property
     def numbered(self) -> Mapping[int, Row]:
@@ -164,11 +171,14 @@ def collect(
         space: gives the parameters' order and the constants, which Optuna does not know.
         now: until when the running trials count as running; None: their present workers' time is left out.
     """
-    rows = tuple(_row(trial, int(goal.horizon), space, now) for trial in counted(trials))
+    again = replacements(trials)
+    rows = tuple(_row(trial, int(goal.horizon), space, now, again.get(trial.number)) for trial in counted(trials))
     return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
 
 
-def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: datetime | None) -> Row:
+def _row(
+    trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: datetime | None, again: int | None
+) -> Row:
     values = dict(sorted(trial.intermediate_values.items()))
     done = steps_of(trial, horizon)
     state = _NAMES[trial.state]
@@ -194,6 +204,7 @@ def _row(trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: 
         ended=trial.datetime_complete,
         seconds=seconds_of(trial, now),
         pace=pace_in(trial.user_attrs.get(TOOK)),
+        again=again,
     )
 
 
@@ -246,11 +257,13 @@ def hopeless(trials: Sequence[FrozenTrial], since: datetime) -> str:
     """Why no further trial is worth a try: the first few begun after `since` failed alike, and none ever reported."""
     if any(trial.intermediate_values for trial in trials):
         return ""
-    ended = [t for t in counted(list(trials)) if t.state.is_finished() and (t.datetime_start or since) >= since]
+    finished = [t for t in counted(trials) if t.state.is_finished()]
+    ended = [t for t in finished if (t.datetime_start or since) >= since]
     errors = {str(trial.user_attrs.get(ERROR, "")) for trial in ended}
     if len(ended) < _SAME_FAILURES or len(errors) > 1:
         return ""
-    text = f"the first {len(ended)} trials failed before any report and with the same error"
+    of = " of this launch" * (len(ended) < len(finished))
+    text = f"the first {len(ended)} trials{of} failed before any report and with the same error"
     return f"{text}, so the sweep was ended: {errors.pop()}"
 
 

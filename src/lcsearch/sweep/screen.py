@@ -87,7 +87,7 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
 
 def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
     p = picture.progress
-    done = sum(p.counts.get(state, 0) for state in ENDED)
+    done = sum(row.again is None for row in p.of(*ENDED))
     first = [sweep.name, f"{done}/{p.budget} trials"]
     if picture.left is not None:
         first.append(f"about {clock(picture.left)} left")

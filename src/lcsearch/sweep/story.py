@@ -58,6 +58,7 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     if row.retries:
         on = "from its last checkpoint" if record.saved(folder, number) else "with nothing in its checkpoint folder"
         lines.append(f"its worker died {times(row.retries)}; it went on {on}")
+    lines += [f"it runs trial {other.number} again, which failed" for other in progress.rows if other.again == number]
     lines += _why(row, sweep, study, folder)
     best = progress.best
     if best is not None:
@@ -75,7 +76,8 @@ def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> 
     explainer = getattr(study.pruner, "explain", None)
     match row.state:
         case "failed":
-            return [f"error: {row.note}", *_last_lines(row, sweep, folder)]
+            again = [] if row.again is None else [f"it is run again as trial {row.again}"]
+            return [f"error: {row.note}", *again, *_last_lines(row, sweep, folder)]
         case "complete":
             return ["it was not stopped", *(_nearest(row, sweep, folder) if explainer is not None else [])]
         case "stopped" if explainer is None:

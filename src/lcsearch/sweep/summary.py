@@ -120,6 +120,10 @@ def _failed(rows: Sequence[Row]) -> list[str]:
     lines = [f"  {_trials(numbers)}: {note}" for note, numbers in list(groups.items())[:_SHOWN]]
     if len(groups) > _SHOWN:
         lines.append(f"  and {len(groups) - _SHOWN} other errors")
+    again = [f"{row.number} as {row.again}" for row in rows if row.again is not None]
+    if again:
+        more = f" and {len(again) - _SHOWN} more" if len(again) > _SHOWN else ""
+        lines.append(f"  run again: trial{'s' * (len(again) != 1)} {', '.join(again[:_SHOWN])}{more}")
     return ["failed:", *lines] if rows else []
 
 
@@ -135,7 +139,7 @@ def _next(progress: Progress, folder: RunFolder, closest: Sequence[Stop], code: 
         commands.append((run_again(folder, "--fresh"), "after the mend"))
     elif code not in (None, 0) and unfinished(progress, folder):
         commands.append((run_again(folder, "--resume"), ""))
-    where, failed = at(folder), progress.of("failed")
+    where, failed = at(folder), [row for row in progress.of("failed") if row.again is None]
     if progress.best is not None:
         commands.append((f"lcsearch report{where}", ""))
     if closest:
@@ -145,6 +149,10 @@ def _next(progress: Progress, folder: RunFolder, closest: Sequence[Stop], code: 
         commands.append((f"lcsearch explain {failed[0].number}{where}", "failed"))
     elif progress.best is not None:
         commands.append((f"lcsearch explain best{where}", ""))
+    if failed and any(row.values for row in progress.rows):
+        n = len(failed)
+        text = f"runs the {n} failed trial{'s' * (n != 1)} again, after the mend"
+        commands.append((run_again(folder, "--resume --retry-failed"), text))
     heads = ["next: ", *["      "] * len(commands)]
     return [
         f"{head}{line}" + (f"   ({why})" if why else "") for head, (line, why) in zip(heads, commands, strict=False)
@@ -156,7 +164,7 @@ def unfinished(progress: Progress, folder: RunFolder) -> bool:
     if progress.of("running", "waiting"):
         return True
     budget = folder.read().file.budget
-    return ended_by(budget, len(progress.rows), progress.spent, read_clock(folder).seconds) is None
+    return ended_by(budget, progress.counted, progress.spent, read_clock(folder).seconds) is None
 
 
 def at(folder: RunFolder) -> str:
@@ -195,9 +203,9 @@ def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]
         hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
         told = f"about {money(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
         lines.append(f"money: {money(spent)} spent ({hours}), {told}")
-    limit = ended_by(budget, len(progress.rows), progress.spent, seconds)
+    limit = ended_by(budget, progress.counted, progress.spent, seconds)
     if limit is not None and (budget.steps is not None or budget.seconds is not None):
-        n = f"{len(progress.rows)} of {budget.trials} trials"
+        n = f"{progress.counted} of {budget.trials} trials"
         match limit:
             case "trials":
                 text = n

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep import claim, machines, record, worker
-from lcsearch.sweep.budget import Clock, limit_now
+from lcsearch.sweep.budget import Clock, limit_now, standing
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.interrupts import counted
 from lcsearch.sweep.live import View
@@ -30,6 +30,7 @@ SUCCESS, FAILED, INTERRUPTED = 0, 1, 130
 _LOOK_S = 1.0  # how often the study is read for the view
 _FIRST_FAILURES = 5  # this many failures before any success end the sweep,
 _LATER_FAILURES = 10  # and this many in a row at any time
+_NAMED = 10  # trials in one sentence
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Watch(ABC):
         self.interrupts = 0
         self._heard = 0  # how many of them were counted by signal
         self.problem: tuple[int, str] | None = None  # (exit code, message): end the sweep
+        self._since = datetime.now()
         self._clock = Clock(folder)
         self._limit_told = False
         self._last_look = 0.0
@@ -70,6 +72,8 @@ class Watch(ABC):
         self._best: Best | None = None
         trials = self.trials()
         self._failures_before = _failures(trials)
+        self.only_fails = False  # the sweep was ended for it
+        self._read = trials  # as they stood last
         self.shared = self.file.backend.storage is not None and self.file.backend.kind == "optuna"
         self.silent: dict[int, float] = {}  # trial -> seconds since its last report, of those that are overdue
         self.run_id = folder.identity()
@@ -90,8 +94,13 @@ class Watch(ABC):
             self._may_break_off = False
             raise KeyboardInterrupt
 
-    def run(self, resume: bool) -> Outcome:
-        """From the first trial to the outcome."""
+    def run(self, resume: bool, *, retry_failed: bool = False) -> Outcome:
+        """From the first trial to the outcome.
+
+        Args:
+            resume: go on with what earlier launches have left.
+            retry_failed: run what failed in them again.
+        """
         if resume:
             # the lock of the folder is ours: nobody else is at work on a study that lies in it, so whoever signed
             # a trial is gone, even if this machine went by another name then (a container does)
@@ -110,6 +119,7 @@ class Watch(ABC):
                 self.view.event(f"trial {trial.number} goes on {place}")
             for other in self.others.trials(self.trials()) if self.others else ():
                 self.view.event(f"trial {other.number} is left to the worker on {other.host} that has it")
+            self._mind_failed(retry_failed)
         with self._signals(), self._heard_by_others():
             self.view.start()
             try:
@@ -120,6 +130,18 @@ class Watch(ABC):
                 self._to_the_end(self._show)
                 self.view.stop()
         return self._outcome()
+
+    def _mind_failed(self, retry: bool) -> None:
+        """Run again what has failed in earlier launches, or say that it counts."""
+        if retry:
+            again = claim.retry_failed(self.study, self.folder)
+            named = [f"{failed} as {number}" for failed, number in again.items()]
+            more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            text = f"failed trials are run again: {', '.join(named[:_NAMED])}{more}"
+            self.view.event(text if again else "no trial has failed: there is nothing to run again")
+        elif n := _failures(standing(self.trials())):
+            text = f"{n} trial{'s' * (n != 1)} failed in earlier launches and count{'s' * (n == 1)} in the budget"
+            self.view.event(f"{text}; --retry-failed runs {'them' if n != 1 else 'it'} again")
 
     def _to_the_end(self, part: Callable[[], None]) -> None:
         """Run `part`, until a second interrupt breaks it off or the storage is given up: what was seen last stands."""
@@ -188,21 +210,31 @@ class Watch(ABC):
 
     def _check_failures(self, trials: list[FrozenTrial]) -> None:
         """End a sweep that only fails, counting from this launch."""
-        finished = [t for t in trials if t.state.is_finished()]
-        finished.sort(key=lambda t: (t.datetime_complete is not None, t.datetime_complete, t.number))
+        succeeded = len(_finished(trials)) > _failures(trials)
+        limit = _LATER_FAILURES if succeeded else _FIRST_FAILURES
+        if self._row_of_failures(trials) >= limit and self.problem is None:
+            self.only_fails = True
+            self.problem = (FAILED, self._failures_told(trials))
+
+    def _row_of_failures(self, trials: list[FrozenTrial]) -> int:
+        """How many trials of this launch have failed since one did not."""
         row = 0
-        while row < len(finished) and finished[-1 - row].state == TrialState.FAIL:
+        for trial in reversed(_finished(trials)):
+            if trial.state != TrialState.FAIL:
+                break
             row += 1
-        row = min(row, _failures(trials) - self._failures_before)
-        limit = _LATER_FAILURES if row < len(finished) else _FIRST_FAILURES
-        if row >= limit and self.problem is None:
-            error = finished[-1].user_attrs.get(claim.ERROR, "")
-            text = f"{row} trials failed in a row, so the sweep was ended. The last said: {error}"
-            text = hopeless(trials, datetime.min) or text
-            self.problem = (FAILED, f"{text}\nTracebacks: {self.folder.logs}")
+        return min(row, _failures(trials) - self._failures_before)
+
+    def _failures_told(self, trials: list[FrozenTrial]) -> str:
+        """Why a sweep that only fails was ended."""
+        error = _finished(trials)[-1].user_attrs.get(claim.ERROR, "")
+        row = self._row_of_failures(trials)
+        text = f"{row} trials failed in a row, so the sweep was ended. The last said: {error}"
+        return f"{hopeless(trials, self._since) or text}\nTracebacks: {self.folder.logs}"
 
     def _show(self, trials: list[FrozenTrial] | None = None) -> None:
-        progress = self._seen = self._progress(self.trials() if trials is None else trials)
+        self._read = self.trials() if trials is None else trials
+        progress = self._seen = self._progress(self._read)
         if progress.best is not None and progress.best != self._best:
             self._best = progress.best
             record.note_best(self.study, progress.best)
@@ -216,7 +248,9 @@ class Watch(ABC):
     def _outcome(self) -> Outcome:
         progress = self._seen
         code, message = SUCCESS, ""
-        if self.problem is not None:
+        if self.only_fails and self._row_of_failures(self._read):
+            code, message = FAILED, self._failures_told(self._read)  # those that ran when it was ended failed too
+        elif self.problem is not None:
             code, message = self.problem
         elif self.interrupts:
             code, message = INTERRUPTED, "interrupted; go on with --resume"
@@ -242,6 +276,12 @@ class Watch(ABC):
             self._heard = heard
         if self.interrupts >= 2:
             self.insist()
+
+
+def _finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """In the order in which they ended."""
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    return sorted(ended, key=lambda t: (t.datetime_complete is not None, t.datetime_complete, t.number))
 
 
 def _failures(trials: list[FrozenTrial]) -> int:
