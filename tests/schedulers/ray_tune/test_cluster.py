@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import ray
+from kit.doubles import Liar
 from kit.fakes import NormalAroundBest, chances
 from optuna.samplers import RandomSampler
 from ray import cloudpickle, tune
@@ -288,6 +289,38 @@ def test_optuna_hears_of_stops_as_pruned(cluster: Any, tmp_path: Path) -> None:
         known = curve(of, results[limit])
         assert trial.intermediate_values == known
         assert trial.value == known[max(known)]
+
+
+@pytest.mark.parametrize("judged", ["best", "final"])
+def test_which_result_is_the_best(cluster: Any, tmp_path: Path, judged: Any) -> None:
+    """Curves fall and rise again: Tune's own default, the best last value, names a trial that was stopped early."""
+
+    def overfit(config: dict[str, Any]) -> None:
+        for step in range(1, STEPS + 1):
+            pace(config["limit"] * 5, step)
+            tune.report({"epoch": step, "loss": loss(config["limit"], step) + max(0, step - 8) * 0.2})
+
+    lc = scheduler(tmp_path, judged=judged, guard=0.0, n_startup_trials=5, opinions=Liar())
+    tuner = tune.Tuner(
+        overfit,
+        param_space={"limit": tune.grid_search([*STARTUP, BEST, 1.5])},
+        tune_config=tune.TuneConfig(scheduler=lc, max_concurrent_trials=1, reuse_actors=True, time_budget_s=BUDGET_S),
+        run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    assert len(lc.stopped()) == 1
+    named = results.get_best_result("loss", "min")
+    assert uid(named) in lc.stopped()
+    if judged == "best":
+        best = results.get_best_result("loss", "min", scope="all")
+    else:
+        ended = [r for r in results if r.metrics and r.metrics["trial_id"] not in lc.stopped()]
+        best = min(ended, key=lambda r: r.metrics["loss"])
+    incumbent = lc._snapshot().incumbent
+    assert incumbent is not None
+    assert incumbent.uid == uid(best)
+    assert best.config is not None
+    assert best.config["limit"] == 0.1
 
 
 def test_optuna_in_a_limiter_and_a_metric_that_comes_every_second_time(
