@@ -292,7 +292,7 @@ def replay(
     direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
     max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
     orders: Annotated[
-        int | None, typer.Option(help="Random orders of the trials. [default: 20, 5 to 19 in large studies]")
+        int | None, typer.Option(help="Random orders of the trials. [default: 20, or what a minute allows, 5 at least]")
     ] = None,
     workers: Annotated[int, typer.Option(help="Trials at once.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the plots go. [default: replay/NAME]")] = None,

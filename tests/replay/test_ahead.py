@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from lcsearch.decide.verdict import Reason
 from lcsearch.engine.policy import Policy
 from lcsearch.forecast.contract import Absent, Forecasts, Query
+from lcsearch.host.pretrained import Pretrained
 from lcsearch.host.registry import forecaster
 from lcsearch.replay import ahead
 from lcsearch.replay.ahead import Ahead, Memo
 from lcsearch.replay.history import History
 from lcsearch.replay.made import KINDS, Kind, made
-from lcsearch.replay.policies import session_for
-from lcsearch.replay.simulator import World, simulate
+from lcsearch.replay.policies import Shared, entrant, session_for
+from lcsearch.replay.simulator import World, simulate, simulate_all
 from lcsearch.study import Bank, Snapshot, Trial
+
+JUDGED = {Reason.ABOVE, Reason.ABOVE_BEFORE, Reason.BELOW, Reason.RISK_LIMIT}
 
 
 def parts(found: History) -> tuple[Any, ...]:
@@ -45,6 +48,53 @@ def test_bit_for_bit(kind: Kind, seed: int, name: str, judged: Any, direction: A
         plain = simulate(task, task.order(seed), session_for(policy, [forecaster(name)]), world)
         for heard in (Ahead(forecaster(name), task), Ahead(forecaster(name), task, memo)):
             assert parts(simulate(task, task.order(seed), session_for(policy, [heard]), world)) == parts(plain)
+
+
+@pytest.mark.parametrize("name", ["parametric", "rank-gap", "network"])
+@pytest.mark.parametrize("kind", ["power", "late"])
+def test_searches_side_by_side_come_to_what_each_comes_to_alone(name: str, kind: Kind) -> None:
+    """Orders and thresholds, forecast together and alone: the same stops at the same steps for the same reasons."""
+    task = made(kind, 14, 2, n_steps=14)
+    shared, orders = Shared(), [task.order(seed) for seed in range(3)]
+    one = entrant(f"curve:opinions={name},n_startup_trials=4,min_observations=3,few=0")
+    searches = [(order, one.at(t)) for order in orders for t in (0.02, 0.3)]
+    together = simulate_all(task, [(order, each.make(task, shared)) for order, each in searches], World(workers=2))
+    assert any(found.stopped for found in together)
+    for (order, each), found in zip(searches, together, strict=True):
+        alone = simulate(task, order, each.make(task, ahead=False), World(workers=2))
+        assert [(x.uid, x.shown, x.status) for x in found.lives] == [(x.uid, x.shown, x.status) for x in alone.lives]
+        assert (found.trace, found.spent, found.reasons) == (alone.trace, alone.spent, alone.reasons)
+        if name != "network":  # whose answers depend on what else is asked, by rounding in float32
+            assert parts(found) == parts(alone)
+
+
+def test_searches_side_by_side_ask_in_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve searches over 20 trials of 20 reports: not the two to three thousand calls of one search after another."""
+    calls: list[int] = []
+    inner = Pretrained.forecast_each
+
+    def spy(self: Pretrained, asks: Any) -> Any:
+        calls.append(sum(len(queries) for _, queries in asks))
+        return inner(self, asks)
+
+    monkeypatch.setattr(Pretrained, "forecast_each", spy)
+    task, shared = made("late", 20, 1, n_steps=20), Shared()
+    searches = [(task.order(seed), entrant(f"curve:threshold={t}")) for seed in range(4) for t in (0.01, 0.05, 0.4)]
+    found = simulate_all(task, [(order, one.make(task, shared)) for order, one in searches])
+    looks = sum(n for history in found for reason, n in history.reasons.items() if reason in JUDGED)
+    assert looks > 10 * len(calls)
+    assert len(shared.of("network")[1]) > 100  # states of the study that forecasts were made for
+
+
+def test_who_fails_over_a_batch_is_asked_by_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ahead.READS, Failing, lambda snapshot: tuple(trial.uid for trial in snapshot.bank))
+    task, memo, teller = made("power", 20, 1, n_steps=20), {}, Failing()  # type: ignore[var-annotated]
+    orders = [task.order(seed) for seed in range(3)]
+    told = [(o, session_for(POLICY, [Ahead(teller, task, memo, waits=True)])) for o in orders]
+    for found, order in zip(simulate_all(task, told), orders, strict=True):
+        plain = simulate(task, order, session_for(POLICY, [Failing()]))
+        assert plain.reasons[Reason.ABSENT]
+        assert parts(found) == parts(plain)
 
 
 def test_a_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

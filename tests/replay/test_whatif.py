@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from lcsearch.curves import Curve
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.replay import command
 from lcsearch.replay.command import show
 from lcsearch.replay.made import made
 from lcsearch.replay.policies import entrant
 from lcsearch.replay.simulator import simulate
 from lcsearch.replay.task import Run, Task
-from lcsearch.replay.whatif import THRESHOLDS, differences, ranks, replay, usual_orders
+from lcsearch.replay.whatif import THRESHOLDS, Replay, differences, ranks, replay, rounds
 from lcsearch.replay.words import compared, summary
 from lcsearch.study import Status
 
@@ -114,10 +116,26 @@ def test_the_frontier_has_every_threshold_and_the_policys_own() -> None:
     assert [p.saved for p in line] == sorted(p.saved for p in line) or line[-1].saved >= line[0].saved
 
 
-def test_progress_counts_every_search() -> None:
-    told: list[tuple[int, int]] = []
-    replay(task_of(CURVES), [entrant("none"), entrant("curve")], orders=2, progress=lambda *n: told.append(n))
-    assert told == [(i, 16) for i in range(1, 17)]  # 2 in the study's own order, 2 * (none + 6 thresholds)
+def test_progress_counts_trials_and_tells_the_orders() -> None:
+    told: list[tuple[int, ...]] = []
+    replay(task_of(CURVES), [entrant("none"), entrant("curve")], orders=7, progress=lambda *n: told.append(n))
+    first = [n for n in told if n[2:] == (0, 5)]
+    then = [n for n in told if n[2:] == (5, 7)]
+    assert first + then == told
+    # Five trials in every search: 2 in the study's own order, and none + 6 thresholds in every random one.
+    for part, total in ((first, 5 * (2 + 5 * 7)), (then, 5 * 2 * 7)):
+        assert [done for done, *_ in part] == sorted(done for done, *_ in part)
+        assert part[-1][:2] == (total, total)
+
+
+def test_what_there_is_by_then_is_what_fewer_orders_give() -> None:
+    task, entrants = made("power", 14, n_steps=16), [entrant("curve"), entrant("median")]
+    found = list(rounds(task, entrants, orders=12))
+    assert [part.points[0].orders for part in found] == [5, 10, 12]
+    for part in found:
+        n = part.points[0].orders
+        assert part.points == replay(task, entrants, orders=n).points
+        assert [point.saved for point in part.points] == [point.saved[:n] for point in found[-1].points]
 
 
 def test_differences_by_hand() -> None:
@@ -202,10 +220,90 @@ def test_one_trial() -> None:
     assert "0 of 1 trial stopped, 0 % of the steps saved; the best kept" in summary(found)
 
 
-def test_fewer_orders_for_large_studies() -> None:
-    assert usual_orders(task_of(CURVES)) == 20
-    assert usual_orders(made("late", 80, n_steps=50)) == 10
-    assert usual_orders(made("late", 800, n_steps=50)) == 5
+class Clock:
+    """Seconds that pass while somebody searches."""
+
+    def __init__(self, a_round: float) -> None:
+        self.now, self.a_round = 0.0, a_round
+
+    def __call__(self) -> float:
+        return self.now
+
+    def rounds(self, *args: Any, orders: int, **kw: Any) -> Iterator[Replay]:
+        for part in rounds(*args, orders=orders, **kw):
+            self.now += self.a_round * (1 if part.points[0].orders == 5 else part.points[0].orders / 10)
+            yield part
+
+
+def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Any, **settings: Any) -> list[str]:
+    (tmp_path / "study.csv").write_text(CSV)
+    monkeypatch.setattr(command, "rounds", search)
+    wish = {"direction": "minimize"}
+    found: list[str] = []
+    try:
+        found.extend(show(str(tmp_path / "study.csv"), ["none"], wish, out=tmp_path / "out", **settings))
+    except KeyboardInterrupt:
+        found.append("interrupted")
+    return found
+
+
+def test_as_many_orders_as_time_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five orders take 25 s: ten would be ready within a minute, twenty would not."""
+    clock = Clock(25.0)
+    monkeypatch.setattr("lcsearch.replay.command.time.monotonic", clock)
+    texts = replayed(tmp_path, monkeypatch, clock.rounds)
+    assert "Over 10 random orders of the trials:" in texts[1]
+    assert texts[2] == "Only 10 orders, for they took 50 s; --orders 20 takes about 1e+02 s."
+    clock.now, every = 0.0, replayed(tmp_path, monkeypatch, clock.rounds, orders=20)  # whoever says how many gets them
+    assert "Over 20 random orders of the trials:" in every[1]
+    assert not any(text.startswith("Only") for text in every)
+
+
+def test_an_interrupt_shows_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off(*args: Any, **kw: Any) -> Iterator[Replay]:
+        yield next(rounds(*args, **kw))
+        raise KeyboardInterrupt
+
+    texts = replayed(tmp_path, monkeypatch, broken_off)
+    assert "Over 5 random orders of the trials:" in texts[1]
+    assert texts[2] == "Interrupted after 5 of 20 random orders."
+    assert texts[-2].startswith("\nwrote ")
+    assert texts[-1] == "interrupted"
+
+
+def test_an_interrupt_before_anything_is_done_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(*args: Any, **kw: Any) -> Iterator[Replay]:
+        yield from ()
+        raise KeyboardInterrupt
+
+    assert replayed(tmp_path, monkeypatch, at_once)[1:] == ["interrupted"]
+
+
+def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, clock = Terminal(), Clock(4.0)
+    monkeypatch.setattr("lcsearch.replay.command.sys.stderr", terminal)
+    monkeypatch.setattr("lcsearch.replay.command.time.monotonic", clock)
+
+    def searched(*args: Any, progress: Any, **kw: Any) -> Iterator[Replay]:
+        clock.now = 3.0
+        progress(25, 100, 0, 5)
+        yield next(rounds(*args, **kw))
+        clock.now = 8.0
+        progress(0, 100, 5, 10)
+        progress(60, 100, 5, 10)
+
+    replayed(tmp_path, monkeypatch, searched)
+    lines = [line.strip() for line in terminal.getvalue().split("\r") if line.strip()]
+    assert lines == [
+        "searching 20 random orders; Ctrl-C shows what there is by then",
+        "random orders 1 to 5, then up to 20: 25 %, about 9 s left",
+        "random orders 6 to 10, then up to 20: 60 %, about 2 s left",
+    ]
+    assert terminal.getvalue().endswith(" \r")  # nothing of it stays
 
 
 def test_bad_arguments_are_named() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue
@@ -148,15 +148,21 @@ class Forecasts:
         row = slice(index, index + 1) if index >= 0 else slice(index, index + 1 or None)
         return Forecasts(self.knots[row], self.levels[row], self.tails[row], self.sign, (None,), self.source)
 
+    def _ends(self, i: NDArray[np.intp]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Knot and level at either end of segment (i - 1, i); i (Q, m)."""
+        last = self.knots.shape[1] - 1
+        lo, hi = np.maximum(i - 1, 0), np.minimum(i, last)
+        if len(self) == 1:  # a look asks about one row: plain indexing is several times faster
+            return (self.knots[:, lo[0]], self.levels[:, lo[0]]), (self.knots[:, hi[0]], self.levels[:, hi[0]])
+        low = np.take_along_axis(self.knots, lo, 1), np.take_along_axis(self.levels, lo, 1)
+        return low, (np.take_along_axis(self.knots, hi, 1), np.take_along_axis(self.levels, hi, 1))
+
     def _loss_cdf(self, loss: Floats, *, left: bool) -> Floats:
         """P(L <= loss), or P(L < loss) when `left`; loss (Q,) or (Q, m) -> the same shape."""
         x = loss[:, None] if loss.ndim == 1 else loss
-        below = self.knots[:, None, :] < x[:, :, None] if left else self.knots[:, None, :] <= x[:, :, None]
-        i = below.sum(2)  # knots at or below x; segment (i - 1, i)
+        i = _count(self.knots, x, left=left)  # knots at or below x; segment (i - 1, i)
         last = self.knots.shape[1] - 1
-        lo, hi = np.clip(i - 1, 0, last), np.clip(i, 0, last)
-        k0, k1 = np.take_along_axis(self.knots, lo, 1), np.take_along_axis(self.knots, hi, 1)
-        p0, p1 = np.take_along_axis(self.levels, lo, 1), np.take_along_axis(self.levels, hi, 1)
+        (k0, p0), (k1, p1) = self._ends(i)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             inside = p0 + (p1 - p0) * np.where(k1 > k0, (x - k0) / (k1 - k0), 0.0)
             s = self.tails[:, :1]
@@ -219,11 +225,9 @@ class Forecasts:
 
     def _loss_quantile(self, level: Floats) -> Floats:
         u = level[:, None] if level.ndim == 1 else level
-        i = (self.levels[:, None, :] < u[:, :, None]).sum(2)
+        i = _count(self.levels, u, left=True)
         last = self.knots.shape[1] - 1
-        lo, hi = np.clip(i - 1, 0, last), np.clip(i, 0, last)
-        k0, k1 = np.take_along_axis(self.knots, lo, 1), np.take_along_axis(self.knots, hi, 1)
-        p0, p1 = np.take_along_axis(self.levels, lo, 1), np.take_along_axis(self.levels, hi, 1)
+        (k0, p0), (k1, p1) = self._ends(i)
         with np.errstate(invalid="ignore", divide="ignore"):
             inside = k0 + (k1 - k0) * np.where(p1 > p0, (u - p0) / (p1 - p0), 0.0)
             s = self.tails[:, :1]
@@ -247,6 +251,15 @@ class Forecasts:
     def sample(self, n: int, rng: np.random.Generator) -> Floats:
         """(Q, n) independent draws by inversion, in the metric's units; NaN in absent rows."""
         return self.sign * self._loss_quantile(rng.random((len(self), n)))
+
+
+def _count(rows: Floats, x: Floats, *, left: bool) -> NDArray[np.intp]:
+    """(Q, K) rows that do not fall, (Q, m) -> (Q, m): how many of a row are below x, or at most x."""
+    if len(rows) == 1:
+        count: NDArray[np.intp] = rows[0].searchsorted(x, "left" if left else "right")
+        return count
+    below = rows[:, None, :] < x[:, :, None] if left else rows[:, None, :] <= x[:, :, None]
+    return np.asarray(below.sum(2))
 
 
 Opinion = Forecasts | Absent

@@ -135,6 +135,13 @@ class Pretrained:
             assert self._network is not None
             return self._network.forecast(snapshot, queries)
 
+    def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+        """What `forecast` says of each, in one pass of the network."""
+        self.prepare()
+        with self._alone(), _one_thread():
+            assert self._network is not None
+            return self._network.forecast_each(asks)
+
     def prepare(self) -> None:
         """Load the weights, once.
 

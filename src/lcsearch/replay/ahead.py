@@ -1,29 +1,44 @@
-"""A memo for replays: forecasts of a trial's next cuts are made in one batch, before they are asked for."""
+"""A memo for replays: forecasts are made in batches, of a trial's next cuts and of many searches at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lcsearch.forecast.contract import Forecaster, Forecasts, Opinion, Query
+from lcsearch.curves import Floats
+from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion, Query
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.host.pretrained import Pretrained
 from lcsearch.replay.task import Task
-from lcsearch.study import Snapshot
+from lcsearch.study import Bank, Snapshot
 
 FIRST, LARGEST = 2, 32
 """Cuts forecast beyond the one asked for: so many at first, twice as many each time, up to the largest number."""
+BESIDE = 6
+"""The same where other searches fill the batch: what a search that waits asks for ahead of time."""
 KEPT = 512
 """States of the study of which a memo keeps answers; the oldest are dropped."""
+BATCH = 256
+"""Questions in one call, about."""
+
+
+@lru_cache(maxsize=KEPT)
+def _content(bank: Bank) -> Hashable:
+    """What a bank of a replay holds: which runs, in which order, how much of each, and how each ended."""
+    return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in bank)
+
+
 READS: dict[type[Any], Callable[[Snapshot], Hashable]] = {
     # Where curves end and their scale: a stop changes neither.
     ParametricEnsemble: lambda snapshot: (snapshot.horizon, snapshot.spread),
-    RankAndGap: lambda snapshot: snapshot.bank,  # equal to itself alone
-    Pretrained: lambda snapshot: snapshot.bank,
+    RankAndGap: lambda snapshot: _content(snapshot.bank),
+    Pretrained: lambda snapshot: _content(snapshot.bank),
 }
 """By type of a forecaster, all that its answer takes from the study, the goal aside, which a task has one of.
 
@@ -52,16 +67,18 @@ class Ahead:
         forecaster: who answers.
         task: the runs, to know the cuts to come.
         memo: shared with other searches over the same runs by a forecaster of the same version; None: its own.
+        waits: what is not known yet is no answer but :class:`Missing`, so that searches can ask together.
     """
 
-    def __init__(self, forecaster: Forecaster, task: Task, memo: Memo | None = None) -> None:
-        self._forecaster = forecaster
+    def __init__(self, forecaster: Forecaster, task: Task, memo: Memo | None = None, *, waits: bool = False) -> None:
+        self._forecaster, self._waits = forecaster, waits
         self._reads = READS.get(type(forecaster))
         self._runs = {run.uid: run for run in task.runs}
         self._memo: Memo = {} if memo is None else memo
         self._read: Hashable = None
         self._known: dict[Key, Opinion] = {}
         self._reach: dict[str, int] = {}
+        self._alone = False
 
     @property
     def name(self) -> str:
@@ -74,32 +91,41 @@ class Ahead:
         return self._forecaster.version
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
-        """As the forecaster answers."""
-        if self._reads is None:
+        """As the forecaster answers.
+
+        Raises:
+            Missing: it waits, and not all is known.
+        """
+        if self._reads is None or self._alone:
+            self._alone = False
             return self._forecaster.forecast(snapshot, queries)
         if (read := self._reads(snapshot)) != self._read:
             self._read = read
-            self._known = self._memo.setdefault(read, {})
+            self._known = self._memo[read] = self._memo.pop(read, {})
             self._reach.clear()
             while len(self._memo) > KEPT:
                 del self._memo[next(iter(self._memo))]
         missing = [query for query in queries if _key(query) not in self._known]
         if missing:
-            missing += self._to_come(missing[0])
-            try:
-                answers = self._forecaster.forecast(snapshot, missing)
-            except Exception:
+            wanted = Wanted(self, self._forecaster, self._known, snapshot, (*missing, *self._to_come(missing[0])))
+            if self._waits:
+                raise Missing(wanted)
+            answer([wanted])
+            if _key(missing[0]) not in self._known:
                 self._reach[missing[0].trial.uid] = 0
-                return self._forecaster.forecast(snapshot, queries)
-            for i, query in enumerate(missing):
-                self._known[_key(query)] = answers.opinion(i)
+                return self.forecast(snapshot, queries)
         return _joined([self._known[_key(query)] for query in queries], snapshot.goal.sign)
+
+    def ask_alone(self) -> None:
+        """What it wanted could not be answered in a batch: the question is put once more, as it was."""
+        self._alone = True
 
     def _to_come(self, query: Query) -> list[Query]:
         """The trial's next cuts that nothing is known of."""
         trial = query.trial
         run, n = self._runs[trial.uid], trial.curve.n_reports
-        reach = self._reach[trial.uid] = min(2 * self._reach.get(trial.uid, FIRST // 2), LARGEST)
+        reach = BESIDE if self._waits else min(2 * self._reach.get(trial.uid, FIRST // 2), LARGEST)
+        self._reach[trial.uid] = reach
         found = []
         for i in range(n, min(n + reach, len(run.steps) - 1)):
             cut, cost = run.curve.cut(run.steps[i]), float(run.clock[i])
@@ -109,20 +135,120 @@ class Ahead:
         return found
 
 
+class Wanted(NamedTuple):
+    """What a search waits for: who asked whom, where the answers go, and the questions."""
+
+    ahead: Ahead
+    forecaster: Forecaster
+    known: dict[Key, Opinion]
+    snapshot: Snapshot
+    queries: tuple[Query, ...]
+
+
+class Missing(BaseException):
+    """A look cannot be decided yet: ask again when what is `wanted` has been given to :func:`answer`.
+
+    No Exception: what a forecaster raises counts as its failure, and this is none.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__("forecasts that are not made yet: see lcsearch.replay.simulator.simulate_all")
+        self.wanted = wanted
+
+
+def answer(wanted: Sequence[Wanted]) -> None:
+    """Make the forecasts that searches wait for: of one forecaster in one call, where it can, and none twice.
+
+    Who fails over a batch is asked by each search alone, when it asks again.
+    """
+    groups: dict[int, tuple[Wanted, dict[Key, Query]]] = {}
+    for one in wanted:
+        _, queries = groups.setdefault(id(one.known), (one, {}))
+        queries.update((_key(query), query) for query in one.queries)
+    by_forecaster: dict[int, list[tuple[Wanted, dict[Key, Query]]]] = {}
+    for group in groups.values():
+        by_forecaster.setdefault(id(group[0].forecaster), []).append(group)
+    for asked in by_forecaster.values():
+        while asked:
+            batch = [asked.pop()]
+            while asked and sum(len(queries) for _, queries in batch) < BATCH:
+                batch.append(asked.pop())
+            try:
+                answers = _answers(batch[0][0].forecaster, [(one.snapshot, list(q.values())) for one, q in batch])
+            except Exception:
+                failed = {id(one.known) for one, _ in batch}
+                for one in wanted:
+                    if id(one.known) in failed:
+                        one.ahead.ask_alone()
+                continue
+            for (one, queries), found in zip(batch, answers, strict=True):
+                one.known.update((key, _kept(found.opinion(i))) for i, key in enumerate(queries))
+
+
+def _answers(forecaster: Forecaster, asks: list[tuple[Snapshot, list[Query]]]) -> list[Forecasts]:
+    each = getattr(forecaster, "forecast_each", None)  # one that has no such method is asked about one study at a time
+    if each is None or len(asks) == 1:
+        return [forecaster.forecast(snapshot, queries) for snapshot, queries in asks]
+    found: list[Forecasts] = each(asks)
+    return found
+
+
 def _key(query: Query) -> Key:
     return query.trial.uid, query.trial.curve.n_reports, query.kind, query.step
+
+
+class _Row(Forecasts):
+    """One answer that is asked the same again: by the look after this one, and by searches with other thresholds."""
+
+    said: dict[tuple[Any, ...], Floats]
+
+    def p_beat(self, value: ArrayLike) -> Floats:
+        """As the forecaster's own answer has it."""
+        return self._once("p_beat", value)
+
+    def quantile(self, p: ArrayLike) -> Floats:
+        """As the forecaster's own answer has it."""
+        return self._once("quantile", p)
+
+    def _once(self, name: Literal["p_beat", "quantile"], at: ArrayLike) -> Floats:
+        key = name, np.shape(at), *np.ravel(at).tolist()
+        if (found := self.said.get(key)) is None:
+            found = self.said[key] = super().p_beat(at) if name == "p_beat" else super().quantile(at)
+        return found
+
+
+def _kept(opinion: Opinion) -> Opinion:
+    """The same opinion, for a memo."""
+    if isinstance(opinion, Absent):
+        return opinion
+    row = _Row(opinion.knots, opinion.levels, opinion.tails, opinion.sign, opinion.absent, opinion.source)
+    object.__setattr__(row, "said", {})
+    return row
+
+
+class _Known(Forecasts):
+    """Answers that are known one by one: each is handed out as it is."""
+
+    opinions: Sequence[Opinion]
+
+    def opinion(self, index: int) -> Opinion:
+        """The answer to one query."""
+        return self.opinions[index]
 
 
 def _joined(opinions: Sequence[Opinion], sign: float) -> Forecasts:
     """Single rows as one answer, padded to the widest; a repeated last knot changes no distribution."""
     rows = [opinion for opinion in opinions if isinstance(opinion, Forecasts)]
     width = max((row.knots.shape[1] for row in rows), default=2)
-    shape = (len(opinions), width)
-    knots, levels, tails = np.full(shape, np.nan), np.full(shape, np.nan), np.full((len(opinions), 2), np.nan)
+    knots, levels = np.full((len(opinions), width), np.nan), np.full((len(opinions), width), np.nan)
+    tails = np.full((len(opinions), 2), np.nan)
     for i, opinion in enumerate(opinions):
         if isinstance(opinion, Forecasts):
-            pad = ((0, 0), (0, width - opinion.knots.shape[1]))
-            knots[i], levels[i] = np.pad(opinion.knots, pad, mode="edge"), np.pad(opinion.levels, pad, mode="edge")
-            tails[i] = opinion.tails
+            n = opinion.knots.shape[1]
+            knots[i, :n], knots[i, n:] = opinion.knots[0], opinion.knots[0, -1]
+            levels[i, :n], levels[i, n:] = opinion.levels[0], opinion.levels[0, -1]
+            tails[i] = opinion.tails[0]
     absent = tuple(None if isinstance(opinion, Forecasts) else opinion for opinion in opinions)
-    return Forecasts(knots, levels, tails, sign, absent, rows[0].source if rows else "")
+    joined = _Known(knots, levels, tails, sign, absent, rows[0].source if rows else "")
+    object.__setattr__(joined, "opinions", opinions)
+    return joined

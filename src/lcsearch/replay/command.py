@@ -12,8 +12,13 @@ from typing import Any
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.replay.policies import entrant
 from lcsearch.replay.readers import read
-from lcsearch.replay.whatif import ORDERS, Replay, replay, usual_orders
+from lcsearch.replay.whatif import Replay, rounds
 from lcsearch.replay.words import compared, summary
+
+MOST, SECONDS = 20, 60.0
+"""Random orders, unless somebody says otherwise: so many, or as many as fit into so many seconds."""
+INTERRUPTED = "Interrupted"
+REFRESH_S = 0.2
 
 
 def show(
@@ -31,12 +36,13 @@ def show(
         where: see :func:`~lcsearch.replay.readers.read`.
         policies: see :func:`~lcsearch.replay.policies.entrant`.
         wish: further arguments of the reader.
-        orders: random orders of the trials; None: see :func:`~lcsearch.replay.whatif.usual_orders`.
+        orders: random orders of the trials; None: MOST, or as many as SECONDS allow.
         workers: trials at once.
         out: folder for the plots, never in the study; None: replay/ and the name of the study's folder, or its own.
 
     Raises:
         LcsearchError: an argument, the study or the folder is not as needed; told before anything is searched.
+        KeyboardInterrupt: interrupted; after what was searched by then has been shown, if that is one round at least.
     """
     for name, value, high in (("--orders", orders, None), ("--workers", workers, 64)):
         if value is not None and (value < 1 or (high is not None and value > high)):
@@ -52,20 +58,43 @@ def show(
     name = re.sub(r"[^\w.-]+", "-", Path(where).resolve().name if local else found.task.name).strip(".") or "study"
     folder = _folder(out or Path("replay") / name, where)
     yield "\n".join([f"read {found.source}", *found.left_out])
-    n = usual_orders(found.task) if orders is None else orders
-    counter = _Counter() if sys.stderr.isatty() else None
-    try:
-        played = replay(found.task, entrants, orders=n, workers=workers, progress=counter)
-    finally:
-        if counter is not None:
-            counter.clear()
+    most = MOST if orders is None else orders
+    counter = _Counter(most) if sys.stderr.isatty() else None
+    played, cut_short = _as_time_allows(
+        rounds(found.task, entrants, orders=most, workers=workers, progress=counter), None if orders else SECONDS, most
+    )
+    if counter is not None:
+        counter.clear()
     yield "\n" + summary(played)
-    if orders is None and n < ORDERS[1]:
-        yield f"Only {n} orders, for the study is large; --orders {ORDERS[1]} takes {ORDERS[1] / n:.2g} times as long."
+    if cut_short:
+        yield cut_short
     if text := compared(played):
         yield "\n" + text
     made = draw(played, folder)
     yield "\n" + ("\n".join(f"wrote {path}" for path in made) or "No plot: there is nothing to show.")
+    if cut_short.startswith(INTERRUPTED):
+        raise KeyboardInterrupt
+
+
+def _as_time_allows(found: Iterator[Replay], seconds: float | None, most: int) -> tuple[Replay, str]:
+    """The last replay that could be made, and in words why it was not that of all orders; "" when it was.
+
+    Another round is begun when it should end within `seconds`; None: whatever it takes. An interrupt ends it when there
+    is something to show, else it goes through.
+    """
+    start, last = time.monotonic(), None
+    try:
+        for last in found:
+            took, n = time.monotonic() - start, last.points[0].orders
+            if n < most and seconds is not None and 2 * took > seconds:
+                left = f"--orders {most} takes about {took * most / n:.2g} s"
+                return last, f"Only {n} orders, for they took {took:.0f} s; {left}."
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+        return last, f"{INTERRUPTED} after {last.points[0].orders} of {most} random orders."
+    assert last is not None
+    return last, ""
 
 
 def _folder(path: Path, where: str) -> Path:
@@ -114,14 +143,25 @@ def draw(found: Replay, folder: Path) -> list[Path]:
 class _Counter:
     """A line on standard error that counts up."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, most: int) -> None:
+        self._start = self._told = time.monotonic()
+        self._most, self._width = most, 0
+        self._print(f"searching {most} random orders; Ctrl-C shows what there is by then")
 
-    def __call__(self, done: int, total: int) -> None:
-        left = (time.monotonic() - self._start) / done * (total - done)
-        text = f"{done} of {total} searches, about {left:.0f} s left"
-        print(f"\r{text:50}", end="", file=sys.stderr, flush=True)
+    def __call__(self, done: int, total: int, begin: int, end: int) -> None:
+        now = time.monotonic()
+        if now - self._told < REFRESH_S or not done:
+            return
+        self._told = now
+        share = (begin + (end - begin) * done / total) / end  # of the orders up to the end of this round
+        left = (now - self._start) * (1.0 / share - 1.0)
+        more = f", then up to {self._most}" if end < self._most else ""
+        self._print(f"random orders {begin + 1} to {end}{more}: {100 * done // total} %, about {left:.0f} s left")
+
+    def _print(self, text: str) -> None:
+        print(f"\r{text:{self._width}}", end="", file=sys.stderr, flush=True)
+        self._width = len(text)
 
     def clear(self) -> None:
         """Take the line away."""
-        print("\r" + " " * 50 + "\r", end="", file=sys.stderr, flush=True)
+        print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)

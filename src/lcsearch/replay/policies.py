@@ -42,6 +42,19 @@ def _last(task: Task) -> int:
     return max(1, round(task.goal.horizon))
 
 
+class Shared:
+    """Forecasters by name, each made once, and what each has answered on one task."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Forecaster, Memo]] = {}
+
+    def of(self, name: str) -> tuple[Forecaster, Memo]:
+        """The forecaster of that name and its memo."""
+        if name not in self._made:
+            self._made[name] = forecasters(name)[0], {}
+        return self._made[name]
+
+
 @dataclass(frozen=True)
 class Entrant:
     """A policy that takes part in a replay.
@@ -77,16 +90,16 @@ class Entrant:
         knobs = {**dict(self.knobs), "threshold": threshold}
         return replace(self, knobs=tuple(knobs.items()))
 
-    def make(self, task: Task, memos: dict[str, Memo] | None = None, *, ahead: bool = True) -> Stopper:
+    def make(self, task: Task, shared: Shared | None = None, *, ahead: bool = True) -> Stopper:
         """A fresh one for one search over the task.
 
         Args:
             task: the runs.
-            memos: answers by forecaster, shared with other searches over the task; None: none are shared.
+            shared: forecasters and their answers, shared with other searches over the task, which then wait for each
+                other, see :func:`~lcsearch.replay.simulator.simulate_all`; None: none are.
             ahead: forecasts are made in batches and remembered, see :class:`~lcsearch.replay.ahead.Ahead`; False where
                 the time of a look is measured (`World.latency=None`).
         """
-        memos = {} if memos is None else memos
         if self.policy is None:
             rule, defaults = RULES[self.kind]
             made: Stopper = rule(**{**defaults(task), **dict(self.knobs)})
@@ -96,8 +109,12 @@ class Entrant:
             if name == "oracle":
                 heard.append(Oracle(task))
                 continue
-            told = forecasters(name)[0]
-            heard.append(Ahead(told, task, memos.setdefault(name, {})) if ahead else told)
+            if shared is not None:
+                told, memo = shared.of(name)
+                heard.append(Ahead(told, task, memo, waits=True))
+            else:
+                told = forecasters(name)[0]
+                heard.append(Ahead(told, task) if ahead else told)
         return session_for(self.policy, heard)
 
 

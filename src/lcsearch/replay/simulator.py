@@ -12,7 +12,7 @@ import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from lcsearch.engine.allocate import allocate
 from lcsearch.engine.ask import Event
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Opinion, Query
+from lcsearch.replay.ahead import Missing, Wanted, answer
 from lcsearch.replay.history import History, Life
 from lcsearch.replay.stopper import Stopper
 from lcsearch.replay.task import Run, Task
@@ -125,7 +126,43 @@ def simulate(
     """
     if len(set(order)) != len(order) or not all(0 <= row < len(task) for row in order):
         raise InvalidValue(f"rows of 0..{len(task) - 1}, none twice", list(order)[:10], "simulate(order=)")
-    return _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(opinions)).run()
+    search = _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(opinions))
+    for wanted in search.run():
+        answer([wanted])
+    return search.history()
+
+
+def simulate_all(
+    task: Task,
+    searches: Sequence[tuple[Sequence[int], Stopper]],
+    world: World | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[History]:
+    """Searches over one task, side by side: what their stoppers wait for is forecast for all of them at once.
+
+    Each goes as :func:`simulate` would have it go, for none sees anything of another.
+
+    Args:
+        task: the runs.
+        searches: an order and a stopper each.
+        world: of them all.
+        progress: told now and then how many trials have ended, of all searches together.
+    """
+    made = [_Search(task, order, stopper, world or World(), RunToEnd(), ()) for order, stopper in searches]
+    going = [(search, search.run()) for search in made]
+    while going:
+        wanted, still = [], []
+        for search, steps in going:
+            if (one := next(steps, None)) is not None:
+                wanted.append(one)
+                still.append((search, steps))
+            elif progress is not None:
+                progress(sum(len(search.bank) for search in made))
+        going = still
+        answer(wanted)
+        if progress is not None:
+            progress(sum(len(search.bank) for search in made))
+    return [search.history() for search in made]
 
 
 class _Search:
@@ -159,13 +196,19 @@ class _Search:
         self.trace: list[tuple[float, float, float]] = []
         self.reasons: Counter[Reason] = Counter()
 
-    def run(self) -> History:
-        """Until nothing runs any more; once the budget is spent nothing more is begun."""
+    def run(self) -> Iterator[Wanted]:
+        """Until nothing runs any more; once the budget is spent nothing more is begun.
+
+        Yields what a look cannot be decided without: it is tried again when the search is to go on.
+        """
         self._fill()
         while self.heap:
             self.now, _, uid = heapq.heappop(self.heap)
-            self._report(self.begun[uid])
+            yield from self._report(self.begun[uid])
             self._fill()
+
+    def history(self) -> History:
+        """What became of it."""
         lives = tuple(b.life() for b in self.begun.values())
         return History(self.task, lives, tuple(self.trace), self.spent, self.now, dict(self.reasons))
 
@@ -244,7 +287,7 @@ class _Search:
         heapq.heappush(self.heap, (at, self.events, b.run.uid))
         self.events += 1
 
-    def _report(self, b: _Begun) -> None:
+    def _report(self, b: _Begun) -> Iterator[Wanted]:
         """Show a trial's next report, or end its wait for a verdict."""
         run = b.run
         if b.waits:
@@ -260,7 +303,7 @@ class _Search:
         self._mark_best(b)
         if last:
             return
-        if (self.world.looks is None or step in self.world.looks) and (delay := self._look(b, step)):
+        if (self.world.looks is None or step in self.world.looks) and (delay := (yield from self._look(b, step))):
             if self._pay(delay):
                 b.waits = True  # for the verdict
                 self._push(self.now + delay, b)
@@ -279,11 +322,17 @@ class _Search:
             b.pauses += 1
             b.trial = replace(b.trial, status=Status.PAUSED)
 
-    def _look(self, b: _Begun, step: float) -> float:
+    def _look(self, b: _Begun, step: float) -> Generator[Wanted, None, float]:
         """Ask the stopper; returns what the look cost."""
         snapshot, event = self.snapshot(), Event(b.trial, step)
-        start = time.perf_counter()
-        judgement = self.stopper.check(snapshot, event)
+        while True:
+            start = time.perf_counter()
+            try:
+                judgement = self.stopper.check(snapshot, event)
+                break
+            except Missing as missing:
+                wanted = missing.wanted
+            yield wanted
         took = time.perf_counter() - start
         decision = judgement.decision
         self.reasons[decision.reason] += 1

@@ -8,27 +8,24 @@ their curves end early, nobody knows how they would have gone on, and none of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from lcsearch.errors import InvalidValue
-from lcsearch.replay.ahead import Memo
 from lcsearch.replay.history import History, Life
-from lcsearch.replay.policies import Entrant
-from lcsearch.replay.simulator import World, simulate
+from lcsearch.replay.policies import Entrant, Shared
+from lcsearch.replay.simulator import World, simulate_all
 from lcsearch.replay.task import Run, Task
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-ORDERS = (5, 20)
-"""Fewest and most random orders, unless somebody says otherwise."""
-REPORTS = 40_000
-"""Reports to show to each policy over all orders, unless that makes fewer than the fewest orders."""
+ROUND = 5
+"""Random orders that are searched side by side at first; then so many more that there are twice as many."""
 
-Progress = Callable[[int, int], None]
-"""Told (searches done, searches in all)."""
+Progress = Callable[[int, int, int, int], None]
+"""Told (trials ended, trials in all, random orders before, and after) of the orders that are searched now."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,6 @@ class Replay:
         return None if row is None else self.task.runs[row]
 
 
-def usual_orders(task: Task) -> int:
-    """Random orders that take about a minute: the fewer, the larger the study."""
-    return max(ORDERS[0], min(ORDERS[1], REPORTS // sum(run.curve.n_reports for run in task.runs)))
-
-
 def replay(
     task: Task, entrants: Sequence[Entrant], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
 ) -> Replay:
@@ -94,17 +86,27 @@ def replay(
         entrants: policies, no name twice.
         orders: random orders of the trials, >= 1.
         workers: trials at once.
-        progress: told after every search.
+        progress: told now and then.
 
     Raises:
         InvalidValue: a name that occurs twice, no policy, or less than one order.
+    """
+    *_, last = rounds(task, entrants, orders=orders, workers=workers, progress=progress)
+    return last
+
+
+def rounds(
+    task: Task, entrants: Sequence[Entrant], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
+) -> Iterator[Replay]:
+    """As :func:`replay`, and says what there is so far: after ROUND orders, twice as many, and so on.
+
+    What is said of a number of orders does not depend on how many follow.
     """
     names = [entrant.name for entrant in entrants]
     if not names or len(set(names)) != len(names):
         raise InvalidValue("at least one policy, none twice", names, "policies")
     if orders < 1:
         raise InvalidValue("a number >= 1", orders, "orders")
-    world = World(workers=workers)
     own = {(entrant.name, _threshold(entrant)): entrant for entrant in entrants}
     lines = [
         [(entrant.name, threshold) for threshold in sorted({*THRESHOLDS, entrant.policy.threshold})]
@@ -113,30 +115,32 @@ def replay(
     ]
     by_name = {entrant.name: entrant for entrant in entrants}
     searched = own | {(n, t): by_name[n].at(t) for line in lines for n, t in line if (n, t) not in own}
-    done, total = 0, len(entrants) + orders * len(searched)
-
-    def search(entrant: Entrant, order: Sequence[int], memos: dict[str, Memo]) -> History:
-        nonlocal done
-        found = simulate(task, order, entrant.make(task, memos), world)
-        done += 1
-        if progress is not None:
-            progress(done, total)
-        return found
-
-    memos: dict[str, Memo] = {}
-    played = tuple((entrant, search(entrant, range(len(task)), memos)) for entrant in entrants)
     saved: dict[tuple[str, float | None], list[float]] = {key: [] for key in searched}
     stopped, lost = dict.fromkeys(searched, 0), dict.fromkeys(searched, 0)
-    for seed in range(orders):
-        memos = {}  # thresholds share the forecasts made in one order; orders have few in common
-        for key, entrant in searched.items():
-            history = search(entrant, task.order(seed), memos)
+    played: tuple[tuple[Entrant, History], ...] = ()
+    shared = Shared()
+    end = 0
+    while end < orders:
+        begin, end = end, min(2 * end or ROUND, orders)
+        wanted = [] if played else [(entrant, list(range(len(task)))) for entrant in entrants]
+        wanted += [(entrant, task.order(seed)) for seed in range(begin, end) for entrant in searched.values()]
+
+        def told(done: int, total: int = len(wanted) * len(task), begin: int = begin, end: int = end) -> None:
+            if progress is not None:
+                progress(done, total, begin, end)
+
+        searches = [(order, entrant.make(task, shared)) for entrant, order in wanted]
+        histories = simulate_all(task, searches, World(workers=workers), told)
+        if not played:
+            played, histories = tuple(zip(entrants, histories, strict=False)), histories[len(entrants) :]
+        for i, history in enumerate(histories):
+            key = list(searched)[i % len(searched)]
             saved[key].append(1.0 - history.spent / history.full_cost if history.full_cost else 0.0)
             stopped[key] += bool(history.lost())
             lost[key] += history.missed()
-    points = {key: Point(*key, tuple(saved[key]), stopped[key], lost[key]) for key in searched}
-    frontiers = tuple(tuple(points[key] for key in line) for line in lines)
-    return Replay(task, played, tuple(points[key] for key in own), frontiers)
+        points = {key: Point(*key, tuple(saved[key]), stopped[key], lost[key]) for key in searched}
+        frontiers = tuple(tuple(points[key] for key in line) for line in lines)
+        yield Replay(task, played, tuple(points[key] for key in own), frontiers)
 
 
 def _threshold(entrant: Entrant) -> float | None:

@@ -30,7 +30,7 @@ def bank(n: int, first: int = 0) -> Bank:
 
 def context(of: Bank, before: Context | None = None) -> Context:
     with torch.inference_mode():
-        return Context.of(Snapshot("s", of.goal, of), NET, "cpu", before)
+        return Context.of(Snapshot("s", of.goal, of), NET, "cpu", {} if before is None else before.kept)
 
 
 def assert_same(a: Context, b: Context) -> None:

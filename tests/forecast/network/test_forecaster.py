@@ -14,6 +14,7 @@ from kit.networks import forecaster
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.goal import Goal
+from lcsearch.schedule import Schedule
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 H = 40
@@ -322,6 +323,45 @@ def test_what_else_is_asked_changes_less_than_stated() -> None:
     np.testing.assert_allclose(alone, whole, rtol=0, atol=1e-5)
     many = [*asked, *(q for _ in range(9) for q in asked)]  # more pairs than are worked on at once
     np.testing.assert_allclose(p_beat(of, many, f)[: len(asked)], whole, rtol=0, atol=1e-5)
+
+
+def test_many_studies_in_one_pass_are_answered_as_each_alone() -> None:
+    """Contexts of any size, none among them; other steps, schedules, parameters and values; asked twice in one pass."""
+    plan = Schedule("cosine", 0.3, 40.0, warmup=0.1)
+    bare = snapshot(9)
+    planned = replace(
+        bare,
+        bank=Bank(bare.goal).extend([replace(trial, schedule=plan) for trial in bare.bank]),
+        live=tuple(replace(trial, schedule=plan) for trial in bare.live),
+    )
+    unlike = replace(bare, bank=Bank(bare.goal).extend([replace(trial, params={}) for trial in bare.bank]))
+    gone = Trial("gone", Curve.of([1, 2, 3], [math.nan] * 3), status=Status.FAILED)
+    odd = replace(bare, bank=bare.bank.extend([gone]), live=(*bare.live, Trial("dead", Curve.of([1, 2], [0.7, 0.7]))))
+    itself = replace(bare, live=tuple(bare.bank)[:4])  # finished trials asked about: no context of their own
+    studies = [snapshot(n) for n in (0, 1, 3, 20, 140)] + [planned, unlike, odd, itself, bare]
+    asks = [(of, queries(of)) for of in studies]
+    f = forecaster()
+    for answers in (f.forecast_each(asks), f.forecast_each(asks[::-1])[::-1]):
+        for (of, asked), found in zip(asks, answers, strict=True):
+            alone = forecaster().forecast(of, asked)
+            assert found.absent == alone.absent
+            for share in (0.02, 0.5, 0.98):
+                where = alone.quantile(share)
+                np.testing.assert_allclose(found.cdf(where), alone.cdf(where), rtol=0, atol=2e-5)
+            if of.incumbent is not None:
+                target = of.incumbent.value
+                np.testing.assert_allclose(found.p_beat(target), alone.p_beat(target), rtol=0, atol=1e-5)
+    assert f.forecast_each([]) == []
+
+
+def test_a_state_is_kept_for_one_curve_only() -> None:
+    """Searches may give one uid to other curves; what was kept of the first is no answer for the second."""
+    of, f = snapshot(20), forecaster()
+    other = replace(of, live=tuple(replace(t, curve=Curve.of(t.curve.steps, t.curve.values[::-1])) for t in of.live))
+    f.forecast_each([(of, queries(of)), (of, queries(of))])
+    found = f.forecast_each([(other, queries(other)), (of, queries(of))])[0]
+    assert of.incumbent is not None
+    np.testing.assert_allclose(found.p_beat(of.incumbent.value), p_beat(other), rtol=0, atol=1e-5)
 
 
 def test_torch_is_left_as_it_was() -> None:

@@ -58,6 +58,45 @@ def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], di
     return absent, sure, asked
 
 
+def _encode(batch: Batch, network: CurveNetwork) -> Tensor:
+    """(N, W) state of each trial at its last report."""
+    return network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)
+
+
+class States:
+    """States of cut trials, by uid and number of reports; one of another curve or plan of that name is encoded anew.
+
+    A state hangs on the curve, the plan and the horizon alone, but where nothing in the curve gives a scale or a
+    distance between reports: those are not kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[tuple[str, int, float], tuple[Trial, Tensor]] = {}
+
+    def encode(self, trials: Sequence[tuple[Trial, float]], batch: Batch, network: CurveNetwork) -> Tensor:
+        """(N, W): trials with their horizons, read as `batch`."""
+        keys = [(trial.uid, trial.curve.n_reports, horizon) for trial, horizon in trials]
+        found = [self._get(key, trial) for key, (trial, _) in zip(keys, trials, strict=True)]
+        new = [i for i, state in enumerate(found) if state is None]
+        if new:
+            rows = torch.tensor(new, device=batch.ends.device)
+            made = _encode(batch.pick(rows), network)
+            if len(self._kept) + len(new) > self._most:
+                self._kept.clear()
+            for i, state in zip(new, made, strict=True):
+                found[i], values = state, trials[i][0].curve.values
+                if len(values) > 1 and values.min() < values.max():
+                    self._kept[keys[i]] = trials[i][0], state
+        return torch.stack([state for state in found if state is not None])
+
+    def _get(self, key: tuple[str, int, float], trial: Trial) -> Tensor | None:
+        kept = self._kept.get(key)
+        if kept is None or kept[0].schedule != trial.schedule or kept[0].curve != trial.curve:
+            return None
+        return kept[1] if kept[0].status is trial.status else None
+
+
 @dataclass(frozen=True, eq=False)
 class Looks:
     """Q asked trials, each in its own curve's units: loss = center + scale * y.
@@ -85,15 +124,29 @@ class Looks:
     until: Floats
 
     @classmethod
-    def of(cls, asked: Sequence[Asked], sign: float, context: Context, network: CurveNetwork, device: str) -> Looks:
-        """Read and encode; a trial that is asked about more than once is read once."""
-        trials = {id(one.trial): one.trial for one in asked}
-        place = {key: i for i, key in enumerate(trials)}
-        which = np.array([place[id(one.trial)] for one in asked])
-        reports = [Reports.of(trial, sign, context.horizon, context.gap) for trial in trials.values()]
-        batch = Batch.of(reports, device, context.scale)
+    def of(
+        cls,
+        asked: Sequence[Asked],
+        sign: float,
+        contexts: Sequence[Context],
+        network: CurveNetwork,
+        device: str,
+        memo: States | None = None,
+    ) -> Looks:
+        """Read and encode Q trials beside Q contexts; one that is asked about more than once is read once.
+
+        `memo` keeps what was encoded, where the same trials are asked about again and again.
+        """
+        keys = [(id(one.trial), id(context)) for one, context in zip(asked, contexts, strict=True)]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        which = np.array([place[key] for key in keys])
+        alone = [first[key] for key in place]
+        reports = [Reports.of(asked[i].trial, sign, contexts[i].horizon, contexts[i].gap) for i in alone]
+        batch = Batch.of(reports, device, np.array([contexts[i].scale for i in alone]))
         curves, ends = batch.curves, torch.from_numpy(batch.sizes - 1).to(device)
-        states = network.encode_ends(features.tokens(curves, batch.grid), batch.ends)
+        trials = [(asked[i].trial, contexts[i].horizon) for i in alone]
+        states = _encode(batch, network) if memo is None else memo.encode(trials, batch, network)
         if len(reports) < len(asked):
             each = torch.from_numpy(which).to(device)
             curves, states, ends = curves.map(lambda x: x[each]), states[each], ends[each]
@@ -101,23 +154,23 @@ class Looks:
         center, scale = batch.center[which], batch.scale[which]
         cuts = features.cut(curves, ends[:, None])
         with np.errstate(over="ignore"):
-            spread = as_tensor(context.spread / scale, device)[:, None]
-        incumbent = as_tensor(shrink(np.full(center.shape, context.incumbent), center, scale), device)[:, None]
+            spread = as_tensor(np.array([context.spread for context in contexts]) / scale, device)[:, None]
+        incumbent = np.array([context.incumbent for context in contexts])
+        incumbent_y = as_tensor(shrink(incumbent, center, scale), device)[:, None]
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
         unit = features.unit_of(cuts, spread)
-        return cls(reports, curves, cuts, states, center, scale, spread, incumbent, unit, now, until)
+        return cls(reports, curves, cuts, states, center, scale, spread, incumbent_y, unit, now, until)
 
-    def describe(self, n_complete: float) -> Tensor:
-        """(1, Q, N_CUT)."""
+    def describe(self, n_complete: Sequence[float]) -> Tensor:
+        """(Q, N_CUT), of studies with so many complete trials."""
         rate, area = (x[1] for x in self.plans)
         times = (self.until - self.start) / np.array([r.reach for r in self.reports])
         device = str(self.unit.device)
-        then, rates, areas = (as_tensor(x, device)[:, None] for x in (times, rate, area))
-        n = torch.full_like(self.unit, n_complete)
+        then, rates, areas, n = (as_tensor(np.asarray(x), device)[:, None] for x in (times, rate, area, n_complete))
         found = features.describe(self.curves, self.cuts, self.unit, self.spread, self.incumbent, n, then, rates, areas)
-        return found.transpose(0, 1)
+        return found.squeeze(1)
 
     @cached_property
     def plans(self) -> tuple[Floats, Floats]:
@@ -133,12 +186,12 @@ class Looks:
         """(Q,) raw steps at which the trials' times are 0."""
         return np.array([r.start for r in self.reports])
 
-    def in_study(self, context: Context) -> tuple[Cuts, Tensor]:
-        """Cuts and units in the study's units, as (1, Q): what `features.beside` reads of them."""
+    def in_study(self, center: Floats, scale: Floats) -> tuple[Cuts, Tensor]:
+        """Cuts and units in the units of their studies (Q,), as (1, Q): what `features.beside` reads of them."""
         a, device = self.cuts, self.unit.device
         with np.errstate(over="ignore"):
-            factor = np.clip(self.scale / context.scale, 1.0 / LARGEST**5, LARGEST**5)
-            shift = np.clip((self.center - context.center) / context.scale, -LARGEST, LARGEST)
+            factor = np.clip(self.scale / scale, 1.0 / LARGEST**5, LARGEST**5)
+            shift = np.clip((self.center - center) / scale, -LARGEST, LARGEST)
         by, plus = torch.from_numpy(factor).to(device), torch.from_numpy(shift).to(device)
 
         def moved(x: Tensor) -> Tensor:
@@ -154,16 +207,19 @@ class Looks:
             first=moved(a.first),
             parts=moved(a.parts),
             smooth=moved(a.smooth),
+            **{name: getattr(a, name).T for name in ("noise", "full", "recent")},
         )
         return found, (self.unit.T * by).clamp(1e-30, LARGEST).float()
 
-    def sizes(self, spread: float) -> tuple[Floats, Floats]:
-        """(Q,) raw sizes of the own units, NaN where nothing gives a scale; (Q,) raw last losses."""
+    def sizes(self, spread: Floats) -> tuple[Floats, Floats]:
+        """(Q,) raw sizes of the own units, NaN where nothing gives a scale; (Q,) raw last losses.
+
+        `spread` (Q,) is that of the studies.
+        """
         size = self.unit[:, 0].double().cpu().numpy()
         last = np.array([r.loss[-1] for r in self.reports])
         with np.errstate(over="ignore"):
             raw = np.minimum(size * self.scale, np.finfo(np.float64).max)
         some = (size > _NO_SCALE) & (raw >= np.finfo(np.float64).tiny)
-        if not spread > 0:
-            some &= raw > _ROUNDING * np.abs(last)
+        some &= (spread > 0) | (raw > _ROUNDING * np.abs(last))
         return np.where(some, raw, np.nan), last

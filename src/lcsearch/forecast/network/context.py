@@ -7,7 +7,7 @@ that this changes no bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,11 +89,28 @@ class Known:
             return False
         mine = self.trial
         return mine is trial or (
-            mine.curve == trial.curve
+            (mine.curve is trial.curve or mine.curve == trial.curve)
             and mine.schedule == trial.schedule
             and (mine.status is Status.COMPLETE) == (trial.status is Status.COMPLETE)
-            and self.params == plain(trial.params)
+            and (mine.params is trial.params or self.params == plain(trial.params))
         )
+
+    @property
+    def key(self) -> Key:
+        """Of the trial as it is known."""
+        return _key(self.trial)
+
+
+Key = tuple[str, int]
+"""A trial's uid and its number of reports: where several searches run over the same trials, each may end one elsewhere.
+"""
+
+
+def _key(trial: Trial) -> Key:
+    return trial.uid, trial.curve.n_reports
+
+
+_NONE: Mapping[Key, Known] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +164,14 @@ class Context:
         return len(self.known)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, network: CurveNetwork, device: str, before: Context | None = None) -> Context:
-        """Make it, with what `before` knows already."""
+    def of(cls, snapshot: Snapshot, network: CurveNetwork, device: str, kept: Mapping[Key, Known] = _NONE) -> Context:
+        """Make it, with what is known already."""
         bank, sign, horizon = snapshot.bank, snapshot.goal.sign, snapshot.horizon
         rows = choose(bank)
         trials = list(bank)
-        kept = {one.trial.uid: one for one in before.known} if before is not None else {}
         known = []
         for trial in (trials[i] for i in rows):
-            have = kept.get(trial.uid)
+            have = kept.get(_key(trial))
             if have is None or not have.still(trial, sign, horizon):
                 have = Known.of(trial, sign, horizon, network, device)
             known.append(have)
@@ -197,6 +213,11 @@ class Context:
             snapshot.spread,
             float(min(bank.n_complete, MOST_COUNTED)),
         )
+
+    @property
+    def kept(self) -> dict[Key, Known]:
+        """What a later context may take over."""
+        return {one.key: one for one in self.known}
 
     def place(self, step: Floats) -> NDArray[np.int64]:
         """(Q,) steps -> (Q, C) index of each trial's last report not after them: -1 before its first, and one beyond

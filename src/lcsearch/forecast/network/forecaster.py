@@ -8,22 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
-from lcsearch.forecast.network import features
-from lcsearch.forecast.network.asking import Asked, Looks, sort
-from lcsearch.forecast.network.columns import plain
-from lcsearch.forecast.network.context import Context
+from lcsearch.forecast.network.asking import Asked, Looks, States, sort
+from lcsearch.forecast.network.beside import Beside
+from lcsearch.forecast.network.context import Context, Key, Known
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
-from lcsearch.forecast.network.params import N_MATCH, match
 from lcsearch.forecast.network.reading import read_off, settle
-from lcsearch.forecast.network.reports import as_tensor, shrink
 from lcsearch.study import Snapshot
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
 _STUDIES = 8  # whose contexts are kept
+_SEARCHES, _TRIALS = 512, 16384  # contexts and cut or finished trials that are kept for searches that run side by side
 
 
 class NetworkForecaster:
@@ -47,9 +44,18 @@ class NetworkForecaster:
         self._network = network.eval().to(device)
         self._version, self._device = version, device
         self._contexts: dict[str, Context] = {}
+        self._searches: dict[tuple[int, float, float], Context] = {}
+        self._known: dict[Key, Known] = {}
+        self._states = States(_TRIALS)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_contexts": {}}  # a memo stays at home
+        return {
+            **self.__dict__,
+            "_contexts": {},
+            "_searches": {},
+            "_known": {},
+            "_states": States(_TRIALS),
+        }  # a memo stays at home
 
     @property
     def version(self) -> str:
@@ -66,92 +72,101 @@ class NetworkForecaster:
         about, or when that step is not finite; OFF_LAW when nothing gives the curve a scale (one
         observation, or a constant curve, in a study without a spread).
         """
-        sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
-        absent, sure, asked = sort(queries, sign)
-        width = self._network.borders.numel() + 2
-        found = (
-            np.full((len(queries), width), np.nan),
-            np.full((len(queries), width), np.nan),
-            np.full((len(queries), 2), np.nan),
-        )
-        if asked:
-            rows = [one.row for one in asked]
-            # a training loop around this may have set autocast; float32 is what the tolerances are stated for
-            with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
-                *parts, off = self._answer(snapshot, asked)
-            for whole, part in zip(found, parts, strict=True):
-                whole[rows, : part.shape[1]] = np.where(off[:, None], np.nan, part)
-                whole[rows, part.shape[1] :] = whole[rows, part.shape[1] - 1 : part.shape[1]]
-            for row, gone in zip(rows, off, strict=True):
+        return self.forecast_each([(snapshot, queries)])[0]
+
+    def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+        """What `forecast` says of each, in one pass of the network: many small questions cost little more than one.
+
+        The snapshots are of one goal; studies of one name are expected to share most of their trials.
+        """
+        if not asks:
+            return []
+        sign, width = asks[0][0].goal.sign, self._network.borders.numel() + 2
+        sorts = [sort(queries, sign) for _, queries in asks]
+        wholes = [_blank(len(queries), width) for _, queries in asks]
+        # a training loop around this may have set autocast; float32 is what the tolerances are stated for
+        with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
+            rows: list[tuple[Asked, Context]] = []
+            for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True):
+                if asked:
+                    context = self._context(snapshot) if len(asks) == 1 else self._side_by_side(snapshot)
+                    rows += [(one, context) for one in asked]
+            memo = None if len(asks) == 1 else self._states
+            each = [one for one, _ in rows], [context for _, context in rows]
+            answers = self._answer(*each, sign, memo) if rows else None
+        at = 0
+        for (absent, _, asked), whole in zip(sorts, wholes, strict=True):
+            if answers is None or not asked:
+                continue
+            *parts, off = (part[at : at + len(asked)] for part in answers)
+            at += len(asked)
+            to = [one.row for one in asked]
+            for column, part in zip(whole, parts, strict=True):
+                column[to, : part.shape[1]] = np.where(off[:, None], np.nan, part)
+                column[to, part.shape[1] :] = column[to, part.shape[1] - 1 : part.shape[1]]
+            for row, gone in zip(to, off, strict=True):
                 if gone:
                     absent[row] = Absent.OFF_LAW
-        if sure:
-            settle(found, list(sure), list(sure.values()))
-        return Forecasts.of(*found, sign=sign, source=source, absent=absent)
+        for (_, sure, _), whole in zip(sorts, wholes, strict=True):
+            if sure:
+                settle(whole, list(sure), list(sure.values()))
+        source = f"{self.name}/{self.version}"
+        return [
+            Forecasts.of(*whole, sign=sign, source=source, absent=absent)
+            for whole, (absent, _, _) in zip(wholes, sorts, strict=True)
+        ]
 
     def _context(self, snapshot: Snapshot) -> Context:
         """The context of the snapshot's bank; kept until the study's bank is another one."""
         kept = self._contexts.get(snapshot.study)
         if kept is not None and kept.bank is snapshot.bank:
             return kept
-        made = Context.of(snapshot, self._network, self._device, kept)
+        made = Context.of(snapshot, self._network, self._device, {} if kept is None else kept.kept)
         others = {study: one for study, one in self._contexts.items() if study != snapshot.study}
         latest = list(others.items())[1 - _STUDIES :]
         self._contexts = {**dict(latest), snapshot.study: made}  # a new dictionary: threads may be reading the old one
         return made
 
-    def _answer(self, snapshot: Snapshot, asked: Sequence[Asked]) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+    def _side_by_side(self, snapshot: Snapshot) -> Context:
+        """As `_context`, where many searches over the same trials take turns."""
+        key = id(snapshot.bank), snapshot.horizon, snapshot.spread
+        found = self._searches.pop(key, None)
+        if found is None or found.bank is not snapshot.bank:
+            found = Context.of(snapshot, self._network, self._device, self._known)
+            if len(self._known) > _TRIALS:
+                self._known.clear()
+            self._known.update(found.kept)
+        self._searches[key] = found  # at the end: the first is the one that was not asked for longest
+        if len(self._searches) > _SEARCHES:
+            del self._searches[next(iter(self._searches))]
+        return found
+
+    def _answer(
+        self, asked: Sequence[Asked], contexts: Sequence[Context], sign: float, memo: States | None
+    ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
         """Knots, levels and tails, and which of them have no scale."""
-        context = self._context(snapshot)
-        looks = Looks.of(asked, snapshot.goal.sign, context, self._network, self._device)
-        cut = looks.describe(context.n_complete)
-        pairs, alike, use = self._beside(context, asked, looks)
-        plans = self._plans(context, looks)
-        kind = torch.tensor([[one.kind for one in asked]], device=self._device)
-        chunk = max(_PAIRS // max(len(context), 1), 1)
+        looks = Looks.of(asked, sign, contexts, self._network, self._device, memo)
+        beside = Beside(asked, looks, contexts)
+        states, cut = beside.queries(looks.states), beside.queries(looks.describe([c.n_complete for c in contexts]))
+        kind = beside.queries(torch.tensor([one.kind for one in asked]))
+        pairs, plans, alike, use = beside.pairs(), beside.plans(), beside.alike(), beside.use
+        chunk = max(_PAIRS // max(beside.n_context, 1), 1)
         parts = []
-        for part in (slice(i, i + chunk) for i in range(0, len(asked), chunk)):
-            state, seen, what = looks.states[None, part], cut[:, part], kind[:, part]
-            beside = pairs[:, part], None if plans is None else plans[:, part], alike[:, part]
-            parts.append(self._network.answer(state, seen, what, *beside, context.states, use[:, part]))
-        logs, split = (torch.cat([part[k] for part in parts], 1)[0] for k in (0, 1))
-        size, last = looks.sizes(context.spread)
+        for i in range(0, len(asked), chunk):
+            # queries stand in the second place where they share a context, else in the first, beside each its own
+            at = (slice(None), slice(i, i + chunk)) if beside.shared else (slice(i, i + chunk),)
+            state = beside.states if beside.shared else beside.states[at]
+            rest = pairs[at], None if plans is None else plans[at], alike[at]
+            parts.append(self._network.answer(states[at], cut[at], kind[at], *rest, state, use[at]))
+        logs, split = (torch.cat([part[k].flatten(0, 1) for part in parts]) for k in (0, 1))
+        size, last = looks.sizes(beside.array("spread"))
         off = np.isnan(size)
         best_by = np.array([KINDS[one.kind] == "best_by" for one in asked])
         cap = np.where(best_by, [r.best[-1] for r in looks.reports], np.inf)
         unit = np.where(off, 1.0, size)
-        return (*read_off(self._network.borders, logs, split, last, unit, context.incumbent, cap), off)
+        return (*read_off(self._network.borders, logs, split, last, unit, beside.array("incumbent"), cap), off)
 
-    def _beside(self, context: Context, asked: Sequence[Asked], looks: Looks) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries beside context trials: (1, Q, C, N_PAIR), (1, Q, C, D, N_MATCH) and (1, Q, C) which ones count."""
-        n, c, device = len(asked), len(context), self._device
-        start, now = looks.start, looks.now
-        passed = now - start
-        at = context.place(np.concatenate([now, start + 0.5 * passed, start + 0.25 * passed, looks.until]))
-        incumbent = shrink(np.full(n, context.incumbent), context.center, context.scale)
-        pairs = features.beside(
-            *looks.in_study(context),
-            torch.full((1, n), 1.0 if context.spread > 0 else 0.0, device=device, dtype=torch.float32),
-            as_tensor(incumbent, device)[None],
-            context.curves,
-            context.reported,
-            context.complete,
-            *torch.from_numpy(at).to(device).view(4, 1, n, c).unbind(),
-        )
-        use = torch.ones((1, n, c), dtype=torch.bool, device=device)
-        for i, one in enumerate(asked):
-            if (j := context.places.get(one.trial.uid)) is not None:  # a trial is no context of its own
-                use[0, i, j] = False
-        if not context.columns.columns:
-            return pairs, pairs.new_zeros(1, n, c, 0, N_MATCH), use
-        params = as_tensor(context.columns.encode([plain(one.trial.params) for one in asked]), device)[None]
-        return pairs, match(params, context.params, context.kinds, context.judged, use), use
 
-    def _plans(self, context: Context, looks: Looks) -> Tensor | None:
-        """Schedules beside those of context trials, (1, Q, C, N_PLAN); None where none is known."""
-        if not context.schedules or all(r.schedule is None for r in looks.reports):
-            return None
-        theirs = context.planned(np.concatenate([looks.now, looks.until]))
-        rate, area = (as_tensor(x, self._device).unsqueeze(1) for x in looks.plans)
-        their_rate, their_area = (as_tensor(x, self._device).view(2, 1, len(looks.now), -1) for x in theirs)
-        return features.plans((rate, area), (their_rate, their_area))
+def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:
+    """Knots, levels and tails of n answers, to be filled in."""
+    return np.full((n, width), np.nan), np.full((n, width), np.nan), np.full((n, 2), np.nan)

@@ -15,7 +15,7 @@ _FAR = 1e307  # knots and tails stay finite, and so do means
 
 
 def read_off(
-    borders: Tensor, logs: Tensor, split: Tensor, last: Floats, unit: Floats, incumbent: float, cap: Floats
+    borders: Tensor, logs: Tensor, split: Tensor, last: Floats, unit: Floats, incumbent: Floats | float, cap: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Knots, levels and tails of Q answers.
 
@@ -23,7 +23,7 @@ def read_off(
         borders: (bins + 1,) in own units.
         logs, split: (Q, bins + 2), (Q,) of :meth:`~lcsearch.forecast.network.model.CurveNetwork.answer`.
         last, unit: (Q,) raw loss at zero and raw size of an own unit.
-        incumbent: raw loss; NaN for none.
+        incumbent: raw loss, one number or (Q,); NaN for none.
         cap: (Q,) raw loss that is reached already, an atom of all that lies above it; +inf for none.
     """
     borders, logs = borders.double().cpu(), logs.double().cpu().log_softmax(-1)
@@ -34,12 +34,15 @@ def read_off(
     grain = _grain(last)
     knots = _settled(knots, last, grain)
     tails = np.where(tails < grain, 0.0, tails)  # a tail within rounding is no tail: its mass lies on the knot
-    beat = np.full(last.shape, incumbent)
-    if np.isfinite(incumbent):
+    beat = np.broadcast_to(incumbent, last.shape)
+    there = np.isfinite(beat)
+    if there.any():
         with np.errstate(all="ignore"):
-            gap = np.clip((beat - last) / unit, -1e30, 1e30)
+            gap = np.where(there, np.clip((beat - last) / unit, -1e30, 1e30), 0.0)
         p = p_below(borders, logs[None], split.double().cpu()[None], torch.from_numpy(gap)[None])[0].numpy()
-        knots, levels = insert(knots, levels, beat, np.clip(p, 0.0, 1.0), grain)
+        # without an incumbent the last knot stands twice, which changes nothing
+        beat, p = np.where(there, beat, knots[:, -1]), np.where(there, np.clip(p, 0.0, 1.0), levels[:, -1])
+        knots, levels = insert(knots, levels, beat, p, grain)
     capped = np.isfinite(cap)
     if capped.any():
         with np.errstate(over="ignore", invalid="ignore"):

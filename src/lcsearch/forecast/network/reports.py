@@ -148,8 +148,8 @@ class Batch:
     scale: Floats
 
     @classmethod
-    def of(cls, reports: Sequence[Reports], device: str, scale: float = 1.0) -> Batch:
-        """Pad; `scale` is that of curves which are constant."""
+    def of(cls, reports: Sequence[Reports], device: str, scale: Floats | float = 1.0) -> Batch:
+        """Pad; `scale` is that of curves which are constant, one number or (N,)."""
         sizes = np.array([r.steps.size for r in reports])
         index = pad(sizes)
         loss = np.concatenate([r.loss for r in reports])[index]
@@ -174,8 +174,14 @@ class Batch:
         grid = torch.from_numpy(np.concatenate(grids)[pad(counts)]).to(device)
         return cls(curves, grid, torch.from_numpy(counts - 1).to(device), sizes, center, own)
 
+    def pick(self, rows: Tensor) -> Batch:
+        """Some of them, padded as all are."""
+        at = rows.cpu().numpy()
+        curves = self.curves.map(lambda x: x[rows] if x.dim() and len(x) == len(self.sizes) else x)
+        return Batch(curves, self.grid[rows], self.ends[rows], self.sizes[at], self.center[at], self.scale[at])
 
-def own_units(loss: Floats, scale: float) -> tuple[Floats, Floats]:
+
+def own_units(loss: Floats, scale: Floats | float) -> tuple[Floats, Floats]:
     """(N, S) losses with infinities -> (N,) first finite one; (N,) power of two about the typical distance from it.
 
     A typical distance, no range: one blow-up to 1e34 must not push everything else below what float32 can hold.

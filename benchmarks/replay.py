@@ -1,0 +1,94 @@
+"""What `lcsearch replay` costs, beside the way it went before: one search after another, forecasts of its own for each.
+
+    python benchmarks/replay.py             # both ways in turn, three times, and the ratio of their medians
+    python benchmarks/replay.py --quick     # a small study, once
+
+CPU seconds of this process, on made-up studies of which no policy can stop much ("late": the ends cannot be foreseen)
+and of which it can ("power"). Loading torch and the weights is not counted. Both ways must come to the same stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from unittest.mock import patch
+
+from lcsearch.host.pretrained import Pretrained
+from lcsearch.host.registry import forecasters
+from lcsearch.replay import ahead
+from lcsearch.replay.ahead import Ahead, Memo
+from lcsearch.replay.made import Kind, made
+from lcsearch.replay.policies import Entrant, entrant, session_for
+from lcsearch.replay.simulator import simulate
+from lcsearch.replay.task import Task
+from lcsearch.replay.whatif import THRESHOLDS, replay
+
+POLICIES = ("curve", "median", "asha")
+Saved = dict[tuple[str, float | None], list[float]]
+
+
+def before(task: Task, entrants: Sequence[Entrant], orders: int) -> Saved:
+    """One search after another: forecasts of a trial's next cuts in a batch, and no two states of the study alike."""
+
+    def stopper(one: Entrant, memos: dict[str, Memo]):  # type: ignore[no-untyped-def]
+        if one.policy is None:
+            return one.make(task)
+        heard = [Ahead(forecasters(name)[0], task, memos.setdefault(name, {})) for name in one.opinions]
+        return session_for(one.policy, heard)
+
+    def saved(one: Entrant, order: Sequence[int], memos: dict[str, Memo]) -> float:
+        found = simulate(task, order, stopper(one, memos))
+        return 1.0 - found.spent / found.full_cost
+
+    with patch.dict(ahead.READS, {Pretrained: lambda snapshot: snapshot.bank}):
+        for one in entrants:
+            saved(one, range(len(task)), {})
+        result: Saved = {}
+        for seed in range(orders):
+            memos: dict[str, Memo] = {}
+            for one in entrants:
+                for t in THRESHOLDS if one.policy else (None,):
+                    key = one.name, t
+                    result.setdefault(key, []).append(saved(one if t is None else one.at(t), task.order(seed), memos))
+    return result
+
+
+def now(task: Task, entrants: Sequence[Entrant], orders: int) -> Saved:
+    """As the command does it."""
+    found = replay(task, entrants, orders=orders)
+    points = [*found.points, *(point for line in found.frontiers for point in line)]
+    return {(point.name, point.threshold): list(point.saved) for point in points}
+
+
+def main() -> None:
+    """Print a row a study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small study, once")
+    parser.add_argument("--orders", type=int, default=5)
+    parser.add_argument("--times", type=int, default=3)
+    settings = parser.parse_args()
+    entrants = [entrant(name) for name in POLICIES]
+    replay(made("power", 14, n_steps=14), entrants, orders=1)  # loads torch and the weights
+    studies: list[tuple[Kind, int, int]] = [("late", 25, 20), ("power", 40, 40), ("late", 40, 40)]
+    times, orders = (1, 1) if settings.quick else (settings.times, settings.orders)
+    if settings.quick:
+        studies = [("power", 14, 14)]
+    print(f"{'study':>16}  orders  before, s  now, s  ratio")
+    for kind, runs, steps in studies:
+        task = made(kind, runs, 1, n_steps=steps)
+        took: dict[str, list[float]] = {"before": [], "now": []}
+        for _ in range(times):
+            results = []
+            for name, way in (("before", before), ("now", now)):
+                start = time.process_time()
+                results.append(way(task, entrants, orders))
+                took[name].append(time.process_time() - start)
+            assert results[0] == results[1], "the two ways stopped different trials"
+        old, new = (statistics.median(took[name]) for name in ("before", "now"))
+        print(f"{kind:>6} {runs:>3} x {steps:<3}  {orders:>6}  {old:9.2f}  {new:6.2f}  {old / new:5.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

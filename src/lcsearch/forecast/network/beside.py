@@ -1,0 +1,165 @@
+"""Queries beside the context trials of their studies: one context that all queries share, or one for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lcsearch.curves import Floats
+from lcsearch.forecast.network import features
+from lcsearch.forecast.network.asking import Asked, Looks
+from lcsearch.forecast.network.columns import plain
+from lcsearch.forecast.network.context import Context
+from lcsearch.forecast.network.features import Curves, Cuts
+from lcsearch.forecast.network.params import N_MATCH, match
+from lcsearch.forecast.network.reports import as_tensor, shrink
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Q queries and their contexts, as B studies of Q / B queries: (1, Q) where all share one context, else (Q, 1).
+
+    Contexts of fewer trials, parameters or reports than the largest are padded; `use` leaves what is no trial out.
+
+    Attributes:
+        asked: Q of them.
+        looks: the same, read.
+        contexts: Q, the context of each.
+    """
+
+    asked: Sequence[Asked]
+    looks: Looks
+    contexts: Sequence[Context]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Context, NDArray[np.intp]]]:
+        """Every context with its queries."""
+        rows: dict[int, list[int]] = {}
+        for i, context in enumerate(self.contexts):
+            rows.setdefault(id(context), []).append(i)
+        return [(self.contexts[mine[0]], np.array(mine)) for mine in rows.values()]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all queries have one context."""
+        return len(self._groups) == 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, Q / B)."""
+        n = len(self.asked)
+        return (1, n) if self.shared else (n, 1)
+
+    @property
+    def n_context(self) -> int:
+        """C: trials of the largest context."""
+        return max(len(context) for context, _ in self._groups)
+
+    def _each(self, read: Callable[[Context], Tensor], blank: float) -> Tensor:
+        """(1, ...) of every context -> (B, ...), padded with `blank`."""
+        parts = [read(context) for context, _ in self._groups]
+        if len(parts) == 1:
+            return parts[0]
+        size = [max(part.shape[k] for part in parts) for k in range(1, parts[0].dim())]
+        out = parts[0].new_full((len(parts), *size), blank)
+        which = torch.empty(len(self.asked), dtype=torch.int64, device=out.device)
+        for i, (part, (_, rows)) in enumerate(zip(parts, self._groups, strict=True)):
+            inner = out[i]
+            for k, n in enumerate(part.shape[1:]):
+                inner = inner.narrow(k, 0, n)
+            inner.copy_(part[0])
+            which[rows] = i
+        return out[which]
+
+    @cached_property
+    def states(self) -> Tensor:
+        """(B, C, W)."""
+        return self._each(lambda context: context.states, 0.0)
+
+    @cached_property
+    def use(self) -> Tensor:
+        """(B, Q / B, C) which context trials count for a query: a trial is no context of its own."""
+        use = np.zeros((len(self.asked), self.n_context), np.bool_)
+        for context, rows in self._groups:
+            use[rows, : len(context)] = True
+            for i in rows:
+                if (j := context.places.get(self.asked[i].trial.uid)) is not None:
+                    use[i, j] = False
+        return self.queries(torch.from_numpy(use))
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(Q, ...) -> (B, Q / B, ...), where the network is."""
+        return x.to(self.looks.unit.device).view(*self.shape, *x.shape[1:])
+
+    def pairs(self) -> Tensor:
+        """(B, Q / B, C, N_PAIR) :func:`features.beside`."""
+        cuts, unit = self.looks.in_study(self.array("center"), self.array("scale"))
+        spread = as_tensor(np.where(self.array("spread") > 0, 1.0, 0.0), "cpu")
+        incumbent = shrink(self.array("incumbent"), self.array("center"), self.array("scale"))
+        blank = self.contexts[0].curves.y[..., :1]  # of the curves nothing else is read
+        y, best = self._each(lambda c: c.curves.y, 0.0), self._each(lambda c: c.curves.best, 0.0)
+        curves = Curves(y, self._each(lambda c: c.curves.bad, False), best, blank, blank, blank, blank, blank)
+        places = torch.from_numpy(self._places()).to(unit.device)
+        return features.beside(
+            Cuts(*(self.queries(getattr(cuts, f.name)[0]) for f in fields(Cuts))),
+            self.queries(unit[0]),
+            self.queries(spread),
+            self.queries(as_tensor(incumbent, "cpu")),
+            curves,
+            self._each(lambda context: context.reported, 1),
+            self._each(lambda context: context.complete, False),
+            *places.view(4, *self.shape, -1).unbind(),
+        )
+
+    def array(self, name: str) -> Floats:
+        """(Q,) of the contexts."""
+        return np.array([getattr(context, name) for context in self.contexts], np.float64)
+
+    def _places(self) -> NDArray[np.int64]:
+        """(4, Q, C) where context trials stood at the query's step, half and a quarter of it, and the step asked."""
+        start, now, until = self.looks.start, self.looks.now, self.looks.until
+        passed = now - start
+        steps = np.stack([now, start + 0.5 * passed, start + 0.25 * passed, until])
+        places = np.full((4, len(self.asked), self.n_context), -1)
+        for context, rows in self._groups:
+            found = context.place(steps[:, rows].ravel())
+            places[:, rows, : len(context)] = found.reshape(4, len(rows), len(context))
+        return places
+
+    def alike(self) -> Tensor:
+        """(B, Q / B, C, D, N_MATCH) :func:`match`."""
+        d = max(len(context.columns.columns) for context, _ in self._groups)
+        if not d:
+            return self.states.new_zeros(*self.shape, self.n_context, 0, N_MATCH)
+        mine = np.full((len(self.asked), d), np.nan)
+        for context, rows in self._groups:
+            encoded = context.columns.encode([plain(self.asked[i].trial.params) for i in rows])
+            mine[rows, : encoded.shape[1]] = encoded
+        return match(
+            self.queries(as_tensor(mine, "cpu")),
+            self._each(lambda context: context.params, np.nan),
+            self._each(lambda context: context.kinds, 0),
+            self._each(lambda context: context.judged, np.nan),
+            self.use,
+        )
+
+    def plans(self) -> Tensor | None:
+        """(B, Q / B, C, N_PLAN) :func:`features.plans`; None where no schedule is known."""
+        looks = self.looks
+        if not any(context.schedules for context, _ in self._groups) or all(r.schedule is None for r in looks.reports):
+            return None
+        steps = np.stack([looks.now, looks.until])
+        theirs = np.full((2, 2, len(self.asked), self.n_context), np.nan)
+        for context, rows in self._groups:
+            for k, found in enumerate(context.planned(steps[:, rows].ravel())):
+                theirs[k][:, rows, : len(context)] = found.reshape(2, len(rows), len(context))
+        device = str(looks.unit.device)
+        mine = [as_tensor(x, device).view(2, *self.shape) for x in looks.plans]
+        other = [as_tensor(x, device).view(2, *self.shape, -1) for x in theirs]
+        return features.plans((mine[0], mine[1]), (other[0], other[1]))
