@@ -421,7 +421,8 @@ class CurveScheduler(FIFOScheduler):
         if point is not None:
             self._book.report(uid, *point)
         status = Status.FAILED if trial.status == TuneTrial.ERROR else self._ended_as(uid, result)
-        if status is Status.COMPLETE and self._book.entries[uid].last < self._max_t:
+        end = min(self._max_t, self._book.bank(self._goal).end)
+        if status is Status.COMPLETE and self._book.entries[uid].last < end:
             status = Status.STOPPED  # perhaps by us: the mark is lost
         self._end(uid, status)
 

@@ -15,7 +15,7 @@ from ray.tune.utils.util import flatten_dict  # type: ignore[attr-defined]
 
 from kit.fakes import NormalAroundBest
 from lcsearch.engine.policy import Policy
-from lcsearch.schedulers.ray_tune import CurveScheduler
+from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 
 EARLIEST = Policy().min_observations
 """The first step at which a trial that reports at 1, 2, 3, ... can be stopped."""
@@ -190,6 +190,17 @@ def run_of(of: CurveScheduler | None = None, n: int = 6, *, sign: float = 1.0, s
 def of_run(runner: Runner) -> CurveScheduler:
     assert isinstance(runner.scheduler, CurveScheduler)
     return runner.scheduler
+
+
+def restored(runner: Runner, state: dict[str, Any], **fields: Any) -> tuple[CurveScheduler, Runner]:
+    """A new scheduler with that state, told of the runner's trials as Tune knows them."""
+    of = scheduler(**fields)
+    StateCallback(of).set_state(state)
+    twin = runner.fork(of)
+    for trial in twin.trials:
+        trial.status = Trial.PENDING if trial.status == Trial.RUNNING else trial.status
+        of.on_trial_add(twin, trial)  # type: ignore[arg-type]
+    return of, twin
 
 
 def copy_of(value: T) -> T:

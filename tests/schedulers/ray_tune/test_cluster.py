@@ -145,6 +145,7 @@ def fit(
     save_every: int = 0,
     faults: dict[float, Any] | None = None,
     extra: dict[str, Any] | None = None,
+    stop: dict[str, Any] | None = None,
     **settings: Any,
 ) -> list[tune.Result]:
     """Run one trial a limit; the results, in that order."""
@@ -159,6 +160,7 @@ def fit(
             name="run",
             storage_path=str(folder),
             verbose=0,
+            stop=stop,
             callbacks=[StateCallback(of)],
             failure_config=tune.FailureConfig(max_failures=failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=by_tune),
@@ -314,8 +316,8 @@ def test_which_result_is_the_best(cluster: Any, tmp_path: Path, judged: Any) -> 
     if judged == "best":
         best = results.get_best_result("loss", "min", scope="all")
     else:
-        ended = [r for r in results if r.metrics and r.metrics["trial_id"] not in lc.stopped()]
-        best = min(ended, key=lambda r: r.metrics["loss"])
+        ended = [r for r in all_of(results) if uid(r) not in lc.stopped()]
+        best = min(ended, key=lambda r: (r.metrics or {})["loss"])
     incumbent = lc._snapshot().incumbent
     assert incumbent is not None
     assert incumbent.uid == uid(best)
@@ -475,6 +477,21 @@ def test_a_node_is_removed_while_trials_run_on_it(cluster: Any, tmp_path: Path) 
     moved = [json.loads(line) for limit in LIMITS for line in signed(tmp_path, f"again-{limit}")]
     assert moved
     assert all(where != doomed and start >= 5 for where, start in moved)
+
+
+def test_a_stopper_ends_trials_far_below_max_t(cluster: Any, tmp_path: Path) -> None:
+    of = scheduler(tmp_path, max_t=1000)
+    limits = [*STARTUP, 5.0, BEST]
+    results = fit(of, tmp_path, limits=limits, stop={"epoch": 15}, max_concurrent_trials=1)
+    by = dict(zip(limits, results, strict=True))
+    assert list(of.stopped()) == [uid(by[5.0])]
+    assert "by step 15: " in of.explain(uid(by[5.0]))
+    for limit in (*STARTUP, BEST):
+        assert curve(of, by[limit]) == whole(limit, 15)
+        assert book(of).trial(uid(by[limit])).status is Status.COMPLETE
+    at = len(curve(of, by[5.0]))
+    found = of.report()
+    assert (found.complete, found.spent, found.saved) == (5, 5 * 15 + at, 15 - at)
 
 
 def test_all_trials_are_nan(cluster: Any, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     )
     leader = runner.start("leader")
     runner.feed(leader, decay(0.05, rate=0.5))
-    assert of_run(runner).explain("leader").startswith("trial leader, step 49: CONTINUE (INCUMBENT)")
+    assert of_run(runner).explain("leader").startswith("trial leader, step 50: CONTINUE (HORIZON)")
 
 
 def test_which_trial() -> None:
@@ -226,7 +226,7 @@ def test_the_status_line() -> None:
     trial = runner.start()
     runner.report(trial, 1, "?")
     assert of_run(runner).debug_string() == (
-        "Using CurveScheduler: 2 stopped, 6 complete, 312 looks (most: STARTUP 294), 1 failed open, risk 0.0% "
+        "Using CurveScheduler: 2 stopped, 6 complete, 312 looks (most: STARTUP 299), 1 failed open, risk 0.0% "
         "(uncalibrated)"
     )
     assert "\n" not in of_run(runner).debug_string()

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.tune_runner import Runner, decay, of_run, run_of, scheduler
+from kit.tune_runner import decay, of_run, restored, run_of
 from ray.tune.experiment import Trial
 
 from lcsearch.decision_log import read_log
-from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
+from lcsearch.schedulers.ray_tune import StateCallback
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.study import Status
 
@@ -330,17 +330,6 @@ def test_without_the_callback_the_run_ends_and_says_what_is_lost(ray_settings: d
     }
     assert {trial for trial, _ in run.log(resumed)} == {9}
     assert [len(lives) for lives in run.lives()] == [2 if i == at else 1 for i in range(len(LIMITS))]
-
-
-def restored(runner: Runner, state: dict[str, Any]) -> tuple[CurveScheduler, Runner]:
-    """A new scheduler with that state, told of the runner's trials as Tune knows them."""
-    of = scheduler()
-    StateCallback(of).set_state(state)
-    twin = runner.fork(of)
-    for trial in twin.trials:
-        trial.status = Trial.PENDING if trial.status == Trial.RUNNING else trial.status
-        of.on_trial_add(twin, trial)  # type: ignore[arg-type]
-    return of, twin
 
 
 def test_tune_knows_of_ends_that_the_saved_state_does_not() -> None:
