@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from lcsearch.errors import EnvironmentProblem
+from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.goal import Goal
-from lcsearch.sweep import command, launcher, preflight, watch
+from lcsearch.sweep import command, launcher, lines, preflight, watch
 from lcsearch.sweep.command import CommandFailed, command_objective, placeholders
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import load
@@ -83,6 +84,7 @@ def context(
     grace: float = 5.0,
     params: dict[str, Any] | None = None,
     arguments: tuple[str, ...] = (),
+    pattern: str | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[Context, Callable[[Context], None]]:
     """A context as a worker makes it, and the program as an objective."""
@@ -91,7 +93,7 @@ def context(
         {
             "version": 1,
             "name": "toy",
-            "objective": {"command": (sys.executable, "-u", "prog.py", *arguments), "grace": grace},
+            "objective": {"command": (sys.executable, "-u", "prog.py", *arguments), "grace": grace, "pattern": pattern},
             "metric": metric,
             "goal": "minimize",
             "step": step,
@@ -182,6 +184,227 @@ def test_nan_inf_and_a_step_said_twice(tmp_path: Path, capfd: pytest.CaptureFixt
 )
 def test_names_with_dots_spaces_and_signs(tmp_path: Path, step: str, metric: str, line: str) -> None:
     assert reported(tmp_path, f"print({line!r})\n", step=step, metric=metric) == {1: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("line", "report"),
+    [
+        ("Epoch 3: val_loss: 0.05", (3, 0.05)),
+        ("Epoch 3/50 - val_loss: 5e-2 - val_acc: 0.9", (3, 0.05)),
+        ("Epoch [3/50], val_loss 0.05.", (3, 0.05)),
+        ("EPOCH #3 (val_loss=.05)", (3, 0.05)),
+        ("{'val_loss': 0.05, 'epoch': 3.0}", (3, 0.05)),
+        ("val_loss=0.9 Epoch 7 epoch=3 val_loss 1", (3, 0.9)),
+        ("epoch=3 val_loss=12%", (3, 12)),
+        ("epoch=3.5 val_loss=1", None),
+        ("epoch 3.5: val_loss: 1", None),
+        ("Epoch 3: Val_Loss: 1", None),
+        ("Epoch 3: val_loss: 1.2.3", None),
+        ("Epoch 3: val_loss: 1e", None),
+        ("epochs 3: val_loss: 1", None),
+        ("Epoch 3: best_val_loss: 1", None),
+        (f"epoch={'9' * 5000} val_loss=1", None),
+        ('{"epoch": 3, "said": "val_loss=9", "val_loss": 0.05}', (3, 0.05)),
+        ('{"epoch": 3.0, "val_loss": "5e-2"}', (3, 0.05)),
+        ('  {"epoch": 3, "scores": {"epoch": 9, "val_loss": 0.05}}', (3, 0.05)),
+        ('{"epoch": 3, "val_loss": Infinity}', (3, math.inf)),
+        ('{"epoch": 3, "val_loss": null}', None),
+        ('{"epoch": 3, "val_loss": true}', None),
+        ('{"epoch": 3.5, "val_loss": 1}', None),
+        ('{"epoch": 3, "said": "val_loss=9"}', None),
+        ('{"epoch": 1e999, "val_loss": 1}', None),
+        ('{"a":' * 9999, None),
+        ('INFO {"epoch": 3, "val_loss": 0.05}', (3, 0.05)),
+    ],
+)
+def test_lines_that_people_and_loggers_write(line: str, report: tuple[int, float] | None) -> None:
+    assert lines.reader("epoch", "val_loss")(line + "\n") == report
+
+
+def test_json_names_that_json_writes_otherwise(tmp_path: Path) -> None:
+    program = """import json\nprint(json.dumps({"schritt \\"1\\"": 2, "gütemaß": 0.5}))\n"""
+    assert reported(tmp_path, program, step='schritt "1"', metric="gütemaß") == {2: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said", "expected"),
+    [
+        (
+            r"^\[it (?P<step>\d+)\] err (?P<value>\S+)$",
+            ["[it 1] err 0.5", "x [it 2] err 1", "[it 3] err nil"],
+            {1: 0.5},
+        ),
+        (r"(?P<value>[\d.]+) after (?P<step>\d+)", ["0.5 after 1", "epoch=2 loss=2"], {1: 0.5}),
+        # Keras: the step on one line, the values on the next
+        (
+            r"Epoch (?P<step>\d+)/|val_loss: (?P<value>\S+)",
+            ["val_loss: 9", "Epoch 1/9", "10/10 - loss: 2 - val_loss: 0.5", "val_loss: 8", "Epoch 2/9", "val_loss: .4"],
+            {1: 0.5, 2: 0.4},
+        ),
+        (r"(?P<step>\S+) (?P<value>\S+)", ["one 1", "1.5 1", "inf 1", "2.0 1e-1"], {2: 0.1}),
+    ],
+)
+def test_a_pattern_of_ones_own(tmp_path: Path, pattern: str, said: list[str], expected: dict[int, float]) -> None:
+    program = f"for line in {said!r}:\n    print(line)\n"
+    ctx, train = context(tmp_path, program, pattern=pattern)
+    train(ctx)
+    assert dict(ctx.reported) == expected
+
+
+def test_a_pattern_that_no_line_matches(tmp_path: Path) -> None:
+    ctx, train = context(tmp_path, "print('epoch=1 loss=1')\n", pattern="(?P<step>a)(?P<value>b)")
+    with pytest.raises(CommandFailed) as caught:
+        train(ctx)
+    assert str(caught.value) == (
+        f"{sys.executable} ended with no report: expected lines that match objective.pattern '(?P<step>a)(?P<value>b)' "
+        "on its standard output; it said last: epoch=1 loss=1"
+    )
+
+
+def test_a_pattern_in_a_sweep_file(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, "for i in range(1, 7):\n    print(f'[it {i}] err {1 / i}')\n")
+    path.write_text(path.read_text().replace("grace: 5", r"pattern: 'it (?P<step>\d+)\] err (?P<value>\S+)'"))
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    assert outcome.progress.rows[0].values == {i: 1 / i for i in range(1, 7)}
+    text, good = path.read_text(), r"'it (?P<step>\d+)\] err (?P<value>\S+)'"
+    for wrong, said in (
+        (
+            "'it (?P<step>'",
+            "expected a regular expression (missing ), unterminated subpattern at position 3), got 'it (?P",
+        ),
+        (
+            "'it (?P<step>.)'",
+            "expected a regular expression with the groups (?P<step>...) and (?P<value>...), got 'it ",
+        ),
+        ("''", "expected text that is not empty, got ''."),
+    ):
+        path.write_text(text.replace(good, wrong))
+        assert f"at $.objective.pattern: {said}" in refused(path)
+    (tmp_path / "toy.py").write_text("def train(ctx): ...\n")
+    path.write_text(re.sub(r"command: \[.*?\]", "python: 'toy:train'", text))
+    assert "at $.objective.pattern: expected no pattern without a command, got one." in refused(path)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(FileProblem) as caught:
+        load(path)
+    return str(caught.value)
+
+
+AWKWARD = [
+    "two words",
+    "it's",
+    'say "hi"',
+    "$(touch hacked)",
+    "`touch hacked`",
+    "; touch hacked",
+    "a\nb",
+    "\n",
+    "",
+    " ",
+    "--help",
+    "-",
+    "*",
+    "~",
+    "$HOME",
+    "\\",
+    "{a}",
+    "{{a}}",
+    "%s",
+    "#no comment",
+    "gr\u00fc\u00dfe",
+]
+
+
+def test_a_parameter_is_one_argument_whatever_it_contains(tmp_path: Path) -> None:
+    """Through a real sweep, from a command line and from a list, alone and as a part of an argument."""
+    program = (
+        "import json, os, sys\n"
+        "with open('said', 'a') as file:\n"
+        "    print(json.dumps([sys.argv[1:], json.loads(os.environ['LCSEARCH_PARAMS'])['v']]), file=file)\n"
+        "print('epoch=1 loss=1')\n"
+    )
+    (tmp_path / "prog.py").write_text(program)
+    listed = [sys.executable, "prog.py", "{v}", "--v={v}", "a{v}b", "--", "{v}"]
+    for command_ in (listed, " ".join(listed)):
+        path = tmp_path / "toy.yaml"
+        values = {
+            "version": 1,
+            "name": "toy",
+            "objective": {"command": command_},
+            "metric": "loss",
+            "goal": "minimize",
+            "step": "epoch",
+            "max_steps": 1,
+            "space": {"a": {"uniform": [0, 1]}, "v": {"choice": AWKWARD}},
+            "pruner": {"kind": "none"},
+            "sampler": {"kind": "random"},
+            "backend": {"workers": {"n": 1}},
+            "budget": {"trials": 60},
+        }
+        path.write_text(json.dumps(values))
+        outcome = launcher.run(path, folder=tmp_path / f"run-{type(command_).__name__}", view=Remembering())
+        assert [row.state for row in outcome.progress.rows] == ["complete"] * 60
+        told = [json.loads(line) for line in (tmp_path / "said").read_text().splitlines()]
+        assert [v for _, v in told] == [row.params["v"] for row in outcome.progress.rows]
+        assert len({v for _, v in told}) > 15
+        for arguments, v in told:
+            assert arguments == [v, f"--v={v}", f"a{v}b", "--", v]
+        (tmp_path / "said").unlink()
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+def test_every_awkward_value_reaches_the_program(tmp_path: Path, value: str) -> None:
+    program = "import json, sys\njson.dump(sys.argv[1:], open('said', 'w'))\nprint('epoch=1 loss=1')\n"
+    ctx, train = context(tmp_path, program, params={"a": 0.5, "v": value}, arguments=("{v}", "--v={v}"))
+    train(ctx)
+    assert json.loads((tmp_path / "said").read_text()) == [value, f"--v={value}"]
+
+
+@pytest.mark.parametrize(
+    ("command_", "said"),
+    [
+        (
+            "bash -c 'prog --v={v} > log'",
+            "expected no {v} within a shell's script, for the shell reads '$(touch hacked)' itself, got one. "
+            "Hand it over: bash -c 'prog \"$1\"' sh {v}",
+        ),
+        (["/bin/sh", "-ec", "prog {v}"], "Hand it over: /bin/sh -c 'prog \"$1\"' sh {v}"),
+        ("prog --v={nul}", "expected values that a program can be given, got a NUL in 'nul'."),
+        (["prog", "{nul}"], "expected values that a program can be given, got a NUL in 'nul'."),
+        ("bash -c 'prog \"$1\" {a} {w}' sh {v}", ""),
+        ("prog -c {v}", ""),
+    ],
+)
+def test_what_a_shell_would_read_again_and_what_no_argument_can_be(
+    tmp_path: Path, command_: str | list[str], said: str
+) -> None:
+    path = sweep_of(tmp_path, COUNTS)
+    space = {"a": {"uniform": [0, 1]}, "v": {"choice": ["fine", "$(touch hacked)"]}, "w": {"choice": ["x", "y-1"]}}
+    text = path.read_text().partition("objective:")
+    rest = re.sub(
+        "space: .*\n", lambda _: f"space: {json.dumps(space | {'nul': chr(0)})}\n", text[2].partition("\n")[2]
+    )
+    path.write_text(f"{text[0]}objective: {json.dumps({'command': command_})}\n{rest}")
+    if said:
+        assert said in refused(path)
+    else:
+        load(path)
+
+
+def test_a_shell_that_is_handed_its_values_reads_them_as_they_are(tmp_path: Path) -> None:
+    """As the message advises."""
+    program = "import sys\nopen('said', 'a').write(sys.argv[1] + '|')\nprint('epoch=1 loss=1')\n"
+    path = sweep_of(tmp_path, program, trials=4)
+    text = path.read_text()
+    shell = f"""bash -c '{sys.executable} prog.py "$1" | cat' sh {{v}}"""
+    text = re.sub("objective: .*", lambda _: f"objective: {json.dumps({'command': shell})}", text)
+    path.write_text(text.replace("space: {", "space: {v: '$(touch hacked) it''s', "))
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    assert outcome.code == 0, [row.note for row in outcome.progress.rows]
+    assert (tmp_path / "said").read_text() == "$(touch hacked) it's|" * 4
+    assert not (tmp_path / "hacked").exists()
 
 
 def test_placeholders(tmp_path: Path) -> None:

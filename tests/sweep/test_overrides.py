@@ -122,7 +122,7 @@ def test_names_with_dots(tmp_path: Path) -> None:
         ("name=@foo", "expected YAML, got while scanning for the next token found character '@' that cannot start any "
             "token."),
         ("objective.python=", "expected one of python and command, got {python: nothing, command: nothing, "
-            "grace: 10.0}."),
+            "grace: 10.0, pattern:...."),
         ("max_steps.most=3", "expected no key below 'max_steps', which is 10, got 'most'."),
         ("space.momentum.uniform=[0, 1]", "expected no key below 'momentum', which is 0.9, got 'uniform'."),
         ("backend.storage.url=x", "expected no key below 'storage', which is nothing, got 'url'."),

@@ -136,7 +136,7 @@ def test_the_schema_takes_what_load_takes_and_refuses_what_it_refuses(tmp_path: 
     for path in files:
         assert [error.message for error in validator.iter_errors(listed(parse(path.read_text()).value))] == [], path
     good: dict[str, Any] = listed(parse((tmp_path / "s.yaml").read_text()).value)
-    for objective in ({"command": "a b"}, {"command": ["a", "b"], "grace": 1}):
+    for objective in ({"command": "a b", "pattern": "(?P<step>.)(?P<value>.)"}, {"command": ["a", "b"], "grace": 1}):
         assert validator.is_valid(good | {"objective": objective})
     for space in ({"a": None}, {"a": {"choice": [1, None]}}, {"a": 1, "b": {"int": [1, 2], "when": {"a": [1, 2]}}}):
         assert validator.is_valid(good | {"space": space})

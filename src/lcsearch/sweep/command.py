@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import string
 import subprocess
@@ -18,13 +17,14 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.sweep import lines
 from lcsearch.sweep.file import SweepFile
+from lcsearch.sweep.lines import Report
 from lcsearch.sweep.objective import Context, Stopped
 
 OFFERED = ("max_steps", "seed", "number", "device", "checkpoint_dir")
 """What a placeholder may name besides a parameter; a parameter of that name comes first."""
 
-Report = tuple[int, float]  # step and value
 Heard = tuple[int, float, float]  # and when, by the monotonic clock: training does not wait for a look
 
 _LAST_WORDS_S = 0.3  # how long a line may come after its program has ended
@@ -55,7 +55,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
     """The sweep's program as an objective; it runs in `folder`, where the sweep file stands."""
     assert file.objective.command is not None
     command, grace = file.objective.command, file.objective.grace
-    reading = _reader(file.step, file.metric)
+    named = file.step, file.metric, file.objective.pattern
 
     def train(ctx: Context) -> None:
         known: dict[str, Any] = {name: getattr(ctx, name) for name in OFFERED} | dict(ctx.params)
@@ -78,7 +78,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
             except OSError as error:
                 text = f"objective.command: expected a program that starts, got {error} ({arguments[0]})."
                 raise EnvironmentProblem(text) from error
-            out, err = _Listener(process.stdout, "stdout", reading), _Listener(process.stderr, "stderr")
+            out, err = _Listener(process.stdout, "stdout", lines.reader(*named)), _Listener(process.stderr, "stderr")
             patience = 0.0
             try:
                 watch(process.pid)
@@ -97,7 +97,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 err.join(_LAST_WORDS_S)
         how = how_ended(process.returncode) if process.returncode != 0 else ""
         if not how and not ctx.reported:
-            how = f"no report: expected lines like {file.step}=1 {file.metric}=0.5 on its standard output"
+            how = f"no report: expected {lines.expected(*named)} on its standard output"
         if how:
             said = (err.last or out.last)[:200] or "nothing"
             raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")
@@ -160,22 +160,6 @@ class _Listener(threading.Thread):
             if report is None:
                 return
             yield report
-
-
-def _reader(step: str, metric: str) -> Callable[[str], Report | None]:
-    """(step, value) of a line that holds both, as in `epoch=3 val_loss=0.52`; None for any other line."""
-    # the name whole ("loss" is not the end of "val/loss"), perhaps in quotes, as JSON has it
-    patterns = [re.compile(rf"(?<![\w./-]){re.escape(name)}[\"']?\s*[=:]\s*([^\s,;}}]+)") for name in (step, metric)]
-
-    def read(line: str) -> Report | None:
-        found = [pattern.search(line) for pattern in patterns]
-        if found[0] is None or found[1] is None:
-            return None
-        with suppress(ValueError):
-            return int(found[0][1]), float(found[1][1])
-        return None
-
-    return read
 
 
 def _environment(ctx: Context) -> dict[str, str]:

@@ -7,6 +7,7 @@ hours, so nothing is guessed. Messages are written in load.py; here stand only t
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeGuard
@@ -114,9 +115,14 @@ class Objective(Model):
     `python: "module:function"` stands beside the sweep file. `command:` is a program with its arguments, a list or one
     line; `{lr}` in it becomes the trial's value of `lr`, `{max_steps}`, `{seed}`, `{number}`, `{device}` and
     `{checkpoint_dir}` what they say; they stand in LCSEARCH_MAX_STEPS and so on as well, all parameters as JSON in
-    LCSEARCH_PARAMS. It reports by printing lines like `epoch=3 val_loss=0.52` (the file's own names of step and
-    metric) on its standard output. To end it early, because the trial is stopped or the sweep interrupted, it is sent
-    SIGTERM, and SIGKILL after `grace` seconds; so is what it has started and left behind, whenever it ends.
+    LCSEARCH_PARAMS. No shell reads them: a value is the argument, or the part of one, that it stands for, whatever it
+    contains. The program reports by printing lines on its standard output, with the file's own names of step and
+    metric: `epoch=3 val_loss=0.52`, `Epoch 3: val_loss: 0.52`, or JSON, `{"epoch": 3, "val_loss": 0.52}`. `pattern`
+    takes other lines, a regular expression with the groups `step` and `value`, as in
+    `'it (?P<step>\\d+) err (?P<value>\\S+)'`; a line with the step alone counts for the next one with a value.
+
+    To end the program early, because its trial is stopped or the sweep interrupted, it is sent SIGTERM, and SIGKILL
+    after `grace` seconds; so is what it has started and left behind, whenever it ends.
     """
 
     python: Annotated[str, Field(pattern=PYTHON_SPEC)] | None = None
@@ -124,6 +130,18 @@ class Objective(Model):
         tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_words), WithJsonSchema(_WORDS_SCHEMA)
     ] = None
     grace: Annotated[float, Field(ge=0)] = 10.0
+    pattern: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _finds_both(cls, pattern: str | None) -> str | None:
+        try:
+            named = set() if pattern is None else set(re.compile(pattern).groupindex)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise expected(f"a regular expression ({error})") from error
+        if pattern is not None and not {"step", "value"} <= named:
+            raise expected("a regular expression with the groups (?P<step>...) and (?P<value>...)")
+        return pattern
 
     @model_validator(mode="after")
     def _one(self) -> Self:

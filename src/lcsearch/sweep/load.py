@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from lcsearch.sweep.reading import read_model
 from lcsearch.sweep.secret import mask
 from lcsearch.sweep.space import build_schedule, is_same
 
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}  # in which "$1" is the first argument
 _PARAMETER: TypeAdapter[Any] = TypeAdapter(Parameter)
 
 
@@ -266,6 +269,8 @@ def _check_command(document: Document) -> None:
     """Every `{name}` of a command is a parameter that all trials have, or one of what is offered."""
     objective, space = document.value.get("objective"), document.value.get("space")
     command = objective.get("command") if isinstance(objective, Mapping) else None
+    if isinstance(objective, Mapping) and objective.get("pattern") is not None and command is None:
+        document.report(("objective", "pattern"), "expected no pattern without a command, got one.")
     if not isinstance(space, Mapping) or not isinstance(command, (str, tuple)):
         return
     parts = (
@@ -285,6 +290,41 @@ def _check_command(document: Document) -> None:
                 hint = words.did_you_mean(name, known)
                 text = "a parameter that every trial has" if name in space else f"one of {', '.join(known)}"
                 document.report(place, f"expected {text}, got {{{name}}}.{hint}")
+    _check_arguments(document, parts, space)
+
+
+def _check_arguments(document: Document, parts: Mapping[Any, str], space: Mapping[str, Any]) -> None:
+    """What no argument can be, and what a shell would read again: `sh -c` takes its script as one argument."""
+    command = document.value["objective"]["command"]
+    try:
+        listed = shlex.split(command) if isinstance(command, str) else [str(part) for part in command]
+    except ValueError:
+        return  # reported by the model
+    shell = os.path.basename(listed[0]) in _SHELLS if listed else False
+    flag = next((i for i, part in enumerate(listed) if re.fullmatch(r"-[a-z]*c", part)), None) if shell else None
+    script = listed[flag + 1] if flag is not None and flag + 1 < len(listed) else ""
+    for place, part in parts.items():
+        inside = part if isinstance(command, tuple) else script
+        for name, value in ((n, v) for n in _named(part) for v in _texts(space.get(n))):
+            if "\0" in value:
+                document.report(place, f"expected values that a program can be given, got a NUL in '{name}'.")
+            elif inside == script and name in _named(script) and shlex.quote(value) != value:
+                text = f"expected no {{{name}}} within a shell's script, for the shell reads {words.show(value)} itself"
+                document.report(place, f"{text}, got one. Hand it over: {listed[0]} -c 'prog \"$1\"' sh {{{name}}}")
+                break
+
+
+def _named(part: str) -> list[str]:
+    try:
+        return placeholders(part)
+    except ValueError:
+        return []
+
+
+def _texts(raw: Any) -> list[str]:
+    """The texts that a parameter can be."""
+    options = raw.get("choice", ()) if isinstance(raw, Mapping) else (raw,)
+    return [value for value in options if isinstance(value, str)] if isinstance(options, (list, tuple)) else []
 
 
 def _ray_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -14,6 +14,7 @@ version: 1
 name: "{name}"
 objective: {{python: "{module}:train"}}   # function `train` of {module}.py, beside this file
 # objective: {{command: "python train.py --lr={{lr}}"}}   # or a program that prints lines like: epoch=3 loss=0.52
+#   # of its own kind: {{command: ..., pattern: 'it (?P<step>\\d+) err (?P<value>\\S+)'}}
 metric: loss
 goal: minimize              # or maximize
 judged: best                # a trial is worth its best value; `final`: its last one
