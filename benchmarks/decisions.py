@@ -62,7 +62,7 @@ def looks() -> None:
         "curve, gate STARTUP": CurvePruner(max_steps=STEPS, n_startup_trials=10_000),
         "curve, gate INCUMBENT": CurvePruner(max_steps=STEPS),
         "curve, gate GUARD": CurvePruner(max_steps=STEPS, guard=1.0),
-        "curve, forecast": CurvePruner(max_steps=STEPS, guard=0.0, threshold=0.0, max_overhead=float("inf")),
+        "curve, forecast": CurvePruner(max_steps=STEPS, guard=0.0, threshold=0.0, look_growth=1),
     }
     for n in (10, 100, 1000):
         study = study_with(n, rng)

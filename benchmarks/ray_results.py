@@ -10,7 +10,7 @@ forecaster: the parametric ensemble. A row ends after eight seconds, if it must.
 Forecasts are made on a thread of the driver, and Python runs one thread at a time: `cpu` is what the hooks compute,
 the wall clock holds the waits for the other thread too. "curve" reports as fast as it can, so that most looks are
 overtaken; in "curve, in pace" every look is judged before the next result, outside the clock. "gates only" is a run
-whose startup trials never end. The throttle is as it comes.
+whose startup trials never end. Looks are spaced as they come.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def results() -> None:
     """The table."""
     head = f"{'trials':>6s} {'at once':>7s}  {'scheduler':19s} {'results':>7s}"
     head += "".join(f"{name:>{width}s}" for name, width in (("median", 9), ("mean", 9), ("p99", 10), ("cpu", 9)))
-    print(head + "  us; forecasts, overtaken, throttled, stopped; all in all")
+    print(head + "  us; forecasts, overtaken, spaced, stopped; all in all")
     for n in (10, 100, 1000):
         for at_once in sorted({min(AT_ONCE, n), n}):
             for name, made in SCHEDULERS.items():
@@ -131,7 +131,7 @@ def results() -> None:
                 if isinstance(run.scheduler, CurveScheduler):
                     counted = dict(run.scheduler._session.tally()[0])
                     looks = [sum(counted.get(reason, 0) for reason in FORECASTS)]
-                    looks += [counted.get(reason, 0) for reason in (Reason.OVERTAKEN, Reason.THROTTLED)]
+                    looks += [counted.get(reason, 0) for reason in (Reason.OVERTAKEN, Reason.SPACED)]
                     line += "     " + " ".join(f"{k:6d}" for k in (*looks, len(run.scheduler.stopped())))
                     line += f"  {took:6.1f} s"
                 print(line, flush=True)

@@ -196,7 +196,7 @@ def test_a_late_answer_is_no_answer(seconds: float, verdict: Verdict) -> None:
 
 def test_time_in_the_queue_is_no_lateness_of_the_forecaster() -> None:
     clock, door, kept = Clock(0.0), Door(), Kept()
-    judging = session(door, sink=kept, clock=clock, deadline=0.5, overhead=math.inf)
+    judging = session(door, sink=kept, clock=clock, deadline=0.5)
     submit(judging, loser("a"))
     door.await_question()
     submit(judging, loser("b"))
@@ -460,7 +460,7 @@ def test_other_gates_leave_a_stop_under_way(reason: Reason, moment: str) -> None
 def test_every_gate_protects_or_does_not() -> None:
     """Neither STARTUP nor NO_INCUMBENT comes back after a stop was judged."""
     tried = {*PROTECTING, *OTHERS, Reason.STARTUP}
-    assert set(list(Reason)[: list(Reason).index(Reason.THROTTLED)]) - tried == {
+    assert set(list(Reason)[: list(Reason).index(Reason.SPACED)]) - tried == {
         Reason.NO_REPORT,
         Reason.FIRST_LOOK,
         Reason.NO_INCUMBENT,
@@ -520,29 +520,33 @@ def test_a_diverged_trial_needs_no_forecaster(moment: str) -> None:
     assert judging.reasons[Reason.OVERTAKEN] == (moment != "nothing")
 
 
-# The throttle
+# Waiting for one look
 
 
-def test_looks_are_throttled_when_the_thread_takes_them() -> None:
-    clock = Clock(0.0)
-    door, kept = Door(Late(clock, 1.0)), Kept()
-    judging = session(door, sink=kept, clock=clock, allowance=0.0, overhead=0.01)
-    judging.held(Reason.WARMUP)
-    clock.now = 1.0
+def test_whoever_settles_a_look_has_its_judgement() -> None:
+    judging = session(Scripted(0.0, 0.0))
+    for uid in "abc":
+        submit(judging, loser(uid))
+        assert judging.settle(uid)
+        assert short([judgement.decision for judgement in polled(judging)]) == [(uid, 11, "BELOW")]
+    assert judging.settle("unknown")
+
+
+def test_a_forecaster_that_is_stuck_is_waited_for_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door()
+    judging = session(door, deadline=0.05)
     submit(judging, loser("a"))
-    door.await_question()
-    submit(judging, loser("b"))  # no second was spent on forecasts yet
-    submit(judging, DIVERGED)  # needs none
-    door.let()
-    assert short(settled(judging)) == [("9", 12, "DIVERGED"), ("a", 11, "BELOW"), ("b", 11, "THROTTLED")]
-    assert [uid for uid, _ in door.asked] == ["a"]
-    assert ("b", 11, "THROTTLED") in logged(kept)
-    submit(judging, loser("c"))
-    assert short(settled(judging)) == [("c", 11, "THROTTLED")]
-    clock.now = 1000.0
+    assert not judging.settle("a")
+    assert judging.failed_open == {"waiting for a forecast": 1}
+    assert "waiting for a forecast failed, the trial goes on: TimeoutError: no answer within 0.05 s" in caplog.text
+    submit(judging, loser("b"))
+    assert not judging.settle("b")  # at once
+    assert judging.failed_open == {"waiting for a forecast": 1}
+    door.let(2)
+    assert {d.reason for d in settled(judging)} == {Reason.ABSENT, Reason.BELOW}  # late, and in time
     door.let()
     submit(judging, loser("c"))
-    assert short(settled(judging)) == [("c", 11, "BELOW")]
+    assert judging.settle("c")  # it has answered: it is waited for again
 
 
 # Counters and receipts
@@ -570,18 +574,6 @@ def test_one_receipt_for_each_look_that_reached_a_forecaster() -> None:
     assert judging.reasons.total() == 3 * 19
     # Of looks in a row that were overtaken before they were judged the first is written.
     assert 0 < len(unheard) <= judging.reasons[Reason.OVERTAKEN]
-
-
-def test_a_thread_that_does_nothing_but_forecast_is_no_replay() -> None:
-    """In `check`, next to no time between looks means that stored curves are replayed; here it means saturation."""
-    clock = Clock()
-    busy = Late(clock, 1.0)
-    judging = session(busy, clock=clock, allowance=3.0, deadline=100.0)
-    for n in range(4, 18):
-        submit(judging, loser(str(n % 3), n))
-        settled(judging)
-    assert judging.reasons[Reason.THROTTLED] == 10
-    assert judging.forecast_seconds == 4.0
 
 
 def test_whoever_has_waited_finds_every_look_recorded() -> None:

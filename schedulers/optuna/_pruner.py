@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event, hold_alone, hold_early
+from lcsearch.engine.ask import Event, hold_alone, hold_early, hold_spaced
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
@@ -55,8 +55,9 @@ class CurvePruner(BasePruner):
         opinions: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to agree.
             None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
-        max_overhead: share of the time since the first look that forecasts may take, once they took 3 s; looks
-            beyond it are held. math.inf: no throttle.
+        look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
+            forecasts of a trial are few however long it is, and which they are follows from its curve alone.
+        max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -91,7 +92,8 @@ class CurvePruner(BasePruner):
         judged: Judged = "best",
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
-        max_overhead: float = 0.01,
+        look_growth: float = 1.1,
+        max_overhead: float | None = None,
     ) -> None:
         if max_steps != "auto" and not (is_finite_number(max_steps) and max_steps > 0):
             raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
@@ -105,6 +107,7 @@ class CurvePruner(BasePruner):
             n_startup_trials=n_startup_trials,
             n_warmup_steps=n_warmup_steps,
             interval_steps=interval_steps,
+            look_growth=look_growth,
             n_min_trials=n_min_trials,
         )
         self._session = session_of(policy, opinions, decision_log, max_overhead)
@@ -128,7 +131,10 @@ class CurvePruner(BasePruner):
         values = trial.intermediate_values
         step = trial.last_step
         policy = self._session.policy
-        hold = hold_alone(policy, (s for s, value in values.items() if isfinite(value)), step, None)
+        told = sorted(s for s, value in values.items() if isfinite(value))
+        hold = hold_alone(policy, told, step, None)
+        if hold is None and step is not None and isfinite(values[step]):
+            hold = hold_spaced(policy, told, step)  # before the storage is read
         if hold is not None or step is None:
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
@@ -198,8 +204,8 @@ class CurvePruner(BasePruner):
         Printed, it says in a few lines what was spent and saved, how risky that was, and what looks came to nothing.
         """
         held, faults = self._session.tally()
-        failed, throttled = sum(n for _, n in faults), dict(held).get(Reason.THROTTLED, 0)
+        failed, spaced = sum(n for _, n in faults), dict(held).get(Reason.SPACED, 0)
         reasons = {
             str(t.number): str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
         }
-        return report_of(self._session.policy, self._snapshot(study), reasons, failed, throttled, name=int)
+        return report_of(self._session.policy, self._snapshot(study), reasons, failed, spaced, name=int)

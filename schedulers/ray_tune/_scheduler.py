@@ -14,7 +14,7 @@ from ray.tune.utils import flatten_dict
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event, hold_alone, hold_early
+from lcsearch.engine.ask import Event, hold_alone, hold_early, hold_spaced
 from lcsearch.engine.judge import Judgement, risk_now
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -42,8 +42,8 @@ class CurveScheduler(FIFOScheduler):
     first served.
 
     The rule is the one of :class:`lcsearch.schedulers.optuna.CurvePruner`, by the same code. Forecasts are made on a
-    thread of the driver: a result is answered at once, and a stop comes with the trial's next result or in the next
-    turn of Tune's loop, whichever is first.
+    thread of the driver, and a result whose look is due is answered when its forecast is there, some milliseconds
+    later: so a stop does not depend on how busy the machine is. A forecaster that is stuck is waited for once.
 
     Nothing that goes wrong in here reaches the run: the trial goes on, the failure is counted and logged once.
 
@@ -65,8 +65,9 @@ class CurveScheduler(FIFOScheduler):
         interval_steps: looks are this far apart in `time_attr`, counted from the grace period.
         n_min_trials: trials that ran to their end needed that say something about the step.
         judged: "best" judges a trial by its best value, "final" by its last one.
-        max_overhead: share of the driver's time since the first look that the forecasts of all trials together may
-            take, once they took 3 s; looks beyond it are held. math.inf: no throttle.
+        look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
+            forecasts of a trial are few however long it is, and which they are follows from its curve alone.
+        max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -92,7 +93,8 @@ class CurveScheduler(FIFOScheduler):
         interval_steps: int = 1,
         n_min_trials: int = 1,
         judged: Judged = "best",
-        max_overhead: float = 0.01,
+        look_growth: float = 1.1,
+        max_overhead: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's is untyped, here and below
         if not (isinstance(time_attr, str) and time_attr):
@@ -116,6 +118,7 @@ class CurveScheduler(FIFOScheduler):
             n_startup_trials=n_startup_trials,
             n_warmup_steps=grace_period,
             interval_steps=interval_steps,
+            look_growth=look_growth,
             n_min_trials=n_min_trials,
         )
         self._session = session_of(policy, opinions, decision_log, max_overhead)
@@ -264,8 +267,8 @@ class CurveScheduler(FIFOScheduler):
         came to nothing.
         """
         held, faults = self._session.tally()
-        failed, throttled = sum(n for _, n in faults), dict(held).get(Reason.THROTTLED, 0)
-        return report_of(self._session.policy, self._snapshot(), self.stopped(), failed, throttled)
+        failed, spaced = sum(n for _, n in faults), dict(held).get(Reason.SPACED, 0)
+        return report_of(self._session.policy, self._snapshot(), self.stopped(), failed, spaced)
 
     # State.
 
@@ -373,8 +376,10 @@ class CurveScheduler(FIFOScheduler):
 
     def _look(self, uid: str, step: float) -> None:
         entry, session, goal = self._book.entries[uid], self._session, self._goal
-        told = (at for at, value in entry.reports.items() if math.isfinite(value))
+        told = sorted(at for at, value in entry.reports.items() if math.isfinite(value))
         hold = hold_alone(session.policy, told, step, None)
+        if hold is None and math.isfinite(entry.reports[step]):
+            hold = hold_spaced(session.policy, told, step)
         if hold is None:
             n_complete = self._book.bank(goal).n_complete
             hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])
@@ -382,6 +387,7 @@ class CurveScheduler(FIFOScheduler):
             session.held(hold.reason)
             return
         session.submit(self._snapshot(), Event(self._book.trial(uid), step))
+        session.settle(uid)
 
     def _carry_out(self, tune_controller: TuneController) -> None:
         """Stop the running trials whose looks came to a stop since their last result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.risk import Mark
@@ -47,7 +48,7 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
 def hindsight(session: Session, trial: Trial, snapshot: Snapshot) -> Decision:
     """What a look at a live trial's last step comes to now; leaves no trace in counters and logs."""
     step = trial.curve.last_step
-    aside = Session(session.policy, session.forecasters)
+    aside = Session(replace(session.policy, look_growth=1), session.forecasters)
     return aside.check(snapshot, Event(trial, step if math.isfinite(step) else -1)).decision
 
 

@@ -1,4 +1,4 @@
-"""The imperative shell: asks forecasters for opinions, judges, keeps the overhead bounded, writes the log.
+"""The imperative shell: asks forecasters for opinions, judges, writes the log. No clock decides which looks are made.
 
 `check` decides a look at once (Optuna, simulators); `submit` and `poll` decide it on a thread (Ray, whose loop must not
 wait). Both go the same way: gates, opinions, judgement.
@@ -35,13 +35,13 @@ from lcsearch.study import Snapshot
 
 _log = logging.getLogger("lcsearch")
 
+DEADLINE_S = 30.0
+"""A forecast takes milliseconds; what takes so long on the busiest machine is stuck."""
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
-REPLAY_S = 5e-4
-"""Mean seconds between looks, forecasts left out, below which no training can be going on."""
 IDLE_S = 2.0
 """The thread of submitted looks ends when it had nothing to do for so long."""
-_LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_done", "_threaded", "_outbox", "_writing", "_under_way")
+_LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_stuck", "_done", "_threaded", "_outbox", "_writing", "_under_way")
 
 
 class _Waiting(NamedTuple):
@@ -83,16 +83,13 @@ def _write_all(session: weakref.ref[Session]) -> None:
 class Session:
     """Checks looks, one process's worth of state: counters, latencies, the latest decision of each trial.
 
-    None of it changes what is decided, but for the throttle, and a throttled look is recorded as a hold.
+    None of it changes what is decided, but for an answer that comes after the deadline, which is counted and told.
 
     Args:
         policy: the knobs.
         forecasters: who is asked; a stop needs all of them.
         sink: takes a receipt for every look that reached a forecaster or a rule; None keeps none.
         deadline: seconds after which an answer counts as late; the work itself is not interrupted.
-        overhead: forecasts may take this share of the time since the first look; math.inf: no throttle. What threads
-            wait for each other is not counted.
-        allowance: seconds of forecasts before the share applies, so that short studies are not starved.
         clock: monotonic seconds.
         wall: seconds since the epoch.
     """
@@ -103,21 +100,18 @@ class Session:
         forecasters: Sequence[Forecaster],
         sink: Sink | None = None,
         *,
-        deadline: float = 5.0,
-        overhead: float = 0.01,
-        allowance: float = 3.0,
+        deadline: float = DEADLINE_S,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         names = [forecaster.name for forecaster in forecasters]
         if not names or len(set(names)) != len(names):
             raise InvalidValue("at least one forecaster, no name twice", names, "forecasters")
-        if not deadline > 0 or not overhead > 0 or not allowance >= 0:
-            raise InvalidValue("deadline > 0, overhead > 0, allowance >= 0", (deadline, overhead, allowance), "Session")
+        if not deadline > 0:
+            raise InvalidValue("a number of seconds > 0", deadline, "deadline")
         self.policy, self.forecasters, self.sink = policy, tuple(forecasters), sink
-        self._deadline, self._overhead, self._allowance = deadline, overhead, allowance
+        self._deadline = deadline
         self._clock, self._wall = clock, wall
-        self._started: float | None = None
         self.forecast_seconds = 0.0
         self.reasons: Counter[Reason] = Counter()
         self.failed_open: Counter[str] = Counter()
@@ -132,7 +126,7 @@ class Session:
         self._thread: threading.Thread | None = None
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._busy: str | None = None
-        self._stale = False
+        self._stale = self._stuck = False
         self._done: OrderedDict[str, _Done] = OrderedDict()
         self._threaded = self._writing = False
         self._outbox: deque[Receipt] = deque()  # what the thread is to write; a disk may be slow
@@ -143,7 +137,6 @@ class Session:
         # A monotonic clock means nothing in another process; a look under way is repeated at the trial's next report.
         for name in ("_lock", "_news", *_LOOKS):
             del state[name]
-        state["_started"] = None
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
         state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), _told=set())
@@ -157,8 +150,6 @@ class Session:
         """Count a look that a gate held before a snapshot was made."""
         with self._lock:
             self.reasons[reason] += 1
-            if self._started is None:
-                self._started = self._clock()
 
     def check(self, snapshot: Snapshot, event: Event) -> Judgement:
         """Decide one look. Thread-safe; forecasts run outside the lock."""
@@ -173,11 +164,7 @@ class Session:
         self._keep(judgement.decision, self._clock() - start, errors)
         return judgement
 
-    def _decide(
-        self, snapshot: Snapshot, event: Event, question: Ask | Hold, errors: dict[str, str], *, replays: bool = True
-    ) -> Judgement:
-        if isinstance(question, Ask) and not question.diverged and self._throttled(self._clock(), replays):
-            question = Hold(Reason.THROTTLED, standing=question.standing, incumbent=question.incumbent)
+    def _decide(self, snapshot: Snapshot, event: Event, question: Ask | Hold, errors: dict[str, str]) -> Judgement:
         if isinstance(question, Hold):
             return Judgement(held_decision(snapshot, event, question))
         opinions = {} if question.diverged else self._opinions(snapshot, question, errors)
@@ -242,7 +229,7 @@ class Session:
             errors: dict[str, str] = {}
             try:
                 with np.errstate(all="ignore"):
-                    judgement = self._decide(look.snapshot, look.event, look.question, errors, replays=False)
+                    judgement = self._decide(look.snapshot, look.event, look.question, errors)
                 done = _Done(judgement, self._clock() - look.start, errors)
             except BaseException as error:  # neither a bug of ours nor a panic of a library may end the thread
                 self.failed("look", error)
@@ -257,7 +244,8 @@ class Session:
             if overtaken is not None:
                 self._overtaken(overtaken)
             with self._lock:
-                self._busy = None
+                self._busy, self._stuck = None, False
+                self._news.notify_all()
 
     def _overtaken(self, look: _Waiting) -> None:
         """Record a look that no forecaster was asked about."""
@@ -309,6 +297,26 @@ class Session:
             self._keep(done.judgement.decision, done.latency, done.errors)
             yield done.judgement
 
+    def settle(self, uid: str) -> bool:
+        """Wait until the look of a trial that was submitted is judged, so that a stop comes at the report it is due at,
+        however busy the machine is; False when the deadline passed first.
+
+        Then nobody waits again until the forecaster that is stuck has answered; its looks are acted on when they come,
+        and counted as late.
+        """
+
+        def settled() -> bool:
+            return uid not in self._waiting and self._busy != uid
+
+        with self._lock:
+            if self._stuck:
+                return settled()
+            done = self._news.wait_for(settled, self._deadline)
+            self._stuck = not done
+        if not done:
+            self.failed("waiting for a forecast", TimeoutError(f"no answer within {self._deadline:g} s"))
+        return done
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every submitted look is judged and written; False when `timeout` seconds did not suffice."""
 
@@ -317,16 +325,6 @@ class Session:
 
         with self._lock:
             return self._news.wait_for(idle, timeout)
-
-    def _throttled(self, now: float, replays: bool) -> bool:
-        with self._lock:
-            if self._started is None:
-                self._started = now
-            elapsed = now - self._started
-            # Hardly any time between looks: stored curves are replayed, nothing is trained that could be slowed down.
-            if replays and elapsed - self.forecast_seconds < REPLAY_S * self.reasons.total():
-                return False
-            return self.forecast_seconds > self._allowance + self._overhead * elapsed
 
     def _opinions(self, snapshot: Snapshot, question: Ask, errors: dict[str, str]) -> dict[str, list[Opinion]]:
         """Every forecaster's answers; one that raises is DEAD, one that takes too long LATE."""
@@ -417,14 +415,15 @@ class Session:
             self.reasons[decision.reason] += 1
             key = (decision.study, decision.trial)
             before = self.latest.get(key)
-            self.latest[key] = decision
-            self.latest.move_to_end(key)
+            if before is None or decision.reason is not Reason.SPACED:  # what was said last says more
+                self.latest[key] = decision
+                self.latest.move_to_end(key)
             if len(self.latest) > REMEMBERED:
                 self.latest.popitem(last=False)
             if decision.reason.fails_open:
                 self.failed_open["opinion" if decision.reason is Reason.ABSENT else "record of a stop"] += 1
-        # Of looks in a row that were not judged, for the same reason, the first is written: thousands say no more.
-        unjudged = decision.now is None and decision.reason in (Reason.THROTTLED, Reason.OVERTAKEN)
+        # Of looks in a row that were overtaken the first is written: thousands say no more.
+        unjudged = decision.now is None and decision.reason is Reason.OVERTAKEN
         repeated = unjudged and before is not None and before.reason is decision.reason
         judged = decision.now is not None or decision.reason is Reason.DIVERGED
         if self.sink is None or repeated or not (unjudged or judged):
@@ -464,26 +463,21 @@ class Session:
         with self._lock:
             return self.reasons.most_common(), self.failed_open.most_common()
 
-    @property
-    def overhead_share(self) -> float:
-        """Forecast seconds over seconds since the first look; NaN before it."""
-        if self._started is None:
-            return math.nan
-        return self.forecast_seconds / max(self._clock() - self._started, 1e-9)
-
 
 def session_of(
     policy: Policy,
     opinions: Sequence[Forecaster | str] | Forecaster | str | None,
     decision_log: str | os.PathLike[str] | None,
-    max_overhead: float,
+    max_overhead: float | None,
 ) -> Session:
     """A session from what adapters are given; see their arguments of these names.
 
     Raises:
         InvalidValue: `max_overhead` is not above 0, or `opinions` names no forecaster.
     """
-    if max_overhead != math.inf and not (is_finite_number(max_overhead) and max_overhead > 0):
+    if max_overhead == math.inf:
+        policy = replace(policy, look_growth=1)
+    elif max_overhead is not None and not (is_finite_number(max_overhead) and max_overhead > 0):
         raise InvalidValue("a number > 0", max_overhead, "max_overhead")
     sink = None if decision_log is None else DecisionLog(decision_log)
-    return Session(policy, forecasters(opinions), sink, overhead=max_overhead)
+    return Session(policy, forecasters(opinions), sink)

@@ -40,7 +40,7 @@ class StudyReport:
         risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
         stops: in order of trials.
         failed_open: looks of this process where something failed and the trial went on.
-        throttled: looks of this process that were held because forecasts had taken their share of the time.
+        spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
         spent: steps that all trials have trained.
         saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
@@ -49,7 +49,7 @@ class StudyReport:
     risk: float | None
     stops: tuple[Stop, ...]
     failed_open: int
-    throttled: int = 0
+    spaced: int = 0
     complete: int = 0
     spent: float = 0
     saved: float = 0
@@ -65,7 +65,7 @@ class StudyReport:
                 f"trials: {self.complete} complete, {len(self.stops)} stopped",
                 f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
-                f"in this process: {failed}, {self.throttled} {'was' if self.throttled == 1 else 'were'} throttled",
+                f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
             ]
         )
 
@@ -75,7 +75,7 @@ def report_of(
     snapshot: Snapshot,
     reasons: Mapping[str, str],
     failed_open: int,
-    throttled: int = 0,
+    spaced: int = 0,
     *,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
@@ -91,7 +91,7 @@ def report_of(
         risk_now(policy, snapshot),
         tuple(stops),
         failed_open,
-        throttled,
+        spaced,
         complete=snapshot.bank.n_complete,
         spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
         saved=saved,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from lcsearch.engine.ask import (
     held_decision,
     hold_alone,
     hold_early,
+    hold_spaced,
     interval_of,
+    looks_at,
     previous_look,
 )
 from lcsearch.engine.policy import Policy
@@ -393,3 +396,51 @@ def test_asking_changes_nothing() -> None:
     assert isinstance(two, Ask)
     assert replace(one, queries=()) == replace(two, queries=())
     assert [q.trial.curve for q in one.queries] == [q.trial.curve for q in two.queries]
+
+
+# Looks are spaced by what a trial has reported, never by a clock
+
+
+def due(n: int, **policy: float) -> list[float]:
+    """Steps of a trial that reports at 0, 1, ..., n - 1 at which a look is due, from the first observation on."""
+    of = Policy(**{"min_observations": 6, "look_growth": 1.25, **policy})  # type: ignore[arg-type]
+    steps = [float(step) for step in range(n)]
+    looks = [steps[: i + 1] for i in range(n)]
+    passed = [seen for seen in looks if hold_alone(of, seen, seen[-1], None) is None]
+    return [seen[-1] for seen in passed if hold_spaced(of, seen, seen[-1]) is None and len(seen) >= 6]
+
+
+def test_looks_come_at_growing_distances() -> None:
+    assert due(60) == [5, 7, 9, 12, 16, 21, 27, 34, 43, 54]  # at 6, 8, 10, 13, 17, 22, 28, 35, 44, 55
+    assert due(60, look_growth=1) == list(range(5, 60))
+    assert len(due(5000, look_growth=1.1)) < 80
+
+
+def test_the_first_look_comes_as_soon_as_the_warm_up_is_over() -> None:
+    assert due(60, n_warmup_steps=17) == [17, 21, 27, 34, 43, 54]
+
+
+def test_intervals_are_spaced_too() -> None:
+    """A look is due when a number of observations was passed since the interval before."""
+    assert due(60, interval_steps=10) == [10, 20, 30, 40, 50]
+    assert due(200, interval_steps=20, look_growth=2) == [20, 40, 60, 100]
+
+
+def test_a_placeholder_is_no_observation() -> None:
+    values = [float(8) if i % 5 == 0 else NAN for i in range(45)]
+    own = trial("9", values[:41], Status.RUNNING)  # nine values, the last at step 40
+    finished = [trial(str(i), [1.0 + i] * 50) for i in range(5)]
+    held = look(own, finished, horizon=50, look_growth=1.5)  # 4, 6, 9
+    assert isinstance(held, Ask)
+    held = look(trial("9", values[:36], Status.RUNNING), finished, horizon=50, look_growth=1.5)
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.SPACED, "8 observations, the next look comes at 9")
+
+
+@given(st.integers(1, 12), st.floats(1.001, 3), st.integers(1, 400))
+@props
+def test_which_looks_are_made_does_not_depend_on_how_far_one_counts(first: int, growth: float, most: int) -> None:
+    numbers = looks_at(first, growth, most)
+    assert numbers == looks_at(first, growth, 2 * most)[: len(numbers)]
+    for before, after in pairwise(numbers):
+        assert before < after <= max(before + 1, math.ceil(before * growth))

@@ -41,6 +41,7 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"n_startup_trials": -1}, "n_startup_trials: expected a number >= 0, got -1."),
     ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
     ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
+    ({"look_growth": 0.9}, "look_growth: expected a number >= 1, got 0.9."),
     ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
     ({"max_overhead": math.nan}, "max_overhead: expected a number > 0, got nan."),
     ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
@@ -55,8 +56,9 @@ def goal(direction: Direction = "minimize", horizon: float = 10, judged: Judged 
 
 
 def early_policy(**fields: Any) -> Policy:
-    """A policy for short histories: two startup trials, stops from the fourth observation on, whatever the defaults."""
-    return Policy(**{"n_startup_trials": 2, "min_observations": 4, **fields})
+    """A policy for short histories, whatever the defaults: two startup trials, stops from the fourth observation on, a
+    look at every report."""
+    return Policy(**{"n_startup_trials": 2, "min_observations": 4, "look_growth": 1, **fields})
 
 
 def trial(

@@ -48,8 +48,8 @@ def storage(kind: str, folder: Path) -> Iterator[BaseStorage]:
 
 
 def pruner(**fields: Any) -> CurvePruner:
-    """A CurvePruner of trials of 50 steps that asks the plain fake forecaster."""
-    return CurvePruner(**{"max_steps": 50, "opinions": [NormalAroundBest()], **fields})
+    """A CurvePruner of trials of 50 steps that asks the plain fake forecaster at every report."""
+    return CurvePruner(**{"max_steps": 50, "look_growth": 1, "opinions": [NormalAroundBest()], **fields})
 
 
 def decay(limit: float, n: int = 50, rate: float = 0.8) -> list[float]:

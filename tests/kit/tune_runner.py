@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -167,7 +166,7 @@ class Runner:
 
 def scheduler(**fields: Any) -> CurveScheduler:
     """A CurveScheduler of trials of 50 steps that asks the plain fake forecaster."""
-    known = {"metric": "loss", "mode": "min", "max_t": 50, "opinions": [NormalAroundBest()], "max_overhead": math.inf}
+    known = {"metric": "loss", "mode": "min", "max_t": 50, "opinions": [NormalAroundBest()], "look_growth": 1}
     return CurveScheduler(**{**known, **fields})
 
 

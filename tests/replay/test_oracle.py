@@ -108,7 +108,7 @@ def whole(n: int = 24, seed: int = 3) -> tuple[Task, list[Trial]]:
 
 def searched(opinion: Forecaster, policy: Policy, task: Task, trials: Sequence[Trial]) -> tuple[set[str], float, float]:
     """One trial after the other by a production session: who was stopped, steps spent, best value found."""
-    session = Session(policy, [opinion], overhead=math.inf, clock=lambda: 0.0)
+    session = Session(policy, [opinion], clock=lambda: 0.0)
     seen, stopped, spent = snapshot(task.goal, []), set(), 0.0
     for one in trials:
         for step in one.curve.steps.tolist():

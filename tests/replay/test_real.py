@@ -24,12 +24,8 @@ from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.sweep import launcher
 
 # Power laws whose limit and speed hang on the configuration, with noise that hangs on it too: deterministic, crossing.
-# The throttle is for training that takes its time; here it would hold looks, when the machine is busy.
 TRAIN = """\
 import math
-from lcsearch.session import Session
-
-Session._throttled = lambda *arguments: False
 
 def train(ctx):
     a, lr = ctx.params["a"], ctx.params["lr"]
@@ -83,7 +79,7 @@ def curve_of(params: dict[str, Any], number: int) -> list[float]:
 def test_plain_optimize_stops_the_very_same_trials(direction: Any, opinions: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sign = 1.0 if direction == "minimize" else -1.0
-    pruner = CurvePruner(max_steps=20, threshold=0.1, opinions=opinions, max_overhead=math.inf)
+    pruner = CurvePruner(max_steps=20, threshold=0.1, opinions=opinions, look_growth=1)
     study = optuna.create_study(direction=direction, pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=5))
     runs: list[Run] = []
 

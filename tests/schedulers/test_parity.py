@@ -40,7 +40,7 @@ PATIENCE_S = 10.0
 CANNOT_OCCUR = {
     Reason.NO_REPORT,  # Tune casts no look without a report
     Reason.FIRST_LOOK,  # six observations are asked for before, and five of them lie below the look
-    Reason.THROTTLED,  # max_overhead is infinite
+    Reason.SPACED,  # a look at every report
     Reason.OVERTAKEN,  # every look is waited for
     Reason.RULE,  # only in replays
     Reason.UNRECORDED,  # every record here reads back
@@ -188,7 +188,7 @@ def history(direction: Direction, seed: int, n_trials: int, opinion: Forecaster 
         "interval_steps": int(rng.choice([1, 1, 2, 3])),
         "n_min_trials": int(rng.choice([1, 1, 2, 6])),
         "judged": str(rng.choice(["best", "final"])),
-        "max_overhead": INF,
+        "look_growth": 1,
         "opinions": opinion,
     }
     sign = 1.0 if direction == "minimize" else -1.0
@@ -592,6 +592,7 @@ def compare_late(of: History, seen: LateSeen) -> None:
             a = one.report(number, point)
             (reason,) = a.reasons
             behind.door.clear()
+            two.session._stuck = True  # as after a first wait for it: nobody waits again
             answer = two.result(two.trials[number], point)
             behind.door.set()
             assert two.session.wait(PATIENCE_S)

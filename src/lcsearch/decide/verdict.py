@@ -36,8 +36,9 @@ class Reason(enum.Enum):
     MIN_TRIALS = "Fewer than n_min_trials finished trials have a value at this step."
     COMPARISONS = "Too few other trials have a value at this step to tell where this one stands."
     GUARD = "The trial ranks among the best at its own step. Lower guard to stop more."
-    THROTTLED = (
-        "Forecasts would take more than their share of the time; looks are spaced out. Raise max_overhead to look more."
+    SPACED = (
+        "Looks are spaced: the next one comes when the trial has more observations. Set look_growth to 1 to look at "
+        "every report."
     )
     OVERTAKEN = (
         "The trial went on before this look was judged, and a newer look, or its end, took its place. Forecasts are "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -109,6 +110,47 @@ def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value:
     return None
 
 
+@lru_cache(maxsize=64)
+def looks_at(first: int, growth: float, most: int) -> tuple[int, ...]:
+    """Numbers of observations at which a trial has its looks, up to the first beyond `most`: each the next whole number
+    that is `growth` times the one before.
+
+    >>> looks_at(6, 1.1, 35)
+    (6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 21, 24, 27, 30, 33, 37)
+    """
+    found = [first]
+    while found[-1] <= most:
+        found.append(max(found[-1] + 1, math.ceil(found[-1] * growth - 1e-9)))
+    return tuple(found)
+
+
+def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | None:
+    """The gate that spaces a trial's looks; None when this one is due.
+
+    The first look that warm-up and shortness allow is due; a later one when the trial has passed another number of
+    observations of :func:`looks_at` since the look before it.
+
+    Args:
+        policy: the knobs.
+        steps: rising, at which finite values were reported, `step` included.
+        step: the last one.
+    """
+    before = previous_look(policy, steps, step)
+    if policy.look_growth == 1 or before is None or before < policy.n_warmup_steps:
+        return None
+    n, n_before = len(steps), bisect_right(steps, before)
+    if n_before < policy.min_observations:
+        return None
+    most = 64
+    while most <= n:  # few different lists are made
+        most *= 8
+    numbers = looks_at(policy.min_observations, policy.look_growth, most)
+    following = bisect_right(numbers, n)
+    if following > bisect_right(numbers, n_before):
+        return None
+    return Hold(Reason.SPACED, f"{n} observations, the next look comes at {numbers[following]}")
+
+
 def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float | None:
     """The look before the one at `step`, from the rising steps of a curve's values: the first of the latest earlier
     interval.
@@ -156,6 +198,9 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     before = previous_look(policy, steps, step)
     if before is None:
         return Hold(Reason.FIRST_LOOK)
+    held = hold_spaced(policy, steps, step)
+    if held is not None:
+        return held
     standing = shield(policy, snapshot, trial, step)
     if isinstance(standing, Hold):
         return standing

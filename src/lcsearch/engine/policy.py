@@ -19,6 +19,9 @@ class Policy:
         n_startup_trials: nothing is stopped before this many trials are COMPLETE.
         n_warmup_steps: nothing is stopped below this step.
         interval_steps: at most one look an interval of this many steps, counted from the warm-up.
+        look_growth: after a trial's first look the next one comes when its finite observations have grown by this
+            factor, >= 1; 1: a look at every report. So the number of forecasts grows with the logarithm of a trial's
+            length, and which looks are made follows from the curve alone, never from a clock.
         n_min_trials: COMPLETE trials needed that have a value at the step.
         min_comparisons: other trials needed at the step for the rank guard to judge; fewer hold the look.
         min_observations: a look at a curve of fewer finite observations is held.
@@ -34,6 +37,7 @@ class Policy:
     n_startup_trials: int = 5
     n_warmup_steps: float = 0
     interval_steps: float = 1
+    look_growth: float = 1.1
     n_min_trials: int = 1
     min_comparisons: int = 4
     min_observations: int = 6
@@ -53,6 +57,7 @@ class Policy:
             ("n_startup_trials", 0),
             ("n_warmup_steps", 0),
             ("interval_steps", 1),
+            ("look_growth", 1),
             ("n_min_trials", 1),
             ("min_comparisons", 0),
             ("min_observations", 1),

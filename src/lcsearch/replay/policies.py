@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -119,8 +118,8 @@ class Entrant:
 
 
 def session_for(policy: Policy, heard: Sequence[Forecaster]) -> Session:
-    """Production's session for a replay: no throttle and no deadline, for the clock stands still while it decides."""
-    return Session(policy, heard, overhead=math.inf, clock=lambda: 0.0)
+    """Production's session for a replay: no deadline, for the clock stands still while it decides."""
+    return Session(policy, heard, clock=lambda: 0.0)
 
 
 def entrant(text: str) -> Entrant:

@@ -27,7 +27,7 @@ def test_it_prints_in_a_few_lines() -> None:
         "trials: 6 complete, 2 stopped",
         f"steps: {300 + 2 * done} spent, {2 * (50 - done)} saved (22 % of 400)",
         f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
-        "in this process: 0 looks failed open (the trial went on), 0 were throttled",
+        "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
     assert repr(found).startswith(f"StudyReport(risk={found.risk!r}, stops=(Stop(trial=6, ")
 
@@ -54,19 +54,15 @@ def test_before_anything_has_ended() -> None:
         "trials: 0 complete, 0 stopped",
         "steps: 0 spent, 0 saved",
         "risk that some stop lost the winner: not known yet",
-        "in this process: 0 looks failed open (the trial went on), 0 were throttled",
+        "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
 
 
 def test_looks_that_came_to_nothing_are_told() -> None:
-    study = study_of(pruner(opinions=[Dead()], max_overhead=1e-9))
-    assert isinstance(study.pruner, CurvePruner)
-    study.pruner._session._allowance = 0.0
+    study = study_of(pruner(opinions=[Dead()], look_growth=1.5))
     trial = study.ask()
     assert first_stop(trial, decay(5.0, SHORTEST + 1)) is None
-    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 0 were throttled")
-    study.pruner._session.forecast_seconds = 100.0
-    study.pruner._session._started = -1e6
+    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 0 held between looks (look_growth)")
     trial.report(5.0, SHORTEST + 1)
     assert not trial.should_prune()
-    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 1 was throttled")
+    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 1 held between looks (look_growth)")

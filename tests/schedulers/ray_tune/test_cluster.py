@@ -132,7 +132,7 @@ class Decay(tune.Trainable):
 def scheduler(folder: Path, **fields: Any) -> CurveScheduler:
     known: dict[str, Any] = {"time_attr": "epoch", "metric": "loss", "mode": "min", "max_t": STEPS}
     known |= {"n_startup_trials": 3, "opinions": NormalAroundBest(sd=0.5), "decision_log": folder / "decisions"}
-    return CurveScheduler(**{**known, "max_overhead": math.inf, **fields})
+    return CurveScheduler(**{**known, "look_growth": 1, **fields})
 
 
 def fit(

@@ -237,7 +237,7 @@ def test_the_report_of_a_run() -> None:
         "trials: 0 complete, 0 stopped",
         "steps: 0 spent, 0 saved",
         "risk that some stop lost the winner: not known yet",
-        "in this process: 0 looks failed open (the trial went on), 0 were throttled",
+        "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
     runner = run_of(scheduler(opinions=[NormalAroundBest(2.0)], threshold=0.5))
     runner.feed(runner.start("b"), decay(5.0))
@@ -256,7 +256,7 @@ def test_the_report_of_a_run() -> None:
         "trials: 6 complete, 2 stopped",
         f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, {2 * (50 - EARLIEST)} saved (22 % of 405)",
         f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
-        "in this process: 1 look failed open (the trial went on), 0 were throttled",
+        "in this process: 1 look failed open (the trial went on), 0 held between looks (look_growth)",
     ]
 
 

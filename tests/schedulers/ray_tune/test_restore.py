@@ -75,7 +75,7 @@ if settings["restore"]:
 else:
     scheduler = CurveScheduler(
         time_attr="epoch", metric="loss", mode="min", max_t=settings["steps"], n_startup_trials=4, guard=0.0,
-        opinions=NormalAroundBest(sd=0.5), max_overhead=math.inf, decision_log=folder / "decisions",
+        opinions=NormalAroundBest(sd=0.5), look_growth=1, decision_log=folder / "decisions",
     )
     space = {key: settings[key] for key in ("folder", "limits", "steps", "halt")}
     tuner = tune.Tuner(
