@@ -155,6 +155,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "what holds a stop:",
         "  startup: nothing is stopped before 5 trials have run to the end",
         "  short curves: nothing is stopped before 6 reports (n_warmup_steps 0, interval_steps 1)",
+        "  looks: at 6, 7, 8, 9, 10, 11, 13, 15 ... reports of a trial (look_growth 1.1; 1 looks at every report)",
         "  guard: the best 0.1 of all at their own epoch are not stopped, nor where fewer than 4 others can be "
         "compared",
         "  threshold: P(beat) must be below 0.05 at two looks in a row (0.01 below 8 reports)",

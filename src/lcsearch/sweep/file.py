@@ -332,6 +332,7 @@ class CurvePrunerSpec(_Startup):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.05
     guard: Annotated[float, Field(ge=0, le=1)] = 0.1
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    look_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.1
     opinions: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     @field_validator("opinions")

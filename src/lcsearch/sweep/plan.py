@@ -23,7 +23,7 @@ from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.progress import Progress
 from lcsearch.sweep.secret import mask
 from lcsearch.sweep.summary import shown
-from lcsearch.sweep.text import clock, money
+from lcsearch.sweep.text import clock, money, spacing
 
 _POLICY = Policy()  # what a sweep file cannot set is as here
 _WORD = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./:-]*[A-Za-z0-9_./])?")
@@ -275,6 +275,7 @@ def _gate_lines(file: SweepFile) -> list[str]:
                 f"startup: nothing is stopped before {found.whole} trials have run to the end",
                 f"short curves: nothing is stopped before {_POLICY.min_observations} reports"
                 f" (n_warmup_steps {spec.n_warmup_steps}, interval_steps {spec.interval_steps})",
+                f"looks: {spacing(spec.look_growth)}",
                 f"guard: the best {spec.guard:.3g} of all at their own {step} are not stopped, nor where fewer than"
                 f" {_POLICY.min_comparisons} others can be compared",
                 f"threshold: P(beat) must be below {spec.threshold:g} at two looks in a row"

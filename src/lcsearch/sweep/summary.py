@@ -15,7 +15,7 @@ from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.picture import CALIBRATION, priced, stops_now
 from lcsearch.sweep.progress import Progress, Row
-from lcsearch.sweep.text import UNTIMED, best_line, clock, money, worker_time
+from lcsearch.sweep.text import UNTIMED, best_line, clock, money, spacing, worker_time
 
 if TYPE_CHECKING:
     import optuna
@@ -65,7 +65,7 @@ def summarize(
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
         looks = LookTail(folder / "decisions").line()
         if looks is not None:
-            lines.append(looks)
+            lines += [looks, f"  looked {spacing(sweep.pruner.look_growth)}"]
     lines += _stopped(progress, sweep, closest)
     lines += _failed(progress.of("failed"))
     lines += [f"! {text}" for text in notices(progress, sweep, RunFolder(folder))]

@@ -7,6 +7,7 @@ import re
 
 from lcsearch.decide.decision import exactly
 from lcsearch.decide.rules import threshold_for
+from lcsearch.engine.ask import looks_at
 from lcsearch.engine.policy import Policy
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.progress import Best, Progress, Row
@@ -88,6 +89,18 @@ def legend(sweep: SweepFile) -> str:
 def strict(threshold: float) -> float:
     """The threshold that holds for short curves."""
     return threshold_for(threshold, 0, few=FEW, factor=_POLICY.few_factor)
+
+
+def spacing(growth: float) -> str:
+    """Which reports of a trial are looked at.
+
+    >>> spacing(1.1)
+    'at 6, 7, 8, 9, 10, 11, 13, 15 ... reports of a trial (look_growth 1.1; 1 looks at every report)'
+    """
+    if growth == 1:
+        return "at every report (look_growth 1)"
+    first = ", ".join(map(str, looks_at(_POLICY.min_observations, growth, 10**6)[:8]))
+    return f"at {first} ... reports of a trial (look_growth {growth:g}; 1 looks at every report)"
 
 
 def clock(seconds: float) -> str:
