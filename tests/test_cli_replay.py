@@ -194,16 +194,30 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (130, "")
 
 
-def test_of_several_studies_the_error_says_how_to_choose(tmp_path: Path) -> None:
+def test_of_several_studies_the_advice_names_one_that_has_curves(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     for n in range(14):
-        optuna.create_study(storage=f"sqlite:///{path}", study_name=f"try {n}")
-    done = CliRunner().invoke(app, ["replay", str(path)])
+        optuna.create_study(storage=storage, study_name=f"try {n}")
     names = ", ".join(f"try {n}" for n in range(14))
-    assert (done.exit_code, done.stderr) == (
-        2,
-        f"{path}: study: expected the name of one of 14 studies: {names}, got None. Give study= (--study 'try 0').\n",
-    )
+    text = f"{path}: study: expected the name of one of 14 studies: {names}, got None. Give study= (--study "
+    done = CliRunner().invoke(app, ["replay", str(path)])
+    assert (done.exit_code, done.stderr) == (2, f"{text}'try 0'); none of them has curves.\n")
+    trial = optuna.load_study(storage=storage, study_name="try 5").ask()
+    trial.report(0.5, 1)
+    done = CliRunner().invoke(app, ["replay", str(path)])
+    assert (done.exit_code, done.stderr) == (2, f"{text}'try 5').\n")
     other = CliRunner().invoke(app, ["replay", str(path), "--study", "try 3"])
     assert other.exit_code == 2
     assert "Optuna study 'try 3'" in other.stderr
+
+
+def test_columns_steps_and_what_is_judged_are_named_on_the_command_line(tmp_path: Path) -> None:
+    rows = "".join(f"{t};{s};{s};{1 / (s + t):.4f}".replace(".", ",") + "\n" for t in range(6) for s in range(1, 5))
+    (tmp_path / "runs.csv").write_text("run;epoch;time;val_loss\n" + rows)
+    columns = ["--trial", "run", "--step", "epoch", "--value", "val_loss", "--direction", "min"]
+    more = ["--judged", "final", "--steps", "--policy", "median", "--orders", "1", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["replay", str(tmp_path / "runs.csv"), *columns, *more])
+    assert done.exit_code == 0, done.output
+    assert "runs: 6 trials, minimize val_loss, judged by the final value up to step 4" in done.stdout
+    assert "% of the steps saved" in done.stdout

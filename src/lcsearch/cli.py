@@ -279,7 +279,8 @@ def replay(
     study: Annotated[
         str | None,
         typer.Argument(
-            help="Optuna storage URL or file, run folder, CSV file, TensorBoard folder. [default: the latest run]",
+            help="Optuna storage URL or file, run folder, CSV file, folder of TensorBoard, Ray Tune or MLflow. "
+            "[default: the latest run]",
             metavar="[STUDY]",
         ),
     ] = None,
@@ -288,9 +289,15 @@ def replay(
         typer.Option(help="curve:threshold=0.02, median, asha ...; may be repeated. [default: curve, median, asha]"),
     ] = None,
     name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
-    metric: Annotated[str | None, typer.Option(help="TensorBoard tag or CSV column.")] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", "--value", help="Name of the metric: a tag, a key, a CSV column.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="CSV column that tells trials apart. [default: trial]")] = None,
+    step: Annotated[str | None, typer.Option(help="CSV column of the step. [default: step]")] = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
     max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
+    judged: Annotated[str | None, typer.Option(help="best or final: which value counts. [default: best]")] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Count steps where the study has times, too.")] = False,
     orders: Annotated[
         int | None, typer.Option(help="Random orders of the trials. [default: 20, or what a minute allows, 5 at least]")
     ] = None,
@@ -312,6 +319,7 @@ def replay(
             text = str(error).replace("Name one with --folder.", "Name a study: lcsearch replay STUDY.")
             raise FileProblem(text) from None
         wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
+        wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step}
         policies = policy or ["curve", "median", "asha"]
         for text in show(where, policies, wish, orders=orders, workers=workers, out=out):
             say(text)

@@ -533,7 +533,7 @@ def test_long_with_several_metrics(tmp_path: Path) -> None:
         f"{path}:1: metric: expected a column, one of loss, acc, got 'los'. Perhaps 'loss' is meant."
     )
     assert said(FileProblem, path, direction="min") == (
-        f"{path}:1: expected a column value, got trial, step, loss, acc. Name the column with metric=."
+        f"{path}:1: expected a column value, got trial, step, loss, acc. Name the column with metric= (--value)."
     )
     one = csv_file(tmp_path, "trial,step,loss\na,1,3\na,2,2\n", "one.csv")
     assert read(one, direction="min").task.goal.metric == "loss"
@@ -591,8 +591,12 @@ HEADER = (
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("a,b\n1,2\n", 1, f"expected {HEADER}; got a, b."),
-        ("trial;step;value\na;1;2\n", 1, f"expected {HEADER}; got trial;step;value. The separator must be a comma."),
+        (
+            "a,b\n1,2\n",
+            1,
+            f"expected {HEADER}; got a, b. Say which columns they are: --trial, --step, --value.",
+        ),
+        ("trial;step;value\na;1;0,5,5\n", 2, "value: expected a number, got '0,5,5'."),
         ("trial,step,value,value\n", 1, "expected every column once, got 'value' 2 times."),
         ("trial,step,value\na,1\n", 2, "expected 3 cells as in the header, got 2."),
         ("trial,step,value\na,1,2\n\na,x,2\n", 4, "step: expected a number >= 0, got 'x'."),
@@ -601,11 +605,6 @@ HEADER = (
         ("trial,step,value\na,,2\n", 2, "step: expected a number >= 0, got nothing."),
         ("trial,step,value\na,1,1_0\n", 2, "value: expected a number, got '1_0'."),
         ("trial,step,value\n,1,2\n", 2, "trial: expected a name or a number, got nothing."),
-        (
-            "trial,step,value\na,1,2\na,2,2\na,1,3\n",
-            4,
-            "expected one value a step, got step 1 of trial 'a' again (line 2).",
-        ),
         ("trial,step,value,param_lr\na,1,2,0.1\na,2,2,0.2\n", 3, "param_lr: expected 0.1 as in line 2, got 0.2."),
         (
             "trial,step,value,time\na,1,2,5\na,2,2,4\n",
@@ -661,7 +660,7 @@ def test_more_that_is_wrong_with_a_csv_file(tmp_path: Path) -> None:
 
 WHAT = (
     "expected an Optuna storage (URL, SQLite file or journal file), a run folder of lcsearch, a CSV file, "
-    "a folder of TensorBoard event files, or a folder with curves.npz"
+    "a folder of TensorBoard event files, of a Ray Tune experiment or of MLflow (mlruns), or one with curves.npz"
 )
 
 

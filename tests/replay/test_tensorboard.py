@@ -15,7 +15,7 @@ from kit.builders import props
 
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.replay.readers import Read, read
-from lcsearch.replay.readers._tensorboard import LONGEST, Scalar, masked_crc, scalars
+from lcsearch.replay.readers._events import LONGEST, Scalar, masked_crc, scalars
 from lcsearch.study import Status
 
 # What torch.utils.tensorboard (torch 2.13, tensorboard 2.21) wrote: add_scalar of val/loss and lr at steps 0..4, wall
@@ -301,3 +301,71 @@ def test_values_are_single_precision(tmp_path: Path) -> None:
     run = losses(tmp_path).task.runs[0]
     assert run.curve.values.tolist() == [float(np.float32(0.1))]
     assert run.curve.event_values.tolist() == [math.inf]
+
+
+# Folders that are no trials
+
+
+def keras(root: Path, run: str, best: float) -> None:
+    """Keras' TensorBoard callback: train/ and validation/, the same tags in both, lower ones in training."""
+    for part, add in (("train", 0.0), ("validation", 0.5)):
+        curve(root / run / part, {e: best + add + 1 / (e + 1) for e in range(4)}, tag="epoch_loss")
+
+
+def test_fifteen_trainings_of_keras_are_fifteen_trials(tmp_path: Path) -> None:
+    for i in range(15):
+        keras(tmp_path, f"run{i:02d}", 0.1 * i)
+    found = losses(tmp_path)
+    assert [run.uid for run in found.task.runs] == [f"run{i:02d}" for i in range(15)]
+    assert found.task.goal.metric == "validation/epoch_loss"
+    assert float(found.task.judged.min()) == pytest.approx(0.75)
+    assert found.left_out[:2] == (
+        "validation/epoch_loss is read; --metric train/epoch_loss reads the other.",
+        "Folders train, validation are parts of the trial around them, no trials.",
+    )
+    assert float(losses(tmp_path, "train/epoch_loss").task.judged.min()) == pytest.approx(0.25)
+    assert losses(tmp_path, "epoch_loss").task.goal.metric == "validation/epoch_loss"
+    assert [run.uid for run in losses(tmp_path / "run03").task.runs] == ["run03"]  # the folder of one training
+
+
+def test_the_evaluation_beside_a_training(tmp_path: Path) -> None:
+    curve(tmp_path / "a", {1: 1.0, 2: 0.5})
+    curve(tmp_path / "a" / "eval", {1: 1.5, 2: 1.0})
+    assert losses(tmp_path, "loss").task.runs[0].values == [1.0, 0.5]
+    assert losses(tmp_path, "eval/loss").task.runs[0].values == [1.5, 1.0]
+
+
+def test_children_of_add_scalars_and_add_hparams_by_tensorboardx(tmp_path: Path) -> None:
+    tensorboardX = pytest.importorskip("tensorboardX")
+    for name in ("one", "two"):
+        writer = tensorboardX.SummaryWriter(str(tmp_path / name))
+        for step in range(4):
+            writer.add_scalar("lr", 0.1, step)
+            writer.add_scalars("loss", {"train": 1 / (step + 1), "val": 2 / (step + 1)}, step)
+        writer.add_hparams({"lr": 0.1}, {"lr": 0.1, "hparam/loss": 0.5})
+        writer.close()
+    found = losses(tmp_path, "loss/val")
+    assert [run.uid for run in found.task.runs] == ["one", "two"]
+    assert found.task.runs[0].values == pytest.approx([2, 1, 2 / 3, 1 / 2])
+    assert found.left_out[:2] == (
+        "4 folders of add_scalars: curves of the trial around them, no trials.",
+        "2 folders of add_hparams, with one report each: no trials.",
+    )
+    assert [run.uid for run in losses(tmp_path, "lr").task.runs] == ["one", "two"]
+
+
+def test_children_of_add_scalars_as_torch_names_them(tmp_path: Path) -> None:
+    """torch.utils.tensorboard: TAG_NAME below the writer's own folder, which has its own file."""
+    file(tmp_path / "a", event(1.0, 0))
+    for name, top in (("train", 1.0), ("val", 2.0)):
+        curve(tmp_path / "a" / f"my_loss_{name}", {s: top / s for s in (1, 2, 3)}, tag="my/loss")
+    assert [(r.uid, r.values[0]) for r in losses(tmp_path, "my/loss/val").task.runs] == [("a", 2.0)]
+    curve(tmp_path / "loss_b", {1: 1.0, 2: 0.5})  # a run of that name, below no other run: a trial
+    assert [run.uid for run in losses(tmp_path, "loss").task.runs] == ["loss_b"]
+
+
+def test_steps_in_place_of_event_times(tmp_path: Path) -> None:
+    curve(tmp_path / "a", {1: 1.0, 5: 0.5}, start=1e9)
+    timed, counted = losses(tmp_path), losses(tmp_path, steps=True)
+    assert (timed.task.unit, timed.task.runs[0].clock.tolist()) == ("seconds", [1, 5])
+    assert (counted.task.unit, counted.task.runs[0].clock.tolist()) == ("steps", [1, 5])

@@ -1,16 +1,19 @@
-"""Studies people already have, read without a write: Optuna, a run of lcsearch, CSV, TensorBoard, a table of curves."""
+"""Studies people already have, read without a write: Optuna, a run of lcsearch, CSV, TensorBoard, Ray Tune, MLflow."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.goal import Judged
 from lcsearch.replay.readers._assemble import Read, Wish, as_direction, choose
 from lcsearch.replay.readers._csv import read_csv
+from lcsearch.replay.readers._mlflow import experiments, read_mlflow
 from lcsearch.replay.readers._optuna import MAGIC, read_journal, read_sqlite, read_url, run_folder
+from lcsearch.replay.readers._ray import read_ray, trial_folders
 from lcsearch.replay.readers._tensorboard import MARK, event_files, read_tensorboard
 from lcsearch.replay.tables import Table, hint, is_table, listing
 
@@ -18,7 +21,7 @@ __all__ = ["Read", "read"]
 
 _EXPECTED = (
     "expected an Optuna storage (URL, SQLite file or journal file), a run folder of lcsearch, a CSV file, "
-    "a folder of TensorBoard event files, or a folder with curves.npz"
+    "a folder of TensorBoard event files, of a Ray Tune experiment or of MLflow (mlruns), or one with curves.npz"
 )
 
 
@@ -30,18 +33,25 @@ def read(
     direction: str | None = None,
     max_steps: float | None = None,
     judged: Judged | None = None,
+    steps: bool = False,
+    trial: str | None = None,
+    step: str | None = None,
 ) -> Read:
     """A study as a task to replay. Nothing is written, locked for long, upgraded or made.
 
     Args:
         where: Optuna storage URL, SQLite file or journal file; a folder made by `lcsearch run`; a CSV file, one row a
-            report (`trial,step,value`) or one row a trial; a folder of TensorBoard runs; a table of curves
-            (replay/tables.py).
-        study: the study's name where a storage holds several; the task's name in a table of curves.
-        metric: the CSV column, the TensorBoard tag, the table's metric; a mere name in Optuna.
+            report (`trial,step,value`) or one row a trial, or what Weights & Biases or MLflow export; a folder of
+            TensorBoard runs, of a Ray Tune experiment, MLflow's mlruns; a table of curves (replay/tables.py).
+        study: the study's name where a storage holds several; MLflow's experiment; the task's name in a table of
+            curves.
+        metric: the CSV column, the TensorBoard tag, Ray's key, the table's metric; a mere name in Optuna.
         direction: "minimize" or "maximize"; needed where the file does not say.
         max_steps: the horizon, in steps; None for the largest last step of a complete trial. Curves are cut there.
         judged: "best" or "final"; None for what a run folder says, else "best".
+        steps: costs are counted in steps, also where the study has times.
+        trial, step: the CSV columns that tell trials apart and that count steps, where they are called otherwise; the
+            key that counts steps in results of Ray Tune.
 
     Returns:
         The task, and in words what was left out of it or had to be assumed.
@@ -57,10 +67,14 @@ def read(
         read("runs/digits")
         read("curves.csv", direction="minimize")
         read("logs", metric="val/loss", direction="minimize")
+        read("wandb.csv", trial="run", step="epoch", metric="val_loss", direction="minimize")
     """
     text = os.fspath(where)
-    wish = Wish(study, metric, as_direction(direction), max_steps, judged or "best")
+    if judged not in (None, "best", "final"):
+        raise InvalidValue("'best' or 'final'", judged, "read(judged=)")
+    wish = Wish(study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step)
     if "://" in text:
+        _no_columns(text, wish)
         return read_url(text, wish)
     path = Path(text)
     try:
@@ -68,16 +82,32 @@ def read(
             return _folder(path, wish, judged)
         if not path.is_file():
             raise FileProblem(f"{path}: {_EXPECTED}; got nothing of that name.")
-        return _reader(path)(path, wish)
+        reader = _reader(path)
+        if reader is not read_csv:
+            _no_columns(text, wish)
+        return reader(path, wish)
     except PermissionError as error:
         raise EnvironmentProblem(f"{path}: expected to read it, got {error.strerror}.") from error
 
 
+def _no_columns(where: str, wish: Wish) -> None:
+    """Only a table has columns to be named."""
+    for option, column in (("--trial", wish.trial), ("--step", wish.step)):
+        if column is not None:
+            raise InvalidValue("no column: this is no CSV file", column, f"{where}: {option}", "leave it out")
+
+
 def _folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
+    found: list[Path] = [] if (path / "run.json").is_file() or is_table(path) else trial_folders(path)
+    if found:
+        return read_ray(path, found, wish)
+    _no_columns(str(path), wish)
     if (path / "run.json").is_file():
         return _run_folder(path, wish, judged)
     if is_table(path):
         return _table(path, wish)
+    if runs := experiments(path):
+        return read_mlflow(path, runs, wish)
     if event_files(path):
         return read_tensorboard(path, wish)
     names = sorted(child.name for child in path.iterdir())
@@ -88,12 +118,12 @@ def _folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
 
 def _run_folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
     storage, sweep = run_folder(path)
-    wish = Wish(
-        wish.study or sweep.get("name"),
-        wish.metric or sweep.get("metric"),
-        wish.direction,
-        wish.max_steps or sweep.get("max_steps"),
-        judged or sweep.get("judged", "best"),
+    wish = replace(
+        wish,
+        study=wish.study or sweep.get("name"),
+        metric=wish.metric or sweep.get("metric"),
+        max_steps=wish.max_steps or sweep.get("max_steps"),
+        judged=judged or sweep.get("judged", "best"),
     )
     return read_url(storage, wish)
 

@@ -40,6 +40,8 @@ class Wish:
         direction: "minimize" or "maximize".
         max_steps: the horizon.
         judged: "best" or "final".
+        steps: count steps where the format has times too.
+        trial, step: columns of the trial's name and of the step.
     """
 
     study: str | None = None
@@ -47,6 +49,9 @@ class Wish:
     direction: Direction | None = None
     max_steps: float | None = None
     judged: Judged = "best"
+    steps: bool = False
+    trial: str | None = None
+    step: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def assemble(
             continue
         shortened += curve is not run.curve
         guessed += run.status is None
-        clock = curve.reports()[0] if run.clock is None else run.clock[: curve.n_reports]
+        clock = curve.reports()[0] if run.clock is None or wish.steps else run.clock[: curve.n_reports]
         runs.append(Run(run.uid, curve, clock, dict(run.params), _status(run, horizon)))
     if not runs:
         raise FileProblem(f"{source}: expected reports at steps up to max_steps {horizon:g}, got none.")
@@ -154,7 +159,7 @@ def assemble(
             f"Nothing says how {count(guessed, 'trial')} ended: taken as complete at step {horizon:g},"
             f" and {short} that ended before as stopped or failed."
         )
-    unit = "steps" if kept[0].clock is None else "seconds"
+    unit = "steps" if kept[0].clock is None or wish.steps else "seconds"
     goal = Goal(wish.metric or "value", direction, horizon, wish.judged)
     return Read(Task(name, goal, tuple(runs), unit), tuple(said), source)
 

@@ -1,8 +1,9 @@
-"""CSV files: one row a report (long) or one row a trial (wide), told apart by the header."""
+"""CSV files: one row a report (long) or one row a trial (wide), told apart by the header; exports of other tools."""
 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,13 +15,12 @@ import numpy as np
 
 from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem, InvalidValue
-from lcsearch.replay.readers._assemble import Found, Read, Wish, assemble, direction_of
+from lcsearch.replay.readers._assemble import Found, Read, Wish, assemble, count, direction_of
+from lcsearch.replay.readers._layouts import LONG, PARAM, WIDE, Long, Panel, layout, number
 from lcsearch.replay.tables import STATUS_WORDS, hint, listing, plain
 from lcsearch.study import Status
 
-PARAM = "param_"
-LONG = "trial,step,value[,time][,state][,param_NAME ...]"
-WIDE = "trial[,state][,param_NAME ...] and then one column a step, named by its number"
+PARAMS = (PARAM, "config/")
 TIME_OF_DAY = 1e8  # seconds: three years; more is a date
 
 
@@ -35,14 +35,33 @@ class _Rows:
     lines: list[int] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
     status: Status | None = None
+    again: int = 0
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Lines and rows of a file; `comma`: 0,5 is a number."""
+
+    path: Path
+    rows: Sequence[tuple[int, dict[str, str]]]
+    comma: bool
+
+    def number(self, line: int, name: str, text: str, *, finite: bool = False) -> float:
+        """A cell as a number; with `finite`, one >= 0."""
+        found = number(text.replace(",", ".") if self.comma and text.count(",") == 1 and "." not in text else text)
+        if found is None or (finite and not (math.isfinite(found) and found >= 0)):
+            want = "a number >= 0" if finite else "a number"
+            raise FileProblem(f"{self.path}:{line}: {name}: expected {want}, got {repr(text) if text else 'nothing'}.")
+        return found
 
 
 def read_csv(path: Path, wish: Wish) -> Read:
-    """A study in a CSV file.
+    """A study in a CSV file, separated by commas, semicolons (then 0,5 is a number) or tabs.
 
     Long, a header `trial,step,value` in any order: `time` counts seconds since the trial's start; `state` stands in any
-    of its rows; `wish.metric` names another column than `value`. Wide: an empty cell is no report. NaN and inf are
-    reports.
+    of its rows; `wish.metric` names another column than `value`, `wish.trial` and `wish.step` others than those. Wide:
+    an empty cell is no report. NaN and inf are reports. Of several reports of one trial at one step the last one
+    counts, as TensorBoard has it: an attempt that began anew wrote it. Exports of other tools: see _layouts.py.
 
     Raises:
         FileProblem: with file and line.
@@ -52,9 +71,10 @@ def read_csv(path: Path, wish: Wish) -> Read:
     if wish.study is not None:
         raise InvalidValue("no study: a CSV file holds one", wish.study, f"{path}: study", "leave it out")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        text = path.read_text(encoding="utf-8-sig")
+        separator = _separator(text)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileProblem(f"{path}: expected comma-separated text, got {error}.") from error
     if not rows:
@@ -69,34 +89,37 @@ def read_csv(path: Path, wish: Wish) -> Read:
         if len(row) != len(header):
             raise FileProblem(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(row)}.")
     cells = [(line, {name: cell.strip() for name, cell in zip(header, row, strict=True)}) for line, row in body]
-    if "trial" in header and "step" in header:
-        value = _value_column(header, wish, where)
-        trials = _long(path, cells, value, "time" in header)
-        name = wish.metric or value
-    elif "trial" in header and any(_number(column) is not None for column in header):
-        trials = _wide(path, cells, _step_columns(header, where))
-        name = wish.metric or "value"
+    table = _Table(path, cells, comma=separator == ";")
+    found = layout(header, wish, where)
+    if isinstance(found, Long):
+        found = found if found.key is None else _keyed(table, found, found.key, where)
+        trials = _long(table, found)
+    elif isinstance(found, Panel):
+        trials = _panel(table, found)
     else:
-        advice = (
-            " The separator must be a comma." if len(header) == 1 and (";" in header[0] or "\t" in header[0]) else ""
-        )
-        text = f"{where}: expected {LONG}; or {WIDE}; got {listing(header)}.{advice}"
-        raise FileProblem(text)
-    found = [_found(path, uid, trial, "time" in header and "step" in header) for uid, trial in trials.items()]
-    return assemble(path.stem, found, replace(wish, metric=name), direction, f"CSV file {path}")
+        trials = _wide(table, _step_columns(header, where))
+    name = (wish.metric or "value") if found is None else found.metric
+    timed = isinstance(found, Long) and found.time is not None
+    runs = [_found(path, uid, trial, timed) for uid, trial in trials.items()]
+    again = sum(trial.again for trial in trials.values())
+    notes = [f"{count(again, 'report')} at a step that its trial reports again: the last one counts."] * bool(again)
+    return assemble(path.stem, runs, replace(wish, metric=name), direction, f"CSV file {path}", notes)
 
 
-def _value_column(header: Sequence[str], wish: Wish, where: str) -> str:
-    others = [c for c in header if c not in ("trial", "step", "time", "state") and not c.startswith(PARAM)]
-    wanted = wish.metric
-    if wanted is None:
-        wanted = others[0] if len(others) == 1 and "value" not in others else "value"
-    if wanted not in others:
-        if wish.metric is None:
-            text = f"{where}: expected a column value, got {listing(header)}."
-            raise FileProblem(f"{text} Name the column with metric=." if others else text)
-        raise InvalidValue(f"a column, one of {listing(others)}", wanted, f"{where}: metric", hint(wanted, others))
-    return wanted
+def _separator(text: str) -> str:
+    """What the header is separated by: of these three, what gives the most columns."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max((",", ";", "\t"), key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
+
+
+def _keyed(table: _Table, found: Long, key: str, where: str) -> Long:
+    """Which of the metrics that the rows are of."""
+    keys = sorted({row[key] for _, row in table.rows})
+    wanted = found.metric or (keys[0] if len(keys) == 1 else None)
+    if wanted not in keys:
+        advice = hint(wanted, keys) if wanted else "name the one to replay"
+        raise InvalidValue(f"one of the metrics {listing(keys)}", wanted, f"{where}: metric", advice)
+    return replace(found, metric=wanted)
 
 
 def _step_columns(header: Sequence[str], where: str) -> dict[str, float]:
@@ -104,7 +127,7 @@ def _step_columns(header: Sequence[str], where: str) -> dict[str, float]:
     for name in header:
         if name in ("trial", "state") or name.startswith(PARAM):
             continue
-        step = _number(name)
+        step = number(name)
         if step is None or not (math.isfinite(step) and step >= 0):
             raise FileProblem(f"{where}: expected {WIDE}; got the column {name!r}.")
         if step in found.values():
@@ -113,51 +136,65 @@ def _step_columns(header: Sequence[str], where: str) -> dict[str, float]:
     return found
 
 
-def _long(path: Path, cells: Sequence[tuple[int, dict[str, str]]], value: str, timed: bool) -> dict[str, _Rows]:
+def _long(table: _Table, found: Long) -> dict[str, _Rows]:
     trials: dict[str, _Rows] = {}
-    for line, row in cells:
-        trial = _trial(path, line, row, trials)
-        if not row["step"] and not row[value]:
+    for line, row in table.rows:
+        if found.key is not None and row[found.key] != found.metric:
+            continue
+        trial = _trial(table.path, line, row, trials, found.trial)
+        if not row[found.step] and not row[found.value]:
             continue  # a row for the state alone
-        step = _expect(path, line, "step", row["step"], finite=True)
-        if not row[value]:
+        step = table.number(line, found.step, row[found.step], finite=True)
+        if not row[found.value]:
             continue  # a step at which this metric was not reported
         trial.steps.append(step)
-        trial.values.append(_expect(path, line, value, row[value]))
+        trial.values.append(table.number(line, found.value, row[found.value]))
         trial.lines.append(line)
-        if timed:
-            seconds = _expect(path, line, "time", row["time"], finite=True)
+        if found.time is not None:
+            seconds = table.number(line, found.time, row[found.time], finite=True)
             if seconds > TIME_OF_DAY:
-                text = f"expected seconds since the trial's start, got {row['time']}, which looks like a date."
-                raise FileProblem(f"{path}:{line}: time: {text}")
+                text = f"expected seconds since the trial's start, got {row[found.time]}, which looks like a date."
+                raise FileProblem(f"{table.path}:{line}: {found.time}: {text}")
             trial.times.append(seconds)
     return trials
 
 
-def _wide(path: Path, cells: Sequence[tuple[int, dict[str, str]]], steps: dict[str, float]) -> dict[str, _Rows]:
+def _panel(table: _Table, found: Panel) -> dict[str, _Rows]:
+    trials = {run: _Rows(1) for run in found.runs.values()}
+    for line, row in table.rows:
+        step = table.number(line, found.step, row[found.step], finite=True)
+        for column, run in found.runs.items():
+            if row[column]:
+                trials[run].steps.append(step)
+                trials[run].values.append(table.number(line, column, row[column]))
+                trials[run].lines.append(line)
+    return trials
+
+
+def _wide(table: _Table, steps: dict[str, float]) -> dict[str, _Rows]:
     trials: dict[str, _Rows] = {}
-    for line, row in cells:
+    for line, row in table.rows:
         if row["trial"] in trials:
             text = f"expected one row a trial, got {row['trial']!r} again (line {trials[row['trial']].line})."
-            raise FileProblem(f"{path}:{line}: {text}")
-        trial = _trial(path, line, row, trials)
+            raise FileProblem(f"{table.path}:{line}: {text}")
+        trial = _trial(table.path, line, row, trials, "trial")
         for name, step in steps.items():
             if row[name]:
                 trial.steps.append(step)
-                trial.values.append(_expect(path, line, name, row[name]))
+                trial.values.append(table.number(line, name, row[name]))
                 trial.lines.append(line)
     return trials
 
 
-def _trial(path: Path, line: int, row: dict[str, str], trials: dict[str, _Rows]) -> _Rows:
+def _trial(path: Path, line: int, row: dict[str, str], trials: dict[str, _Rows], column: str) -> _Rows:
     """The trial of a row, with what the row says of it as a whole."""
-    uid = row["trial"]
+    uid = row[column]
     if not uid:
-        raise FileProblem(f"{path}:{line}: trial: expected a name or a number, got nothing.")
+        raise FileProblem(f"{path}:{line}: {column}: expected a name or a number, got nothing.")
     trial = trials.setdefault(uid, _Rows(line))
     for name, text in row.items():
-        if name.startswith(PARAM) and text:
-            known = trial.params.setdefault(name.removeprefix(PARAM), plain(text))
+        if name.startswith(PARAMS) and text:
+            known = trial.params.setdefault(name.removeprefix(PARAM).removeprefix("config/"), plain(text))
             if known != plain(text):
                 raise FileProblem(f"{path}:{line}: {name}: expected {known} as in line {trial.line}, got {text}.")
     state = row.get("state", "")
@@ -171,30 +208,13 @@ def _trial(path: Path, line: int, row: dict[str, str], trials: dict[str, _Rows])
 
 
 def _found(path: Path, uid: str, trial: _Rows, timed: bool) -> Found:
-    order = sorted(range(len(trial.steps)), key=trial.steps.__getitem__)
+    latest = {step: i for i, step in enumerate(trial.steps)}  # the last one of those at a step
+    trial.again = len(trial.steps) - len(latest)
+    order = [latest[step] for step in sorted(latest)]
     for a, b in itertools.pairwise(order):
-        if trial.steps[a] == trial.steps[b]:
-            text = f"expected one value a step, got step {trial.steps[a]:g} of trial {uid!r} again"
-            raise FileProblem(f"{path}:{trial.lines[b]}: {text} (line {trial.lines[a]}).")
         if timed and trial.times[a] > trial.times[b]:
             text = f"expected a time that does not fall with the step, got {trial.times[b]:g} after {trial.times[a]:g}"
             raise FileProblem(f"{path}:{trial.lines[b]}: time: {text} (line {trial.lines[a]}).")
     curve = Curve.of([trial.steps[i] for i in order], [trial.values[i] for i in order])
     clock = np.array([trial.times[i] for i in order]) if timed else None
     return Found(uid, curve, trial.status, trial.params, clock)
-
-
-def _expect(path: Path, line: int, name: str, text: str, *, finite: bool = False) -> float:
-    """A cell as a number; with `finite`, one >= 0."""
-    number = _number(text)
-    if number is None or (finite and not (math.isfinite(number) and number >= 0)):
-        want = "a number >= 0" if finite else "a number"
-        raise FileProblem(f"{path}:{line}: {name}: expected {want}, got {repr(text) if text else 'nothing'}.")
-    return number
-
-
-def _number(text: str) -> float | None:
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None

@@ -113,7 +113,12 @@ def read_journal(path: Path, wish: Wish) -> Read:
     try:
         storage: BaseStorage = optuna.storages.JournalStorage(ReadOnly(str(path)))
         names = optuna.get_all_study_names(storage)
-        name = _one_study(names, str(path), wish)
+
+        def with_curves() -> list[str]:
+            loaded = ((name, optuna.load_study(study_name=name, storage=storage)) for name in names)
+            return [name for name, s in loaded if any(t.intermediate_values for t in s.get_trials(deepcopy=False))]
+
+        name = _one_study(names, str(path), wish, with_curves)
         study = optuna.load_study(study_name=name, storage=storage)
         trials = study.get_trials(deepcopy=False)
     except (ValueError, KeyError, OSError) as error:
@@ -131,7 +136,13 @@ def read_journal(path: Path, wish: Wish) -> Read:
 def _from_tables(rows: Rows, where: str, wish: Wish) -> Read:
     try:
         studies = {row["study_name"]: row["study_id"] for row in rows("SELECT study_id, study_name FROM studies")}
-        name = _one_study(list(studies), where, wish)
+
+        def with_curves() -> list[str]:
+            told = "SELECT DISTINCT study_id FROM trials JOIN trial_intermediate_values USING (trial_id)"
+            have = {row["study_id"] for row in rows(told)}
+            return [name for name, number in studies.items() if number in have]
+
+        name = _one_study(list(studies), where, wish, with_curves)
         source, of = f"Optuna study {name!r} in {where}", {"study": studies[name]}
         directions = rows("SELECT objective, direction FROM study_directions WHERE study_id = :study", **of)
         trials = rows("SELECT trial_id, number, state FROM trials WHERE study_id = :study ORDER BY number", **of)
@@ -175,13 +186,16 @@ def _param(stored: float, distribution: str) -> Any:
     return json_to_distribution(distribution).to_external_repr(stored)
 
 
-def _one_study(names: Sequence[str], where: str, wish: Wish) -> str:
+def _one_study(names: Sequence[str], where: str, wish: Wish, with_curves: Callable[[], list[str]]) -> str:
+    """The study asked for; where several could be meant, the advice names one with curves."""
     if not names:
         raise FileProblem(f"{where}: expected an Optuna study, got a storage without any.")
     if wish.study is None:
         if len(names) > 1:
             expected = f"the name of one of {len(names)} studies: {listing(names, 50)}"
-            raise InvalidValue(expected, None, f"{where}: study", choose(names))
+            some = with_curves()
+            advice = choose(some) if some else f"{choose(names)}; none of them has curves"
+            raise InvalidValue(expected, None, f"{where}: study", advice)
         return names[0]
     if wish.study not in names:
         raise InvalidValue(f"one of {listing(names)}", wish.study, f"{where}: study", hint(wish.study, names))

@@ -1,50 +1,32 @@
-"""TensorBoard event files, read without TensorBoard.
+"""Folders of TensorBoard event files: which of them are trials, and which are parts of one.
 
-A file is a row of records: length (uint64), masked CRC-32C of these eight bytes, payload, masked CRC-32C of the
-payload, all little-endian (the TFRecord format). A payload is a protobuf Event; of it these fields are read:
+Every folder with event files is a trial, but for
 
-    Event    1 wall_time (double)  2 step (int64)  5 summary      Summary      1 value (repeated)
-    Value    1 tag  2 simple_value (float)  8 tensor              TensorProto  1 dtype  4 tensor_content
-                                                                               5 float_val  6 double_val  13 half_val
+- Keras' `train` and `validation` and their like (PARTS): parts of the trial that is the folder around them;
+- what `add_scalars` makes beside the event file of its writer, one folder a curve (torch: TAG_NAME; tensorboardX:
+  TAG/NAME): series TAG/NAME of that trial;
+- what `add_hparams` makes below it: one report of each metric, and no trial.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from lcsearch.curves import Curve
-from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.replay.readers._assemble import Found, Read, Wish, assemble, count, direction_of
+from lcsearch.replay.readers._events import Scalar, scalars
 from lcsearch.replay.tables import hint, listing
 
 MARK = "tfevents"
-LONGEST = 1 << 16  # bytes: a longer record holds a graph, an image or a histogram, and no scalar
+PARTS = ("validation", "val", "valid", "eval", "evaluation", "test", "train", "training")
+"""Names of folders that are parts of a trial; the first of them that has a tag is read unless another is named."""
 
-_FLOAT, _DOUBLE, _HALF = 1, 2, 19
-_CONTENT = {_FLOAT: "<f4", _DOUBLE: "<f8", _HALF: "<f2"}
-
-
-class Scalar(NamedTuple):
-    """One number of an event file.
-
-    Attributes:
-        wall: seconds since 1970.
-        step: as the writer gave it.
-        tag: name of the series.
-        value: what was written.
-    """
-
-    wall: float
-    step: int
-    tag: str
-    value: float
+Attempts = list[list[Scalar]]
 
 
 def event_files(root: Path) -> list[Path]:
@@ -54,12 +36,30 @@ def event_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob(f"*{MARK}*") if path.is_file())
 
 
+@dataclass
+class _Trials:
+    """What the folders are.
+
+    Attributes:
+        series: trial's folder -> name of a series (TAG, PART/TAG, TAG/NAME) -> its rows, a list a file, under their
+            own tag.
+        parts: names of parts.
+        children: folders of `add_scalars`.
+        hparams: folders of `add_hparams`.
+    """
+
+    series: dict[Path, dict[str, tuple[str, Attempts]]] = field(default_factory=dict)
+    parts: set[str] = field(default_factory=set)
+    children: int = 0
+    hparams: int = 0
+
+
 def read_tensorboard(root: Path, wish: Wish) -> Read:
-    """A folder of runs: every folder with event files in it is one, named by its path below `root`.
+    """A folder of runs, each named by its path below `root`; see the module for what is a run.
 
     Steps reported again after a restart count from the restart on: what the abandoned attempt wrote at or after its
     step is dropped, as TensorBoard does. The clock is the wall time spent in the run's files, without the pauses
-    between them.
+    between them, unless `wish.steps`.
 
     Raises:
         InvalidValue: no direction, or a tag that no run has.
@@ -71,11 +71,13 @@ def read_tensorboard(root: Path, wish: Wish) -> Read:
     files: dict[Path, list[Path]] = {}
     for path in event_files(root):
         files.setdefault(path.parent, []).append(path)
-    series = {folder: [list(scalars(path)) for path in paths] for folder, paths in files.items()}
-    tags = sorted({row.tag for attempts in series.values() for rows in attempts for row in rows if row.tag})
-    tag = _tag(tags, wish, root)
+    trials = _trials({folder: [list(scalars(path)) for path in paths] for folder, paths in files.items()}, root)
+    names = sorted({name for series in trials.series.values() for name in series})
+    wanted, note = _series(names, wish, root)
+    notes = [note] * bool(note)
     found, torn, silent = [], 0, 0
-    for folder, attempts in series.items():
+    for folder, series in trials.series.items():
+        tag, attempts = series.get(wanted, ("", []))
         at, values, times, dropped = _joined(attempts, tag)
         torn += dropped > 0
         if not at:
@@ -83,26 +85,72 @@ def read_tensorboard(root: Path, wish: Wish) -> Read:
             continue
         uid = root.name if folder == root or root.is_file() else folder.relative_to(root).as_posix()
         found.append(Found(uid, Curve.of(at, values), clock=np.array(times)))
-    notes = []
+    if trials.parts:
+        notes.append(f"Folders {listing(sorted(trials.parts))} are parts of the trial around them, no trials.")
+    if trials.children:
+        notes.append(f"{count(trials.children, 'folder')} of add_scalars: curves of the trial around them, no trials.")
+    if trials.hparams:
+        notes.append(f"{count(trials.hparams, 'folder')} of add_hparams, with one report each: no trials.")
     if silent:
-        notes.append(f"{count(silent, 'run')} without the tag {tag!r}: left out.")
+        notes.append(f"{count(silent, 'run')} without the tag {wanted!r}: left out.")
     if torn:
         notes.append(f"{count(torn, 'run')} went back to an earlier step: the abandoned reports are dropped.")
-    return assemble(
-        root.name, found, replace(wish, metric=tag), direction, f"TensorBoard runs in {root}, tag {tag!r}", notes
-    )
+    source = f"TensorBoard runs in {root}, tag {wanted!r}"
+    return assemble(root.name, found, replace(wish, metric=wanted), direction, source, notes)
 
 
-def _tag(tags: list[str], wish: Wish, root: Path) -> str:
-    if not tags:
+def _trials(files: Mapping[Path, Attempts], root: Path) -> _Trials:
+    """Sort the folders with their rows."""
+    made = _Trials()
+    for folder, attempts in files.items():
+        reports: dict[str, int] = {}
+        for row in (row for rows in attempts for row in rows if row.tag):
+            reports[row.tag] = reports.get(row.tag, 0) + 1
+        around = next((parent for parent in folder.parents if parent in files), None) if folder != root else None
+        owner, prefix = folder, ""
+        if around is not None and len(reports) == 1 and (name := _child(folder, around, next(iter(reports)))):
+            made.children += 1
+            made.series.setdefault(around, {})[name] = (next(iter(reports)), attempts)
+            continue
+        if folder != root and folder.name in PARTS:
+            owner, prefix = folder.parent, f"{folder.name}/"
+            made.parts.add(folder.name)
+        elif around is not None and reports and max(reports.values()) == 1:
+            made.hparams += 1
+            continue
+        series = made.series.setdefault(owner, {})
+        series.update((prefix + tag, (tag, attempts)) for tag in reports)
+    return made
+
+
+def _child(folder: Path, around: Path, tag: str) -> str:
+    """TAG/NAME of a folder that `add_scalars` made below its writer's; "" for another."""
+    below = folder.relative_to(around).as_posix()
+    for begin in (tag.replace("/", "_") + "_", tag + "/"):  # torch, tensorboardX
+        if below.startswith(begin) and "/" not in (name := below.removeprefix(begin)):
+            return f"{tag}/{name}"
+    return ""
+
+
+def _series(names: list[str], wish: Wish, root: Path) -> tuple[str, str]:
+    """The series to read, and what is to be said of the choice."""
+    if not names:
         raise FileProblem(f"{root}: expected event files with scalars, got none.")
-    if wish.metric is None:
-        if len(tags) > 1:
-            raise InvalidValue(f"one of the tags {listing(tags)}", None, f"{root}: metric", "name the one to replay")
-        return tags[0]
-    if wish.metric not in tags:
-        raise InvalidValue(f"one of the tags {listing(tags)}", wish.metric, f"{root}: metric", hint(wish.metric, tags))
-    return wish.metric
+    wanted, where = wish.metric, f"{root}: metric"
+    if wanted in names:
+        return wanted, ""
+    split = {name: name.partition("/") for name in names}
+    tags = {tag if part in PARTS and tag else name for name, (part, _, tag) in split.items()}
+    if wanted is None and len(tags) > 1:
+        raise InvalidValue(f"one of the tags {listing(names)}", None, where, "name the one to replay")
+    tag = next(iter(tags)) if wanted is None else wanted
+    if tag in names:
+        return tag, ""
+    several = [name for part in PARTS if (name := f"{part}/{tag}") in names]
+    if not several:
+        raise InvalidValue(f"one of the tags {listing(names)}", wanted, where, hint(wanted, names))
+    others = f"; --metric {several[1]} reads the other" if len(several) > 1 else ""
+    return several[0], f"{several[0]} is read{others}." if len(several) > 1 else ""
 
 
 def _joined(attempts: Iterable[list[Scalar]], tag: str) -> tuple[list[float], list[float], list[float], int]:
@@ -132,158 +180,3 @@ def _joined(attempts: Iterable[list[Scalar]], tag: str) -> tuple[list[float], li
             times.append(now)
         worked = now
     return steps, values, times, dropped
-
-
-def scalars(path: Path) -> Iterator[Scalar]:
-    """The scalars of one file, in the order they were written; first, with the tag "", when the file was begun.
-
-    Raises:
-        FileProblem: a damaged record.
-        EnvironmentProblem: the file cannot be read.
-    """
-    begun = False
-    for offset, payload in _records(path):
-        try:
-            found = list(_event(payload))
-        except (IndexError, ValueError, struct.error) as error:
-            raise FileProblem(f"{path}: expected a TensorBoard event at byte {offset}, got {error}.") from error
-        if not begun and found:
-            begun = True
-            yield Scalar(found[0].wall, 0, "", np.nan)
-        yield from (row for row in found if row.tag)
-
-
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(offset, payload) of every whole record that is not too long for a scalar."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: expected to read it, got {error}.") from error
-    at = 0
-    while len(data) - at >= 12:
-        (length,) = struct.unpack_from("<Q", data, at)
-        if struct.unpack_from("<I", data, at + 8)[0] != masked_crc(data[at : at + 8]):
-            raise FileProblem(f"{path}: expected an event record at byte {at}, got a wrong checksum of its length.")
-        end = at + 12 + length
-        if end + 4 > len(data):
-            return
-        if length <= LONGEST:
-            payload = data[at + 12 : end]
-            if struct.unpack_from("<I", data, end)[0] != masked_crc(payload):
-                raise FileProblem(f"{path}: expected an event record at byte {at}, got a wrong checksum of its data.")
-            yield at, payload
-        at = end + 4
-
-
-def _event(payload: bytes) -> Iterator[Scalar]:
-    """The event's scalars; first one without a tag, for its time."""
-    wall, step, summaries = 0.0, 0, []
-    for number, kind, value in _fields(payload):
-        if (number, kind) == (1, 1):
-            wall = struct.unpack("<d", value)[0]
-        elif (number, kind) == (2, 0):
-            step = int.from_bytes(value, "little", signed=True)
-        elif (number, kind) == (5, 2):
-            summaries.append(value)
-    yield Scalar(wall, step, "", np.nan)
-    for summary in summaries:
-        for number, kind, value in _fields(summary):
-            if (number, kind) == (1, 2):
-                tag, scalar = _value(value)
-                if tag and scalar is not None:
-                    yield Scalar(wall, step, tag, scalar)
-
-
-def _value(message: bytes) -> tuple[str, float | None]:
-    tag, found = "", None
-    for number, kind, value in _fields(message):
-        if (number, kind) == (1, 2):
-            tag = value.decode()
-        elif (number, kind) == (2, 5):
-            found = float(struct.unpack("<f", value)[0])
-        elif (number, kind) == (8, 2):
-            found = _tensor(value)
-    return tag, found
-
-
-def _tensor(message: bytes) -> float | None:
-    """The number in a tensor of one; None for any other."""
-    dtype, held = 0, b""
-    found: list[float] = []
-    for number, kind, value in _fields(message):
-        if (number, kind) == (1, 0):
-            dtype = value[0]
-        elif (number, kind) == (4, 2):
-            held = value
-        elif number == 5 and kind in (2, 5):
-            found += np.frombuffer(value, "<f4").tolist()
-        elif number == 6 and kind in (1, 2):
-            found += np.frombuffer(value, "<f8").tolist()
-        elif (number, kind) == (13, 2):  # packed varints, each the sixteen bits of a half
-            found += [float(np.uint16(bits).view(np.float16)) for bits in _varints(value)]
-    if held and dtype in _CONTENT:
-        found = np.frombuffer(held, _CONTENT[dtype]).astype(np.float64).tolist()
-    return float(found[0]) if len(found) == 1 else None
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(field number, wire type, raw value) of a protobuf message; a varint as eight little-endian bytes."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield number, kind, (value & (1 << 64) - 1).to_bytes(8, "little")
-            continue
-        if kind == 2:
-            size, at = _varint(message, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if at + size > len(message):
-            raise ValueError("a field that ends after its message")
-        yield number, kind, message[at : at + size]
-        at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """(number, where it ends)."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than ten bytes")
-
-
-def _varints(packed: bytes) -> Iterator[int]:
-    at = 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
-        yield value & 0xFFFF
-
-
-@cache
-def _crc_table() -> tuple[int, ...]:
-    """CRC-32C (Castagnoli), the reflected polynomial 0x82F63B78, byte by byte."""
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return tuple(table)
-
-
-def masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated right by 15 bits and moved by a constant, as TFRecord stores it."""
-    table, crc = _crc_table(), 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
