@@ -67,7 +67,7 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     assert [entry["event"] for entry in told] == [
         "sweep", "notice", "trial", "best",
         "trial", "trial", "trial", "trial", "trial", "trial", "trial", "trial", "best",
-        "worker", "end",
+        "worker", "notice", "end",
     ]  # fmt: skip
     assert {key: told[0][key] for key in ("name", "trials", "max_steps", "pruner", "folder", "resumed")} == {
         "name": "toy", "trials": 4, "max_steps": 10, "pruner": "curve", "folder": str(tmp_path), "resumed": False,
@@ -90,7 +90,8 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     end = told[-1]
     assert (end["exit_code"], end["message"], end["seconds"]) == (130, "interrupted", 7.5)
     assert (end["spent"], end["saved"], end["looks"], end["money"]) == (25, 8, 1, None)
-    assert end["best"] == {"trial": 3, "step": 2, "value": 0.05, "params": {"a": 0.3, "k": 3}}
+    assert end["best"] == {"trial": 3, "step": 2, "value": 0.05, "params": {"a": 0.3, "k": 3}, "state": "running"}
+    assert end["incumbent"] == {"trial": 0, "step": 10, "value": 0.1, "params": {"a": 0.0, "k": 3}, "state": "complete"}
     assert end["counts"] == {"complete": 2, "stopped": 1, "failed": 1, "running": 1, "waiting": 1}
     # people read the same as ever
     assert people.getvalue().splitlines()[0] == "! the earlier run was kept"

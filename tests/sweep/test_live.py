@@ -22,7 +22,7 @@ from lcsearch.sweep.live import PlainView
 from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.progress import Progress, collect, spark
 from lcsearch.sweep.screen import RichView
-from lcsearch.sweep.text import clock, finished_line
+from lcsearch.sweep.text import clock, finished_line, standing
 
 from .test_space import SWEEP
 
@@ -77,6 +77,31 @@ def test_the_incumbent() -> None:
     assert (final.number, final.value) == (0, 0.1)
 
 
+def test_whose_the_best_value_is_where_it_is_not_the_incumbent_s() -> None:
+    """Issue: best, incumbent, what is returned and what is judged were four things under one name."""
+    found = progress()
+    assert found.incumbent is not None
+    assert (found.incumbent.number, found.incumbent.value, found.incumbent.state) == (0, 0.1, "complete")
+    assert standing(found, FILE) == (
+        "trial 3 is running, not complete; the incumbent, which others must beat, is the best complete one: loss 0.1 "
+        "(trial 0, epoch 10)"
+    )
+    assert standing(progress("final"), FILE) == ""
+    alone = collect([trial(0, TrialState.RUNNING, {1: 1.0})], FILE.target, 8, FILE.space)
+    assert (
+        standing(alone, FILE) == "trial 0 is running, not complete; the incumbent, which others must beat, is none yet"
+    )
+    said = io.StringIO()
+    shown = PlainView(FILE, said)
+    shown.update(collect([], FILE.target, 8, FILE.space), optuna.create_study())
+    ended = [
+        trial(0, TrialState.PRUNED, {1: 0.1, 2: 0.5}),
+        trial(1, TrialState.COMPLETE, dict.fromkeys(range(10), 0.2)),
+    ]
+    shown.update(collect(ended, FILE.target, 8, FILE.space), optuna.create_study())
+    assert said.getvalue().splitlines()[-1] == "[2/8] trial 1 complete: loss 0.2, new incumbent"
+
+
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     view = PlainView(FILE)
     study = optuna.create_study()
@@ -121,9 +146,10 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 )  # fmt: skip
 def test_the_line_of_an_end(state: TrialState, values: dict[int, float], reason: str, line: str) -> None:
     made = trial(4, state, values, **({"lcsearch:reason": reason} if reason else {}))
-    (row,) = collect([made], FILE.target, 8, FILE.space).rows
+    whole = trial(0, TrialState.COMPLETE, dict.fromkeys(range(1, 11), 1.0))  # how long a trial is
+    row = collect([whole, made], FILE.target, 8, FILE.space).rows[-1]
     assert finished_line(row, FILE) == line
-    assert finished_line(row, FILE, new_best=True) == f"{line}, new best"
+    assert finished_line(row, FILE, new="best") == f"{line}, new best"
 
 
 def test_a_new_best_is_better_than_all_that_ended(capsys: pytest.CaptureFixture[str]) -> None:

@@ -305,7 +305,7 @@ def test_no_complete_trial(tmp_path: Path) -> None:
     text = read(write(folder)).text
     assert "Not finished: 2 running or waiting, 0 of 3 not begun." in text
     assert "OSError: disk" in text
-    assert "Trial 0 is running, not complete." in text
+    assert "Trial 0 is running, not complete; the incumbent, which others must beat, is none yet." in text
 
 
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:

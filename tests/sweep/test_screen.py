@@ -47,7 +47,8 @@ def row(number: int, state: str, spent: int, *, note: str = "", values: dict[int
 def picture(rows: list[Row], budget: int = 8, **numbers: Any) -> Picture:
     states = [row.state for row in rows]
     best = Best(0.1, 0, 10, {"a": 0.5}, "complete") if rows else None
-    progress = Progress(tuple(rows), budget, best, {state: states.count(state) for state in states})
+    counts = {state: states.count(state) for state in states}
+    progress = Progress(tuple(rows), budget, best, counts, incumbent=best)
     return Picture(progress, **{"seconds": 75.0, **numbers})
 
 

@@ -43,11 +43,16 @@ TOOK = "lcsearch:took"
 took (see pace.py)."""
 
 
+NOTED = "lcsearch:noted"
+"""What was odd about its reports, see :attr:`lcsearch.sweep.objective.Context.noted`."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """A trial this process may run, and whether it was begun by another; `owner` is how it was signed.
 
-    `began` is when, by this process's monotonic clock; `pacer` is told of its reports.
+    `began` is when, by this process's monotonic clock; `pacer` is told of its reports, `noted` is what
+    was odd about them.
     """
 
     trial: Trial
@@ -55,11 +60,14 @@ class Claim:
     owner: dict[str, Any]
     began: float = field(default_factory=time.monotonic)
     pacer: Pacer = field(default_factory=Pacer)
+    noted: dict[str, Any] = field(default_factory=dict)
 
     def end(self, value: float | None = None, state: TrialState | None = None) -> None:
         """Tell the study how the trial ended, and what it took."""
         took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
         self.trial.set_user_attr(TOOK, {**took, **self.pacer.told()})
+        if self.noted:
+            self.trial.set_user_attr(NOTED, self.noted)
         self.trial.study.tell(self.trial, value, state=state)
 
 

@@ -13,14 +13,15 @@ trial    `trial` (its number) and `state`: "began" with `params` (a trial that `
          "complete", "stopped", "failed" with `value` (judged, as far as it came), `last` (the last report), `step` of
          the last report, `spent`, `saved` (steps), `reason` (of a stop or a failure, else null), `p_beat` (at the look
          that stopped it; null for trials that were not stopped, or not by P(beat))
-best     a new incumbent: `trial`, `step`, `value`, `params`
+best     a new best value, of any trial that has not failed: `trial`, `step`, `value`, `params`, `state` (of the trial)
 worker   one has died, stalled or been retried: `text`; as far as known `worker` (its slot), `how`, `trial`, `retry`,
          `retries`, `given_up` (the trial is marked failed)
 notice   anything else a person would be told: `text`
 end      last. `exit_code`, `message` (null when all went well), `counts` (state -> trials), `best` (as in `best`, or
-         null), `spent`, `saved` (steps), `seconds` (this launch), `seconds_total` (all launches), `worker_seconds`,
-         `worker_seconds_saved` (null where no pace is known), `money` ({`spent`, `saved`} or null), `risk` (that
-         some stop lost the winner, or null), `calibration`, `looks`, `failed_open`, `folder`
+         null), `incumbent` (the best of the complete trials, or null), `spent`, `saved` (steps), `seconds` (wall clock
+         of this launch), `seconds_total` (of all launches), `worker_seconds`, `worker_seconds_saved` (null where no
+         pace is known), `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
+         `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
 """
 
@@ -39,9 +40,9 @@ from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.letters import silence
 from lcsearch.sweep.live import PlainView
+from lcsearch.sweep.notices import notices
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer
 from lcsearch.sweep.progress import Best, Progress, Row
-from lcsearch.sweep.summary import notices
 
 if TYPE_CHECKING:
     import optuna
@@ -132,7 +133,7 @@ class JsonView:
     def end(self, outcome: Outcome) -> None:
         """The last line."""
         p = outcome.progress
-        for text in notices(p, self._sweep, RunFolder(outcome.folder)):
+        for text in notices(p, self._sweep):
             self._tell("notice", text=text)
         picture = self._observer.picture(p, outcome.study)
         money = picture.money
@@ -142,6 +143,7 @@ class JsonView:
             message=outcome.message or None,
             counts=dict(p.counts),
             best=None if p.best is None else _best(p.best),
+            incumbent=None if p.incumbent is None else _best(p.incumbent),
             spent=p.spent,
             saved=p.saved,
             seconds=outcome.seconds,
@@ -186,7 +188,13 @@ def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -
 
 
 def _best(best: Best) -> dict[str, Any]:
-    return {"trial": best.number, "step": best.step, "value": best.value, "params": dict(best.params)}
+    return {
+        "trial": best.number,
+        "step": best.step,
+        "value": best.value,
+        "params": dict(best.params),
+        "state": best.state,
+    }
 
 
 def _finite(value: Any) -> Any:

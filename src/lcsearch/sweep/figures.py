@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -28,6 +28,7 @@ from lcsearch.sweep.text import FEW, strict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lcsearch.sweep.progress import Best
     from lcsearch.sweep.report import Report, Stop
 
 STATES = ("complete", "stopped", "failed", "running")
@@ -195,7 +196,7 @@ def curves(report: Report, theme: Theme) -> Figure | None:
         return None
     figure = _figure(4.6)
     axes = figure.subplots()
-    best = report.progress.best
+    best, incumbent = report.progress.best, report.progress.incumbent
     lines: dict[str, list[Floats]] = {state: [] for state in STATES}
     for row in report.progress.rows:
         steps, values = _thin(*report.finite(row))
@@ -217,12 +218,17 @@ def curves(report: Report, theme: Theme) -> Figure | None:
             elif state == "complete" and all(len(line) == 1 for line in lines[state]):
                 axes.scatter(ends[:, 0], ends[:, 1], s=8, color=colour, zorder=order)
             handles.append(Line2D([], [], color=colour, label=f"{state} ({len(lines[state])})"))
-    if best is not None:
-        steps, values = _thin(*report.finite(report.progress.numbered[best.number]))
-        axes.plot(steps, scale.clip(values), color=theme.best, linewidth=2, zorder=8)
-        axes.plot([best.step], scale.clip([best.value]), "o", color=theme.best, markersize=5, zorder=9)
-        handles.append(Line2D([], [], color=theme.best, linewidth=2, marker="o", markersize=5,
-                              label=f"incumbent: trial {best.number}"))  # fmt: skip
+    leaders: dict[str, tuple[Best | None, Literal["-", "--"]]] = {"incumbent": (incumbent, "-")}
+    if best != incumbent:  # what no complete trial reached
+        leaders = {"best": (best, "-"), "incumbent": (incumbent, "--")}
+    for name, (leader, dashes) in leaders.items():
+        if leader is None:
+            continue
+        steps, values = _thin(*report.finite(report.progress.numbered[leader.number]))
+        axes.plot(steps, scale.clip(values), color=theme.best, linewidth=2, linestyle=dashes, zorder=8)
+        axes.plot([leader.step], scale.clip([leader.value]), "o", color=theme.best, markersize=5, zorder=9)
+        handles.append(Line2D([], [], color=theme.best, linewidth=2, linestyle=dashes, marker="o", markersize=5,
+                              label=f"{name}: trial {leader.number}"))  # fmt: skip
     scale.put(axes)
     axes.set_xlim(0, report.goal.horizon * 1.015)
     axes.set_xlabel(plain(report.sweep.step))
@@ -285,7 +291,7 @@ def fans(report: Report, theme: Theme) -> Figure | None:
     figure = Figure(figsize=(_WIDTH, height))  # twelve panels: working out a layout takes seconds
     figure.subplots_adjust(0.075, 0.5 / height, 0.99, 1 - 0.25 / height, 0.08, 0.22)
     grid = figure.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True)
-    colour, horizon, best = theme.state["stopped"], report.goal.horizon, report.progress.best
+    colour, horizon, best = theme.state["stopped"], report.goal.horizon, report.progress.incumbent
     for stop, axes in zip(chosen, grid.flat, strict=False):
         steps, values = _thin(*report.finite(report.progress.numbered[stop.number]))
         axes.plot(steps, scale.clip(values), color=theme.ink, linewidth=1.2)
@@ -331,7 +337,7 @@ def stops(report: Report, theme: Theme) -> Figure | None:
         return None
     figure = _figure(3.4)
     axes = figure.subplots()
-    colour, best = theme.state["stopped"], report.progress.best
+    colour, best = theme.state["stopped"], report.progress.incumbent
     at = np.arange(len(chosen))
     levels = [_levels(stop) for stop in chosen]
     for low, high, width in ((0.05, 0.95, 1.2), (0.2, 0.8, 4.5)):

@@ -88,22 +88,24 @@ class PlainView:
         before, self._first = self._first, False
         for row in ended:
             self._said.add(row.number)
-            better = self._improves(row)
+            new = self._new(row, progress)
             if not before:
-                line = finished_line(row, self._sweep, new_best=better)
+                line = finished_line(row, self._sweep, new=new)
                 n = len(self._said) - sum(row.again is not None for row in progress.rows)
                 self._print(f"[{n}/{progress.budget}] {line}")
         if before and ended:
             self._print(f"{len(ended)} trials had ended before")
 
-    def _improves(self, row: Row) -> bool:
-        """Is it the best of those that have ended?"""
+    def _new(self, row: Row, progress: Progress) -> str:
+        """ "best" where it is the best of the complete trials, "incumbent" where a stopped one was better still."""
         goal = self._sweep.target
         reached = row.reached(goal) if row.state == "complete" else None
         if reached is None or (self._best is not None and goal.sign * reached[0] >= goal.sign * self._best):
-            return False
+            return ""
         self._best = reached[0]
-        return True
+        others = [other.reached(goal) for other in progress.of("stopped")] if goal.judged == "best" else []
+        beaten = any(other is not None and goal.sign * other[0] < goal.sign * reached[0] for other in others)
+        return "incumbent" if beaten else "best"
 
     def event(self, text: str, **facts: object) -> None:
         """Something a person should know: a worker died, the sweep drains."""

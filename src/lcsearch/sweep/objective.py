@@ -9,8 +9,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
@@ -82,14 +83,41 @@ class Context:
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
         self._heard = heard  # called with every report's step and time, a replayed one's too
-        self._reported: dict[int, float] = dict(reported or {})
+        self._reported: dict[int, float] = dict(sorted((reported or {}).items()))
         self._here: set[int] = set()  # steps reported by this process
         self._ended: Stopped | None = None
+        self._noted: dict[str, list[float]] = {}
 
     @property
     def reported(self) -> Mapping[int, float]:
         """step -> value, all reports of this trial so far, those of an earlier process included."""
         return MappingProxyType(self._reported)
+
+    @property
+    def noted(self) -> Mapping[str, list[float]]:
+        """What was odd about this process's reports, the first of each kind; told with the trial when it ends.
+
+        "repeated": [step], "beyond" max_steps: [step], "descending": [step, the step before it], and "returned", other
+        than what is judged: [value].
+        """
+        return MappingProxyType(self._noted)
+
+    def returned(self, value: object) -> None:
+        """Note what the objective returned, where that is a number other than the one it is judged by."""
+        judged = self.judged()
+        if isinstance(value, bool) or not isinstance(value, Real) or judged is None:
+            return
+        with suppress(OverflowError):
+            number = float(value)
+            if math.isfinite(number) and not math.isclose(number, judged, rel_tol=1e-6):
+                self._note("returned", number)
+
+    def _note(self, kind: str, *numbers: float) -> bool:
+        """True the first time."""
+        if kind in self._noted:
+            return False
+        self._noted[kind] = list(numbers)
+        return True
 
     @property
     def ended(self) -> Stopped | None:
@@ -114,10 +142,15 @@ class Context:
         value, step = _number(value), _whole(step, "ctx.report(step=)")
         self._heard(step, at)
         if step > self.max_steps:
-            print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
+            if self._note("beyond", step):
+                print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
         elif step in self._here:
-            print(f"report at step {step} ignored: it was reported before", file=sys.stderr)
+            if self._note("repeated", step):
+                print(f"report at step {step} ignored: it was reported before", file=sys.stderr)
         elif step not in self._reported:
+            last = next(reversed(self._reported), step)
+            if step < last:
+                self._note("descending", step, last)
             try:
                 self._reporter.report(value, step)
             except Stopped as ended:

@@ -36,7 +36,7 @@ from lcsearch.sweep.file import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.objective import judged_value
 from lcsearch.sweep.ray_cluster import cluster, handlers_kept, note, resources
-from lcsearch.sweep.ray_trial import AT, CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, trainable
+from lcsearch.sweep.ray_trial import AT, CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, noted, trainable
 from lcsearch.sweep.space import planned_schedule, suggest
 from lcsearch.sweep.watch import FAILED, Watch, after
 from lcsearch.sweep.worker import ENVIRONMENT, NO_REPORT, StudyReporter
@@ -168,6 +168,7 @@ class Ledger:
         trial = claimed.trial
         watch, result, reported = self._watch, result or {}, self._reported[trial_id]
         self.report(trial_id, result)
+        claimed.noted.update(noted(watch.folder.checkpoints(trial.number)))
         del self._claims[trial_id], self._reported[trial_id], self._slots[trial_id]
         stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
         value = judged_value(reported, watch.file.target)

@@ -13,7 +13,7 @@ from lcsearch.sweep.looks import quantiles
 from lcsearch.sweep.picture import CALIBRATION
 from lcsearch.sweep.report import Report, Stop
 from lcsearch.sweep.summary import configuration
-from lcsearch.sweep.text import best_line, clock, money
+from lcsearch.sweep.text import best_line, clock, money, standing
 
 _FAILURES = 200  # failed trials listed
 
@@ -135,7 +135,8 @@ def _best(report: Report) -> str:
     value, _, where = place.partition(" ")
     rows = [tuple(line.split(": ", 1)) for line in configuration(best.params, "")]
     pairs = [(row[0], row[1] if len(row) > 1 else "") for row in rows]
-    soft = "" if best.state == "complete" else f"Trial {best.number} is {best.state}, not complete."
+    soft = standing(report.progress, report.sweep)
+    soft = f"{soft[:1].upper()}{soft[1:]}." if soft else ""
     return _card(f"Best {metric} {where}", value, pairs, soft)
 
 
@@ -145,7 +146,10 @@ def _compute(report: Report) -> str:
     share = f"{c.saved / total:.0%} of {total}" if total else "nothing yet"
     rows = [("saved by stops", f"{c.saved} ({share})"), ("unpruned", f"{c.unpruned}")]
     n = len(report.progress.rows)
-    soft = f"Unpruned: {n} trials of {report.sweep.max_steps} {step}s"
+    whole = f"of {report.sweep.max_steps} {step}s"
+    if any(row.spent < report.sweep.max_steps for row in report.progress.of("complete")):
+        whole = "as long as the complete ones were"
+    soft = f"Unpruned: {n} trials {whole}"
     soft += "; failed ones as long as they ran." if report.progress.of("failed") else "."
     return _card(f"Compute in {step}s", f"{c.spent} spent", rows, soft)
 

@@ -86,7 +86,8 @@ def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | N
     startup = int(getattr(sweep.pruner, "n_startup_trials", 0))
     usual = fmean(row.spent for row in (ended[startup:] if len(ended) >= startup + _ENOUGH else ended))
     pace = progress.seconds / progress.spent
-    rest = [usual - row.spent if row.spent < usual else (sweep.max_steps - row.spent) / 2 for row in running]
+    left = {row.number: progress.left(row.spent, sweep.max_steps) for row in running}
+    rest = [usual - row.spent if row.spent < usual else left[row.number] / 2 for row in running]
     new = to_come * usual
     if sweep.budget.steps is not None:
         new = min(new, max(0.0, sweep.budget.steps - progress.spent - sum(rest)))

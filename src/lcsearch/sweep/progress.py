@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
+from lcsearch.study import Bank, Status, Trial
 from lcsearch.sweep.budget import Reading, replacements, steps_of
-from lcsearch.sweep.claim import ERROR, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
+from lcsearch.sweep.claim import ERROR, NOTED, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
 from lcsearch.sweep.pace import ENOUGH, Pace, pace_in, usual
 
@@ -40,13 +42,14 @@ class Row:
         state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "complete", "stopped", "failed".
         values: step -> value, in step order.
         spent: steps trained, on the user's axis.
-        saved: steps a stop saved.
+        saved: steps a stop saved: what the trial had left before it, by the complete trials, see :meth:`Bank.left`.
         note: the reason of a stop or the error of a failure, one line.
         slot: the worker that has it, if one does.
         retries: how often it was taken up again.
         seconds: what it has taken of its workers' time.
         pace: what a step took, start-up apart; None where that is not known (yet).
         again: the trial that runs this failed one again, and counts in the budget in its place.
+        noted: what was odd about its reports, see :attr:`lcsearch.sweep.objective.Context.noted`.
     """
 
     number: int
@@ -63,6 +66,7 @@ class Row:
     seconds: float = 0.0
     pace: Pace | None = None
     again: int | None = None
+    noted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -81,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Best:
-    """The incumbent: best judged value, where it was reached, with what, and the state of its trial."""
+    """A best judged value: where it was reached, with what, and the state of its trial."""
 
     value: float
     number: int
@@ -97,7 +101,9 @@ class Progress:
     Attributes:
         rows: by trial number; without trials begun beyond the budget, so row n need not be trial n (see `numbered`).
         budget: trials in all.
-        best: the incumbent; None before there is one.
+        best: the best value so far, of any trial that has not failed; None before there is one.
+        incumbent: the best of the complete trials, which the others must beat; None before there is one.
+        lengths: how long the complete trials were, in steps spent; their values are not kept.
         counts: state -> trials in it.
         silent: trial -> seconds since its last report, for those that are overdue by their own pace.
     """
@@ -107,6 +113,8 @@ class Progress:
     best: Best | None
     counts: Mapping[str, int] = field(default_factory=dict)
     silent: Mapping[int, float] = field(default_factory=dict)
+    incumbent: Best | None = None
+    lengths: Bank | None = None
 
     @property
     def counted(self) -> int:
@@ -149,6 +157,13 @@ class Progress:
             total += n * (per_step or 0.0)
         return total
 
+    def left(self, spent: int, max_steps: int) -> float:
+        """Steps that a trial which has spent so many still has before it, by the complete trials; to `max_steps` before
+        there is one.
+        """
+        known = self.lengths is not None and self.lengths.n_complete > 0
+        return self.lengths.left(spent) if known and self.lengths is not None else float(max_steps - spent)
+
     def of(self, *states: str) -> list[Row]:
         """Rows in one of `states`."""
         return [row for row in self.rows if row.state in states]
@@ -172,8 +187,13 @@ def collect(
         now: until when the running trials count as running; None: their present workers' time is left out.
     """
     again = replacements(trials)
-    rows = tuple(_row(trial, int(goal.horizon), space, now, again.get(trial.number)) for trial in counted(trials))
-    return Progress(rows, budget, _best(rows, goal), Counter(row.state for row in rows))
+    read = [_row(trial, int(goal.horizon), space, now, again.get(trial.number)) for trial in counted(trials)]
+    lengths = Bank(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
+    saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
+    rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
+    complete = [row for row in rows if row.state == "complete"]
+    counts = Counter(row.state for row in rows)
+    return Progress(rows, budget, _best(rows, goal), counts, incumbent=_best(complete, goal), lengths=lengths)
 
 
 def _row(
@@ -196,7 +216,7 @@ def _row(
         params=_params(trial, space),
         values=values,
         spent=done,
-        saved=horizon - done if state == "stopped" else 0,
+        saved=0,
         note=note,
         slot=owner.get("slot") if isinstance(owner, dict) else None,
         retries=int(trial.user_attrs.get(RETRIES, 0)),
@@ -205,7 +225,25 @@ def _row(
         seconds=seconds_of(trial, now),
         pace=pace_in(trial.user_attrs.get(TOOK)),
         again=again,
+        noted=_noted(trial.user_attrs.get(NOTED)),
     )
+
+
+def _length(row: Row) -> Trial:
+    """A complete trial's first report, the one before its last, and where it ended: what its length is read from."""
+    steps = list(row.values)
+    known = {steps[0], *steps[-2:-1]}
+    curve = Curve.of(dict.fromkeys([*(step for step in known if step < row.spent), row.spent], 0.0))
+    return Trial(str(row.number), curve, status=Status.COMPLETE)
+
+
+def _noted(stored: object) -> dict[str, tuple[float, ...]]:
+    """What was stored of odd reports; what is no number there is left out."""
+    found = {}
+    for kind, numbers in stored.items() if isinstance(stored, Mapping) else ():
+        if isinstance(numbers, list) and numbers and all(isinstance(n, int | float) for n in numbers):
+            found[str(kind)] = tuple(map(float, numbers))
+    return found
 
 
 def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:

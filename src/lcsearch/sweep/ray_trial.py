@@ -51,8 +51,10 @@ class _Reporter:
         self.known: dict[int, float] = {}
         for line in self._file.read_text().splitlines() if self._file.exists() else ():
             with contextlib.suppress(ValueError):  # a torn line: its writer was killed, the step is reported again
-                step, value = json.loads(line)
-                self.known[step] = value
+                entry = json.loads(line)
+                if isinstance(entry, list):
+                    step, value = entry
+                    self.known[step] = value
 
     def came(self, step: int, at: float) -> None:
         self._at = at
@@ -69,6 +71,23 @@ class _Reporter:
 
     def should_prune(self) -> bool:
         return self.stopped
+
+    def note(self, noted: Mapping[str, list[float]]) -> None:
+        """What was odd about the reports, for the launcher, see :func:`noted`."""
+        if noted:
+            with contextlib.suppress(OSError), self._file.open("a") as file:
+                file.write(json.dumps(dict(noted)) + "\n")
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """What was odd about the reports of a trial whose checkpoints lie in `folder`."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError):
+        for line in (folder / REPORTS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                found.update(entry if isinstance(entry, dict) else {})
+    return found
 
 
 def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
@@ -128,7 +147,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
             code = ENVIRONMENT if isinstance(error, EnvironmentProblem | OSError) else FILE
             tune.report({VALUE: math.nan, STEP: math.nan, PROBLEM: str(error), CODE: code})
             return
-        file = sweep.file
+        file, context = sweep.file, None
         params = {name: config[name] for name in file.space if name in config}
         device = file.backend.workers.devices[0]
         try:
@@ -144,13 +163,14 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
                 reported=reporter.known,
                 heard=reporter.came,
             )
-            objective(context)
+            context.returned(objective(context))
             if not context.reported:
                 raised = NO_REPORT
         except (Exception, SystemExit) as error:
             if not reporter.stopped:
                 traceback.print_exc()
                 raised = describe(error, sweep.path.parent)
+        reporter.note(context.noted if context is not None else {})
     if reporter.stopped:
         sys.exit(0)  # what Tune had raised in our report
     if raised is not None:

@@ -30,6 +30,7 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.importances import Importances, importances
 from lcsearch.sweep.launcher import reader
 from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.notices import notices
 from lcsearch.sweep.picture import risk_now
 from lcsearch.sweep.progress import Progress, Row, times_of, wall_clock
 from lcsearch.sweep.progress import collect as read_progress
@@ -129,7 +130,7 @@ class Report:
         failed_open: what gave no opinion -> at how many looks.
         best_path: (cumulative steps, best judged value) at every improvement.
         axis: where its trials' times stand.
-        notes: what could not be read.
+        notes: what could not be read, and what the trials and the sweep file disagree about.
     """
 
     sweep: SweepFile
@@ -190,7 +191,7 @@ def collect(folder: RunFolder) -> Report:
         failed_open=tuple(tail.failed_open.most_common()),
         best_path=best_path(progress.rows, file.target, axis),
         axis=axis,
-        notes=notes if curve else (),
+        notes=(*(notes if curve else ()), *(f"{text[:1].upper()}{text[1:]}." for text in notices(progress, file))),
     )
 
 
@@ -293,11 +294,12 @@ def compute_of(progress: Progress, max_steps: int, wall: float | None = None) ->
     """Steps and seconds; see :class:`Compute`."""
     rows, spent, saved = progress.rows, progress.spent, progress.saved
     live = [row for row in rows if row.state in ("running", "waiting")]
-    unpruned = spent + saved + sum(max_steps - row.spent for row in live)
+    left = {row.number: progress.left(row.spent, max_steps) for row in live}
+    unpruned = round(spent + saved + sum(left.values()))
     seconds, kept = progress.seconds, progress.seconds_saved
     if not seconds:
         return Compute(spent, saved, unpruned, wall=wall)
-    rest = progress.seconds_of({row.number: max_steps - row.spent for row in live})
+    rest = progress.seconds_of(left)
     whole = None if kept is None or rest is None else seconds + kept + rest
     return Compute(spent, saved, unpruned, seconds, kept, whole, wall)
 

@@ -14,7 +14,7 @@ from lcsearch.sweep.letters import fit, safe
 from lcsearch.sweep.looks import latency_words
 from lcsearch.sweep.picture import CALIBRATION, ENDED, Observer, Picture
 from lcsearch.sweep.progress import Progress, Row, spark
-from lcsearch.sweep.text import clock, legend, money, worker_time
+from lcsearch.sweep.text import clock, legend, money, standing, worker_time
 
 if TYPE_CHECKING:
     import optuna
@@ -97,6 +97,8 @@ def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
         short = fit(sweep.metric, max(_LABEL, width // 3))
         age = "" if picture.best_age is None else f", {clock(picture.best_age)} ago"
         best = [f"best: {short} {p.best.value:.6g}", f"(trial {p.best.number}, {sweep.step} {p.best.step}){age}"]
+        if text := standing(p, sweep):
+            best.append(f" {text}")
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
     spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{_share(p)}"]
     spent += [f"wall clock: {clock(picture.seconds)}", worker_time(p)]

@@ -19,7 +19,7 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.picture import stops_now
 from lcsearch.sweep.progress import Progress, Row, spark
 from lcsearch.sweep.summary import at, configuration, run_again, shown, unfinished
-from lcsearch.sweep.text import best_line, legend
+from lcsearch.sweep.text import best_line, legend, standing
 
 if TYPE_CHECKING:
     import optuna
@@ -63,6 +63,8 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     best = progress.best
     if best is not None:
         lines.append("it is the best trial" if best.number == number else f"best: {best_line(best, sweep)}")
+        if text := standing(progress, sweep):
+            lines.append(f"  {text}")
     lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
     if row.slot is not None:
         lines.append(f"printed to: {shown(_log(row, sweep, folder))}")

@@ -13,16 +13,16 @@ from lcsearch.sweep.budget import ended_by, read_clock
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder, latest
 from lcsearch.sweep.looks import LookTail
+from lcsearch.sweep.notices import notices
 from lcsearch.sweep.picture import CALIBRATION, priced, stops_now
 from lcsearch.sweep.progress import Progress, Row
-from lcsearch.sweep.text import UNTIMED, best_line, clock, money, spacing, worker_time
+from lcsearch.sweep.text import SHOWN, UNTIMED, best_line, clock, money, named, spacing, standing, worker_time
 
 if TYPE_CHECKING:
     import optuna
 
     from lcsearch.schedulers.optuna import Stop
 
-_SHOWN = 10  # errors, or trials of one group
 _CLOSEST = 3  # stopped trials
 _SAME_S = 0.5  # a launch that took all the time but this was the only one
 
@@ -44,8 +44,8 @@ def summarize(
     lines = [f"{sweep.name}: {said or 'no trials'}{_time(folder, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
-        if progress.best.state != "complete":
-            lines.append(f"  (trial {progress.best.number} is {progress.best.state}, not complete)")
+        if text := standing(progress, sweep):
+            lines.append(f"  {text}")
     else:
         lines.append("best: none")
     total = progress.spent + progress.saved
@@ -68,35 +68,9 @@ def summarize(
             lines += [looks, f"  looked {spacing(sweep.pruner.look_growth)}"]
     lines += _stopped(progress, sweep, closest)
     lines += _failed(progress.of("failed"))
-    lines += [f"! {text}" for text in notices(progress, sweep, RunFolder(folder))]
+    lines += [f"! {text}" for text in notices(progress, sweep)]
     lines.append(f"files: {shown(folder)}")
     return "\n".join([*lines, *_next(progress, RunFolder(folder), closest, code)])
-
-
-def notices(progress: Progress, sweep: SweepFile, folder: RunFolder) -> list[str]:
-    """What the sweep file and the trials disagree about."""
-    complete = progress.of("complete")
-    early = [row.spent for row in complete if row.spent < sweep.max_steps]
-    end = f"{sweep.step} {sweep.max_steps}"
-    if not early and _reported_beyond(folder):
-        return [f"reports after {end} were ignored: set max_steps to the objective's own length, or let it end there"]
-    if not early:
-        return []
-    own = "ctx.max_steps" if sweep.objective.python is not None else "{max_steps}"
-    longest = f"the longest at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
-    return [
-        f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}: "
-        f"let the objective train {own} {sweep.step}s, or set max_steps to its own length"
-    ]
-
-
-def _reported_beyond(folder: RunFolder) -> bool:
-    """Did any trial print what :meth:`Context.report` says of a step beyond max_steps?"""
-    for path in folder.logs.glob("*.log"):
-        with path.open(encoding="utf-8", errors="replace") as log:
-            if any(" ignored: max_steps is " in line for line in log):
-                return True
-    return False
 
 
 def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> list[str]:
@@ -105,10 +79,10 @@ def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> l
     for row in progress.of("stopped"):
         by = "by P(beat)" if "P(beat)" in row.note else "as diverged" if "diverged" in row.note else ""
         groups.setdefault(by or f"by the {sweep.pruner.kind} pruner", []).append(row.number)
-    lines = [f"stopped {by}: {len(numbers)} ({_trials(numbers)})" for by, numbers in groups.items()]
+    lines = [f"stopped {by}: {len(numbers)} ({named(numbers)})" for by, numbers in groups.items()]
     if closest:
-        named = ", ".join(f"trial {stop.trial} ({percent(stop.p_now)})" for stop in closest[:_CLOSEST])
-        lines.append(f"  likeliest to have won, as things stand now: {named}")
+        likeliest = ", ".join(f"trial {stop.trial} ({percent(stop.p_now)})" for stop in closest[:_CLOSEST])
+        lines.append(f"  likeliest to have won, as things stand now: {likeliest}")
     return lines
 
 
@@ -117,19 +91,13 @@ def _failed(rows: Sequence[Row]) -> list[str]:
     groups: dict[str, list[int]] = {}
     for row in rows:
         groups.setdefault(row.note, []).append(row.number)
-    lines = [f"  {_trials(numbers)}: {note}" for note, numbers in list(groups.items())[:_SHOWN]]
-    if len(groups) > _SHOWN:
-        lines.append(f"  and {len(groups) - _SHOWN} other errors")
+    lines = [f"  {named(numbers)}: {note}" for note, numbers in list(groups.items())[:SHOWN]]
+    if len(groups) > SHOWN:
+        lines.append(f"  and {len(groups) - SHOWN} other errors")
     again = [f"{row.number} as {row.again}" for row in rows if row.again is not None]
     if again:
-        more = f" and {len(again) - _SHOWN} more" if len(again) > _SHOWN else ""
-        lines.append(f"  run again: trial{'s' * (len(again) != 1)} {', '.join(again[:_SHOWN])}{more}")
+        lines.append(f"  run again: {named(again)}")
     return ["failed:", *lines] if rows else []
-
-
-def _trials(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return f"trial{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers[:_SHOWN]))}{more}"
 
 
 def _next(progress: Progress, folder: RunFolder, closest: Sequence[Stop], code: int | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from lcsearch.decide.decision import exactly
 from lcsearch.decide.rules import threshold_for
@@ -11,6 +12,9 @@ from lcsearch.engine.ask import looks_at
 from lcsearch.engine.policy import Policy
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.progress import Best, Progress, Row
+
+SHOWN = 10
+"""Trials that are named, or errors that are told, of one group."""
 
 UNTIMED = "not known without the times of two reports"
 
@@ -25,7 +29,22 @@ def best_line(best: Best, sweep: SweepFile) -> str:
     return f"{sweep.metric} {best.value:.6g} (trial {best.number}, {sweep.step} {best.step})"
 
 
-def finished_line(row: Row, sweep: SweepFile, *, new_best: bool = False) -> str:
+def standing(progress: Progress, sweep: SweepFile) -> str:
+    """Whose the best value is, where that is not the incumbent; empty where they are one."""
+    best, incumbent = progress.best, progress.incumbent
+    if best is None or (incumbent is not None and incumbent.number == best.number):
+        return ""
+    text = f"trial {best.number} is {best.state}, not complete; the incumbent, which others must beat, is "
+    return text + ("none yet" if incumbent is None else f"the best complete one: {best_line(incumbent, sweep)}")
+
+
+def named(numbers: Sequence[object]) -> str:
+    """`trial 3`, `trials 1, 2, 3 and 4 more`."""
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return f"trial{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}"
+
+
+def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
     """One line for a trial that ended, with its reason in short.
 
     `trial 4 complete: best loss 0.3123 at epoch 12 (last 0.3597), new best`
@@ -37,10 +56,10 @@ def finished_line(row: Row, sweep: SweepFile, *, new_best: bool = False) -> str:
             line += f" at {unit} {row.spent} of {sweep.max_steps}"
         line += f": {_judged(row, sweep)}"
     elif row.state == "stopped":
-        line += f" at {unit} {row.spent}{_late(row, unit)}, {row.saved} saved"
+        line += f" at {unit} {row.spent}{_late(row, unit)}" + (f", {row.saved} saved" if row.saved else "")
         line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
     reason = _short(row, sweep)
-    return line + (f"; {reason}" if reason else "") + (", new best" if new_best else "")
+    return line + (f"; {reason}" if reason else "") + (f", new {new}" if new else "")
 
 
 def _judged(row: Row, sweep: SweepFile) -> str:

@@ -164,7 +164,7 @@ def run_trial(
             interrupted=interrupted,
             heard=came,
         )
-        objective(context)
+        context.returned(objective(context))
         ended: BaseException | None = context.ended
     except (EnvironmentProblem, KeyboardInterrupt):
         raise
@@ -173,6 +173,7 @@ def run_trial(
         ended = (context.ended if context is not None else None) or error
     if isinstance(ended, Interrupted) or not held():
         return TrialState.RUNNING
+    taken.noted.update(context.noted if context is not None else {})
     if isinstance(ended, (Stopped, optuna.TrialPruned)):
         _say_why(trial, sweep, context.reported if context is not None else {})
         taken.end(state=TrialState.PRUNED)
