@@ -103,6 +103,8 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path) -> No
     stopped = outcome.progress.of("stopped")
     assert len(stopped) >= 4
     assert outcome.progress.saved == sum(30 - row.spent for row in stopped) > 0
+    assert all(row.pace is not None and row.pace.gaps >= row.spent - 2 for row in stopped)
+    assert outcome.progress.seconds_saved is not None
     best = min(outcome.study.trials, key=lambda t: t.params["a"])
     assert outcome.progress.best is not None
     assert outcome.progress.best.number == best.number == outcome.study.best_trial.number

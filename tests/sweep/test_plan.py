@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from lcsearch.cli import app
@@ -17,12 +18,27 @@ from lcsearch.curves import Curve
 from lcsearch.engine.ask import hold_alone, hold_early, previous_look
 from lcsearch.engine.policy import Policy
 from lcsearch.sweep import launcher
+from lcsearch.sweep.claim import TOOK, WORKER
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
-from lcsearch.sweep.plan import MEASURED, Earlier, as_yaml, compute, describe, earlier_run, gates, shares
+from lcsearch.sweep.plan import (
+    MEASURED,
+    Earlier,
+    as_yaml,
+    compute,
+    compute_lines,
+    describe,
+    earlier_run,
+    gates,
+    shares,
+    witness,
+)
+from lcsearch.sweep.progress import collect
+from lcsearch.sweep.text import clock
 
 from .kit import Remembering, write_toy
+from .test_live import trial
 from .test_space import SWEEP
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +221,8 @@ def test_an_earlier_run_knows_better(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert plan.expected == pytest.approx(used, rel=0.05)
     text = describe(load(path).override(["budget.money_per_hour=1"]), folder)
     assert "  expected by the run in runs/toy, 20 trials\n" in text
-    assert f"  time by the run in runs/toy: {found.seconds_per_step:.3g} s of a worker for an epoch\n" in text
+    assert f"  time by the run in runs/toy: {found.seconds_per_step:.3g} s of a worker for an epoch, " in text
+    assert " s for a trial to start and end\n" in text
     assert "checkpoints: one folder a trial, kept; 30 kB for 20 trials, 30 kB at most (by the run in runs/toy: " in text
     assert ", money " in text
     # another pruner: its pace counts, its stops do not
@@ -219,6 +236,24 @@ def test_an_earlier_run_knows_better(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted((p, p.stat().st_mtime_ns) for p in folder.root.rglob("*") if "sqlite" not in p.name) == before
     folder.record.write_text("{")
     assert str(earlier_run(load(path), folder)).startswith("the run in runs/toy cannot be read: ")
+
+
+def test_what_an_earlier_run_took_to_start_up_is_no_pace() -> None:
+    """Two seconds a trial beside half a second a step; and trials that ended at 15 and 25 of 50 epochs."""
+    file = digits("none")
+    sweep = SweepFile.model_validate({**file.model_dump(by_alias=True), "max_steps": 50})
+    frozen = []
+    for number, n in enumerate((15, 25)):
+        took = {"since": None, "seconds": 2.0 + 0.5 * n, "pace": 0.5, "gaps": n - 1}
+        frozen.append(trial(number, TrialState.COMPLETE, dict.fromkeys(range(1, n + 1), 1.0), **{TOOK: took}))
+        frozen[-1].set_user_attr(WORKER, {"slot": 0})
+    found = witness(sweep, sweep, collect(frozen, sweep.target, 2, sweep.space), RunFolder(Path("nowhere")))
+    assert (found.seconds_per_step, found.start, found.length) == (0.5, 2.0, 20.0)
+    plan, n = compute(sweep, found), sweep.budget.trials
+    assert (plan.least, plan.expected, plan.most) == (20 * n, 20 * n, 50 * n)
+    assert plan.source == "every trial runs to its own end, epoch 20 in the run in nowhere"
+    seconds = 20 * n * 0.5 + n * 2.0
+    assert f", {clock(seconds / sweep.backend.workers.n)} of wall clock on " in compute_lines(sweep, plan, found)[1]
 
 
 def test_curves_are_counted_from_one() -> None:

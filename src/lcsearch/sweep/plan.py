@@ -108,12 +108,16 @@ class Earlier:
         seconds_per_step: workers' time for a step; None where no step was made.
         checkpoints: bytes of each trial's checkpoint folder that holds any.
         note: what it is, for people.
+        start: seconds that a trial takes beside its steps.
+        length: mean steps of its complete trials, where they ended by themselves before the horizon.
     """
 
     shares: Shares | None
     seconds_per_step: float | None
     checkpoints: tuple[int, ...]
     note: str
+    start: float = 0.0
+    length: float | None = None
 
 
 def earlier_run(sweep: Sweep, folder: RunFolder) -> Earlier | str | None:
@@ -136,10 +140,11 @@ def earlier_run(sweep: Sweep, folder: RunFolder) -> Earlier | str | None:
         found = progress()
     except LcsearchError as error:
         return f"the run in {shown(folder.root)} cannot be read: {error}"
-    return _witness(now, before, found, folder)
+    return witness(now, before, found, folder)
 
 
-def _witness(now: SweepFile, before: SweepFile, found: Progress, folder: RunFolder) -> Earlier:
+def witness(now: SweepFile, before: SweepFile, found: Progress, folder: RunFolder) -> Earlier:
+    """What the run `before` in `folder`, which came as far as `found`, says of `now`."""
     source, first = f"the run in {shown(folder.root)}", gates(before).first
     ended = found.of("complete", "stopped")
     free = len(ended) - together(before)
@@ -147,10 +152,17 @@ def _witness(now: SweepFile, before: SweepFile, found: Progress, folder: RunFold
     if before.pruner == now.pruner and first is not None and free >= _ENOUGH:
         stops = [row.spent for row in ended if row.state == "stopped"]
         own = shares(stops, free, first, before.max_steps, f"{source}, {len(ended)} trials")
-    pace = [(row.seconds, row.spent) for row in ended if row.seconds > 0 and row.spent]
-    per_step = sum(s for s, _ in pace) / sum(n for _, n in pace) if pace else None
+    timed = [row for row in ended if row.seconds > 0 and row.spent]
+    taken, steps = sum(row.seconds for row in timed), sum(row.spent for row in timed)
+    # without times of reports (an earlier lcsearch kept none) start-up cannot be told from steps
+    in_steps = found.seconds_of({row.number: row.spent for row in timed}) if timed else None
+    in_steps = taken if in_steps is None else min(in_steps, taken)
+    per_step = in_steps / steps if timed else None
+    start = (taken - in_steps) / len(timed) if timed else 0.0
+    whole = [row.spent for row in ended if row.state == "complete"]
+    length = sum(whole) / len(whole) if any(n < before.max_steps for n in whole) else None
     sizes = tuple(size for row in found.rows if (size := _bytes(folder.checkpoints(row.number))))
-    return Earlier(own, per_step, sizes, source)
+    return Earlier(own, per_step, sizes, source, start, length)
 
 
 def _bytes(folder: Path) -> int:
@@ -174,30 +186,36 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
     With n trials of H steps, w of which run whole and the others of which can be stopped from step f on:
     least = w H + (n - w) f, most = n H, and where a share q is stopped, the share b of the way from f to H,
     expected = w' H + (n - w') ((1 - q) H + q (f + b (H - f))), with w' from :func:`together`.
+    Where an earlier run's trials ended by themselves, their mean length takes the place of H in what is expected.
     `budget.steps` and, where the pace is known, `budget.seconds` cut all three; trials that run then go on.
     """
     n, horizon, workers = file.budget.trials, file.max_steps, file.backend.workers.n
     found = gates(file)
     least = expected = most = n * horizon
+    length = horizon if earlier is None or earlier.length is None else earlier.length
     source = "every trial runs to the end"
+    if earlier is not None and length < horizon:
+        expected = round(n * length)
+        source = f"every trial runs to its own end, {file.step} {length:.3g} in {earlier.note}"
     if found.first is not None:
         known = earlier.shares if earlier is not None and earlier.shares is not None else MEASURED[file.pruner.kind]
         least = found.whole * horizon + (n - found.whole) * found.first
         whole = together(file)
-        ends = found.first + known.beyond * (horizon - found.first)
-        mean = (1 - known.stopped) * horizon + known.stopped * ends
-        expected, source = round(whole * horizon + (n - whole) * mean), known.source
-    for limit in _step_limits(file, earlier):
+        ends = min(found.first + known.beyond * (horizon - found.first), length)
+        mean = (1 - known.stopped) * length + known.stopped * ends
+        expected, source = round(whole * length + (n - whole) * mean), known.source
+    for limit in _step_limits(file, earlier, expected):
         # at the last begin, limit - 1 steps are spent at most, and the other workers' trials may be young
         most = min(most, ((limit - 1) // horizon + workers) * horizon)
         expected, least = min(expected, max(limit, 1)), min(least, limit)
-    return Compute(least, expected, most, source)
+    return Compute(min(least, expected), expected, most, source)
 
 
-def _step_limits(file: SweepFile, earlier: Earlier | None) -> list[int]:
+def _step_limits(file: SweepFile, earlier: Earlier | None, expected: int) -> list[int]:
     limits = [file.budget.steps] if file.budget.steps is not None else []
     if file.budget.seconds is not None and earlier is not None and earlier.seconds_per_step:
-        limits.append(math.ceil(file.budget.seconds * file.backend.workers.n / earlier.seconds_per_step))
+        per_step = earlier.seconds_per_step + earlier.start * file.budget.trials / max(expected, 1)
+        limits.append(math.ceil(file.budget.seconds * file.backend.workers.n / per_step))
     return limits
 
 
@@ -211,27 +229,30 @@ def describe(sweep: Sweep, folder: RunFolder) -> str:
     lines.append(f"{file.name}: {n} trials of {horizon} {file.step}s, {n * horizon} {file.step}s if none is stopped")
     if isinstance(earlier, str):
         lines.append(f"note: {earlier}")
-    lines += _compute_lines(file, compute(file, witness), witness)
+    lines += compute_lines(file, compute(file, witness), witness)
     lines.append(_disk_line(n, witness))
     lines += ["what holds a stop:", *(f"  {line}" for line in _gate_lines(file))]
     lines.append("nothing was started")
     return "\n".join(lines)
 
 
-def _compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> list[str]:
+def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> list[str]:
+    """What `plan` says of steps, time and money."""
     total, pace = file.budget.trials * file.max_steps, earlier.seconds_per_step if earlier is not None else None
+    start = earlier.start if earlier is not None else 0.0
     lines = []
     for name, steps in (("least", plan.least), ("expected", plan.expected), ("most", plan.most)):
         text = f"{name}: {steps} {file.step}s ({steps / total:.0%})"
         if pace is not None:
-            seconds = steps * pace
+            seconds = steps * pace + file.budget.trials * start
             text += f", {clock(seconds / file.backend.workers.n)} of wall clock on {file.backend.workers.n} workers"
             if file.budget.money_per_hour is not None:
                 text += f", money {money(seconds / 3600 * file.budget.money_per_hour)}"
         lines.append(text)
     lines.append(f"  expected by {plan.source}")
     if pace is not None and earlier is not None:
-        lines.append(f"  time by {earlier.note}: {pace:.3g} s of a worker for {_a(file.step)}")
+        text = f"  time by {earlier.note}: {pace:.3g} s of a worker for {_a(file.step)}"
+        lines.append(text + (f", {start:.3g} s for a trial to start and end" if start else ""))
     else:
         costs = " and money" if file.budget.money_per_hour is not None else ""
         lines.append(f"  time{costs}: not known before a first run")
