@@ -35,6 +35,10 @@ def _told_plainly() -> Iterator[None]:
     except LcsearchError as error:
         _complain(error)
         raise typer.Exit(3 if isinstance(error, EnvironmentProblem) else 2) from None
+    except OSError as error:  # a disk that is full, a file that is somebody else's
+        said = f"expected files that lcsearch can read and write, got {error.strerror or error}."
+        _complain(f"{error.filename}: {said}" if error.filename else said)
+        raise typer.Exit(3) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

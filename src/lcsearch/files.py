@@ -21,12 +21,14 @@ def loads(text: str | bytes) -> Any:
     """What JSON says.
 
     Raises:
-        ValueError: it is no JSON, or nested deeper than Python can follow.
+        ValueError: it is no JSON, or nested deeper than Python can follow; it says which, in a few words.
     """
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("JSON that is nested too deep") from None
+    except ValueError as error:
+        raise ValueError(f"no JSON ({error})") from error
 
 
 def read(path: Path, most: int) -> bytes:
@@ -45,11 +47,21 @@ def read(path: Path, most: int) -> bytes:
     return data
 
 
-def lines(path: Path, longest: int = 1 << 20, begin: int = 0) -> Iterator[bytes | None]:
-    """The whole lines of a regular file that begin at byte `begin` or later, each with its end.
+def read_text(path: Path, most: int) -> str:
+    """All of a regular UTF-8 file, its line ends as Python has them.
 
-    A last line without an end is left out: its writer was killed over it, or is at it. Of a line of more than `longest`
-    bytes None stands in place.
+    Raises:
+        OSError: as :func:`read`.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    return read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines(path: Path, begin: int = 0, longest: int = 1 << 20) -> Iterator[tuple[int, bytes]]:
+    """The lines of a regular file from byte `begin` on, each with its end, and where the next one begins.
+
+    The last one has no end where its writer was killed over it, or is at it. One of more than `longest` bytes comes
+    without what is beyond.
 
     Raises:
         OSError: as :func:`read`.
@@ -57,11 +69,11 @@ def lines(path: Path, longest: int = 1 << 20, begin: int = 0) -> Iterator[bytes 
     with _opened(path, os.O_RDONLY) as file:
         file.seek(begin)
         while line := file.readline(longest):
-            long = len(line) == longest and not line.endswith(b"\n")
-            while long and (line := file.readline(longest)) and not line.endswith(b"\n"):
-                pass
-            if line.endswith(b"\n"):
-                yield None if long else line
+            rest = line
+            while len(rest) == longest and not rest.endswith(b"\n"):
+                rest = file.readline(longest)
+            begin = file.tell()
+            yield begin, line if rest is line or not rest.endswith(b"\n") else line[:-1] + b"\n"
 
 
 def append(path: Path) -> BinaryIO:

@@ -199,10 +199,12 @@ def test_without_a_decision_log(outcome: Outcome, tmp_path: Path) -> None:
     assert stop.line in text
     (tmp_path / "run" / "decisions").mkdir()
     torn = '{"trial": "3", "now": {"step": 4.0, "p": NaN}}\n{"trial": "3", "now": {"st'
-    (tmp_path / "run" / "decisions" / "w.jsonl").write_text(torn)
-    assert "decision log" not in paper(RunFolder(tmp_path / "run")).text.replace("the decision log is gone", "")
+    (tmp_path / "run" / "decisions" / "w.jsonl").write_text(torn)  # NaN is no probability; what is torn is not told
+    said = paper(RunFolder(tmp_path / "run")).text
+    assert f"a place of the decision log is no record of a look and left out, the first: {tmp_path}/run/" in said
+    assert said.count("w.jsonl:") == 1
     (tmp_path / "run" / "decisions" / "w.jsonl").write_text("5\n")
-    assert "The decision log could not be read" in paper(RunFolder(tmp_path / "run")).text
+    assert "a place of the decision log is no record" in paper(RunFolder(tmp_path / "run")).text
 
 
 # Runs that were never trained: a folder, and a study filled by hand, which is kept in memory: sqlite takes its time.

@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         )
     monkeypatch.setattr(RunFolder, "write", refuse)
     assert refused(lambda: launcher.run(path, folder=tmp_path / "run")) == (
-        f"machine: {tmp_path}/run: expected a folder lcsearch can write to, got [Errno 13] Permission denied. "
+        f"machine: {tmp_path}/run: expected a folder lcsearch can write to, got Permission denied. "
         "Choose another with --folder."
     )
 
@@ -148,7 +148,8 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
     run.record.write_text("{")
     assert refused(run.read) == (
         f"file: {run.record}: expected the record of a run, got "
-        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."
+        "no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)). "
+        "Bring it back from a copy, or start over with --fresh or another --folder."
     )
 
 

@@ -27,7 +27,7 @@ from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.sampler import TrialSampler
 from lcsearch.sweep.secret import mask, mask_of
-from lcsearch.sweep.storage import Patience, PatientStorage, rests, told
+from lcsearch.sweep.storage import Patience, PatientStorage, damaged, is_damage, rests, told
 
 SWEEP = "lcsearch:sweep"
 """The study's user attribute that says which sweep it is of."""
@@ -67,8 +67,10 @@ def open_storage(
                 missing = getattr(error.__cause__, "name", None) or "the driver of your database"
                 package = '"lcsearch[postgres]"' if url.startswith("postgres") else _PACKAGES.get(missing, missing)
                 raise EnvironmentProblem(f"{text} Install it: pip install {package}") from None
-            tries += 1
             said = told(url, error)
+            if is_damage(error):
+                raise EnvironmentProblem(damaged(url, said)) from None
+            tries += 1
             # two machines that make the tables of an empty database at once get into each other's way
             rival = tries < _CREATE_TRIES and said.startswith(("IntegrityError", "ProgrammingError"))
             if (rival or checked or "database is locked" in said) and again():
@@ -149,7 +151,7 @@ def check_joins(sweep: SweepFile, folder: RunFolder) -> None:
         time.sleep(1.0)
         theirs = study.user_attrs.get(SWEEP)
     head = f"{mask(url)}: expected the study {sweep.name!r} to be of this sweep"
-    if theirs is None:
+    if not isinstance(theirs, dict):
         raise FileProblem(f"{head}, got one that lcsearch has not made. Choose another `name`.")
     if theirs != ours:
         lines = [
@@ -217,8 +219,15 @@ def open_study(sweep: SweepFile, folder: RunFolder, *, checked: bool = False) ->
 def _expect_file(sweep: SweepFile, folder: RunFolder) -> None:
     """The sqlite file of a study that was made is there: whoever opens it would make an empty one."""
     found = _FILE.match(url_of(sweep, folder))
-    if found is not None and not Path(found[1]).exists():
+    if found is None:
+        return
+    path = Path(found[1])
+    if not path.exists():
         raise FileProblem(_gone(sweep, folder))
+    if not path.is_file() or (sweep.backend.storage is None and path.is_symlink()):
+        what = "a symbolic link" if path.is_symlink() else "something else"
+        text = f"{path}: expected the file of the study's database, got {what}. Bring it back"
+        raise FileProblem(f"{text}, or name a database that lies elsewhere: backend.storage in the sweep file.")
 
 
 def _gone(sweep: SweepFile, folder: RunFolder) -> str:

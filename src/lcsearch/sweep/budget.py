@@ -18,9 +18,15 @@ from typing import Literal, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
+from lcsearch import files
+from lcsearch.errors import is_finite_number
+from lcsearch.files import loads
+from lcsearch.sweep import attributes
 from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.file import Budget, SweepFile
 from lcsearch.sweep.folder import RunFolder
+
+_LONGEST = 1 << 24  # bytes of clock.json
 
 Limit = Literal["trials", "steps", "seconds"]
 
@@ -32,7 +38,8 @@ AGAIN = "lcsearch:again"
 
 def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
     """Failed trial -> the trial that runs it again, and counts in its place."""
-    return {int(trial.user_attrs[AGAIN]): trial.number for trial in trials if AGAIN in trial.user_attrs}
+    named = ((attributes.number(trial.user_attrs, AGAIN), trial.number) for trial in trials)
+    return {failed: again for failed, again in named if failed is not None}
 
 
 def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -107,12 +114,14 @@ class Reading:
         until: when the last tick was, in UTC; None before the first.
         monotonic: the system's monotonic clock at that tick, which all processes of a machine share.
         launches: one after the other; without those of an earlier lcsearch, which counted their seconds alone.
+        damaged: there is a clock, and it cannot be read: what it counted is lost.
     """
 
     seconds: float = 0.0
     until: datetime | None = None
     monotonic: float = 0.0
     launches: tuple[Launch, ...] = ()
+    damaged: bool = False
 
     @property
     def counted(self) -> float | None:
@@ -144,20 +153,25 @@ class Reading:
 def read_clock(folder: RunFolder) -> Reading:
     """The run's clock; zero where no launch has ticked yet."""
     try:
-        record = json.loads(folder.clock.read_text(encoding="utf-8"))
+        record = loads(files.read(folder.clock, _LONGEST))
         until = datetime.fromisoformat(record["until"]).astimezone(UTC)  # an earlier lcsearch wrote local time
         launches = tuple(
             Launch(datetime.fromisoformat(began).astimezone(UTC), float(seconds))
             for began, seconds in record.get("launches", ())
         )
+        numbers = (record["seconds"], record["monotonic"], *(launch.seconds for launch in launches))
+        if not all(is_finite_number(number) and number >= 0 for number in numbers):
+            raise ValueError("numbers")
         return Reading(float(record["seconds"]), until, float(record["monotonic"]), launches)
-    except (OSError, ValueError, KeyError, TypeError):
-        return Reading() if not folder.clock.exists() else Reading(until=_modified(folder))
+    except FileNotFoundError:
+        return Reading()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return Reading(until=_modified(folder), damaged=True)
 
 
 def _modified(folder: RunFolder) -> datetime:
     """The clock file was damaged: what it counted is lost, when it last ticked is not."""
-    return datetime.fromtimestamp(folder.clock.stat().st_mtime, UTC)
+    return datetime.fromtimestamp(folder.clock.lstat().st_mtime, UTC)
 
 
 class Clock:

@@ -25,6 +25,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.schedulers.optuna import adopt
+from lcsearch.sweep import attributes
 from lcsearch.sweep.budget import AGAIN, replacements, room, standing
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
@@ -112,7 +113,7 @@ def abandoned(frozen: FrozenTrial, run: str | None = None) -> bool:
     """Is it RUNNING without a worker, and, given `run`, one that this run may adopt?"""
     if frozen.state != TrialState.RUNNING or WORKER not in frozen.user_attrs:
         return False
-    owner = frozen.user_attrs[WORKER] or {"pid": None}  # None: by an earlier lcsearch
+    owner = _owner(frozen) or {"pid": None}  # by an earlier lcsearch, or one that cannot be read
     return owner.get("pid", 0) is None and (run is None or owner.get("run", run) == run)
 
 
@@ -192,7 +193,7 @@ def release(
 
 
 def _owner(frozen: FrozenTrial) -> dict[str, Any]:
-    return frozen.user_attrs.get(WORKER) or {}
+    return attributes.signature(frozen.user_attrs, WORKER)
 
 
 def _is_of(owner: dict[str, Any], run: str) -> bool:
@@ -253,10 +254,9 @@ def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
         frozen: the trial.
         now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
     """
-    owner, earlier = frozen.user_attrs.get(WORKER), float(frozen.user_attrs.get(SECONDS, 0.0))
-    signed = owner.get("since") if isinstance(owner, dict) else None
-    took = frozen.user_attrs.get(TOOK)
-    if took is not None and took["since"] == signed:
+    signed, earlier = _owner(frozen).get("since"), attributes.seconds(frozen.user_attrs, SECONDS)
+    took = attributes.took(frozen.user_attrs, TOOK)
+    if took is not None and took.get("since") == signed:
         return earlier + float(took["seconds"])
     since = datetime.fromisoformat(signed) if signed is not None else None
     if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
@@ -271,12 +271,12 @@ def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
 def _give_back(
     study: optuna.Study, frozen: FrozenTrial, run: str, retries: int, blame: bool, until: datetime | None = None
 ) -> Released:
-    retry = int(frozen.user_attrs.get(RETRIES, 0)) + blame
+    retry = attributes.count(frozen.user_attrs, RETRIES) + blame
     trial = adopt(study, frozen.number)
     given_up = retry > retries
     seconds = seconds_of(frozen, until or datetime.now(UTC))
     if given_up:
-        lately = seconds - float(frozen.user_attrs.get(SECONDS, 0.0))
+        lately = seconds - attributes.seconds(frozen.user_attrs, SECONDS)
         trial.set_user_attr(TOOK, {"since": _owner(frozen).get("since"), "seconds": lately})
         trial.set_user_attr(ERROR, f"its worker died {times(retry)}; retries: {retries}")
         study.tell(trial, state=TrialState.FAIL)

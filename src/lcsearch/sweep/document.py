@@ -94,6 +94,9 @@ def parse(text: str) -> Document:
         said = str(error).strip().splitlines()[0]
         document.problems.append(Problem((1, 1), "$", f"expected YAML, got {said}."))
         return document
+    except RecursionError:
+        document.problems.append(Problem((1, 1), "$", f"expected at most {_MAX_DEPTH} levels, got far more."))
+        return document
     if node is not None:
         document.value = _build(node, (), document)
     if len(document.values) > _MAX_NODES:

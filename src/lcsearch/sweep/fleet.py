@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcsearch import files
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.file import Workers
 from lcsearch.sweep.folder import RunFolder
@@ -112,7 +113,7 @@ class Fleet:
         environment["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "lcsearch.sweep.worker", str(self._folder.root)]
         command += ["--slot", str(slot), "--device", device, "--lock", str(self._lock)]
-        with self._folder.log(slot).open("ab") as log:
+        with files.append(self._folder.log(slot)) as log:
             self._log_starts[slot] = log.tell()
             self._processes[slot] = subprocess.Popen(
                 command,

@@ -28,14 +28,18 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.files import loads
 from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import Sweep
@@ -43,7 +47,10 @@ from lcsearch.sweep.objective import locate
 from lcsearch.sweep.secret import holds, mask
 
 FORMAT = 1
+_MEND = "Bring it back from a copy, or start over with --fresh or another --folder."
 
+_LONGEST = 1 << 26  # bytes of run.json and sweep.yaml
+_MOST_CHANGES, _WIDEST = 40, 200  # lines of a changed sweep file that are shown, and columns
 _LONGEST_CODE = 10_000_000  # bytes; a longer file that a command names is data
 
 
@@ -107,7 +114,7 @@ class RunFolder:
     def _kept(self) -> dict[str, Any]:
         """What run.json says; nothing where there is none, or one that cannot be read."""
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = loads(files.read(self.record, _LONGEST))
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
@@ -142,33 +149,61 @@ class RunFolder:
 
     def changed_code(self, sweep: Sweep) -> list[str]:
         """The objective's own files that are not what they were when the run was last launched."""
-        before = self._kept().get("code", {})
+        before = self._kept().get("code")
+        before = before if isinstance(before, dict) else {}
         return [name for name, digest in code_of(sweep).items() if before.get(name, digest) != digest]
 
     def read(self) -> Sweep:
-        """The sweep as it was resolved when the run was started.
+        """The sweep as it was resolved when the run was started; without its text where that is gone or damaged.
 
         Raises:
             FileProblem: this is not a run folder, or one of a later format.
         """
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-            if record["format"] != FORMAT:
-                text = f"{self.record}: expected format {FORMAT}, got {record['format']}. Update lcsearch."
-                raise FileProblem(text)
-            file = SweepFile.model_validate_json(json.dumps(record["sweep"]))
-            return Sweep(file, Path(record["file"]), self.sweep_copy.read_text(encoding="utf-8"))
+            content = files.read(self.record, _LONGEST)
         except (FileNotFoundError, NotADirectoryError):
             raise FileProblem(f"{self.root}: expected a run folder, got no run.json in it.") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileProblem(f"{self.record}: expected the record of a run, got {error}.") from error
+        except OSError as error:
+            raise FileProblem(f"{self.record}: expected the record of a run, got {_said(error)}. {_MEND}") from error
+        try:
+            record = loads(content)
+            if not isinstance(record, dict):
+                raise ValueError(str(record)[:40])
+            if record["format"] != FORMAT:
+                text = f"{self.record}: expected format {FORMAT}, got {str(record['format'])[:40]}. Update lcsearch."
+                raise FileProblem(text)
+            file, path = SweepFile.model_validate_json(json.dumps(record["sweep"])), Path(record["file"])
+        except (ValueError, KeyError, TypeError) as error:
+            said = f"none with {error}" if isinstance(error, KeyError) else _said(error)
+            raise FileProblem(f"{self.record}: expected the record of a run, got {said}. {_MEND}") from error
+        with contextlib.suppress(FileProblem):  # who resumes is told; nobody else needs it
+            return Sweep(file, path, self.text())
+        return Sweep(file, path, "")
+
+    def text(self) -> str:
+        """The sweep file as it was read when the run was started.
+
+        Raises:
+            FileProblem: it is gone or damaged.
+        """
+        try:
+            return files.read_text(self.sweep_copy, _LONGEST)
+        except (OSError, ValueError) as error:
+            what = "expected the sweep file as the run was started with it"
+            raise FileProblem(f"{self.sweep_copy}: {what}, got {_said(error)}. {_MEND}") from error
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
         """Hold the claim lock: one process at a time takes, releases or counts trials on this machine."""
-        with (self.root / "claim.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            lock = files.lock_file(self.root / "claim.lock")
+        except OSError as error:
+            raise EnvironmentProblem(_unusable(self.root / "claim.lock", error)) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield  # closing releases the lock, and so does the death of the process
+        finally:
+            os.close(lock)
 
     def hold(self, patience_s: float = 15.0) -> int:
         """Take the run lock and return its file descriptor, for the workers to inherit.
@@ -182,7 +217,10 @@ class RunFolder:
         deadline, path = time.monotonic() + patience_s, self.root / "run.lock"
         while True:
             self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                descriptor = files.lock_file(path)
+            except OSError as error:
+                raise EnvironmentProblem(_unusable(path, error)) from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(descriptor, path):
@@ -204,6 +242,50 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def _unusable(path: Path, error: OSError) -> str:
+    return f"{path}: expected a file lcsearch can write to, got {_said(error)}. Move it away, then try again."
+
+
+def _said(error: Exception) -> str:
+    """The first line of it; an error of the system without its number and path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
+
+
+def check_own_files(folder: RunFolder) -> None:
+    """What lcsearch writes in the run folder are its own files: no link to elsewhere, no folder in a file's place.
+
+    Raises:
+        EnvironmentProblem: one is not.
+    """
+    root, own = folder.root, {folder.record, folder.sweep_copy, folder.clock}
+    own |= {root / "run.lock", root / "claim.lock", root / "study.sqlite3", folder.ray_log}
+    for place in (folder.logs, root / "pulses", folder.decisions):
+        _expect(place, stat.S_ISDIR, "a folder")
+        if place.is_dir():
+            own |= {path for path in place.iterdir() if path.suffix in (".log", ".json", ".jsonl")}
+    if not (root / "checkpoints").is_dir():  # they may lie on a larger disk
+        _expect(root / "checkpoints", stat.S_ISDIR, "a folder")
+    for path in sorted(own):
+        _expect(path, stat.S_ISREG, "a file")
+
+
+def _expect(path: Path, kind: Callable[[int], bool], wanted: str) -> None:
+    """What is at `path`, if anything is, is of this kind itself."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if kind(mode):
+        return
+    kinds = {"a file": stat.S_ISREG, "a folder": stat.S_ISDIR, "a symbolic link": stat.S_ISLNK}
+    got = next((name for name, is_one in kinds.items() if is_one(mode)), "something else")
+    text = f"{path}: expected {wanted} of lcsearch's own, got {got}"
+    text += ", and lcsearch writes through none" if got == "a symbolic link" else ""
+    raise EnvironmentProblem(f"{text}. Move it away, then try again.")
+
+
 def code_of(sweep: Sweep) -> dict[str, str]:
     """Name -> digest of the objective's own files: its module, or the files that its command names.
 
@@ -211,11 +293,11 @@ def code_of(sweep: Sweep) -> dict[str, str]:
     """
     folder, objective = sweep.path.parent, sweep.file.objective
     if objective.python is not None:
-        files = [locate(objective.python, folder)[0]]
+        named = [locate(objective.python, folder)[0]]
     else:
-        files = [folder / word for word in objective.command or ()]
+        named = [folder / word for word in objective.command or ()]
     digests = {}
-    for file in files:
+    for file in named:
         with contextlib.suppress(OSError, ValueError):  # most words of a command name no file
             if file.is_file() and file.stat().st_size <= _LONGEST_CODE:
                 digests[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -254,7 +336,8 @@ def prepare(
             new = folder.hold()
             os.close(lock)
             lock = new
-        elif changed := folder.changed_code(sweep):
+        check_own_files(folder)
+        if not (exists and fresh) and (changed := folder.changed_code(sweep)):
             notice = f"changed since the last launch: {', '.join(changed)}; trials go on with it as it is now"
         for path in (folder.decisions, folder.logs, root / "checkpoints", root / "pulses"):
             path.mkdir(exist_ok=True)
@@ -262,7 +345,7 @@ def prepare(
     except BaseException as error:
         os.close(lock)
         if isinstance(error, OSError):
-            raise EnvironmentProblem(_unwritable(root, error)) from error
+            raise EnvironmentProblem(_unwritable(root, _said(error))) from error
         raise
     return sweep, lock, notice
 
@@ -301,13 +384,15 @@ def _left_by_a_kill(path: Path, sweep: Sweep) -> bool:
 
 
 def _same_file(sweep: Sweep, folder: RunFolder) -> None:
-    before = folder.read().text
+    before = folder.text()
     if before != sweep.text:
         lines = difflib.unified_diff(
             before.splitlines(), sweep.text.splitlines(), "as it was run", str(sweep.path), lineterm="", n=0
         )
-        text = f"{sweep.path}: expected the file this run was started with, got a changed one:\n"
-        text += "\n".join(f"    {mask(line)}" for line in lines)
+        shown = [f"    {mask(line[:_WIDEST])}" for line in islice(lines, _MOST_CHANGES)]
+        if len(shown) == _MOST_CHANGES:
+            shown.append("    ...")
+        text = "\n".join([f"{sweep.path}: expected the file this run was started with, got a changed one:", *shown])
         raise FileProblem(f"{text}\nUndo the change to resume, or start over with --fresh or another --folder.")
 
 
@@ -341,7 +426,11 @@ def latest(runs: Path) -> Path:
     Raises:
         FileProblem: there is none.
     """
-    records = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    times: dict[Path, float] = {}
+    for path in runs.glob("*/run.json"):
+        with contextlib.suppress(OSError):  # it was moved away just now, or leads nowhere
+            times[path] = path.stat().st_mtime
+    records = sorted(times, key=times.__getitem__)
     if not records:
         raise FileProblem(f"{runs}: expected a run in this folder, got none. Name one with --folder.")
     return records[-1].parent

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lcsearch import files
+from lcsearch.decision_log import record_of
 
 
 @dataclass
@@ -18,24 +20,31 @@ class LookTail:
         folder: the decision log.
         failed_open: "forecaster REASON" -> looks at which it gave no opinion, so that the trial went on.
         latencies: seconds of every look that reached a forecaster, shortest first after a reading.
+        left_out: the places (`FILE:LINE`, or `FILE`) that could not be read.
     """
 
     folder: Path
     failed_open: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
-    _read: dict[Path, int] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    _read: dict[Path, tuple[int, int]] = field(default_factory=dict)  # file -> bytes, lines
     _latest: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def latest(self) -> dict[int, tuple[float, float]]:
         """trial number -> (step, P(beat)) at its latest look that reached a forecaster."""
-        for path in self.folder.glob("*.jsonl"):
-            with path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                fresh = file.read()
-            whole = fresh[: fresh.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
-            for line in whole.splitlines():
-                self._take(line)
+        for path in sorted(self.folder.glob("*.jsonl")):
+            begin, number = self._read.get(path, (0, 0))
+            try:
+                for end, line in files.lines(path, begin):
+                    if not line.endswith(b"\n"):
+                        break
+                    number += 1
+                    if not self._take(line) and line.strip():
+                        self.left_out.append(f"{path}:{number}")
+                    self._read[path] = end, number
+            except OSError:
+                if str(path) not in self.left_out:
+                    self.left_out.append(str(path))
         self.latencies.sort()  # a pass over what is sorted but for its end
         return self._latest
 
@@ -51,19 +60,23 @@ class LookTail:
         low, high = quantiles(self.latencies, (0.5, 0.99))
         return low, high
 
-    def _take(self, line: bytes) -> None:
-        try:
-            record: dict[str, Any] = json.loads(line)
-            if "now" in record:
-                self.latencies.append(float(record["latency"]))
-            if record["reason"] == "ABSENT":
-                said = {**record["before"]["heard"], **record["now"]["heard"]}
-                self.failed_open.update(f"{who} {why}" for who, why in said.items() if isinstance(why, str))
-            number, step, p = int(record["trial"]), float(record["now"]["step"]), record["now"]["p"]
-        except (ValueError, KeyError, TypeError):
-            return  # a look held by a gate has no P(beat)
-        if p is not None and step >= self._latest.get(number, (-1.0, 0.0))[0]:
-            self._latest[number] = (step, float(p))
+    def _take(self, line: bytes) -> bool:
+        """Take in one line; False: it is no record."""
+        record = record_of(line)
+        if record is None:
+            return False
+        now: dict[str, Any] | None = record.get("now")
+        if now is None:
+            return True  # a look held by a gate has no P(beat)
+        if record.get("latency") is not None:
+            self.latencies.append(float(record["latency"]))
+        if record.get("reason") == "ABSENT":
+            said = {**(record.get("before") or {}).get("heard", {}), **now.get("heard", {})}
+            self.failed_open.update(f"{who} {why}" for who, why in said.items() if isinstance(why, str))
+        p, step, uid = now.get("p"), float(now["step"]), str(record["trial"])
+        if p is not None and uid.isdecimal() and step >= self._latest.get(int(uid), (-1.0, 0.0))[0]:
+            self._latest[int(uid)] = (step, float(p))
+        return True
 
     def line(self) -> str | None:
         """Looks, their latency and the failed-open ones in one line; None before the first look."""

@@ -67,7 +67,7 @@ class Ear:
     def listen(self, attributes: Mapping[str, Any]) -> None:
         """Take in the user attributes of the study."""
         for key, value in attributes.items():
-            if key.startswith(_RUN):
+            if key.startswith(_RUN) and isinstance(value, Mapping):
                 self._note(key.removeprefix(_RUN), value.get("beat"))
 
     def _note(self, run: str, beat: object) -> None:

@@ -31,7 +31,7 @@ from lcsearch.schedulers.optuna import REASON, as_trial, write_stop
 from lcsearch.schedulers.optuna import SCHEDULE as STORED_SCHEDULE
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.study import Status
-from lcsearch.sweep import claim
+from lcsearch.sweep import attributes, claim
 from lcsearch.sweep.file import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.objective import judged_value
@@ -110,7 +110,7 @@ class Ledger:
         self._met = len(trials)
 
     def _retries(self, trial: Trial) -> int:
-        return int(self._frozen(trial).user_attrs.get(claim.RETRIES, 0))
+        return attributes.count(self._frozen(trial).user_attrs, claim.RETRIES)
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self._watch.study.get_trials(deepcopy=False)[trial.number]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lcsearch.errors import FileProblem, InvalidValue
+from lcsearch.files import loads
 
 FORMAT = 2  # 1 knew tensors and plain values only
 
@@ -73,14 +74,14 @@ def from_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     try:
         with safe_open(str(path), framework="np") as file:
-            about = json.loads(file.metadata()["lcsearch"])
+            about = loads(file.metadata()["lcsearch"])
             if about["version"] > FORMAT:
                 text = f"{path}: expected a checkpoint of format {FORMAT} or earlier, got {about['version']}."
                 raise FileProblem(f"{text} Update lcsearch.")
             blobs = {name: file.get_tensor(name).tobytes() for name in about.get("blobs", ())}
             names = set(file.keys()) - set(blobs)
         return _put_together(about["tree"], _tensors(path, names), blobs), about
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FileProblem(f"{path}: expected a checkpoint, got {error}. Delete it to start over.") from error
 
 

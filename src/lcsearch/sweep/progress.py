@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON
 from lcsearch.study import Bank, Status, Trial
+from lcsearch.sweep import attributes
 from lcsearch.sweep.budget import Reading, replacements, steps_of
 from lcsearch.sweep.claim import ERROR, NOTED, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.file import Parameter, Scalar, SweepFile, is_plain
@@ -106,6 +108,7 @@ class Progress:
         lengths: how long the complete trials were, in steps spent; their values are not kept.
         counts: state -> trials in it.
         silent: trial -> seconds since its last report, for those that are overdue by their own pace.
+        unreadable: what lcsearch kept with trials and cannot read any more, see :func:`attributes.unreadable`.
     """
 
     rows: tuple[Row, ...]
@@ -115,6 +118,7 @@ class Progress:
     silent: Mapping[int, float] = field(default_factory=dict)
     incumbent: Best | None = None
     lengths: Bank | None = None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def counted(self) -> int:
@@ -192,8 +196,9 @@ def collect(
     saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
     complete = [row for row in rows if row.state == "complete"]
-    counts = Counter(row.state for row in rows)
-    return Progress(rows, budget, _best(rows, goal), counts, incumbent=_best(complete, goal), lengths=lengths)
+    counts, lost = Counter(row.state for row in rows), tuple(attributes.unreadable(trials))
+    best, incumbent = _best(rows, goal), _best(complete, goal)
+    return Progress(rows, budget, best, counts, incumbent=incumbent, lengths=lengths, unreadable=lost)
 
 
 def _row(
@@ -202,7 +207,6 @@ def _row(
     values = dict(sorted(trial.intermediate_values.items()))
     done = steps_of(trial, horizon)
     state = _NAMES[trial.state]
-    owner = trial.user_attrs.get(WORKER)
     if abandoned(trial):
         state = "waiting"
     note = ""
@@ -218,8 +222,8 @@ def _row(
         spent=done,
         saved=0,
         note=note,
-        slot=owner.get("slot") if isinstance(owner, dict) else None,
-        retries=int(trial.user_attrs.get(RETRIES, 0)),
+        slot=attributes.signature(trial.user_attrs, WORKER).get("slot"),
+        retries=attributes.count(trial.user_attrs, RETRIES),
         began=trial.datetime_start,
         ended=trial.datetime_complete,
         seconds=seconds_of(trial, now),
@@ -242,7 +246,8 @@ def _noted(stored: object) -> dict[str, tuple[float, ...]]:
     found = {}
     for kind, numbers in stored.items() if isinstance(stored, Mapping) else ():
         if isinstance(numbers, list) and numbers and all(isinstance(n, int | float) for n in numbers):
-            found[str(kind)] = tuple(map(float, numbers))
+            with suppress(OverflowError):  # an int beyond every float
+                found[str(kind)] = tuple(map(float, numbers))
     return found
 
 

@@ -18,6 +18,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lcsearch import files
+from lcsearch.errors import is_finite_number
+from lcsearch.files import loads
+
 FLOOR_S = 60.0
 """No trial is called stalled before it has been silent for this long,"""
 FACTOR = 20.0
@@ -90,17 +94,21 @@ class Pulse:
         temporary = self._path.with_suffix(".tmp")
         while True:
             with suppress(OSError, RuntimeError):  # a full disk, a deque that grew meanwhile: at the next beat
-                temporary.write_text(json.dumps(asdict(self.vital())))
+                with files.create(temporary) as file:
+                    file.write(json.dumps(asdict(self.vital())).encode())
                 temporary.replace(self._path)
             time.sleep(_EVERY_S)
 
 
 def read(path: Path) -> Vital | None:
-    """The last pulse; None when there is none."""
+    """The last pulse; None when there is none, or one that cannot be read."""
     try:
-        return Vital(**json.loads(path.read_text()))
+        vital = Vital(**loads(files.read(path, 1 << 16)))
     except (OSError, ValueError, TypeError):
         return None
+    needed, other = (vital.pid, vital.at, vital.since, vital.reports), (vital.trial, vital.gap)
+    fine = all(map(is_finite_number, needed)) and all(n is None or is_finite_number(n) for n in other)
+    return vital if fine else None
 
 
 def patience(vital: Vital, others: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from typing import Any, TextIO, cast
 
 import ray
 
+from lcsearch import files
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.fleet import THREAD_VARIABLES
@@ -40,8 +41,8 @@ def resources(file: SweepFile) -> dict[str, float]:
 
 def note(folder: RunFolder, text: str) -> None:
     """Add to Ray's own log; there is none before the run folder is made."""
-    with contextlib.suppress(OSError), folder.ray_log.open("a") as log:
-        log.write(text)
+    with contextlib.suppress(OSError), files.append(folder.ray_log) as log:
+        log.write(text.encode("utf-8", "replace"))
 
 
 class _Stdout:

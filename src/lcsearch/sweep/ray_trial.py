@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import json
 import math
+import operator
 import os
 import sys
 import threading
@@ -17,7 +19,9 @@ from typing import Any
 from ray import tune
 from ray.tune.trainable import Trainable, wrap_function
 
+from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.files import loads
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.objective import Context
 from lcsearch.sweep.record import REPORTS
@@ -49,12 +53,12 @@ class _Reporter:
         self._file = folder / REPORTS
         self._at = math.nan
         self.known: dict[int, float] = {}
-        for line in self._file.read_text().splitlines() if self._file.exists() else ():
-            with contextlib.suppress(ValueError):  # a torn line: its writer was killed, the step is reported again
-                entry = json.loads(line)
+        for _, line in files.lines(self._file) if self._file.exists() else ():
+            with contextlib.suppress(ValueError, TypeError):  # a torn line: its writer was killed over it
+                entry = loads(line)
                 if isinstance(entry, list):
                     step, value = entry
-                    self.known[step] = value
+                    self.known[operator.index(step)] = float(value)
 
     def came(self, step: int, at: float) -> None:
         self._at = at
@@ -66,8 +70,8 @@ class _Reporter:
         except SystemExit:
             self.stopped = True
             return
-        with self._file.open("a") as file:
-            file.write(json.dumps([step, value]) + "\n")
+        with files.append(self._file) as file:
+            file.write((json.dumps([step, value]) + "\n").encode())
 
     def should_prune(self) -> bool:
         return self.stopped
@@ -75,17 +79,17 @@ class _Reporter:
     def note(self, noted: Mapping[str, list[float]]) -> None:
         """What was odd about the reports, for the launcher, see :func:`noted`."""
         if noted:
-            with contextlib.suppress(OSError), self._file.open("a") as file:
-                file.write(json.dumps(dict(noted)) + "\n")
+            with contextlib.suppress(OSError), files.append(self._file) as file:
+                file.write((json.dumps(dict(noted)) + "\n").encode())
 
 
 def noted(folder: Path) -> dict[str, Any]:
     """What was odd about the reports of a trial whose checkpoints lie in `folder`."""
     found: dict[str, Any] = {}
     with contextlib.suppress(OSError):
-        for line in (folder / REPORTS).read_text(errors="replace").splitlines():
+        for _, line in files.lines(folder / REPORTS):
             with contextlib.suppress(ValueError):
-                entry = json.loads(line)
+                entry = loads(line)
                 found.update(entry if isinstance(entry, dict) else {})
     return found
 
@@ -184,7 +188,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
     """What this process, its children and its C code print goes to the end of `path`."""
-    with path.open("a", buffering=1) as log:
+    with io.TextIOWrapper(files.append(path), line_buffering=True) as log:
         kept = [(number, os.dup(number)) for number in (1, 2)]
         try:
             for number, _ in kept:

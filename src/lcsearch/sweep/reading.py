@@ -9,11 +9,15 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lcsearch import files
 from lcsearch.errors import FileProblem
 from lcsearch.sweep import words
 from lcsearch.sweep.document import Document, dotted, parse
 
 M = TypeVar("M", bound=BaseModel)
+
+MOST = 1 << 20
+"""Bytes of a file that somebody writes by hand."""
 
 
 def read_model(
@@ -35,13 +39,14 @@ def read_model(
             `file:line:column: at $.space.lr: expected ..., got .... Did you mean ...?`
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read_text(path, MOST)
     except FileNotFoundError:
         raise FileProblem(f"{path}: expected {what}, got no such file.") from None
     except IsADirectoryError:
         raise FileProblem(f"{path}: expected {what}, got a folder.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise FileProblem(f"{path}: expected a readable UTF-8 text file, got {error}.") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FileProblem(f"{path}: expected a readable UTF-8 text file, got {said}.") from error
     document = parse(text)
     unreadable = document.problems and document.value is None
     found = None if unreadable else _checked(document, model, check, is_reported)

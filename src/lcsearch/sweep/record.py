@@ -8,11 +8,15 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 
 import optuna
 
+from lcsearch.decision_log import left_out_words
+from lcsearch.errors import is_finite_number
+from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.progress import Best, Row
+from lcsearch.sweep.progress import Best, Progress, Row
 
 BEST = "lcsearch:best"
 REPORTS = "reports.jsonl"
@@ -22,7 +26,7 @@ REPORTS = "reports.jsonl"
 def at_work(folder: RunFolder) -> bool:
     """Does a launcher, or a worker that it left, hold the run?"""
     try:
-        descriptor = os.open(folder.root / "run.lock", os.O_RDONLY)
+        descriptor = os.open(folder.root / "run.lock", os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
     except OSError:
         return False
     try:
@@ -37,6 +41,25 @@ def at_work(folder: RunFolder) -> bool:
 def saved(folder: RunFolder, number: int) -> bool:
     """Has a trial anything in its checkpoint folder, beside what lcsearch itself keeps there?"""
     return any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
+
+
+def damage(folder: RunFolder, progress: Progress, left_out: Sequence[str] = ()) -> list[str]:
+    """What of a run could not be read back and was left out, and what that means; one sentence each.
+
+    Args:
+        left_out: places of the decision log, see :func:`~lcsearch.decision_log.read_log`.
+    """
+    found = [left_out_words(left_out)] if left_out else []
+    if folder.decisions.exists() and not folder.decisions.is_dir():
+        found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
+    if read_clock(folder).damaged:
+        text = "expected the run's wall clock, got what cannot be read: what earlier launches took is not known"
+        found.append(f"{folder.clock}: {text}")
+    if n := len(progress.unreadable):
+        what = f"{n} attributes of trials in the study" if n > 1 else "an attribute of a trial in the study"
+        text = f"{what} cannot be read and count{'s' * (n == 1)} as not there, the first: {progress.unreadable[0]}"
+        found.append(text)
+    return found
 
 
 def note_best(study: optuna.Study, best: Best) -> None:
@@ -64,4 +87,4 @@ def _noted(study: optuna.Study, best: Best) -> float | None:
     known = study.user_attrs.get(BEST)
     if not isinstance(known, dict) or (known.get("trial"), known.get("step")) != (best.number, best.step):
         return None
-    return float(known["time"])
+    return float(known["time"]) if is_finite_number(known.get("time")) else None

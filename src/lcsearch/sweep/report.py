@@ -34,6 +34,7 @@ from lcsearch.sweep.notices import notices
 from lcsearch.sweep.picture import risk_now
 from lcsearch.sweep.progress import Progress, Row, times_of, wall_clock
 from lcsearch.sweep.progress import collect as read_progress
+from lcsearch.sweep.record import damage
 
 
 class LookPoint(NamedTuple):
@@ -191,7 +192,11 @@ def collect(folder: RunFolder) -> Report:
         failed_open=tuple(tail.failed_open.most_common()),
         best_path=best_path(progress.rows, file.target, axis),
         axis=axis,
-        notes=(*(notes if curve else ()), *(f"{text[:1].upper()}{text[1:]}." for text in notices(progress, file))),
+        notes=(
+            *(notes if curve else ()),
+            *(f"{text[:1].upper()}{text[1:]}." for text in notices(progress, file)),
+            *damage(folder, progress, tail.left_out),
+        ),
     )
 
 
@@ -201,8 +206,6 @@ def _records(decisions: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         return list(read_log(decisions)), ()
     except FileNotFoundError:
         return [], ("There is no decision log: what is known of stops comes from the study alone.",)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return [], (f"The decision log could not be read ({error}): what is known of stops comes from the study.",)
 
 
 def _look(raw: Any) -> LookPoint | None:
@@ -363,6 +366,9 @@ def write(folder: RunFolder, out: Path | None = None) -> Path:
 
     report = collect(folder)
     where = out if out is not None else folder.root / "report"
+    if out is None and where.is_symlink():
+        text = f"{where}: expected a folder of lcsearch's own, got a symbolic link, and lcsearch writes through none."
+        raise EnvironmentProblem(f"{text} Move it away, or name the folder with --out.")
     try:
         where.mkdir(parents=True, exist_ok=True)  # first: drawing takes seconds
         pictures = draw(report)

@@ -26,7 +26,8 @@ def show(folder: RunFolder) -> None:
 
     sweep, study, read = reader(folder)
     progress, going_on = read(), record.at_work(folder)
-    picture = Observer(sweep.file, folder).picture(progress, study)
+    observer = Observer(sweep.file, folder)
+    picture = observer.picture(progress, study)
     if going_on:
         last = "going on"
     elif progress.of("failed") and not progress.of("complete", "stopped"):
@@ -42,4 +43,6 @@ def show(folder: RunFolder) -> None:
         console.print(draw(picture, sweep.file, console, None))
     except (OSError, SystemExit):
         return
+    for text in record.damage(folder, progress, observer.looks.left_out):
+        say(f"! {text}")
     say(f"{shown(folder.root)}: {last}")

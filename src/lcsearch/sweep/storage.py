@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,14 +84,32 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
                 return True  # an earlier try was heard, its answer was not
             except StorageInternalError as error:
                 first = False
+                if is_damage(error):
+                    raise EnvironmentProblem(damaged(self.url, told(self.url, error))) from None
                 if not again():
                     waited, self._patience.seconds = f"{PATIENCE_S:g} s", 0.0
                     text = f"{mask(self.url)}: expected the study's storage to answer within {waited}"
                     text += f", got {told(self.url, error)}. "
                     text += "See that it runs and can be written to; a run goes on with --resume."
                     raise EnvironmentProblem(text) from None  # the cause may quote the password
+            except (ValueError, TypeError, RecursionError) as error:
+                if not method.__name__.lstrip("_").startswith("get_"):
+                    raise  # of what was to be written
+                said = f"an entry that cannot be read ({type(error).__name__}: {str(error)[:80]})"
+                raise EnvironmentProblem(damaged(self.url, said)) from error
 
     return call
+
+
+def is_damage(error: Exception) -> bool:
+    """Is it the file of the database that is no (longer) one? No patience mends that."""
+    return any(type(getattr(e, "orig", None)) is sqlite3.DatabaseError for e in (error, error.__cause__))
+
+
+def damaged(url: str, said: str) -> str:
+    """What to tell of a database that cannot be read, where its driver or Optuna has `said` so."""
+    text = f"{mask(url)}: expected a database that Optuna can read, got {said}."
+    return f"{text} Bring it back from a copy, or start over with --fresh or another --folder."
 
 
 # Optuna calls some of them by private names: all are wrapped, whatever this version calls.

@@ -8,6 +8,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lcsearch import files
 from lcsearch.decide.decision import exactly, percent
 from lcsearch.decide.verdict import Reason
 from lcsearch.decision_log import read_log
@@ -16,6 +17,7 @@ from lcsearch.sweep import record
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.looks import LookTail
 from lcsearch.sweep.picture import stops_now
 from lcsearch.sweep.progress import Progress, Row, spark
 from lcsearch.sweep.summary import at, configuration, run_again, shown, unfinished
@@ -33,7 +35,7 @@ def number_of(word: str, progress: Progress) -> int:
     Raises:
         FileProblem: it names none.
     """
-    if word.isdecimal():
+    if word.isdecimal() and len(word) < 19:
         return int(word)
     if word != "best":
         raise FileProblem(f"expected the number of a trial, or 'best', got {word!r}.")
@@ -68,6 +70,9 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
     if row.slot is not None:
         lines.append(f"printed to: {shown(_log(row, sweep, folder))}")
+    looks = LookTail(folder.decisions)
+    looks.latest()
+    lines += [f"! {text}" for text in record.damage(folder, progress, looks.left_out)]
     if not unfinished(progress, folder):
         lines.append(f"next: lcsearch report{at(folder)}")
     return "\n".join(lines)
@@ -108,7 +113,8 @@ def _nearest(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
     looks: list[dict[str, Any]] = []
     if folder.decisions.is_dir():
         told = (entry for entry in read_log(folder.decisions) if str(entry.get("trial")) == str(row.number))
-        looks = [entry for entry in told if (entry.get("now") or {}).get("p") is not None]
+        judged = ((entry, entry.get("now") or {}) for entry in told)
+        looks = [entry for entry, now in judged if now.get("p") is not None and now.get("threshold") is not None]
     if not looks:
         return ["no look at it came to a forecast: startup trials, short curves and those that lead are held before"]
     look = min(looks, key=lambda entry: float(entry["now"]["p"]))
@@ -130,14 +136,14 @@ def _last_lines(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
     """The end of what a trial printed; a worker's log holds its other trials too."""
     mine, tail = sweep.backend.kind == "ray", deque[str](maxlen=_LAST_LINES)
     try:
-        with _log(row, sweep, folder).open(encoding="utf-8", errors="replace") as log:
-            for line in log:
-                if found := re.match(r"trial (\d+)(?: begins$| adopted$|: [A-Z]+$)", line):
-                    mine = int(found[1]) == row.number and ":" not in found[0]
-                elif mine:
-                    tail.append(f"  {line.rstrip()}")
-                if found and mine:
-                    tail.clear()
+        for _, raw in files.lines(_log(row, sweep, folder)):
+            line = raw.decode("utf-8", "replace").rstrip()
+            if found := re.match(r"trial (\d{1,9})(?: begins$| adopted$|: [A-Z]+$)", line):
+                mine = int(found[1]) == row.number and ":" not in found[0]
+            elif mine:
+                tail.append(f"  {line}")
+            if found and mine:
+                tail.clear()
     except OSError:
         return []
     return ["the last lines it printed:", *tail] if tail else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lcsearch.decide.decision import percent
 from lcsearch.errors import FileProblem
+from lcsearch.sweep import record
 from lcsearch.sweep.budget import ended_by, read_clock
 from lcsearch.sweep.file import Scalar, SweepFile
 from lcsearch.sweep.folder import RunFolder, latest
@@ -53,6 +54,7 @@ def summarize(
     lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
     lines.append(worker_time(progress))
     lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
+    looks = LookTail(folder / "decisions")
     report = stops_now(study) if sweep.pruner.kind == "curve" else None
     closest = sorted((s for s in report.stops if s.p_now > 0), key=lambda s: -s.p_now) if report is not None else []
     if sweep.pruner.kind == "curve":
@@ -63,12 +65,12 @@ def summarize(
             lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
-        looks = LookTail(folder / "decisions").line()
-        if looks is not None:
-            lines += [looks, f"  looked {spacing(sweep.pruner.look_growth)}"]
+        if (line := looks.line()) is not None:
+            lines += [line, f"  looked {spacing(sweep.pruner.look_growth)}"]
     lines += _stopped(progress, sweep, closest)
     lines += _failed(progress.of("failed"))
     lines += [f"! {text}" for text in notices(progress, sweep)]
+    lines += [f"! {text}" for text in record.damage(RunFolder(folder), progress, looks.left_out)]
     lines.append(f"files: {shown(folder)}")
     return "\n".join([*lines, *_next(progress, RunFolder(folder), closest, code)])
 
