@@ -334,12 +334,14 @@ def test_the_horizon_is_where_trials_end_in_fact() -> None:
 def test_where_trials_end_by_themselves() -> None:
     ends = [trial(str(i), range(n)) for i, n in enumerate((41, 500, 200, 100))]
     of = snapshot(
-        goal(horizon=500), [*ends, trial("4", range(30), Status.STOPPED), trial("5", range(9), Status.FAILED)]
+        goal(horizon=500, judged="final"),
+        [*ends, trial("4", range(30), Status.STOPPED), trial("5", range(9), Status.FAILED)],
     )
     assert of.bank.ends.tolist() == [40, 99, 199, 499]
     assert of.horizons(7) == (40, 99, 199, 499)
     assert of.horizons(150) == (199, 199, 499, 499)
     assert of.horizons(300) == (499,)
+    assert snapshot(goal(horizon=500), ends).horizons(7) == (499,)  # the best value judges
     assert (of.bank.left(9), of.bank.left(150), of.bank.left(499)) == (149 - 9, 349 - 150, 0)
     assert snapshot(goal(horizon=50), []).bank.left(3) == 0  # nothing is known
 

@@ -139,6 +139,7 @@ class CurvePruner(BasePruner):
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
         bank, unfinished = self._reader.read(study)
+        self._session.notice(bank.n_complete, lambda: snapshot_of(study, bank, unfinished, None))
         hold = hold_early(policy, bank.n_complete, len(values), values[step])
         if hold is not None:
             self._session.held(hold.reason)

@@ -9,6 +9,7 @@ from lcsearch.decide.decision import Decision
 from lcsearch.decide.risk import Mark
 from lcsearch.decide.verdict import Verdict
 from lcsearch.engine.ask import Event
+from lcsearch.engine.notices import notices
 from lcsearch.session import Session
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -93,6 +94,7 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         unheard: why no report at all could be used, when that is so.
     """
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
+    lines += [notice.text for notice in notices(snapshot)]
     first = len(lines)
     for trial in snapshot.live:
         decision = hindsight(session, trial, snapshot)

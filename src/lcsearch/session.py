@@ -27,6 +27,7 @@ from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog, Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
 from lcsearch.engine.judge import Judgement, fallen, judge
+from lcsearch.engine.notices import ENOUGH, notices
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion
@@ -117,6 +118,7 @@ class Session:
         self.failed_open: Counter[str] = Counter()
         self.latest: OrderedDict[tuple[str, str], Decision] = OrderedDict()
         self._told: set[str] = set()
+        self._noticed = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -139,7 +141,7 @@ class Session:
             del state[name]
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
-        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), _told=set())
+        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), _told=set(), _noticed=0)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -150,6 +152,21 @@ class Session:
         """Count a look that a gate held before a snapshot was made."""
         with self._lock:
             self.reasons[reason] += 1
+
+    def notice(self, n_complete: int, snapshot: Callable[[], Snapshot]) -> None:
+        """Tell what finished trials say about how the study was set up, once each; looks anew when they have doubled.
+
+        Args:
+            n_complete: COMPLETE trials of the study.
+            snapshot: the study as it stands; asked for only then.
+        """
+        with self._lock:
+            if n_complete < ENOUGH or self._noticed <= n_complete < 2 * self._noticed:
+                return
+            self._noticed = n_complete
+        seen = snapshot()
+        for key, text in notices(seen):
+            self._tell(f"{seen.study}: {key}", text)
 
     def check(self, snapshot: Snapshot, event: Event) -> Judgement:
         """Decide one look. Thread-safe; forecasts run outside the lock."""

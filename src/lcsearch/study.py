@@ -465,11 +465,13 @@ class Snapshot:
         return min(max(self.goal.horizon, step), 2.0 * step)
 
     def horizons(self, step: float) -> tuple[float, ...]:
-        """The steps, rising and of equal weight, at which a trial that stands at `step` may end.
+        """The steps, rising and of equal weight, at which a trial that stands at `step` may be judged.
 
         One where the COMPLETE trials that went further ended together; else four, the middles of the quarters of their
-        ends. Where none of them reached the goal's horizon, one more end stands for the next trial that might, by
-        Laplace's rule of succession: so a few that gave up early do not take a slow starter's time to win.
+        ends. Of these the last one alone where the best value judges: a trial ends when it stops improving, so one that
+        is on its way has that long, and what it reaches by then bounds what it reaches sooner. Where none of them
+        reached the goal's horizon, one more end stands for the next trial that might, by Laplace's rule of succession:
+        so a few that gave up early do not take a slow starter's time to win.
         """
         bank = self.bank
         ends = bank.ends[bank.ends > step]
@@ -477,10 +479,8 @@ class Snapshot:
             ends = np.append(ends, self.horizon)
         elif not bank.reached:
             ends = np.append(ends, self._further(bank.end))
-        if ends[0] == ends[-1]:
-            return (float(ends[-1]),)
         middles = tuple(ends[(ends.size * np.array([1, 3, 5, 7]) + 7) // 8 - 1].tolist())
-        return middles if middles[0] < middles[-1] else middles[:1]
+        return middles[3:] if self.goal.judged == "best" or middles[0] == middles[3] else middles
 
     @property
     def incumbent(self) -> Incumbent | None:

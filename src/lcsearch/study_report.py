@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lcsearch.decide.decision import percent
 from lcsearch.engine.ask import target_of
 from lcsearch.engine.judge import risk_now
+from lcsearch.engine.notices import notices
 from lcsearch.engine.policy import Policy
 from lcsearch.study import Snapshot, Status, Trial, place
 
@@ -44,6 +45,7 @@ class StudyReport:
         complete: trials that ran to the end.
         spent: steps that all trials have trained.
         saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
+        notices: what finished trials say about how the study was set up.
     """
 
     risk: float | None
@@ -53,6 +55,7 @@ class StudyReport:
     complete: int = 0
     spent: float = 0
     saved: float = 0
+    notices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -62,6 +65,7 @@ class StudyReport:
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on)"
         return "\n".join(
             [
+                *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete, {len(self.stops)} stopped",
                 f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
@@ -95,6 +99,7 @@ def report_of(
         complete=snapshot.bank.n_complete,
         spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
         saved=saved,
+        notices=tuple(notice.text for notice in notices(snapshot)),
     )
 
 

@@ -105,7 +105,8 @@ def test_a_horizon_that_finished_trials_contradict_gives_way_to_where_they_ended
     assert ends_asked(look(horizon=3)) == [9]  # beyond it: named too small
     five = [trial(str(i), [1.0 + i] * 5) for i in range(5)]
     # named too large; judged by step 4 alone, a slow starter would have no time left to win
-    assert ends_asked(look(finished=five, horizon=100)) == [4, 4, 4, 8]
+    assert ends_asked(look(finished=five, horizon=100)) == [8]
+    assert ends_asked(look(finished=five, horizon=100, judged="final")) == [4, 4, 4, 8]
     eight = [trial(str(i), [1.0 + i] * 5) for i in range(8)]
     assert ends_asked(look(finished=eight, horizon=100)) == [4]
 
@@ -113,7 +114,8 @@ def test_a_horizon_that_finished_trials_contradict_gives_way_to_where_they_ended
 def test_trials_of_many_lengths_are_asked_about_where_trials_end_that_came_as_far() -> None:
     lengths = (3, 10, 20, 30, 40, 50, 60, 70, 80)
     finished = [trial(str(i), [1.0 + i] * n) for i, n in enumerate(lengths)]
-    assert ends_asked(look(finished=finished, horizon=79)) == [9, 29, 49, 69]
+    assert ends_asked(look(finished=finished, horizon=79, judged="final")) == [9, 29, 49, 69]
+    assert ends_asked(look(finished=finished, horizon=79)) == [69]
 
 
 def test_an_interval_has_one_look() -> None:

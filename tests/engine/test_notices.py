@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from kit.builders import goal, snapshot, trial
+
+from lcsearch.engine.notices import ENOUGH, notices
+from lcsearch.study import Status, Trial
+
+
+def told(horizon: float, lengths: list[int], *others: Trial) -> list[str]:
+    complete = [trial(str(i), [1.0] * n) for i, n in enumerate(lengths)]
+    return [text for _, text in notices(snapshot(goal(horizon=horizon), [*complete, *others]))]
+
+
+def test_a_horizon_that_no_trial_reached() -> None:
+    assert told(1000, [50] * 6) == [
+        "none of 6 trials that ended by themselves reached max_steps (max_t), which is 1000: they ended by step 49 "
+        "(all of them). Looks ask about where trials end, and steps saved are counted to there. Set it to 50, unless longer "
+        "trials are still to come"
+    ]
+    (text,) = told(1000, [41, 101, 201, 301, 401])
+    assert "they ended by step 400 (half of them by step 200)" in text
+
+
+def test_a_horizon_that_trials_leave_behind() -> None:
+    assert told(10, [100] * 5) == [
+        "trials go on to step 99, far beyond max_steps (max_t), which is 10: they are judged there. Set it to 100, "
+        "unless longer trials are still to come"
+    ]
+
+
+def test_a_horizon_that_holds_says_nothing() -> None:
+    assert told(50, [50] * 9) == []
+    assert told(49, [50] * 9) == []  # a step too far
+    assert told(50, [50, 12, 9, 8, 30, 30]) == []  # some end early
+    assert told(1000, [50] * (ENOUGH - 1)) == []
+    assert told(1000, [], *[trial(str(i), [1.0] * 50, Status.STOPPED) for i in range(9)]) == []
+    assert told(1000, [0] * 9) == []
+
+
+def test_a_horizon_of_seconds() -> None:
+    ends = [trial(str(i), [1.0, 1.0, 1.0], steps=[10.0, 20.0, 30.0 + i / 10]) for i in range(6)]
+    (text,) = [text for _, text in notices(snapshot(goal(horizon=3600), ends))]
+    assert "Set it to 30.5, unless" in text
