@@ -509,3 +509,17 @@ def test_a_cluster_that_dies_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1, said
     assert "the Ray cluster is gone: no node of it is alive. Go on with --resume" in said
+
+
+@pytest.mark.usefixtures("_ray")
+def test_odd_reports_of_trials_on_ray_are_told_too(tmp_path: Path) -> None:
+    objective = """\
+def train(ctx):
+    for epoch in (1, 3, 2, 2):
+        ctx.report(float(epoch), epoch)
+    return 77.0
+"""
+    outcome = run(write_toy(tmp_path, objective, kind="ray", trials=2, max_steps=3))
+    assert [row.noted for row in outcome.progress.rows] == [
+        {"descending": (2.0, 3.0), "repeated": (2.0,), "returned": (77.0,)}
+    ] * 2
