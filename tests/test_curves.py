@@ -124,3 +124,38 @@ def test_a_curve_against_a_dictionary(pairs: list[tuple[int, float]], step: floa
     while trailing < len(order) and not math.isfinite(first[order[-1 - trailing]]):
         trailing += 1
     assert curve.n_trailing_events == trailing
+
+
+@pytest.mark.parametrize(
+    ("values", "moved", "n_moving", "still"),
+    [
+        ([], INF, 0, False),
+        ([NAN, NAN], INF, 0, False),
+        ([2.0], INF, 1, False),
+        ([2.0, 2.0], INF, 2, True),
+        ([2.0, NAN, 2.0 + 1e-13, 2.0], INF, 3, True),
+        ([2.0, 3.0, 2.0], 1, 3, False),
+        ([2.0, 2.0, NAN, 2.0, 3.0], 4, 2, False),
+        ([0.0, 0.0, 1e-300], 2, 2, False),
+        ([1e308, -1e308], 1, 2, False),
+    ],
+)
+def test_where_a_curve_begins_to_move(values: list[float], moved: float, n_moving: int, still: bool) -> None:
+    curve = Curve.of(range(len(values)), values)
+    assert (curve.moved, curve.n_moving, curve.still) == (moved, n_moving, still)
+
+
+@pytest.mark.parametrize(
+    ("values", "gaps"),
+    [([], []), ([1.0, 2.0], [0, 0]), ([NAN, NAN, 1.0, NAN, 2.0, 3.0, NAN], [2, 1, 0]), ([NAN], [])],
+)
+def test_runs_of_reports_that_are_no_values(values: list[float], gaps: list[int]) -> None:
+    curve = Curve.of(range(len(values)), values)
+    assert curve.gaps.tolist() == gaps
+    assert curve.to_last_value().n_trailing_events == (0 if len(curve) else len(values))
+
+
+def test_a_curve_stands_at_its_last_value() -> None:
+    curve = Curve.of(range(5), [NAN, 3.0, 1.0, 2.0, INF])
+    assert curve.standings(1.0, False) == ([0, 1, 2, 3, 4], [INF, 3, 1, 2, 2])
+    assert curve.standings(1.0, True) == ([0, 1, 2, 3, 4], [INF, 3, 1, 1, 1])

@@ -373,6 +373,7 @@ PROTECTING = {
         snapshot(SEEN.goal, [trial(str(i), [1.0 + i] * 7, first=13) for i in range(5)]),
     ),
     Reason.COMPARISONS: (loser(n=13), snapshot(SEEN.goal, [trial(str(i), [1.0 + i] * 20) for i in range(3)])),
+    Reason.UNMOVED: (loser(n=13), snapshot(SEEN.goal, [trial(str(i), [9.0, *[1.0 + i] * 19]) for i in range(5)])),
 }
 OTHERS = {
     Reason.WARMUP: (loser(n=3), SEEN, {"n_warmup_steps": 4}),

@@ -21,6 +21,8 @@ def _frozen(array: Floats) -> Floats:
     return array
 
 
+ROUNDING = 1e-12
+"""A curve that moves by less, relative to its size, does not move."""
 _EMPTY = _frozen(np.zeros(0))
 
 
@@ -134,6 +136,23 @@ class Curve:
             return 0
         last = self.steps[-1] if self.steps.size else -np.inf
         return int((self.event_steps > last).sum())
+
+    @cached_property
+    def moved(self) -> float:
+        """The first step at which the value is another one than the first, but for rounding; +inf where none is."""
+        with np.errstate(over="ignore", under="ignore"):
+            away = np.abs(self.values - self.values[:1]) > ROUNDING * np.abs(self.values[:1])
+        return float(self.steps[away.argmax()]) if away.any() else math.inf
+
+    @property
+    def n_moving(self) -> int:
+        """Observations from the last one on that still had the first value; all of a curve that never moved."""
+        return len(self) - max(int(self.steps.searchsorted(self.moved)) - 1, 0) if self.moved < math.inf else len(self)
+
+    @property
+    def still(self) -> bool:
+        """Two or more observations, and all of one value."""
+        return len(self) > 1 and self.moved == math.inf
 
     @cached_property
     def gaps(self) -> NDArray[np.intp]:

@@ -127,6 +127,7 @@ class _Columns:
         self.stop = _Column(np.int64)
         self.judged = _Column(np.float64)
         self.judged_step = _Column(np.float64)
+        self.moved = _Column(np.float64)
         self.complete = _Column(np.bool_)
         # The longest trial's steps, while every other trial's are its first ones; None once they differ.
         self.grid: Floats | None = np.zeros(0)
@@ -143,7 +144,7 @@ class _Columns:
         twin.grid = self.grid  # true of all of them, so of the first ones too
         for name in ("step", "loss", "best", "latest"):
             setattr(twin, name, getattr(self, name).fork(n_points))
-        for name in ("stop", "judged", "judged_step", "complete"):
+        for name in ("stop", "judged", "judged_step", "moved", "complete"):
             setattr(twin, name, getattr(self, name).fork(n_trials))
         return twin
 
@@ -201,6 +202,7 @@ class Bank:
             c.stop.append(np.array([c.step.size]))
             c.judged.append(np.array([judged]))
             c.judged_step.append(np.array([at]))
+            c.moved.append(np.array([trial.curve.moved]))
             c.complete.append(np.array([trial.status is Status.COMPLETE]))
             c.trials.append(trial)
         return Bank(self.goal, c, len(c.trials), c.step.size)
@@ -244,6 +246,12 @@ class Bank:
     def complete(self) -> NDArray[np.bool_]:
         """(trials,) True where the trial reached the horizon."""
         return self._view(self._columns.complete, self._n_trials)
+
+    def still(self, step: float) -> int:
+        """How many COMPLETE trials had a value by `step`, and none that differed from their first one."""
+        moved = self._view(self._columns.moved, self._n_trials)
+        known = self.complete & (self._bounds[1] <= step) & (self.judged < np.inf)
+        return int(np.count_nonzero(known & (moved > step)))
 
     @cached_property
     def n_complete(self) -> int:

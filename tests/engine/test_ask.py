@@ -217,6 +217,23 @@ def test_a_slow_starter_that_leads_is_held_whatever_was_ahead_of_it_once() -> No
     assert (held.reason, held.standing) == (Reason.GUARD, Standing(1, 6, ended_ahead=30, ended=30))
 
 
+def test_a_curve_that_has_not_moved_waits_for_a_finished_one_that_stood_as_long() -> None:
+    """A dead trial and a slow starter look alike; stopped unseen, the second would never be known."""
+    moving = [trial(str(i), [9.0, *[1.0 + i] * 9]) for i in range(5)]
+    assert reason(finished=moving) is Reason.UNMOVED
+    assert reason(finished=[*moving, trial("5", [8.0] * 3 + [7.0] * 7)]) is Reason.UNMOVED
+    assert isinstance(look(finished=[*moving, trial("5", [7.5] * 4 + [7.0] * 6)]), Ask)
+    assert reason(finished=[*moving, trial("5", [7.5] * 4, Status.STOPPED)]) is Reason.UNMOVED
+    assert reason(finished=[*moving, trial("5", [NAN] * 10), trial("6", [9.0], first=4)]) is Reason.UNMOVED
+
+
+def test_a_curve_that_has_begun_to_move_is_as_short_as_what_it_has_shown_since() -> None:
+    held = look(trial("9", [8.0, NAN, 8.0, 8.0, 8.0, 8.1, 8.0], Status.RUNNING))
+    assert isinstance(held, Hold)
+    assert (held.reason, held.detail) == (Reason.SHORT, "3 of 4 observations since the curve began to move")
+    assert isinstance(look(trial("9", [8.0, NAN, 8.0, 8.0, 8.1, 8.0, 8.0], Status.RUNNING)), Ask)
+
+
 def test_divergence_is_asked_about_nothing() -> None:
     gone = trial("9", [8.0, NAN, NAN, NAN], Status.RUNNING)
     answer = look(gone)

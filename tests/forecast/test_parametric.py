@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from kit.forecasters import HORIZON, assert_valid, laws, study
+from kit.forecasters import HORIZON, ask, assert_valid, laws, study
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Kind, Query
@@ -13,6 +13,7 @@ from lcsearch.forecast.fit import curve_at, fit
 from lcsearch.forecast.mixture import LEVELS, TIMES, future, read_off
 from lcsearch.forecast.observed import observe
 from lcsearch.forecast.parametric import ParametricEnsemble
+from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Goal
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
@@ -193,6 +194,21 @@ def test_no_scale_is_off_law() -> None:
     assert answers.absent == (Absent.OFF_LAW, Absent.OFF_LAW)
     known = study(laws(5), [(uid, curve.values) for uid, curve in curves.items()])
     assert_valid(ParametricEnsemble().forecast(known, [Query(t, "best_by", HORIZON) for t in known.live]), 2)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7])
+def test_a_curve_that_has_not_moved_goes_by_what_became_of_those_beside_it(value: float) -> None:
+    """No family of decay says anything of it, but each would be sure."""
+    rows = np.maximum(laws(12), 0.6)
+    dead, late = np.full((2, HORIZON), 1.5), np.where(T < 20, 1.5, 0.5)
+    live = [("x", np.full(10, 1.5))]
+    without, some = study(np.vstack([rows, dead]), live), study(np.vstack([rows, dead, late[None]]), live)
+    for snapshot in (without, some):
+        own, beside = (f.forecast(snapshot, ask(snapshot)) for f in (ParametricEnsemble(), RankAndGap()))
+        at = np.full((3, 1), value)
+        np.testing.assert_array_equal(own.cdf(at), beside.cdf(at))
+    p = [ParametricEnsemble().forecast(s, ask(s, ("best_by",))).p_beat(0.55)[0] for s in (without, some)]
+    assert p[0] < 0.05 < p[1]
 
 
 def test_sparse_steps_and_other_axes_say_the_same() -> None:

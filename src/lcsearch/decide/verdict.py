@@ -36,6 +36,9 @@ class Reason(enum.Enum):
     MIN_TRIALS = "Fewer than n_min_trials finished trials have a value at this step."
     COMPARISONS = "Too few other trials have a value at this step to tell where this one stands."
     GUARD = "The trial ranks among the best at its own step. Lower guard to stop more."
+    UNMOVED = (
+        "The curve has not moved yet, and no finished trial stood still for as long: nothing tells what becomes of it."
+    )
     SPACED = (
         "Looks are spaced: the next one comes when the trial has more observations. Set look_growth to 1 to look at "
         "every report."

@@ -19,6 +19,7 @@ from lcsearch.forecast.families import FAMILIES
 from lcsearch.forecast.fit import Fit, curve_at, fit
 from lcsearch.forecast.mixture import DRAWS, NORMALS, TIMES, cells, future, read_off, share_out
 from lcsearch.forecast.observed import Observed, observe, width_of
+from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.study import Snapshot
 
 #: Draws are dealt to families in this order, so that every family gets a spread of quasi-random points.
@@ -64,23 +65,33 @@ class ParametricEnsemble:
     @property
     def version(self) -> str:
         """Changes whenever the same question may get another answer."""
-        return f"1-{self.discrepancy:g}-{self.broad:g}-{self.off_law:g}-{self.min_off_law}"
+        return f"2-{self.discrepancy:g}-{self.broad:g}-{self.off_law:g}-{self.min_off_law}"
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query.
 
-        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW when
-        nothing gives it a scale (one observation, or a constant curve, in a study without finished trials) or when it
-        has left every family (see `off_law`).
+        No family says anything of a curve that has not moved yet: it is answered by what became of the finished trials
+        that stood beside it, as :class:`RankAndGap` does, where there are enough of them.
+
+        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW when nothing gives it a scale (one
+        observation, or a constant curve, in a study without finished trials) or when it has left every family (see
+        `off_law`).
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
         absent, batches = batched(queries, width_of, _BATCH)
         parts = [(batch.rows, self._answer(snapshot, queries, batch, absent)) for batch in batches]
+        still = [i for i, q in enumerate(queries) if q.trial.curve.still and q.step > q.trial.curve.last_step]
+        beside = RankAndGap().forecast(snapshot, [queries[i] for i in still])
+        for j, i in enumerate(still):
+            if beside.absent[j] is None:
+                parts.append((np.array([i]), (beside.knots[j : j + 1], beside.levels[j : j + 1], beside.tails[j])))
+                absent[i] = None
         width = max((part[0].shape[1] for _, part in parts), default=2)
         knots, levels = np.full((len(queries), width), np.nan), np.full((len(queries), width), np.nan)
         tails = np.full((len(queries), 2), np.nan)
         for rows, (k, p, t) in parts:
-            knots[rows], levels[rows], tails[rows] = k, p, t
+            pad = ((0, 0), (0, width - k.shape[1]))
+            knots[rows], levels[rows], tails[rows] = np.pad(k, pad, mode="edge"), np.pad(p, pad, mode="edge"), t
         for i, reason in enumerate(absent):
             if reason is not None:
                 knots[i] = levels[i] = np.nan

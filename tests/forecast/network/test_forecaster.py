@@ -101,6 +101,25 @@ def test_a_spread_gives_a_constant_curve_a_scale_in_any_units() -> None:
         assert one([0.7 * scale] * 9, of).absent == (None,)
 
 
+def tied(scale: float) -> Snapshot:
+    """Twelve finished trials whose best values tie, and two that never moved."""
+    rows = np.maximum(laws(12), 0.7)
+    finished = [*rows, *np.full((2, rows.shape[1]), 1.5)]
+    steps = np.arange(1.0, rows.shape[1] + 1.0)
+    goal = Goal("loss", "minimize", H)
+    trials = [Trial(str(i), Curve.of(steps, scale * row), status=Status.COMPLETE) for i, row in enumerate(finished)]
+    return Snapshot("tied", goal, Bank(goal).extend(trials))
+
+
+def test_a_constant_curve_has_a_forecast_where_the_best_values_tie() -> None:
+    """The spread is 0 then; each of its looks failed open."""
+    assert tied(1.0).spread == 0.0
+    p = [one([1.5 * scale] * 9, tied(scale)).p_beat(0.7 * scale)[0] for scale in (1.0, 2.0**-600, 2.0**600)]
+    assert np.isfinite(p).all()
+    np.testing.assert_allclose(p, p[0], atol=1e-6)
+    assert one([1.5], tied(1.0)).absent == (Absent.OFF_LAW,), "a single report has no scale yet"
+
+
 @pytest.mark.parametrize("kind", ["value", "best_by"])
 @pytest.mark.parametrize("step", [1.0, 1.5, 2.0, 3.0, 5.0, 6.0])
 def test_what_is_reported_is_certain(kind: Any, step: float) -> None:

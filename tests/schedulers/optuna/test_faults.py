@@ -178,7 +178,7 @@ def test_a_sqlite_file_that_turns_read_only(tmp_path: Path, monkeypatch: pytest.
         study = study_of(on=on)
         trial = study.ask()
         for step in range(SHORTEST + 1):
-            trial.report(5.0, step)
+            trial.report(5.0 - 0.1 * step, step)
 
         def refuse(*_: Any) -> None:
             raise optuna.exceptions.StorageInternalError("attempt to write a readonly database")
@@ -205,6 +205,6 @@ def test_marks_of_huge_studies_and_odd_curves_do_no_harm() -> None:
     study.add_trial(finished({}, TrialState.PRUNED))
     study.add_trial(finished({10**15: 1.0}))
     study.add_trial(finished([1e308, -1e308] * 3))
-    assert first_stop(study.ask(), [1e308] * (SHORTEST + 2)) is not None
+    assert first_stop(study.ask(), [1e308 - 1e300 * i for i in range(SHORTEST + 2)]) is not None
     first_stop(study.ask(), [*[-1e308, 1e308] * SHORTEST, 0.0])
     assert failures(study) == {}

@@ -55,11 +55,11 @@ def test_another_metric_and_time_in_nested_results() -> None:
     assert {trial.status for trial in trials} == {Trial.TERMINATED}
     for i in range(EARLIEST):
         assert bad.status == Trial.RUNNING
-        runner.result(bad, {"val/score": -9.0, "at": {"samples": 100 * (i + 1)}})
+        runner.result(bad, {"val/score": -9.0 + i, "at": {"samples": 100 * (i + 1)}})
         assert of_run(runner)._session.wait(10)
     runner.step()
     assert bad.status == Trial.TERMINATED
-    assert reports(runner, bad) == {100.0 * (i + 1): -9.0 for i in range(EARLIEST)}
+    assert reports(runner, bad) == {100.0 * (i + 1): -9.0 + i for i in range(EARLIEST)}
 
 
 def test_metric_and_mode_come_from_one_place() -> None:

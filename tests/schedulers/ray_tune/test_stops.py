@@ -63,7 +63,7 @@ def test_nothing_waits_for_a_forecast() -> None:
     runner = run_of(scheduler(opinions=[Busy(0.0, 0.0)]))
     trial = runner.start()
     for step in range(1, 12):
-        assert runner.report(trial, step, 5.0) == "CONTINUE"
+        assert runner.report(trial, step, 5.0 + 0.7**step) == "CONTINUE"
         runner.step()
     assert begun.wait(10)
     go.set()

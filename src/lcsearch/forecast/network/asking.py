@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcsearch.curves import Floats
+from lcsearch.curves import ROUNDING, Floats
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.forecast.network import features
 from lcsearch.forecast.network.context import Context
@@ -22,7 +22,6 @@ from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor
 from lcsearch.study import Trial
 
 _NO_SCALE = 1e-25  # own units below this come from no difference at all
-_ROUNDING = 1e-12  # a curve that moves by less, relative to its size, is constant
 
 
 class Asked(NamedTuple):
@@ -108,6 +107,7 @@ class Looks:
         states: (Q, W) there.
         center, scale: (Q,).
         spread, incumbent, unit: (Q, 1) of the study (NaN without an incumbent), and the curve's own unit.
+        wide: (Q,) the spread raw; for a curve that has not moved, where there is none, what stands in for it.
         now, until: (Q,) raw steps of the last report and of what is asked; until > now.
     """
 
@@ -120,6 +120,7 @@ class Looks:
     spread: Tensor
     incumbent: Tensor
     unit: Tensor
+    wide: Floats
     now: Floats
     until: Floats
 
@@ -153,15 +154,18 @@ class Looks:
             reports = [reports[i] for i in which]
         center, scale = batch.center[which], batch.scale[which]
         cuts = features.cut(curves, ends[:, None])
+        still = np.array([one.trial.curve.still for one in asked], np.bool_)
+        wide = np.array([context.spread for context in contexts])
+        wide = np.where(still & (wide <= 0), [context.stand_in for context in contexts], wide)
         with np.errstate(over="ignore"):
-            spread = as_tensor(np.array([context.spread for context in contexts]) / scale, device)[:, None]
+            spread = as_tensor(wide / scale, device)[:, None]
         incumbent = np.array([context.incumbent for context in contexts])
         incumbent_y = as_tensor(shrink(incumbent, center, scale), device)[:, None]
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
         unit = features.unit_of(cuts, spread)
-        return cls(reports, curves, cuts, states, center, scale, spread, incumbent_y, unit, now, until)
+        return cls(reports, curves, cuts, states, center, scale, spread, incumbent_y, unit, wide, now, until)
 
     def describe(self, n_complete: Sequence[float]) -> Tensor:
         """(Q, N_CUT), of studies with so many complete trials."""
@@ -211,15 +215,12 @@ class Looks:
         )
         return found, (self.unit.T * by).clamp(1e-30, LARGEST).float()
 
-    def sizes(self, spread: Floats) -> tuple[Floats, Floats]:
-        """(Q,) raw sizes of the own units, NaN where nothing gives a scale; (Q,) raw last losses.
-
-        `spread` (Q,) is that of the studies.
-        """
+    def sizes(self) -> tuple[Floats, Floats]:
+        """(Q,) raw sizes of the own units, NaN where nothing gives a scale; (Q,) raw last losses."""
         size = self.unit[:, 0].double().cpu().numpy()
         last = np.array([r.loss[-1] for r in self.reports])
         with np.errstate(over="ignore"):
             raw = np.minimum(size * self.scale, np.finfo(np.float64).max)
         some = (size > _NO_SCALE) & (raw >= np.finfo(np.float64).tiny)
-        some &= (spread > 0) | (raw > _ROUNDING * np.abs(last))
+        some &= (self.wide > 0) | (raw > ROUNDING * np.abs(last))
         return np.where(some, raw, np.nan), last

@@ -134,6 +134,7 @@ class Context:
         gap: steps between first reports, typically; None without a trial that tells.
         incumbent: loss of the leader, NaN without one.
         spread: of judged losses.
+        stand_in: what a curve that has not moved takes for the spread where that is 0, as best values tie; 0: nothing.
         n_complete: as the network is told.
     """
 
@@ -158,6 +159,7 @@ class Context:
     scale: float
     incumbent: float
     spread: float
+    stand_in: float
     n_complete: float
 
     def __len__(self) -> int:
@@ -178,7 +180,7 @@ class Context:
         reports = [one.reports for one in known]
         complete = np.array([one.trial.status is Status.COMPLETE for one in known], np.bool_)
         incumbent = bank.leader[0] if bank.leader is not None else math.nan
-        center, scale = _units(reports, incumbent, snapshot.spread)
+        center, scale, stand_in = _units(reports, bank.judged[rows], incumbent, snapshot.spread)
         judged = np.where(complete, shrink(bank.judged[rows], center, scale), np.nan)
         steps, curves = _curves(reports, center, scale, device)
         columns = Columns.of([one.params for one in known])
@@ -211,6 +213,7 @@ class Context:
             scale,
             incumbent,
             snapshot.spread,
+            stand_in,
             float(min(bank.n_complete, MOST_COUNTED)),
         )
 
@@ -241,16 +244,22 @@ class Context:
         return rate, area
 
 
-def _units(reports: Sequence[Reports], incumbent: float, spread: float) -> tuple[float, float]:
-    """Center and scale of a study's losses: the incumbent and the spread, or what stands in for them."""
+def _units(reports: Sequence[Reports], judged: Floats, incumbent: float, spread: float) -> tuple[float, float, float]:
+    """Center and scale of a study's losses: the incumbent and the spread, or what stands in for them; and, of a scale
+    that stands in, how large it is (0 where nothing gives one).
+    """
     finite = [r.loss[np.isfinite(r.loss)] for r in reports]
     center = incumbent if math.isfinite(incumbent) else float(finite[0][0]) if finite else 0.0
     if spread > 0:
-        return center, spread
+        return center, spread, 0.0
     with np.errstate(over="ignore"):  # distances from the best, not ranges: one blow-up must not set the scale
         away = np.array([np.median(0.5 * (x - x.min())) for x in finite])
     away = away[(away > 0) & np.isfinite(away)]
-    return center, float(np.median(away)) if away.size else 1.0
+    if not away.size:  # no curve has moved: how far they lie apart
+        away = np.abs(judged - center)
+        away = away[(away > 0) & np.isfinite(away)]
+    found = float(np.median(away)) if away.size else 0.0
+    return center, found or 1.0, found
 
 
 def _curves(reports: Sequence[Reports], center: float, scale: float, device: str) -> tuple[Floats, Curves]:

@@ -69,8 +69,8 @@ class NetworkForecaster:
         the curve as it stood at that step.
 
         Absent rows: NONFINITE when the curve has no finite observation or its first one comes after the step asked
-        about, or when that step is not finite; OFF_LAW when nothing gives the curve a scale (one
-        observation, or a constant curve, in a study without a spread).
+        about, or when that step is not finite; OFF_LAW when nothing gives the curve a scale (one observation in a study
+        without a spread, or a constant curve in one where neither curves nor judged values differ).
         """
         return self.forecast_each([(snapshot, queries)])[0]
 
@@ -159,7 +159,7 @@ class NetworkForecaster:
             rest = pairs[at], None if plans is None else plans[at], alike[at]
             parts.append(self._network.answer(states[at], cut[at], kind[at], *rest, state, use[at]))
         logs, split = (torch.cat([part[k].flatten(0, 1) for part in parts]) for k in (0, 1))
-        size, last = looks.sizes(beside.array("spread"))
+        size, last = looks.sizes()
         off = np.isnan(size)
         best_by = np.array([KINDS[one.kind] == "best_by" for one in asked])
         cap = np.where(best_by, [r.best[-1] for r in looks.reports], np.inf)
