@@ -14,8 +14,8 @@ def told(horizon: float, lengths: list[int], *others: Trial) -> list[str]:
 def test_a_horizon_that_no_trial_reached() -> None:
     assert told(1000, [50] * 6) == [
         "none of 6 trials that ended by themselves reached max_steps (max_t), which is 1000: they ended by step 49 "
-        "(all of them). Looks ask about where trials end, and steps saved are counted to there. Set it to 50, unless longer "
-        "trials are still to come"
+        "(all of them). Looks ask about where trials end, and steps saved are counted to there. Set it to 50, unless "
+        "longer trials are still to come"
     ]
     (text,) = told(1000, [41, 101, 201, 301, 401])
     assert "they ended by step 400 (half of them by step 200)" in text
