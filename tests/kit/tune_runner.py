@@ -32,6 +32,8 @@ class Runner:
         self.scheduler, self.searcher, self.slots = scheduler, searcher, slots
         self.trials: list[Trial] = []
         self._cached: dict[str, str] = {}
+        self.late = False
+        """Whether results are answered as while a forecaster is stuck: nobody waits for what a look comes to."""
 
     # What schedulers use.
 
@@ -89,6 +91,8 @@ class Runner:
             result = trial.last_result
             result["done"] = True
         flat = flatten_dict(result)
+        if self.late and isinstance(self.scheduler, CurveScheduler):
+            self.scheduler._session._stuck = True
         said = TrialScheduler.STOP if flat.get("done") else self.scheduler.on_trial_result(self, trial, flat)
         if said == TrialScheduler.STOP:
             result["done"] = True
@@ -140,9 +144,10 @@ class Runner:
         return self.result(trial, {"training_iteration": step, "loss": value})
 
     def feed(self, trial: Trial, values: Iterable[float], first: int = 1, *, turn: bool = True) -> int | None:
-        """Report until the trial is stopped: that step, or None. Every look is judged before the next report, and
-        carried out in a turn of the loop; without `turn` at that report.
+        """Report until the trial is stopped: that step, or None. Every look is judged before the next report;
+        without `turn` none is ready when its result is answered, and its stop is carried out at the next report.
         """
+        self.late = self.late or not turn
         for step, value in enumerate(values, first):
             self.report(trial, step, value)
             if isinstance(self.scheduler, CurveScheduler):

@@ -51,7 +51,7 @@ def test_a_slow_forecaster_stops_nothing() -> None:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    of = scheduler(opinions=[Slow(Liar(), 6.0, sleep)])
+    of = scheduler(opinions=[Slow(Liar(), 31.0, sleep)])
     of._session._clock = clock
     runner = run_of(of)
     assert runner.feed(runner.start("x"), decay(5.0, 20)) is None

@@ -232,7 +232,7 @@ def test_several_metrics_have_no_curve() -> None:
     runner.searcher = PrunedSearch(inner(metric=["loss", "size"], mode=["min", "min"]), of_run(runner))
     trial = suggested(runner)
     for step in range(1, EARLIEST + 1):
-        runner.result(trial, {"training_iteration": step, "loss": 5.0, "size": 1.0})
+        runner.result(trial, {"training_iteration": step, "loss": decay(5.0)[step - 1], "size": 1.0})
         assert of_run(runner)._session.wait(10)
         runner.step()
     other = suggested(runner)

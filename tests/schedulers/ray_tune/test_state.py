@@ -101,9 +101,10 @@ def test_a_copy_amid_a_look_has_it_at_the_next_report() -> None:
             return NormalAroundBest, ()
 
     runner = run_of(scheduler(opinions=[Busy()]))
+    runner.late = True
     trial = runner.start("x")
     for step in range(1, EARLIEST + 1):
-        runner.report(trial, step, 5.0)
+        runner.report(trial, step, decay(5.0)[step - 1])
     assert begun.wait(10)
     busy = copy_of(of_run(runner))
     go.set()
@@ -113,7 +114,7 @@ def test_a_copy_amid_a_look_has_it_at_the_next_report() -> None:
     for copy in (busy, judged):
         twin = run_of().fork(copy)
         twin.step()
-        assert twin.feed(twin.start("x"), [5.0] * 9, EARLIEST) == EARLIEST + 1
+        assert twin.feed(twin.start("x"), decay(5.0)[EARLIEST - 1 :], EARLIEST) == EARLIEST + 1
     assert trial.status == Trial.TERMINATED
 
 
