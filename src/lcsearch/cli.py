@@ -82,11 +82,12 @@ def init(
     with _told_plainly():
         import shlex
 
+        from lcsearch.sweep.letters import say
         from lcsearch.sweep.starter import write
 
         for path in write(file):
-            print(f"wrote {path}")
-        print(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
+            say(f"wrote {path}")
+        say(f"next: lcsearch plan {shlex.quote(str(file))}, then lcsearch run {shlex.quote(str(file))}")
 
 
 Overrides = Annotated[
@@ -113,6 +114,7 @@ def validate(
     """
     with _told_plainly():
         from lcsearch.sweep.file import is_plain
+        from lcsearch.sweep.letters import say
         from lcsearch.sweep.load import load
         from lcsearch.sweep.preflight import check_program
 
@@ -123,13 +125,13 @@ def validate(
             check_program(command[0], loaded.path.parent)
         searched = [k for k, p in sweep.space.items() if not is_plain(p)]
         n, text = len(searched), f"{sweep.budget.trials} trials of {sweep.max_steps} {sweep.step}s"
-        print(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
+        say(f"{file}: fine: {text} over {n} parameter{'s' * (n != 1)}")
         unused = [name for name in searched if command and not any(f"{{{name}}}" in part for part in command)]
         if unused:
             text = f"{', '.join(unused)}: searched, and the command has no {{{unused[0]}}}"
-            print(f"! {text}; does the program read LCSEARCH_PARAMS?")
+            say(f"! {text}; does the program read LCSEARCH_PARAMS?")
         words = _typed(file, overrides, options)
-        print(f"next: lcsearch plan {words}, then lcsearch run {words}")
+        say(f"next: lcsearch plan {words}, then lcsearch run {words}")
 
 
 @app.command()
@@ -271,11 +273,12 @@ def report(
     """
     with _told_plainly():
         from lcsearch.sweep.folder import RunFolder, latest
+        from lcsearch.sweep.letters import say
         from lcsearch.sweep.report import write
         from lcsearch.sweep.summary import shown
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
-        print(shown(write(where, None if out is None else out.resolve())))
+        say(shown(write(where, None if out is None else out.resolve())))
 
 
 @app.command()

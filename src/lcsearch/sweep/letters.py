@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import TextIO
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 _PLAIN = str.maketrans(BLOCKS, "_.:-=+*#") | {ord("…"): "..."}
@@ -28,6 +31,15 @@ def safe(text: str, encoding: str | None) -> str:
     except LookupError:  # a name that Python does not know
         return safe(text, "ascii")
     return text
+
+
+def tame(text: str) -> str:
+    r"""`text` of several lines without what steers a terminal or turns letters around: escapes, bells, bidi marks.
+
+    >>> tame("a\tb\x1b]0;title\x07\u202ec\n")
+    'a\tb?]0;title??c\n'
+    """
+    return _STEERING.sub("?", text)
 
 
 def takes_blocks(encoding: str | None) -> bool:

@@ -9,6 +9,7 @@ from html import escape
 from lcsearch.decide.decision import percent
 from lcsearch.decide.verdict import Reason
 from lcsearch.sweep.figures import Picture, likely
+from lcsearch.sweep.letters import tame
 from lcsearch.sweep.looks import quantiles
 from lcsearch.sweep.picture import CALIBRATION
 from lcsearch.sweep.report import Report, Stop
@@ -16,6 +17,7 @@ from lcsearch.sweep.summary import configuration
 from lcsearch.sweep.text import best_line, clock, money, standing
 
 _FAILURES = 200  # failed trials listed
+_STOPS = 2000  # stopped ones: each has its story, and a browser its limits
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --page: #f6f8fa; --ink: #1f2328; --soft: #59636e; --line: #d0d7de;
@@ -94,7 +96,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
     title = escape(f"{report.sweep.name}: lcsearch report")
     meta = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)
-    return (
+    return tame(
         f'<!doctype html>\n<html lang="en">\n<head>\n{meta}\n<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n'
         f"<body>\n{body}\n</body>\n</html>\n"
     )
@@ -239,10 +241,15 @@ def _table(report: Report) -> list[str]:
     names = ("trial", "step", "rule", "P(beat) now", "before", "threshold", "P(beat) today", "incumbent then", "rank",
              "saved")  # fmt: skip
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    rows = "\n".join(_row(stop) for stop in report.stops)
+    chance = {stop.number: stop.p_today if stop.p_today is not None else stop.p or 0.0 for stop in report.stops}
+    shown = sorted(report.stops, key=lambda stop: -chance[stop.number])[:_STOPS]
+    shown.sort(key=lambda stop: stop.number)
+    rows = "\n".join(_row(stop) for stop in shown)
     rules = sorted({stop.reason for stop in report.stops if stop.reason})
     advice = {rule: Reason[rule].advice for rule in rules if rule in Reason.__members__}
     notes = [f'<p class="soft">{escape(rule)}: {escape(text)}</p>' for rule, text in advice.items()]
+    if n := len(report.stops) - len(shown):
+        notes.append(f"<p>and {n} more, less likely to have won; `lcsearch explain TRIAL` tells of each</p>")
     first = [f"trial {stop.number}" for stop in likely(report.stops, 1)]
     if first:
         notes.append(

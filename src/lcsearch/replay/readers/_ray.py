@@ -88,13 +88,15 @@ def _results(folder: Path) -> list[Mapping[str, Any]]:
     path = folder / "result.json"
     if path.is_file() and path.stat().st_size:
         rows: list[Mapping[str, Any]] = []
-        for i, line in enumerate(files.lines(path), 1):
+        for i, (_, line) in enumerate(files.lines(path), 1):
+            if not line.endswith(b"\n"):
+                break
             try:
-                row = files.loads(line or b"")
+                row = files.loads(line)
             except ValueError:
                 row = None
             if not isinstance(row, dict):
-                raise FileProblem(f"{path}:{i}: expected a result of Ray Tune, got {(line or b'a long line')[:40]!r}.")
+                raise FileProblem(f"{path}:{i}: expected a result of Ray Tune, got {line[:40]!r}.")
             rows.append(_flat(row))
         return rows
     path = folder / "progress.csv"
