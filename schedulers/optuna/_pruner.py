@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,14 +16,16 @@ from optuna.trial import FrozenTrial
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.engine.ask import Event, hold_alone, hold_early, hold_spaced
+from lcsearch.engine.judge import Judgement, limited, marked, revoked
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Judged
+from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
-from lcsearch.schedulers.optuna._storage import REASON, write_stop
+from lcsearch.schedulers.optuna._storage import withdraw_stop, write_stop
 from lcsearch.session import session_of
-from lcsearch.study import Snapshot
+from lcsearch.study import Snapshot, Status, Trial, place
 from lcsearch.study_report import StudyReport, report_of
 
 if TYPE_CHECKING:
@@ -115,9 +119,13 @@ class CurvePruner(BasePruner):
             words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
         self._reader = Reader(max_steps, judged)
         self._study: weakref.ref[Study] | None = None
+        self._recording = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_study": None}
+        return {**self.__dict__, "_study": None, "_recording": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _recording=threading.Lock())
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """True when the trial should stop; called by `trial.should_prune()`. Never raises."""
@@ -130,6 +138,8 @@ class CurvePruner(BasePruner):
     def _prune(self, study: Study, trial: FrozenTrial) -> bool:
         values = trial.intermediate_values
         step = trial.last_step
+        if trial.user_attrs.get(REASON) and overtaken(trial):
+            self._withdraw(study, trial)
         policy = self._session.policy
         told = sorted(s for s, value in values.items() if isfinite(value))
         hold = hold_alone(policy, told, step, None)
@@ -138,28 +148,61 @@ class CurvePruner(BasePruner):
         if hold is not None or step is None:
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
-        bank, unfinished = self._reader.read(study)
-        self._session.notice(bank.n_complete, lambda: snapshot_of(study, bank, unfinished, None))
-        hold = hold_early(policy, bank.n_complete, len(values), values[step])
+        reading = self._reader.read(study)
+        self._session.notice(reading.bank.n_complete, lambda: snapshot_of(study, reading))
+        hold = hold_early(policy, reading.bank.n_complete, len(values), values[step])
         if hold is not None:
             self._session.held(hold.reason)
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
         own = as_trial(trial)
-        decision, mark = self._session.check(snapshot_of(study, bank, unfinished, own), Event(own, step))
-        if decision.verdict is not Verdict.STOP:
-            return False
-        if mark is not None:
-            try:
-                write_stop(study, trial, mark, decision.line)
-            except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
-                self._session.failed("storing the reason of a stop", error)
-                return False
-        return True
+        if overtaken(trial):  # what another process recorded
+            self._withdraw(study, trial)
+        snapshot = snapshot_of(study, reading, own)
+        stopped = self._session.check(snapshot, Event(own, step), partial(self._commit, study, trial, own))
+        return stopped.decision.verdict is Verdict.STOP
 
-    def _snapshot(self, study: Study) -> Snapshot:
-        return snapshot_of(study, *self._reader.read(study), None)
+    def _commit(self, study: Study, trial: FrozenTrial, own: Trial, stop: Judgement) -> Judgement:
+        """Record a stop; under a risk limit only where the risk stays below it, whatever was recorded meanwhile.
+
+        In this process weighing and recording are one step. Other processes are known by what they have recorded
+        before and after: of stops that pass the limit together all are withdrawn, and the one of the lowest trial
+        number is tried once more.
+        """
+        policy = self._session.policy
+        with self._recording:
+            if policy.risk is None:
+                self._record(study, trial, stop)
+                return stop
+            weighed = stop
+            for _ in range(2):
+                before = self._now(study, own)
+                weighed = limited(policy, before, stop)
+                if weighed.decision.verdict is not Verdict.STOP:
+                    break
+                self._record(study, trial, weighed)
+                after = self._now(study, own)
+                if limited(policy, after, stop).decision.verdict is Verdict.STOP:
+                    return weighed
+                self._withdraw(study, trial)
+                weighed = revoked(weighed, Reason.RISK_LIMIT)
+                if any(place(uid) < place(own.uid) for uid in marked(after) - marked(before)):
+                    break
+            return weighed
+
+    def _record(self, study: Study, trial: FrozenTrial, stop: Judgement) -> None:
+        if stop.mark is not None:
+            write_stop(study, trial, stop.mark, stop.decision.line)
+
+    def _withdraw(self, study: Study, trial: FrozenTrial) -> None:
+        try:
+            withdraw_stop(study, trial)
+        except Exception as error:  # whoever reads it finds that the trial has reported on
+            self._session.failed("withdrawing a stop", error)
+
+    def _now(self, study: Study, own: Trial | None = None) -> Snapshot:
+        return snapshot_of(study, self._reader.read(study), own)
 
     def _find(self, trial: int | FrozenTrial, study: Study | None) -> tuple[FrozenTrial, Study | None]:
         study = study or (self._study() if self._study is not None else None)
@@ -190,14 +233,14 @@ class CurvePruner(BasePruner):
             InvalidValue: no such trial.
         """
         frozen, study = self._find(trial, study)
-        return words.explain(self._session, as_trial(frozen), None if study is None else self._snapshot(study))
+        return words.explain(self._session, as_trial(frozen), None if study is None else self._now(study))
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
 
         Works in any process; the tally counts the looks of this one.
         """
-        return words.why_not(self._session, self._snapshot(study), "trial.report(value, step)")
+        return words.why_not(self._session, self._now(study), "trial.report(value, step)")
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the marks in the study's storage.
@@ -207,6 +250,24 @@ class CurvePruner(BasePruner):
         held, faults = self._session.tally()
         failed, spaced = sum(n for _, n in faults), dict(held).get(Reason.SPACED, 0)
         reasons = {
-            str(t.number): str(t.user_attrs[REASON]) for t in study.get_trials(deepcopy=False) if REASON in t.user_attrs
+            str(t.number): str(t.user_attrs[REASON])
+            for t in study.get_trials(deepcopy=False)
+            if t.user_attrs.get(REASON)
         }
-        return report_of(self._session.policy, self._snapshot(study), reasons, failed, spaced, name=int)
+        snapshot = self._now(study)
+        notes = best_note(study, snapshot)
+        return report_of(self._session.policy, snapshot, reasons, failed, spaced, name=int, notes=notes)
+
+
+def best_note(study: Study, snapshot: Snapshot) -> list[str]:
+    """What the study calls its best, where that is another trial than the one that must be beaten."""
+    incumbent = snapshot.incumbent
+    try:
+        best = study.best_trial
+    except ValueError:  # no COMPLETE trial, or none that is feasible
+        return []
+    if incumbent is None or str(best.number) == incumbent.uid or best.value == incumbent.value:
+        return []
+    stopped = as_trial(best).status is Status.STOPPED
+    which = f"study.best_value is {best.value:.6g} of trial {best.number}{', which was stopped' if stopped else ''}"
+    return [f"best: {which}; a trial must beat {incumbent.value:.6g} of trial {incumbent.uid}"]

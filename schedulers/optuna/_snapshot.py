@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import threading
@@ -15,11 +14,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lcsearch.curves import Curve
-from lcsearch.decide.risk import Mark
-from lcsearch.errors import InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._storage import MARK, study_key
+from lcsearch.schedulers.optuna._record import Record
+from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 if TYPE_CHECKING:
@@ -41,17 +39,25 @@ _STATUS = {
 
 
 def as_trial(frozen: FrozenTrial) -> Trial:
-    """A FrozenTrial as a trial. Attributes that lcsearch cannot read are left out: they are the user's own."""
+    """A FrozenTrial as a trial. Attributes that lcsearch cannot read are left out: they are the user's own.
+
+    A stop that stands is the mark "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
+    trial did not obey is the mark "ignored".
+    """
     marks: dict[str, Any] = {}
-    text = frozen.system_attrs.get(MARK)
-    if isinstance(text, str):
-        with contextlib.suppress(InvalidValue):
-            marks["stop"] = Mark.from_json(text)
+    curve, status = Curve.of(frozen.intermediate_values), _STATUS[frozen.state]
+    record = Record.read(frozen)
+    if record is not None and record.belongs(frozen):
+        if record.stands(frozen, curve):
+            marks["stop"] = record.told(frozen)
+            status = Status.STOPPED if status is Status.COMPLETE else status
+        else:
+            marks["ignored"] = record.mark
     return Trial(
         str(frozen.number),
-        Curve.of(frozen.intermediate_values),
+        curve,
         frozen.params,
-        _STATUS[frozen.state],
+        status,
         _schedule(frozen.user_attrs.get(SCHEDULE)),
         marks=marks,
     )
@@ -74,11 +80,13 @@ class _Known:
         bank: the finished trials below, in the order in which they were first seen.
         settled: the longest run of finished trials at the head of the study's list.
         later: finished trials after it, by number.
+        token: tells the study from another one of its name.
     """
 
     bank: Bank
     settled: list[FrozenTrial] = field(default_factory=list)
     later: dict[int, FrozenTrial] = field(default_factory=dict)
+    token: object = field(default_factory=object)
 
 
 class Reading(NamedTuple):
@@ -87,10 +95,12 @@ class Reading(NamedTuple):
     Attributes:
         bank: its finished trials.
         unfinished: all others, as Optuna has them.
+        token: see :class:`~lcsearch.study.Snapshot`.
     """
 
     bank: Bank
     unfinished: list[FrozenTrial]
+    token: object
 
 
 class Reader:
@@ -127,7 +137,7 @@ class Reader:
             self._known[key] = known
             while len(self._known) > CACHED_STUDIES:
                 self._known.popitem(last=False)
-            return Reading(known.bank, unfinished)
+            return Reading(known.bank, unfinished, known.token)
 
     def _anew(self, study: Study) -> _Known:
         direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
@@ -173,9 +183,9 @@ def _sort(known: _Known, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial] |
     return (fresh if seen == len(known.later) else None), unfinished
 
 
-def snapshot_of(study: Study, bank: Bank, unfinished: Sequence[FrozenTrial], current: Trial | None) -> Snapshot:
+def snapshot_of(study: Study, reading: Reading, current: Trial | None = None) -> Snapshot:
     """The study as it stands; `current` is the trial under a look, as its own process sees it."""
     live = [] if current is None else [current]
     uid = "" if current is None else current.uid
-    live += [as_trial(t) for t in unfinished if t.state == TrialState.RUNNING and str(t.number) != uid]
-    return Snapshot(study.study_name, bank.goal, bank, tuple(live))
+    live += [as_trial(t) for t in reading.unfinished if t.state == TrialState.RUNNING and str(t.number) != uid]
+    return Snapshot(study.study_name, reading.bank.goal, reading.bank, tuple(live), token=reading.token)

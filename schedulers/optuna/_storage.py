@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from optuna.trial import FrozenTrial
+
+from lcsearch.curves import Curve
 from lcsearch.decide.risk import Mark
+from lcsearch.schedulers.optuna._record import MARK, REASON, Record
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial, Trial
-
-MARK = "lcsearch:mark"
-REASON = "lcsearch:reason"
+    from optuna.trial import Trial
 
 
 def trial_id(trial: FrozenTrial) -> int:
@@ -44,8 +46,23 @@ def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str
 
     The mark is a system attribute (dashboards do not show it), the reason a user attribute (they do).
     """
-    study._storage.set_trial_system_attr(trial._trial_id, MARK, mark.to_json())
+    known = trial if isinstance(trial, FrozenTrial) else study._storage.get_trial(trial._trial_id)
+    _write(study, trial, Record.of(mark, known.number, Curve.of(known.intermediate_values)).to_json(), reason)
+
+
+def withdraw_stop(study: Study, trial: FrozenTrial) -> None:
+    """Take back a stop that was not carried out: an attribute cannot be removed, so the reason becomes empty."""
+    stored = study._storage.get_trial_system_attrs(trial._trial_id).get(MARK)
+    record = Record.parse(stored)
+    _write(study, trial, None if record is None else replace(record, withdrawn=True).to_json(), "")
+
+
+def _write(study: Study, trial: FrozenTrial | Trial, mark: str | None, reason: str) -> None:
+    if mark is not None:
+        study._storage.set_trial_system_attr(trial._trial_id, MARK, mark)
     study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+    # as Trial.set_user_attr does: what this process knows of the trial is not read again
+    (trial if isinstance(trial, FrozenTrial) else trial._cached_frozen_trial).user_attrs[REASON] = reason
 
 
 def report_again(trial: Trial, step: int, value: float) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from lcsearch.decide.decision import Decision
+import numpy as np
+
+from lcsearch.decide.decision import Decision, exactly, percent
 from lcsearch.decide.risk import Mark
-from lcsearch.decide.verdict import Verdict
+from lcsearch.decide.verdict import Reason
+from lcsearch.decision_log import read_log
 from lcsearch.engine.ask import Event
 from lcsearch.engine.notices import notices
+from lcsearch.errors import is_finite_number
 from lcsearch.session import Session
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Bank, Snapshot, Status, Trial
 
 
 def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
@@ -23,27 +30,106 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
         snapshot: its study as it stands; None when it is not known.
 
     Returns:
-        For a stopped trial the stop as it was decided, from its mark; for any other one its latest look in this
-        process; for a live one that was not looked at here, what a look at its last step comes to now.
+        For a stopped trial the stop as it was decided, from its mark. For another one that has ended, how near it came
+        to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
+        latest look in this process, or what a look at its last step comes to now.
     """
-    stopped = trial.status is Status.STOPPED
     mark = trial.marks.get("stop")
-    if stopped and isinstance(mark, Mark):
+    if trial.status is Status.STOPPED and isinstance(mark, Mark):
         return mark.text
-    if snapshot is not None:
-        latest = session.latest.get((snapshot.study, trial.uid))
-        # What ended it is not what was looked at last when the objective stopped itself after a look that went on.
-        if latest is not None and (not stopped or latest.verdict is Verdict.STOP):
-            return latest.text
-    if stopped:
-        return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no mark of a decision"
     if trial.status.finished:
-        # A look at it now would compare it with itself and with trials that came later.
-        state = "ran to its end" if trial.status is Status.COMPLETE else "failed"
-        return f"trial {trial.uid} {state}; no look stopped it. Its looks stand in the decision log, if one was kept"
+        return "\n".join([_ended(trial), *_nearest(session, trial, snapshot)])
     if snapshot is None:
         return f"trial {trial.uid} is still running; pass its study to see which gate holds"
-    return hindsight(session, trial, snapshot).text
+    latest = session.latest.get((snapshot.key, trial.uid))
+    return (latest if latest is not None else hindsight(session, trial, snapshot)).text
+
+
+def _ended(trial: Trial) -> str:
+    """How a trial ended that no stop of ours ended."""
+    mark, ignored = trial.marks.get("stop"), trial.marks.get("ignored")
+    if isinstance(ignored, Mark) and trial.status is not Status.FAILED:
+        how = "ran to its end" if trial.status is Status.COMPLETE else "was stopped later, by something else"
+        return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: it was not obeyed"
+    if trial.status is Status.STOPPED:
+        return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no mark of a decision"
+    if trial.status is Status.FAILED and isinstance(mark, Mark):
+        return f"trial {trial.uid} failed at step {mark.step:g}, where a look had come to a stop"
+    return f"trial {trial.uid} {'failed' if trial.status is Status.FAILED else 'ran to its end'}; no look stopped it"
+
+
+def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None) -> list[str]:
+    """The look at which a trial that has ended was nearest to a stop."""
+    folder = getattr(session.sink, "folder", None)
+    with contextlib.suppress(OSError):
+        study = None if snapshot is None else snapshot.study
+        if folder is not None and (looks := judged_looks(read_log(folder), trial, study)):
+            return nearest(looks, f"in {folder}")
+    if snapshot is None:
+        return ["its looks stand in the decision log, if one was kept; pass its study to look at it again"]
+    known, n = session.lowest.get((snapshot.key, trial.uid), (None, 0))
+    if known is not None and (looks := judged_looks([known.to_record()], trial)):
+        return nearest(looks, "in this process", n)
+    if looks := judged_looks((decision.to_record() for decision in _again(session, trial, snapshot)), trial):
+        return nearest(looks, "made just now, beside all that has ended since")
+    return [NO_FORECAST]
+
+
+NO_FORECAST = "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
+
+
+def judged_looks(records: Iterable[Mapping[str, Any]], trial: Trial, study: str | None = None) -> list[dict[str, Any]]:
+    """Of a decision log's records, or decisions as records, those of a trial's looks that came to a forecast.
+
+    A record names the curve that it judged, so that none is taken for one of another trial of this number: of a study
+    that had the same name, or of another attempt.
+    """
+    found = []
+    for record in records:
+        now, seen = record.get("now"), record.get("seen")
+        if str(record.get("trial")) != trial.uid or study not in (None, record.get("study")):
+            continue
+        if not isinstance(now, Mapping) or not all(is_finite_number(now.get(name)) for name in _SHOWN):
+            continue
+        if not seen or seen == trial.curve.cut(now["step"]).digest:
+            found.append(dict(record))
+    return found
+
+
+_SHOWN = ("step", "p", "threshold")
+
+
+def nearest(looks: Sequence[Mapping[str, Any]], where: str, n: int = 0, step: str = "step") -> list[str]:
+    """The look with the lowest P(beat), in two lines.
+
+    Args:
+        looks: at least one, see :func:`judged_looks`.
+        where: they were made, or stand.
+        n: how many there were, when not all are given.
+        step: what a step is called.
+    """
+    look = min(looks, key=lambda record: float(record["now"]["p"]))
+    at, p, threshold = (float(look["now"][name]) for name in _SHOWN)
+    line = f"nearest to a stop: P(beat) {percent(p, threshold)} at {step} {at:g}, threshold {exactly(threshold)}"
+    reason = Reason.__members__.get(str(look.get("reason")))
+    return [
+        f"{line}, the lowest of {max(n, len(looks))} {where}",
+        *([f"  {reason.advice}"] if reason is not None else []),
+    ]
+
+
+def _again(session: Session, trial: Trial, snapshot: Snapshot, most: int = 40) -> Iterator[Decision]:
+    """What looks at a finished trial come to now, at up to `most` of its steps; leaves no trace in counters and logs.
+
+    The trial itself is left out of what it is compared with.
+    """
+    bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid != trial.uid)
+    steps = trial.curve.steps
+    aside = Session(replace(session.policy, look_growth=1), session.forecasters)
+    for step in dict.fromkeys(steps[np.linspace(0, steps.size - 1, min(most, steps.size)).astype(int)].tolist()):
+        cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
+        beside = replace(snapshot, bank=bank, live=(*snapshot.live, cut), token="again")
+        yield aside.check(beside, Event(cut, step)).decision
 
 
 def hindsight(session: Session, trial: Trial, snapshot: Snapshot) -> Decision:

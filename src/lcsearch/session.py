@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from lcsearch.decide.decision import Decision, Receipt
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog, Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
-from lcsearch.engine.judge import Judgement, fallen, judge
+from lcsearch.engine.judge import Judgement, fallen, judge, revoked
 from lcsearch.engine.notices import ENOUGH, notices
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -42,6 +42,7 @@ REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
 IDLE_S = 2.0
 """The thread of submitted looks ends when it had nothing to do for so long."""
+_STORING = "record of a stop"
 _LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_stuck", "_done", "_threaded", "_outbox", "_writing", "_under_way")
 
 
@@ -116,7 +117,9 @@ class Session:
         self.forecast_seconds = 0.0
         self.reasons: Counter[Reason] = Counter()
         self.failed_open: Counter[str] = Counter()
-        self.latest: OrderedDict[tuple[str, str], Decision] = OrderedDict()
+        # by study (what tells it apart, see Snapshot.key) and trial
+        self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
+        self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}  # lowest P(beat), and of how many
         self._told: set[str] = set()
         self._noticed = 0
         self._begin()
@@ -141,7 +144,8 @@ class Session:
             del state[name]
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
-        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), _told=set(), _noticed=0)
+        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told=set())
+        state["_noticed"] = 0
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -168,17 +172,34 @@ class Session:
         for key, text in notices(seen):
             self._tell(f"{seen.study}: {key}", text)
 
-    def check(self, snapshot: Snapshot, event: Event) -> Judgement:
-        """Decide one look. Thread-safe; forecasts run outside the lock."""
-        with np.errstate(all="ignore"):  # whoever hunts NaN with np.seterr(all="raise") means his own code
-            return self._check(snapshot, event)
+    def check(
+        self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None
+    ) -> Judgement:
+        """Decide one look. Thread-safe; forecasts run outside the lock.
 
-    def _check(self, snapshot: Snapshot, event: Event) -> Judgement:
+        Args:
+            snapshot: the study as it stands.
+            event: the look.
+            commit: takes a stop, records it where other looks will find it, and says what came of that: what protects
+                a trial may have changed while forecasts were made. Where it raises, the trial goes on.
+        """
+        with np.errstate(all="ignore"):  # whoever hunts NaN with np.seterr(all="raise") means his own code
+            return self._check(snapshot, event, commit)
+
+    def _check(self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None) -> Judgement:
         start = self._clock()
         question = ask(self.policy, snapshot, event)
         errors: dict[str, str] = {}
         judgement = self._decide(snapshot, event, question, errors)
-        self._keep(judgement.decision, self._clock() - start, errors)
+        if commit is not None and judgement.decision.verdict is Verdict.STOP:
+            try:
+                judgement = commit(judgement)
+            except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
+                self._tell(
+                    f"{_STORING}:{type(error).__name__}", f"{_STORING} failed, the trial goes on: {_words(error)}"
+                )
+                judgement = revoked(judgement, Reason.UNRECORDED)
+        self._keep(judgement.decision, self._clock() - start, errors, snapshot.key)
         return judgement
 
     def _decide(self, snapshot: Snapshot, event: Event, question: Ask | Hold, errors: dict[str, str]) -> Judgement:
@@ -427,18 +448,22 @@ class Session:
             self.failed_open[what] += 1
         self._tell(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {_words(error)}")
 
-    def _keep(self, decision: Decision, latency: float, errors: dict[str, str]) -> None:
+    def _keep(self, decision: Decision, latency: float, errors: dict[str, str], study: Hashable = None) -> None:
         with self._lock:
             self.reasons[decision.reason] += 1
-            key = (decision.study, decision.trial)
+            key = (study or decision.study, decision.trial)
             before = self.latest.get(key)
             if before is None or decision.reason is not Reason.SPACED:  # what was said last says more
                 self.latest[key] = decision
                 self.latest.move_to_end(key)
+            if decision.now is not None and decision.now.p is not None:
+                lowest, n = self.lowest.get(key, (decision, 0))
+                nearer = lowest.now is None or lowest.now.p is None or decision.now.p < lowest.now.p
+                self.lowest[key] = (decision if nearer else lowest, n + 1)
             if len(self.latest) > REMEMBERED:
-                self.latest.popitem(last=False)
+                self.lowest.pop(self.latest.popitem(last=False)[0], None)
             if decision.reason.fails_open:
-                self.failed_open["opinion" if decision.reason is Reason.ABSENT else "record of a stop"] += 1
+                self.failed_open["opinion" if decision.reason is Reason.ABSENT else _STORING] += 1
         # Of looks in a row that were overtaken the first is written: thousands say no more.
         unjudged = decision.now is None and decision.reason is Reason.OVERTAKEN
         repeated = unjudged and before is not None and before.reason is decision.reason

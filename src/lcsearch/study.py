@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -438,11 +438,12 @@ class Snapshot:
     """Everything a decision may look at: one study at one moment.
 
     Attributes:
-        study: its name, for messages and keys.
+        study: its name, for messages and logs.
         goal: see :class:`~lcsearch.goal.Goal`; the same object the bank was built with.
         bank: finished trials.
         live: trials that are running or paused; their order means nothing.
         budget: steps the study may still spend; None when unlimited.
+        token: tells studies of one name apart in one process; None: none but this one has the name.
     """
 
     study: str
@@ -450,10 +451,16 @@ class Snapshot:
     bank: Bank
     live: tuple[Trial, ...] = ()
     budget: float | None = None
+    token: Hashable = None
 
     def __post_init__(self) -> None:
         if self.bank.goal != self.goal:
             raise InvalidValue(f"a bank judged by {self.goal}", self.bank.goal, "Snapshot.bank")
+
+    @property
+    def key(self) -> Hashable:
+        """What a process remembers the study by: its name will do only where no other study has it."""
+        return self.study if self.token is None else (self.study, self.token)
 
     @cached_property
     def horizon(self) -> float:

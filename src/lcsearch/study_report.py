@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lcsearch.decide.decision import percent
@@ -46,6 +46,8 @@ class StudyReport:
         spent: steps that all trials have trained.
         saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
         notices: what finished trials say about how the study was set up.
+        stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
+        notes: what else must be known to read this, one line each.
     """
 
     risk: float | None
@@ -56,6 +58,8 @@ class StudyReport:
     spent: float = 0
     saved: float = 0
     notices: tuple[str, ...] = ()
+    stopped_elsewhere: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -63,13 +67,15 @@ class StudyReport:
         share = f" ({percent(self.saved / total)} of {total:g})" if self.saved else ""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on)"
+        others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
-                f"trials: {self.complete} complete, {len(self.stops)} stopped",
+                f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
                 f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
+                *self.notes,
             ]
         )
 
@@ -82,15 +88,18 @@ def report_of(
     spaced: int = 0,
     *,
     name: Callable[[str], int | str] = str,
+    notes: Sequence[str] = (),
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `name` is what a framework calls the trial of a uid."""
-    stops, target, saved = [], target_of(policy, snapshot), 0.0
+    stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
         mark = trial.marks.get("stop")
         if trial.status is Status.STOPPED and mark is not None:
             reason = reasons.get(trial.uid, mark.reason)
-            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_beat(target)))
+            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_lost(target)))
             saved += snapshot.bank.left(trial.curve.last_step)
+        elif trial.status is Status.STOPPED:
+            others += 1
     return StudyReport(
         risk_now(policy, snapshot),
         tuple(stops),
@@ -100,6 +109,8 @@ def report_of(
         spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
         saved=saved,
         notices=tuple(notice.text for notice in notices(snapshot)),
+        stopped_elsewhere=others,
+        notes=tuple(notes),
     )
 
 

@@ -277,9 +277,7 @@ class OptunaRun:
     def protected(self, number: int) -> bool:
         """Whether a gate protects the trial as it stands now."""
         own = as_trial(self.study.get_trials(deepcopy=False)[number])
-        return isinstance(
-            shield(self.session.policy, self.pruner._snapshot(self.study), own, own.curve.last_step), Hold
-        )
+        return isinstance(shield(self.session.policy, self.pruner._now(self.study), own, own.curve.last_step), Hold)
 
     def end(self, number: int, state: TrialState, point: Point | None = None) -> None:
         if point is not None:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.decide.risk import LEVELS, Mark
 from lcsearch.schedulers.optuna import CurvePruner
-from lcsearch.schedulers.optuna._storage import MARK
+from lcsearch.schedulers.optuna._record import MARK
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress, collect, hopeless

@@ -52,6 +52,7 @@ class Decision:
         horizon: the step at which the trial would have been judged.
         standing: rank at the trial's own step.
         risk: P(some stopped trial would have beaten the incumbent), this stop included; None when not worked out.
+        seen: digest of the curve that was judged; numbers and names may be those of another trial by now.
     """
 
     study: str
@@ -67,6 +68,7 @@ class Decision:
     horizon: float | None = None
     standing: Standing | None = None
     risk: float | None = None
+    seen: str = ""
 
     @property
     def line(self) -> str:

@@ -103,12 +103,24 @@ class Mark:
         except (ValueError, TypeError, OverflowError):  # InvalidValue is a ValueError
             return None
 
-    def to_json(self) -> str:
-        """Compact ASCII text under LONGEST characters; a text that does not fit is cut short."""
+    def p_lost(self, loss: float) -> float:
+        """:meth:`p_beat`, but at most what it was at the stop: the loss to be undercut is the better of then and now.
+
+        A study's incumbent never gets worse, so a target that did is that of a narrower margin, or of a study into
+        which the trial was copied without what it had lost against; neither makes the stop a worse one.
+        """
+        return self.p_beat(loss if self.target is None else min(loss, self.target))
+
+    def to_json(self, **more: object) -> str:
+        """Compact ASCII text under LONGEST characters; a text that does not fit is cut short.
+
+        Args:
+            more: plain values to stand beside the mark's own; :meth:`from_json` passes over them.
+        """
         # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
         losses = [float(f"{v:.12g}") for v in self.losses]
         record = {"step": self.step, "reason": self.reason, "p": self.p, "text": self.text, "losses": losses}
-        record |= {} if self.target is None else {"target": self.target}
+        record |= ({} if self.target is None else {"target": self.target}) | more
         room = 1500
         while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
             room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
@@ -139,9 +151,10 @@ class Mark:
 def risk_of(marks: Iterable[Mark], loss: float) -> float:
     """1 - prod(1 - p_i): P(some stopped trial would have reached a judged loss below `loss`), in [0, 1].
 
-    Stopped trials are taken as independent given their forecasts.
+    It rises by stops alone, see :meth:`Mark.p_lost`, so a limit that no stop passed is kept. Stopped trials are taken
+    as independent given their forecasts.
     """
     kept = 1.0
     for mark in marks:
-        kept *= 1.0 - mark.p_beat(loss)
+        kept *= 1.0 - mark.p_lost(loss)
     return 1.0 - kept

@@ -38,6 +38,11 @@ def stored_marks(snapshot: Snapshot, but: str = "") -> list[Mark]:
     return [mark for mark in marks if isinstance(mark, Mark)]
 
 
+def marked(snapshot: Snapshot) -> set[str]:
+    """The uids of trials whose marks take their part in the risk."""
+    return {t.uid for t in (*snapshot.bank, *snapshot.live) if "stop" in t.marks}
+
+
 def risk_now(policy: Policy, snapshot: Snapshot) -> float | None:
     """P(some stopped trial would have beaten the present incumbent); None without an incumbent."""
     if snapshot.incumbent is None:
@@ -65,11 +70,24 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
     held = shield(policy, snapshot, trial, step)
     if isinstance(held, Hold):
         return held.reason
-    if policy.risk is not None and stop.mark is not None:
-        marks = [*stored_marks(snapshot, trial.uid), stop.mark]
-        if risk_of(marks, target_of(policy, snapshot)) > policy.risk:
-            return Reason.RISK_LIMIT
-    return None
+    return None if limited(policy, snapshot, stop).decision.verdict is Verdict.STOP else Reason.RISK_LIMIT
+
+
+def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
+    """A stop with the risk as it is on the snapshot, which may be a later one; no stop where that passes the limit."""
+    decision, mark = stop
+    if mark is None or mark.p is None:
+        return stop
+    risk = risk_of([*stored_marks(snapshot, decision.trial), mark], target_of(policy, snapshot))
+    decision = replace(decision, risk=risk)
+    if policy.risk is not None and risk > policy.risk:
+        return revoked(Judgement(decision), Reason.RISK_LIMIT)
+    return Judgement(decision, replace(mark, text=decision.text))
+
+
+def revoked(stop: Judgement, reason: Reason) -> Judgement:
+    """A stop that is not carried out: the trial goes on, for this reason."""
+    return Judgement(replace(stop.decision, verdict=Verdict.CONTINUE, reason=reason))
 
 
 def _look(policy: Policy, query: Query, opinions: Opinions, target: float) -> tuple[Look, Forecasts | None]:
@@ -122,7 +140,9 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
     if ask.diverged:
         n, worst = trial.curve.n_trailing_events, trial.curve.event_values[-1]
         detail = f"the last {n} reports were not finite (latest {worst})"
-        decision = Decision(snapshot.study, trial.uid, step, Verdict.STOP, Reason.DIVERGED, detail)
+        decision = Decision(
+            snapshot.study, trial.uid, step, Verdict.STOP, Reason.DIVERGED, detail, seen=trial.curve.digest
+        )
         mark = Mark(step, Reason.DIVERGED.name, None, decision.text).read_back()
         if mark is None:
             decision = replace(decision, verdict=Verdict.CONTINUE, reason=Reason.UNRECORDED)
@@ -138,7 +158,6 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         for i in (0, n)
     )
     verdict, reason = Verdict.CONTINUE, Reason.BELOW
-    risk: float | None = None
     mark = None
     if now.p is None:
         reason = Reason.ABSENT
@@ -151,11 +170,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
     elif (mark := Mark.of(step, reason.name, now.p, "", forecast, ask.target).read_back()) is None:
         reason = Reason.UNRECORDED
     else:
-        risk = risk_of([*stored_marks(snapshot, trial.uid), mark], ask.target)
-        if policy.risk is not None and risk > policy.risk:
-            reason, mark = Reason.RISK_LIMIT, None
-        else:
-            verdict = Verdict.STOP
+        verdict = Verdict.STOP
     decision = Decision(
         snapshot.study,
         trial.uid,
@@ -168,8 +183,6 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         target=goal.sign * ask.target,
         horizon=snapshot.horizon,
         standing=ask.standing,
-        risk=risk,
+        seen=trial.curve.digest,
     )
-    if mark is not None:
-        mark = replace(mark, text=decision.text)
-    return Judgement(decision, mark)
+    return limited(policy, snapshot, Judgement(decision, mark))

@@ -211,7 +211,7 @@ def _row(
         state = "waiting"
     note = ""
     if state == "stopped":
-        note = str(trial.user_attrs.get(REASON, "stopped by the pruner"))
+        note = str(trial.user_attrs.get(REASON) or "stopped by the pruner")
     elif state == "failed":
         note = str(trial.user_attrs.get(ERROR, "failed"))
     return Row(

@@ -267,7 +267,7 @@ def _stop(row: Row, mark: Mark | None, record: Mapping[str, Any], sign: float, t
         threshold=_threshold(record),
         incumbent=_incumbent(record),
         rank=_rank(record),
-        p_today=mark.p_beat(target) if math.isfinite(target) else None,
+        p_today=mark.p_lost(target) if math.isfinite(target) else None,
         forecast=tuple(sign * loss for loss in mark.losses),
     )
 

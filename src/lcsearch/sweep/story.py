@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcsearch import files
-from lcsearch.decide.decision import exactly, percent
-from lcsearch.decide.verdict import Reason
+from lcsearch.curves import Curve
+from lcsearch.decide.decision import percent
 from lcsearch.decision_log import read_log
 from lcsearch.errors import FileProblem
+from lcsearch.explain import NO_FORECAST, judged_looks, nearest
+from lcsearch.study import Trial
 from lcsearch.sweep import record
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import SweepFile
@@ -112,20 +114,10 @@ def _nearest(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
     """The look at which a trial that ran to its end was nearest to a stop, by the decision log."""
     looks: list[dict[str, Any]] = []
     if folder.decisions.is_dir():
-        told = (entry for entry in read_log(folder.decisions) if str(entry.get("trial")) == str(row.number))
-        judged = ((entry, entry.get("now") or {}) for entry in told)
-        looks = [entry for entry, now in judged if now.get("p") is not None and now.get("threshold") is not None]
+        looks = judged_looks(read_log(folder.decisions), Trial(str(row.number), Curve.of(row.values)))
     if not looks:
-        return ["no look at it came to a forecast: startup trials, short curves and those that lead are held before"]
-    look = min(looks, key=lambda entry: float(entry["now"]["p"]))
-    p, threshold = float(look["now"]["p"]), float(look["now"]["threshold"])
-    text = f"nearest to a stop: P(beat) {percent(p, threshold)} at {sweep.step} {look['now']['step']:g}"
-    reason = Reason.__members__.get(str(look.get("reason")))
-    return [
-        f"{text}, threshold {exactly(threshold)}, the lowest of {len(looks)} in {shown(folder.decisions)}",
-        *([f"  {reason.advice}"] if reason is not None else []),
-        legend(sweep),
-    ]
+        return [NO_FORECAST]
+    return [*nearest(looks, f"in {shown(folder.decisions)}", step=sweep.step), legend(sweep)]
 
 
 def _log(row: Row, sweep: SweepFile, folder: RunFolder) -> Path:

@@ -25,7 +25,7 @@ from optuna.trial import Trial, TrialState
 import lcsearch.errors
 from lcsearch.decision_log import DecisionLog, read_log
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.schedulers.optuna import REASON, SCHEDULE
+from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial
 from lcsearch.sweep import backend, claim
 from lcsearch.sweep.command import command_objective
 from lcsearch.sweep.folder import RunFolder
@@ -134,7 +134,8 @@ def run_trial(
     reporter = StudyReporter(trial, held)
     if taken.adopted and reported and max(reported) < file.max_steps:
         # its worker may have died between a report and its look, or between a stop and its end in the study
-        if REASON in frozen.user_attrs or reporter.should_prune():
+        stopped = "stop" in as_trial(frozen).marks if file.pruner.kind == "curve" else REASON in frozen.user_attrs
+        if stopped or reporter.should_prune():
             _say_why(trial, sweep, reported)
             taken.end(state=TrialState.PRUNED)
             return TrialState.PRUNED

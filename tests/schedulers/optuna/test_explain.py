@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from kit.fakes import Dead
-from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
+from kit.fakes import Dead, NormalAroundBest
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
 
 from lcsearch.errors import InvalidValue
@@ -53,13 +54,81 @@ def test_a_diverged_trial() -> None:
     assert (report.stops[0].p, report.risk) == (None, 0.0)
 
 
+NONE = "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
+
+
 def test_a_complete_trial() -> None:
     study = study_of()
-    assert of_study(study).explain(2, study).startswith("trial 2 ran to its end; no look stopped it")
+    assert of_study(study).explain(0, study) == f"trial 0 ran to its end; no look stopped it\n{NONE}"
     trial = study.ask()
     first_stop(trial, decay(0.05, rate=0.5))
     study.tell(trial, 0.05)
-    assert of_study(study).explain(trial.number).startswith(f"trial {trial.number}, step 49: CONTINUE (INCUMBENT)")
+    assert of_study(study).explain(trial.number).startswith(f"trial {trial.number} ran to its end; no look stopped it")
+
+
+def near(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """A trial that came near to a stop and ran to its end."""
+    trial = study.ask()
+    assert first_stop(trial, decay(0.27)) is None
+    study.tell(trial, 0.27)
+    return study.trials[trial.number]
+
+
+def test_how_near_a_complete_trial_came(tmp_path: Path) -> None:
+    study = study_of(pruner(opinions=[NormalAroundBest(0.5)], decision_log=tmp_path / "log"))
+    frozen = near(study)
+    logged = of_study(study).explain(6, study).splitlines()
+    assert logged[0] == "trial 6 ran to its end; no look stopped it"
+    assert logged[1].startswith("nearest to a stop: P(beat) ")
+    assert logged[1].endswith(f"in {tmp_path / 'log'}")
+    assert "threshold 1 %, the lowest of " in logged[1]
+    # In another process, with the log alone, and without its study.
+    other = pruner(decision_log=tmp_path / "log")
+    assert other.explain(6, study).splitlines() == other.explain(frozen).splitlines() == logged
+    # Without a log: by the looks of this process.
+    of = study.pruner = pruner(opinions=[NormalAroundBest(0.5)])
+    frozen = near(study)
+    mine = of.explain(7, study).splitlines()
+    assert mine[1].replace(" in this process", "") == logged[1].replace(f" in {tmp_path / 'log'}", "")
+    # In another process without a log: by looking at it again.
+    again = pruner(opinions=[NormalAroundBest(0.5)]).explain(7, study).splitlines()
+    assert again[1].startswith("nearest to a stop: P(beat) ")
+    assert again[1].endswith("made just now, beside all that has ended since")
+
+
+def test_a_log_of_another_study_of_that_name_says_nothing(tmp_path: Path) -> None:
+    one = study_of(pruner(opinions=[NormalAroundBest(0.5)], decision_log=tmp_path / "log"), study_name="same")
+    near(one)
+    two = study_of(pruner(decision_log=tmp_path / "log"), study_name="same")
+    two.add_trial(finished([0.3, *decay(0.2)]))
+    assert str(tmp_path) not in of_study(two).explain(6, two)
+
+
+def test_two_studies_of_one_name_have_a_memory_each() -> None:
+    of = pruner(opinions=[NormalAroundBest(0.5)])
+    one = study_of(of, study_name="same")
+    mine = one.ask()
+    assert first_stop(mine, decay(0.27, SHORTEST + 3)) is None
+    before = of.explain(6, one)
+    two = study_of(of, n=9, study_name="same")
+    for _ in range(2):  # the number that the other study's trial has, too
+        two.add_trial(finished(decay(0.05)))
+    other = two.ask()
+    assert first_stop(other, decay(0.2, SHORTEST + 3)) is None
+    assert of.explain(6, one) == before
+    assert f"trial {other.number}, step" in of.explain(other.number, two)
+
+
+def test_a_study_made_again_has_a_new_memory(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as on:
+        of = pruner(opinions=[NormalAroundBest(0.5)])
+        one = study_of(of, on=on, study_name="s")
+        assert first_stop(one.ask(), decay(0.27, SHORTEST + 3)) is None
+        assert "step 7" in of.explain(6, one)
+        optuna.delete_study(study_name="s", storage=on)
+        two = study_of(of, on=on, study_name="s")
+        two.ask()
+        assert "NO_REPORT" in of.explain(6, two)
 
 
 def test_a_running_a_waiting_and_a_failed_trial() -> None:
@@ -81,26 +150,14 @@ def test_a_trial_pruned_by_somebody_else() -> None:
     study = study_of()
     study.add_trial(finished(decay(0.5, 3), TrialState.PRUNED))
     expected = "trial 6 was stopped, but not by lcsearch: it carries no mark of a decision"
-    assert of_study(study).explain(6, study) == expected
-    assert pruner().explain(study.trials[6]) == expected
+    assert of_study(study).explain(6, study).splitlines() == [expected, NONE]
+    assert pruner().explain(study.trials[6]).splitlines()[0] == expected
     looked_at = study.ask()
     assert first_stop(looked_at, decay(0.1, SHORTEST + 2)) is None
     study.tell(looked_at, state=TrialState.PRUNED)  # the objective gave up by itself
     assert of_study(study).explain(7).splitlines()[0] == (
         "trial 7 was stopped, but not by lcsearch: it carries no mark of a decision"
     )
-
-
-def test_a_trial_that_ignored_the_stop() -> None:
-    study = study_of()
-    trial = study.ask()
-    assert first_stop(trial, decay(5.0)) == SHORTEST
-    assert "STOP (BELOW)" in of_study(study).explain(trial.number)
-    study.tell(trial, 5.0)
-    assert "STOP (BELOW)" in of_study(study).explain(trial.number)
-    # Elsewhere: how it ended, not the stop that never was.
-    elsewhere = pruner().explain(trial.number, study)
-    assert elsewhere.startswith(f"trial {trial.number} ran to its end")
 
 
 def test_which_study() -> None:
@@ -115,7 +172,8 @@ def test_which_study() -> None:
         of.explain(99, study)
     assert str(error.value) == "explain(trial): expected the number of a trial of the study, got 99."
     assert pruner().explain(study.trials[0]) == (
-        "trial 0 ran to its end; no look stopped it. Its looks stand in the decision log, if one was kept"
+        "trial 0 ran to its end; no look stopped it\n"
+        "its looks stand in the decision log, if one was kept; pass its study to look at it again"
     )
 
 

@@ -98,7 +98,7 @@ def test_a_stop_that_cannot_be_recorded_is_no_stop(
     monkeypatch.setattr(study._storage, "set_trial_system_attr", refuse)
     trial = study.ask()
     assert first_stop(trial, decay(5.0, SHORTEST + 3)) is None
-    assert failures(study) == {"storing the reason of a stop": 3}
+    assert failures(study) == {"record of a stop": 3}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_sqlite_file_that_turns_read_only(tmp_path: Path, monkeypatch: pytest.
         # Root may write a read-only file, so the error is made by hand.
         monkeypatch.setattr(study._storage, "set_trial_system_attr", refuse)
         assert trial.should_prune() is False
-        assert failures(study) == {"storing the reason of a stop": 1}
+        assert failures(study) == {"record of a stop": 1}
 
 
 def test_a_decision_log_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -153,19 +153,24 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     runner.feed(trial, decay(5.0, EARLIEST), turn=False)
     assert "STOP (BELOW)" in of_run(runner).explain("run")  # what a look would come to now
     runner.fail(trial)
-    assert of_run(runner).explain("run").startswith("trial run, step 6: CONTINUE (OVERTAKEN)")
+    lines = of_run(runner).explain("run").splitlines()
+    assert lines[0] == "trial run failed; no look stopped it"
+    assert lines[1].startswith("nearest to a stop: P(beat) < 0.01 % at step 6")
+    assert lines[2].startswith("  The trial went on before this look was judged")  # OVERTAKEN
     young = runner.start("young")
     runner.feed(young, [1.0])
     runner.fail(young)
     assert of_run(runner).explain("young") == (
-        "trial young failed; no look stopped it. Its looks stand in the decision log, if one was kept"
+        "trial young failed; no look stopped it\n"
+        "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
     )
     assert of_run(runner).explain("good2") == (
-        "trial good2 ran to its end; no look stopped it. Its looks stand in the decision log, if one was kept"
+        "trial good2 ran to its end; no look stopped it\n"
+        "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
     )
     leader = runner.start("leader")
     runner.feed(leader, decay(0.05, rate=0.5))
-    assert of_run(runner).explain("leader").startswith("trial leader, step 50: CONTINUE (HORIZON)")
+    assert of_run(runner).explain("leader").startswith("trial leader ran to its end; no look stopped it")
 
 
 def test_which_trial() -> None:

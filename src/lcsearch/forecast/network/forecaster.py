@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class NetworkForecaster:
     def __init__(self, network: CurveNetwork, version: str, device: str = "cpu") -> None:
         self._network = network.eval().to(device)
         self._version, self._device = version, device
-        self._contexts: dict[str, Context] = {}
+        self._contexts: dict[Hashable, Context] = {}
         self._searches: dict[tuple[int, float, float], Context] = {}
         self._known: dict[Key, Known] = {}
         self._states = States(_TRIALS)
@@ -118,13 +118,13 @@ class NetworkForecaster:
 
     def _context(self, snapshot: Snapshot) -> Context:
         """The context of the snapshot's bank; kept until the study's bank is another one."""
-        kept = self._contexts.get(snapshot.study)
+        kept = self._contexts.get(snapshot.key)
         if kept is not None and kept.bank is snapshot.bank:
             return kept
         made = Context.of(snapshot, self._network, self._device, {} if kept is None else kept.kept)
-        others = {study: one for study, one in self._contexts.items() if study != snapshot.study}
+        others = {study: one for study, one in self._contexts.items() if study != snapshot.key}
         latest = list(others.items())[1 - _STUDIES :]
-        self._contexts = {**dict(latest), snapshot.study: made}  # a new dictionary: threads may be reading the old one
+        self._contexts = {**dict(latest), snapshot.key: made}  # a new dictionary: threads may be reading the old one
         return made
 
     def _side_by_side(self, snapshot: Snapshot) -> Context:

@@ -1,0 +1,118 @@
+"""A stop's record in the storage: whose it is, and whether it still stands.
+
+Finished trials are immutable, so a stop is recorded while its trial runs, before anybody knows whether the trial will
+obey. What was recorded and what became of the trial tell together whether it was a stop:
+
+- a trial that reported on, or whose record was withdrawn, was not stopped by it;
+- a retried trial inherits the record of the attempt that failed, which is not its own;
+- a trial that ended where its record was written was stopped, PRUNED or COMPLETE: the objective may obey by returning;
+- a finished trial that was copied to another number was stopped where it came from; one that goes on was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from lcsearch.curves import Curve
+from lcsearch.decide.risk import Mark
+from lcsearch.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+MARK = "lcsearch:mark"
+REASON = "lcsearch:reason"
+
+_OF, _GONE = "of", "withdrawn"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A mark as it was stored with a trial.
+
+    Attributes:
+        mark: what the stop left behind.
+        number: the trial's number then; None in records of earlier versions, as the two below.
+        last: its last step then.
+        digest: of its curve up to that step.
+        withdrawn: the trial was seen to go on.
+    """
+
+    mark: Mark
+    number: int | None = None
+    last: float | None = None
+    digest: str | None = None
+    withdrawn: bool = False
+
+    @classmethod
+    def of(cls, mark: Mark, number: int, curve: Curve) -> Record:
+        """The record of a stop at the end of a curve."""
+        return cls(mark, number, curve.last_step, curve.digest)
+
+    @classmethod
+    def read(cls, frozen: FrozenTrial) -> Record | None:
+        """What is stored with a trial; None without a record that lcsearch can read."""
+        return cls.parse(frozen.system_attrs.get(MARK))
+
+    @classmethod
+    def parse(cls, text: object) -> Record | None:
+        """What :meth:`to_json` wrote; None for anything else."""
+        if not isinstance(text, str):
+            return None
+        with contextlib.suppress(InvalidValue):
+            mark = Mark.from_json(text)
+            more = json.loads(text)
+            gone = bool(more.get(_GONE))
+            try:
+                number, last, digest = more[_OF]
+                return cls(mark, int(number), float(last), str(digest), gone)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                return cls(mark, withdrawn=gone)
+        return None
+
+    def to_json(self) -> str:
+        """As :meth:`read` reads it."""
+        more: dict[str, Any] = {_OF: (self.number, self.last, self.digest)} if self.number is not None else {}
+        return self.mark.to_json(**more, **({_GONE: True} if self.withdrawn else {}))
+
+    def belongs(self, frozen: FrozenTrial) -> bool:
+        """Is it a record of this trial, under whatever number, and not of an attempt that this one repeats?"""
+        if self.number is None or self.number == frozen.number:
+            return True
+        return frozen.state.is_finished() and self.number not in retried(frozen)
+
+    def stands(self, frozen: FrozenTrial, curve: Curve) -> bool:
+        """Did the trial end, or does it stand, where the record was written?"""
+        if self.withdrawn or not self.belongs(frozen):
+            return False
+        if self.digest is None:
+            return frozen.state == TrialState.PRUNED or curve.last_step == self.mark.step
+        return self.digest == curve.digest
+
+    def told(self, frozen: FrozenTrial) -> Mark:
+        """The mark, and in its text what people must know to read it beside this trial."""
+        notes = []
+        if self.number is not None and self.number != frozen.number:
+            notes.append(f"trial {frozen.number} was trial {self.number} where it was stopped, and is called so below:")
+        if frozen.state == TrialState.COMPLETE:
+            notes.append(f"trial {frozen.number} obeyed by returning a value, so Optuna counts it as COMPLETE")
+        return replace(self.mark, text="\n".join([*notes, self.mark.text])) if notes else self.mark
+
+
+def overtaken(frozen: FrozenTrial) -> bool:
+    """Does a live trial carry a record, or the reason of one, that is not of a stop it is about to obey?"""
+    record = Record.read(frozen)
+    if record is None:
+        return bool(frozen.user_attrs.get(REASON))
+    return not record.withdrawn and not record.stands(frozen, Curve.of(frozen.intermediate_values))
+
+
+def retried(frozen: FrozenTrial) -> tuple[int, ...]:
+    """Numbers of the failed attempts that a trial repeats, see `optuna.storages.RetryHeartbeatStaleTrialCallback`."""
+    history = frozen.system_attrs.get("retry_history")
+    return tuple(n for n in history if isinstance(n, int)) if isinstance(history, list | tuple) else ()
