@@ -580,3 +580,16 @@ def test_a_report_s_type_is_frozen(outcome: Outcome) -> None:
     assert isinstance(report, Report)
     with pytest.raises(AttributeError):
         report.risk = 0.0  # type: ignore[misc]
+
+
+def test_of_very_many_stops_the_likeliest_to_have_won_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stop has its story on the page: that of 100 000 trials had 160 MB."""
+    monkeypatch.setattr("lcsearch.sweep.page._STOPS", 3)
+    marks = [Mark(4.0, "BELOW", p, f"the story of {p}") for p in (0.01, 0.04, 0.02, 0.03, 0.001)]
+    trials = [trial(n, falling(n)) for n in range(5)]
+    trials += [trial(5 + n, falling(5 + n, 4), TrialState.PRUNED, mark=mark) for n, mark in enumerate(marks)]
+    text = paper(folder_of(tmp_path, trials)).text
+    assert [p for p in (0.01, 0.04, 0.02, 0.03, 0.001) if f"the story of {p} " in f"{text} "] == [0.04, 0.02, 0.03]
+    assert "and 2 more, less likely to have won; `lcsearch explain TRIAL` tells of each" in text
