@@ -463,7 +463,11 @@ class Session:
             if len(self.latest) > REMEMBERED:
                 self.lowest.pop(self.latest.popitem(last=False)[0], None)
             if decision.reason.fails_open:
-                self.failed_open["opinion" if decision.reason is Reason.ABSENT else _STORING] += 1
+                late = any(
+                    why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
+                )
+                what = "late opinion" if late else "opinion"  # the one thing that hangs on a clock has its own name
+                self.failed_open[what if decision.reason is Reason.ABSENT else _STORING] += 1
         # Of looks in a row that were overtaken the first is written: thousands say no more.
         unjudged = decision.now is None and decision.reason is Reason.OVERTAKEN
         repeated = unjudged and before is not None and before.reason is decision.reason
