@@ -1,4 +1,4 @@
-"""Whatever users report, through CurvePruner with real forecasters: no exception, no fault, no stop without a record."""
+"""Whatever users report, through CurvePruner with real forecasters: no exception, no fault, no stop unrecorded."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def params_of(rng: Rng) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def pruner_of(rng: Rng, longest: int) -> CurvePruner:
     return CurvePruner(
-        max_steps=[longest, "auto", max(longest // 10, 1), 20 * longest][rng.integers(4)],
+        max_steps=(longest, "auto", max(longest // 10, 1), 20 * longest)[rng.integers(4)],  # type: ignore[arg-type]
         threshold=float(rng.choice([0.05, 0.3, 0.9])),
         guard=float(rng.choice([0.0, 0.1, 0.5])),
         risk=[None, 0.1][rng.integers(2)],
