@@ -439,3 +439,22 @@ def test_one_that_was_worse_at_every_step_did_not_end_ahead(seed: int, grid: boo
     ]
     bank = Bank(goal(horizon=30)).extend(others)
     assert bank.ended(25, Curve.of(mine, losses[mine]))[0] == 0
+
+
+def bounded(sign: float, *rows: list[float]) -> int:
+    of = goal("minimize" if sign > 0 else "maximize")
+    return Bank(of).extend(trial(str(i), [sign * v for v in row]) for i, row in enumerate(rows)).at_bound
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, -100.0])
+def test_a_bound_is_where_metrics_end_and_reports_tie(bound: float) -> None:
+    up, worse = [bound + 0.5, bound, bound], [bound + 0.7, bound + 0.2]
+    for sign in (1.0, -1.0):
+        assert bounded(sign, up, [bound + 0.3, bound], worse) == 3
+        assert bounded(sign, up, worse) == 0, "two are no proof"
+        assert bounded(sign, *[[bound] * 9] * 5, [bound + 0.2] * 9) == 0, "a share of 0 that no trial ever leaves"
+        assert bounded(sign, up, up, [bound - 1e-9]) == 0, "something was better"
+        assert bounded(sign, *[[v + 0.01 for v in up]] * 5) == 0, "metrics do not end there"
+    assert Bank(goal()).at_bound == 0
+    seen = Bank(goal()).extend([trial("0", [0.5, 0.0, 0.0, 0.0], Status.STOPPED), trial("1", [0.5, 0.0])])
+    assert seen.at_bound == 0

@@ -26,8 +26,9 @@ from lcsearch.decide.decision import Decision, Receipt
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog, Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
+from lcsearch.engine.axis import ENOUGH
 from lcsearch.engine.judge import Judgement, fallen, judge, revoked
-from lcsearch.engine.notices import ENOUGH, notices
+from lcsearch.engine.notices import notices
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion

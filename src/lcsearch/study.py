@@ -18,6 +18,10 @@ from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 
+BOUNDS = (0.0, -1.0, -100.0)
+"""Losses that metrics end at: no error, all of a share, all of a percentage."""
+_TIES = 3
+
 
 class Status(enum.Enum):
     """Where a trial is in its life."""
@@ -310,6 +314,24 @@ class Bank:
         rows = np.flatnonzero(losses == low).tolist()
         row = min(rows, key=lambda row: place(self[row].uid))  # as Optuna's `best_trial` has it
         return low, self[row].uid, float(self.judged_steps[row])
+
+    @cached_property
+    def at_bound(self) -> int:
+        """How many reports of COMPLETE trials are exactly the leader's loss, where that is the metric's bound; else 0.
+
+        Seen, not known: shares end at 1 and percentages at 100 (or -1, -100 when minimized), errors at 0. Three reports
+        at such a value, none beyond it, and a trial that came to it from a worse one make it the bound; a share of 0
+        that no trial ever leaves is none.
+        """
+        if self.leader is None or (low := self.leader[0]) not in BOUNDS:
+            return 0
+        starts, sizes = self._bounds[0], self.stops - self._bounds[0]
+        here = self.losses == low
+        mine = here & np.repeat(self.complete, sizes)
+        rows = np.flatnonzero(self.complete & (sizes > 0))
+        came = rows[(self.losses[starts[rows]] > low) & (self.best_losses[self.stops[rows] - 1] == low)]
+        n = int(np.count_nonzero(mine))
+        return n if n >= _TIES and came.size and float(self.losses.min()) == low else 0
 
     @cached_property
     def spread(self) -> float:

@@ -15,11 +15,12 @@ from kit.fakes import NormalAroundBest, scripted
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.risk import LEVELS, Mark, risk_of
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision
+from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision, target_of
 from lcsearch.engine.judge import Judgement, judge, stored_marks
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Forecasts
+from lcsearch.forecast.contract import Absent, Forecasts, Query
+from lcsearch.host.registry import forecaster
 from lcsearch.study import Snapshot, Status, Trial
 
 NAN = math.nan
@@ -101,6 +102,44 @@ def test_few_observations_need_a_smaller_p_at_the_look_that_had_them() -> None:
 def test_several_must_agree(answers: dict[str, Sequence[float | Absent]], expected: Reason) -> None:
     assert verdict(answers).reason is expected
     assert verdict(dict(reversed(answers.items()))).reason is expected
+
+
+def test_at_the_metrics_bound_a_tie_is_what_counts() -> None:
+    """`to beat it counts from 1.00053`, of an accuracy: nothing can, and every look was a stop."""
+    share = [[0.2, 0.9, 1.0, 1.0], [0.1, 0.8, 0.9, 1.0], *[[0.1, 0.2 + i / 10, 0.3, 0.5] for i in range(8)]]
+    of = goal("maximize", horizon=20)
+    seen = snapshot(of, [trial(str(i), [*row, *row[-1:] * 16]) for i, row in enumerate(share)])
+    assert seen.spread > 0
+    own = trial("9", [0.1, 0.15, 0.2, 0.2, 0.2], Status.RUNNING)
+    question = asked(own, seen)
+    assert question.target == math.nextafter(-1.0, math.inf)
+    for p, reason, said in ((0.001, Reason.BOUND, Verdict.STOP), (0.5, Reason.ABOVE, Verdict.CONTINUE)):
+        decision, mark = judge(POLICY, seen, question, scripted({"one": (p, p)}))
+        assert (decision.verdict, decision.reason, decision.bound) == (said, reason, True)
+        assert "incumbent: 1, trial 0 at step 2; nothing is better, to tie it counts" in decision.text
+        assert "P(tie): one" in decision.text
+        assert decision.line.startswith("step 4: P(tie) ")
+        assert decision.to_record()["bound"] is True
+        assert (mark is None) == (said is Verdict.CONTINUE)
+    tied = trial("9", [0.1, 0.15, 0.9, 1.0, 1.0], Status.RUNNING)
+    held = ask(POLICY, seen, Event(tied, 4))
+    assert isinstance(held, Hold)
+    assert held.reason is Reason.GUARD
+    assert "bound" not in verdict({"one": (0.01, 0.01)}).to_record()
+
+
+@pytest.mark.parametrize("forecast", ["parametric", "rank-gap"])
+def test_the_probability_of_a_tie(forecast: str) -> None:
+    """Of a trial that goes where seven of eight ended, and of one that is stuck."""
+    rows = [np.minimum(1.0, 1.3 * (1.0 - np.exp(-np.arange(20) / (3.0 + i / 5)))) for i in range(8)]
+    rows.append(np.linspace(0.0, 0.3, 20))
+    seen = snapshot(goal("maximize", horizon=20), [trial(str(i), row) for i, row in enumerate(rows)])
+    own = [trial("9", row, Status.RUNNING) for row in (rows[3][:6] - 0.01, rows[8][:6])]
+    target = target_of(POLICY, seen)
+    queries = [Query(one, "best_by", 19.0) for one in own]
+    p = forecaster(forecast).forecast(seen, queries).p_beat(-target)
+    assert p[0] > 0.4
+    assert p[1] < 0.1
 
 
 def test_the_highest_p_counts_and_everyone_is_heard() -> None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from kit.builders import goal, snapshot, trial
 
-from lcsearch.engine.notices import ENOUGH, notices
+from lcsearch.engine.axis import ENOUGH
+from lcsearch.engine.notices import notices
 from lcsearch.study import Status, Trial
 
 
@@ -41,3 +42,13 @@ def test_a_horizon_of_seconds() -> None:
     ends = [trial(str(i), [1.0, 1.0, 1.0], steps=[10.0, 20.0, 30.0 + i / 10]) for i in range(6)]
     (text,) = [text for _, text in notices(snapshot(goal(horizon=3600), ends))]
     assert "Set it to 30.5, unless" in text
+
+
+def test_an_incumbent_at_the_metrics_bound() -> None:
+    share = [trial(str(i), [0.2, 1.0 - 0.1 * (i // 2), 1.0 - 0.1 * (i // 2)]) for i in range(6)]
+    assert [text for _, text in notices(snapshot(goal("maximize", horizon=3), share))] == [
+        "the incumbent, 1 of trial 0, is at the metric's bound, as 4 reports of finished trials are exactly that: no "
+        "trial can beat it. Looks and the risk ask whether a trial ties it; end the study, or choose a metric that "
+        "still tells good trials apart"
+    ]
+    assert notices(snapshot(goal("maximize", horizon=3), share[2:])) == ()

@@ -51,6 +51,7 @@ class Decision:
         target: the value that had to be passed: the incumbent moved by epsilon, in the metric's units.
         horizon: the step at which the trial would have been judged.
         standing: rank at the trial's own step.
+        bound: True when the incumbent is at the metric's bound: nothing is better, and to tie it counts as to beat it.
         risk: P(some stopped trial would have beaten the incumbent), this stop included; None when not worked out.
         seen: digest of the curve that was judged; numbers and names may be those of another trial by now.
     """
@@ -68,6 +69,7 @@ class Decision:
     horizon: float | None = None
     standing: Standing | None = None
     risk: float | None = None
+    bound: bool | None = None
     seen: str = ""
 
     @property
@@ -81,9 +83,13 @@ class Decision:
         if self.before.p is not None:
             p += f" (was {percent(self.before.p, self.before.threshold)} at step {self.before.step:g})"
         return (
-            f"step {self.step:g}: P(beat) {p}, threshold {exactly(self.now.threshold)}, "
+            f"step {self.step:g}: P({self._what}) {p}, threshold {exactly(self.now.threshold)}, "
             f"incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{self._rank()}"
         )
+
+    @property
+    def _what(self) -> str:
+        return "tie" if self.bound else "beat"
 
     def _rank(self) -> str:
         return f", {self.standing}" if self.standing else ""
@@ -100,7 +106,9 @@ class Decision:
         if self.incumbent is not None:
             i = self.incumbent
             line = f"incumbent: {i.value:.6g}, trial {i.uid} at step {i.step:g}"
-            if self.target is not None and self.target != i.value:
+            if self.bound:
+                line += "; nothing is better, to tie it counts"
+            elif self.target is not None and self.target != i.value:
                 line += f"; to beat it counts from {self.target:.6g}"
             lines.append(line)
         for name, look in (("this look", self.now), ("previous look", self.before)):
@@ -109,8 +117,8 @@ class Decision:
             said = ", ".join(
                 f"{who} {percent(p, look.threshold) if isinstance(p, float) else p}" for who, p in look.heard
             )
-            line = f"{name}: step {look.step:g}, {look.n_observations} observations, P(beat): {said or 'not asked'}"
-            line += f"; threshold {exactly(look.threshold)}"
+            line = f"{name}: step {look.step:g}, {look.n_observations} observations, P({self._what}): "
+            line += f"{said or 'not asked'}; threshold {exactly(look.threshold)}"
             lines.append(line)
             if look.interval is not None and self.horizon is not None:
                 low, mid, high = look.interval

@@ -57,6 +57,10 @@ class Reason(enum.Enum):
         "Look for values, or a step, beyond all measure."
     )
     BELOW = "P(beat) is below the threshold at this look and at the previous one."
+    BOUND = (
+        "The incumbent is at the metric's bound and no trial can beat it; P(tie) is below the threshold at this look "
+        "and at the previous one. End the study, or choose a metric that still tells good trials apart."
+    )
     DIVERGED = "The trial's own metric stays non-finite where finished trials have values."
     RULE = "The rule of another method decided, for comparison in a replay; the detail says on which numbers."
 

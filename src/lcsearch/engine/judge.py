@@ -157,7 +157,8 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         _look(policy, ask.queries[i], {name: answers[i : i + n] for name, answers in opinions.items()}, ask.target)
         for i in (0, n)
     )
-    verdict, reason = Verdict.CONTINUE, Reason.BELOW
+    bound = snapshot.bank.at_bound > 0
+    verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.BELOW
     mark = None
     if now.p is None:
         reason = Reason.ABSENT
@@ -183,6 +184,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         target=goal.sign * ask.target,
         horizon=snapshot.horizon,
         standing=ask.standing,
+        bound=bound or None,
         seen=trial.curve.digest,
     )
     return limited(policy, snapshot, Judgement(decision, mark))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lcsearch.engine.axis import ENOUGH, odd_axis
 from lcsearch.study import Snapshot
-
-ENOUGH = 5
-"""Trials that have ended by themselves before they prove anything."""
 
 
 class Notice(NamedTuple):
@@ -25,7 +23,9 @@ class Notice(NamedTuple):
 
 def notices(snapshot: Snapshot) -> tuple[Notice, ...]:
     """Everything that finished trials contradict, most important first."""
-    return tuple(_horizon(snapshot))
+    if axis := odd_axis(snapshot):  # where steps mean nothing, neither does the last one
+        return (Notice("axis", axis), *_bound(snapshot))
+    return (*_horizon(snapshot), *_bound(snapshot))
 
 
 def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
@@ -45,3 +45,15 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
         )
         text += f"step {bank.end:g}{same}. Looks ask about where trials end, and steps saved are counted to there"
     yield Notice("horizon", f"{text}. Set it to {length}, unless longer trials are still to come")
+
+
+def _bound(snapshot: Snapshot) -> Iterator[Notice]:
+    incumbent, n = snapshot.incumbent, snapshot.bank.at_bound
+    if incumbent is not None and n:
+        text = (
+            f"the incumbent, {incumbent.value:g} of trial {incumbent.uid}, is at the metric's bound, as {n} reports of "
+        )
+        text += (
+            "finished trials are exactly that: no trial can beat it. Looks and the risk ask whether a trial ties it; "
+        )
+        yield Notice("bound", f"{text}end the study, or choose a metric that still tells good trials apart")

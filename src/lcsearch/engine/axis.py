@@ -1,0 +1,57 @@
+"""Steps that are no axis: what they were taken for, and what to report instead. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lcsearch.curves import Curve
+from lcsearch.study import Snapshot, Status
+
+ENOUGH = 5
+"""Trials that have ended by themselves before they prove anything."""
+_CLOCKS = ((1e9, 3e9), (1e12, 3e12), (1e15, 3e15), (1e18, 3e18))  # seconds to nanoseconds since 1970, from 2001 to 2065
+_APART = 3.0
+
+_WHAT = "Report a step that every trial counts from its own start: epochs, or seconds since it began"
+
+
+def odd_axis(snapshot: Snapshot) -> str | None:
+    """Why the steps of a study cannot be compared from trial to trial, in one line; None where they can, or who knows.
+
+    Seen are the COMPLETE trials: that each reported at one step only, a time of day, steps that go on from trial to
+    trial (their first ones spread over three lengths of a trial), or, with live ones that have only the last steps of
+    finished ones, a count down.
+    """
+    ended = [trial for trial in snapshot.bank if trial.status is Status.COMPLETE and trial.curve.n_reports]
+    if len(ended) < ENOUGH:
+        return None
+    first = np.array([trial.curve.first_step for trial in ended])
+    last = np.array([trial.curve.last_step for trial in ended])
+    n, start, length = len(ended), float(np.median(first)), float(np.median(last - first))
+    if (last == first).all():
+        at = f"at step {first[0]:g} only" if (first == first[0]).all() else "at one step only"
+        return f"each of {n} trials reported {at}, so there is no curve to look at. {_WHAT}"
+    if length > 0 and any(low <= start < high for low, high in _CLOCKS) and start > 100.0 * length:
+        return (
+            f"steps are the time of day (trial {ended[0].uid} began at {first[0]:.0f}): no two trials share a step, "
+            f"and next to nothing can be stopped. {_WHAT}"
+        )
+    if length > 0 and np.ptp(first) >= _APART * length and np.unique(first).size == n:
+        one, other = (f"trial {trial.uid} reported {_span(trial.curve)}" for trial in ended[:2])
+        return (
+            f"steps go on from trial to trial ({one}, {other}): no two trials share a step, and next to nothing can be "
+            f"stopped. {_WHAT}"
+        )
+    live = [trial for trial in snapshot.live if trial.curve.n_reports]
+    same = (first == first[0]).all() and (last == last[0]).all()
+    if live and same and all(t.curve.last_step == last[0] and t.curve.first_step > first[0] for t in live):
+        return (
+            f"steps count down (running trial {live[0].uid} has reported {_span(live[0].curve)}, finished ones "
+            f"{_span(ended[0].curve)}): a trial's first report seems to be its last. {_WHAT}"
+        )
+    return None
+
+
+def _span(curve: Curve) -> str:
+    first, last = curve.first_step, curve.last_step
+    return f"step {last:.12g}" if first == last else f"steps {first:.12g} to {last:.12g}"
