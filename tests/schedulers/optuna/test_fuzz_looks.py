@@ -72,14 +72,14 @@ def params_of(rng: Rng) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def pruner_of(rng: Rng, longest: int) -> CurvePruner:
     return CurvePruner(
-        max_steps=(longest, "auto", max(longest // 10, 1), 20 * longest)[rng.integers(4)],  # type: ignore[arg-type]
+        max_steps=(longest, "auto", max(longest // 10, 1), 20 * longest)[rng.integers(4)],
         threshold=float(rng.choice([0.05, 0.3, 0.9])),
         guard=float(rng.choice([0.0, 0.1, 0.5])),
         risk=[None, 0.1][rng.integers(2)],
         n_startup_trials=int(rng.integers(4)),
         n_warmup_steps=int(rng.choice([0, 0, 3])),
         interval_steps=int(rng.choice([1, 1, 3])),
-        judged=["best", "final"][rng.integers(2)],  # type: ignore[arg-type]
+        judged=("best", "final")[rng.integers(2)],  # type: ignore[arg-type]
         look_growth=float(rng.choice([1.0, 1.1])),
         opinions=LEAGUE[rng.integers(len(LEAGUE))],
     )
