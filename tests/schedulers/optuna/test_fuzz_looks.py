@@ -79,7 +79,7 @@ def pruner_of(rng: Rng, longest: int) -> CurvePruner:
         n_startup_trials=int(rng.integers(4)),
         n_warmup_steps=int(rng.choice([0, 0, 3])),
         interval_steps=int(rng.choice([1, 1, 3])),
-        judged=("best", "final")[rng.integers(2)],  # type: ignore[arg-type]
+        judged=("best", "final")[rng.integers(2)],
         look_growth=float(rng.choice([1.0, 1.1])),
         opinions=LEAGUE[rng.integers(len(LEAGUE))],
     )
