@@ -265,7 +265,7 @@ from kit.builders import goal, snapshot, trial
 from lcsearch.study import Status
 
 seen = snapshot(goal(horizon=40), [trial(str(i), [1.0 + i] * 40) for i in range(12)])
-sessions = [Session(Policy(n_startup_trials=2), [Pretrained(where=Path({folder!r}))]) for _ in range(3)]
+sessions = [Session(Policy(n_startup_trials=2, look_growth=1), [Pretrained(where=Path({folder!r}))]) for _ in range(3)]
 for session in sessions:
     for n in range(20, 30):
         own = trial("99", [50.0] * n, Status.RUNNING)
