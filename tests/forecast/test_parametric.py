@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from kit.builders import goal, snapshot, trial
 from kit.forecasters import HORIZON, ask, assert_valid, laws, study
 
 from lcsearch.curves import Curve, Floats
@@ -246,3 +247,15 @@ def test_fast_enough() -> None:
     # Ten times what it costs on a quiet machine (10 ms, 100 ms): a guard against accidents, not a benchmark.
     assert cpu(two, 5) < 0.1
     assert cpu(many, 3) < 1.0
+
+
+def test_a_curve_beyond_all_measure_spoils_no_other() -> None:
+    """1e296 back and forth: the answer to every query of the batch was an IndexError."""
+    wild = trial("w", [-0.0, 1e-12, -1e296, 1e296, 1e-12, -1e296], Status.RUNNING)
+    plain = trial("p", [1.0, 0.8, 0.7, 0.64, 0.6, 0.58], Status.RUNNING)
+    seen = snapshot(goal(horizon=11), [])
+    with np.errstate(all="ignore"):  # as looks are made
+        alone = ParametricEnsemble().forecast(seen, [Query(plain, "best_by", 11)])
+        both = ParametricEnsemble().forecast(seen, [Query(wild, "best_by", 11), Query(plain, "best_by", 11)])
+    assert both.absent[0] is not None
+    assert both.quantile(0.5)[1] == alone.quantile(0.5)[0]

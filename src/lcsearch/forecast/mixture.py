@@ -98,6 +98,7 @@ def cells(m: Floats, s: Floats, counts: Floats) -> tuple[Floats, Floats]:
     unused = (counts == 0)[:, None, :]
     low = np.where(unused, np.inf, m).min(2)
     gap = np.where(unused, 0.0, (m - low[..., None]) / s[:, None, None])
+    gap = np.nan_to_num(gap)  # a row that is not finite stays so in `low`, and spoils no other
     step = np.minimum(gap * _PER_SD + 0.5, len(_LOG_SURVIVAL) - 1.0).astype(np.intp)
     survival = np.exp(np.matmul(counts[:, None, None, :], _LOG_SURVIVAL[step])[..., 0, :])
     one = np.ones((*survival.shape[:2], 1))
