@@ -204,8 +204,8 @@ def test_a_curve_that_has_not_moved_goes_by_what_became_of_those_beside_it(value
     dead, late = np.full((2, HORIZON), 1.5), np.where(T < 20, 1.5, 0.5)
     live = [("x", np.full(10, 1.5))]
     without, some = study(np.vstack([rows, dead]), live), study(np.vstack([rows, dead, late[None]]), live)
-    for snapshot in (without, some):
-        own, beside = (f.forecast(snapshot, ask(snapshot)) for f in (ParametricEnsemble(), RankAndGap()))
+    for seen in (without, some):
+        own, beside = (f.forecast(seen, ask(seen)) for f in (ParametricEnsemble(), RankAndGap()))
         at = np.full((3, 1), value)
         np.testing.assert_array_equal(own.cdf(at), beside.cdf(at))
     p = [ParametricEnsemble().forecast(s, ask(s, ("best_by",))).p_beat(0.55)[0] for s in (without, some)]
