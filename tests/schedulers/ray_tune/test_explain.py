@@ -286,3 +286,16 @@ def test_a_run_is_called_by_its_folder() -> None:
     trial.storage = Storage()  # type: ignore[assignment]
     of.on_trial_add(None, trial)  # type: ignore[arg-type]
     assert of._snapshot().study == "digits_2026"
+
+
+def test_steps_that_count_down_are_what_why_not_names_first() -> None:
+    runner = Runner(scheduler())
+    for trial in [runner.start() for _ in range(5)]:
+        for step in range(49, 0, -1):
+            runner.report(trial, step, 1.0 / step)
+        runner.end(trial)
+    runner.feed(runner.start("x"), [1.0], first=49)
+    of = of_run(runner)
+    said = "steps count down (running trial x has reported step 49, finished ones steps 1 to 49)"
+    assert of.why_not().startswith(said)
+    assert str(of.report()).startswith("! steps count down")

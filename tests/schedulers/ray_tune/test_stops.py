@@ -61,6 +61,7 @@ def test_nothing_waits_for_a_forecast() -> None:
             return super().forecast(snapshot, queries)
 
     runner = run_of(scheduler(opinions=[Busy(0.0, 0.0)]))
+    runner.late = True
     trial = runner.start()
     for step in range(1, 12):
         assert runner.report(trial, step, 5.0 + 0.7**step) == "CONTINUE"
