@@ -38,7 +38,8 @@ class CurvePruner(BasePruner):
     At every look the curve so far is extrapolated to `max_steps`, and P(beat) is the probability that the trial's
     judged value passes the best one reached so far by more than 1 % of the study's robust range. The trial is stopped
     when P(beat) is below `threshold` at this look and at the previous one (below 8 observations: below a fifth of it),
-    unless it ranks among the best at its own step. A metric that stays non-finite for three reports is stopped too.
+    unless it ranks among the best at its own step. A trial whose metric stays non-finite at three reports where
+    finished ones had values is stopped too.
 
     Nothing that goes wrong in here reaches the study: the trial goes on, the failure is counted and logged once.
 
