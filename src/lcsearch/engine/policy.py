@@ -28,8 +28,8 @@ class Policy:
         few: below this many observations the threshold is multiplied by `few_factor`.
         few_factor: see `few`.
         epsilon: to beat the incumbent is to pass it by more than this share of the study's robust range.
-        divergence_reports: a trial is stopped when its last reports are non-finite where finished trials have about this
-            many values, see decide.rules.has_diverged.
+        divergence_reports: a trial is stopped when its last reports are non-finite where finished trials have about
+            this many values, see decide.rules.has_diverged.
     """
 
     threshold: float = 0.05
