@@ -25,7 +25,7 @@ from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import withdraw_stop, write_stop
 from lcsearch.session import session_of
-from lcsearch.study import Snapshot, Status, Trial, place
+from lcsearch.study import Snapshot, Trial, place
 from lcsearch.study_report import StudyReport, report_of
 
 if TYPE_CHECKING:
@@ -256,19 +256,4 @@ class CurvePruner(BasePruner):
             if t.user_attrs.get(REASON)
         }
         snapshot = self._now(study)
-        notes = best_note(study, snapshot)
-        return report_of(self._session.policy, snapshot, reasons, failed, spaced, name=int, notes=notes)
-
-
-def best_note(study: Study, snapshot: Snapshot) -> list[str]:
-    """What the study calls its best, where that is another trial than the one that must be beaten."""
-    incumbent = snapshot.incumbent
-    try:
-        best = study.best_trial
-    except ValueError:  # no COMPLETE trial, or none that is feasible
-        return []
-    if incumbent is None or str(best.number) == incumbent.uid or best.value == incumbent.value:
-        return []
-    stopped = as_trial(best).status is Status.STOPPED
-    which = f"study.best_value is {best.value:.6g} of trial {best.number}{', which was stopped' if stopped else ''}"
-    return [f"best: {which}; a trial must beat {incumbent.value:.6g} of trial {incumbent.uid}"]
+        return report_of(self._session.policy, snapshot, reasons, failed, spaced, name=int)

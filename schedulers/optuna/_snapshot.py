@@ -60,6 +60,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
         status,
         _schedule(frozen.user_attrs.get(SCHEDULE)),
         marks=marks,
+        feasible=not frozen.state.is_finished() or all(value <= 0 for value in frozen.constraints.values()),
+        returned=frozen.values[0] if frozen.state == TrialState.COMPLETE and frozen.values else None,
     )
 
 

@@ -59,6 +59,9 @@ class Trial:
         schedule: the learning rate it plans to follow, when known.
         cost: compute spent so far, in any unit that is the same for the whole study; None when not measured.
         marks: past decisions about this trial, kept in the framework's own storage (see decide/risk.py).
+        feasible: False for one that has ended outside its study's constraints: it may be compared with, and is never
+            what must be beaten.
+        returned: what the framework ranks the trial by, where that need not be on its curve; None when not known.
     """
 
     uid: str
@@ -68,6 +71,8 @@ class Trial:
     schedule: Schedule | None = None
     cost: float | None = None
     marks: Mapping[str, Any] = field(default_factory=dict)
+    feasible: bool = True
+    returned: float | None = None
 
     def __post_init__(self) -> None:
         if not self.uid:
@@ -133,6 +138,7 @@ class _Columns:
         self.judged_step = _Column(np.float64)
         self.moved = _Column(np.float64)
         self.complete = _Column(np.bool_)
+        self.eligible = _Column(np.bool_)
         # The longest trial's steps, while every other trial's are its first ones; None once they differ.
         self.grid: Floats | None = np.zeros(0)
 
@@ -148,7 +154,7 @@ class _Columns:
         twin.grid = self.grid  # true of all of them, so of the first ones too
         for name in ("step", "loss", "best", "latest"):
             setattr(twin, name, getattr(self, name).fork(n_points))
-        for name in ("stop", "judged", "judged_step", "moved", "complete"):
+        for name in ("stop", "judged", "judged_step", "moved", "complete", "eligible"):
             setattr(twin, name, getattr(self, name).fork(n_trials))
         return twin
 
@@ -208,6 +214,7 @@ class Bank:
             c.judged_step.append(np.array([at]))
             c.moved.append(np.array([trial.curve.moved]))
             c.complete.append(np.array([trial.status is Status.COMPLETE]))
+            c.eligible.append(np.array([trial.status is Status.COMPLETE and trial.feasible]))
             c.trials.append(trial)
         return Bank(self.goal, c, len(c.trials), c.step.size)
 
@@ -256,6 +263,11 @@ class Bank:
         moved = self._view(self._columns.moved, self._n_trials)
         known = self.complete & (self._bounds[1] <= step) & (self.judged < np.inf)
         return int(np.count_nonzero(known & (moved > step)))
+
+    @property
+    def eligible(self) -> NDArray[np.bool_]:
+        """(trials,) True where the trial reached the horizon and is feasible: it may be what must be beaten."""
+        return self._view(self._columns.eligible, self._n_trials)
 
     @cached_property
     def n_complete(self) -> int:
@@ -307,8 +319,8 @@ class Bank:
 
     @cached_property
     def leader(self) -> tuple[float, str, float] | None:
-        """(judged loss, uid, its step) of the best COMPLETE trial, or None. Ties go to the earlier uid."""
-        losses = np.where(self.complete, self.judged, np.inf)
+        """(judged loss, uid, its step) of the best feasible COMPLETE trial, or None. Ties go to the earlier uid."""
+        losses = np.where(self.eligible, self.judged, np.inf)
         if not losses.size or not math.isfinite(low := float(losses.min())):
             return None
         rows = np.flatnonzero(losses == low).tolist()
@@ -335,13 +347,13 @@ class Bank:
 
     @cached_property
     def spread(self) -> float:
-        """Robust range of judged values of COMPLETE trials, >= 0; beyond floating point 0, no margin at all.
+        """Robust range of judged values of feasible COMPLETE trials, >= 0; beyond floating point 0, no margin at all.
 
         Twice the distance from the best to the median, and at most eight times that to the lower quartile (rounded
         towards the best): where half of the trials never learned, or one blew up to 1e34, the median says nothing of
         the differences that matter among the good ones.
         """
-        losses = np.sort(self.judged[self.complete])
+        losses = np.sort(self.judged[self.eligible])
         losses = losses[np.isfinite(losses)]
         if not losses.size:
             return 0.0
@@ -521,7 +533,7 @@ class Snapshot:
 
     @property
     def incumbent(self) -> Incumbent | None:
-        """The best judged value of a COMPLETE trial, or None. Ties go to the earlier uid, "9" before "10".
+        """The best judged value of a feasible COMPLETE trial, or None. Ties go to the earlier uid, "9" before "10".
 
         Only these will be there when the study ends: a running trial may still fail, or be a leftover of a killed
         process that nobody trains; a stopped one is not what the study returns.

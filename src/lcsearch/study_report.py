@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lcsearch.decide.decision import percent
@@ -47,7 +47,6 @@ class StudyReport:
         saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
         notices: what finished trials say about how the study was set up.
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
-        notes: what else must be known to read this, one line each.
     """
 
     risk: float | None
@@ -59,7 +58,6 @@ class StudyReport:
     saved: float = 0
     notices: tuple[str, ...] = ()
     stopped_elsewhere: int = 0
-    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -75,7 +73,6 @@ class StudyReport:
                 f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
-                *self.notes,
             ]
         )
 
@@ -88,7 +85,6 @@ def report_of(
     spaced: int = 0,
     *,
     name: Callable[[str], int | str] = str,
-    notes: Sequence[str] = (),
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `name` is what a framework calls the trial of a uid."""
     stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
@@ -110,7 +106,6 @@ def report_of(
         saved=saved,
         notices=tuple(notice.text for notice in notices(snapshot)),
         stopped_elsewhere=others,
-        notes=tuple(notes),
     )
 
 

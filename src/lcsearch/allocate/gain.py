@@ -89,11 +89,11 @@ def untried(bank: Bank) -> Forecasts | None:
     The i-th best of n finished trials stands at level i / (n + 1), Laplace's rule: a new one is as likely to fall into
     any of the n + 1 gaps, the one below the best included. There the tail is exponential, its scale the mean distance
     of the best quarter to the next trial (the maximum-likelihood scale of an exponential beyond that threshold). Only
-    a COMPLETE trial has a judged loss; stopped, failed and diverged ones count as worse than all of those.
+    a feasible COMPLETE trial has a judged loss; stopped, failed, diverged and infeasible ones count as worse than that.
 
     Finished trials are a choice of the better ones wherever hopeless ones stay paused, so this errs towards new ones.
     """
-    losses = np.sort(bank.judged[bank.complete & np.isfinite(bank.judged)])
+    losses = np.sort(bank.judged[bank.eligible & np.isfinite(bank.judged)])
     n = losses.size
     if n < 2:
         return None

@@ -214,7 +214,8 @@ def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hol
     """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does."""
     goal, bank, incumbent = snapshot.goal, snapshot.bank, snapshot.incumbent
     if incumbent is None:
-        return Hold(Reason.NO_INCUMBENT)
+        infeasible = bank.n_complete and not bank.eligible.any()
+        return Hold(Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none is feasible" if infeasible else "")
     if leads(trial, step, incumbent, goal):
         return Hold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from lcsearch.engine.axis import ENOUGH, odd_axis
-from lcsearch.study import Snapshot
+from lcsearch.goal import Judged
+from lcsearch.study import Snapshot, Status, Trial, judged_loss, place
 
 
 class Notice(NamedTuple):
@@ -23,9 +28,10 @@ class Notice(NamedTuple):
 
 def notices(snapshot: Snapshot) -> tuple[Notice, ...]:
     """Everything that finished trials contradict, most important first."""
+    told = (*_bound(snapshot), *_returned(snapshot))
     if axis := odd_axis(snapshot):  # where steps mean nothing, neither does the last one
-        return (Notice("axis", axis), *_bound(snapshot))
-    return (*_horizon(snapshot), *_bound(snapshot))
+        return (Notice("axis", axis), *told)
+    return (*_horizon(snapshot), *told)
 
 
 def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
@@ -57,3 +63,36 @@ def _bound(snapshot: Snapshot) -> Iterator[Notice]:
             "finished trials are exactly that: no trial can beat it. Looks and the risk ask whether a trial ties it; "
         )
         yield Notice("bound", f"{text}end the study, or choose a metric that still tells good trials apart")
+
+
+def _returned(snapshot: Snapshot) -> Iterator[Notice]:
+    """Where the framework's best is not what trials must beat: what is returned is not what is judged."""
+    goal, incumbent = snapshot.goal, snapshot.incumbent
+    known = [t for t in snapshot.bank if t.feasible and t.returned is not None and math.isfinite(t.returned)]
+    ended = [t for t in known if t.status is Status.COMPLETE and len(t.curve)]
+    if incumbent is None or len(ended) < ENOUGH:
+        return
+    returned = {t.uid: t.returned or 0.0 for t in known}
+    best = min(known, key=lambda t: (goal.sign * returned[t.uid], place(t.uid)))
+    if returned[best.uid] == returned.get(incumbent.uid):
+        return
+
+    def same(trial: Trial, value: float) -> bool:
+        return bool(np.isclose(returned[trial.uid], value, rtol=1e-5, atol=0.0))
+
+    other: Judged = "best" if goal.judged == "final" else "final"
+    n = len(ended)
+    judged = sum(same(t, goal.sign * judged_loss(t.curve, goal)[0]) for t in ended)
+    otherwise = sum(same(t, goal.sign * judged_loss(t.curve, replace(goal, judged=other))[0]) for t in ended)
+    text = f"the study's best is {returned[best.uid]:.6g} of trial {best.uid}"
+    text += ", which was stopped" if best.status is Status.STOPPED else ""
+    text += f", and trials must beat {incumbent.value:.6g} of trial {incumbent.uid}"
+    if best.status is Status.STOPPED:
+        text += ". A stopped trial returned a value all the same: end it as pruned"
+    elif judged < n - n // 10 <= otherwise:
+        text += (
+            f": {goal.judged} values are judged, and {other} ones are returned. Return the former, or judge the latter"
+        )
+    else:
+        text += f": {n - judged} of {n} trials returned what their curves do not say. Report what is returned"
+    yield Notice("returned", text)

@@ -1,0 +1,114 @@
+"""What must be beaten is what the study calls best: feasible, and by what trials return."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from kit.studies import SHORTEST, decay, first_stop, pruner, stop_one, study_of
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lcsearch.schedulers.optuna import CurvePruner
+
+
+def of_study(study: optuna.Study) -> CurvePruner:
+    assert isinstance(study.pruner, CurvePruner)
+    return study.pruner
+
+
+def outside(values: list[float], key: str = "constraints") -> FrozenTrial:
+    """A COMPLETE trial that breaks a constraint."""
+    broken: Any = [0.0, 0.5] if key == "constraints" else 0.5
+    return create_trial(value=values[-1], intermediate_values=dict(enumerate(values)), system_attrs={key: broken})
+
+
+@pytest.mark.parametrize("key", ["constraints", "constraints:size"])
+def test_an_infeasible_trial_is_not_what_must_be_beaten(key: str) -> None:
+    study = study_of()
+    of = of_study(study)
+    for _ in range(4):
+        study.add_trial(outside(decay(-5.0), key))
+    assert study.best_trial.number == 0
+    assert first_stop(study.ask(), decay(0.05, rate=0.5)) is None  # the best feasible one
+    number = stop_one(study)
+    assert "incumbent: 0.100018, trial 0 at step 49; to beat it counts from 0.0950178" in of.explain(number)
+    assert of.report(study).complete == 10
+    assert not of.report(study).notices
+
+
+def test_a_study_without_a_feasible_trial_stops_nothing_and_says_why() -> None:
+    study = optuna.create_study(pruner=pruner())
+    for i in range(6):
+        study.add_trial(outside(decay(0.1 * (i + 1))))
+    assert first_stop(study.ask(), decay(5.0, SHORTEST + 3)) is None
+    text = of_study(study).why_not(study)
+    assert f"NO_INCUMBENT: step {SHORTEST + 2}: 6 trials have ended, none is feasible" in text
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning", "ignore:.constraints_func.:FutureWarning")
+@pytest.mark.parametrize("how", ["constraints_func", "set_constraint"])
+def test_the_best_feasible_trial_is_not_lost_to_an_infeasible_one(how: str) -> None:
+    """As users do: the best metric lies where the constraint, x >= 0.4, is broken."""
+    of_trial = (lambda trial: [0.4 - trial.params["x"]]) if how == "constraints_func" else None
+    sampler = optuna.samplers.TPESampler(seed=1, constraints_func=of_trial, n_startup_trials=60)
+    study = optuna.create_study(sampler=sampler, pruner=pruner(max_steps=20))
+    for x in (0.01, 0.02, 0.03, 0.04, 0.05, 0.9, 0.06, 0.07, 0.7, 0.6, 0.5, 0.43, 0.9, 0.41):
+        study.enqueue_trial({"x": x})
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0.0, 1.0)
+        if first_stop(trial, decay(x, 20, 0.3)) is not None:
+            raise optuna.TrialPruned
+        if how == "set_constraint":
+            trial.set_constraint("size", 0.4 - x)
+        return x + 0.3**19
+
+    study.optimize(objective, n_trials=14)
+    feasible = [t for t in study.trials if t.params["x"] >= 0.4]
+    assert study.best_trial.params["x"] == min(t.params["x"] for t in feasible)
+    assert any(t.state == TrialState.PRUNED for t in feasible)
+
+
+def mismatched(n: int, values: Callable[[int], list[float]], returned: Callable[[int], float], **fields: Any) -> Any:
+    study = optuna.create_study(pruner=pruner(**fields))
+    for i in range(n):
+        study.add_trial(create_trial(value=returned(i), intermediate_values=dict(enumerate(values(i)))))
+    return study
+
+
+def test_what_is_returned_is_not_what_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    study = mismatched(6, lambda i: decay(0.1 * (i + 1)), lambda i: 1.0 - 0.1 * i)
+    of = of_study(study)
+    text = (
+        "the study's best is 0.5 of trial 5, and trials must beat 0.100018 of trial 0: 6 of 6 trials returned what "
+        "their curves do not say. Report what is returned"
+    )
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        for _ in range(2):
+            first_stop(study.ask(), decay(5.0))
+    assert [r.getMessage() for r in caplog.records] == [f"lcsearch: {text}"]
+    assert text in of.why_not(study)
+    assert str(of.report(study)).splitlines()[0] == f"! {text}"
+
+
+def test_final_values_are_returned_and_best_ones_judged() -> None:
+    def values(i: int) -> list[float]:
+        return [1.0, 0.1 * (i + 1), 1.0 - 0.1 * i]
+
+    study = mismatched(6, values, lambda i: 1.0 - 0.1 * i, max_steps=2)
+    text = (
+        "the study's best is 0.5 of trial 5, and trials must beat 0.1 of trial 0: best values are judged, and final "
+        "ones are returned. Return the former, or judge the latter"
+    )
+    assert of_study(study).report(study).notices == (text,)
+    study.pruner = pruner(max_steps=2, judged="final")
+    assert of_study(study).report(study).notices == ()
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_values_that_differ_but_agree_on_the_best_are_nobodys_business(n: int) -> None:
+    study = mismatched(n, lambda i: decay(0.1 * (i + 1)), lambda i: 7.0 + i)
+    assert of_study(study).report(study).notices == ()
