@@ -248,12 +248,16 @@ class Watch:
     """What a session counts and keeps during one report."""
 
     def __init__(self, session: Session, uid: str) -> None:
-        self._session, self._key = session, (STUDY, uid)
-        session.latest.pop(self._key, None)
+        self._session, self._uid = session, uid
+        for key in [key for key in session.latest if key[1] == uid]:
+            del session.latest[key]
         self._before = Counter(session.reasons)
 
+    def _latest(self) -> Decision | None:
+        return next((decision for (_, uid), decision in self._session.latest.items() if uid == self._uid), None)
+
     def look(self, stop: bool) -> Look:
-        return Look(stop, self._session.reasons - self._before, self._session.latest.get(self._key))
+        return Look(stop, self._session.reasons - self._before, self._latest())
 
 
 class OptunaRun:
@@ -287,6 +291,10 @@ class OptunaRun:
         if point is not None:
             self.trials[number].report(point.value, point.step)
         self.study.tell(self.trials[number], 1.0 if state == TrialState.COMPLETE else None, state)
+
+    def forget(self, number: int) -> None:
+        """Nobody obeyed the stop of the trial's last look: a record there says that somebody did."""
+        self.study._storage.set_trial_system_attr(self.trials[number]._trial_id, "lcsearch:mark", "")
 
     def stored(self, number: int) -> tuple[Mark, str]:
         frozen = self.study.get_trials(deepcopy=False)[number]

@@ -487,6 +487,10 @@ class Gated:
     policy: Policy
     looks: Collection[float] | None = None
 
+    def __post_init__(self) -> None:
+        # What a rule of the field costs is next to nothing: it need not space its looks.
+        object.__setattr__(self, "policy", replace(self.policy, look_growth=1))
+
     @property
     def name(self) -> str:
         """ "median, gated"."""
@@ -506,7 +510,7 @@ class Gated:
 
     def _since(self, question: Ask) -> float:
         """The previous look's step if the trial's own gates let it pass; -inf otherwise, as for all before it."""
-        before, policy = question.queries[1].trial.curve, self.policy
+        before, policy = question.queries[-1].trial.curve, self.policy
         if self.looks is not None:
             earlier = [look for look in self.looks if look <= before.last_step]
             before = before.cut(max(earlier, default=-math.inf))
