@@ -15,7 +15,7 @@ from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.host.pretrained import Pretrained
 from lcsearch.host.registry import forecaster
 from lcsearch.replay import ahead
-from lcsearch.replay.ahead import Ahead, Memo
+from lcsearch.replay.ahead import Ahead, Memo, Missing
 from lcsearch.replay.history import History
 from lcsearch.replay.made import KINDS, Kind, made
 from lcsearch.replay.policies import Shared, entrant, session_for
@@ -95,6 +95,30 @@ def test_who_fails_over_a_batch_is_asked_by_each_alone(monkeypatch: pytest.Monke
         plain = simulate(task, order, session_for(POLICY, [Failing()]))
         assert plain.reasons[Reason.ABSENT]
         assert parts(found) == parts(plain)
+
+
+def test_of_cuts_to_come_those_are_asked_about_that_looks_will_be() -> None:
+    """Looks at 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 21 and 24 values, each with the report before."""
+    asked: list[int] = []
+
+    class Told:
+        name, version = "network", "1"
+
+        def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+            asked.extend(query.trial.curve.n_reports for query in queries)
+            return forecaster("rank-gap").forecast(snapshot, queries)
+
+    task = made("power", 3)
+    bank = Bank(task.goal).extend([Trial(run.uid, run.curve, status=run.status) for run in task.runs[:2]])
+    trial = Trial(task.runs[2].uid, task.runs[2].curve.cut(15))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ahead.READS, Told, lambda snapshot: 0)
+        patch.setattr(ahead, "BESIDE", 4)
+        one = Ahead(Told(), task, waits=True, policy=Policy())
+        with pytest.raises(Missing) as missing:
+            one.forecast(Snapshot("s", task.goal, bank, (trial,)), [Query(trial, "best_by", 50.0)])
+        ahead.answer([missing.value.wanted])
+    assert asked == [15, 16, 17, 18, 19]
 
 
 def test_a_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

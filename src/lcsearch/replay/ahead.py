@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lcsearch.curves import Floats
+from lcsearch.engine.ask import looks_at
+from lcsearch.engine.policy import Policy
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion, Query
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
@@ -68,10 +71,20 @@ class Ahead:
         task: the runs, to know the cuts to come.
         memo: shared with other searches over the same runs by a forecaster of the same version; None: its own.
         waits: what is not known yet is no answer but :class:`Missing`, so that searches can ask together.
+        policy: whose looks are asked about, to know which cuts to come will be; None: any may be.
     """
 
-    def __init__(self, forecaster: Forecaster, task: Task, memo: Memo | None = None, *, waits: bool = False) -> None:
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        task: Task,
+        memo: Memo | None = None,
+        *,
+        waits: bool = False,
+        policy: Policy | None = None,
+    ) -> None:
         self._forecaster, self._waits = forecaster, waits
+        self._looked = None if policy is None else _looked(policy, max(run.curve.n_reports for run in task.runs))
         self._reads = READS.get(type(forecaster))
         self._runs = {run.uid: run for run in task.runs}
         self._memo: Memo = {} if memo is None else memo
@@ -107,7 +120,7 @@ class Ahead:
                 del self._memo[next(iter(self._memo))]
         missing = [query for query in queries if _key(query) not in self._known]
         if missing:
-            wanted = Wanted(self, self._forecaster, self._known, snapshot, (*missing, *self._to_come(missing[0])))
+            wanted = Wanted(self, self._forecaster, self._known, snapshot, (*missing, *self._to_come(missing)))
             if self._waits:
                 raise Missing(wanted)
             answer([wanted])
@@ -120,19 +133,31 @@ class Ahead:
         """What it wanted could not be answered in a batch: the question is put once more, as it was."""
         self._alone = True
 
-    def _to_come(self, query: Query) -> list[Query]:
-        """The trial's next cuts that nothing is known of."""
-        trial = query.trial
+    def _to_come(self, missing: Sequence[Query]) -> list[Query]:
+        """The same of the trial's next cuts, as far as nothing is known of them."""
+        trial = missing[0].trial
         run, n = self._runs[trial.uid], trial.curve.n_reports
         reach = BESIDE if self._waits else min(2 * self._reach.get(trial.uid, FIRST // 2), LARGEST)
         self._reach[trial.uid] = reach
+        asked = [query for query in missing if query.trial.curve.n_reports == n]
+        next_ones = (i for i in range(n, len(run.steps) - 1) if self._looked is None or i + 1 in self._looked)
         found = []
-        for i in range(n, min(n + reach, len(run.steps) - 1)):
-            cut, cost = run.curve.cut(run.steps[i]), float(run.clock[i])
-            later = query._replace(trial=replace(trial, curve=cut, cost=cost))
-            if _key(later) not in self._known:
-                found.append(later)
+        for i in islice(next_ones, reach):
+            cut = replace(trial, curve=run.curve.cut(run.steps[i]), cost=float(run.clock[i]))
+            later = (query._replace(trial=cut) for query in asked)
+            found += [query for query in later if _key(query) not in self._known]
         return found
+
+
+def _looked(policy: Policy, longest: int) -> frozenset[int] | None:
+    """Numbers of reports of the cuts that looks are about, each with the one before it; None where any may be.
+
+    It is a guess where reports are no values or a warm-up is given in steps: another cut is asked about when it comes.
+    """
+    if policy.interval_steps > 1 or policy.look_growth == 1:
+        return None
+    numbers = looks_at(policy.min_observations, policy.look_growth, longest)
+    return frozenset(numbers) | {n - 1 for n in numbers}
 
 
 class Wanted(NamedTuple):

@@ -110,10 +110,10 @@ class Entrant:
                 continue
             if shared is not None:
                 told, memo = shared.of(name)
-                heard.append(Ahead(told, task, memo, waits=True))
+                heard.append(Ahead(told, task, memo, waits=True, policy=self.policy))
             else:
                 told = forecasters(name)[0]
-                heard.append(Ahead(told, task) if ahead else told)
+                heard.append(Ahead(told, task, policy=self.policy) if ahead else told)
         return session_for(self.policy, heard)
 
 
