@@ -157,6 +157,12 @@ class Forecasts:
         low = np.take_along_axis(self.knots, lo, 1), np.take_along_axis(self.levels, lo, 1)
         return low, (np.take_along_axis(self.knots, hi, 1), np.take_along_axis(self.levels, hi, 1))
 
+    def _between(self, i: NDArray[np.intp]) -> bool:
+        """Whether this is one row and every segment lies between its knots, as in most looks: tails do not matter."""
+        if len(self) > 1 or self.absent[0] is not None:
+            return False
+        return all(0 < one < self.knots.shape[1] for one in i[0].tolist())
+
     def _loss_cdf(self, loss: Floats, *, left: bool) -> Floats:
         """P(L <= loss), or P(L < loss) when `left`; loss (Q,) or (Q, m) -> the same shape."""
         x = loss[:, None] if loss.ndim == 1 else loss
@@ -165,6 +171,8 @@ class Forecasts:
         (k0, p0), (k1, p1) = self._ends(i)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             inside = p0 + (p1 - p0) * np.where(k1 > k0, (x - k0) / (k1 - k0), 0.0)
+            if self._between(i):
+                return inside[:, 0] if loss.ndim == 1 else inside
             s = self.tails[:, :1]
             lower = p1 * np.where(s > 0, np.exp((x - k1) / np.where(s > 0, s, 1.0)), 0.0)
             s = self.tails[:, 1:]
@@ -230,6 +238,8 @@ class Forecasts:
         (k0, p0), (k1, p1) = self._ends(i)
         with np.errstate(invalid="ignore", divide="ignore"):
             inside = k0 + (k1 - k0) * np.where(p1 > p0, (u - p0) / (p1 - p0), 0.0)
+            if self._between(i):
+                return inside[:, 0] if level.ndim == 1 else inside
             s = self.tails[:, :1]
             lower = np.where((s > 0) & (p1 > 0), k1 + s * np.log(np.where(p1 > 0, u / p1, 1.0)), k1)
             s = self.tails[:, 1:]

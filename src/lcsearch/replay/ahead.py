@@ -143,7 +143,7 @@ class Ahead:
         next_ones = (i for i in range(n, len(run.steps) - 1) if self._looked is None or i + 1 in self._looked)
         found = []
         for i in islice(next_ones, reach):
-            cut = replace(trial, curve=run.curve.cut(run.steps[i]), cost=float(run.clock[i]))
+            cut = replace(trial, curve=run.cuts[i], cost=float(run.clock[i]))
             later = (query._replace(trial=cut) for query in asked)
             found += [query for query in later if _key(query) not in self._known]
         return found

@@ -297,7 +297,7 @@ class _Search:
         cost, step = float(run.clock[b.shown]), run.steps[b.shown]
         b.shown += 1
         last = b.shown == len(run.steps)
-        b.trial = replace(b.trial, curve=run.curve.cut(step), cost=cost)
+        b.trial = replace(b.trial, curve=run.cuts[b.shown - 1], cost=cost)
         if last:
             self._free(b, run.status)
         self._mark_best(b)

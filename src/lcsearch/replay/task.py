@@ -65,6 +65,11 @@ class Run:
         found: list[float] = self.curve.reports()[1].tolist()
         return found
 
+    @cached_property
+    def cuts(self) -> list[Curve]:
+        """The curve as it stood after every report: what searches over one run work out of a cut, they share."""
+        return [self.curve.cut(step) for step in self.steps]
+
     @property
     def cost(self) -> float:
         """What the whole run cost."""

@@ -76,12 +76,17 @@ class Known:
     state: Tensor
 
     @classmethod
-    def of(cls, trial: Trial, sign: float, horizon: float, network: CurveNetwork, device: str) -> Known:
-        """Read and encode it, alone."""
-        reports = Reports.of(trial, sign, horizon)
-        batch = Batch.of([reports], device)
-        state = network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)[0]
-        return cls(trial, horizon, sign, reports, plain(trial.params), state)
+    def of(
+        cls, trials: Sequence[Trial], sign: float, horizon: float, network: CurveNetwork, device: str
+    ) -> list[Known]:
+        """Read and encode them in one batch."""
+        if not trials:
+            return []
+        reports = [Reports.of(trial, sign, horizon) for trial in trials]
+        batch = Batch.of(reports, device)
+        states = network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)
+        each = zip(trials, reports, states, strict=True)
+        return [cls(trial, horizon, sign, r, plain(trial.params), state) for trial, r, state in each]
 
     def still(self, trial: Trial, sign: float, horizon: float) -> bool:
         """Whether it says of `trial` what reading it anew would."""
@@ -104,6 +109,13 @@ class Known:
 Key = tuple[str, int]
 """A trial's uid and its number of reports: where several searches run over the same trials, each may end one elsewhere.
 """
+
+
+def unknown(snapshot: Snapshot, kept: Mapping[Key, Known]) -> dict[Key, Trial]:
+    """The trials of a context that nothing is kept of."""
+    sign, horizon, trials = snapshot.goal.sign, snapshot.horizon, list(snapshot.bank)
+    found = {_key(trials[i]): trials[i] for i in choose(snapshot.bank)}
+    return {k: t for k, t in found.items() if (have := kept.get(k)) is None or not have.still(t, sign, horizon)}
 
 
 def _key(trial: Trial) -> Key:
@@ -175,7 +187,7 @@ class Context:
         for trial in (trials[i] for i in rows):
             have = kept.get(_key(trial))
             if have is None or not have.still(trial, sign, horizon):
-                have = Known.of(trial, sign, horizon, network, device)
+                (have,) = Known.of([trial], sign, horizon, network, device)  # alone: no bit hangs on what else is new
             known.append(have)
         reports = [one.reports for one in known]
         complete = np.array([one.trial.status is Status.COMPLETE for one in known], np.bool_)

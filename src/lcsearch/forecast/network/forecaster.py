@@ -13,10 +13,10 @@ from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.network.asking import Asked, Looks, States, sort
 from lcsearch.forecast.network.beside import Beside
-from lcsearch.forecast.network.context import Context, Key, Known
+from lcsearch.forecast.network.context import Context, Key, Known, unknown
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reading import read_off, settle
-from lcsearch.study import Snapshot
+from lcsearch.study import Snapshot, Trial
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
 _STUDIES = 8  # whose contexts are kept
@@ -87,6 +87,8 @@ class NetworkForecaster:
         # a training loop around this may have set autocast; float32 is what the tolerances are stated for
         with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
             rows: list[tuple[Asked, Context]] = []
+            if len(asks) > 1:
+                self._learn([snapshot for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True) if asked])
             for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True):
                 if asked:
                     context = self._context(snapshot) if len(asks) == 1 else self._side_by_side(snapshot)
@@ -127,15 +129,25 @@ class NetworkForecaster:
         self._contexts = {**dict(latest), snapshot.key: made}  # a new dictionary: threads may be reading the old one
         return made
 
+    def _learn(self, snapshots: Sequence[Snapshot]) -> None:
+        """Read the finished trials that are new in many contexts, in one batch for each horizon."""
+        if len(self._known) > _TRIALS:
+            self._known.clear()
+        for horizon in dict.fromkeys(snapshot.horizon for snapshot in snapshots):
+            new: dict[Key, Trial] = {}
+            for snapshot in snapshots:
+                if snapshot.horizon == horizon and _name(snapshot) not in self._searches:
+                    new |= unknown(snapshot, self._known)
+            sign = snapshots[0].goal.sign
+            for known in Known.of(list(new.values()), sign, horizon, self._network, self._device):
+                self._known[known.key] = known
+
     def _side_by_side(self, snapshot: Snapshot) -> Context:
         """As `_context`, where many searches over the same trials take turns."""
-        key = id(snapshot.bank), snapshot.horizon, snapshot.spread
+        key = _name(snapshot)
         found = self._searches.pop(key, None)
         if found is None or found.bank is not snapshot.bank:
             found = Context.of(snapshot, self._network, self._device, self._known)
-            if len(self._known) > _TRIALS:
-                self._known.clear()
-            self._known.update(found.kept)
         self._searches[key] = found  # at the end: the first is the one that was not asked for longest
         if len(self._searches) > _SEARCHES:
             del self._searches[next(iter(self._searches))]
@@ -170,3 +182,8 @@ class NetworkForecaster:
 def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:
     """Knots, levels and tails of n answers, to be filled in."""
     return np.full((n, width), np.nan), np.full((n, width), np.nan), np.full((n, 2), np.nan)
+
+
+def _name(snapshot: Snapshot) -> tuple[int, float, float]:
+    """Of the context of a snapshot, which holds its bank."""
+    return id(snapshot.bank), snapshot.horizon, snapshot.spread
