@@ -2,17 +2,23 @@
 
     python benchmarks/replay.py             # both ways in turn, three times, and the ratio of their medians
     python benchmarks/replay.py --quick     # a small study, once
+    git worktree add ../earlier 00be433 && python benchmarks/replay.py --beside ../earlier    # and that checkout's own
 
-CPU seconds of this process, on made-up studies of which no policy can stop much ("late": the ends cannot be foreseen)
-and of which it can ("power"). Loading torch and the weights is not counted. Both ways must come to the same stops.
+CPU seconds, on made-up studies of which no policy can stop much ("late": the ends cannot be foreseen) and of which it
+can ("power"). Loading torch and the weights is not counted. Both ways must come to the same stops; an earlier checkout
+need not, for it may make other looks (before 7e3897a one at every report).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from unittest.mock import patch
 
 from lcsearch.host.pretrained import Pretrained
@@ -62,12 +68,31 @@ def now(task: Task, entrants: Sequence[Entrant], orders: int) -> Saved:
     return {(point.name, point.threshold): list(point.saved) for point in points}
 
 
+def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int) -> float:
+    """CPU seconds of the replay of another checkout, in a process of its own."""
+    script = f"""
+import time
+from lcsearch.replay.made import made
+from lcsearch.replay.policies import entrant
+from lcsearch.replay.whatif import replay
+entrants = [entrant(name) for name in {POLICIES}]
+replay(made("power", 14, n_steps=14), entrants, orders=1)
+start = time.process_time()
+replay(made({kind!r}, {runs}, 1, n_steps={steps}), entrants, orders={orders})
+print(time.process_time() - start)
+"""
+    env = {**os.environ, "PYTHONPATH": str(checkout.resolve() / "src")}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 def main() -> None:
     """Print a row a study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small study, once")
     parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="checkout of an earlier version")
     settings = parser.parse_args()
     entrants = [entrant(name) for name in POLICIES]
     replay(made("power", 14, n_steps=14), entrants, orders=1)  # loads torch and the weights
@@ -78,16 +103,23 @@ def main() -> None:
     print(f"{'study':>16}  orders  before, s  now, s  ratio")
     for kind, runs, steps in studies:
         task = made(kind, runs, 1, n_steps=steps)
-        took: dict[str, list[float]] = {"before": [], "now": []}
+        took: dict[str, list[float]] = {"before": [], "now": [], "earlier": []}
         for _ in range(times):
             results = []
             for name, way in (("before", before), ("now", now)):
                 start = time.process_time()
                 results.append(way(task, entrants, orders))
                 took[name].append(time.process_time() - start)
+            if settings.beside is not None:
+                took["earlier"].append(elsewhere(settings.beside, kind, runs, steps, orders))
             assert results[0] == results[1], "the two ways stopped different trials"
         old, new = (statistics.median(took[name]) for name in ("before", "now"))
-        print(f"{kind:>6} {runs:>3} x {steps:<3}  {orders:>6}  {old:9.2f}  {new:6.2f}  {old / new:5.1f}", flush=True)
+        more = ""
+        if took["earlier"]:
+            earlier = statistics.median(took["earlier"])
+            more = f"    {settings.beside.name} {earlier:.2f} s, ratio {earlier / new:.1f}"
+        row = f"{kind:>6} {runs:>3} x {steps:<3}  {orders:>6}  {old:9.2f}  {new:6.2f}  {old / new:5.1f}"
+        print(row + more, flush=True)
 
 
 if __name__ == "__main__":

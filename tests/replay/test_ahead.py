@@ -113,7 +113,7 @@ def test_of_cuts_to_come_those_are_asked_about_that_looks_will_be() -> None:
     trial = Trial(task.runs[2].uid, task.runs[2].curve.cut(15))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ahead.READS, Told, lambda snapshot: 0)
-        patch.setattr(ahead, "BESIDE", 4)
+        patch.setattr(ahead, "FIRST", 4)
         one = Ahead(Told(), task, waits=True, policy=Policy())
         with pytest.raises(Missing) as missing:
             one.forecast(Snapshot("s", task.goal, bank, (trial,)), [Query(trial, "best_by", 50.0)])

@@ -23,8 +23,8 @@ from lcsearch.study import Bank, Snapshot
 
 FIRST, LARGEST = 2, 32
 """Cuts forecast beyond the one asked for: so many at first, twice as many each time, up to the largest number."""
-BESIDE = 6
-"""The same where other searches fill the batch: what a search that waits asks for ahead of time."""
+BESIDE = 8
+"""The largest number where other searches fill the batch, too."""
 KEPT = 512
 """States of the study of which a memo keeps answers; the oldest are dropped."""
 BATCH = 256
@@ -137,8 +137,8 @@ class Ahead:
         """The same of the trial's next cuts, as far as nothing is known of them."""
         trial = missing[0].trial
         run, n = self._runs[trial.uid], trial.curve.n_reports
-        reach = BESIDE if self._waits else min(2 * self._reach.get(trial.uid, FIRST // 2), LARGEST)
-        self._reach[trial.uid] = reach
+        most = BESIDE if self._waits else LARGEST
+        reach = self._reach[trial.uid] = min(2 * self._reach.get(trial.uid, FIRST // 2), most)
         asked = [query for query in missing if query.trial.curve.n_reports == n]
         next_ones = (i for i in range(n, len(run.steps) - 1) if self._looked is None or i + 1 in self._looked)
         found = []
