@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
@@ -22,8 +22,9 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Judged
 from lcsearch.schedulers.optuna._record import REASON, overtaken
+from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
-from lcsearch.schedulers.optuna._storage import withdraw_stop, write_stop
+from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
 from lcsearch.session import session_of
 from lcsearch.study import Snapshot, Trial, place
 from lcsearch.study_report import StudyReport, report_of
@@ -121,6 +122,7 @@ class CurvePruner(BasePruner):
         self._reader = Reader(max_steps, judged)
         self._study: weakref.ref[Study] | None = None
         self._recording = threading.Lock()
+        self._retries = Retries()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_study": None, "_recording": None}
@@ -137,8 +139,13 @@ class CurvePruner(BasePruner):
             return False
 
     def _prune(self, study: Study, trial: FrozenTrial) -> bool:
-        values = trial.intermediate_values
+        if several(study):
+            self._session._tell("objectives", several(study))
+            return False
         step = trial.last_step
+        values = trial.intermediate_values if step is None else self._retries.own(study, trial)
+        if not values:  # none of this attempt's own
+            step = None
         if trial.user_attrs.get(REASON) and overtaken(trial):
             self._withdraw(study, trial)
         policy = self._session.policy
@@ -202,8 +209,12 @@ class CurvePruner(BasePruner):
         except Exception as error:  # whoever reads it finds that the trial has reported on
             self._session.failed("withdrawing a stop", error)
 
-    def _now(self, study: Study, own: Trial | None = None) -> Snapshot:
-        return snapshot_of(study, self._reader.read(study), own)
+    def _now(self, study: Study, own: Trial | None = None, silent: Collection[int] = ()) -> Snapshot:
+        return snapshot_of(study, self._reader.read(study), own, silent)
+
+    def _shown(self, study: Study) -> Snapshot:
+        """For people: trials whose heartbeat is missed are left out too, which no verdict may depend on."""
+        return self._now(study, silent=stale(study))
 
     def _find(self, trial: int | FrozenTrial, study: Study | None) -> tuple[FrozenTrial, Study | None]:
         study = study or (self._study() if self._study is not None else None)
@@ -234,6 +245,8 @@ class CurvePruner(BasePruner):
             InvalidValue: no such trial.
         """
         frozen, study = self._find(trial, study)
+        if study is not None and several(study):
+            return several(study)
         return words.explain(self._session, as_trial(frozen), None if study is None else self._now(study))
 
     def why_not(self, study: Study) -> str:
@@ -241,7 +254,7 @@ class CurvePruner(BasePruner):
 
         Works in any process; the tally counts the looks of this one.
         """
-        return words.why_not(self._session, self._now(study), "trial.report(value, step)")
+        return several(study) or words.why_not(self._session, self._shown(study), "trial.report(value, step)")
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the marks in the study's storage.
@@ -255,5 +268,18 @@ class CurvePruner(BasePruner):
             for t in study.get_trials(deepcopy=False)
             if t.user_attrs.get(REASON)
         }
-        snapshot = self._now(study)
-        return report_of(self._session.policy, snapshot, reasons, failed, spaced, name=int)
+        if several(study):
+            n = sum(t.state == TrialState.COMPLETE for t in study.get_trials(deepcopy=False))
+            return StudyReport(None, (), failed, spaced, complete=n, notices=(several(study),))
+        return report_of(self._session.policy, self._shown(study), reasons, failed, spaced, name=int)
+
+
+def several(study: Study) -> str:
+    """Why a study of several objectives has no looks; "" for one of a single objective."""
+    n = len(study.directions)
+    if n == 1:
+        return ""
+    return (
+        f"this study has {n} objectives and CurvePruner judges one value, so nothing is looked at and nothing stopped: "
+        "Optuna takes no reports in such a study"
+    )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MARK = "lcsearch:mark"
 REASON = "lcsearch:reason"
 
+ANEW = "lcsearch:anew"
+"""The last step that a retried trial inherited from the attempt that failed, where it began anew all the same."""
+
 _OF, _GONE = "of", "withdrawn"
 
 
@@ -104,12 +107,18 @@ class Record:
         return replace(self.mark, text="\n".join([*notes, self.mark.text])) if notes else self.mark
 
 
+def curve_of(frozen: FrozenTrial) -> Curve:
+    """What a trial has reported itself: not what a failed attempt did before it began anew."""
+    after, values = frozen.system_attrs.get(ANEW), frozen.intermediate_values
+    return Curve.of({s: v for s, v in values.items() if s > after} if isinstance(after, int) else values)
+
+
 def overtaken(frozen: FrozenTrial) -> bool:
     """Does a live trial carry a record, or the reason of one, that is not of a stop it is about to obey?"""
     record = Record.read(frozen)
     if record is None:
         return bool(frozen.user_attrs.get(REASON))
-    return not record.withdrawn and not record.stands(frozen, Curve.of(frozen.intermediate_values))
+    return not record.withdrawn and not record.stands(frozen, curve_of(frozen))
 
 
 def retried(frozen: FrozenTrial) -> tuple[int, ...]:

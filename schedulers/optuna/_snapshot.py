@@ -6,17 +6,17 @@ import json
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from lcsearch.curves import Curve
+from lcsearch.engine.abandoned import abandoned
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._record import Record
+from lcsearch.schedulers.optuna._record import Record, curve_of
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
@@ -45,7 +45,7 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     trial did not obey is the mark "ignored".
     """
     marks: dict[str, Any] = {}
-    curve, status = Curve.of(frozen.intermediate_values), _STATUS[frozen.state]
+    curve, status = curve_of(frozen), _STATUS[frozen.state]
     record = Record.read(frozen)
     if record is not None and record.belongs(frozen):
         if record.stands(frozen, curve):
@@ -61,7 +61,7 @@ def as_trial(frozen: FrozenTrial) -> Trial:
         _schedule(frozen.user_attrs.get(SCHEDULE)),
         marks=marks,
         feasible=not frozen.state.is_finished() or all(value <= 0 for value in frozen.constraints.values()),
-        returned=frozen.values[0] if frozen.state == TrialState.COMPLETE and frozen.values else None,
+        returned=frozen.value if frozen.state == TrialState.COMPLETE and len(frozen.values or ()) == 1 else None,
     )
 
 
@@ -185,9 +185,25 @@ def _sort(known: _Known, trials: list[FrozenTrial]) -> tuple[list[FrozenTrial] |
     return (fresh if seen == len(known.later) else None), unfinished
 
 
-def snapshot_of(study: Study, reading: Reading, current: Trial | None = None) -> Snapshot:
-    """The study as it stands; `current` is the trial under a look, as its own process sees it."""
-    live = [] if current is None else [current]
+def snapshot_of(study: Study, reading: Reading, current: Trial | None = None, silent: Collection[int] = ()) -> Snapshot:
+    """The study as it stands.
+
+    Args:
+        study: the study.
+        reading: what was read of it.
+        current: the trial under a look, as its own process sees it.
+        silent: numbers of trials that are known to be trained no more.
+    """
     uid = "" if current is None else current.uid
-    live += [as_trial(t) for t in reading.unfinished if t.state == TrialState.RUNNING and str(t.number) != uid]
-    return Snapshot(study.study_name, reading.bank.goal, reading.bank, tuple(live), token=reading.token)
+    running = [t for t in reading.unfinished if t.state == TrialState.RUNNING and str(t.number) != uid]
+    others = [as_trial(t) for t in running]
+    left = abandoned(reading.bank, others, current) | {str(n) for n in silent}
+    live = [] if current is None else [current]
+    return Snapshot(
+        study.study_name,
+        reading.bank.goal,
+        reading.bank,
+        (*live, *(trial for trial in others if trial.uid not in left)),
+        token=reading.token,
+        abandoned=tuple(trial for trial in others if trial.uid in left),
+    )

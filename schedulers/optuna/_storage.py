@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial
 
-from lcsearch.curves import Curve
 from lcsearch.decide.risk import Mark
-from lcsearch.schedulers.optuna._record import MARK, REASON, Record
+from lcsearch.schedulers.optuna._record import ANEW, MARK, REASON, Record, curve_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -47,7 +47,7 @@ def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str
     The mark is a system attribute (dashboards do not show it), the reason a user attribute (they do).
     """
     known = trial if isinstance(trial, FrozenTrial) else study._storage.get_trial(trial._trial_id)
-    _write(study, trial, Record.of(mark, known.number, Curve.of(known.intermediate_values)).to_json(), reason)
+    _write(study, trial, Record.of(mark, known.number, curve_of(known)).to_json(), reason)
 
 
 def withdraw_stop(study: Study, trial: FrozenTrial) -> None:
@@ -63,6 +63,19 @@ def _write(study: Study, trial: FrozenTrial | Trial, mark: str | None, reason: s
     study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
     # as Trial.set_user_attr does: what this process knows of the trial is not read again
     (trial if isinstance(trial, FrozenTrial) else trial._cached_frozen_trial).user_attrs[REASON] = reason
+
+
+def begin_anew(study: Study, trial: FrozenTrial, after: int) -> None:
+    """Store that a trial's values up to a step are those of the attempt that it repeats from the start."""
+    study._storage.set_trial_system_attr(trial._trial_id, ANEW, after)
+
+
+def stale(study: Study) -> set[int]:
+    """Numbers of the running trials whose heartbeat the storage misses; none where it keeps no heartbeats."""
+    storage = study._storage
+    if not is_heartbeat_enabled(storage):
+        return set()
+    return {storage.get_trial_number_from_id(i) for i in storage._get_stale_trial_ids(study._study_id)}  # type: ignore[attr-defined]
 
 
 def report_again(trial: Trial, step: int, value: float) -> None:

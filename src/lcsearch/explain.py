@@ -18,7 +18,7 @@ from lcsearch.engine.ask import Event
 from lcsearch.engine.notices import notices
 from lcsearch.errors import is_finite_number
 from lcsearch.session import Session
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import Bank, Snapshot, Status, Trial, place
 
 
 def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
@@ -170,6 +170,10 @@ def tell_few_reports(session: Session, given: str, condition: str, end: float) -
         session._tell("few reports", f"{text}these reports")
 
 
+_NAMED = 10
+"""Abandoned trials that are named."""
+
+
 def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") -> str:
     """Why nothing stops (or not more): for every live trial what holds it, then the tally of the session.
 
@@ -185,6 +189,10 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
     for trial in snapshot.live:
         decision = hindsight(session, trial, snapshot)
         lines.append(f"trial {trial.uid}: {decision.reason.name}: {decision.line}")
+    if snapshot.abandoned:
+        uids = sorted((trial.uid for trial in snapshot.abandoned), key=place)
+        some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
+        lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
     counted, failed = session.tally()
     total = sum(n for _, n in counted)
     lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))

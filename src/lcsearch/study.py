@@ -275,6 +275,20 @@ class Bank:
         return int(self.complete.sum())
 
     @cached_property
+    def begun(self) -> tuple[list[tuple[int, str]], list[int]]:
+        """Places of the trials in the order in which they began, and behind each how many reports it and all later ones
+        made together; one more number, 0, for none."""
+        sizes = np.diff(self.stops, prepend=0)
+        ranked = sorted((place(trial.uid), int(n)) for trial, n in zip(self, sizes, strict=True))
+        reports = np.cumsum([0, *(n for _, n in reversed(ranked))])[::-1]
+        return [where for where, _ in ranked], reports.tolist()
+
+    @cached_property
+    def longest(self) -> int:
+        """How many reports the longest trial made."""
+        return int(np.diff(self.stops, prepend=0).max(initial=0))
+
+    @cached_property
     def ends(self) -> Floats:
         """(n,) last steps of the COMPLETE trials that reported, rising: where trials end by themselves.
 
@@ -477,6 +491,8 @@ class Snapshot:
         bank: finished trials.
         live: trials that are running or paused; their order means nothing.
         budget: steps the study may still spend; None when unlimited.
+        abandoned: trials that the framework has as running and nobody trains, as far as can be told (see
+            engine/abandoned.py): nothing is compared with them.
         token: tells studies of one name apart in one process; None: none but this one has the name.
     """
 
@@ -485,6 +501,7 @@ class Snapshot:
     bank: Bank
     live: tuple[Trial, ...] = ()
     budget: float | None = None
+    abandoned: tuple[Trial, ...] = ()
     token: Hashable = None
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ class StudyReport:
         saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
         notices: what finished trials say about how the study was set up.
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
+        abandoned: trials that stand as running and that nobody trains, as far as can be told.
     """
 
     risk: float | None
@@ -58,6 +59,7 @@ class StudyReport:
     saved: float = 0
     notices: tuple[str, ...] = ()
     stopped_elsewhere: int = 0
+    abandoned: int = 0
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -73,6 +75,7 @@ class StudyReport:
                 f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
+                *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
             ]
         )
 
@@ -102,10 +105,11 @@ def report_of(
         failed_open,
         spaced,
         complete=snapshot.bank.n_complete,
-        spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live)))),
+        spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live, *snapshot.abandoned)))),
         saved=saved,
         notices=tuple(notice.text for notice in notices(snapshot)),
         stopped_elsewhere=others,
+        abandoned=len(snapshot.abandoned),
     )
 
 

@@ -33,14 +33,15 @@ def stored_marks(snapshot: Snapshot, but: str = "") -> list[Mark]:
 
     A trial that ran to its end although it was marked lost nothing.
     """
-    stopped = [t for t in (*snapshot.bank, *snapshot.live) if t.status is Status.STOPPED or not t.status.finished]
+    everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
+    stopped = (t for t in everyone if t.status is Status.STOPPED or not t.status.finished)
     marks = (t.marks.get("stop") for t in stopped if t.uid != but)
     return [mark for mark in marks if isinstance(mark, Mark)]
 
 
 def marked(snapshot: Snapshot) -> set[str]:
     """The uids of trials whose marks take their part in the risk."""
-    return {t.uid for t in (*snapshot.bank, *snapshot.live) if "stop" in t.marks}
+    return {t.uid for t in (*snapshot.bank, *snapshot.live, *snapshot.abandoned) if "stop" in t.marks}
 
 
 def risk_now(policy: Policy, snapshot: Snapshot) -> float | None:

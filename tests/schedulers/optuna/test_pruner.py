@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -221,12 +222,24 @@ def test_two_studies_of_one_name_in_separate_memory() -> None:
     assert first_stop(one.ask(), decay(5.0)) == SHORTEST
 
 
-def test_a_multi_objective_study_does_not_crash() -> None:
+def test_a_study_of_several_objectives_is_answered_with_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
     of = pruner(n_startup_trials=0)
     study = optuna.create_study(directions=["minimize", "maximize"], pruner=of)
+    study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
     frozen = optuna.trial.create_trial(state=TrialState.RUNNING, intermediate_values={0: 1.0, 1: 1.0})
-    assert of.prune(study, frozen) is False
-    assert of._session.failed_open == {"pruner": 1}
+    sentence = (
+        "this study has 2 objectives and CurvePruner judges one value, so nothing is looked at and nothing stopped: "
+        "Optuna takes no reports in such a study"
+    )
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        assert not of.prune(study, frozen)
+        assert not of.prune(study, frozen)
+    assert [record.getMessage() for record in caplog.records] == [f"lcsearch: {sentence}"]
+    assert of._session.failed_open == {}
+    assert of.why_not(study) == of.explain(0, study) == sentence
+    report = of.report(study)
+    assert (report.complete, report.stops, report.risk) == (1, (), None)
+    assert str(report).splitlines()[:2] == [f"! {sentence}", "trials: 1 complete, 0 stopped"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Trials that repeat an attempt that failed: did they go on from it, or begin anew?
+
+With `inherit_intermediate_values` the new attempt starts with the reports of the dead one. Optuna passes over a step
+that was reported before, so a trial that begins anew asks `should_prune` again and again without a new report: that is
+how it is known. Its own reports are then those beyond what it inherited. Not known is an attempt that begins anew and
+does not ask before it has passed the dead one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lcsearch.schedulers.optuna._record import ANEW, retried
+from lcsearch.schedulers.optuna._storage import begin_anew, study_key, trial_id
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+REMEMBERED = 1000
+
+
+@dataclass
+class _Inherited:
+    """What a trial inherited: the last step, how many reports, and how often it asked since without one of its own."""
+
+    last: int
+    n: int
+    asked: int = 0
+
+
+class Retries:
+    """What this process knows of the trials that it runs; their attributes are read once."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[object, ...], _Inherited | None] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Retries], tuple[()]]:
+        return type(self), ()
+
+    def own(self, study: Study, trial: FrozenTrial) -> dict[int, float]:
+        """The reports of this attempt; none while it has gone no further than what it inherited."""
+        key, values = (*study_key(study), trial_id(trial), trial.number), trial.intermediate_values
+        if key not in self._known:
+            self._known[key] = _inherited(study, trial)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        inherited = self._known[key]
+        if inherited is None:
+            return values
+        if max(values) > inherited.last:
+            anew = inherited.asked >= min(inherited.n, 2)
+            return {s: v for s, v in values.items() if s > inherited.last} if anew else values
+        inherited.asked += 1
+        if inherited.asked == min(inherited.n, 2):
+            begin_anew(study, trial, inherited.last)
+        return {}
+
+
+def _inherited(study: Study, trial: FrozenTrial) -> _Inherited | None:
+    """What the trial has from the attempt before it; None for nothing."""
+    before = retried(trial)
+    if not before:
+        return None
+    dead = next((t for t in study.get_trials(deepcopy=False) if t.number == before[-1]), None)
+    values, mine = {} if dead is None else dead.intermediate_values, trial.intermediate_values
+    if not values or not all(s in mine and (mine[s] == v or v != v) for s, v in values.items()):
+        return None
+    known = trial.system_attrs.get(ANEW) == max(values)  # another process has seen it begin anew
+    return _Inherited(max(values), 0 if known else len(values))

@@ -1,0 +1,121 @@
+"""A trial that repeats an attempt that failed is judged by its own reports, where it began anew."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, storage, study_of
+from optuna.trial import Trial, TrialState
+
+from lcsearch.schedulers.optuna import CurvePruner, adopt, as_trial
+
+pytestmark = pytest.mark.filterwarnings("ignore:The reported value is ignored:UserWarning")
+
+
+@pytest.fixture(params=["memory", "sqlite", "journal"])
+def on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.storages.BaseStorage]:
+    with storage(request.param, tmp_path) as made:
+        yield made
+
+
+def retried(study: optuna.Study, values: list[float]) -> Trial:
+    """The second attempt at a trial that reported `values` and died."""
+    dead = study.ask()
+    for step, value in enumerate(values):
+        dead.report(value, step)
+    study.tell(dead, state=TrialState.FAIL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
+    again(study, study.trials[dead.number])
+    return study.ask()
+
+
+def of_study(study: optuna.Study) -> CurvePruner:
+    assert isinstance(study.pruner, CurvePruner)
+    return study.pruner
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_one_lucky_value_of_a_dead_attempt_leads_nothing(on: optuna.storages.BaseStorage, n: int) -> None:
+    study = study_of(on=on)
+    trial = retried(study, [0.001] * n)
+    for step, value in enumerate(decay(0.4, rate=0.5)):
+        trial.report(value, step)
+        trial.should_prune()  # it runs to its end whatever that says
+    study.tell(trial, 0.4)
+    own = as_trial(study.trials[trial.number])
+    assert own.curve.steps.tolist() == list(range(n, 50))  # Optuna passed over the others
+    incumbent = of_study(study)._now(study).incumbent
+    assert incumbent is not None
+    assert incumbent.uid == "0"
+
+
+def test_it_is_stopped_by_its_own_reports_and_not_by_the_dead_ones(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(on=on)
+    trial = retried(study, decay(5.0, SHORTEST + 2))
+    assert first_stop(trial, decay(0.05, rate=0.5)) is None
+    study.tell(trial, 0.05)
+    hopeless = retried(study, decay(0.2, 4))
+    assert first_stop(hopeless, decay(5.0)) == 4 + SHORTEST  # six reports of its own
+    study.tell(hopeless, state=TrialState.PRUNED)
+    assert [stop.trial for stop in of_study(study).report(study).stops] == [hopeless.number]
+
+
+def test_one_that_goes_on_from_a_checkpoint_keeps_its_curve(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(on=on)
+    trial = retried(study, decay(5.0, 4))
+    for step in range(4, SHORTEST + 1):
+        trial.report(decay(5.0)[step], step)
+        assert trial.should_prune() is (step == SHORTEST)
+    assert as_trial(study.trials[trial.number]).curve.first_step == 0
+
+
+def test_another_process_that_takes_it_over_knows(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(on=on)
+    trial = retried(study, decay(0.001, 4))
+    assert first_stop(trial, decay(5.0, 6)) is None
+    other = optuna.load_study(study_name=study.study_name, storage=on, pruner=pruner())
+    adopted = adopt(other, trial.number)
+    for step in range(6, 4 + SHORTEST + 1):
+        adopted.report(5.0, step)
+        assert adopted.should_prune() is (step == 4 + SHORTEST)
+
+
+def test_a_third_attempt() -> None:
+    study = study_of()
+    second = retried(study, decay(0.001, 2))
+    assert first_stop(second, decay(5.0, 5)) is None
+    study.tell(second, state=TrialState.FAIL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
+    again(study, study.trials[second.number])
+    third = study.ask()
+    assert first_stop(third, decay(0.05, rate=0.5)) is None
+    assert as_trial(study.trials[third.number]).curve.first_step == 5
+
+
+def test_values_that_are_no_numbers_and_attempts_that_are_gone() -> None:
+    study = study_of()
+    trial = retried(study, [float("nan"), 0.001])
+    assert first_stop(trial, decay(5.0, 4)) is None
+    assert as_trial(study.trials[trial.number]).curve.first_step == 2
+    part = optuna.create_study(pruner=pruner())
+    part.add_trials(study.trials[:3])
+    study.tell(trial, state=TrialState.FAIL)
+    part.add_trial(finished(decay(0.2)))
+    copy = study.trials[trial.number]
+    part.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING, intermediate_values=copy.intermediate_values, system_attrs=copy.system_attrs
+        )
+    )
+    alone = part.ask()
+    alone.report(5.0, 4)
+    assert not alone.should_prune()
+    assert of_study(part)._session.failed_open == {}
