@@ -27,6 +27,7 @@ from lcsearch.engine.ask import Hold, shield
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial
+from lcsearch.schedulers.optuna._storage import withdraw_stop
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.session import Session
 from lcsearch.study import Snapshot, Trial
@@ -594,6 +595,8 @@ def compare_late(of: History, seen: LateSeen) -> None:
             two.begin(one.begin())
         elif event.kind == "end":
             seen.too_late += number in due
+            if number in due:  # it ends by itself, and not because it was told to
+                withdraw_stop(one.study, one.study.get_trials(deepcopy=False)[number])
             failed = of.lives[number].fails and two.trials[number].status != TuneTrial.TERMINATED
             one.end(number, TrialState.FAIL if failed else TrialState.COMPLETE, point)
             two.end(number, failed, point)
