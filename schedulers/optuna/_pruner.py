@@ -121,14 +121,14 @@ class CurvePruner(BasePruner):
             words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
         self._reader = Reader(max_steps, judged)
         self._study: weakref.ref[Study] | None = None
-        self._recording = threading.Lock()
+        self._recording = os.getpid(), threading.Lock()
         self._retries = Retries()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_study": None, "_recording": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _recording=threading.Lock())
+        self.__dict__.update(state, _recording=(os.getpid(), threading.Lock()))
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """True when the trial should stop; called by `trial.should_prune()`. Never raises."""
@@ -157,7 +157,7 @@ class CurvePruner(BasePruner):
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
         reading = self._reader.read(study)
-        self._session.notice(reading.bank.n_complete, lambda: snapshot_of(study, reading))
+        self._session.notice(reading.token, reading.bank.n_complete, lambda: snapshot_of(study, reading))
         hold = hold_early(policy, reading.bank.n_complete, len(values), values[step])
         if hold is not None:
             self._session.held(hold.reason)
@@ -179,10 +179,12 @@ class CurvePruner(BasePruner):
         number is tried once more.
         """
         policy = self._session.policy
-        with self._recording:
-            if policy.risk is None:
-                self._record(study, trial, stop)
-                return stop
+        if policy.risk is None:
+            self._record(study, trial, stop)
+            return stop
+        if self._recording[0] != os.getpid():  # a fork may have left it locked for ever
+            self._recording = os.getpid(), threading.Lock()
+        with self._recording[1]:
             weighed = stop
             for _ in range(2):
                 before = self._now(study, own)
@@ -200,8 +202,13 @@ class CurvePruner(BasePruner):
             return weighed
 
     def _record(self, study: Study, trial: FrozenTrial, stop: Judgement) -> None:
-        if stop.mark is not None:
+        if stop.mark is None:
+            return
+        try:
             write_stop(study, trial, stop.mark, stop.decision.line)
+        except Exception:  # half of it may be there, and the trial goes on
+            self._withdraw(study, trial)
+            raise
 
     def _withdraw(self, study: Study, trial: FrozenTrial) -> None:
         try:

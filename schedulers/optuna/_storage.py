@@ -58,9 +58,9 @@ def withdraw_stop(study: Study, trial: FrozenTrial) -> None:
 
 
 def _write(study: Study, trial: FrozenTrial | Trial, mark: str | None, reason: str) -> None:
-    if mark is not None:
-        study._storage.set_trial_system_attr(trial._trial_id, MARK, mark)
     study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+    if mark is not None:  # last: where the reason could not be written there is no record either
+        study._storage.set_trial_system_attr(trial._trial_id, MARK, mark)
     # as Trial.set_user_attr does: what this process knows of the trial is not read again
     (trial if isinstance(trial, FrozenTrial) else trial._cached_frozen_trial).user_attrs[REASON] = reason
 

@@ -382,7 +382,7 @@ class CurveScheduler(FIFOScheduler):
             hold = hold_spaced(session.policy, told, step)
         if hold is None:
             n_complete = self._book.bank(goal).n_complete
-            session.notice(n_complete, self._snapshot)
+            session.notice(id(self._book), n_complete, self._snapshot)
             hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])
         if hold is not None:
             session.held(hold.reason)

@@ -70,7 +70,8 @@ class PrunedSearch(Searcher):
         if step > seen:
             self._seen[trial_id] = step
             self.searcher.on_trial_result(trial_id, {**result, self.metric: value, TRAINING_ITERATION: int(step)})
-        elif (step, value) != (seen, self._last.get(trial_id)):  # another attempt; not the last result told twice
+        elif (step, value) != (seen, self._last.get(trial_id)) and trial_id in _inner(self.searcher)._ot_trials:
+            # another attempt; not the last result told twice
             report_again(_inner(self.searcher)._ot_trials[trial_id], int(step), value)
         self._last[trial_id] = value
 

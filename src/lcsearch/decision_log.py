@@ -93,7 +93,7 @@ def read_log(folder: str | os.PathLike[str], left_out: list[str] | None = None) 
                     left_out.append(f"{path}:{number}")
         except OSError:
             left_out.append(str(path))
-    yield from sorted(records, key=lambda record: float(record.get("time", 0.0)))
+    yield from sorted(records, key=lambda record: float(record.get("time") or 0.0))
 
 
 def left_out_words(places: Sequence[str]) -> str:

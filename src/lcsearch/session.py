@@ -39,12 +39,26 @@ _log = logging.getLogger("lcsearch")
 
 DEADLINE_S = 30.0
 """A forecast takes milliseconds; what takes so long on the busiest machine is stuck."""
+LOADING_S = 120.0
+"""Importing torch and reading weights takes a second or two, on a busy machine many."""
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
 IDLE_S = 2.0
 """The thread of submitted looks ends when it had nothing to do for so long."""
 _STORING = "record of a stop"
-_LOOKS = ("_thread", "_waiting", "_busy", "_stale", "_stuck", "_done", "_threaded", "_outbox", "_writing", "_under_way")
+_LOOKS = (
+    "_thread",
+    "_waiting",
+    "_busy",
+    "_stale",
+    "_stuck",
+    "_loaded",
+    "_done",
+    "_threaded",
+    "_outbox",
+    "_writing",
+    "_under_way",
+)
 
 
 class _Waiting(NamedTuple):
@@ -122,7 +136,7 @@ class Session:
         self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}  # lowest P(beat), and of how many
         self._told: set[str] = set()
-        self._noticed = 0
+        self._noticed: dict[Hashable, int] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -132,7 +146,7 @@ class Session:
         self._thread: threading.Thread | None = None
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._busy: str | None = None
-        self._stale = self._stuck = False
+        self._stale = self._stuck = self._loaded = False
         self._done: OrderedDict[str, _Done] = OrderedDict()
         self._threaded = self._writing = False
         self._outbox: deque[Receipt] = deque()  # what the thread is to write; a disk may be slow
@@ -145,12 +159,13 @@ class Session:
             del state[name]
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
-        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told=set())
-        state["_noticed"] = 0
+        state.update(
+            reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told=set(), _noticed={}
+        )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"lowest": {}, "_noticed": {}} | state)  # pickles of earlier versions lack some
         self._begin()
 
     def held(self, reason: Reason) -> None:
@@ -158,20 +173,22 @@ class Session:
         with self._lock:
             self.reasons[reason] += 1
 
-    def notice(self, n_complete: int, snapshot: Callable[[], Snapshot]) -> None:
+    def notice(self, study: Hashable, n_complete: int, snapshot: Callable[[], Snapshot]) -> None:
         """Tell what finished trials say about how the study was set up, once each; looks anew when they have doubled.
 
         Args:
+            study: what a process remembers it by.
             n_complete: COMPLETE trials of the study.
             snapshot: the study as it stands; asked for only then.
         """
         with self._lock:
-            if n_complete < ENOUGH or self._noticed <= n_complete < 2 * self._noticed:
+            last = self._noticed.get(study, 0)
+            if n_complete < ENOUGH or last <= n_complete < 2 * last:
                 return
-            self._noticed = n_complete
-        seen = snapshot()
-        for key, text in notices(seen):
-            self._tell(f"{seen.study}: {key}", text)
+            self._noticed[study] = n_complete
+        with np.errstate(all="ignore"):
+            for key, text in notices(snapshot()):
+                self._tell(f"{study}: {key}", text)
 
     def check(
         self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None
@@ -264,6 +281,7 @@ class Session:
                     return
                 uid, look = self._waiting.popitem(last=False)
                 self._busy, self._stale = uid, False
+            begun = self._clock()
             done, overtaken = None, None
             errors: dict[str, str] = {}
             try:
@@ -283,7 +301,8 @@ class Session:
             if overtaken is not None:
                 self._overtaken(overtaken)
             with self._lock:
-                self._busy, self._stuck = None, False
+                self._busy = None
+                self._stuck = self._stuck and self._clock() - begun > self._deadline
                 self._news.notify_all()
 
     def _overtaken(self, look: _Waiting) -> None:
@@ -338,10 +357,10 @@ class Session:
 
     def settle(self, uid: str) -> bool:
         """Wait until the look of a trial that was submitted is judged, so that a stop comes at the report it is due at,
-        however busy the machine is; False when the deadline passed first.
+        however busy the machine is; False when the deadline passed first. Loading a model is waited for apart, longer.
 
-        Then nobody waits again until the forecaster that is stuck has answered; its looks are acted on when they come,
-        and counted as late.
+        Then nobody waits again until the forecaster that is stuck has answered in time; its looks are acted on when
+        they come, and counted as late.
         """
 
         def settled() -> bool:
@@ -350,6 +369,7 @@ class Session:
         with self._lock:
             if self._stuck:
                 return settled()
+            self._news.wait_for(lambda: settled() or self._loaded, LOADING_S)
             done = self._news.wait_for(settled, self._deadline)
             self._stuck = not done
         if not done:
@@ -433,6 +453,9 @@ class Session:
                     self._tell(
                         forecaster.name, f"forecasts are made by {who}, without {forecaster.name!r}: {_words(error)}"
                     )
+        with self._lock:
+            self._loaded = True
+            self._news.notify_all()
         return self.forecasters
 
     def _tell(self, key: str, message: str) -> None:

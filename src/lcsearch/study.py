@@ -182,7 +182,9 @@ class Bank:
         return iter(self._columns.trials[: self._n_trials])
 
     def __getitem__(self, index: int) -> Trial:
-        return self._columns.trials[: self._n_trials][index]
+        if not -self._n_trials <= index < self._n_trials:
+            raise IndexError(index)
+        return self._columns.trials[index % self._n_trials]
 
     def extend(self, trials: Iterable[Trial]) -> Bank:
         """A bank with `trials` after the present ones.
@@ -533,20 +535,21 @@ class Snapshot:
     def horizons(self, step: float) -> tuple[float, ...]:
         """The steps, rising and of equal weight, at which a trial that stands at `step` may be judged.
 
-        One where the COMPLETE trials that went further ended together; else four, the middles of the quarters of their
-        ends. Of these the last one alone where the best value judges: a trial ends when it stops improving, so one that
-        is on its way has that long, and what it reaches by then bounds what it reaches sooner. Where none of them
-        reached the goal's horizon, one more end stands for the next trial that might, by Laplace's rule of succession:
-        so a few that gave up early do not take a slow starter's time to win.
+        One where the COMPLETE trials that went further ended together; else four: of the quarters of their ends the
+        middles of three, and the last end of all, which may be the incumbent's. The last one alone where the best value
+        judges: a trial ends when it stops improving, so one that is on its way has that long, and what it reaches by
+        then bounds what it reaches sooner. Where none of them reached the goal's horizon, one more end stands for the
+        next trial that might go on: always where lengths differ, else (Laplace's rule of succession) as long as that
+        makes an eighth of them. So those that gave up early do not take a slow starter's time to win.
         """
         bank = self.bank
         ends = bank.ends[bank.ends > step]
         if not ends.size or self.horizon > bank.end:
             ends = np.append(ends, self.horizon)
-        elif not bank.reached:
+        elif not bank.reached and (ends.size < 7 or ends[0] < ends[-1]):
             ends = np.append(ends, self._further(bank.end))
-        middles = tuple(ends[(ends.size * np.array([1, 3, 5, 7]) + 7) // 8 - 1].tolist())
-        return middles[3:] if self.goal.judged == "best" or middles[0] == middles[3] else middles
+        quarters = (*ends[(ends.size * np.array([1, 3, 5]) + 7) // 8 - 1].tolist(), float(ends[-1]))
+        return quarters[3:] if self.goal.judged == "best" or quarters[0] == quarters[3] else quarters
 
     @property
     def incumbent(self) -> Incumbent | None:

@@ -114,8 +114,9 @@ def test_a_horizon_that_finished_trials_contradict_gives_way_to_where_they_ended
 def test_trials_of_many_lengths_are_asked_about_where_trials_end_that_came_as_far() -> None:
     lengths = (3, 10, 20, 30, 40, 50, 60, 70, 80)
     finished = [trial(str(i), [1.0 + i] * n) for i, n in enumerate(lengths)]
-    assert ends_asked(look(finished=finished, horizon=79, judged="final")) == [9, 29, 49, 69]
-    assert ends_asked(look(finished=finished, horizon=79)) == [69]
+    assert ends_asked(look(finished=finished, horizon=79, judged="final")) == [9, 29, 49, 79]
+    assert ends_asked(look(finished=finished, horizon=79)) == [79]
+    assert ends_asked(look(finished=finished, horizon=1000)) == [158]  # none says that there is no longer one
 
 
 def test_an_interval_has_one_look() -> None:

@@ -375,3 +375,19 @@ def test_no_stop_takes_the_risk_above_its_limit(seed: int, limit: float) -> None
     if decision.verdict is Verdict.STOP:
         assert decision.risk is not None
         assert decision.risk <= limit
+
+
+def test_the_better_twin_of_an_incumbent_that_outlived_all_others_goes_on() -> None:
+    """20 of 21 trials ended at step 39 and the incumbent at 499: by step 39 its better twin is hopeless."""
+    t = np.arange(500.0)
+    finished = [trial(str(i), 0.4 + 0.01 * i + 0.6 * np.exp(-t[:40] / 6)) for i in range(20)]
+    finished.append(trial("20", 0.10 + 0.9 * np.exp(-t / 150)))
+    for n in (30, 36, 39):
+        twin = trial("21", 0.05 + 0.9 * np.exp(-t[:n] / 150), Status.RUNNING)
+        seen = snapshot(goal(horizon=500), finished, (twin,))
+        question = ask(Policy(look_growth=1), seen, Event(twin, n - 1))
+        assert isinstance(question, Ask)
+        assert {query.step for query in question.queries} == {499}
+        forecasts = forecaster("parametric").forecast(seen, question.queries)
+        opinions = {"parametric": [forecasts.opinion(i) for i in range(2)]}
+        assert judge(Policy(), seen, question, opinions).decision.verdict is Verdict.CONTINUE

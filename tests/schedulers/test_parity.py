@@ -293,10 +293,6 @@ class OptunaRun:
             self.trials[number].report(point.value, point.step)
         self.study.tell(self.trials[number], 1.0 if state == TrialState.COMPLETE else None, state)
 
-    def forget(self, number: int) -> None:
-        """Nobody obeyed the stop of the trial's last look: a record there says that somebody did."""
-        self.study._storage.set_trial_system_attr(self.trials[number]._trial_id, "lcsearch:mark", "")
-
     def stored(self, number: int) -> tuple[Mark, str]:
         frozen = self.study.get_trials(deepcopy=False)[number]
         return as_trial(frozen).marks["stop"], frozen.user_attrs[REASON]

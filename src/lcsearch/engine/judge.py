@@ -183,7 +183,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         before=before,
         incumbent=ask.incumbent,
         target=goal.sign * ask.target,
-        horizon=snapshot.horizon,
+        horizon=ask.queries[n - 1].step,
         standing=ask.standing,
         bound=bound or None,
         seen=trial.curve.digest,

@@ -38,10 +38,10 @@ def _content(bank: Bank) -> Hashable:
 
 
 READS: dict[type[Any], Callable[[Snapshot], Hashable]] = {
-    # Where curves end and their scale: a stop changes neither.
-    ParametricEnsemble: lambda snapshot: (snapshot.horizon, snapshot.spread),
+    # Where curves end, which live trials may move; beside whom, also of the ensemble's curves that stand still.
+    ParametricEnsemble: lambda snapshot: (snapshot.horizon, _content(snapshot.bank)),
     RankAndGap: lambda snapshot: _content(snapshot.bank),
-    Pretrained: lambda snapshot: _content(snapshot.bank),
+    Pretrained: lambda snapshot: (snapshot.horizon, _content(snapshot.bank)),
 }
 """By type of a forecaster, all that its answer takes from the study, the goal aside, which a task has one of.
 

@@ -399,3 +399,18 @@ def test_weights_that_say_nothing_finite_are_no_answer() -> None:
     answers = f.forecast(of, asked)
     assert set(answers.absent[:-1]) == {Absent.NONFINITE}
     assert answers.absent[-1] is None
+
+
+def test_a_horizon_that_a_live_trial_moves_is_read_anew() -> None:
+    """The bank is the same object, and where trials end another: a new process answered otherwise."""
+    goal, of = Goal("loss", "minimize", 400.0), snapshot(12)
+    of = Snapshot("s", goal, Bank(goal).extend(of.bank), of.live)
+    ahead = Trial(
+        "far", Curve.of(np.arange(1.0, 3 * H + 1), np.repeat(laws(1, seed=2)[0][:H], 3)), status=Status.RUNNING
+    )
+    further = replace(of, live=(*of.live, ahead))
+    assert further.horizon > of.horizon
+    asked = [Query(of.live[3], "best_by", further.horizon)]
+    used = forecaster()
+    used.forecast(of, asked)
+    assert used.forecast(further, asked).p_beat(0.5) == forecaster().forecast(further, asked).p_beat(0.5)

@@ -282,3 +282,26 @@ def test_a_part_copied_while_it_runs() -> None:
     part.add_trials(study.trials[2:])
     assert as_trial(part.trials[4]).marks == {}
     study.add_trial(finished(decay(0.2)))
+
+
+@pytest.mark.parametrize("broken", ["set_trial_user_attr", "set_trial_system_attr"])
+def test_a_record_that_was_half_written_is_none(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """The trial goes on, and where it ends at that very step nobody may say that it obeyed."""
+    study = study_of()
+    of = study.pruner
+    assert isinstance(of, CurvePruner)
+    whole = getattr(study._storage, broken)
+
+    def full_disk(trial_id: int, key: str, value: Any) -> None:
+        if key.startswith("lcsearch") and value:
+            raise OSError("no space left")
+        whole(trial_id, key, value)
+
+    monkeypatch.setattr(study._storage, broken, full_disk)
+    for _ in range(3):
+        trial = study.ask()
+        assert first_stop(trial, decay(5.0, SHORTEST + 1)) is None
+        study.tell(trial, 5.0)
+    report = of.report(study)
+    assert (report.complete, len(report.stops), report.saved) == (9, 0, 0)
+    assert all(trial.status is Status.COMPLETE for trial in map(as_trial, study.trials[6:]))

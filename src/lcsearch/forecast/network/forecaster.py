@@ -119,9 +119,10 @@ class NetworkForecaster:
         ]
 
     def _context(self, snapshot: Snapshot) -> Context:
-        """The context of the snapshot's bank; kept until the study's bank is another one."""
+        """The context of the snapshot's bank; kept until the study's bank is another one, or the horizon moves, which
+        live trials may do too."""
         kept = self._contexts.get(snapshot.key)
-        if kept is not None and kept.bank is snapshot.bank:
+        if kept is not None and kept.bank is snapshot.bank and kept.horizon == snapshot.horizon:
             return kept
         made = Context.of(snapshot, self._network, self._device, {} if kept is None else kept.kept)
         others = {study: one for study, one in self._contexts.items() if study != snapshot.key}
