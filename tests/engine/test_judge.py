@@ -225,10 +225,27 @@ def test_the_risk_is_shown_without_a_limit_and_binds_with_one() -> None:
         policy = replace(POLICY, risk=limit)
         judgement = judge(policy, seen, asked(seen=seen, policy=policy), opinions)
         assert judgement.decision.verdict is expected
-        assert judgement.decision.risk == free.risk
+        assert judgement.decision.risk is not None
+        if expected is Verdict.STOP:
+            assert judgement.decision.risk == free.risk
         if expected is Verdict.CONTINUE:
+            assert judgement.decision.risk > limit
             assert judgement.decision.reason is Reason.RISK_LIMIT
             assert judgement.mark is None
+
+
+def test_the_limit_holds_for_any_margin_to_come() -> None:
+    """The margin narrows as the spread does, and the target comes nearer, without a stop."""
+    seen, target = with_marks(sloped(0.1)), asked().target
+    incumbent = seen.goal.sign * asked().incumbent.value  # type: ignore[union-attr]
+    assert incumbent > target
+    low = risk_of([sloped(0.1)], target)
+    high = risk_of([sloped(0.1)], incumbent)
+    assert low < high
+    opinions = scripted({"one": (0.0, 0.0)})
+    for limit, expected in ((high + 1e-3, Verdict.STOP), ((low + high) / 2, Verdict.CONTINUE)):
+        policy = replace(POLICY, risk=limit)
+        assert judge(policy, seen, asked(seen=seen, policy=policy), opinions).decision.verdict is expected
 
 
 def test_only_marks_of_trials_that_were_stopped_count() -> None:

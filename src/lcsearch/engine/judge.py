@@ -75,14 +75,20 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
 
 
 def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
-    """A stop with the risk as it is on the snapshot, which may be a later one; no stop where that passes the limit."""
+    """A stop with the risk as it is on the snapshot, which may be a later one; no stop where it could pass the limit.
+
+    The margin of the target moves with the study's spread. The limit holds for any margin to come: with none at all a
+    target is easiest, and no incumbent is ever worse than the present one.
+    """
     decision, mark = stop
     if mark is None or mark.p is None:
         return stop
-    risk = risk_of([*stored_marks(snapshot, decision.trial), mark], target_of(policy, snapshot))
-    decision = replace(decision, risk=risk)
-    if policy.risk is not None and risk > policy.risk:
-        return revoked(Judgement(decision), Reason.RISK_LIMIT)
+    marks, target, incumbent = [*stored_marks(snapshot, decision.trial), mark], target_of(policy, snapshot), math.nan
+    if snapshot.incumbent is not None:
+        incumbent = math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
+    if policy.risk is not None and (most := risk_of(marks, incumbent)) > policy.risk:
+        return revoked(Judgement(replace(decision, risk=most)), Reason.RISK_LIMIT)
+    decision = replace(decision, risk=risk_of(marks, target))
     return Judgement(decision, replace(mark, text=decision.text))
 
 
