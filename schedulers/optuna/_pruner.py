@@ -244,9 +244,10 @@ class CurvePruner(BasePruner):
             study: where it belongs; needed once, for a trial that this pruner has not looked at.
 
         Returns:
-            For a stopped trial the stop as it was decided, also in another process and long after. For any other one
-            its latest look in this process; for a running one that this process has not looked at, what a look at its
-            last step comes to on the study as it stands.
+            For a stopped trial the stop as it was decided, also in another process and long after. For another one that
+            has ended, the look at which it was nearest to a stop: by the decision log, else by the looks of this
+            process, else by looking at it again. For a running one its latest look in this process, or what a look at
+            its last step comes to on the study as it stands.
 
         Raises:
             InvalidValue: no such trial.
