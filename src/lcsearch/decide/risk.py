@@ -79,7 +79,7 @@ class Mark:
             return self.p or 0.0
         # A quarter of everything: differences of the largest floats stay finite, and others are the same bit by bit.
         stored, loss = [0.25 * v for v in self.losses], 0.25 * loss
-        losses, levels = list(stored), list(LEVELS)
+        losses, levels, most = list(stored), list(LEVELS), 1.0
         if self.target is not None and self.p is not None:
             # Quantiles far in the tail lie far apart, and a line between them lies above the distribution.
             target = 0.25 * self.target
@@ -89,8 +89,9 @@ class Mark:
             levels.insert(i, p)
             if loss == target:
                 return p
+            most = p if loss < target else 1.0  # a line to it may pass it by a last bit
         if loss > losses[0]:
-            return float(np.interp(loss, losses, levels))
+            return min(float(np.interp(loss, losses, levels)), most)
         scale = (stored[3] - stored[0]) / math.log(LEVELS[3] / LEVELS[0])
         if scale <= 0:
             return 0.0 if loss < losses[0] else levels[0]
