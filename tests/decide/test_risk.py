@@ -253,13 +253,3 @@ def test_what_is_no_mark_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue) as error:
         Mark.from_json(text)
     assert str(error.value) == f"lcsearch:mark: expected a mark written by lcsearch, got {text[:80]!r}."
-
-
-def test_a_line_to_the_target_does_not_pass_it() -> None:
-    """Between the largest float there is and 0 the last bit of a probability went beyond that of the target."""
-    forecast = Forecasts(
-        np.array([[-1.7e308, 0.0, 0.0]]), np.array([[0.0, 0.3, 1.0]]), np.zeros((1, 2)), 1.0, (None,), ""
-    )
-    with np.errstate(all="ignore"):
-        mark = Mark.of(1.0, "BELOW", float(forecast.p_beat(0.0)[0]), "", forecast, 0.0)
-    assert mark.p_beat(-1.0) <= mark.p_beat(0.0)
