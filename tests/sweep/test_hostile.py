@@ -58,7 +58,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     (folder / "sweep.yaml").write_text(json.dumps(SWEEP))
     # the fixture that gives every test's workers its lcsearch is not there yet
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2] / "src"), os.environ["PYTHONPATH"]]))
+        known = os.environ.get("PYTHONPATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2] / "src"), known]))
         told = [lcsearch("run", "sweep.yaml", *more, cwd=folder) for more in ([], ["--folder", "again", "--json"])]
     assert [run.returncode for run in told] == [0, 0], told[0].stderr
     return folder, [text for run in told for text in (run.stdout, run.stderr)]

@@ -485,7 +485,7 @@ def test_a_stopper_ends_trials_far_below_max_t(cluster: Any, tmp_path: Path) -> 
     results = fit(of, tmp_path, limits=limits, stop={"epoch": 15}, max_concurrent_trials=1)
     by = dict(zip(limits, results, strict=True))
     assert list(of.stopped()) == [uid(by[5.0])]
-    assert "by step 15: " in of.explain(uid(by[5.0]))
+    assert "by step 30: " in of.explain(uid(by[5.0]))  # as long again: few trials have ended
     for limit in (*STARTUP, BEST):
         assert curve(of, by[limit]) == whole(limit, 15)
         assert book(of).trial(uid(by[limit])).status is Status.COMPLETE

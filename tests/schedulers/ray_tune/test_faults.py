@@ -41,7 +41,7 @@ def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
     trial = runner.start()
     assert runner.feed(trial, decay(5.0)) == 50
     assert of_run(runner)._book.entries[trial.trial_id].status is Status.COMPLETE
-    assert failures(runner) == {"opinion": 50 - EARLIEST}
+    assert sum(failures(runner).values()) == 50 - EARLIEST
     assert f", {50 - EARLIEST} failed open, " in of_run(runner).debug_string()
 
 
@@ -55,7 +55,7 @@ def test_a_slow_forecaster_stops_nothing() -> None:
     of._session._clock = clock
     runner = run_of(of)
     assert runner.feed(runner.start("x"), decay(5.0, 20)) is None
-    assert failures(runner) == {"opinion": 21 - EARLIEST}
+    assert failures(runner) == {"late opinion": 21 - EARLIEST}
     assert of_run(runner).explain("x").splitlines()[2].startswith("incumbent: ")
     assert "P(beat): slow LATE" in of_run(runner).explain("x")
 

@@ -353,12 +353,13 @@ def test_tune_knows_of_ends_that_the_saved_state_does_not() -> None:
     assert book.trial("best").curve.steps.tolist() == [*range(1, 41), 50]
     assert book.snapshot(of._goal).live == ()
     assert book.snapshot(of._goal).incumbent.uid == "best"
-    assert of.explain("bad").endswith("it carries no mark of a decision")
+    assert "it carries no mark of a decision" in of.explain("bad")
 
 
 def test_a_stop_under_way_when_the_state_was_saved_is_decided_anew() -> None:
     """Told to stop, but its checkpoint was still being saved: after a restore it runs, and may come to its end."""
     runner = run_of()
+    runner.late = True
     trial = runner.start("x")
     for step, value in enumerate(decay(5.0)[:6], 1):
         runner.report(trial, step, value)
