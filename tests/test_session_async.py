@@ -535,11 +535,11 @@ def test_whoever_settles_a_look_has_its_judgement() -> None:
 
 def test_a_forecaster_that_is_stuck_is_waited_for_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
     door = Door()
-    judging = session(door, deadline=0.05)
+    judging = session(door, deadline=0.5)
     submit(judging, loser("a"))
     assert not judging.settle("a")
     assert judging.failed_open == {"waiting for a forecast": 1}
-    assert "waiting for a forecast failed, the trial goes on: TimeoutError: no answer within 0.05 s" in caplog.text
+    assert "waiting for a forecast failed, the trial goes on: TimeoutError: no answer within 0.5 s" in caplog.text
     submit(judging, loser("b"))
     assert not judging.settle("b")  # at once
     assert judging.failed_open == {"waiting for a forecast": 1}
