@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -241,6 +242,29 @@ def test_an_earlier_bank_never_changes(first: list[Trial], second: list[Trial], 
     assert content(left) == left_before
     assert content(right) == content(Bank(goal()).extend([*first, *third]))
     assert content(again) == content(Bank(goal()).extend([*first, *second, *third]))
+
+
+@props
+@given(many, st.randoms(use_true_random=False))
+def test_what_a_bank_says_does_not_hang_on_the_order_of_reading(trials: list[Trial], random: Random) -> None:
+    """Processes meet finished trials in different orders, and must come to the same verdicts."""
+    other = random.sample(trials, len(trials))
+    for known in (goal(), replace(goal(), judged="final")):
+        one, two = Bank(known).extend(trials), Bank(known).extend(other)
+        for name in ("end", "tremble", "reached", "leader", "spread", "at_bound", "longest", "n_complete", "begun"):
+            assert getattr(one, name) == getattr(two, name), name
+        assert one.ends.tolist() == two.ends.tolist()
+
+
+def test_of_trials_that_end_together_the_closest_tells_where() -> None:
+    """The first that was read once told: 2 reports beside 150 of one study moved its horizon from 16384 to 300."""
+    often = trial("0", [1.0] * 150, steps=[*range(1, 150), 819])
+    seldom = trial("1", [1.0, 0.5], steps=[1, 819])
+    once = trial("2", [0.5], steps=[819])
+    known = replace(goal(), horizon=300.0)
+    for trials in ([often, seldom, once], [once, seldom, often], [seldom, once, often]):
+        assert Bank(known).extend(trials).tremble == Bank(known).extend([often]).tremble
+    assert Bank(known).extend([once]).tremble == 0.0
 
 
 def test_extending_costs_the_new_trials_only() -> None:

@@ -306,10 +306,11 @@ class Bank:
         last = np.where(self.complete, self.last_steps, -np.inf)
         if not last.size or not math.isfinite(end := float(last.max())):
             return 0.0
-        row = int(last.argmax())
-        start, stop = int(self._bounds[0][row]), int(self.stops[row])
-        gap = end - float(self.steps[stop - 2]) if stop - start > 1 else 0.0
-        return max(1.5 * gap, 0.05 * (end - float(self.steps[start])))
+        # of several that end there the one that tells it most closely, in whatever order they were read
+        rows = (last == end) & (self.stops - self._bounds[0] > 1)
+        gaps = end - self.steps[self.stops[rows] - 2]
+        spans = end - self._bounds[1][rows]
+        return float(np.maximum(1.5 * gaps, 0.05 * spans).min()) if rows.any() else 0.0
 
     @cached_property
     def end(self) -> float:
