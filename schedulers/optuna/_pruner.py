@@ -270,7 +270,7 @@ class CurvePruner(BasePruner):
         Printed, it says in a few lines what was spent and saved, how risky that was, and what looks came to nothing.
         """
         held, faults = self._session.tally()
-        failed, spaced = sum(n for _, n in faults), dict(held).get(Reason.SPACED, 0)
+        spaced = dict(held).get(Reason.SPACED, 0)
         reasons = {
             str(t.number): str(t.user_attrs[REASON])
             for t in study.get_trials(deepcopy=False)
@@ -278,8 +278,9 @@ class CurvePruner(BasePruner):
         }
         if several(study):
             n = sum(t.state == TrialState.COMPLETE for t in study.get_trials(deepcopy=False))
-            return StudyReport(None, (), failed, spaced, complete=n, notices=(several(study),))
-        return report_of(self._session.policy, self._shown(study), reasons, failed, spaced, name=int)
+            failed = sum(n for _, n in faults)
+            return StudyReport(None, (), failed, spaced, complete=n, notices=(several(study),), faults=tuple(faults))
+        return report_of(self._session.policy, self._shown(study), reasons, faults, spaced, name=int)
 
 
 def several(study: Study) -> str:

@@ -267,8 +267,8 @@ class CurveScheduler(FIFOScheduler):
         came to nothing.
         """
         held, faults = self._session.tally()
-        failed, spaced = sum(n for _, n in faults), dict(held).get(Reason.SPACED, 0)
-        return report_of(self._session.policy, self._snapshot(), self.stopped(), failed, spaced)
+        spaced = dict(held).get(Reason.SPACED, 0)
+        return report_of(self._session.policy, self._snapshot(), self.stopped(), faults, spaced)
 
     # State.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lcsearch.decide.decision import percent
@@ -41,6 +41,7 @@ class StudyReport:
         risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
         stops: in order of trials.
         failed_open: looks of this process where something failed and the trial went on.
+        faults: what failed -> at how many of them, most frequent first; an opinion that came too late has its own name.
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
         spent: steps that all trials have trained.
@@ -60,13 +61,15 @@ class StudyReport:
     notices: tuple[str, ...] = ()
     stopped_elsewhere: int = 0
     abandoned: int = 0
+    faults: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         """A few lines for people."""
         total = self.spent + self.saved
         share = f" ({percent(self.saved / total)} of {total:g})" if self.saved else ""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
-        failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on)"
+        what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
+        failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         return "\n".join(
             [
@@ -84,12 +87,13 @@ def report_of(
     policy: Policy,
     snapshot: Snapshot,
     reasons: Mapping[str, str],
-    failed_open: int,
+    faults: Sequence[tuple[str, int]],
     spaced: int = 0,
     *,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
-    """From a snapshot; `reasons` are one-line reasons by uid, `name` is what a framework calls the trial of a uid."""
+    """From a snapshot; `reasons` are one-line reasons by uid, `faults` as :meth:`lcsearch.session.Session.tally` has
+    them, `name` is what a framework calls the trial of a uid."""
     stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
         mark = trial.marks.get("stop")
@@ -102,7 +106,7 @@ def report_of(
     return StudyReport(
         risk_now(policy, snapshot),
         tuple(stops),
-        failed_open,
+        sum(n for _, n in faults),
         spaced,
         complete=snapshot.bank.n_complete,
         spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live, *snapshot.abandoned)))),
@@ -110,6 +114,7 @@ def report_of(
         notices=tuple(notice.text for notice in notices(snapshot)),
         stopped_elsewhere=others,
         abandoned=len(snapshot.abandoned),
+        faults=tuple(faults),
     )
 
 

@@ -62,7 +62,8 @@ def test_looks_that_came_to_nothing_are_told() -> None:
     study = study_of(pruner(opinions=[Dead()], look_growth=1.5))
     trial = study.ask()
     assert first_stop(trial, decay(5.0, SHORTEST + 1)) is None
-    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 0 held between looks (look_growth)")
+    told = ": 1 look failed open (the trial went on: opinion 1), "
+    assert str(report(study)).endswith(f"{told}0 held between looks (look_growth)")
     trial.report(5.0, SHORTEST + 1)
     assert not trial.should_prune()
-    assert str(report(study)).endswith(": 1 look failed open (the trial went on), 1 held between looks (look_growth)")
+    assert str(report(study)).endswith(f"{told}1 held between looks (look_growth)")

@@ -260,7 +260,8 @@ def test_the_report_of_a_run() -> None:
         "trials: 6 complete, 2 stopped",
         f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, {2 * (50 - EARLIEST)} saved (22 % of 405)",
         f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
-        "in this process: 1 look failed open (the trial went on), 0 held between looks (look_growth)",
+        "in this process: 1 look failed open (the trial went on: reading a result 1), 0 held between looks "
+        "(look_growth)",
     ]
 
 
