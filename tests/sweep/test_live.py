@@ -224,10 +224,12 @@ def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
         {"trial": "7", "reason": "ABOVE", "now": look, "before": look, "latency": 0.010},
         {"trial": "7", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"parametric": "OFF_LAW"}},
          "before": look, "latency": 0.030},
+        {"trial": "8", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"network": "LATE"}},
+         "before": {**look, "p": None, "heard": {"network": "LATE"}}, "latency": 31.0},
     ]  # fmt: skip
     (tmp_path / "w.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    expected = "looks: 2 forecasts, p50 30 ms, p99 30 ms; no opinion, so the trial went on: parametric OFF_LAW 1"
-    assert tail.line() == expected
+    expected = "looks: 3 forecasts, p50 30 ms, p99 31000 ms; no opinion, so the trial went on: "
+    assert tail.line() == f"{expected}parametric OFF_LAW 1, network LATE 1"
 
 
 def test_sparks_and_clocks() -> None:
