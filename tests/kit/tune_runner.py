@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
+from unittest import mock
 
 from ray import cloudpickle
 from ray.tune.experiment import Trial
@@ -91,9 +94,8 @@ class Runner:
             result = trial.last_result
             result["done"] = True
         flat = flatten_dict(result)
-        if self.late and isinstance(self.scheduler, CurveScheduler):
-            self.scheduler._session._stuck = True
-        said = TrialScheduler.STOP if flat.get("done") else self.scheduler.on_trial_result(self, trial, flat)
+        with self._unready() if self.late else nullcontext():
+            said = TrialScheduler.STOP if flat.get("done") else self.scheduler.on_trial_result(self, trial, flat)
         if said == TrialScheduler.STOP:
             result["done"] = True
         elif self.searcher is not None:
@@ -105,6 +107,26 @@ class Runner:
         elif said == TrialScheduler.STOP:
             self.stop_trial(trial)
         return str(said)
+
+    @contextmanager
+    def _unready(self) -> Iterator[None]:
+        """Nobody waits for forecasts, and none is ready before the result is answered, however fast the thread is."""
+        if not isinstance(self.scheduler, CurveScheduler):
+            yield
+            return
+        session, answered = self.scheduler._session, threading.Event()
+        asked = session._opinions
+
+        def opinions(*arguments: Any) -> Any:
+            assert answered.wait(10)
+            return asked(*arguments)
+
+        session._stuck = True
+        try:
+            with mock.patch.object(session, "_opinions", opinions):
+                yield
+        finally:
+            answered.set()
 
     def end(self, trial: Trial) -> None:
         """The trial's function returns: Tune repeats its last result."""
