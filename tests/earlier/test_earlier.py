@@ -1,0 +1,43 @@
+"""A run folder, a study and a saved Tune run of an earlier lcsearch are read as it read them itself (see make.py)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from earlier.make import HERE, told_of_run, told_of_tune
+
+from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
+
+TUNE: dict[str, Any] = json.loads((HERE / "tune.json").read_text())
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run's folder, in the working directory."""
+    with tarfile.open(HERE / "run.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def test_a_run_folder_tells_what_it_told(root: Path) -> None:
+    told = json.dumps(told_of_run(root))
+    told = re.sub(r"/tmp/tmp\w+/earlier.yaml", "earlier.yaml", told)  # where the sweep file stood then
+    assert json.loads(told) == json.loads((HERE / "run.json").read_text())
+
+
+def test_a_saved_state_of_a_tune_run_is_taken_back() -> None:
+    scheduler = CurveScheduler(metric="loss", mode="min", max_t=14, n_startup_trials=3, guard=0.0)
+    StateCallback(scheduler).set_state({"scheduler": base64.b64decode(TUNE["state"])})
+    assert told_of_tune(scheduler) == TUNE["told"]
+
+
+def test_a_pickled_scheduler_of_a_tune_run_is_read() -> None:
+    assert told_of_tune(pickle.loads(base64.b64decode(TUNE["scheduler"]))) == TUNE["told"]
