@@ -157,7 +157,7 @@ class CurvePruner(BasePruner):
             self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
             return False
         reading = self._reader.read(study)
-        self._session.notice(reading.token, reading.bank.n_complete, lambda: snapshot_of(study, reading))
+        self._session.notice(reading.token, reading.bank, lambda: snapshot_of(study, reading))
         hold = hold_early(policy, reading.bank.n_complete, len(values), values[step])
         if hold is not None:
             self._session.held(hold.reason)

@@ -381,9 +381,9 @@ class CurveScheduler(FIFOScheduler):
         if hold is None and math.isfinite(entry.reports[step]):
             hold = hold_spaced(session.policy, told, step)
         if hold is None:
-            n_complete = self._book.bank(goal).n_complete
-            session.notice(id(self._book), n_complete, self._snapshot)
-            hold = hold_early(session.policy, n_complete, len(entry.reports), entry.reports[step])
+            bank = self._book.bank(goal)
+            session.notice(id(self._book), bank, self._snapshot)
+            hold = hold_early(session.policy, bank.n_complete, len(entry.reports), entry.reports[step])
         if hold is not None:
             session.held(hold.reason)
             return

@@ -33,7 +33,7 @@ from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion
 from lcsearch.host.registry import forecasters
-from lcsearch.study import Snapshot
+from lcsearch.study import Bank, Snapshot
 
 _log = logging.getLogger("lcsearch")
 
@@ -45,6 +45,8 @@ REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
 IDLE_S = 2.0
 """The thread of submitted looks ends when it had nothing to do for so long."""
+OUTGROWN = 1.5
+"""What was named once is told again when it has become so many times larger."""
 _STORING = "record of a stop"
 _LOOKS = (
     "_thread",
@@ -135,8 +137,8 @@ class Session:
         # by study (what tells it apart, see Snapshot.key) and trial
         self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}  # lowest P(beat), and of how many
-        self._told: set[str] = set()
-        self._noticed: dict[Hashable, int] = {}
+        self._told: dict[str, float] = {}  # the number that was named
+        self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
         self._begin()
 
     def _begin(self) -> None:
@@ -160,12 +162,12 @@ class Session:
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
         state.update(
-            reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told=set(), _noticed={}
+            reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told={}, _noticed={}
         )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"lowest": {}, "_noticed": {}} | state)  # pickles of earlier versions lack some
+        self.__dict__.update({"lowest": {}} | state | {"_told": {}, "_noticed": {}})  # earlier versions' differ
         self._begin()
 
     def held(self, reason: Reason) -> None:
@@ -173,22 +175,24 @@ class Session:
         with self._lock:
             self.reasons[reason] += 1
 
-    def notice(self, study: Hashable, n_complete: int, snapshot: Callable[[], Snapshot]) -> None:
-        """Tell what finished trials say about how the study was set up, once each; looks anew when they have doubled.
+    def notice(self, study: Hashable, bank: Bank, snapshot: Callable[[], Snapshot]) -> None:
+        """Tell what finished trials say about how the study was set up, once each, and again when a number that was
+        named is outgrown by half; looks anew when they have doubled, or one has gone so much further.
 
         Args:
             study: what a process remembers it by.
-            n_complete: COMPLETE trials of the study.
+            bank: its finished trials.
             snapshot: the study as it stands; asked for only then.
         """
+        n = bank.n_complete
         with self._lock:
-            last = self._noticed.get(study, 0)
-            if n_complete < ENOUGH or last <= n_complete < 2 * last:
+            last, end = self._noticed.get(study, (0, 0.0))
+            if n < ENOUGH or (last <= n < 2 * last and bank.end < OUTGROWN * end):
                 return
-            self._noticed[study] = n_complete
+            self._noticed[study] = n, bank.end
         with np.errstate(all="ignore"):
-            for key, text in notices(snapshot()):
-                self._tell(f"{study}: {key}", text)
+            for notice in notices(snapshot()):
+                self._tell(f"{study}: {notice.key}", notice.text, notice.number)
 
     def check(
         self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None
@@ -458,11 +462,13 @@ class Session:
             self._news.notify_all()
         return self.forecasters
 
-    def _tell(self, key: str, message: str) -> None:
-        """Warn once a key, in the log and not by a warning that a filter may turn into an exception."""
+    def _tell(self, key: str, message: str, number: float = math.nan) -> None:
+        """Warn once a key, in the log and not by a warning that a filter may turn into an exception; again where the
+        number that was named is outgrown."""
         with self._lock:
-            new = key not in self._told
-            self._told.add(key)
+            new = key not in self._told or number >= OUTGROWN * self._told[key]
+            if new:
+                self._told[key] = number
         if new:
             _log.warning("lcsearch: %s", message)
 

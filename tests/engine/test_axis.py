@@ -24,9 +24,9 @@ def seen(ended: list[list[float]], live: list[list[float]] | None = None, horizo
     running = [at(100 + i, steps, Status.RUNNING) for i, steps in enumerate(live or [])]
     of = snapshot(goal(horizon=horizon), [at(i, steps) for i, steps in enumerate(ended)], running)
     said = odd_axis(of)
-    told = [text for key, text in notices(of) if key == "axis"]
+    told = [notice.text for notice in notices(of) if notice.key == "axis"]
     assert told == ([] if said is None else [said])
-    assert said is None or "horizon" not in [key for key, _ in notices(of)], "the last of such steps is no advice"
+    assert said is None or "horizon" not in [notice.key for notice in notices(of)], "the last of such steps is no advice"
     return said
 
 

@@ -9,7 +9,7 @@ from lcsearch.study import Status, Trial
 
 def told(horizon: float, lengths: list[int], *others: Trial) -> list[str]:
     complete = [trial(str(i), [1.0] * n) for i, n in enumerate(lengths)]
-    return [text for _, text in notices(snapshot(goal(horizon=horizon), [*complete, *others]))]
+    return [notice.text for notice in notices(snapshot(goal(horizon=horizon), [*complete, *others]))]
 
 
 def test_a_horizon_that_no_trial_reached() -> None:
@@ -24,9 +24,21 @@ def test_a_horizon_that_no_trial_reached() -> None:
 
 def test_a_horizon_that_trials_leave_behind() -> None:
     assert told(10, [100] * 5) == [
-        "trials go on to step 99, far beyond max_steps (max_t), which is 10: they are judged there. Set it to 100, "
+        "trials go on to step 99, far beyond max_steps (max_t), which is 10 (9.9 times as far): they are judged there. "
+        "Set it to 100, unless longer trials are still to come"
+    ]
+
+
+def test_a_little_beyond_the_horizon_is_not_far() -> None:
+    """From a twentieth on it was said to be far."""
+    assert told(100, [107] * 5) == [
+        "trials go on to step 106, 6 % beyond max_steps (max_t), which is 100: they are judged there. Set it to 107, "
         "unless longer trials are still to come"
     ]
+    (text,) = told(100, [199] * 5)
+    assert "98 % beyond" in text
+    (text,) = told(100, [201] * 5)
+    assert "far beyond max_steps (max_t), which is 100 (2 times as far)" in text
 
 
 def test_a_horizon_that_holds_says_nothing() -> None:
@@ -40,13 +52,13 @@ def test_a_horizon_that_holds_says_nothing() -> None:
 
 def test_a_horizon_of_seconds() -> None:
     ends = [trial(str(i), [1.0, 1.0, 1.0], steps=[10.0, 20.0, 30.0 + i / 10]) for i in range(6)]
-    (text,) = [text for _, text in notices(snapshot(goal(horizon=3600), ends))]
+    (text,) = [notice.text for notice in notices(snapshot(goal(horizon=3600), ends))]
     assert "Set it to 30.5, unless" in text
 
 
 def test_an_incumbent_at_the_metrics_bound() -> None:
     share = [trial(str(i), [0.2, 1.0 - 0.1 * (i // 2), 1.0 - 0.1 * (i // 2)]) for i in range(6)]
-    assert [text for _, text in notices(snapshot(goal("maximize", horizon=3), share))] == [
+    assert [notice.text for notice in notices(snapshot(goal("maximize", horizon=3), share))] == [
         "the incumbent, 1 of trial 0, is at the metric's bound, as 4 reports of finished trials are exactly that: no "
         "trial can beat it. Looks and the risk ask whether a trial ties it; end the study, or choose a metric that "
         "still tells good trials apart"

@@ -13,6 +13,9 @@ from lcsearch.engine.axis import ENOUGH, odd_axis
 from lcsearch.goal import Judged
 from lcsearch.study import Snapshot, Status, Trial, judged_loss, place
 
+FAR = 2.0
+"""Times the horizon that was named: from here on trials that pass it go far beyond it."""
+
 
 class Notice(NamedTuple):
     """Something a user should set otherwise.
@@ -20,10 +23,12 @@ class Notice(NamedTuple):
     Attributes:
         key: what it is about; a study is told of each once.
         text: what was seen, what follows, and what to do.
+        number: what the text names and later trials may outgrow, by half: then it is told again; NaN for none.
     """
 
     key: str
     text: str
+    number: float = math.nan
 
 
 def notices(snapshot: Snapshot) -> tuple[Notice, ...]:
@@ -42,15 +47,20 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
     first = min(trial.curve.first_step for trial in bank if len(trial.curve))
     length = f"{bank.end + (first == 0):g}"  # range(50) ends at 49
     if bank.end > named:
-        text = f"trials go on to step {bank.end:g}, far beyond max_steps (max_t), which is {named:g}: they are judged "
-        text += "there"
+        key, ratio = "horizon beyond", bank.end / named
+        how = f"far beyond max_steps (max_t), which is {named:g} ({ratio:.3g} times as far)"
+        if ratio < FAR:
+            how = f"{100 * (ratio - 1):.0f} % beyond max_steps (max_t), which is {named:g}"
+        text = f"trials go on to step {bank.end:g}, {how}: they are judged there"
     else:
-        same = " (all of them)" if bank.ends[0] == bank.end else f" (half of them by step {bank.ends[(n - 1) // 2]:g})"
+        key, same = "horizon", f" (half of them by step {bank.ends[(n - 1) // 2]:g})"
+        if bank.ends[0] == bank.end:
+            same = " (all of them)"
         text = (
             f"none of {n} trials that ended by themselves reached max_steps (max_t), which is {named:g}: they ended by "
         )
         text += f"step {bank.end:g}{same}. Looks ask about where trials end, and steps saved are counted to there"
-    yield Notice("horizon", f"{text}. Set it to {length}, unless longer trials are still to come")
+    yield Notice(key, f"{text}. Set it to {length}, unless longer trials are still to come", bank.end)
 
 
 def _bound(snapshot: Snapshot) -> Iterator[Notice]:

@@ -77,6 +77,17 @@ def test_a_horizon_ten_times_too_near() -> None:
     assert "Set it to 100" in notice
 
 
+def test_a_horizon_that_is_outgrown_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    """'Set it to 100' after five trials of 100 steps, and never again when a sixth went on to 300."""
+    lengths = [100] * 5 + [300] + [310] * 2
+    curves = [[1.0 / (number + 1) + 0.9**step for step in range(n)] for number, n in enumerate(lengths)]
+    run(pruner(max_steps=50, threshold=0.0), curves)
+    told = [record.message for record in caplog.records if "beyond max_steps" in record.message]
+    first, again = told
+    assert "Set it to 100" in first
+    assert "Set it to 300" in again
+
+
 def patient(seed: int, number: int, patience: int = 20) -> list[float]:
     """A trial that ends itself when its best is `patience` steps old, as boosters do: 40 to 500 steps."""
     rng = np.random.default_rng([seed, number])
