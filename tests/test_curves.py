@@ -146,6 +146,14 @@ def test_where_a_curve_begins_to_move(values: list[float], moved: float, n_movin
 
 
 @pytest.mark.parametrize(
+    ("values", "moved_on"),
+    [([], INF), ([2.0], INF), ([2.0, 3.0, 3.0], INF), ([2.0, 3.0, 3.0, 2.0], 3), ([2.0, NAN, 3.0, 4.0], 3)],
+)
+def test_where_a_curve_leaves_its_second_value(values: list[float], moved_on: float) -> None:
+    assert Curve.of(range(len(values)), values).moved_on == moved_on
+
+
+@pytest.mark.parametrize(
     ("values", "gaps"),
     [([], []), ([1.0, 2.0], [0, 0]), ([NAN, NAN, 1.0, NAN, 2.0, 3.0, NAN], [2, 1, 0]), ([NAN], [])],
 )

@@ -152,9 +152,18 @@ class Curve:
     @cached_property
     def moved(self) -> float:
         """The first step at which the value is another one than the first, but for rounding; +inf where none is."""
+        return self._leaves(0)
+
+    @cached_property
+    def moved_on(self) -> float:
+        """The first step at which the value is another one than the second, but for rounding; +inf where none is."""
+        return self._leaves(1)
+
+    def _leaves(self, at: int) -> float:
+        steps, values = self.steps[at:], self.values[at:]
         with np.errstate(over="ignore", under="ignore"):
-            away = np.abs(self.values - self.values[:1]) > ROUNDING * np.abs(self.values[:1])
-        return float(self.steps[away.argmax()]) if away.any() else math.inf
+            away = np.abs(values - values[:1]) > ROUNDING * np.abs(values[:1])
+        return float(steps[away.argmax()]) if away.any() else math.inf
 
     @property
     def n_moving(self) -> int:

@@ -161,9 +161,7 @@ class Session:
             del state[name]
         state["forecast_seconds"] = 0.0
         # Counts are of one process, and what it remembers may be much.
-        state.update(
-            reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told={}, _noticed={}
-        )
+        state.update(reasons=Counter(), failed_open=Counter(), latest=OrderedDict(), lowest={}, _told={}, _noticed={})
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

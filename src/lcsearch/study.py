@@ -260,11 +260,21 @@ class Bank:
         """(trials,) True where the trial reached the horizon."""
         return self._view(self._columns.complete, self._n_trials)
 
-    def still(self, step: float) -> int:
-        """How many COMPLETE trials had a value by `step`, and none that differed from their first one."""
+    def stood(self, step: float, curve: Curve) -> bool:
+        """Whether a COMPLETE trial stood still as long as `curve`, which has not moved up to `step`.
+
+        From its first value on; or from its second one, made no later than the curve's own, at a value no better than
+        the curve's: a first report is often made before any training.
+        """
         moved = self._view(self._columns.moved, self._n_trials)
-        known = self.complete & (self._bounds[1] <= step) & (self.judged < np.inf)
-        return int(np.count_nonzero(known & (moved > step)))
+        if (self.complete & (self._bounds[1] <= step) & (self.judged < np.inf) & (moved > step)).any():
+            return True
+        second, loss = float(curve.steps[1]), self.goal.sign * float(curve.values[0])
+        for row in np.flatnonzero(self.complete & (moved <= second)).tolist():
+            theirs = self[row].curve
+            if theirs.steps[1] <= second and self.goal.sign * theirs.values[1] >= loss and theirs.moved_on > step:
+                return True
+        return False
 
     @property
     def eligible(self) -> NDArray[np.bool_]:

@@ -228,6 +228,42 @@ def test_a_curve_that_has_not_moved_waits_for_a_finished_one_that_stood_as_long(
     assert reason(finished=[*moving, trial("5", [NAN] * 10), trial("6", [9.0], first=4)]) is Reason.UNMOVED
 
 
+def test_a_first_report_before_any_training_takes_no_precedent_away() -> None:
+    """Dead trials that moved between their reports 0 and 1 alone were none, and one more ran to its end."""
+    moving = [trial(str(i), [9.0, *[1.0 + i] * 9]) for i in range(5)]
+    assert isinstance(look(finished=[*moving, trial("5", [9.0, *[8.0] * 9])]), Ask)
+    assert isinstance(look(finished=[*moving, trial("5", [7.0, *[8.5] * 4, *[0.5] * 5])]), Ask), "whatever became of it"
+    for none in (
+        trial("5", [9.0, *[7.9] * 9]),  # better than this one at once
+        trial("5", [9.0, *[8.0] * 9], Status.STOPPED),
+        trial("5", [9.0, 8.0, 8.0, 7.0, 7.0, 7.0]),
+        trial("5", [9.0, *[8.0] * 9], steps=[0.0, *range(2, 11)]),  # its second one came later
+    ):
+        assert reason(finished=[*moving, none]) is Reason.UNMOVED
+
+
+@props
+@given(
+    st.lists(st.tuples(st.floats(0.1, 0.9), st.integers(0, 30)), min_size=5, max_size=12), st.booleans(), st.booleans()
+)
+def test_a_curve_that_stands_and_leads_is_held(made: list[tuple[float, int]], before: bool, mirrored: bool) -> None:
+    """Whatever became of finished trials beside it: those that stand behind are no reason to stop what leads."""
+    first = [0.3] if before else []
+    sign = -1.0 if mirrored else 1.0
+    curves = [[*first, *[1.0] * (1 + start), *[1.0 - gain] * (40 - start)] for gain, start in made]
+    finished = [trial(str(i), [sign * value for value in values]) for i, values in enumerate(curves)]
+    for value in (1.0, min(min(values) for values in curves) - 0.1):
+        own = trial("99", [sign * value] * 20, Status.RUNNING)
+        seen = snapshot(goal("maximize" if mirrored else "minimize", horizon=40), finished, (own,))
+        answer = ask(POLICY, seen, Event(own, 19))
+        late = any(19 < 1 + start + len(first) for _, start in made)  # of the others, one still stood here
+        if value < 1.0:
+            assert isinstance(answer, Hold), "it leads"
+        elif not late:
+            assert isinstance(answer, Hold)
+            assert answer.reason in (Reason.UNMOVED, Reason.GUARD)
+
+
 def test_a_curve_that_has_begun_to_move_is_as_short_as_what_it_has_shown_since() -> None:
     held = look(trial("9", [8.0, NAN, 8.0, 8.0, 8.0, 8.1, 8.0], Status.RUNNING))
     assert isinstance(held, Hold)

@@ -26,7 +26,9 @@ def seen(ended: list[list[float]], live: list[list[float]] | None = None, horizo
     said = odd_axis(of)
     told = [notice.text for notice in notices(of) if notice.key == "axis"]
     assert told == ([] if said is None else [said])
-    assert said is None or "horizon" not in [notice.key for notice in notices(of)], "the last of such steps is no advice"
+    assert said is None or "horizon" not in [notice.key for notice in notices(of)], (
+        "the last of such steps is no advice"
+    )
     return said
 
 

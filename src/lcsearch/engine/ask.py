@@ -229,7 +229,7 @@ def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hol
     guarded = standing.held_by(policy.guard, policy.min_comparisons)
     if guarded is not None:
         return Hold(guarded, str(standing), standing, incumbent)
-    if trial.curve.still and not bank.still(step):
+    if trial.curve.still and not bank.stood(step, trial.curve):
         return Hold(Reason.UNMOVED, "", standing, incumbent)
     # One that stood still and has begun to move is as short as what it has shown since.
     if (n := trial.curve.n_moving) < min(policy.min_observations, len(trial.curve)):

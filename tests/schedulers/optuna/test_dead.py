@@ -89,3 +89,15 @@ def test_a_slow_starter_is_not_stopped_while_none_like_it_has_finished(opinions:
     assert end >= 30, "five reports after it began to learn"
     if opinions != ["rank-gap"]:  # which extrapolates nothing
         assert study.best_trial.number == 20
+
+
+@pytest.mark.parametrize("opinions", OPINIONS, ids="+".join)
+def test_dead_trials_are_stopped_where_others_reported_before_they_trained(opinions: list[str]) -> None:
+    """A first report of another value, then chance for ever: one more dead trial ran to its end."""
+    curves, dead = rows(ties=False)
+    for number in dead[:2]:
+        curves[number] = np.concatenate([[0.13], curves[number][1:]])
+    study = run(pruner(opinions=opinions, max_overhead=math.inf), curves)
+    ends = {number: study.trials[number].last_step or 0 for number in dead[2:]}
+    assert max(ends.values()) < 30, ends
+    assert study.best_value == max(row.max() for row in curves)
