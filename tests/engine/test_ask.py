@@ -256,7 +256,7 @@ def test_a_curve_that_stands_and_leads_is_held(made: list[tuple[float, int]], be
         own = trial("99", [sign * value] * 20, Status.RUNNING)
         seen = snapshot(goal("maximize" if mirrored else "minimize", horizon=40), finished, (own,))
         answer = ask(POLICY, seen, Event(own, 19))
-        late = any(19 < 1 + start + len(first) for _, start in made)  # of the others, one still stood here
+        late = any(1 + start + len(first) > 19 for _, start in made)  # of the others, one still stood here
         if value < 1.0:
             assert isinstance(answer, Hold), "it leads"
         elif not late:
