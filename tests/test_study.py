@@ -289,7 +289,9 @@ def test_columns_are_read_only() -> None:
 
 
 def test_the_bank_must_be_judged_by_the_goal() -> None:
-    with pytest.raises(InvalidValue, match=r"^Snapshot\.bank: expected a bank judged by Goal\(.*'best'\), got Goal\("):
+    with pytest.raises(
+        InvalidValue, match=r"^Snapshot\.bank: expected a bank judged by Goal\(.*'best',.*\), got Goal\("
+    ):
         Snapshot("s", goal(), Bank(goal(judged="final")))
 
 
@@ -482,3 +484,19 @@ def test_a_bound_is_where_metrics_end_and_reports_tie(bound: float) -> None:
     assert Bank(goal()).at_bound == 0
     seen = Bank(goal()).extend([trial("0", [0.5, 0.0, 0.0, 0.0], Status.STOPPED), trial("1", [0.5, 0.0])])
     assert seen.at_bound == 0
+
+
+def test_a_bound_that_is_given_needs_no_ties() -> None:
+    def bank(high: float | None, *rows: list[float], low: float | None = None) -> Bank:
+        of = replace(goal("maximize"), bounds=(low, high))
+        return Bank(of).extend(trial(str(i), row) for i, row in enumerate(rows))
+
+    assert bank(0.9, [0.5, 0.9], [0.3]).at_bound == 1
+    assert bank(0.9, [0.5, 0.9 + 1e-8], [0.3]).at_bound == 1, "a mean in single precision"
+    assert bank(2.0, [0.5, 1.0, 1.0], [0.3, 1.0]).at_bound == 0, "it goes on to 2"
+    assert bank(None, [0.5, 1.0, 1.0], [0.3, 1.0]).at_bound == 3, "not known: seen"
+    assert bank(None, [0.5, 0.9, 0.9, 0.9], low=0.0).at_bound == 0
+    passed = bank(0.9, [0.5, 0.95], [0.3, 1.0, 1.0, 1.0])
+    assert (passed.least, passed.at_bound) == (-math.inf, 3), "not the bound, as was said"
+    minimized = Bank(replace(goal(), bounds=(0.25, None))).extend([trial("0", [0.5, 0.25])])
+    assert (minimized.least, minimized.at_bound) == (0.25, 1)

@@ -20,7 +20,7 @@ from lcsearch.engine.judge import Judgement, limited, marked, revoked
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.goal import Judged
+from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
@@ -58,6 +58,8 @@ class CurvePruner(BasePruner):
         n_min_trials: COMPLETE trials needed that say something about the step. Optuna asks for a report at that very
             step; here a report before and one after it will do.
         judged: "best" judges a trial by its best value, "final" by its last one.
+        bounds: (low, high), the least and the largest value that the metric can have; None, here or for an end: not
+            known. No trial is asked to pass one: where the margin would end beyond it, to reach it counts.
         opinions: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to agree.
             None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
@@ -96,6 +98,7 @@ class CurvePruner(BasePruner):
         interval_steps: int = 1,
         n_min_trials: int = 1,
         judged: Judged = "best",
+        bounds: Bounds | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
         look_growth: float = 1.1,
@@ -119,7 +122,7 @@ class CurvePruner(BasePruner):
         self._session = session_of(policy, opinions, decision_log, max_overhead)
         if max_steps != "auto":
             words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
-        self._reader = Reader(max_steps, judged)
+        self._reader = Reader(max_steps, judged, checked_bounds(bounds, "bounds"))
         self._study: weakref.ref[Study] | None = None
         self._recording = os.getpid(), threading.Lock()
         self._retries = Retries()

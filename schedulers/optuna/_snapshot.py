@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lcsearch.engine.abandoned import abandoned
-from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import Record, curve_of
 from lcsearch.schedulers.optuna._storage import study_key
@@ -112,14 +112,15 @@ class Reader:
     copies costs a comparison of contents; another study under the same key is read anew.
     """
 
-    def __init__(self, max_steps: int | Literal["auto"], judged: Judged) -> None:
+    def __init__(self, max_steps: int | Literal["auto"], judged: Judged, bounds: Bounds | None = None) -> None:
         self._max_steps: int | Literal["auto"] = max_steps
+        self._bounds = bounds
         self._judged: Judged = judged
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[Reader], tuple[Any, ...]]:
-        return type(self), (self._max_steps, self._judged)
+        return type(self), (self._max_steps, self._judged, self._bounds)
 
     def read(self, study: Study) -> Reading:
         """The study as it stands."""
@@ -151,7 +152,7 @@ class Reader:
         trial, and any horizon will do.
         """
         horizon = float(self._max_steps) if self._max_steps != "auto" else float(_end(complete) or UNKNOWN)
-        return Bank(Goal("value", direction, horizon, self._judged))
+        return Bank(Goal("value", direction, horizon, self._judged, self._bounds))
 
     def _learn(self, known: _Known, trials: list[FrozenTrial], fresh: list[FrozenTrial]) -> None:
         """Take in newly finished trials."""

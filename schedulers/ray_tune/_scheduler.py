@@ -19,7 +19,7 @@ from lcsearch.engine.judge import Judgement, risk_now
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.goal import Goal, Judged
+from lcsearch.goal import Bounds, Goal, Judged, checked_bounds
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.schedulers.ray_tune._heard import Heard
@@ -65,6 +65,8 @@ class CurveScheduler(FIFOScheduler):
         interval_steps: looks are this far apart in `time_attr`, counted from the grace period.
         n_min_trials: trials that ran to their end needed that say something about the step.
         judged: "best" judges a trial by its best value, "final" by its last one.
+        bounds: (low, high), the least and the largest value that the metric can have; None, here or for an end: not
+            known. No trial is asked to pass one: where the margin would end beyond it, to reach it counts.
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
@@ -74,6 +76,7 @@ class CurveScheduler(FIFOScheduler):
     """
 
     _stops_at_max_t = True
+    _bounds: Bounds | None = None  # pickles of earlier versions have none
     _supports_buffered_results = False  # a batch of results would reach us after the trial has gone on
 
     def __init__(
@@ -93,6 +96,7 @@ class CurveScheduler(FIFOScheduler):
         interval_steps: int = 1,
         n_min_trials: int = 1,
         judged: Judged = "best",
+        bounds: Bounds | None = None,
         look_growth: float = 1.1,
         max_overhead: float | None = None,
     ) -> None:
@@ -110,7 +114,7 @@ class CurveScheduler(FIFOScheduler):
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
         self._time_attr, self._metric, self._mode = time_attr, metric, mode
-        self._max_t, self._judged = float(max_t), judged
+        self._max_t, self._judged, self._bounds = float(max_t), judged, checked_bounds(bounds, "bounds")
         policy = Policy(
             threshold=threshold,
             guard=guard,
@@ -300,7 +304,7 @@ class CurveScheduler(FIFOScheduler):
     def _goal(self) -> Goal:
         if self._known_goal is None:
             metric, direction = self._metric or DEFAULT_METRIC, _DIRECTIONS[self._mode or "min"]
-            self._known_goal = Goal(metric, direction, self._max_t, self._judged)
+            self._known_goal = Goal(metric, direction, self._max_t, self._judged, self._bounds)
         return self._known_goal
 
     def _snapshot(self) -> Snapshot:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lcsearch.curves import Curve, Floats, latest
 from lcsearch.errors import InvalidValue
-from lcsearch.goal import Goal
+from lcsearch.goal import ROUNDING, Goal
 from lcsearch.schedule import Schedule
 
 BOUNDS = (0.0, -1.0, -100.0)
@@ -355,18 +355,30 @@ class Bank:
         return low, self[row].uid, float(self.judged_steps[row])
 
     @cached_property
+    def least(self) -> float:
+        """The loss that no trial can undercut, by the goal's bounds; -inf without one, or where a report passes it."""
+        least = self.goal.least
+        beyond = self._n_points and float(self.losses.min()) < least - ROUNDING * abs(least)
+        return -math.inf if least == -math.inf or beyond else least
+
+    @cached_property
     def at_bound(self) -> int:
         """How many reports of COMPLETE trials are exactly the leader's loss, where that is the metric's bound; else 0.
 
-        Seen, not known: shares end at 1 and percentages at 100 (or -1, -100 when minimized), errors at 0. Three reports
-        at such a value, none beyond it, and a trial that came to it from a worse one make it the bound; a share of 0
-        that no trial ever leaves is none.
+        Where the goal knows the bound, one report at it will do. Else it is seen: shares end at 1 and percentages at
+        100 (or -1, -100 when minimized), errors at 0. Three reports at such a value, none beyond it, and a trial that
+        came to it from a worse one make it the bound; a share of 0 that no trial ever leaves is none.
         """
-        if self.leader is None or (low := self.leader[0]) not in BOUNDS:
+        if self.leader is None:
+            return 0
+        low, given = self.leader[0], self.least > -math.inf
+        if low > self.least if given else low not in BOUNDS:
             return 0
         starts, sizes = self._bounds[0], self.stops - self._bounds[0]
         here = self.losses == low
         mine = here & np.repeat(self.complete, sizes)
+        if given:
+            return int(np.count_nonzero(mine))
         rows = np.flatnonzero(self.complete & (sizes > 0))
         came = rows[(self.losses[starts[rows]] > low) & (self.best_losses[self.stops[rows] - 1] == low)]
         n = int(np.count_nonzero(mine))

@@ -24,6 +24,7 @@ from lcsearch.engine.ask import (
     interval_of,
     looks_at,
     previous_look,
+    target_of,
 )
 from lcsearch.engine.policy import Policy
 from lcsearch.goal import Judged
@@ -216,6 +217,21 @@ def test_a_slow_starter_that_leads_is_held_whatever_was_ahead_of_it_once() -> No
     held = look(leader, finished=[*finished, *once_ahead])
     assert isinstance(held, Hold)
     assert (held.reason, held.standing) == (Reason.GUARD, Standing(1, 6, ended_ahead=30, ended=30))
+
+
+def test_a_margin_ends_at_a_bound_that_is_given() -> None:
+    """'To beat it counts from 1.00053', for an accuracy."""
+    finished = [trial(str(i), [0.5, 0.999 - 0.1 * i]) for i in range(5)]
+
+    def target(low: float | None = None, high: float | None = None) -> float:
+        of = replace(goal("maximize"), bounds=(low, high))
+        return -target_of(POLICY, snapshot(of, finished))
+
+    assert target() == pytest.approx(0.999 + 0.01 * 0.4)
+    assert target(0, 1) == math.nextafter(1.0, 0.0), "to reach it counts"
+    assert target(0, None) == target(0, 2) == target()
+    assert target(0, 0.999) == math.nextafter(0.999, 0.0), "no trial can beat it: to tie counts"
+    assert target(0, 0.9) == target(), "a bound that is none is ignored"
 
 
 def test_a_curve_that_has_not_moved_waits_for_a_finished_one_that_stood_as_long() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.engine.axis import ENOUGH
@@ -64,3 +66,21 @@ def test_an_incumbent_at_the_metrics_bound() -> None:
         "still tells good trials apart"
     ]
     assert notices(snapshot(goal("maximize", horizon=3), share[2:])) == ()
+
+
+def test_bounds_say_when_it_is_reached_and_are_told_when_they_are_none() -> None:
+    share = [trial(str(i), [0.2, 0.8 - 0.1 * i]) for i in range(3)]
+
+    def said(low: float | None, high: float | None) -> list[str]:
+        of = replace(goal("maximize", horizon=3), bounds=(low, high))
+        return [notice.text for notice in notices(snapshot(of, share))]
+
+    assert said(0, 1) == []
+    (text,) = said(0, 0.8)
+    assert text.startswith("the incumbent, 0.8 of trial 0, is at the metric's bound, as bounds says: no trial can beat")
+    assert said(0, 0.7) == [
+        "trial 0 reported 0.8, beyond the high one of bounds, which is 0.7: that bound is ignored. Set bounds to what "
+        "the metric can be, or leave it out"
+    ]
+    (text,) = said(0.3, None)
+    assert text.startswith("trial 0 reported 0.2, beyond the low one of bounds, which is 0.3")

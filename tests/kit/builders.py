@@ -42,6 +42,11 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"interval_steps": 0}, "interval_steps: expected a number >= 1, got 0."),
     ({"n_min_trials": 0}, "n_min_trials: expected a number >= 1, got 0."),
     ({"look_growth": 0.9}, "look_growth: expected a number >= 1, got 0.9."),
+    (
+        {"bounds": (1, 0)},
+        "bounds: expected (low, high), low < high, either may be None, got (1, 0). Give the least and the largest "
+        "value that the metric can have, as in (0, 1) or (0, None).",
+    ),
     ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
     ({"max_overhead": math.nan}, "max_overhead: expected a number > 0, got nan."),
     ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),

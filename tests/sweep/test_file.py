@@ -6,11 +6,15 @@ import math
 from pathlib import Path
 from textwrap import dedent
 
+import optuna
 import pytest
 
 from lcsearch.errors import FileProblem
+from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.sweep.backend import curve_pruner
 from lcsearch.sweep.document import Problem, parse
 from lcsearch.sweep.file import CurvePrunerSpec, LogUniform, Uniform
+from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 
 GOOD = """\
@@ -60,6 +64,15 @@ def test_a_good_file_with_its_defaults(tmp_path: Path) -> None:
     assert (file.backend.workers.n, file.backend.workers.threads) == (2, 1)
 
 
+def test_bounds_are_the_goals(tmp_path: Path) -> None:
+    file = load(write(tmp_path, changed("goal: minimize", "goal: minimize\nbounds: [0, ~]"))).file
+    assert file.target.bounds == (0.0, None)
+    assert load(write(tmp_path)).file.target.bounds is None
+    pruner = curve_pruner(CurvePrunerSpec(), file, RunFolder(tmp_path / "run"))
+    assert isinstance(pruner, CurvePruner)
+    assert pruner._reader.read(optuna.create_study()).bank.goal.bounds == (0.0, None)
+
+
 def test_yaml_1_2_scalars() -> None:
     text = "[1e-4, no, yes, on, 010, 0o10, 0x1F, .inf, ~, true, '1', 2020-01-01, 1:30, -1000, +1.5e3, -.INF, 1., .5]"
     value = parse(text).value
@@ -104,12 +117,24 @@ def test_what_is_nested_too_deep_and_a_key_that_is_no_word(tmp_path: Path) -> No
         (
             "metric: loss",
             "metrik: loss",
-            "4:1: at $.metrik: expected one of version, name, objective, metric, goal, judged, step, max_steps, "
-            "space, schedule, backend, sampler, pruner, budget, retries, seed, got 'metrik'. Did you mean 'metric'?",
+            "4:1: at $.metrik: expected one of version, name, objective, metric, goal, judged, bounds, step, "
+            "max_steps, space, schedule, backend, sampler, pruner, budget, retries, seed, got 'metrik'. "
+            "Did you mean 'metric'?",
         ),
         ("goal: minimize", "goal: minimise", "5:7: at $.goal: expected 'minimize' or 'maximize', got 'minimise'. "
             "Did you mean 'minimize'?"),
         ("max_steps: 10", "max_steps: '10'", "6:12: at $.max_steps: expected a whole number, got '10'."),
+        (
+            "goal: minimize",
+            "goal: minimize\nbounds: [1, 0]",
+            "6:9: at $.bounds: expected a lower bound below the upper one, got [1, 0].",
+        ),
+        (
+            "goal: minimize",
+            "goal: minimize\nbounds: [0, .nan]",
+            "6:13: at $.bounds[1]: expected a finite number, got nan.",
+        ),
+        ("goal: minimize", "goal: minimize\nbounds: [0]", "6:9: at $.bounds: expected two entries, got [0]."),
         ("max_steps: 10", "max_steps: 0", "6:12: at $.max_steps: expected a number >= 1, got 0."),
         ("[1e-5, 1e-1]", "[0, 1]", "8:21: at $.space.lr.loguniform[0]: expected a number > 0, got 0."),
         (
@@ -353,8 +378,8 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
         "1:10: at $.version: expected 1, got 2.",
         f"3:21: at $.objective.python: expected the module file {tmp_path}/tay.py, got no such file. "
         "Did you mean 'toy.py'?",
-        "6:1: at $.spcae: expected one of version, name, objective, metric, goal, judged, step, max_steps, space, "
-        "schedule, backend, sampler, pruner, budget, retries, seed, got 'spcae'. Did you mean 'space'?",
+        "6:1: at $.spcae: expected one of version, name, objective, metric, goal, judged, bounds, step, max_steps, "
+        "space, schedule, backend, sampler, pruner, budget, retries, seed, got 'spcae'. Did you mean 'space'?",
         "7:18: at $.budget.trials: expected a whole number, got 'many'.",
     ]
 

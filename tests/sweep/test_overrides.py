@@ -17,8 +17,8 @@ from .kit import Remembering, write_toy
 from .test_file import GOOD, write
 
 TOP = (
-    "version, name, objective, metric, goal, judged, step, max_steps, space, schedule, backend, sampler, pruner, "
-    "budget, retries, seed"
+    "version, name, objective, metric, goal, judged, bounds, step, max_steps, space, schedule, backend, sampler, "
+    "pruner, budget, retries, seed"
 )
 
 

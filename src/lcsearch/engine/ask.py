@@ -251,13 +251,15 @@ def passes(loss: float, incumbent: Incumbent, goal: Goal) -> bool:
 def target_of(policy: Policy, snapshot: Snapshot) -> float:
     """The loss that must be undercut to beat the incumbent: its own, less epsilon; NaN without an incumbent.
 
-    At the metric's bound nothing can be better: a hair more than its own, so that to tie it counts.
+    At the metric's bound nothing can be better: a hair more than its own, so that to tie it counts. Nor is anything
+    beyond a bound that is given: a margin ends there, and to reach the bound counts.
     """
     if snapshot.incumbent is None:
         return math.nan
     if snapshot.bank.at_bound:
         return math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
-    return snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
+    target = snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
+    return max(target, math.nextafter(snapshot.bank.least, math.inf))
 
 
 def held_decision(snapshot: Snapshot, event: Event, hold: Hold) -> Decision:

@@ -33,7 +33,7 @@ class Notice(NamedTuple):
 
 def notices(snapshot: Snapshot) -> tuple[Notice, ...]:
     """Everything that finished trials contradict, most important first."""
-    told = (*_bound(snapshot), *_returned(snapshot))
+    told = (*_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
     if axis := odd_axis(snapshot):  # where steps mean nothing, neither does the last one
         return (Notice("axis", axis), *told)
     return (*_horizon(snapshot), *told)
@@ -63,14 +63,27 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
     yield Notice(key, f"{text}. Set it to {length}, unless longer trials are still to come", bank.end)
 
 
+def _bounds(snapshot: Snapshot) -> Iterator[Notice]:
+    """Bounds that reports of finished trials pass."""
+    goal = snapshot.goal
+    for trial in snapshot.bank if goal.bounds is not None else ():
+        values = trial.curve.values
+        broken = goal.broken(float(values.min()), float(values.max())) if values.size else None
+        if broken is not None:
+            name, bound, value = broken
+            text = f"trial {trial.uid} reported {value:.6g}, beyond the {name} one of bounds, which is {bound:g}: that "
+            yield Notice("bounds", f"{text}bound is ignored. Set bounds to what the metric can be, or leave it out")
+            return
+
+
 def _bound(snapshot: Snapshot) -> Iterator[Notice]:
     incumbent, n = snapshot.incumbent, snapshot.bank.at_bound
     if incumbent is not None and n:
+        given = snapshot.bank.least > -math.inf
+        known = "bounds says" if given else f"{n} reports of finished trials are exactly that"
         text = (
-            f"the incumbent, {incumbent.value:g} of trial {incumbent.uid}, is at the metric's bound, as {n} reports of "
-        )
-        text += (
-            "finished trials are exactly that: no trial can beat it. Looks and the risk ask whether a trial ties it; "
+            f"the incumbent, {incumbent.value:g} of trial {incumbent.uid}, is at the metric's bound, as "
+            f"{known}: no trial can beat it. Looks and the risk ask whether a trial ties it; "
         )
         yield Notice("bound", f"{text}end the study, or choose a metric that still tells good trials apart")
 

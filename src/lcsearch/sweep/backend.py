@@ -267,7 +267,9 @@ def make_pruner(sweep: SweepFile, folder: RunFolder) -> BasePruner:
 def curve_pruner(spec: CurvePrunerSpec, sweep: SweepFile, folder: RunFolder) -> BasePruner:
     """lcsearch's own pruner with the knobs of the file."""
     knobs = spec.model_dump(exclude={"kind"})
-    return CurvePruner(max_steps=sweep.max_steps, judged=sweep.judged, decision_log=folder.decisions, **knobs)
+    return CurvePruner(
+        max_steps=sweep.max_steps, judged=sweep.judged, bounds=sweep.bounds, decision_log=folder.decisions, **knobs
+    )
 
 
 def quiet_optuna() -> None:

@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.host.registry import NAMES
 from lcsearch.schedule import Shape
 
@@ -404,6 +404,7 @@ class SweepFile(Model):
     metric: Annotated[str, Field(min_length=1)]
     goal: Direction
     judged: Judged = "best"
+    bounds: Bounds | None = None
     step: Annotated[str, Field(min_length=1)] = "step"
     max_steps: Count
     space: Annotated[dict[str, Parameter], Field(min_length=1)]
@@ -416,6 +417,14 @@ class SweepFile(Model):
     retries: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_ascend(cls, bounds: Bounds | None) -> Bounds | None:
+        low, high = bounds or (None, None)
+        if low is not None and high is not None and not low < high:
+            raise expected("a lower bound below the upper one")
+        return bounds
+
     @model_validator(mode="after")
     def _params_exist(self) -> Self:
         for entry in SchedulePlan.model_fields:
@@ -427,4 +436,4 @@ class SweepFile(Model):
     @property
     def target(self) -> Goal:
         """The goal as the forecasting rooms know it."""
-        return Goal(self.metric, self.goal, float(self.max_steps), self.judged)
+        return Goal(self.metric, self.goal, float(self.max_steps), self.judged, self.bounds)

@@ -369,6 +369,7 @@ def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:
         grace_period=min(spec.n_warmup_steps, file.max_steps),  # at the end nothing is stopped anyway
         decision_log=folder.decisions,
         judged=file.judged,
+        bounds=file.bounds,
         **spec.model_dump(exclude={"kind", "n_warmup_steps"}),
     )
     scheduler.name = file.name

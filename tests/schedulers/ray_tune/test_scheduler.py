@@ -340,3 +340,9 @@ def test_without_a_controller() -> None:
     of.on_trial_complete(controller, good, {"training_iteration": 50, "loss": 1.0})
     for step, said in ((1, "CONTINUE"), (2, "CONTINUE"), (3, "STOP")):
         assert of.on_trial_result(controller, bad, {"training_iteration": step, "loss": NAN}) == said
+
+
+def test_bounds_are_the_goals() -> None:
+    """The state says nothing of them: they are the scheduler's, as `judged` is."""
+    assert scheduler(mode="max", bounds=(0, 1))._goal.bounds == (0.0, 1.0)
+    assert scheduler(mode="max")._goal.bounds is None
