@@ -46,6 +46,7 @@ def test_the_optuna_adapter_s_surface() -> None:
         "StudyReport",
         "adopt",
         "as_trial",
+        "decision_of",
         "write_stop",
     ]
 

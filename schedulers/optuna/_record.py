@@ -14,11 +14,14 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
 from lcsearch.curves import Curve
+from lcsearch.decide import earlier
+from lcsearch.decide.decision import Decision
 from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 MARK = "lcsearch:mark"
 REASON = "lcsearch:reason"
+"""The user attribute that tells people, in one line, why a trial was stopped; empty where it went on after all."""
 
 ANEW = "lcsearch:anew"
 """The last step that a retried trial inherited from the attempt that failed, where it began anew all the same."""
@@ -65,18 +69,7 @@ class Record:
     @classmethod
     def parse(cls, text: object) -> Record | None:
         """What :meth:`to_json` wrote; None for anything else."""
-        if not isinstance(text, str):
-            return None
-        with contextlib.suppress(InvalidValue):
-            mark = Mark.from_json(text)
-            more = json.loads(text)
-            gone = bool(more.get(_GONE))
-            try:
-                number, last, digest = more[_OF]
-                return cls(mark, int(number), float(last), str(digest), gone)
-            except (KeyError, TypeError, ValueError, OverflowError):
-                return cls(mark, withdrawn=gone)
-        return None
+        return _parsed(text) if isinstance(text, str) else None
 
     def to_json(self) -> str:
         """As :meth:`read` reads it."""
@@ -105,6 +98,34 @@ class Record:
         if frozen.state == TrialState.COMPLETE:
             notes.append(f"trial {frozen.number} obeyed by returning a value, so Optuna counts it as COMPLETE")
         return replace(self.mark, text="\n".join([*notes, self.mark.text])) if notes else self.mark
+
+
+@lru_cache(maxsize=1 << 14)  # views read all records again and again
+def _parsed(text: str) -> Record | None:
+    with contextlib.suppress(InvalidValue):
+        mark = Mark.from_json(text)
+        more = json.loads(text)
+        gone = bool(more.get(_GONE))
+        try:
+            number, last, digest = more[_OF]
+            return Record(mark, int(number), float(last), str(digest), gone)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return Record(mark, withdrawn=gone)
+    return None
+
+
+def decision_of(frozen: FrozenTrial) -> Decision | None:
+    """The decision that stopped a trial; None where no record of one stands with it.
+
+    Of a stop that an earlier lcsearch recorded it holds what the sentence told that was stored in its place.
+    """
+    record = Record.read(frozen)
+    if record is not None and (record.withdrawn or not record.belongs(frozen)):
+        return None
+    if record is not None and record.mark.decision is not None:
+        return record.mark.decision
+    line = frozen.user_attrs.get(REASON)
+    return earlier.decision_of(line, str(frozen.number)) if isinstance(line, str) else None
 
 
 def curve_of(frozen: FrozenTrial) -> Curve:

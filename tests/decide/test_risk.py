@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import strategies as st
 from kit.builders import goal, props, snapshot, trial
 from kit.fakes import NormalAroundBest, chances
 
+from lcsearch.decide.decision import Decision, Look
 from lcsearch.decide.risk import LEVELS, Mark, risk_of
+from lcsearch.decide.rules import Standing
+from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts, Query
+from lcsearch.study import Incumbent
 
 
 def straight(low: float = 0.0, high: float = 1.0) -> Mark:
@@ -253,3 +258,30 @@ def test_what_is_no_mark_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue) as error:
         Mark.from_json(text)
     assert str(error.value) == f"lcsearch:mark: expected a mark written by lcsearch, got {text[:80]!r}."
+
+
+def test_a_mark_keeps_the_decision_and_its_text_is_a_view_of_it() -> None:
+    look = Look(9.0, 10, 0.05, 0.0042, (0.31, 0.42, math.inf), (("parametric", 0.0042), ("rank-gap", "LATE")))
+    decision = Decision(
+        "s", "12", 9.0, Verdict.STOP, Reason.BOUND, now=look, before=replace(look, step=8.0, interval=None),
+        incumbent=Incumbent(0.1, "3", 49.0), target=0.12, horizon=49.0, standing=Standing(17, 20, 3, 9), risk=0.031,
+        bound=True, seen="cafe",
+    )  # fmt: skip
+    mark = Mark(9.0, "BOUND", 0.0042, decision.text, decision=decision)
+    stored = mark.to_json(of=[12, 9.0, "cafe"])
+    assert json.loads(stored)["text"] == ""
+    read = Mark.from_json(stored)
+    assert (read.decision, read.text) == (replace(decision, study=""), decision.text)
+    assert read.to_json(of=[12, 9.0, "cafe"]) == stored
+    with pytest.raises(InvalidValue):
+        Mark.from_json(stored.replace('"STOP"', '"HALT"'))
+
+
+def test_a_decision_that_does_not_fit_leaves_its_text() -> None:
+    heard = tuple((f"forecaster {n}", 0.001) for n in range(99))
+    look = Look(9.0, 10, 0.05, 0.0042, heard=heard)
+    decision = Decision("s", "12", 9.0, Verdict.STOP, Reason.BELOW, now=look, incumbent=Incumbent(0.1, "3", 49.0))
+    read = Mark.from_json(Mark(9.0, "BELOW", 0.0042, decision.text, decision=decision).to_json())
+    assert read.decision is None
+    assert decision.text.startswith(read.text)
+    assert "this look: step 9" in read.text

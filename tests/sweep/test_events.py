@@ -21,7 +21,7 @@ from lcsearch.sweep.progress import collect
 from lcsearch.sweep.watch import Outcome
 
 from .kit import TRAIN, lcsearch, write_toy
-from .test_live import FILE, progress, trial
+from .test_live import FILE, STOPPED, progress, trial
 from .test_run import LEAVING
 
 
@@ -82,7 +82,7 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     del stop["time"]
     assert stop == {
         "event": "trial", "trial": 1, "state": "stopped", "value": 1.5, "last": 1.5, "step": 2, "spent": 2,
-        "saved": 8, "reason": "step 2: P(beat) 0.1 %", "p_beat": 0.001,
+        "saved": 8, "reason": STOPPED, "p_beat": 0.001,
     }  # fmt: skip
     assert (nothing["value"], nothing["last"], nothing["p_beat"]) == (None, None, None)
     worker = of(told, "worker")[0]
@@ -95,7 +95,7 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     assert end["counts"] == {"complete": 2, "stopped": 1, "failed": 1, "running": 1, "waiting": 1}
     # people read the same as ever
     assert people.getvalue().splitlines()[0] == "! the earlier run was kept"
-    assert "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %" in people.getvalue()
+    assert "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %, threshold 5 %" in people.getvalue()
 
 
 def test_a_resumed_sweep_tells_nothing_twice(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from lcsearch.sweep.text import clock, finished_line, standing
 
 from .test_space import SWEEP
 
+STOPPED = "step 2: P(beat) 0.1 %, threshold 5 %, incumbent 0.1 of trial 0"
 FILE = SweepFile.model_validate(
     {**SWEEP, "space": {"a": {"uniform": (0.0, 1.0)}, "k": 3}, "schedule": None, "step": "epoch"}
 )
@@ -51,7 +52,7 @@ def progress(judged: str = "best") -> Progress:
     file = FILE.model_copy(update={"judged": judged})
     trials = [
         trial(0, TrialState.COMPLETE, {e: 1 / e for e in range(1, 11)}),
-        trial(1, TrialState.PRUNED, {1: 2.0, 2: 1.5}, **{"lcsearch:reason": "step 2: P(beat) 0.1 %"}),
+        trial(1, TrialState.PRUNED, {1: 2.0, 2: 1.5}, **{"lcsearch:reason": STOPPED}),
         trial(2, TrialState.FAIL, {1: -5.0}, **{"lcsearch:error": "ValueError: no"}),
         trial(3, TrialState.RUNNING, {1: 0.5, 2: 0.05}, **{"lcsearch:worker": {"slot": 1}}),
         trial(4, TrialState.RUNNING, {}, **{"lcsearch:worker": None}),
@@ -115,7 +116,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "P(beat): a trial's forecast chance to beat the best so far by epoch 10; it is stopped where two looks in a "
         "row are below 5 % (1 % below 8 observations)",
         "[1/8] trial 0 complete: loss 0.1, new best",
-        "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %",
+        "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %, threshold 5 %",
         "[3/8] trial 2 failed; ValueError: no",
         "[4/8] trial 5 complete: loss nan",
         "! worker 0 was killed",

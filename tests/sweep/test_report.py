@@ -195,8 +195,10 @@ def test_without_a_decision_log(outcome: Outcome, tmp_path: Path) -> None:
     assert "There is no decision log: what is known of stops comes from the study alone." in text
     assert "Looks none yet" in text
     stop = collect(RunFolder(tmp_path / "run")).stops[0]
-    assert (stop.p is not None, stop.p_before, stop.threshold, stop.rank) == (True, None, None, None)
-    assert stop.line in text
+    kept = collect(RunFolder(outcome.folder)).stops[0]  # a mark keeps the whole decision
+    assert (stop.p, stop.p_before, stop.threshold, stop.rank) == (kept.p, kept.p_before, kept.threshold, kept.rank)
+    assert None not in (stop.p, stop.p_before, stop.threshold, stop.rank)
+    assert "the whole story" in text  # its numbers stand in the columns
     (tmp_path / "run" / "decisions").mkdir()
     torn = '{"trial": "3", "now": {"step": 4.0, "p": NaN}}\n{"trial": "3", "now": {"st'
     (tmp_path / "run" / "decisions" / "w.jsonl").write_text(torn)  # NaN is no probability; what is torn is not told

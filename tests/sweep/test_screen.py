@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from rich.cells import cell_len
 from rich.console import Console
 
+from lcsearch.decide.earlier import decision_of
 from lcsearch.sweep import backend, record, status
 from lcsearch.sweep.budget import read_clock
 from lcsearch.sweep.file import SweepFile
@@ -41,7 +42,8 @@ def row(number: int, state: str, spent: int, *, note: str = "", values: dict[int
     curve = {step: 1 / step for step in range(1, spent + 1)} if values is None else values
     ended = None if state in ("running", "waiting") else START + timedelta(seconds=number)
     saved = 10 - spent if state == "stopped" else 0
-    return Row(number, state, {"a": 0.5}, curve, spent, saved, note, number % 2, 0, START, ended, float(spent), PACE)
+    times = (START, ended, float(spent), PACE)
+    return Row(number, state, {"a": 0.5}, curve, spent, saved, note, number % 2, 0, *times, stop=decision_of(note))
 
 
 def picture(rows: list[Row], budget: int = 8, **numbers: Any) -> Picture:

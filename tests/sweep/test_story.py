@@ -126,7 +126,8 @@ def marked(number: int, target: float) -> FrozenTrial:
     """A trial stopped at epoch 8 with P(beat) 4 % of passing `target`."""
     at = tuple(target - 0.04 + np.array(LEVELS))
     mark = Mark(8.0, "BELOW", 0.04, f"trial {number}, step 8: STOP (BELOW)\nP(beat): fake 4 %", at, target)
-    made = trial(number, TrialState.PRUNED, dict.fromkeys(range(1, 9), 3.0), **{"lcsearch:reason": "P(beat) 4 %"})
+    line = "step 8: P(beat) 4 %, threshold 5 %, incumbent 1 of trial 0"
+    made = trial(number, TrialState.PRUNED, dict.fromkeys(range(1, 9), 3.0), **{"lcsearch:reason": line})
     made.system_attrs = {MARK: mark.to_json()}
     return made
 
@@ -157,7 +158,7 @@ def summary(folder: RunFolder, *trials: FrozenTrial, code: int | None = 0) -> li
 
 
 def test_stops_and_failures_stand_in_groups(folder: RunFolder) -> None:
-    reasons = dict.fromkeys(range(1, 13), "step 7: P(beat) 1 %, threshold 5 %")
+    reasons = dict.fromkeys(range(1, 13), "step 7: P(beat) 1 %, threshold 5 %, incumbent 1 of trial 0")
     reasons |= {13: "step 7: diverged, 3 reports", 14: "stopped by the pruner"}
     stopped = [trial(n, TrialState.PRUNED, {7: 3.0}, **{"lcsearch:reason": text}) for n, text in reasons.items()]
     errors = ("no", "other", "no", "no")

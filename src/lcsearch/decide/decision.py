@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lcsearch.decide.rules import Standing
 from lcsearch.decide.verdict import Reason, Verdict
+from lcsearch.errors import InvalidValue
 from lcsearch.study import Incumbent
 
 _ALL_DIGITS = 14
@@ -32,6 +34,20 @@ class Look:
     p: float | None = None
     interval: tuple[float, float, float] | None = None
     heard: tuple[tuple[str, float | str], ...] = ()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Look:
+        """Read it back from its part of :meth:`Decision.to_record`."""
+        interval, p = record["interval"], record["p"]
+        low, mid, high = (None,) * 3 if interval is None else map(float, interval)
+        return cls(
+            float(record["step"]),
+            int(record["n_observations"]),
+            float(record["threshold"]),
+            None if p is None else float(p),
+            None if low is None or mid is None or high is None else (low, mid, high),
+            tuple((str(who), said if isinstance(said, str) else float(said)) for who, said in record["heard"].items()),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,24 +91,38 @@ class Decision:
     @property
     def line(self) -> str:
         """The reason in one line."""
+        return f"step {self.step:g}: {self.why}"
+
+    @property
+    def why(self) -> str:
+        """The line without the step."""
+        if self.chance is None or self.incumbent is None:
+            return self.short
+        rank = f", {self.standing}" if self.standing else ""
+        return f"{self.short}, incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{rank}"
+
+    @property
+    def short(self) -> str:
+        """The line without step, incumbent and rank."""
         if self.reason is Reason.DIVERGED:
-            return f"step {self.step:g}: diverged, {self.detail}"
-        if self.now is None or self.now.p is None or self.before is None or self.incumbent is None:
-            return f"step {self.step:g}: {self.detail or self.reason.advice}"
+            return f"diverged, {self.detail}"
+        if self.chance is None or self.now is None or self.now.p is None or self.before is None:
+            return self.detail or self.reason.advice
         p = percent(self.now.p, self.now.threshold)
         if self.before.p is not None:
             p += f" (was {percent(self.before.p, self.before.threshold)} at step {self.before.step:g})"
-        return (
-            f"step {self.step:g}: P({self._what}) {p}, threshold {exactly(self.now.threshold)}, "
-            f"incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{self._rank()}"
-        )
+        return f"{self.chance} {p}, threshold {exactly(self.now.threshold)}"
 
     @property
-    def _what(self) -> str:
-        return "tie" if self.bound else "beat"
+    def chance(self) -> str | None:
+        """What the probability that decided is called, "P(beat)" or "P(tie)"; None where none did."""
+        if self.reason is Reason.DIVERGED or self.incumbent is None or self.before is None:
+            return None
+        return self._chance if self.now is not None and self.now.p is not None else None
 
-    def _rank(self) -> str:
-        return f", {self.standing}" if self.standing else ""
+    @property
+    def _chance(self) -> str:
+        return "P(tie)" if self.bound else "P(beat)"
 
     @property
     def text(self) -> str:
@@ -117,7 +147,7 @@ class Decision:
             said = ", ".join(
                 f"{who} {percent(p, look.threshold) if isinstance(p, float) else p}" for who, p in look.heard
             )
-            line = f"{name}: step {look.step:g}, {look.n_observations} observations, P({self._what}): "
+            line = f"{name}: step {look.step:g}, {look.n_observations} observations, {self._chance}: "
             line += f"{said or 'not asked'}; threshold {exactly(look.threshold)}"
             lines.append(line)
             if look.interval is not None and self.horizon is not None:
@@ -139,6 +169,41 @@ class Decision:
                 record[name]["heard"] = dict(record[name]["heard"])
         return {key: value for key, value in record.items() if value not in (None, "")}
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Decision:
+        """Read :meth:`to_record` back; what else stands in the record is passed over.
+
+        Raises:
+            InvalidValue: it is the record of no decision.
+        """
+        try:
+            now, before, place = record.get("now"), record.get("before"), record.get("incumbent")
+            rank, bound = record.get("standing"), record.get("bound")
+            target, horizon, risk = (
+                None if record.get(name) is None else float(record[name]) for name in ("target", "horizon", "risk")
+            )
+            return cls(
+                str(record.get("study", "")),
+                str(record.get("trial", "")),
+                float(record["step"]),
+                Verdict[record["verdict"]],
+                Reason[record["reason"]],
+                str(record.get("detail", "")),
+                now=None if now is None else Look.from_record(now),
+                before=None if before is None else Look.from_record(before),
+                incumbent=None
+                if place is None
+                else Incumbent(float(place["value"]), str(place["uid"]), float(place["step"])),
+                target=target,
+                horizon=horizon,
+                standing=None if rank is None else Standing(**{name: int(n) for name, n in rank.items()}),
+                risk=risk,
+                bound=None if bound is None else bool(bound),
+                seen=str(record.get("seen", "")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InvalidValue("a decision written by lcsearch", str(record)[:80], "a decision's record") from error
+
 
 def percent(p: float, threshold: float | None = None) -> str:
     """A probability for people: 0.8 %, 12 %, < 0.01 %; beside a threshold, digits enough to tell on which side it is.
@@ -154,7 +219,7 @@ def percent(p: float, threshold: float | None = None) -> str:
         return "< 0.01 %"
     text = f"{100 * p:.2g}" if p < 0.1 else f"{100 * p:.0f}"
     if threshold is not None:
-        limit = float(exactly(threshold).removesuffix(" %"))
+        limit = float(_in_percent(threshold))
         for digits in range(3, _ALL_DIGITS + 1):
             if (float(text) < limit) == (p < threshold):
                 break
@@ -164,7 +229,11 @@ def percent(p: float, threshold: float | None = None) -> str:
 
 def exactly(threshold: float) -> str:
     """As its owner wrote it, in percent: 5 %, 0.125 %."""
-    return f"{100 * threshold:.12g} %"
+    return f"{_in_percent(threshold)} %"
+
+
+def _in_percent(threshold: float) -> str:
+    return f"{100 * threshold:.12g}"
 
 
 @dataclass(frozen=True)

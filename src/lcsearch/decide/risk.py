@@ -12,10 +12,12 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from lcsearch.decide.decision import Decision
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts
 
@@ -33,10 +35,12 @@ class Mark:
         step: where the trial was stopped.
         reason: name of the :class:`~lcsearch.decide.verdict.Reason` that stopped it.
         p: P(beat) when it was stopped; None for a divergence.
-        text: the whole story in a few lines.
+        text: the whole story in a few lines, for people.
         losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0, and for
             a forecast without finite quantiles, whose p counts as it was.
         target: the loss that had to be undercut then: `p` is the forecast's probability of that.
+        decision: what was decided on which numbers; None in marks of an earlier lcsearch, which kept the text alone.
+            Read back, it does not name the study.
     """
 
     step: float
@@ -45,6 +49,7 @@ class Mark:
     text: str
     losses: tuple[float, ...] = ()
     target: float | None = None
+    decision: Decision | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -113,15 +118,24 @@ class Mark:
         return self.p_beat(loss if self.target is None else min(loss, self.target))
 
     def to_json(self, **more: object) -> str:
-        """Compact ASCII text under LONGEST characters; a text that does not fit is cut short.
+        """Compact ASCII text under LONGEST characters: the decision, of which the text is a view.
+
+        Where there is none, or it does not fit or does not read back as it was, the text stands for itself, cut short
+        where that does not fit.
 
         Args:
             more: plain values to stand beside the mark's own; :meth:`from_json` passes over them.
         """
         # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
         losses = [float(f"{v:.12g}") for v in self.losses]
-        record = {"step": self.step, "reason": self.reason, "p": self.p, "text": self.text, "losses": losses}
+        record: dict[str, Any] = {"step": self.step, "reason": self.reason, "p": self.p, "text": "", "losses": losses}
         record |= ({} if self.target is None else {"target": self.target}) | more
+        if self.decision is not None:
+            here = replace(self.decision, study="")  # it stands in its study
+            kept = json.loads(json.dumps(here.to_record(), default=float))  # NumPy's numbers, too
+            packed = json.dumps({**record, "decision": kept}, separators=(",", ":"))
+            if len(packed) < LONGEST and Decision.from_record(kept).text == self.text:
+                return packed
         room = 1500
         while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
             room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
@@ -144,7 +158,9 @@ class Mark:
             target = None if record.get("target") is None else float(record["target"])
             if not all(map(math.isfinite, (step, *losses, target or 0.0))) or not (p is None or 0.0 <= p <= 1.0):
                 raise ValueError("numbers")
-            return cls(step, str(record["reason"]), p, str(record["text"]), losses, target)
+            decision = None if record.get("decision") is None else Decision.from_record(record["decision"])
+            text = str(record["text"]) if decision is None else decision.text
+            return cls(step, str(record["reason"]), p, text, losses, target, decision)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
 

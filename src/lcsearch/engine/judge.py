@@ -89,7 +89,7 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
     if policy.risk is not None and (most := risk_of(marks, incumbent)) > policy.risk:
         return revoked(Judgement(replace(decision, risk=most)), Reason.RISK_LIMIT)
     decision = replace(decision, risk=risk_of(marks, target))
-    return Judgement(decision, replace(mark, text=decision.text))
+    return Judgement(decision, replace(mark, text=decision.text, decision=decision))
 
 
 def revoked(stop: Judgement, reason: Reason) -> Judgement:
@@ -150,7 +150,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         decision = Decision(
             snapshot.study, trial.uid, step, Verdict.STOP, Reason.DIVERGED, detail, seen=trial.curve.digest
         )
-        mark = Mark(step, Reason.DIVERGED.name, None, decision.text).read_back()
+        mark = Mark(step, Reason.DIVERGED.name, None, decision.text, decision=decision).read_back()
         if mark is None:
             decision = replace(decision, verdict=Verdict.CONTINUE, reason=Reason.UNRECORDED)
         return Judgement(decision, mark)

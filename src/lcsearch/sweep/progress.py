@@ -12,8 +12,9 @@ from datetime import datetime
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.curves import Curve
+from lcsearch.decide.decision import Decision
 from lcsearch.goal import Goal
-from lcsearch.schedulers.optuna import REASON
+from lcsearch.schedulers.optuna import REASON, decision_of
 from lcsearch.study import Bank, Status, Trial
 from lcsearch.sweep import attributes
 from lcsearch.sweep.budget import Reading, replacements, steps_of
@@ -45,7 +46,8 @@ class Row:
         values: step -> value, in step order.
         spent: steps trained, on the user's axis.
         saved: steps a stop saved: what the trial had left before it, by the complete trials, see :meth:`Bank.left`.
-        note: the reason of a stop or the error of a failure, one line.
+        note: the reason of a stop or the error of a failure, one line for people.
+        stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
         retries: how often it was taken up again.
         seconds: what it has taken of its workers' time.
@@ -69,6 +71,7 @@ class Row:
     pace: Pace | None = None
     again: int | None = None
     noted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    stop: Decision | None = None
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -230,6 +233,7 @@ def _row(
         pace=pace_in(trial.user_attrs.get(TOOK)),
         again=again,
         noted=_noted(trial.user_attrs.get(NOTED)),
+        stop=decision_of(trial) if state == "stopped" else None,
     )
 
 

@@ -243,13 +243,15 @@ def _stops(
     for row, trial in zip(rows, known, strict=True):
         if row.state == "stopped":
             mark = trial.marks.get("stop")
-            record = told.get(str(row.number), {})
-            stops.append(_stop(row, mark if isinstance(mark, Mark) else None, record, file.target.sign, target))
+            mark = mark if isinstance(mark, Mark) else None
+            kept = None if mark is None else mark.decision
+            record = kept.to_record() if kept is not None else told.get(str(row.number), {})
+            stops.append(_stop(row, mark, record, file.target.sign, target))
     return tuple(stops)
 
 
 def _stop(row: Row, mark: Mark | None, record: Mapping[str, Any], sign: float, target: float) -> Stop:
-    """From the mark in the study, and from the log what the mark does not keep."""
+    """From the mark in the study, and from the log what a mark without a decision does not keep."""
     step = float(row.last[0] if row.last else 0)
     if mark is None:
         return Stop(row.number, step, row.saved, "", row.note, row.note)

@@ -175,7 +175,8 @@ def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[Line]:
     for row in rows:
         reached = row.reached(sweep.target) or (row.last and (row.last[1], row.last[0]))
         value = f"{reached[0]:.4g}" if reached is not None else "-"
-        why = row.note.removeprefix(f"step {row.last[0]}: ") if row.last is not None else row.note
+        at_last = row.stop is not None and row.last is not None and row.stop.step == row.last[0]
+        why = row.stop.why if row.stop is not None and at_last else row.note
         cells.append([str(row.number), row.state, str(row.spent), value, why])
     lines = _columns(cells)
     return [Line(lines[0], "dim"), *(Line(text, _STYLES[row.state]) for text, row in zip(lines[1:], rows, strict=True))]

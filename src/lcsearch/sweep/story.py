@@ -97,7 +97,8 @@ def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> 
     if explainer is None or not row.values:
         return []
     text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
-    return [text, *_today(row, study), *([legend(sweep)] if "P(beat)" in text else [])]
+    by_chance = row.state == "running" or (row.stop is not None and row.stop.chance is not None)
+    return [text, *_today(row, study), *([legend(sweep)] if by_chance else [])]
 
 
 def _today(row: Row, study: optuna.Study) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcsearch.decide.decision import percent
+from lcsearch.decide.decision import Decision, percent
+from lcsearch.decide.verdict import Reason
 from lcsearch.errors import FileProblem
 from lcsearch.sweep import record
 from lcsearch.sweep.budget import ended_by, read_clock
@@ -79,13 +80,18 @@ def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> l
     """The stops by what stopped them: each was told when it came, and `explain` tells it whole."""
     groups: dict[str, list[int]] = {}
     for row in progress.of("stopped"):
-        by = "by P(beat)" if "P(beat)" in row.note else "as diverged" if "diverged" in row.note else ""
-        groups.setdefault(by or f"by the {sweep.pruner.kind} pruner", []).append(row.number)
+        groups.setdefault(_stopped_by(row.stop) or f"by the {sweep.pruner.kind} pruner", []).append(row.number)
     lines = [f"stopped {by}: {len(numbers)} ({named(numbers)})" for by, numbers in groups.items()]
     if closest:
         likeliest = ", ".join(f"trial {stop.trial} ({percent(stop.p_now)})" for stop in closest[:_CLOSEST])
         lines.append(f"  likeliest to have won, as things stand now: {likeliest}")
     return lines
+
+
+def _stopped_by(stop: Decision | None) -> str:
+    if stop is None:
+        return ""
+    return "as diverged" if stop.reason is Reason.DIVERGED else f"by {stop.chance}" if stop.chance else ""
 
 
 def _failed(rows: Sequence[Row]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 
 from lcsearch.decide.decision import exactly
@@ -70,26 +68,22 @@ def _judged(row: Row, sweep: SweepFile) -> str:
     return f"best {sweep.metric} {reached[0]:.4g} at {sweep.step} {reached[1]} (last {last})"
 
 
-def _looked_at(row: Row) -> tuple[float, str]:
-    """The step that a stop's reason begins with, and the rest of it."""
-    found = re.match(r"step ([^:]+): ", row.note)
-    return (float(found[1]), row.note[found.end() :]) if found else (math.inf, row.note)
-
-
 def _late(row: Row, unit: str) -> str:
     """Where training does not wait for a look, its stop comes some reports later."""
-    step, _ = _looked_at(row)
-    n = sum(at > step for at in row.values)
-    return f" ({n} report{'s' * (n != 1)} after the look at {unit} {step:g})" if n else ""
+    if row.stop is None:
+        return ""
+    n = sum(at > row.stop.step for at in row.values)
+    return f" ({n} report{'s' * (n != 1)} after the look at {unit} {row.stop.step:g})" if n else ""
 
 
 def _short(row: Row, sweep: SweepFile) -> str:
     """Without the incumbent and the rank, which `explain` tells."""
-    if row.state != "stopped":
+    if row.stop is None:
         return row.note
-    reason = _looked_at(row)[1].partition(", incumbent ")[0]
-    if sweep.pruner.kind == "curve" and reason.endswith(f", threshold {exactly(strict(sweep.pruner.threshold))}"):
-        reason += f" (strict below {FEW} observations)"
+    reason, look = row.stop.short, row.stop.now
+    if sweep.pruner.kind == "curve" and look is not None and row.stop.chance is not None:
+        limit = exactly(strict(sweep.pruner.threshold))
+        reason += f" (strict below {FEW} observations)" if exactly(look.threshold) == limit else ""
     return reason
 
 
