@@ -68,8 +68,8 @@ def test_validate(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         f"{path}:1:1: at $: expected a key 'goal', got none.",
-        f"{path}:5:1: at $.gaol: expected one of version, name, objective, metric, goal, judged, step, max_steps, "
-        "space, schedule, backend, sampler, pruner, budget, retries, seed, got 'gaol'. Did you mean 'goal'?",
+        f"{path}:5:1: at $.gaol: expected one of version, name, objective, metric, goal, judged, bounds, step, "
+        "max_steps, space, schedule, backend, sampler, pruner, budget, retries, seed, got 'gaol'. Did you mean 'goal'?",
     ]
 
 

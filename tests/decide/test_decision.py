@@ -47,6 +47,16 @@ def test_the_text() -> None:
     ]
 
 
+def test_where_trials_may_end_is_said_with_its_weights() -> None:
+    """One end was named where the forecast is a mixture of four."""
+    several = replace(STOP, ends=(20.0, 49.0, 49.0, 49.0))
+    where = "where trials end: step 20 (1 in 4), 49 (3 in 4)"
+    assert f"  forecast by {where}: 0.42, 90 % in [0.31, 0.6]" in several.text.splitlines()
+    assert json.loads(json.dumps(several.to_record()))["ends"] == [20, 49, 49, 49]
+    assert Decision.from_record(json.loads(json.dumps(several.to_record()))) == several
+    assert "ends" not in STOP.to_record()
+
+
 def test_a_hold_and_a_divergence() -> None:
     hold = Decision("s", "12", 3.0, Verdict.CONTINUE, Reason.COMPARISONS, "rank 1 of 3")
     assert hold.line == "step 3: rank 1 of 3"

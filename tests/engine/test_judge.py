@@ -64,6 +64,20 @@ def test_both_looks_must_lie_below(now: Any, before: Any, expected: Reason) -> N
     assert decision.verdict is (Verdict.STOP if expected is Reason.BELOW else Verdict.CONTINUE)
 
 
+def test_a_decision_names_every_end_it_asked_about() -> None:
+    """It named the last one, which weighs a quarter where the final value is judged."""
+    finished = [trial(str(i), [1.0 + i] * (16 if i < 4 else 20)) for i in range(5)]
+    own = replace(LOSER, curve=LOSER.curve.cut(9))
+    for judged, ends in (("final", (15, 15, 15, 19)), ("best", ())):
+        seen = snapshot(goal(horizon=20, judged=judged), finished, (own,))  # type: ignore[arg-type]
+        question = asked(own, seen)
+        answers = {"one": NormalAroundBest().forecast(seen, question.queries)}
+        opinions = {name: [of.opinion(i) for i in range(len(question.queries))] for name, of in answers.items()}
+        decision = judge(POLICY, seen, question, opinions).decision
+        assert (decision.ends, decision.horizon) == (ends, 19)
+        assert tuple(query.step for query in question.queries[: len(ends)]) == ends
+
+
 def test_a_stop_whose_record_does_not_read_back_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing could explain it afterwards, and the risk would not count it."""
     monkeypatch.setattr(Mark, "read_back", lambda mark: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,8 @@ class Decision:
         standing: rank at the trial's own step.
         bound: True when the incumbent is at the metric's bound: nothing is better, and to tie it counts as to beat it.
         risk: P(some stopped trial would have beaten the incumbent), this stop included; None when not worked out.
+        ends: the steps, rising and of equal weight, at which the trial may have been judged, where not `horizon`
+            alone: the forecast is the mixture of those at each.
         seen: digest of the curve that was judged; numbers and names may be those of another trial by now.
     """
 
@@ -86,6 +89,7 @@ class Decision:
     standing: Standing | None = None
     risk: float | None = None
     bound: bool | None = None
+    ends: tuple[float, ...] = ()
     seen: str = ""
 
     @property
@@ -124,6 +128,13 @@ class Decision:
     def _chance(self) -> str:
         return "P(tie)" if self.bound else "P(beat)"
 
+    def _where(self, horizon: float) -> str:
+        """ "step 49", or "where trials end: step 20 (1 in 4), 49 (3 in 4)"."""
+        if not self.ends:
+            return f"step {horizon:g}"
+        counted, n = Counter(self.ends), len(self.ends)
+        return "where trials end: step " + ", ".join(f"{end:g} ({m} in {n})" for end, m in sorted(counted.items()))
+
     @property
     def text(self) -> str:
         """The whole story, a few lines."""
@@ -152,7 +163,7 @@ class Decision:
             lines.append(line)
             if look.interval is not None and self.horizon is not None:
                 low, mid, high = look.interval
-                lines.append(f"  forecast by step {self.horizon:g}: {mid:.4g}, 90 % in [{low:.4g}, {high:.4g}]")
+                lines.append(f"  forecast by {self._where(self.horizon)}: {mid:.4g}, 90 % in [{low:.4g}, {high:.4g}]")
         if self.standing is not None:
             lines.append(str(self.standing))
         if self.risk is not None:
@@ -167,7 +178,7 @@ class Decision:
         for name in ("now", "before"):
             if record[name] is not None:
                 record[name]["heard"] = dict(record[name]["heard"])
-        return {key: value for key, value in record.items() if value not in (None, "")}
+        return {key: value for key, value in record.items() if value not in (None, "", ())}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Decision:
@@ -199,6 +210,7 @@ class Decision:
                 standing=None if rank is None else Standing(**{name: int(n) for name, n in rank.items()}),
                 risk=risk,
                 bound=None if bound is None else bool(bound),
+                ends=tuple(map(float, record.get("ends", ()))),
                 seen=str(record.get("seen", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

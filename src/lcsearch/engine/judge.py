@@ -164,7 +164,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         _look(policy, ask.queries[i], {name: answers[i : i + n] for name, answers in opinions.items()}, ask.target)
         for i in (0, n)
     )
-    bound = snapshot.bank.at_bound > 0
+    bound, ends = snapshot.bank.at_bound > 0, tuple(query.step for query in ask.queries[:n])
     verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.BELOW
     mark = None
     if now.p is None:
@@ -192,6 +192,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         horizon=ask.queries[n - 1].step,
         standing=ask.standing,
         bound=bound or None,
+        ends=ends if len(set(ends)) > 1 else (),
         seen=trial.curve.digest,
     )
     return limited(policy, snapshot, Judgement(decision, mark))
