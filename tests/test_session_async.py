@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from kit.doubles import NotANumber, Random
 from kit.fakes import Clock, Dead, FullDisk, Kept, Late, NormalAroundBest, Scripted, chances
 from ray import cloudpickle
 
+import lcsearch.look_queue
 import lcsearch.session
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.verdict import Reason, Verdict
@@ -71,7 +72,7 @@ def _no_thread_is_left() -> Iterator[None]:
     """Every thread of a test ends with it, doors included."""
     before = set(threading.enumerate())
     patch = pytest.MonkeyPatch()
-    patch.setattr(lcsearch.session, "IDLE_S", 0.02)
+    patch.setattr(lcsearch.look_queue, "IDLE_S", 0.02)
     yield
     for thread in set(threading.enumerate()) - before:
         thread.join(LIMIT_S)
@@ -184,10 +185,10 @@ def test_whatever_a_forecaster_does_the_trial_goes_on(forecaster: Any) -> None:
     json.dumps(receipt.to_record())
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(0.5, Verdict.STOP), (0.51, Verdict.CONTINUE)])
+@pytest.mark.parametrize(("seconds", "verdict"), [(50.0, Verdict.STOP), (51.0, Verdict.CONTINUE)])
 def test_a_late_answer_is_no_answer(seconds: float, verdict: Verdict) -> None:
     clock, kept = Clock(0.0), Kept()
-    judging = session(Late(clock, seconds), sink=kept, clock=clock, deadline=0.5)
+    judging = session(Late(clock, seconds), sink=kept, clock=clock, deadline=50.0)
     submit(judging)
     (decision,) = settled(judging)
     assert decision.verdict is verdict
@@ -196,7 +197,7 @@ def test_a_late_answer_is_no_answer(seconds: float, verdict: Verdict) -> None:
 
 def test_time_in_the_queue_is_no_lateness_of_the_forecaster() -> None:
     clock, door, kept = Clock(0.0), Door(), Kept()
-    judging = session(door, sink=kept, clock=clock, deadline=0.5)
+    judging = session(door, sink=kept, clock=clock, deadline=50.0)
     submit(judging, loser("a"))
     door.await_question()
     submit(judging, loser("b"))
@@ -535,19 +536,57 @@ def test_whoever_settles_a_look_has_its_judgement() -> None:
 
 def test_a_forecaster_that_is_stuck_is_waited_for_once_and_told(caplog: pytest.LogCaptureFixture) -> None:
     door = Door()
-    judging = session(door, deadline=0.5)
+    judging = session(door, deadline=0.05)
     submit(judging, loser("a"))
-    assert not judging.settle("a")
-    assert judging.failed_open == {"waiting for a forecast": 1}
-    assert "waiting for a forecast failed, the trial goes on: TimeoutError: no answer within 0.5 s" in caplog.text
-    submit(judging, loser("b"))
-    assert not judging.settle("b")  # at once
-    assert judging.failed_open == {"waiting for a forecast": 1}
+    assert judging.settle("a")
+    assert short(settled(judging)) == [("a", 11, "ABSENT")]  # the wait has ended, the forecaster has not answered
+    for uid in "bc":
+        submit(judging, loser(uid))
+        assert judging.settle(uid)
+    assert {d.reason for d in settled(judging)} == {Reason.ABSENT}
+    assert door.asked == [("a", 11)]  # nobody asks one that has not come back
+    assert judging.failed_open == {"late opinion": 3}
+    assert "forecaster 'door' gave no opinion, trials go on: no answer within 0.05 s" in caplog.text
+    (stuck,) = (thread for thread in threading.enumerate() if thread.name == "lcsearch forecast by door")
     door.let(2)
-    assert {d.reason for d in settled(judging)} == {Reason.ABSENT, Reason.BELOW}  # late, and in time
+    stuck.join(LIMIT_S)
+    submit(judging, loser("d"))
+    assert short(settled(judging)) == [("d", 11, "BELOW")]  # it has answered: it is asked again
+
+
+def test_looks_that_wait_are_asked_about_together() -> None:
+    class Together(Door):
+        batches: ClassVar[list[int]] = []
+
+        def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+            self.batches.append(len(asks))
+            return [self.inner.forecast(*one) for one in asks]
+
+    door = Together()
+    judging = session(door)
+    submit(judging, loser("a"))
+    door.await_question()
+    for uid in "bcd":
+        submit(judging, loser(uid))
     door.let()
-    submit(judging, loser("c"))
-    assert judging.settle("c")  # it has answered: it is waited for again
+    assert [d.trial for d in settled(judging)] == [*"abcd"]
+    assert door.batches == [3]
+
+
+def test_a_batch_that_fails_is_asked_one_by_one() -> None:
+    class Clumsy(Door):
+        def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+            raise MemoryError("too many at once")
+
+    door = Clumsy()
+    judging = session(door)
+    submit(judging, loser("a"))
+    door.await_question()
+    for uid in "bcd":
+        submit(judging, loser(uid))
+    door.let(4)
+    assert short(settled(judging)) == [(uid, 11, "BELOW") for uid in "abcd"]
+    assert judging.failed_open == {}
 
 
 # Counters and receipts
@@ -600,21 +639,21 @@ def test_an_older_judgement_does_not_count_before_it_is_fetched() -> None:
 
 
 def thread_of(of: Session) -> threading.Thread:
-    assert of._thread is not None
-    return of._thread
+    assert of.thread is not None
+    return of.thread
 
 
 def test_the_thread_ends_when_idle_and_comes_back() -> None:
     door = Door()
     judging = session(door)
-    assert judging._thread is None
+    assert judging.thread is None
     for _ in range(3):
         submit(judging)
         working = thread_of(judging)
         assert working.daemon
         door.let()
         working.join(LIMIT_S)
-        assert judging._thread is None
+        assert judging.thread is None
         assert short(settled(judging)) == [("9", 11, "BELOW")]  # what it has judged stays
 
 
@@ -645,7 +684,7 @@ def test_a_session_that_only_checks_has_no_thread() -> None:
     judging.check(SEEN, Event(LOSER, 11))
     submit(judging, DIVERGED)
     submit(judging, loser("8", 2))
-    assert judging._thread is None
+    assert judging.thread is None
 
 
 def test_floating_point_traps_of_the_user_are_left_to_his_own_code() -> None:

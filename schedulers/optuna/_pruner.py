@@ -6,8 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Sequence
-from functools import partial
-from math import isfinite
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.pruners import BasePruner
@@ -15,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event, hold_alone, hold_early, hold_spaced
+from lcsearch.engine.ask import Event
 from lcsearch.engine.judge import Judgement, limited, marked, revoked
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -25,7 +24,7 @@ from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
-from lcsearch.session import session_of
+from lcsearch.session import Present, session_of
 from lcsearch.study import Snapshot, Trial, place
 from lcsearch.study_report import StudyReport, report_of
 
@@ -143,7 +142,7 @@ class CurvePruner(BasePruner):
 
     def _prune(self, study: Study, trial: FrozenTrial) -> bool:
         if several(study):
-            self._session._tell("objectives", several(study))
+            self._session.tell("objectives", several(study))
             return False
         step = trial.last_step
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
@@ -151,26 +150,16 @@ class CurvePruner(BasePruner):
             step = None
         if trial.user_attrs.get(REASON) and overtaken(trial):
             self._withdraw(study, trial)
-        policy = self._session.policy
-        told = sorted(s for s, value in values.items() if isfinite(value))
-        hold = hold_alone(policy, told, step, None)
-        if hold is None and step is not None and isfinite(values[step]):
-            hold = hold_spaced(policy, told, step)  # before the storage is read
-        if hold is not None or step is None:
-            self._session.held(Reason.NO_REPORT if hold is None else hold.reason)
-            return False
-        reading = self._reader.read(study)
-        self._session.notice(reading.token, reading.bank, lambda: snapshot_of(study, reading))
-        hold = hold_early(policy, reading.bank.n_complete, len(values), values[step])
-        if hold is not None:
-            self._session.held(hold.reason)
+        read = cache(lambda: self._reader.read(study))
+        present = lambda: Present(read().token, read().bank, lambda: snapshot_of(study, read()))  # noqa: E731
+        if self._session.gate(values, step, present) is not None or step is None:
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
         own = as_trial(trial)
         if overtaken(trial):  # what another process recorded
             self._withdraw(study, trial)
-        snapshot = snapshot_of(study, reading, own)
+        snapshot = snapshot_of(study, read(), own)
         stopped = self._session.check(snapshot, Event(own, step), partial(self._commit, study, trial, own))
         return stopped.decision.verdict is Verdict.STOP
 

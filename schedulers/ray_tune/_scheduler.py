@@ -14,7 +14,7 @@ from ray.tune.utils import flatten_dict
 
 from lcsearch import explain as words
 from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event, hold_alone, hold_early, hold_spaced
+from lcsearch.engine.ask import Event
 from lcsearch.engine.judge import Judgement, risk_now
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -23,7 +23,7 @@ from lcsearch.goal import Bounds, Goal, Judged, checked_bounds
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.schedulers.ray_tune._heard import Heard
-from lcsearch.session import Session, session_of
+from lcsearch.session import Present, Session, session_of
 from lcsearch.study import Snapshot, Status
 from lcsearch.study_report import StudyReport, report_of
 
@@ -190,7 +190,7 @@ class CurveScheduler(FIFOScheduler):
                 self._book.report(uid, *point)
             self._end(uid, self._ended_as(uid, result))
             if not self._heard.read and (said := self._unheard() or words.silent(self._snapshot(), self._call)):
-                self._session._tell("nothing heard", f"nothing can be stopped: {said}")
+                self._session.tell("nothing heard", f"nothing can be stopped: {said}")
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """A trial has failed; Tune adds it again when it is to be retried."""
@@ -379,20 +379,11 @@ class CurveScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def _look(self, uid: str, step: float) -> None:
-        entry, session, goal = self._book.entries[uid], self._session, self._goal
-        told = sorted(at for at, value in entry.reports.items() if math.isfinite(value))
-        hold = hold_alone(session.policy, told, step, None)
-        if hold is None and math.isfinite(entry.reports[step]):
-            hold = hold_spaced(session.policy, told, step)
-        if hold is None:
-            bank = self._book.bank(goal)
-            session.notice(id(self._book), bank, self._snapshot)
-            hold = hold_early(session.policy, bank.n_complete, len(entry.reports), entry.reports[step])
-        if hold is not None:
-            session.held(hold.reason)
-            return
-        session.submit(self._snapshot(), Event(self._book.trial(uid), step))
-        session.settle(uid)
+        session, book = self._session, self._book
+        present = lambda: Present(id(book), book.bank(self._goal), self._snapshot)  # noqa: E731
+        if session.gate(book.entries[uid].reports, step, present) is None:
+            session.submit(self._snapshot(), Event(book.trial(uid), step))
+            session.settle(uid)
 
     def _carry_out(self, tune_controller: TuneController) -> None:
         """Stop the running trials whose looks came to a stop since their last result."""

@@ -40,6 +40,14 @@ class InvalidValue(LcsearchError, ValueError):
         return type(self), (self.expected, self.got, self.where, self.advice)
 
 
+def in_words(error: BaseException) -> str:
+    """Its type and what it says, in one piece; of one that cannot be printed, the type."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # somebody's __str__ is broken: no reason to end a trial
+        return type(error).__name__
+
+
 def is_finite_number(value: object) -> bool:
     """True for finite ints and floats, numpy's too; False for bool, text, None and everything else.
 

@@ -125,7 +125,7 @@ def _again(session: Session, trial: Trial, snapshot: Snapshot, most: int = 40) -
     """
     bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid != trial.uid)
     steps = trial.curve.steps
-    aside = Session(replace(session.policy, look_growth=1), session.forecasters)
+    aside = Session(replace(session.policy, look_growth=1), session.panel.forecasters)
     for step in dict.fromkeys(steps[np.linspace(0, steps.size - 1, min(most, steps.size)).astype(int)].tolist()):
         cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
         beside = replace(snapshot, bank=bank, live=(*snapshot.live, cut), token="again")
@@ -135,7 +135,7 @@ def _again(session: Session, trial: Trial, snapshot: Snapshot, most: int = 40) -
 def hindsight(session: Session, trial: Trial, snapshot: Snapshot) -> Decision:
     """What a look at a live trial's last step comes to now; leaves no trace in counters and logs."""
     step = trial.curve.last_step
-    aside = Session(replace(session.policy, look_growth=1), session.forecasters)
+    aside = Session(replace(session.policy, look_growth=1), session.panel.forecasters)
     return aside.check(snapshot, Event(trial, step if math.isfinite(step) else -1)).decision
 
 
@@ -167,7 +167,7 @@ def tell_few_reports(session: Session, given: str, condition: str, end: float) -
             f"{given}: {condition}{most} reports come before the end and a stop needs {needed}, so only a trial that "
         )
         text += "diverges can be stopped. Report more often (say, within a fold or an epoch), on an axis that counts "
-        session._tell("few reports", f"{text}these reports")
+        session.tell("few reports", f"{text}these reports")
 
 
 _NAMED = 10

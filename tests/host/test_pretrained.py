@@ -241,8 +241,9 @@ def test_where_torch_does_not_import_the_stand_ins_carry_on(folder: Path, caplog
     stand_ins = [registry.forecaster(name) for name in registry.FALLBACK]
     session = Session(Policy(), [Broken(where=folder, stand_ins=stand_ins)])
     with caplog.at_level(logging.WARNING, logger="lcsearch"):
-        assert [f.name for f in session._ready()] == ["parametric", "rank-gap"]
-        assert [f.name for f in session._ready()] == ["parametric", "rank-gap"]
+        for _ in range(2):
+            session.panel.load()
+            assert [f.name for f in session.panel.forecasters] == ["parametric", "rank-gap"]
     (record,) = caplog.records
     assert record.getMessage() == (
         "lcsearch: forecasts are made by parametric and rank-gap, without 'network': EnvironmentProblem: "
@@ -250,7 +251,8 @@ def test_where_torch_does_not_import_the_stand_ins_carry_on(folder: Path, caplog
         "shared object file. See that torch works there."
     )
     alone = Session(Policy(), [Broken(where=folder)])
-    assert [f.name for f in alone._ready()] == ["network"]  # asked all the same: DEAD, and the trial goes on
+    alone.panel.load()
+    assert [f.name for f in alone.panel.forecasters] == ["network"]  # asked all the same: DEAD, and the trial goes on
 
 
 LOOKS = """

@@ -115,15 +115,14 @@ class Runner:
             yield
             return
         session, answered = self.scheduler._session, threading.Event()
-        asked = session._opinions
+        asked = session.panel.ask
 
-        def opinions(*arguments: Any) -> Any:
+        def ask(*arguments: Any) -> Any:
             assert answered.wait(10)
             return asked(*arguments)
 
-        session._stuck = True
         try:
-            with mock.patch.object(session, "_opinions", opinions):
+            with mock.patch.object(session.panel, "ask", ask), mock.patch.object(session, "settle"):
                 yield
         finally:
             answered.set()

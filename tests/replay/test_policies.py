@@ -50,7 +50,7 @@ def test_knobs_are_read_as_what_they_are() -> None:
     assert found.opinions == ("parametric", "rank-gap")
     session = found.make(TASK)
     assert isinstance(session, Session)
-    assert [f.name for f in session.forecasters] == ["parametric", "rank-gap"]
+    assert [f.name for f in session.panel.forecasters] == ["parametric", "rank-gap"]
     assert found.at(0.4).policy == Policy(threshold=0.4, risk=None, n_startup_trials=3)
     assert found.at(0.4).name == found.name
 
@@ -59,7 +59,7 @@ def test_a_policy_without_the_memo() -> None:
     for ahead in (True, False):
         session = entrant("curve:opinions=parametric+rank-gap").make(TASK, ahead=ahead)
         assert isinstance(session, Session)
-        assert [isinstance(f, Ahead) for f in session.forecasters] == [ahead, ahead]
+        assert [isinstance(f, Ahead) for f in session.panel.forecasters] == [ahead, ahead]
 
 
 KNOBS = ", ".join(Policy.__dataclass_fields__)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,26 @@ def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value:
     if n_observations < policy.min_observations:
         return Hold(Reason.SHORT, f"{n_observations} of {policy.min_observations} observations")
     return None
+
+
+def hold_before(
+    policy: Policy, reports: Mapping[Any, float], step: float | None, n_complete: Callable[[], int]
+) -> Hold | None:
+    """The gates that need no snapshot, cheapest first, for callers that have not built one; None when all let it pass.
+
+    Args:
+        policy: the knobs.
+        reports: step -> value, all reports of the trial.
+        step: the one that is looked at; None before the first.
+        n_complete: counts the study's COMPLETE trials; called once the trial's own gates have let the look pass.
+    """
+    told = sorted(at for at, value in reports.items() if math.isfinite(value))
+    held = hold_alone(policy, told, step, None)
+    if held is not None or step is None:
+        return held
+    if math.isfinite(reports[step]) and (held := hold_spaced(policy, told, step)) is not None:
+        return held
+    return hold_early(policy, n_complete(), len(reports), reports[step])
 
 
 @lru_cache(maxsize=64)

@@ -296,3 +296,30 @@ class Forecaster(Protocol):
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query, in the order of the queries."""
         ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """What a forecaster has beside that must load something, a model or a library, before it can answer."""
+
+    @property
+    def stand_ins(self) -> Sequence[Forecaster]:
+        """Who takes its place where that fails; may be empty."""
+        ...
+
+    def prepare(self) -> None:
+        """Load it, once; what was loaded costs nothing.
+
+        Raises:
+            Exception: it cannot be loaded.
+        """
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """What a forecaster has beside that answers questions about several snapshots in one pass."""
+
+    def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> Sequence[Forecasts]:
+        """What `forecast` says of each, in their order, within the forecaster's stated tolerance."""
+        ...

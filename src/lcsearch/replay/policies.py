@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -119,7 +120,7 @@ class Entrant:
 
 def session_for(policy: Policy, heard: Sequence[Forecaster]) -> Session:
     """Production's session for a replay: no deadline, for the clock stands still while it decides."""
-    return Session(policy, heard, clock=lambda: 0.0)
+    return Session(policy, heard, deadline=math.inf, clock=lambda: 0.0)
 
 
 def entrant(text: str) -> Entrant:

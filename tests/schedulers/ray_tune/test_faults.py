@@ -52,7 +52,7 @@ def test_a_slow_forecaster_stops_nothing() -> None:
         clock.now += seconds
 
     of = scheduler(opinions=[Slow(Liar(), 31.0, sleep)])
-    of._session._clock = clock
+    of._session._clock = of._session.panel._clock = clock
     runner = run_of(of)
     assert runner.feed(runner.start("x"), decay(5.0, 20)) is None
     assert failures(runner) == {"late opinion": 21 - EARLIEST}
@@ -93,7 +93,7 @@ def test_one_faulty_forecaster_of_two_stops_nothing() -> None:
         (Book, "snapshot"),
         (Session, "submit"),
         (Session, "poll"),
-        (Session, "held"),
+        (Session, "gate"),
         (Session, "withdraw"),
         (Session, "_decide"),
         (CurveScheduler, "uid"),

@@ -305,7 +305,7 @@ def test_a_trial_is_removed_before_it_runs_or_while_it_is_paused(before: str) ->
     runner.stop_trial(trial)
     assert status(runner, trial) is Status.STOPPED
     assert trial.trial_id not in of_run(runner).stopped()
-    assert not of_run(runner)._session._done
+    assert not of_run(runner)._session.unfetched
     assert "was stopped, but not by lcsearch" in of_run(runner).explain(trial.trial_id)
 
 

@@ -23,7 +23,7 @@ def looked_at(runner: Runner, uid: str = "bad") -> Trial:
     """A running trial whose look came to a STOP that nobody has fetched yet."""
     trial = runner.start(uid)
     assert runner.feed(trial, decay(5.0, EARLIEST), turn=False) is None
-    assert list(of_run(runner)._session._done)[-1] == uid
+    assert of_run(runner)._session.unfetched[-1] == uid
     return trial
 
 
@@ -82,7 +82,7 @@ def test_max_t_and_an_end_come_before_a_waiting_stop() -> None:
     entries = of_run(runner)._book.entries
     assert entries["bad"].status is entries["other"].status is Status.COMPLETE
     assert of_run(runner).stopped() == {}
-    assert not of_run(runner)._session._done
+    assert not of_run(runner)._session.unfetched
 
 
 def test_choosing_is_idempotent() -> None:
@@ -170,7 +170,7 @@ def test_one_that_went_on_after_its_stop_failed_is_looked_at_again() -> None:
     runner = run_of()
     trial = looked_at(runner)
     runner.fail(trial, retry=True)
-    assert not of_run(runner)._session._done
+    assert not of_run(runner)._session.unfetched
     runner.step()
     assert trial.status == Trial.RUNNING
     assert runner.feed(trial, decay(5.0)) == EARLIEST + 1  # steps seen before are not looked at again
