@@ -408,8 +408,8 @@ def test_workers_that_exit_with_0_and_take_nothing_end_the_sweep(tmp_path: Path)
 def test_only_what_the_last_worker_said_ends_a_sweep(tmp_path: Path) -> None:
     path = write_toy(tmp_path, LEAVING.format(code=2), trials=1)
     assert launcher.run(path, folder=tmp_path / "run", view=Remembering()).code == 0
-    with RunFolder(tmp_path / "run").log(0).open("a") as log:
-        log.write("PROBLEM: solved long ago\n")
+    with RunFolder(tmp_path / "run").told(0).open("a") as told:
+        told.write('{"event": "problem", "text": "solved long ago"}\n')
     outcome = launcher.run(path, folder=tmp_path / "run", resume=True, trials=2, view=Remembering())
     assert (outcome.code, outcome.message) == (0, "")
     assert [row.retries for row in outcome.progress.rows] == [0, 1]

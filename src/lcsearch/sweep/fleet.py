@@ -9,15 +9,15 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lcsearch import files
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.file import Workers
 from lcsearch.sweep.folder import RunFolder
+from lcsearch.sweep.worker_log import told
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-_TAIL = 1 << 20  # bytes of a log that are read at most
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Fleet:
     def __init__(self, folder: RunFolder, workers: Workers, lock: int) -> None:
         self._folder, self._workers, self._lock = folder, workers, lock
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._log_starts: dict[int, int] = {}  # slot -> size of its log when its last worker was started
+        self._told_before: dict[int, int] = {}  # slot -> bytes that it had told when its last worker was started
 
     @property
     def pids(self) -> dict[int, int]:
@@ -114,7 +114,7 @@ class Fleet:
         command = [sys.executable, "-m", "lcsearch.sweep.worker", str(self._folder.root)]
         command += ["--slot", str(slot), "--device", device, "--lock", str(self._lock)]
         with files.append(self._folder.log(slot)) as log:
-            self._log_starts[slot] = log.tell()
+            self._told_before[slot] = self._size(slot)
             self._processes[slot] = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -134,11 +134,15 @@ class Fleet:
             device = "cuda:0"
         return device, environment
 
-    def said(self, slot: int) -> str:
-        """What the last worker of `slot` and its trials printed last: a log goes on from worker to worker."""
-        with self._folder.log(slot).open("rb") as log:
-            log.seek(max(self._log_starts[slot], log.seek(0, os.SEEK_END) - _TAIL))
-            return log.read().decode(errors="replace")
+    def told(self, slot: int) -> list[dict[str, Any]]:
+        """What the last worker of `slot` told of its trials and itself, see :mod:`lcsearch.sweep.worker_log`."""
+        return list(told(self._folder.told(slot), self._told_before[slot]))
+
+    def _size(self, slot: int) -> int:
+        try:
+            return self._folder.told(slot).stat().st_size
+        except OSError:
+            return 0
 
     def reap(self) -> list[Death]:
         """The workers that ended since the last call."""

@@ -9,6 +9,7 @@
         clock.json             wall clock of all launches so far
         decisions/             the decision log, one JSONL file per writer
         logs/worker-0.log      what worker 0 and its trials printed
+        logs/worker-0.jsonl    what worker 0 told of its trials and itself, see worker_log.py
         pulses/worker-0.json   when worker 0 was alive last, and when its trial reported last
         logs/trial-00012.log   what a trial printed that Ray trained
         logs/ray.log           what Ray itself had to say
@@ -88,6 +89,10 @@ class RunFolder:
     def log(self, slot: int) -> Path:
         """What worker `slot` printed."""
         return self.logs / f"worker-{slot}.log"
+
+    def told(self, slot: int) -> Path:
+        """What worker `slot` told of its trials and itself."""
+        return self.logs / f"worker-{slot}.jsonl"
 
     def pulse(self, slot: int) -> Path:
         """The pulse of worker `slot`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from lcsearch.sweep.secret import mask
 from lcsearch.sweep.stalls import Stalls
 from lcsearch.sweep.storage import Patience
 from lcsearch.sweep.watch import FAILED, Outcome, Watch, after
+from lcsearch.sweep.worker_log import BEGINS, PROBLEM
 
 _TICK_S = 0.1  # how soon a dead worker is noticed
 _BARREN_STARTS = 3  # workers that died without taking a trial
@@ -222,7 +223,8 @@ class _FleetWatch(Watch):
         if death.code == worker.OK and self.ending:
             return  # drained; its trial is for --resume
         explained = (worker.HOPELESS, worker.FILE, worker.ENVIRONMENT)
-        if death.code in explained and (text := _last_words(self._fleet.said(death.slot))):
+        told_by_it = self._fleet.told(death.slot)
+        if death.code in explained and (text := _problem(told_by_it)):
             self.only_fails |= death.code == worker.HOPELESS and self.problem is None
             self.problem = self.problem or (death.code, text)
             self._release(blame=False)
@@ -230,7 +232,7 @@ class _FleetWatch(Watch):
         if self.interrupts >= 2:
             return
         given = self._release()
-        if death.code == worker.OK and not given and not self._left_work(self._fleet.said(death.slot)):
+        if death.code == worker.OK and not given and not self._left_work(told_by_it):
             return
         head = f"worker {death.slot} {death.how}"
         for trial in given:
@@ -257,17 +259,15 @@ class _FleetWatch(Watch):
         alive, retries = self._fleet.pids.values(), self.file.retries
         return claim.release(self.study, self.folder, alive, retries, blame=blame, shared=self.shared)
 
-    def _left_work(self, said: str) -> bool:
+    def _left_work(self, told: Sequence[Mapping[str, Any]]) -> bool:
         """Did a worker that exited with 0 leave although there was work, without having taken any?"""
-        took = any(line.startswith("trial ") for line in said.splitlines())
+        took = any(record["event"] == BEGINS for record in told)
         return not took and claim.work_left(self.trials(), self.folder, self.file) > 0
 
 
-def _last_words(said: str) -> str:
+def _problem(told: Sequence[Mapping[str, Any]]) -> str:
     """What a worker said was wrong before it ended; empty when it did not."""
-    lines = said.splitlines()
-    at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(worker.PROBLEM)), None)
-    return "" if at is None else "\n".join(lines[at:]).removeprefix(worker.PROBLEM)
+    return next((str(record["text"]) for record in reversed(told) if record["event"] == PROBLEM), "")
 
 
 def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progress]]:

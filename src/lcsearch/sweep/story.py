@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcsearch import files
 from lcsearch.curves import Curve
 from lcsearch.decide.decision import percent
 from lcsearch.decision_log import read_log
 from lcsearch.errors import FileProblem
 from lcsearch.explain import NO_FORECAST, judged_looks, nearest
 from lcsearch.study import Trial
-from lcsearch.sweep import record
+from lcsearch.sweep import record, worker_log
 from lcsearch.sweep.claim import times
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
@@ -127,19 +124,15 @@ def _log(row: Row, sweep: SweepFile, folder: RunFolder) -> Path:
 
 def _last_lines(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
     """The end of what a trial printed; a worker's log holds its other trials too."""
-    mine, tail = sweep.backend.kind == "ray", deque[str](maxlen=_LAST_LINES)
+    log = _log(row, sweep, folder)
     try:
-        for _, raw in files.lines(_log(row, sweep, folder)):
-            line = raw.decode("utf-8", "replace").rstrip()
-            if found := re.match(r"trial (\d{1,9})(?: begins$| adopted$|: [A-Z]+$)", line):
-                mine = int(found[1]) == row.number and ":" not in found[0]
-            elif mine:
-                tail.append(f"  {line}")
-            if found and mine:
-                tail.clear()
+        if sweep.backend.kind == "ray":
+            tail = worker_log.tail(log, _LAST_LINES)
+        else:
+            tail = worker_log.last_lines(log, folder.told(row.slot or 0), row.number, _LAST_LINES)
     except OSError:
         return []
-    return ["the last lines it printed:", *tail] if tail else []
+    return ["the last lines it printed:", *(f"  {line}" for line in tail)] if tail else []
 
 
 def _curve(row: Row, sweep: SweepFile) -> list[str]:

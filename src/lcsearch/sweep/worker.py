@@ -36,10 +36,10 @@ from lcsearch.sweep.progress import hopeless
 from lcsearch.sweep.pulse import Pulse
 from lcsearch.sweep.secret import mask_of
 from lcsearch.sweep.space import planned_schedule, suggest
+from lcsearch.sweep.worker_log import Teller
 
 OK, HOPELESS, FILE, ENVIRONMENT, ORPHANED = 0, 1, 2, 3, 75
 NO_REPORT = "the objective returned without a report: call ctx.report(value, step)"
-PROBLEM = "PROBLEM: "  # opens the log line that the launcher shows when a worker cannot work
 
 _GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
 _ERROR_LENGTH = 500
@@ -251,20 +251,20 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     sweep = folder.read()
     objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder, checked=True)  # by the launcher
-    pulse = Pulse(folder.pulse(slot))
+    pulse, tell = Pulse(folder.pulse(slot)), Teller(folder.told(slot))
     began = datetime.now()
     while not interrupted():
         if text := hopeless(study.get_trials(deepcopy=False), began):
-            print(f"{PROBLEM}{text}\nTracebacks: {folder.logs}", flush=True)
+            tell.problem(f"{text}\nTracebacks: {folder.logs}")
             return HOPELESS
         taken = claim.take(study, folder, slot, sweep.file)
         if taken is None:
             break
-        print(f"trial {taken.trial.number} {'adopted' if taken.adopted else 'begins'}", flush=True)
+        tell.begins(taken.trial.number, adopted=taken.adopted)
         pulse.begin(taken.trial.number)
         state = run_trial(taken, sweep, folder, objective, device, interrupted, pulse.reported)
         pulse.end()
-        print(f"trial {taken.trial.number}: {state.name}", flush=True)
+        tell.ended(taken.trial.number, state.name)
     return OK
 
 
@@ -295,7 +295,7 @@ def main() -> int:
         if error.__cause__ is not None:
             said = "".join(traceback.format_exception(error.__cause__))
             print(mask_of(url_of(folder), said), file=sys.stderr, flush=True)
-        print(f"{PROBLEM}{error}", flush=True)
+        Teller(folder.told(options.slot)).problem(str(error))
         return ENVIRONMENT if isinstance(error, EnvironmentProblem) else FILE
 
 
