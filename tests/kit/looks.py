@@ -14,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from kit.doubles import Liar
 from lcsearch.decide.decision import Decision
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.forecast.contract import Forecaster
@@ -143,6 +144,8 @@ class Play:
         rng = self.rng = np.random.default_rng(self.seed)
         self.longest = int(rng.choice([1, 5, 12, 30, 100, 300], p=[0.03, 0.07, 0.3, 0.4, 0.15, 0.05]))
         self.knobs = knobs_of(rng, self.longest)
+        if self.seed % 4 == 3:  # what protects a trial must do so whatever is forecast
+            self.knobs |= {"opinions": Liar(), "guard": float(rng.choice([0.0, 0.1, 0.5])), "threshold": 0.3}
         self.pruner = CurvePruner(**self.knobs)
         self.maximize = bool(rng.integers(2))
         self.study = optuna.create_study(
@@ -298,33 +301,33 @@ class Play:
         for look in (decision.now, decision.before):
             if look is not None:
                 assert look.p is not None, self.seed
-                assert look.p < look.threshold <= policy.threshold, self.seed
+                few = look.n_observations < 8  # strict on short curves
+                assert look.p < look.threshold, self.seed
+                assert look.threshold == self.knobs["threshold"] * (0.2 if few else 1.0), self.seed
                 assert record.mark.text.count("\n") < 20, self.seed
         assert decision.incumbent is None or decision.incumbent.uid != str(number), self.seed
+        if (rank := decision.standing) is not None:  # not among the best share, of those here and of all
+            assert rank.n > 4, self.seed
+            assert rank.rank > math.ceil(self.knobs["guard"] * rank.n), self.seed
+            everyone = rank.n + rank.ended
+            assert rank.rank + rank.ended_ahead > math.ceil(self.knobs["guard"] * everyone), self.seed
         if policy.risk is not None and decision.now is not None:
             assert decision.risk is not None, self.seed
             assert decision.risk <= policy.risk, self.seed
-        assert not self.leads(frozen), self.seed
+        assert not self.leads(frozen, decision), self.seed
         assert record.mark.text in self.pruner.explain(number, self.study), self.seed
 
     def decision(self, number: int) -> Decision:
         latest = self.pruner._session.latest
         return next(latest[key] for key in reversed(latest) if key[1] == str(number))
 
-    def leads(self, frozen: FrozenTrial) -> bool:
-        """Has it passed everything that any finished trial has ever reported? Worked out here from Optuna's own."""
-        if self.knobs["judged"] != "best":
+    def leads(self, frozen: FrozenTrial, decision: Decision) -> bool:
+        """Has it passed what it must beat? Worked out here from Optuna's own."""
+        if self.knobs["judged"] != "best" or decision.incumbent is None:
             return False
         sign = -1.0 if self.maximize else 1.0
-        others = [
-            sign * value
-            for t in self.study.get_trials(deepcopy=False)
-            if t.state.is_finished()
-            for value in t.intermediate_values.values()
-            if not math.isnan(value)
-        ]
         own = [sign * value for value in frozen.intermediate_values.values() if math.isfinite(value)]
-        return bool(others and own) and min(own) < min(others)
+        return bool(own) and min(own) < sign * decision.incumbent.value
 
     def ask_all(self) -> None:
         """Every question, of the pruner that looked and of one that did not: none raises, nothing has failed."""
