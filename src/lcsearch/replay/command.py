@@ -17,7 +17,6 @@ from lcsearch.replay.words import compared, summary
 
 MOST, SECONDS = 20, 60.0
 """Random orders, unless somebody says otherwise: so many, or as many as fit into so many seconds."""
-INTERRUPTED = "Interrupted"
 REFRESH_S = 0.2
 
 
@@ -60,7 +59,7 @@ def show(
     yield "\n".join([f"read {found.source}", *found.left_out])
     most = MOST if orders is None else orders
     counter = _Counter(most) if sys.stderr.isatty() else None
-    played, cut_short = _as_time_allows(
+    played, cut_short, interrupted = _as_time_allows(
         rounds(found.task, entrants, orders=most, workers=workers, progress=counter), None if orders else SECONDS, most
     )
     if counter is not None:
@@ -72,12 +71,13 @@ def show(
         yield "\n" + text
     made = draw(played, folder)
     yield "\n" + ("\n".join(f"wrote {path}" for path in made) or "No plot: there is nothing to show.")
-    if cut_short.startswith(INTERRUPTED):
+    if interrupted:
         raise KeyboardInterrupt
 
 
-def _as_time_allows(found: Iterator[Replay], seconds: float | None, most: int) -> tuple[Replay, str]:
-    """The last replay that could be made, and in words why it was not that of all orders; "" when it was.
+def _as_time_allows(found: Iterator[Replay], seconds: float | None, most: int) -> tuple[Replay, str, bool]:
+    """The last replay that could be made, in words why it was not that of all orders ("" when it was), and whether an
+    interrupt was why.
 
     Another round is begun when it should end within `seconds`; None: whatever it takes. An interrupt ends it when there
     is something to show, else it goes through.
@@ -88,13 +88,13 @@ def _as_time_allows(found: Iterator[Replay], seconds: float | None, most: int) -
             took, n = time.monotonic() - start, last.points[0].orders
             if n < most and seconds is not None and 2 * took > seconds:
                 left = f"--orders {most} takes about {took * most / n:.2g} s"
-                return last, f"Only {n} orders, for they took {took:.0f} s; {left}."
+                return last, f"Only {n} orders, for they took {took:.0f} s; {left}.", False
     except KeyboardInterrupt:
         if last is None:
             raise
-        return last, f"{INTERRUPTED} after {last.points[0].orders} of {most} random orders."
+        return last, f"Interrupted after {last.points[0].orders} of {most} random orders.", True
     assert last is not None
-    return last, ""
+    return last, "", False
 
 
 def _folder(path: Path, where: str) -> Path:

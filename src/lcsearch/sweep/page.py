@@ -13,8 +13,8 @@ from lcsearch.sweep.letters import tame
 from lcsearch.sweep.looks import quantiles
 from lcsearch.sweep.picture import CALIBRATION
 from lcsearch.sweep.report import Report, Stop
-from lcsearch.sweep.summary import configuration
-from lcsearch.sweep.text import best_line, clock, money, standing
+from lcsearch.sweep.summary import plain
+from lcsearch.sweep.text import clock, money, place, standing
 
 _FAILURES = 200  # failed trials listed
 _STOPS = 2000  # stopped ones: each has its story, and a browser its limits
@@ -133,13 +133,10 @@ def _best(report: Report) -> str:
     if best is None:
         return _card("Best", "none yet", soft="No trial has reported a finite value that counts.")
     metric = report.sweep.metric
-    place = best_line(best, report.sweep).removeprefix(f"{metric} ")
-    value, _, where = place.partition(" ")
-    rows = [tuple(line.split(": ", 1)) for line in configuration(best.params, "")]
-    pairs = [(row[0], row[1] if len(row) > 1 else "") for row in rows]
     soft = standing(report.progress, report.sweep)
     soft = f"{soft[:1].upper()}{soft[1:]}." if soft else ""
-    return _card(f"Best {metric} {where}", value, pairs, soft)
+    rows = [(name, plain(value)) for name, value in best.params.items()]
+    return _card(f"Best {metric} {place(best, report.sweep)}", f"{best.value:.6g}", rows, soft)
 
 
 def _compute(report: Report) -> str:

@@ -18,8 +18,6 @@ from lcsearch.sweep.objective import load_objective, locate
 if TYPE_CHECKING:
     from lcsearch.sweep.load import Sweep
 
-_TEXT = "\0"  # what follows it is the problem; what stands before it, the objective has printed
-
 
 def check(sweep: Sweep, *, resume: bool = False) -> None:
     """Look at what can be seen from here; what other machines of a cluster have, cannot.
@@ -64,24 +62,31 @@ def _check_import(spec: str, folder: Path) -> None:
     """In a process of its own: an import may start threads, take a GPU, or crash."""
     from lcsearch.sweep.command import how_ended
 
-    run = f"from lcsearch.sweep.preflight import try_import as t; t({spec!r}, {str(folder)!r})"
-    with tempfile.TemporaryFile("w+", errors="replace") as said:  # no pipe: what the import has started may keep it
+    with (
+        tempfile.TemporaryDirectory() as at,
+        tempfile.TemporaryFile("w+", errors="replace") as said,  # no pipe: what the import has started may keep it
+    ):
+        problem = Path(at, "problem")
+        run = f"from lcsearch.sweep.preflight import try_import as t; t({spec!r}, {str(folder)!r}, {str(problem)!r})"
         code = subprocess.run(
             [sys.executable, "-c", run], stdin=subprocess.DEVNULL, stdout=said, stderr=said
         ).returncode
         if code == 0:
             return
         said.seek(0)
-        _, found, text = said.read().rpartition(_TEXT)
-    if not found:
-        last = (text.strip().splitlines() or ["nothing"])[-1]
+        printed = said.read()
+        text = problem.read_text("utf-8", errors="replace") if problem.exists() else ""
+    if not text:
+        last = (printed.strip().splitlines() or ["nothing"])[-1]
         how = f"{how_ended(code)}; it said last: {last[:200]}"
         text = f"{locate(spec, folder)[0]}: expected a module that imports, got a process that ended with {how}"
     raise FileProblem(text)
 
 
-def try_import(spec: str, folder: str) -> None:
-    """Import the objective and end this process; what went wrong is printed, with the user's part of the traceback."""
+def try_import(spec: str, folder: str, problem: str) -> None:
+    """Import the objective and end this process; what went wrong is written to the file `problem`, with the user's
+    part of the traceback.
+    """
     code = 0
     try:
         load_objective(spec, Path(folder))
@@ -92,8 +97,7 @@ def try_import(spec: str, folder: str) -> None:
             while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
                 trace = trace.tb_next
             text += "\n" + "".join(traceback.format_exception(cause.with_traceback(trace))).rstrip()
-        sys.stderr.flush()
-        print(f"{_TEXT}{text}", end="", flush=True)
+        Path(problem).write_text(text, "utf-8", errors="replace")
     os._exit(code)  # threads of the import may never end
 
 

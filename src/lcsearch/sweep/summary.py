@@ -196,10 +196,11 @@ def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:
     """One `name: value` a line, as a sweep file would have it."""
-    return [f"{indent}{name}: {_value(value)}" for name, value in params.items()]
+    return [f"{indent}{name}: {plain(value)}" for name, value in params.items()]
 
 
-def _value(value: Scalar) -> str:
+def plain(value: Scalar) -> str:
+    """A parameter's value for people."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

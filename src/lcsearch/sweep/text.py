@@ -24,7 +24,12 @@ FEW = _POLICY.few
 
 def best_line(best: Best, sweep: SweepFile) -> str:
     """`val_loss 0.0712 (trial 12, epoch 38)`."""
-    return f"{sweep.metric} {best.value:.6g} (trial {best.number}, {sweep.step} {best.step})"
+    return f"{sweep.metric} {best.value:.6g} {place(best, sweep)}"
+
+
+def place(best: Best, sweep: SweepFile) -> str:
+    """`(trial 12, epoch 38)`."""
+    return f"(trial {best.number}, {sweep.step} {best.step})"
 
 
 def standing(progress: Progress, sweep: SweepFile) -> str:
