@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lcsearch.curves import Curve
@@ -39,6 +39,32 @@ class Entry:
     last: float = -math.inf
     repeated: float | None = None
 
+    def to_record(self) -> dict[str, Any]:
+        """Plain values, beside whatever the user's parameters are."""
+        return {
+            "params": dict(self.params),
+            "schedule": None if self.schedule is None else asdict(self.schedule),
+            "reports": dict(self.reports),
+            "status": self.status.name,
+            "stop": None if self.stop is None else self.stop.to_record(),
+            "line": self.line,
+            "last": self.last,
+            "repeated": self.repeated,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Entry:
+        """Read :meth:`to_record` back."""
+        schedule, stop = record["schedule"], record["stop"]
+        return cls(
+            **{
+                **record,
+                "schedule": None if schedule is None else Schedule(**schedule),
+                "status": Status[record["status"]],
+                "stop": None if stop is None else Mark.from_record(stop),
+            }
+        )
+
     def repeats(self, step: float, value: float) -> bool:
         """Does an attempt only say again what a dead one did? Where it does not, nothing from that step on ever was."""
         if self.repeated is None:
@@ -61,7 +87,7 @@ def _same(known: float | None, value: float) -> bool:
 
 
 class Book:
-    """All trials of a run. Pickles whole; the bank is worked out again where it is unpickled."""
+    """All trials of a run. Pickles as plain values; the bank is worked out again where it is unpickled."""
 
     def __init__(self, study: str) -> None:
         self.study = study
@@ -78,11 +104,27 @@ class Book:
         self._bank: Bank | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"study": self.study, "entries": self.entries, "_ended": self._ended}
+        return self.to_record()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.study, self._ended = state["study"], list(state["_ended"])
+        self.entries = {  # an earlier lcsearch pickled the entries themselves
+            uid: entry if isinstance(entry, Entry) else Entry.from_record(entry)
+            for uid, entry in state["entries"].items()
+        }
         self._forget()
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values, beside whatever users' parameters are."""
+        entries = {uid: entry.to_record() for uid, entry in self.entries.items()}
+        return {"study": self.study, "entries": entries, "_ended": list(self._ended)}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Book:
+        """Read :meth:`to_record` back."""
+        book = cls(record["study"])
+        book.__setstate__(record)
+        return book
 
     def enter(self, uid: str, params: Mapping[str, Any], schedule: Schedule | None, *, afresh: bool = False) -> Entry:
         """The trial's entry, RUNNING from now on: a new trial, or another attempt at one after an error or a restore.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import weakref
 from typing import Any
 
 from ray.tune import Callback
 
+from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
+from lcsearch.schedule import Schedule
+from lcsearch.schedulers.ray_tune._book import Book, Entry
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
+from lcsearch.study import Status
 
 _restored: list[weakref.ref[CurveScheduler]] = []
 
@@ -45,10 +50,26 @@ class StateCallback(Callback):
         self.scheduler = scheduler
 
     def get_state(self) -> dict[str, Any]:
-        """The state to save, as bytes: what is saved later must not change with the run."""
-        return {"scheduler": pickle.dumps(self.scheduler.get_state())}
+        """The state to save, as bytes: what is saved later must not change with the run.
+
+        Plain values: a class of lcsearch that was pickled would have to stay where it is for ever.
+        """
+        state = self.scheduler.get_state()
+        return {"scheduler": pickle.dumps({**state, "book": state["book"].to_record()})}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Give a saved state back to the scheduler."""
-        self.scheduler.set_state(pickle.loads(state["scheduler"]))
+        saved = _Saved(io.BytesIO(state["scheduler"])).load()
+        book = saved.get("book")
+        self.scheduler.set_state({**saved, "book": Book.from_record(book)} if isinstance(book, dict) else saved)
         _restored[:] = [weakref.ref(self.scheduler)]
+
+
+class _Saved(pickle.Unpickler):
+    """Reads what an earlier lcsearch saved, too: these classes, by the modules in which they stood then."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class of a pickled value."""
+        known = {kind.__name__: kind for kind in (Book, Entry, Mark, Schedule, Status)}
+        own = module.partition(".")[0] == "lcsearch"
+        return known[name] if own and name in known else super().find_class(module, name)

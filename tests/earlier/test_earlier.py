@@ -41,3 +41,21 @@ def test_a_saved_state_of_a_tune_run_is_taken_back() -> None:
 
 def test_a_pickled_scheduler_of_a_tune_run_is_read() -> None:
     assert told_of_tune(pickle.loads(base64.b64decode(TUNE["scheduler"]))) == TUNE["told"]
+
+
+def test_a_saved_state_is_read_wherever_its_classes_stand_by_now() -> None:
+    state = base64.b64decode(TUNE["state"]).replace(b"lcsearch.decide.risk", b"lcsearch.decide.rusk")
+    scheduler = CurveScheduler(metric="loss", mode="min", max_t=14, n_startup_trials=3, guard=0.0)
+    StateCallback(scheduler).set_state({"scheduler": state})
+    assert told_of_tune(scheduler) == TUNE["told"]
+
+
+def test_what_is_saved_now_holds_no_class_of_ours() -> None:
+    scheduler = CurveScheduler(metric="loss", mode="min", max_t=14, n_startup_trials=3, guard=0.0)
+    callback = StateCallback(scheduler)
+    callback.set_state({"scheduler": base64.b64decode(TUNE["state"])})
+    saved = callback.get_state()
+    assert b"lcsearch" not in saved["scheduler"]
+    again = CurveScheduler(metric="loss", mode="min", max_t=14, n_startup_trials=3, guard=0.0)
+    StateCallback(again).set_state(saved)
+    assert told_of_tune(again) == TUNE["told"]

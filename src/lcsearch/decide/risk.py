@@ -149,7 +149,24 @@ class Mark:
             InvalidValue: the text is no mark.
         """
         try:
-            record = json.loads(text)
+            return cls.from_record(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values, nothing left out."""
+        decision = None if self.decision is None else self.decision.to_record()
+        names = ("step", "reason", "p", "text", "losses", "target")
+        return {**{name: getattr(self, name) for name in names}, "decision": decision}
+
+    @classmethod
+    def from_record(cls, record: Any) -> Mark:
+        """Read :meth:`to_record` back.
+
+        Raises:
+            InvalidValue: the record is that of no mark.
+        """
+        try:
             losses = tuple(float(v) for v in record["losses"])
             if losses and (len(losses) != len(LEVELS) or list(losses) != sorted(losses)):
                 raise ValueError("losses")
@@ -159,10 +176,10 @@ class Mark:
             if not all(map(math.isfinite, (step, *losses, target or 0.0))) or not (p is None or 0.0 <= p <= 1.0):
                 raise ValueError("numbers")
             decision = None if record.get("decision") is None else Decision.from_record(record["decision"])
-            text = str(record["text"]) if decision is None else decision.text
-            return cls(step, str(record["reason"]), p, text, losses, target, decision)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
+            told = str(record["text"]) or ("" if decision is None else decision.text)
+            return cls(step, str(record["reason"]), p, told, losses, target, decision)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InvalidValue("a mark written by lcsearch", str(record)[:80], "a mark's record") from error
 
 
 def risk_of(marks: Iterable[Mark], loss: float) -> float:
