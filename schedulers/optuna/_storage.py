@@ -9,6 +9,7 @@ from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial
 
 from lcsearch.decide.risk import Mark
+from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._record import ANEW, MARK, REASON, Record, curve_of
 
 if TYPE_CHECKING:
@@ -45,9 +46,17 @@ def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str
     """Store a stop with its trial, which must still be RUNNING: the mark for us, the reason for people to read.
 
     The mark is a system attribute (dashboards do not show it), the reason a user attribute (they do).
+
+    Raises:
+        InvalidValue: the record would not read back; nothing was stored.
     """
     known = trial if isinstance(trial, FrozenTrial) else study._storage.get_trial(trial._trial_id)
-    _write(study, trial, Record.of(mark, known.number, curve_of(known)).to_json(), reason)
+    record = Record.of(mark, known.number, curve_of(known))
+    text = record.to_json()
+    back = Record.parse(text)
+    if back is None or (back.number, back.last, back.digest) != (record.number, record.last, record.digest):
+        raise InvalidValue("a record that reads back", text[:80], "lcsearch:mark")
+    _write(study, trial, text, reason)
 
 
 def withdraw_stop(study: Study, trial: FrozenTrial) -> None:

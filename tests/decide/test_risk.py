@@ -226,6 +226,11 @@ def test_what_cannot_be_written_does_not_read_back(step: float) -> None:
     assert Mark(step, "BELOW", 0.01, "").read_back() is None
 
 
+def test_what_is_too_long_beside_its_text_is_an_error() -> None:
+    """It was shortened for ever."""
+    assert Mark(1.0, "B" * 3000, 0.01, "why").read_back() is None
+
+
 good = json.loads(straight().to_json())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.builders import early_policy, goal, mirrored, mirrored_trial, others_at, props, snapshot, trial
 from kit.fakes import NormalAroundBest, scripted
@@ -422,3 +422,20 @@ def test_the_better_twin_of_an_incumbent_that_outlived_all_others_goes_on() -> N
         forecasts = forecaster("parametric").forecast(seen, question.queries)
         opinions = {"parametric": [forecasts.opinion(i) for i in range(2)]}
         assert judge(Policy(), seen, question, opinions).decision.verdict is Verdict.CONTINUE
+
+
+hostile = st.builds(
+    lambda some, n: some * n, st.text(st.characters(exclude_categories=()), max_size=5), st.integers(1, 3000)
+)
+
+
+@settings(props, max_examples=200)
+@given(hostile, hostile, st.sampled_from([5e-324, 0.012345678901234567, 0.0]), st.sampled_from([1.0, 1e-301, 1e6]))
+def test_every_stop_has_the_record_that_is_read_back(uid: str, who: str, p: float, scale: float) -> None:
+    """A text that is too long is cut short where it is written: beside Optuna's record Ray's had the whole of it."""
+    own = trial(f"9{uid}", [8.0 * scale] * 12, Status.RUNNING)
+    seen = snapshot(goal(horizon=20), [trial(str(i), [(1.0 + i) * scale] * 20) for i in range(5)])
+    found = judge(POLICY, seen, asked(own, seen), scripted({who: (p, p)}))
+    assert found.decision.verdict is Verdict.STOP
+    assert found.mark is not None
+    assert found.mark.read_back() == found.mark

@@ -125,6 +125,9 @@ class Mark:
 
         Args:
             more: plain values to stand beside the mark's own; :meth:`from_json` passes over them.
+
+        Raises:
+            InvalidValue: what stands beside the text is too long already.
         """
         # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
         losses = [float(f"{v:.12g}") for v in self.losses]
@@ -138,6 +141,8 @@ class Mark:
                 return packed
         room = 1500
         while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
+            if not room:
+                raise InvalidValue(f"a record of less than {LONGEST} characters", len(packed), "Mark.to_json")
             room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
         return packed
 

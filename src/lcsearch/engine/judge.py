@@ -89,7 +89,8 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
     if policy.risk is not None and (most := risk_of(marks, incumbent)) > policy.risk:
         return revoked(Judgement(replace(decision, risk=most)), Reason.RISK_LIMIT)
     decision = replace(decision, risk=risk_of(marks, target))
-    return Judgement(decision, replace(mark, text=decision.text, decision=decision))
+    kept = replace(mark, text=decision.text, decision=decision).read_back()  # a long text is cut short
+    return revoked(stop, Reason.UNRECORDED) if kept is None else Judgement(decision, kept)
 
 
 def revoked(stop: Judgement, reason: Reason) -> Judgement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one,
 from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lcsearch.schedulers.optuna import CurvePruner, as_trial
+from lcsearch.decide.risk import Mark
+from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna import CurvePruner, as_trial, write_stop
 from lcsearch.study import Status
 
 REASON, MARK = "lcsearch:reason", "lcsearch:mark"
@@ -68,6 +71,16 @@ def test_a_stop_obeyed_by_returning_a_value_is_a_stop(on: optuna.storages.BaseSt
             "trial 7 obeyed by returning a value, so Optuna counts it as COMPLETE",
             f"trial 7, step {SHORTEST}: STOP (BELOW)",
         ]
+
+
+def test_a_record_that_would_not_read_back_is_not_written(on: optuna.storages.BaseStorage) -> None:
+    study = study_of(on=on)
+    trial = study.ask()
+    trial.report(5.0, 0)
+    with pytest.raises(InvalidValue, match=r"^lcsearch:mark: expected a record that reads back, got '\{\"step\":NaN"):
+        write_stop(study, trial, Mark(math.nan, "BELOW", 0.01, "why"), "why")
+    frozen = study.trials[trial.number]
+    assert not {REASON, MARK} & {*frozen.user_attrs, *frozen.system_attrs}
 
 
 def test_its_value_is_in_the_risk_and_never_what_must_be_beaten() -> None:
