@@ -172,7 +172,7 @@ class Run:
         try:
             (file,) = (self.folder / "run").glob("callback-states-*.pkl")
             (state,) = (one for one in pickle.loads(file.read_bytes()).values() if one and "scheduler" in one)
-            return pickle.loads(state["scheduler"])["book"]  # type: ignore[no-any-return]
+            return Book.from_record(pickle.loads(state["scheduler"])["book"])
         except (ValueError, EOFError, OSError, pickle.UnpicklingError):  # it is just being written
             return None
 
