@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
+from lcsearch.errors import EnvironmentProblem, LcsearchError
 
 app = typer.Typer(
     name="lcsearch",
@@ -320,11 +320,7 @@ def replay(
         from lcsearch.sweep.folder import latest
         from lcsearch.sweep.letters import say
 
-        try:
-            where = study or str(latest(Path("runs")))
-        except FileProblem as error:
-            text = str(error).replace("Name one with --folder.", "Name a study: lcsearch replay STUDY.")
-            raise FileProblem(text) from None
+        where = study or str(latest(Path("runs"), "Name a study: lcsearch replay STUDY."))
         wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step}
         policies = policy or ["curve", "median", "asha"]

@@ -425,11 +425,11 @@ def _writable(root: Path) -> None:
         raise EnvironmentProblem(_unwritable(root, error.strerror or error)) from error
 
 
-def latest(runs: Path) -> Path:
+def latest(runs: Path, advice: str = "Name one with --folder.") -> Path:
     """The run under `runs` that was started last.
 
     Raises:
-        FileProblem: there is none.
+        FileProblem: there is none; `advice` says what to do then.
     """
     times: dict[Path, float] = {}
     for path in runs.glob("*/run.json"):
@@ -437,5 +437,5 @@ def latest(runs: Path) -> Path:
             times[path] = path.stat().st_mtime
     records = sorted(times, key=times.__getitem__)
     if not records:
-        raise FileProblem(f"{runs}: expected a run in this folder, got none. Name one with --folder.")
+        raise FileProblem(f"{runs}: expected a run in this folder, got none. {advice}")
     return records[-1].parent
