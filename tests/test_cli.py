@@ -97,6 +97,30 @@ def test_wrong_files_and_options_exit_with_2(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("explain best runs/bug", "Got unexpected extra argument(s) (runs/bug). {run} --folder runs/bug"),
+        ("explain runs/bug 3", "Got unexpected extra argument(s) (3). {run} --folder runs/bug"),
+        ("status runs/bug", "Got unexpected extra argument(s) (runs/bug). {run} --folder runs/bug"),
+        ("status runs/gub", "Got unexpected extra argument(s) (runs/gub). {run} --folder RUN"),
+        ("report runs/bug", "Got unexpected extra argument(s) (runs/bug). {run} --folder runs/bug"),
+        ("report x --folder runs/bug", "Got unexpected extra argument(s) (x)"),
+    ],
+)
+def test_a_run_among_the_arguments_is_told_of_its_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    (tmp_path / "runs/bug").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == 2
+    expected = said.format(run="The run is an option:")
+    assert done.stderr.splitlines()[-1].replace("arguments (", "argument(s) (").replace(
+        "argument (", "argument(s) ("
+    ) == (f"Error: {expected}")
+
+
 def test_the_shipped_sweep_is_fine() -> None:
     shipped = Path(__file__).parents[1] / "configs" / "digits.yaml"
     done = CliRunner().invoke(app, ["validate", str(shipped)])

@@ -132,6 +132,10 @@ class CurvePruner(BasePruner):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _recording=(os.getpid(), threading.Lock()))
 
+    def prepare(self) -> None:
+        """Load the forecaster now (torch, weights: seconds), not at the first look. Never raises: a look fails open."""
+        self._session.prepare()
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """True when the trial should stop; called by `trial.should_prune()`. Never raises."""
         try:
@@ -272,7 +276,9 @@ class CurvePruner(BasePruner):
             n = sum(t.state == TrialState.COMPLETE for t in study.get_trials(deepcopy=False))
             failed = sum(n for _, n in faults)
             return StudyReport(None, (), failed, spaced, complete=n, notices=(several(study),), faults=tuple(faults))
-        return report_of(self._session.policy, self._shown(study), reasons, faults, spaced, name=int)
+        shown = self._shown(study)
+        notices = self._session.notices(shown)
+        return report_of(self._session.policy, shown, reasons, faults, spaced, notices=notices, name=int)
 
 
 def several(study: Study) -> str:

@@ -134,6 +134,10 @@ class CurveScheduler(FIFOScheduler):
         self._book, self._run_begins, self._heard = Book("tune"), False, Heard()
         self._known_goal: Goal | None = None
 
+    def prepare(self) -> None:
+        """Load the forecaster now (torch, weights: seconds), not at the first look. Never raises: a look fails open."""
+        self._session.prepare()
+
     # What Tune asks.
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -272,7 +276,9 @@ class CurveScheduler(FIFOScheduler):
         """
         held, faults = self._session.tally()
         spaced = dict(held).get(Reason.SPACED, 0)
-        return report_of(self._session.policy, self._snapshot(), self.stopped(), faults, spaced)
+        shown = self._snapshot()
+        notices = self._session.notices(shown)
+        return report_of(self._session.policy, shown, self.stopped(), faults, spaced, notices=notices)
 
     # State.
 

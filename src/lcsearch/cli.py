@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 
@@ -25,6 +26,21 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(help="The sweep file.", metavar="FILE")]
+
+
+class _OfARun(TyperCommand):
+    """A command about a run, which --folder names: whoever writes the run among the arguments is told so."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As ever, but for what is said of a word too many."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # click's own or the one that comes with Typer
+            if "unexpected extra argument" in (said := str(getattr(error, "message", ""))) and "--folder" not in given:
+                named = [word for word in given if not word.startswith("-") and Path(word).is_dir()]
+                error.message = f"{said}. The run is an option: --folder {named[0] if named else 'RUN'}"  # type: ignore[attr-defined]  # it has one
+            raise
 
 
 @contextmanager
@@ -232,7 +248,7 @@ def run(
     raise typer.Exit(outcome.code)
 
 
-@app.command()
+@app.command(cls=_OfARun)
 def status(
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
 ) -> None:
@@ -244,7 +260,7 @@ def status(
         show(RunFolder((folder or latest(Path("runs"))).resolve()))
 
 
-@app.command()
+@app.command(cls=_OfARun)
 def explain(
     trial: Annotated[str, typer.Argument(help="The trial's number, or best.", metavar="TRIAL")],
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
@@ -262,7 +278,7 @@ def explain(
         say(story.explain(story.number_of(trial, progress), progress, sweep.file, study, where))
 
 
-@app.command()
+@app.command(cls=_OfARun)
 def report(
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes. [default: RUN/report]")] = None,

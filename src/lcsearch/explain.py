@@ -15,7 +15,6 @@ from lcsearch.decide.risk import Mark
 from lcsearch.decide.verdict import Reason
 from lcsearch.decision_log import read_log
 from lcsearch.engine.ask import Event
-from lcsearch.engine.notices import notices
 from lcsearch.errors import is_finite_number
 from lcsearch.session import Session
 from lcsearch.study import Bank, Snapshot, Status, Trial, place
@@ -42,7 +41,7 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
     if snapshot is None:
         return f"trial {trial.uid} is still running; pass its study to see which gate holds"
     latest = session.latest.get((snapshot.key, trial.uid))
-    return (latest if latest is not None else hindsight(session, trial, snapshot)).text
+    return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
 
 
 def _ended(trial: Trial) -> str:
@@ -125,17 +124,16 @@ def _again(session: Session, trial: Trial, snapshot: Snapshot, most: int = 40) -
     """
     bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid != trial.uid)
     steps = trial.curve.steps
-    aside = Session(replace(session.policy, look_growth=1), session.panel.forecasters)
+    aside = session.aside()
     for step in dict.fromkeys(steps[np.linspace(0, steps.size - 1, min(most, steps.size)).astype(int)].tolist()):
         cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
         beside = replace(snapshot, bank=bank, live=(*snapshot.live, cut), token="again")
         yield aside.check(beside, Event(cut, step)).decision
 
 
-def hindsight(session: Session, trial: Trial, snapshot: Snapshot) -> Decision:
-    """What a look at a live trial's last step comes to now; leaves no trace in counters and logs."""
+def hindsight(aside: Session, trial: Trial, snapshot: Snapshot) -> Decision:
+    """What a look at a live trial's last step comes to now, by a session that leaves no trace."""
     step = trial.curve.last_step
-    aside = Session(replace(session.policy, look_growth=1), session.panel.forecasters)
     return aside.check(snapshot, Event(trial, step if math.isfinite(step) else -1)).decision
 
 
@@ -184,10 +182,10 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         unheard: why no report at all could be used, when that is so.
     """
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
-    lines += [notice.text for notice in notices(snapshot)]
-    first = len(lines)
+    lines += [notice.text for notice in session.notices(snapshot)]
+    first, aside = len(lines), session.aside()
     for trial in snapshot.live:
-        decision = hindsight(session, trial, snapshot)
+        decision = hindsight(aside, trial, snapshot)
         lines.append(f"trial {trial.uid}: {decision.reason.name}: {decision.line}")
     if snapshot.abandoned:
         uids = sorted((trial.uid for trial in snapshot.abandoned), key=place)

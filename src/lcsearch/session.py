@@ -24,9 +24,9 @@ from lcsearch.decide.decision import Decision, Receipt
 from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.decision_log import DecisionLog, Sink
 from lcsearch.engine.ask import Ask, Event, Hold, ask, held_decision, hold_before
-from lcsearch.engine.axis import ENOUGH
+from lcsearch.engine.axis import ENOUGH, odd_axis
 from lcsearch.engine.judge import Judgement, fallen, judge, revoked
-from lcsearch.engine.notices import notices
+from lcsearch.engine.notices import Notice, notices
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster
@@ -106,6 +106,7 @@ class Session:
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
+        self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
 
     def __getstate__(self) -> dict[str, Any]:
         # A look under way is repeated at the trial's next report.
@@ -117,6 +118,16 @@ class Session:
             return
         self.__dict__.update(state)
         self._begin()
+
+    def prepare(self) -> None:
+        """Load what the forecasters need, so that no look has to wait for it. A failure is told as at a look."""
+        self.panel.load()
+
+    def aside(self) -> Session:
+        """One for looks at every report that leave no trace in counters and logs; what was told is not told again."""
+        other = Session(replace(self.policy, look_growth=1), self.panel.forecasters)
+        other.panel = self.panel
+        return other
 
     # Looks that are decided at once.
 
@@ -155,8 +166,15 @@ class Session:
                 return
             self._noticed[study.key] = n, end
         with np.errstate(all="ignore"):
-            for notice in notices(study.snapshot()):
+            for notice in self.notices(study.snapshot()):
                 self.tell(f"{study.key}: {notice.key}", notice.text, notice.number)
+
+    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """What trials say about how the study was set up. What only live ones show of its steps is kept: they end."""
+        axis = odd_axis(snapshot)
+        if axis is not None and odd_axis(replace(snapshot, live=())) is None:
+            self._odd[snapshot.key] = axis
+        return notices(snapshot, self._odd.get(snapshot.key))
 
     def check(
         self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None

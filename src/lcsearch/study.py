@@ -340,9 +340,12 @@ class Bank:
 
     def left(self, step: float) -> float:
         """How many steps a trial that stands at `step` still had before it, >= 0: the median over the COMPLETE trials
-        that went further; 0 where none did."""
+        that went further, where those ended at whole steps without a half; 0 where none did."""
         beyond = self.ends[self.ends > step]
-        return float(np.median(beyond)) - step if beyond.size else 0.0
+        if not beyond.size:
+            return 0.0
+        middle = float(np.median(beyond))
+        return (math.floor(middle) if np.array_equal(beyond, np.floor(beyond)) else middle) - step
 
     @cached_property
     def leader(self) -> tuple[float, str, float] | None:

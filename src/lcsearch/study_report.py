@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lcsearch.decide.decision import percent
 from lcsearch.engine.ask import target_of
 from lcsearch.engine.judge import risk_now
-from lcsearch.engine.notices import notices
+from lcsearch.engine.notices import Notice
 from lcsearch.engine.policy import Policy
 from lcsearch.study import Snapshot, Status, Trial, place
 
@@ -66,7 +66,7 @@ class StudyReport:
     def __str__(self) -> str:
         """A few lines for people."""
         total = self.spent + self.saved
-        share = f" ({percent(self.saved / total)} of {total:g})" if self.saved else ""
+        share = f" ({percent(self.saved / total)} of {_whole(total)})" if self.saved else ""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
         what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
@@ -75,12 +75,17 @@ class StudyReport:
             [
                 *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
-                f"steps: {self.spent:g} spent, {self.saved:g} saved{share}",
+                f"steps: {_whole(self.spent)} spent, {_whole(self.saved)} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
             ]
         )
+
+
+def _whole(steps: float) -> str:
+    """Steps as people read them; only few of an axis that is no count (seconds) keep a fraction."""
+    return f"{steps:.0f}" if steps >= 100 or steps == round(steps) else f"{steps:.3g}"
 
 
 def report_of(
@@ -90,10 +95,11 @@ def report_of(
     faults: Sequence[tuple[str, int]],
     spaced: int = 0,
     *,
+    notices: Sequence[Notice],
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
-    """From a snapshot; `reasons` are one-line reasons by uid, `faults` as :meth:`lcsearch.session.Session.tally` has
-    them, `name` is what a framework calls the trial of a uid."""
+    """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
+    `notices` of :class:`lcsearch.session.Session` have them, `name` is what a framework calls the trial of a uid."""
     stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
         mark = trial.marks.get("stop")
@@ -111,7 +117,7 @@ def report_of(
         complete=snapshot.bank.n_complete,
         spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live, *snapshot.abandoned)))),
         saved=saved,
-        notices=tuple(notice.text for notice in notices(snapshot)),
+        notices=tuple(notice.text for notice in notices),
         stopped_elsewhere=others,
         abandoned=len(snapshot.abandoned),
         faults=tuple(faults),

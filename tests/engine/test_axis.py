@@ -63,13 +63,18 @@ def test_one_counter_for_all_trials() -> None:
 def test_counting_down() -> None:
     ended = [counting(0)] * 6
     assert seen(ended, [[49.0, 48.0, 47.0]]) == (
-        "steps count down (running trial 100 has reported steps 47 to 49, finished ones steps 0 to 49): a trial's "
+        "steps count down (trial 100 began with steps 47 to 49, finished ones have reported steps 0 to 49): a trial's "
         "first report seems to be its last." + SAID
     )
-    assert "has reported step 49, finished ones" in str(seen(ended, [[49.0]]))
+    assert "began with step 49, finished ones" in str(seen(ended, [[49.0]]))
     assert seen(ended, [[49.0, 48.0], counting(0, 3)]) is None
     assert seen(ended, [counting(0)]) is None
     assert seen(ended) is None
+    assert "trial 101 began with step 49" in str(seen(ended, [counting(0), [49.0]])), "one that has reported all of it"
+    stopped = [at(i, steps) for i, steps in enumerate(ended)] + [at(7, [48.0, 49.0], Status.STOPPED)]
+    assert str(odd_axis(snapshot(goal(horizon=50), stopped))).startswith(
+        "steps count down (trial 7 began with steps 48 to 49, finished ones have reported steps 0 to 49)"
+    )
 
 
 def test_axes_that_are_some() -> None:

@@ -186,6 +186,27 @@ def test_what_was_begun_with_another_recipe_is_not_taken_over_silently(tmp_path:
     assert view.told[0] == f"{tmp_path}/a: found a log without a checkpoint; starting from step 0"
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"digest": None}, "text as the header's digest, got None"),
+        ({"step": "3"}, "a whole number as the header's step, got '3'"),
+        ({"smooth": [1]}, "a mapping as the header's smooth, got [1]"),
+        ({"seconds": True}, "a number as the header's seconds, got True"),
+    ],
+)
+def test_a_checkpoint_whose_header_is_not_as_it_was_written(
+    tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    toy.run(tmp_path / "a")
+    found = checkpoint.load(tmp_path / "a")
+    assert found is not None
+    checkpoint.save(tmp_path / "a", found[0], {**found[1], **changed})
+    with pytest.raises(FileProblem) as caught:
+        toy.run(tmp_path / "a")
+    assert str(caught.value) == f"{tmp_path / 'a' / checkpoint.FILE}: expected {said}. Start over with --fresh."
+
+
 def test_processes_that_draw_ahead_change_nothing(tmp_path: Path) -> None:
     assert same(toy.run(tmp_path / "a", workers=1).weights, toy.run(tmp_path / "b").weights)
 

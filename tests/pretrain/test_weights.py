@@ -57,6 +57,12 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     assert said().startswith(f"{path}: expected a file of weights, got one that cannot be read (")
     path.write_bytes(b"")
     assert said().startswith(f"{path}: expected a file of weights, got one that cannot be read (")
+    begin = whole.index(b'\\"size\\": {')
+    end = whole.index(b"}", begin) + 1
+    path.write_bytes(whole[:begin] + b'\\"size\\": 3'.ljust(end - begin) + whole[end:])
+    assert said() == (
+        f"{path}: expected a file of weights, got one that cannot be read (no size of a network: 3). {ANOTHER}"
+    )
     path.write_bytes(whole.replace(b'\\"format\\": 1', b'\\"format\\": 2'))
     assert said() == (
         f"{path}: expected weights of format 1, got format 2. Install the lcsearch that they were made for."

@@ -143,6 +143,28 @@ def test_a_checkpoint_of_an_earlier_and_of_a_later_lcsearch(tmp_path: Path) -> N
     assert str(caught.value) == f"{path}: {text}"
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ('{"version": 2, "tree": {"dict": []}}', "a whole number >= 0 as the header's step, got none"),
+        ('{"version": 2, "step": "5", "tree": {"dict": []}}', "a whole number >= 0 as the header's step, got '5'"),
+        ('{"version": 2, "step": true, "tree": {"dict": []}}', "a whole number >= 0 as the header's step, got True"),
+        ('{"version": 2, "step": 5}', "a dict's nesting as the header's tree, got none"),
+        ('{"version": 2, "step": 5, "tree": {"plain": 3}}', "a dict's nesting as the header's tree, got {'plain': 3}"),
+        ('{"version": 2, "step": 5, "tree": {"dict": []}, "blobs": 3}', "a list of names as the header's blobs, got 3"),
+        ('{"step": 5, "tree": {"dict": []}}', "a checkpoint that lcsearch wrote, got none"),
+        ("[]", "a checkpoint that lcsearch wrote, got none"),
+        (None, "a checkpoint that lcsearch wrote, got none"),
+    ],
+)
+def test_a_header_that_is_not_as_it_was_written(tmp_path: Path, header: str | None, said: str) -> None:
+    path = tmp_path / checkpoint.FILE
+    save_file({}, path, None if header is None else {"lcsearch": header})
+    with pytest.raises(FileProblem) as caught:
+        checkpoint.load(tmp_path)
+    assert str(caught.value) == f"{path}: expected {said}. Delete it to start over."
+
+
 def test_files_are_kept_with_step_and_state(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     for step in (3, 4, 4):

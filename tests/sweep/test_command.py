@@ -25,8 +25,9 @@ from lcsearch.sweep.command import CommandFailed, command_objective, placeholder
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import load
 from lcsearch.sweep.objective import Context, Interrupted, Stopped
+from lcsearch.sweep.text import finished_line
 
-from .kit import Remembering, lcsearch, wait_for
+from .kit import Remembering, launched, lcsearch, wait_for, write_toy
 
 SWEEP = """\
 version: 1
@@ -462,6 +463,25 @@ def test_a_stopped_program_gets_sigterm_and_may_clean_up(tmp_path: Path, capfd: 
     assert "tidying up" in capfd.readouterr().out
 
 
+HASTY = """\
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for epoch in range(1, 8):
+    print(f"epoch={epoch} loss=1")
+print("done")
+"""
+
+
+def test_what_a_program_had_trained_when_its_stop_came_is_told(tmp_path: Path) -> None:
+    ctx, train = context(tmp_path, HASTY, last=2)
+    with pytest.raises(Stopped):
+        train(ctx)
+    assert (list(ctx.reported), ctx.ahead) == ([1, 2], 7)
+    ctx, train = context(tmp_path, COUNTS, arguments=("--a=1",))
+    train(ctx)
+    assert (len(ctx.reported), ctx.ahead) == (6, None)
+
+
 def test_a_sweep_that_drains_ends_its_program(tmp_path: Path) -> None:
     ctx, train = context(tmp_path, POLITE, interrupted=lambda: bool(ctx.reported))
     with pytest.raises(Interrupted):
@@ -712,3 +732,82 @@ def test_a_pruned_program(tmp_path: Path) -> None:
     assert outcome.code == 0
     assert outcome.progress.of("stopped")
     assert outcome.progress.spent + outcome.progress.saved == 9 * 6
+
+
+def test_what_was_trained_before_a_stop_is_spent_and_not_saved(tmp_path: Path) -> None:
+    program = COUNTS.replace("import sys", "import signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    path = sweep_of(tmp_path, program, trials=9, pruner="median")
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    stopped = outcome.progress.of("stopped")
+    assert stopped
+    assert all(len(row.values) < 6 for row in stopped)
+    assert (outcome.progress.spent, outcome.progress.saved) == (9 * 6, 0)
+    sweep = load(path).file
+    for row in stopped:
+        assert f" stopped at epoch {len(row.values)} (" in finished_line(row, sweep)
+        assert "its program had trained to epoch 6): loss " in finished_line(row, sweep)
+
+
+WATCHED = """\
+import json, sys
+def train(ctx):
+    with open("loaded.jsonl", "a") as log:
+        print(json.dumps([ctx.number, "torch" in sys.modules]), file=log)
+    ctx.report(1.0, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "loaded"),
+    [
+        ({"trials": 6, "max_steps": 7}, True),
+        ({"trials": 5, "max_steps": 7}, False),
+        ({"trials": 6, "max_steps": 6}, False),
+        ({"trials": 6, "max_steps": 7, "pruner": "none"}, False),
+    ],
+)
+def test_the_forecaster_is_loaded_before_the_first_trial(
+    tmp_path: Path, settings: dict[str, Any], loaded: bool
+) -> None:
+    """A first look stood for seconds, over which a program trained on: 'stopped at epoch 6, 24 saved' of 30 printed."""
+    path = write_toy(tmp_path, WATCHED, **{"pruner": "curve", **settings})
+    assert lcsearch("run", path.name, cwd=tmp_path).returncode == 0
+    told = [json.loads(line) for line in (tmp_path / "loaded.jsonl").read_text().splitlines()]
+    assert told == [[number, loaded] for number in range(settings["trials"])]
+
+
+def run_with_torch(folder: Path, torch: str) -> list[str]:
+    """The command of a sweep of seven epochs, where `import torch` runs this."""
+    (folder / "torch").mkdir()
+    (folder / "torch/__init__.py").write_text(torch)
+    path = write_toy(folder, WATCHED, pruner="curve", trials=6, max_steps=7)
+    env = f"PYTHONPATH={os.pathsep.join([str(folder), os.environ['PYTHONPATH']])}"
+    return ["env", "-C", str(folder), env, sys.executable, "-m", "lcsearch", "run", path.name]
+
+
+def test_a_forecaster_that_does_not_load_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
+    words = run_with_torch(tmp_path, "raise OSError('libtorch is broken')")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (tmp_path / "runs/toy/logs/worker-0.log").read_text()
+    assert log.count("forecasts are made by parametric and rank-gap, without 'network'") == 1
+    assert log.index("without 'network'") < log.index("trial 0 begins")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_while_the_forecaster_is_loaded(tmp_path: Path, times: int) -> None:
+    """Once: nothing is begun. Twice: nobody waits for the load."""
+    seconds = 1 if times == 1 else 60
+    words = run_with_torch(
+        tmp_path, f"import time\nopen('loading', 'w').close()\ntime.sleep({seconds})\nraise OSError\n"
+    )
+    with launched(words) as process:
+        wait_for((tmp_path / "loading").exists)
+        process.send_signal(signal.SIGINT)
+        if times == 2:
+            assert process.stdout is not None
+            while "draining" not in process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert not (tmp_path / "loaded.jsonl").exists()

@@ -166,7 +166,7 @@ def test_a_new_best_is_better_than_all_that_ended(capsys: pytest.CaptureFixture[
         "[2/8] trial 1 complete: loss 0.6",
         "[3/8] trial 2 complete: loss 0.4, new best",
         "[4/8] trial 3 complete: loss 0.4",
-        "1 trials had ended before",
+        "1 trial had ended before",
         "[2/8] trial 1 complete: loss 0.6",
         "[3/8] trial 2 complete: loss 0.4, new best",
         "[4/8] trial 3 complete: loss 0.4",

@@ -96,9 +96,18 @@ def test_it_trains_the_trials_that_the_other_backend_trains(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("_ray")
-def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path) -> None:
+def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[int] = []
+
+    class Spied(on_ray.SweepScheduler):
+        def prepare(self) -> None:
+            known.append(len(self._book.entries))
+            super().prepare()
+
+    monkeypatch.setattr(on_ray, "SweepScheduler", Spied)
     path = write_toy(tmp_path, CURVES, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2)
     outcome = run(path)
+    assert known == [0], "the forecaster is loaded once, before the first trial"
     folder, sweep = RunFolder(tmp_path / "run"), load(path).file
     stopped = outcome.progress.of("stopped")
     assert len(stopped) >= 4

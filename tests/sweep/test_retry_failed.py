@@ -75,6 +75,10 @@ def test_what_the_commands_say_of_them(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert f"\ntoy: 6 complete, {n} failed in " in again.stdout
     assert "[6/6] trial " in again.stdout
+    known = re.search(r"\n(\d+) trials? had ended before, (\d+) more that failed (?:is|are) run again\n", again.stdout)
+    assert known is not None
+    assert (int(known[1]), int(known[2])) == (6 - n, n)
+    assert f"\n[{6 - n + 1}/6] trial " in again.stdout
     assert "[7/6]" not in again.stdout
     assert "--retry-failed" not in again.stdout.partition("next: ")[2]
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/runs/toy/study.sqlite3")

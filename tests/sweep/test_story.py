@@ -14,12 +14,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.decide.risk import LEVELS, Mark
+from lcsearch.errors import FileProblem
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._record import MARK
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import load
 from lcsearch.sweep.progress import Progress, collect, hopeless
-from lcsearch.sweep.story import explain
+from lcsearch.sweep.story import explain, number_of
 from lcsearch.sweep.summary import summarize
 
 from .kit import write_toy
@@ -205,3 +206,13 @@ def test_what_is_hopeless() -> None:
     assert hopeless([*five, failed(5, "another")], now) == ""
     assert hopeless([*five, failed(5, values={1: 1.0})], now) == ""
     assert hopeless(five, datetime(2024, 1, 3)) == ""  # an earlier launch's
+
+
+def test_a_run_in_place_of_a_trial(folder: RunFolder) -> None:
+    progress = Progress((), 3, None)
+    with pytest.raises(FileProblem) as caught:
+        number_of(str(folder.root), progress)
+    hint = f"The run is an option: lcsearch explain best --folder {folder.root}"
+    assert str(caught.value) == f"expected the number of a trial, or 'best', got {str(folder.root)!r}. {hint}"
+    with pytest.raises(FileProblem, match=r"or 'best', got 'first'\.$"):
+        number_of("first", progress)

@@ -19,8 +19,8 @@ def odd_axis(snapshot: Snapshot) -> str | None:
     """Why the steps of a study cannot be compared from trial to trial, in one line; None where they can, or who knows.
 
     Seen are the COMPLETE trials: that each reported at one step only, a time of day, steps that go on from trial to
-    trial (their first ones spread over three lengths of a trial), or, with live ones that have only the last steps of
-    finished ones, a count down.
+    trial (their first ones spread over three lengths of a trial), or, beside live and stopped ones that have only the
+    last steps of these, a count down.
     """
     ended = [trial for trial in snapshot.bank if trial.status is Status.COMPLETE and trial.curve.n_reports]
     if len(ended) < ENOUGH:
@@ -42,11 +42,14 @@ def odd_axis(snapshot: Snapshot) -> str | None:
             f"steps go on from trial to trial ({one}, {other}): no two trials share a step, and next to nothing can be "
             f"stopped. {_WHAT}"
         )
-    live = [trial for trial in snapshot.live if trial.curve.n_reports]
+    others = (*snapshot.live, *(trial for trial in snapshot.bank if trial.status is Status.STOPPED))
+    whole = first[0], last[0]
+    spans = {trial.uid: (trial.curve.first_step, trial.curve.last_step) for trial in others if trial.curve.n_reports}
+    parts = [trial for trial in others if spans.get(trial.uid, whole) != whole]
     same = (first == first[0]).all() and (last == last[0]).all()
-    if live and same and all(t.curve.last_step == last[0] and t.curve.first_step > first[0] for t in live):
+    if parts and same and all(spans[t.uid][1] == last[0] and spans[t.uid][0] > first[0] for t in parts):
         return (
-            f"steps count down (running trial {live[0].uid} has reported {_span(live[0].curve)}, finished ones "
+            f"steps count down (trial {parts[0].uid} began with {_span(parts[0].curve)}, finished ones have reported "
             f"{_span(ended[0].curve)}): a trial's first report seems to be its last. {_WHAT}"
         )
     return None

@@ -31,10 +31,14 @@ class Notice(NamedTuple):
     number: float = math.nan
 
 
-def notices(snapshot: Snapshot) -> tuple[Notice, ...]:
-    """Everything that finished trials contradict, most important first."""
+def notices(snapshot: Snapshot, axis: str | None = None) -> tuple[Notice, ...]:
+    """Everything that finished trials contradict, most important first.
+
+    Args:
+        axis: what :func:`~lcsearch.engine.axis.odd_axis` said of trials that were live then.
+    """
     told = (*_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
-    if axis := odd_axis(snapshot):  # where steps mean nothing, neither does the last one
+    if axis := odd_axis(snapshot) or axis:  # where steps mean nothing, neither does the last one
         return (Notice("axis", axis), *told)
     return (*_horizon(snapshot), *told)
 

@@ -37,6 +37,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+_NUMBER: tuple[str, tuple[type, ...]] = ("a whole number", (int,))
+_TABLE: tuple[str, tuple[type, ...]] = ("a mapping", (dict,))
+_KEYS = {"digest": ("text", (str,)), "recipe": _TABLE, "step": _NUMBER, "smooth": _TABLE, "scores": _TABLE} | {
+    **{"skipped": _NUMBER, "in_a_row": _NUMBER, "seconds": ("a number", (int, float))}
+}
+"""What the header of a checkpoint must hold."""
+
+
 def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Keep `tensors` and `record` (plain values) as the checkpoint of `folder`."""
     from safetensors.torch import save as to_bytes
@@ -67,9 +75,15 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         text = f"{path}: expected a checkpoint, got a file that cannot be read ({_first_line(error)})."
         raise FileProblem(f"{text} Start over with --fresh.") from error
+    if not isinstance(record, dict):
+        raise FileProblem(f"{path}: expected a checkpoint's header, got {record!r:.40}. Start over with --fresh.")
     if record.get("format") != FORMAT:
         text = f"{path}: expected a checkpoint of format {FORMAT}, got format {record.get('format')}."
         raise FileProblem(f"{text} Go on with the lcsearch that wrote it, or start over with --fresh.")
+    for key, (kind, types) in _KEYS.items():
+        if not isinstance(record.get(key), types) or isinstance(record[key], bool):
+            got = f"{record[key]!r:.40}" if key in record else "none"
+            raise FileProblem(f"{path}: expected {kind} as the header's {key}, got {got}. Start over with --fresh.")
     return tensors, record
 
 

@@ -91,7 +91,9 @@ def about(data: bytes, where: str) -> dict[str, Any]:
     try:
         length = int.from_bytes(data[:8], "little")
         found: dict[str, Any] = loads(loads(data[8 : 8 + length])["__metadata__"]["lcsearch"])
-        version, _ = found["format"], found["size"]
+        version = found["format"]
+        if version == FORMAT and not isinstance(found["size"], dict):
+            raise ValueError(f"no size of a network: {found['size']!r:.40}")
     except (ValueError, KeyError, TypeError) as error:
         said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         text = f"{where}: expected a file of weights, got one that cannot be read ({said})."

@@ -77,6 +77,7 @@ KINDS: Mapping[str, Callable[[object], bool]] = {
     "lcsearch:worker": _is_signature,
     "lcsearch:retries": _is_count,
     "lcsearch:again": _is_count,
+    "lcsearch:trained": _is_count,
     "lcsearch:seconds": _is_seconds,
     "lcsearch:took": _is_took,
 }

@@ -15,6 +15,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 
+from lcsearch.engine.policy import Policy
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.sweep.file import (
@@ -270,6 +271,13 @@ def curve_pruner(spec: CurvePrunerSpec, sweep: SweepFile, folder: RunFolder) -> 
     return CurvePruner(
         max_steps=sweep.max_steps, judged=sweep.judged, bounds=sweep.bounds, decision_log=folder.decisions, **knobs
     )
+
+
+def is_forecast(sweep: SweepFile) -> bool:
+    """May a look come to a forecast? Startup trials and short ones do not, and no torch is loaded for them."""
+    spec = sweep.pruner
+    long = sweep.max_steps > Policy().min_observations
+    return isinstance(spec, CurvePrunerSpec) and long and sweep.budget.trials > spec.n_startup_trials
 
 
 def quiet_optuna() -> None:

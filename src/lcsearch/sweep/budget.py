@@ -36,6 +36,10 @@ AGAIN = "lcsearch:again"
 """A trial's user attribute that names the failed trial which it runs again."""
 
 
+TRAINED = "lcsearch:trained"
+"""A stopped trial's user attribute that names the step to which its program had trained when its stop came."""
+
+
 def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
     """Failed trial -> the trial that runs it again, and counts in its place."""
     named = ((attributes.number(trial.user_attrs, AGAIN), trial.number) for trial in trials)
@@ -61,7 +65,8 @@ def steps_of(trial: FrozenTrial, horizon: int) -> int:
     from_0 = 0 in trial.intermediate_values
     if trial.state == TrialState.COMPLETE and last[-1] + gap > horizon - from_0:
         return horizon
-    return min(horizon, last[-1] + from_0)
+    trained = attributes.number(trial.user_attrs, TRAINED) or 0
+    return min(horizon, max(last[-1], trained) + from_0)
 
 
 def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit | None:

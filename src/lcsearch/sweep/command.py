@@ -95,6 +95,8 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 _end(process, mark, patience)
                 out.join(_LAST_WORDS_S)
                 err.join(_LAST_WORDS_S)
+                for step in out.rest():  # training does not wait for a look: this was trained before it could stop
+                    ctx.missed(step)
         how = how_ended(process.returncode) if process.returncode != 0 else ""
         if not how and not ctx.reported:
             how = f"no report: expected {lines.expected(*named)} on its standard output"
@@ -160,6 +162,13 @@ class _Listener(threading.Thread):
             if report is None:
                 return
             yield report
+
+    def rest(self) -> Iterator[int]:
+        """Steps that were heard of and that nobody has asked for, without waiting for more."""
+        with suppress(Empty):
+            while True:
+                if (report := self._heard.get_nowait()) is not None:
+                    yield report[0]
 
 
 def _environment(ctx: Context) -> dict[str, str]:

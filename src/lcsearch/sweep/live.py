@@ -94,7 +94,9 @@ class PlainView:
                 n = len(self._said) - sum(row.again is not None for row in progress.rows)
                 self._print(f"[{n}/{progress.budget}] {line}")
         if before and ended:
-            self._print(f"{len(ended)} trials had ended before")
+            again = sum(row.again is not None for row in ended)
+            n, failed = len(ended) - again, f", {again} more that failed {'is' if again == 1 else 'are'} run again"
+            self._print(f"{n} trial{'s' * (n != 1)} had ended before{failed * (again > 0)}")
 
     def _new(self, row: Row, progress: Progress) -> str:
         """ "best" where it is the best of the complete trials, "incumbent" where a stopped one was better still."""

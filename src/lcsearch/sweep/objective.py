@@ -87,6 +87,16 @@ class Context:
         self._here: set[int] = set()  # steps reported by this process
         self._ended: Stopped | None = None
         self._noted: dict[str, list[float]] = {}
+        self._ahead = -1
+
+    @property
+    def ahead(self) -> int | None:
+        """The last step that was trained though its report came too late to be taken; None where there is none."""
+        return self._ahead if self._ahead > max(self._reported, default=-1) else None
+
+    def missed(self, step: int) -> None:
+        """A report of `step` came after the end: training had gone on to there."""
+        self._ahead = max(self._ahead, _whole(step, "ctx.missed(step=)"))
 
     @property
     def reported(self) -> Mapping[int, float]:

@@ -32,6 +32,7 @@ from lcsearch.schedulers.optuna import SCHEDULE as STORED_SCHEDULE
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.study import Status
 from lcsearch.sweep import attributes, claim
+from lcsearch.sweep.backend import is_forecast
 from lcsearch.sweep.file import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.objective import judged_value
@@ -322,6 +323,10 @@ class RayWatch(Watch):
             return
         scheduler = make_scheduler(self.file, self.folder)
         ledger, actors = Ledger(self, scheduler), _Actors()
+        if scheduler is not None and is_forecast(self.file):
+            scheduler.prepare()
+            if self.ending:
+                return
         legs = self.folder.root / "ray"
         try:
             with handlers_kept():

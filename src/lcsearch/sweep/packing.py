@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,39 @@ def from_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     try:
         with safe_open(str(path), framework="np") as file:
-            about = loads(file.metadata()["lcsearch"])
-            if about["version"] > FORMAT:
-                text = f"{path}: expected a checkpoint of format {FORMAT} or earlier, got {about['version']}."
-                raise FileProblem(f"{text} Update lcsearch.")
+            about = _header(path, file.metadata())
             blobs = {name: file.get_tensor(name).tobytes() for name in about.get("blobs", ())}
             names = set(file.keys()) - set(blobs)
         return _put_together(about["tree"], _tensors(path, names), blobs), about
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FileProblem(f"{path}: expected a checkpoint, got {error}. Delete it to start over.") from error
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= sys.maxsize
+
+
+_KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "step": ("a whole number >= 0", _is_count),
+    "tree": ("a dict's nesting", lambda tree: isinstance(tree, dict) and list(tree) == ["dict"]),
+    "blobs": ("a list of names", lambda blobs: isinstance(blobs, list) and all(isinstance(b, str) for b in blobs)),
+}
+"""What a header must hold; `blobs` is missing in the first format."""
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What the header says, every key that is read of the kind it must be."""
+    about = loads((metadata or {}).get("lcsearch", "null"))
+    if not isinstance(about, dict) or not _is_count(about.get("version")):
+        raise FileProblem(f"{path}: expected a checkpoint that lcsearch wrote, got none. Delete it to start over.")
+    if about["version"] > FORMAT:
+        text = f"{path}: expected a checkpoint of format {FORMAT} or earlier, got {about['version']}."
+        raise FileProblem(f"{text} Update lcsearch.")
+    for key, (kind, fine) in _KEYS.items():
+        if not fine(about.get(key, [] if key == "blobs" else None)):
+            got = f"{about[key]!r:.40}" if key in about else "none"
+            raise FileProblem(f"{path}: expected {kind} as the header's {key}, got {got}. Delete it to start over.")
+    return about
 
 
 def _take_apart(value: Any, tensors: dict[str, Any], blobs: dict[str, bytes], where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,10 @@ def number_of(word: str, progress: Progress) -> int:
     if word.isdecimal() and len(word) < 19:
         return int(word)
     if word != "best":
-        raise FileProblem(f"expected the number of a trial, or 'best', got {word!r}.")
+        text = f"expected the number of a trial, or 'best', got {word!r}."
+        if Path(word).is_dir():
+            text += f" The run is an option: lcsearch explain best --folder {shlex.quote(word)}"
+        raise FileProblem(text)
     if progress.best is None:
         raise FileProblem("expected the number of a trial, got 'best': no trial has reached a finite value.")
     return progress.best.number

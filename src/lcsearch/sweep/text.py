@@ -59,7 +59,7 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
             line += f" at {unit} {row.spent} of {sweep.max_steps}"
         line += f": {_judged(row, sweep)}"
     elif row.state == "stopped":
-        line += f" at {unit} {row.spent}{_late(row, unit)}" + (f", {row.saved} saved" if row.saved else "")
+        line += f" at {unit} {_stopped_at(row)}{_late(row, unit)}" + (f", {row.saved} saved" if row.saved else "")
         line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
     reason = _short(row, sweep)
     return line + (f"; {reason}" if reason else "") + (f", new {new}" if new else "")
@@ -73,12 +73,19 @@ def _judged(row: Row, sweep: SweepFile) -> str:
     return f"best {sweep.metric} {reached[0]:.4g} at {sweep.step} {reached[1]} (last {last})"
 
 
+def _stopped_at(row: Row) -> int:
+    """Steps that were trained up to the last report that was judged."""
+    return row.last[0] + (0 in row.values) if row.last is not None else row.spent
+
+
 def _late(row: Row, unit: str) -> str:
     """Where training does not wait for a look, its stop comes some reports later."""
-    if row.stop is None:
-        return ""
-    n = sum(at > row.stop.step for at in row.values)
-    return f" ({n} report{'s' * (n != 1)} after the look at {unit} {row.stop.step:g})" if n else ""
+    late = []
+    if row.stop is not None and (n := sum(at > row.stop.step for at in row.values)):
+        late.append(f"{n} report{'s' * (n != 1)} after the look at {unit} {row.stop.step:g}")
+    if row.spent > _stopped_at(row):
+        late.append(f"its program had trained to {unit} {row.spent}")
+    return f" ({'; '.join(late)})" if late else ""
 
 
 def _short(row: Row, sweep: SweepFile) -> str:

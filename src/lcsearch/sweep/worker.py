@@ -25,8 +25,9 @@ from optuna.trial import Trial, TrialState
 import lcsearch.errors
 from lcsearch.decision_log import DecisionLog, read_log
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial
+from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial
 from lcsearch.sweep import backend, claim
+from lcsearch.sweep.budget import TRAINED
 from lcsearch.sweep.command import command_objective
 from lcsearch.sweep.folder import RunFolder
 from lcsearch.sweep.load import Sweep
@@ -177,6 +178,8 @@ def run_trial(
     taken.noted.update(context.noted if context is not None else {})
     if isinstance(ended, (Stopped, optuna.TrialPruned)):
         _say_why(trial, sweep, context.reported if context is not None else {})
+        if context is not None and context.ahead is not None:
+            trial.set_user_attr(TRAINED, min(context.ahead, file.max_steps))
         taken.end(state=TrialState.PRUNED)
         return TrialState.PRUNED
     value = context.judged() if context is not None else None
@@ -251,6 +254,7 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     sweep = folder.read()
     objective = load_any(sweep)
     study = backend.open_study(sweep.file, folder, checked=True)  # by the launcher
+    _prepare(study, sweep, folder)
     pulse, tell = Pulse(folder.pulse(slot)), Teller(folder.told(slot))
     began = datetime.now()
     while not interrupted():
@@ -266,6 +270,15 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
         pulse.end()
         tell.ended(taken.trial.number, state.name)
     return OK
+
+
+def _prepare(study: optuna.Study, sweep: Sweep, folder: RunFolder) -> None:
+    """Load the forecaster before there is a trial: at the first look a program would train on over it, for seconds."""
+    pruner, file = study.pruner, sweep.file
+    if not (isinstance(pruner, CurvePruner) and backend.is_forecast(file)):
+        return
+    if claim.work_left(study.get_trials(deepcopy=False), folder, file):
+        pruner.prepare()
 
 
 def url_of(folder: RunFolder) -> str | None:

@@ -50,6 +50,17 @@ def test_steps_that_are_no_axis(axis: str, max_steps: int, caplog: pytest.LogCap
     assert str(of.report(study)).startswith(f"! {begin}")
 
 
+def test_a_count_down_is_told_when_its_trials_have_ended_too() -> None:
+    """`why_not` said it while a trial ran; the report of the study that had ended did not."""
+    of = pruner()
+    study = run(of, AXES["counting down"][0])
+    study.tell(12, state=optuna.trial.TrialState.FAIL)
+    assert of.why_not(study).startswith("steps count down (trial 10 ")
+    assert str(of.report(study)).startswith("! steps count down (trial 10 ")
+    fresh = pruner()
+    assert (fresh.report(study).notices, fresh.why_not(study).count("count down")) == ((), 0), "nobody has seen it"
+
+
 def test_a_metric_at_its_bound(caplog: pytest.LogCaptureFixture) -> None:
     """An accuracy on 38 samples."""
     of = pruner(opinions=["rank-gap"])

@@ -243,6 +243,24 @@ def test_why_not_shows_what_failed() -> None:
     assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
 
 
+def test_a_dead_forecaster_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """`why_not` looks at every running trial: one warning each, and one more at every question."""
+    study = study_of(pruner(opinions=[Dead()]))
+    for _ in range(4):
+        trial = study.ask()
+        for step, value in enumerate(decay(5.0, SHORTEST + 2)):
+            trial.report(value, step)
+    for _ in range(2):
+        text = of_study(study).why_not(study)
+        assert text.count("ABSENT: ") == 4
+    of_study(study).explain(9, study)
+    of_study(study).explain(0, study)
+    study.tell(9, state=TrialState.FAIL)
+    assert first_stop(study.ask(), decay(5.0, SHORTEST + 2)) is None
+    (told,) = [record.message for record in caplog.records]
+    assert told == "lcsearch: forecaster 'dead' gave no opinion, trials go on: RuntimeError: CUDA error: device lost"
+
+
 def test_why_not_before_auto_knows_the_horizon() -> None:
     study = optuna.create_study(pruner=pruner(max_steps="auto"))
     first_stop(study.ask(), decay(5.0, 4))

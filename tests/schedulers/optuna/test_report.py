@@ -48,6 +48,26 @@ def test_steps_from_one_trials_of_others_and_those_that_run() -> None:
     ]
 
 
+def test_steps_are_whole_numbers() -> None:
+    """Between two lengths lies half a step: '326.5 saved'."""
+    study = study_of(pruner(n_startup_trials=4), n=0)
+    for length in (30, 36, 43, 50):
+        study.add_trial(finished(decay(0.1, length)))
+    stop_one(study)
+    found = report(study)
+    assert [stop.step for stop in found.stops] == [SHORTEST]
+    assert (
+        str(found)
+        .splitlines()[-3]
+        .startswith(f"steps: {30 + 36 + 43 + 50 + SHORTEST + 1} spent, {38 - SHORTEST} saved")
+    )
+
+    found = StudyReport(0.0, (), 0, spent=1234567.0, saved=765433.0)
+    assert str(found).splitlines()[1] == "steps: 1234567 spent, 765433 saved (38 % of 2000000)"
+    found = StudyReport(0.0, (), 0, spent=1.25, saved=120.625)  # seconds
+    assert str(found).splitlines()[1] == "steps: 1.25 spent, 121 saved (99 % of 122)"
+
+
 def test_before_anything_has_ended() -> None:
     found = report(optuna.create_study(pruner=CurvePruner(opinions=[NormalAroundBest()])))
     assert str(found).splitlines() == [

@@ -297,6 +297,6 @@ def test_steps_that_count_down_are_what_why_not_names_first() -> None:
         runner.end(trial)
     runner.feed(runner.start("x"), [1.0], first=49)
     of = of_run(runner)
-    said = "steps count down (running trial x has reported step 49, finished ones steps 1 to 49)"
+    said = "steps count down (trial x began with step 49, finished ones have reported steps 1 to 49)"
     assert of.why_not().startswith(said)
     assert str(of.report()).startswith("! steps count down")
