@@ -23,7 +23,7 @@ FLOORS = (
     ("files",),
     ("pretrain",),
     ("host",),
-    ("decision_log", "session", "explain", "study_report"),
+    ("decision_log", "panel", "look_queue", "session", "explain", "study_report"),
     ("replay",),
     ("schedulers",),
     ("sweep",),

@@ -163,6 +163,9 @@ def test_a_header_that_is_not_as_it_was_written(tmp_path: Path, header: str | No
     with pytest.raises(FileProblem) as caught:
         checkpoint.load(tmp_path)
     assert str(caught.value) == f"{path}: expected {said}. Delete it to start over."
+    if header is None:
+        text = "expected a checkpoint that lcsearch wrote, got none. Delete it to start over."
+        assert str(caught.value) == f"{path}: {text}"
 
 
 def test_files_are_kept_with_step_and_state(tmp_path: Path) -> None:
