@@ -4,6 +4,7 @@ import ast
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +124,15 @@ def test_json_is_read_here_alone() -> None:
         if calls and path.name != "files.py" and "RecursionError" not in text:
             careless.append(str(path.relative_to(SOURCE)))
     assert careless == []
+
+
+def test_a_file_written_atomically_is_on_disk_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two writers of this kind one once left the folder's own entry to chance."""
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda d: synced.append(stat.S_ISDIR(os.fstat(d).st_mode)))
+    path = tmp_path / "file"
+    files.write_atomically(path, b"old")
+    files.write_atomically(path, b"new", private=True)
+    assert synced == [False, True] * 2
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -5,6 +5,7 @@ Nothing here waits for a pipe, reads a device that never ends, or loses itself i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -106,6 +107,28 @@ def create(path: Path, *, private: bool = False) -> BinaryIO:
     path.unlink(missing_ok=True)
     mode = 0o600 if private else 0o666
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode), "wb")
+
+
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write `content` so that `path` holds the old or the new bytes, never a part, whenever process or machine die.
+
+    A `private` file can be read by its owner alone, at every moment.
+
+    Raises:
+        OSError: it cannot be written; what stood there stands.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with create(temporary, private=private) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    with contextlib.suppress(OSError):  # the new name, too, where the file system can
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _opened(path: Path, flags: int) -> BinaryIO:

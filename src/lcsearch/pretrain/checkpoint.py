@@ -7,7 +7,6 @@ file's metadata, so that a kill leaves the old checkpoint or the new one, never 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,10 @@ import torch
 from torch import Tensor
 
 from lcsearch.errors import FileProblem
-from lcsearch.files import loads
+from lcsearch.files import loads, write_atomically
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds the old or the new bytes, whenever the process or the machine dies."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too
-    finally:
-        os.close(folder)
 
 
 _NUMBER: tuple[str, tuple[type, ...]] = ("a whole number", (int,))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
-from lcsearch.pretrain.checkpoint import write_atomically
+from lcsearch.files import write_atomically
 from lcsearch.pretrain.shipped import ANOTHER, FORMAT, INDEX, about, content, found, index
 
 Storage = Literal["float16", "float32"]

@@ -20,9 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch import files
 from lcsearch.errors import is_finite_number
-from lcsearch.files import loads
+from lcsearch.files import loads, write_atomically
 from lcsearch.sweep import attributes
-from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.file import Budget, SweepFile
 from lcsearch.sweep.folder import RunFolder
 

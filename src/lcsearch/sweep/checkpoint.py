@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.files import write_atomically
 from lcsearch.sweep import packing
 
 FILE = "checkpoint.safetensors"
@@ -43,20 +44,6 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     files: Path | None = None
-
-
-def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write `content` so that `path` holds the old or the new bytes, never a part, whenever the process dies.
-
-    A `private` file can be read by its owner alone, at every moment.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def save(folder: Path, state: Mapping[str, Any], step: int, *, files: str | None = None) -> None:

@@ -40,8 +40,7 @@ from typing import Any
 
 from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.files import loads
-from lcsearch.sweep.checkpoint import write_atomically
+from lcsearch.files import loads, write_atomically
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.load import Sweep
 from lcsearch.sweep.objective import locate

@@ -19,11 +19,11 @@ from lcsearch.decision_log import read_log
 from lcsearch.engine.ask import target_of
 from lcsearch.engine.policy import Policy
 from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.files import write_atomically
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.study import Bank, Snapshot
 from lcsearch.sweep.budget import Reading, read_clock
-from lcsearch.sweep.checkpoint import write_atomically
 from lcsearch.sweep.claim import counted
 from lcsearch.sweep.file import SweepFile
 from lcsearch.sweep.folder import RunFolder
