@@ -28,6 +28,7 @@ FOREIGN = {
     "CC BY": "a licence's name",
     "CC-BY": "a licence's name",
     " or ": "pydantic's",
+    "unexpected extra argument": "Click's",
 }
 
 _MATCHING = {"compile", "match", "search", "fullmatch", "findall", "finditer", "sub", "split"}
