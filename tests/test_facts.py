@@ -23,7 +23,6 @@ FOREIGN = {
     "database is locked": "SQLite's",
     "no such": "SQLite's",
     "GPU ": "nvidia-smi's",
-    "unexpected extra argument": "click's",
     " at 0x[0-9A-Fa-f]+": "Python's",
     "never padding": "of a data set's meta.json",
     "CC BY": "a licence's name",
