@@ -28,6 +28,7 @@ class Entry:
         last: the largest step reported; -inf before the first.
         repeated: the last step that another attempt (after an error or a restore) has reported as a dead one had;
             -inf before its first report, None when no attempt repeats another one.
+        scratch: this attempt has no checkpoint of a dead one to go on from.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Entry:
     line: str = ""
     last: float = -math.inf
     repeated: float | None = None
+    scratch: bool = False
 
     def to_record(self) -> dict[str, Any]:
         """Plain values, beside whatever the user's parameters are."""
@@ -50,6 +52,7 @@ class Entry:
             "line": self.line,
             "last": self.last,
             "repeated": self.repeated,
+            "scratch": self.scratch,
         }
 
     @classmethod
@@ -75,6 +78,11 @@ class Entry:
                 return False
             self.repeated = step if step < self.last else None
         return True
+
+    def echoed(self, step: float, value: float) -> bool:
+        """Is it the last report of a dead attempt, which Tune hands out again when this one ended without any?"""
+        silent = self.scratch and self.repeated == -math.inf
+        return silent and step == self.last and _same(self.reports.get(step), value)
 
     def cut(self, steps: Collection[float]) -> None:
         """Keep the reports of `steps` only; nothing is repeated from now on."""
@@ -126,17 +134,26 @@ class Book:
         book.__setstate__(record)
         return book
 
-    def enter(self, uid: str, params: Mapping[str, Any], schedule: Schedule | None, *, afresh: bool = False) -> Entry:
+    def enter(
+        self,
+        uid: str,
+        params: Mapping[str, Any],
+        schedule: Schedule | None,
+        *,
+        scratch: bool = False,
+        afresh: bool = False,
+    ) -> Entry:
         """The trial's entry, RUNNING from now on: a new trial, or another attempt at one after an error or a restore.
 
-        Its first report that is another than a dead one's says where it goes on from those; `afresh`: from none.
+        Its first report that is another than a dead one's says where it goes on from those; `afresh`: from none. When
+        it ends without any it has gone on from all of them, but for one that began from `scratch`.
         """
         entry = self.entries.get(uid)
         if entry is None:
             entry = self.entries[uid] = Entry(params, schedule)
             self._live[uid] = None
             return entry
-        entry.repeated = -math.inf
+        entry.repeated, entry.scratch = -math.inf, scratch
         if afresh:
             entry.cut(())
             self._live[uid] = None
@@ -187,7 +204,8 @@ class Book:
         entry = self.entries[uid]
         if entry.status.finished:
             return
-        if entry.repeated is not None and math.isfinite(entry.repeated):  # it ended where a dead attempt went on
+        if entry.repeated is not None and (entry.scratch or math.isfinite(entry.repeated)):
+            # it ended where a dead attempt went on
             entry.cut([step for step in entry.reports if step <= entry.repeated])
             self._changed.add(uid)
         self._ended.append(uid)

@@ -190,7 +190,7 @@ class CurveScheduler(FIFOScheduler):
         with self._failing_open("a trial's end"):
             uid = self._known(trial)
             point = self._point(result)
-            if point is not None:
+            if point is not None and not self._book.entries[uid].echoed(*point):
                 self._book.report(uid, *point)
             self._end(uid, self._ended_as(uid, result))
             if not self._heard.read and (said := self._unheard() or words.silent(self._snapshot(), self._call)):
@@ -342,9 +342,11 @@ class CurveScheduler(FIFOScheduler):
             for name, value in (trial.evaluated_params or {}).items()
             if isinstance(value, bool | int | float | str) and not name.startswith("lcsearch:")
         }
+        scratch = not trial.has_checkpoint()
         # Tune counts seconds anew where it has no checkpoint to begin from; at other axes the step itself tells.
-        afresh = self._time_attr == TIME_TOTAL_S and not trial.has_checkpoint()
-        self._book.enter(uid, chosen, _schedule((trial.config or {}).get(SCHEDULE)), afresh=afresh)
+        afresh = scratch and self._time_attr == TIME_TOTAL_S
+        planned = _schedule((trial.config or {}).get(SCHEDULE))
+        self._book.enter(uid, chosen, planned, scratch=scratch, afresh=afresh)
         self._book.study = self.study(trial)
 
     def _known(self, trial: TuneTrial) -> str:

@@ -87,10 +87,31 @@ def test_an_attempt_that_ends_amid_what_it_repeats(fails: bool) -> None:
 
 def test_an_attempt_that_finds_all_done() -> None:
     """It begins from the checkpoint of the last step and returns."""
-    runner, trial = died([0.5, 0.4])
+    runner = run_of()
+    trial = runner.start("x", restore_path="/somewhere")
+    runner.feed(trial, [0.5, 0.4])
+    runner.fail(trial, retry=True)
+    trial.status = Trial.RUNNING
     runner.end(trial)
     assert reports(of_run(runner), "x") == {1: 0.5, 2: 0.4}
     assert of_run(runner)._book.entries["x"].status is Status.COMPLETE
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("values", [[0.001], [0.5, 0.001, 0.4]])
+def test_an_attempt_from_scratch_that_never_reports_has_no_curve(values: list[float], fails: bool) -> None:
+    """Nothing that the dead one reported is there to be reached again; Tune hands its last result out once more."""
+    runner, trial = died(values)
+    if fails:
+        runner.fail(trial)
+    else:
+        runner.end(trial)
+    assert reports(of_run(runner), "x") == {}
+    incumbent = of_run(runner)._snapshot().incumbent
+    assert incumbent is not None
+    assert incumbent.uid == "good0"
+    later: CurveScheduler = copy_of(of_run(runner))
+    assert reports(later, "x") == {}
 
 
 def test_what_the_dead_attempt_reported_stands_until_the_next_one_reports() -> None:
