@@ -153,6 +153,7 @@ class CurvePruner(BasePruner):
         if not values:  # none of this attempt's own
             step = None
         if trial.user_attrs.get(REASON) and overtaken(trial):
+            self._session.count_disobeyed()
             self._withdraw(study, trial)
         read = cache(lambda: self._reader.read(study))
         present = lambda: Present(read().token, read().bank, lambda: snapshot_of(study, read()))  # noqa: E731
@@ -278,7 +279,16 @@ class CurvePruner(BasePruner):
             return StudyReport(None, (), failed, spaced, complete=n, notices=(several(study),), faults=tuple(faults))
         shown = self._shown(study)
         notices = self._session.notices(shown)
-        return report_of(self._session.policy, shown, reasons, faults, spaced, notices=notices, name=int)
+        return report_of(
+            self._session.policy,
+            shown,
+            reasons,
+            faults,
+            spaced,
+            notices=notices,
+            disobeyed=self._session.disobeyed,
+            name=int,
+        )
 
 
 def several(study: Study) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,9 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
     if trial.status.finished:
         return "\n".join([_ended(trial), *_nearest(session, trial, snapshot)])
     if snapshot is None:
-        return f"trial {trial.uid} is still running; pass its study to see which gate holds"
+        return (
+            f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
+        )
     latest = session.latest.get((snapshot.key, trial.uid))
     return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
 
@@ -65,16 +68,31 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None) -> list[
         if folder is not None and (looks := judged_looks(read_log(folder), trial, study)):
             return nearest(looks, f"in {folder}")
     if snapshot is None:
-        return ["its looks stand in the decision log, if one was kept; pass its study to look at it again"]
+        stand = "its looks stand in the decision log, if one was kept"
+        return [f"{stand}; pass its study to look at it again: explain({trial.uid}, study)"]
     known, n = session.lowest.get((snapshot.key, trial.uid), (None, 0))
     if known is not None and (looks := judged_looks([known.to_record()], trial)):
         return nearest(looks, "in this process", n)
-    if looks := judged_looks((decision.to_record() for decision in _again(session, trial, snapshot)), trial):
-        return nearest(looks, "made just now, beside all that has ended since")
-    return [NO_FORECAST]
+    again = list(_again(session, trial, snapshot))
+    lines = _first_ones(session, trial, snapshot)
+    if looks := judged_looks((decision.to_record() for decision in again), trial):
+        return [*nearest(looks, "made just now, beside all that has ended since"), *lines]
+    held = Counter(decision.reason for decision in again).most_common()
+    if held:
+        lines.append("looks made just now, beside all that has ended since, are held:")
+    return [NO_FORECAST, *lines, *(f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in held)]
 
 
-NO_FORECAST = "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
+def _first_ones(session: Session, trial: Trial, snapshot: Snapshot) -> list[str]:
+    """That a COMPLETE trial is one of those that had to end before anything could be stopped."""
+    n = session.policy.n_startup_trials
+    whole = sorted((one.uid for one in snapshot.bank if one.status is Status.COMPLETE), key=place)
+    if trial.uid not in whole[:n]:
+        return []
+    return [f"it is one of the first {n} that ran to their end (n_startup_trials): until then nothing is stopped"]
+
+
+NO_FORECAST = "no look at it came to a forecast: every one was held before"
 
 
 def judged_looks(records: Iterable[Mapping[str, Any]], trial: Trial, study: str | None = None) -> list[dict[str, Any]]:
@@ -168,6 +186,12 @@ def tell_few_reports(session: Session, given: str, condition: str, end: float) -
         session.tell("few reports", f"{text}these reports")
 
 
+def disobeyed(n: int) -> str:
+    """That looks came to stops which nobody carried out, and what to do."""
+    looks = f"{n} look{'s' * (n != 1)} came to a stop and the trial went on: "
+    return f"{looks}where should_prune() is True, raise optuna.TrialPruned; a pruner around this one may hold stops"
+
+
 _NAMED = 10
 """Abandoned trials that are named."""
 
@@ -199,4 +223,6 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials
         lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
     lines += [f"  {n:6d} failed open: {what}" for what, n in failed]
+    if session.disobeyed:
+        lines.append(disobeyed(session.disobeyed))
     return "\n".join(lines)

@@ -77,6 +77,7 @@ class Session:
         reasons: looks by what held or decided them.
         failed_open: failures after which a trial went on, by what failed.
         latest: the latest decision of each trial, by (key of the study, uid).
+        disobeyed: looks that came to a stop after which the trial reported on.
         lowest: the decision with the lowest P(beat), and of how many, likewise.
     """
 
@@ -106,6 +107,7 @@ class Session:
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
+        self.disobeyed = 0
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
 
     def __getstate__(self) -> dict[str, Any]:
@@ -321,6 +323,11 @@ class Session:
                 self._told[key] = number
         if new:
             _log.warning("lcsearch: %s", message)
+
+    def count_disobeyed(self) -> None:
+        """A trial reported on after a look that had come to a stop."""
+        with self._lock:
+            self.disobeyed += 1
 
     def failed(self, what: str, error: BaseException) -> None:
         """Count a failure of lcsearch itself or of the storage; the trial goes on."""

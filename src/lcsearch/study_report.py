@@ -11,6 +11,7 @@ from lcsearch.engine.ask import target_of
 from lcsearch.engine.judge import risk_now
 from lcsearch.engine.notices import Notice
 from lcsearch.engine.policy import Policy
+from lcsearch.explain import disobeyed as disobeyed_line
 from lcsearch.study import Snapshot, Status, Trial, place
 
 
@@ -41,6 +42,7 @@ class StudyReport:
         risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
         stops: in order of trials.
         failed_open: looks of this process where something failed and the trial went on.
+        disobeyed: looks of this process that came to a stop after which the trial reported on.
         faults: what failed -> at how many of them, most frequent first; an opinion that came too late has its own name.
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
@@ -62,6 +64,7 @@ class StudyReport:
     stopped_elsewhere: int = 0
     abandoned: int = 0
     faults: tuple[tuple[str, int], ...] = ()
+    disobeyed: int = 0
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -78,6 +81,7 @@ class StudyReport:
                 f"steps: {_whole(self.spent)} spent, {_whole(self.saved)} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
+                *([disobeyed_line(self.disobeyed)] if self.disobeyed else []),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
             ]
         )
@@ -96,6 +100,7 @@ def report_of(
     spaced: int = 0,
     *,
     notices: Sequence[Notice],
+    disobeyed: int = 0,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
@@ -121,6 +126,7 @@ def report_of(
         stopped_elsewhere=others,
         abandoned=len(snapshot.abandoned),
         faults=tuple(faults),
+        disobeyed=disobeyed,
     )
 
 

@@ -11,7 +11,7 @@ from lcsearch.curves import Curve
 from lcsearch.decide.decision import percent
 from lcsearch.decision_log import read_log
 from lcsearch.errors import FileProblem
-from lcsearch.explain import NO_FORECAST, judged_looks, nearest
+from lcsearch.explain import judged_looks, nearest
 from lcsearch.study import Trial
 from lcsearch.sweep import record, worker_log
 from lcsearch.sweep.claim import times
@@ -89,7 +89,7 @@ def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> 
             again = [] if row.again is None else [f"it is run again as trial {row.again}"]
             return [f"error: {row.note}", *again, *_last_lines(row, sweep, folder)]
         case "complete":
-            return ["it was not stopped", *(_nearest(row, sweep, folder) if explainer is not None else [])]
+            return ["it was not stopped", *(_nearest(row, sweep, folder, study) if explainer is not None else [])]
         case "stopped" if explainer is None:
             return [row.note]
         case "waiting":
@@ -112,13 +112,14 @@ def _today(row: Row, study: optuna.Study) -> list[str]:
     return [f"{told}, the stop's forecast against today's best and margin"]
 
 
-def _nearest(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
-    """The look at which a trial that ran to its end was nearest to a stop, by the decision log."""
+def _nearest(row: Row, sweep: SweepFile, folder: RunFolder, study: optuna.Study) -> list[str]:
+    """The look at which a trial that ran to its end was nearest to a stop, by the decision log; else what held it."""
     looks: list[dict[str, Any]] = []
     if folder.decisions.is_dir():
         looks = judged_looks(read_log(folder.decisions), Trial(str(row.number), Curve.of(row.values)))
     if not looks:
-        return [NO_FORECAST]
+        text = str(study.pruner.explain(row.number, study))  # type: ignore[attr-defined]  # it is a CurvePruner
+        return text.splitlines()[1:]
     return [*nearest(looks, f"in {shown(folder.decisions)}", step=sweep.step), legend(sweep)]
 
 

@@ -10,6 +10,7 @@ from kit.fakes import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
 
+from lcsearch.decide.verdict import Reason
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
 
@@ -54,12 +55,21 @@ def test_a_diverged_trial() -> None:
     assert (report.stops[0].p, report.risk) == (None, 0.0)
 
 
-NONE = "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
+NONE = "no look at it came to a forecast: every one was held before"
+HELD = "looks made just now, beside all that has ended since, are held:"
 
 
 def test_a_complete_trial() -> None:
     study = study_of()
-    assert of_study(study).explain(0, study) == f"trial 0 ran to its end; no look stopped it\n{NONE}"
+    assert of_study(study).explain(0, study).splitlines() == [
+        "trial 0 ran to its end; no look stopped it",
+        NONE,
+        "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped",
+        HELD,
+        f"  {31:6d} INCUMBENT: {Reason.INCUMBENT.advice}",
+        f"  {5:6d} GUARD: {Reason.GUARD.advice}",
+        f"  {4:6d} SHORT: {Reason.SHORT.advice}",
+    ]
     trial = study.ask()
     first_stop(trial, decay(0.05, rate=0.5))
     study.tell(trial, 0.05)
@@ -149,7 +159,12 @@ def test_a_trial_pruned_by_somebody_else() -> None:
     study = study_of()
     study.add_trial(finished(decay(0.5, 3), TrialState.PRUNED))
     expected = "trial 6 was stopped, but not by lcsearch: it carries no mark of a decision"
-    assert of_study(study).explain(6, study).splitlines() == [expected, NONE]
+    assert of_study(study).explain(6, study).splitlines() == [
+        expected,
+        NONE,
+        HELD,
+        f"       3 SHORT: {Reason.SHORT.advice}",
+    ]
     assert pruner().explain(study.trials[6]).splitlines()[0] == expected
     looked_at = study.ask()
     assert first_stop(looked_at, decay(0.1, SHORTEST + 2)) is None
@@ -172,7 +187,7 @@ def test_which_study() -> None:
     assert str(error.value) == "explain(trial): expected the number of a trial of the study, got 99."
     assert pruner().explain(study.trials[0]) == (
         "trial 0 ran to its end; no look stopped it\n"
-        "its looks stand in the decision log, if one was kept; pass its study to look at it again"
+        "its looks stand in the decision log, if one was kept; pass its study to look at it again: explain(0, study)"
     )
 
 
@@ -293,3 +308,21 @@ def test_a_decision_log(tmp_path: Any) -> None:
     records = list(read_log(tmp_path / "log"))
     assert [(r["verdict"], r["step"]) for r in records] == [("STOP", SHORTEST)]
     assert records[0]["study"] == study.study_name
+
+
+def test_stops_that_nobody_carries_out_are_told() -> None:
+    """An objective that does not ask, or a pruner around this one: `explain` alone told it."""
+    study = study_of()
+    trial = study.ask()
+    asked = 0
+    for step, value in enumerate(decay(5.0)):
+        trial.report(value, step)
+        asked += trial.should_prune()
+    study.tell(trial, 5.0)
+    n = of_study(study).report(study).disobeyed
+    assert asked - 1 <= n <= asked
+    assert n > 3
+    said = f"{n} looks came to a stop and the trial went on: where should_prune() is True, raise optuna.TrialPruned; a "
+    said += "pruner around this one may hold stops"
+    assert said in str(of_study(study).report(study)).splitlines()
+    assert said in of_study(study).why_not(study).splitlines()

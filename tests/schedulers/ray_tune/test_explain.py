@@ -14,6 +14,7 @@ from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
 from lcsearch.decide.decision import percent
+from lcsearch.decide.verdict import Reason
 from lcsearch.decision_log import read_log
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts
@@ -162,7 +163,9 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     runner.fail(young)
     assert of_run(runner).explain("young") == (
         "trial young failed; no look stopped it\n"
-        "no look at it came to a forecast: startup trials, short curves and those that lead are held before"
+        "no look at it came to a forecast: every one was held before\n"
+        "looks made just now, beside all that has ended since, are held:\n"
+        f"       1 SHORT: {Reason.SHORT.advice}"
     )
     again = of_run(runner).explain("good2").splitlines()  # no look was made at it: they are made now
     assert again[0] == "trial good2 ran to its end; no look stopped it"
