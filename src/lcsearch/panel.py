@@ -174,7 +174,10 @@ class Panel:
         and raises.
         """
         for forecaster in self.forecasters:
-            if forecaster.name in self._ready or not isinstance(forecaster, Loading):
+            if forecaster.name in self._ready:
+                continue
+            if not isinstance(forecaster, Loading):  # said once: asking a protocol takes longer than a memo's answer
+                self._ready.add(forecaster.name)
                 continue
             try:
                 self._within(max(LOADING_S, self._deadline), forecaster.name, forecaster.prepare)
