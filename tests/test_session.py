@@ -5,6 +5,8 @@ import logging
 import math
 import os
 import pickle
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kit.builders import early_policy, goal, snapshot, trial
+from kit.doubles import Slow
 from kit.fakes import Clock, Dead, FullDisk, Kept, Late, Mute, NormalAroundBest, Returns, Scripted, chances
 
 from lcsearch.decide.decision import Decision
@@ -103,14 +106,23 @@ def test_an_error_is_in_the_receipt() -> None:
     assert kept.receipts[2].errors == {"returns": "InvalidValue: returns.forecast: expected Forecasts, got 'NoneType'."}
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(50.0, Verdict.STOP), (51.0, Verdict.CONTINUE)])
-def test_a_late_answer_is_no_answer(seconds: float, verdict: Verdict) -> None:
-    clock, kept = Clock(0.0), Kept()
-    decision = check(session(Late(clock, seconds), sink=kept, clock=clock, deadline=50))
-    assert decision.verdict is verdict
-    if verdict is Verdict.CONTINUE:
-        assert decision.reason is Reason.ABSENT
-        assert kept.receipts[0].errors == {"late": "took 51 s, deadline 50 s"}
+def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
+    kept, answered = Kept(), threading.Event()
+    judging = session(Slow(Scripted(0.0, 0.0), 60, answered.wait), sink=kept, deadline=0.05)
+    for _ in range(3):  # one that has not come back is not asked again
+        decision = check(judging)
+        assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.ABSENT)
+    assert [receipt.errors for receipt in kept.receipts] == 3 * [{"slow": "no answer within 0.05 s"}]
+    assert judging.failed_open == {"late opinion": 3}
+    (late,) = (thread for thread in threading.enumerate() if thread.name == "lcsearch forecast by slow")
+    answered.set()
+    late.join(60)
+    assert session(Slow(Scripted(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).mark is not None
+
+
+def test_a_clock_that_runs_ahead_makes_no_answer_late() -> None:
+    clock = Clock(0.0)
+    assert check(session(Late(clock, 1e9), clock=clock, deadline=50)).verdict is Verdict.STOP
 
 
 def test_an_interrupt_is_not_swallowed() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from kit.builders import early_policy, goal, snapshot, trial
 from kit.doubles import NotANumber, Random
-from kit.fakes import Clock, Dead, FullDisk, Kept, Late, NormalAroundBest, Scripted, chances
+from kit.fakes import Clock, Dead, FullDisk, Kept, NormalAroundBest, Scripted, chances
 from ray import cloudpickle
 
 import lcsearch.look_queue
@@ -185,16 +185,6 @@ def test_whatever_a_forecaster_does_the_trial_goes_on(forecaster: Any) -> None:
     json.dumps(receipt.to_record())
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(50.0, Verdict.STOP), (51.0, Verdict.CONTINUE)])
-def test_a_late_answer_is_no_answer(seconds: float, verdict: Verdict) -> None:
-    clock, kept = Clock(0.0), Kept()
-    judging = session(Late(clock, seconds), sink=kept, clock=clock, deadline=50.0)
-    submit(judging)
-    (decision,) = settled(judging)
-    assert decision.verdict is verdict
-    assert kept.receipts[0].latency == seconds
-
-
 def test_time_in_the_queue_is_no_lateness_of_the_forecaster() -> None:
     clock, door, kept = Clock(0.0), Door(), Kept()
     judging = session(door, sink=kept, clock=clock, deadline=50.0)
@@ -203,7 +193,7 @@ def test_time_in_the_queue_is_no_lateness_of_the_forecaster() -> None:
     submit(judging, loser("b"))
     clock.now = 100.0
     door.let(2)
-    assert [(d.trial, d.reason) for d in settled(judging)] == [("a", Reason.ABSENT), ("b", Reason.BELOW)]
+    assert [(d.trial, d.reason) for d in settled(judging)] == [("a", Reason.BELOW), ("b", Reason.BELOW)]
     assert [receipt.latency for receipt in kept.receipts] == [100.0, 100.0]
 
 

@@ -49,7 +49,6 @@ class Panel:
     Args:
         forecasters: who is asked.
         deadline: seconds after which an answer counts as late; math.inf calls at once and waits for ever.
-        clock: monotonic seconds.
         warn: takes a key and a message, to be shown once a key.
 
     Raises:
@@ -60,7 +59,6 @@ class Panel:
         self,
         forecasters: Sequence[Forecaster],
         deadline: float,
-        clock: Callable[[], float],
         warn: Callable[[str, str], None],
     ) -> None:
         names = [forecaster.name for forecaster in forecasters]
@@ -69,7 +67,7 @@ class Panel:
         if not deadline > 0:
             raise InvalidValue("a number of seconds > 0", deadline, "deadline")
         self.forecasters = tuple(forecasters)
-        self._deadline, self._clock, self._warn = deadline, clock, warn
+        self.deadline, self._warn = deadline, warn
         self._hung: dict[str, threading.Thread] = {}
         self._ready: set[str] = set()
 
@@ -118,22 +116,16 @@ class Panel:
         call: Callable[[], Sequence[Forecasts]],
     ) -> list[list[Opinion]]:
         """One call's answers; where it fails every question's are DEAD, or LATE."""
-        name, start = forecaster.name, self._clock()
-        answers: list[list[Opinion]]
+        name = forecaster.name
         try:
-            found = self._within(self._deadline, name, call)
-            answers = [_opinions(name, forecasts, one) for forecasts, one in zip(found, questions, strict=True)]
+            found = self._within(self.deadline, name, call)
+            return [_opinions(name, forecasts, one) for forecasts, one in zip(found, questions, strict=True)]
         except _Late:
-            errors[name] = f"no answer within {self._deadline:g} s"
+            errors[name] = f"no answer within {self.deadline:g} s"
             return _absent(questions, Absent.LATE)
         except Exception as error:  # whatever a model does, the study goes on
             errors[name] = in_words(error)
-            answers = _absent(questions, Absent.DEAD)
-        took = self._clock() - start
-        if took > self._deadline:
-            errors.setdefault(name, f"took {took:.3g} s, deadline {self._deadline:g} s")
-            answers = _absent(questions, Absent.LATE)
-        return answers
+            return _absent(questions, Absent.DEAD)
 
     def _within(self, seconds: float, name: str, call: Callable[[], T]) -> T:
         """What the call returns or raises.
@@ -180,7 +172,7 @@ class Panel:
                 self._ready.add(forecaster.name)
                 continue
             try:
-                self._within(max(LOADING_S, self._deadline), forecaster.name, forecaster.prepare)
+                self._within(max(LOADING_S, self.deadline), forecaster.name, forecaster.prepare)
                 self._ready.add(forecaster.name)
             except _Late:
                 continue

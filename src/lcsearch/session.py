@@ -92,7 +92,7 @@ class Session:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.policy, self.sink = policy, sink
-        self.panel = Panel(forecasters, deadline, clock, self.tell)
+        self.panel = Panel(forecasters, deadline, self.tell)
         self._patience = LOADING_S + deadline * (1 + len(self.panel.forecasters)) if deadline < math.inf else None
         self._clock, self._wall = clock, wall
         self._begin()

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 
+import optuna
+from kit.doubles import Liar, Slow
 from kit.load import told
+
+from lcsearch.decide.verdict import Reason
+from lcsearch.schedulers.optuna import CurvePruner
 
 BUSY = 2 * (os.cpu_count() or 1)
 
@@ -17,13 +23,28 @@ def test_the_same_stops_on_a_busy_machine_and_by_any_clock() -> None:
     assert quiet["failed"] == {}
     assert told(load=BUSY) == quiet
     assert told("jumping", pause=0.0) == quiet
+    assert told("racing", pause=0.0) == quiet
 
 
 def test_late_answers_are_counted_and_stop_nothing() -> None:
     """The one thing a clock can do: an answer after the deadline holds the stop, and is told wherever people look."""
-    late = told("racing", pause=0.0)
-    assert {state for _, state, *_ in late["trials"]} == {"COMPLETE"}
-    n = late["looks"]["ABSENT"]
-    assert late["failed"] == {"late opinion": n}
-    assert f"{n:6d} failed open: late opinion" in late["why_not"].splitlines()[-1]
-    assert f"{n} looks failed open (the trial went on: late opinion {n})" in late["report"]
+    answered = threading.Event()
+    pruner = CurvePruner(max_steps=20, opinions=[Slow(Liar(), 60, answered.wait)])
+    pruner._session.panel.deadline = 0.02
+    study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        level = trial.suggest_float("level", 0, 1)
+        for step in range(20):
+            trial.report(level + 0.5**step, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return level
+
+    study.optimize(objective, n_trials=12)
+    answered.set()
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    n = dict(pruner._session.tally()[0])[Reason.ABSENT]
+    assert dict(pruner._session.tally()[1]) == {"late opinion": n}
+    assert f"{n:6d} failed open: late opinion" in pruner.why_not(study).splitlines()[-1]
+    assert f"{n} looks failed open (the trial went on: late opinion {n})" in str(pruner.report(study))

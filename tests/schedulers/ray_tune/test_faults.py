@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.doubles import Dead, Liar, NotANumber, Random, Short, Silent, Slow
-from kit.fakes import Clock, Mute, NormalAroundBest
+from kit.fakes import Mute, NormalAroundBest
 from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
@@ -46,18 +47,15 @@ def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
 
 
 def test_a_slow_forecaster_stops_nothing() -> None:
-    clock = Clock()
-
-    def sleep(seconds: float) -> None:
-        clock.now += seconds
-
-    of = scheduler(opinions=[Slow(Liar(), 31.0, sleep)])
-    of._session._clock = of._session.panel._clock = clock
+    answered = threading.Event()
+    of = scheduler(opinions=[Slow(Liar(), 60, answered.wait)])
+    of._session.panel.deadline = 0.05
     runner = run_of(of)
     assert runner.feed(runner.start("x"), decay(5.0, 20)) is None
     assert failures(runner) == {"late opinion": 21 - EARLIEST}
     assert of_run(runner).explain("x").splitlines()[2].startswith("incumbent: ")
     assert "P(beat): slow LATE" in of_run(runner).explain("x")
+    answered.set()
 
 
 @pytest.mark.parametrize("forecaster", [Liar(), Random()], ids=lambda forecaster: forecaster.name)
