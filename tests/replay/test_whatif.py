@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,35 @@ def test_differences_by_hand() -> None:
         ("d", False, [2, 3]),
         ("e", False, [2, 3]),
         ("b", False, [2, 3]),
-        ("f", True, [2, 3]),  # stopped at its last report but one by the first; the record ends before the other stops
+        ("f", False, [2, 3]),  # stopped at its last report but one by the first; by the other where it had been stopped
     ]
     assert differences(one, one) == []
+
+
+@pytest.mark.parametrize("name", ["median", "curve"])
+def test_of_a_study_that_was_pruned_the_stops_fall_where_they_fell(name: str) -> None:
+    """Nothing was stopped by what had pruned it, and that was laid to STARTUP."""
+    task = task_of({str(i): [round(0.1 * (i + 1) + 0.8**step, 6) for step in range(20)] for i in range(12)})
+    task = replace(task, goal=replace(task.goal, horizon=20.0))
+    one = entrant(name)
+    before = simulate(task, range(12), one.make(task))
+    ends = {life.row: life.shown for life in before.stopped}
+    assert 3 < len(ends) < 12
+    cut = [
+        Run(run.uid, run.curve.cut(run.steps[n - 1]), run.clock[:n], status=Status.STOPPED)
+        if (n := ends.get(row))
+        else run
+        for row, run in enumerate(task.runs)
+    ]
+    found = replay(replace(task, runs=tuple(cut)), [one], orders=1)
+    ((_, history),) = found.played
+    assert {life.row: life.shown for life in history.stopped} == ends
+    assert history.again == history.stopped
+    n = len(ends)
+    line = f"  {name}: {n} of 12 trials stopped ({n} where they had been stopped already), 0 % of the steps saved; the best"
+    text = summary(found)
+    assert f"{line} kept" in text.splitlines()
+    assert "what held" not in text
 
 
 def test_the_summary_word_for_word() -> None:

@@ -76,6 +76,12 @@ class History:
         return [life for life in self.lives if life.stop is not None and life.status is Status.STOPPED]
 
     @property
+    def again(self) -> list[Life]:
+        """Of these the ones that had been stopped there already, when they were really run: nothing is saved by it."""
+        runs = self.task.runs
+        return [life for life in self.stopped if life.shown == len(runs[life.row].steps)]
+
+    @property
     def full_cost(self) -> float:
         """What the runs that were begun would have cost, each to its end."""
         return sum(self.task.runs[life.row].cost for life in self.lives)

@@ -41,7 +41,8 @@ class World:
             has ended. It is spent on a report when the report is begun. What would exceed it is not begun, nor is
             anything after that; what several workers have under way by then is still shown.
         looks: the steps at which a look is made; None: at every report. At a run's last report none is made, for there
-            is nothing left to save; production, which cannot know that a run is about to fail, would look.
+            is nothing left to save; production, which cannot know that a run is about to fail, would look. But where a
+            run had been stopped one is: whoever decides now may come to the same.
         latency: cost of a look that reached a forecaster, in the task's unit, during which the trial waits; None: the
             seconds the stopper took over it, times `per_second`. Of a forecaster with a memo (see
             :class:`~lcsearch.replay.ahead.Ahead`) these are no measure: make the stopper without one.
@@ -298,12 +299,15 @@ class _Search:
         b.shown += 1
         last = b.shown == len(run.steps)
         b.trial = replace(b.trial, curve=run.cuts[b.shown - 1], cost=cost)
+        look = self.world.looks is None or step in self.world.looks
         if last:
+            if look and run.status is Status.STOPPED:
+                yield from self._look(b, step)
             self._free(b, run.status)
         self._mark_best(b)
         if last:
             return
-        if (self.world.looks is None or step in self.world.looks) and (delay := (yield from self._look(b, step))):
+        if look and (delay := (yield from self._look(b, step))):
             if self._pay(delay):
                 b.waits = True  # for the verdict
                 self._push(self.now + delay, b)

@@ -63,6 +63,7 @@ def _played(found: Replay, one: Entrant, history: History) -> list[str]:
     task = found.task
     saved = 1.0 - history.spent / history.full_cost if history.full_cost else 0.0
     text = f"  {one.name}: {len(history.stopped)} of {_count(len(history.lives), 'trial')} stopped"
+    text += f" ({len(history.again)} where they had been stopped already)" if history.again else ""
     text += f", {100 * saved:.0f} % of the {task.unit} saved"
     if found.best is not None:
         fate = next(life for life in history.lives if task.runs[life.row] is found.best)
