@@ -180,10 +180,9 @@ def test_of_a_study_that_was_pruned_the_stops_fall_where_they_fell(name: str) ->
     ((_, history),) = found.played
     assert {life.row: life.shown for life in history.stopped} == ends
     assert history.again == history.stopped
-    n = len(ends)
-    line = f"  {name}: {n} of 12 trials stopped ({n} where they had been stopped already), 0 % of the steps saved; the best"
-    text = summary(found)
-    assert f"{line} kept" in text.splitlines()
+    text, n = summary(found), len(ends)
+    line = f"  {name}: {n} of 12 trials stopped ({n} where they had been stopped already), 0 % of the steps saved"
+    assert f"{line}; the best kept" in text.splitlines()
     assert "what held" not in text
 
 
