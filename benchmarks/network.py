@@ -8,9 +8,9 @@ decision, which is one new report and two queries (both cuts), in studies of 10 
 first decision after a trial has finished, when the network reads the context anew. Reading the study is no part of
 any: snapshots are made before the clock starts. Every trial has four parameters; no call repeats a curve.
 
-Beside it: the parametric ensemble; the field's MCMC (`forecast/mcmc.py`); and transformers of the published sizes of
-LC-PFN (100 tokens a curve, as it is trained; 100 curves at a time) and FT-PFN (a context of 1000 tokens, then the
-queries, in one sequence), made of plain torch.nn modules with random weights: speed depends on sizes only. They are
+Beside it: the parametric ensemble; the field's MCMC (`benchmarks/peers/mcmc.py`); and transformers of the published
+sizes of LC-PFN (100 tokens a curve, as it is trained; 100 curves at a time) and FT-PFN (a context of 1000 tokens, then
+the queries, in one sequence), made of plain torch.nn modules with random weights: speed depends on sizes only. They are
 no reimplementations and forecast nothing. What they and the MCMC cost does not depend on the size of the study
 (FT-PFN takes 1000 reports at most), so they answer one decision only.
 
@@ -36,18 +36,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+sys.path.append(str(Path(__file__).resolve().parent / "peers"))  # for mcmc
+
 import numpy as np
 import torch
+from mcmc import EnsembleMCMC
 from torch import Tensor, nn
 
 from lcsearch import Bank, Curve, Goal, Query, Snapshot, Status, Trial, __version__
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.forecast.mcmc import EnsembleMCMC
 from lcsearch.forecast.network.forecaster import NetworkForecaster
 from lcsearch.forecast.network.model import CurveNetwork, Size
 from lcsearch.forecast.parametric import ParametricEnsemble
-from lcsearch.pretrain import shipped, weights
+from lcsearch.weights import shipped
+from lcsearch.weights import store as weights
 
 STEPS, SEEN = 50, 24
 SLOW = 5.0  # seconds: of a row whose first call takes longer, one more is measured

@@ -29,8 +29,8 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-from lcsearch.decide.verdict import Reason
 from lcsearch.schedulers.ray_tune import CurveScheduler
+from lcsearch.stopping.verdict import Reason
 
 STEPS, AT_ONCE, FINISHED, FIRST, SECONDS = 30, 16, 10, 6, 8.0
 FORECASTS = (Reason.ABSENT, Reason.ABOVE, Reason.ABOVE_BEFORE, Reason.RISK_LIMIT, Reason.BELOW)

@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-from lcsearch.host.pretrained import Pretrained
+from lcsearch.data.made import Kind, made
+from lcsearch.data.task import Task
+from lcsearch.host.in_process import Pretrained
 from lcsearch.host.registry import forecasters
 from lcsearch.replay import ahead
 from lcsearch.replay.ahead import Ahead, Memo
-from lcsearch.replay.made import Kind, made
 from lcsearch.replay.policies import Entrant, entrant, session_for
 from lcsearch.replay.simulator import simulate
-from lcsearch.replay.task import Task
 from lcsearch.replay.whatif import THRESHOLDS, replay
 
 POLICIES = ("curve", "median", "asha")
@@ -72,7 +72,7 @@ def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int) -> 
     """CPU seconds of the replay of another checkout, in a process of its own."""
     script = f"""
 import time
-from lcsearch.replay.made import made
+from lcsearch.data.made import made
 from lcsearch.replay.policies import entrant
 from lcsearch.replay.whatif import replay
 entrants = [entrant(name) for name in {POLICIES}]

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def fingerprint(rooms: Iterable[str], *scripts: Path) -> str:
     """Of the package's files that match `rooms` and of an experiment's own: 12 hex digits."""
     package = Path(lcsearch.__file__).parent
-    files = [*sorted(path for room in rooms for path in package.glob(room)), *scripts]
+    found = {room: list(package.glob(room)) for room in rooms}
+    if missing := [room for room, paths in found.items() if not paths]:
+        raise SystemExit(f"fingerprint: expected files of lcsearch that match {', '.join(missing)}, got none")
+    files = [*sorted(path for paths in found.values() for path in paths), *scripts]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-EARLIER = {"src/lcsearch/decide/earlier.py", "worker_log.py"}
+EARLIER = {"src/lcsearch/stopping/earlier.py", "worker_log.py"}
 """Readers of what an earlier lcsearch stored; each has its fixture or its lines in a test."""
 
 FOREIGN = {

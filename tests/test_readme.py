@@ -37,7 +37,7 @@ def test_the_two_commands_stand_in_the_first_two_shell_blocks() -> None:
 
 
 def test_the_sweep_file_is_valid(tmp_path: Path) -> None:
-    from lcsearch.sweep.load import load
+    from lcsearch.sweep.spec.load import load
 
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "train.py").write_text("def train(ctx):\n    pass\n")

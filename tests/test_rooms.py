@@ -1,11 +1,11 @@
-"""The import rule of the house: a room imports only rooms below it, and no low room does I/O."""
+"""The import rule of the house: at every depth a room imports only rooms below it, and no low room does I/O."""
 
 from __future__ import annotations
 
 import ast
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,24 +13,55 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "lcsearch"
 
-# From the ground up; rooms of one floor may import each other.
-FLOORS = (
-    ("errors", "curves", "goal", "schedule", "study"),
-    ("forecast",),
-    ("decide",),
-    ("allocate",),
-    ("engine",),
-    ("files",),
-    ("pretrain",),
-    ("host",),
-    ("decision_log", "panel", "look_queue", "session", "explain", "study_report"),
-    ("replay",),
-    ("schedulers",),
-    ("sweep",),
-    ("cli", "__main__"),
-)
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-PURE = {room for rooms in FLOORS[: FLOOR["files"]] for room in rooms}
+# From the ground up, for every package that holds packages: its modules and packages, floor by floor. What stands on
+# one floor imports nothing of that floor, so that there is no circle.
+HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "lcsearch": (
+        ("errors",),
+        ("curves", "goal"),
+        ("schedule",),
+        ("study",),
+        ("forecast",),
+        ("stopping",),
+        ("allocation",),
+        ("files", "terminal", "secrets_in_urls"),
+        ("data", "weights", "yaml_file"),
+        ("host", "pretrain"),
+        ("session",),
+        ("replay", "schedulers"),
+        ("sweep",),
+        ("cli",),
+        ("__main__",),
+    ),
+    "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
+    "lcsearch.allocation": (("contract",), ("arms", "check", "gain"), ("policies",)),
+    "lcsearch.data": (("task",), ("made", "tables"), ("readers", "real_curves")),
+    "lcsearch.replay": (
+        ("baselines", "history", "stopper"),
+        ("ahead", "oracle", "score"),
+        ("policies", "simulator"),
+        ("whatif",),
+        ("text",),
+        ("plots",),
+        ("command",),
+    ),
+    "lcsearch.schedulers": (("optuna",), ("ray_tune",)),
+    "lcsearch.sweep": (
+        ("spec",),
+        ("objective", "store"),
+        ("monitor",),
+        ("runtime", "views"),
+        ("on_ray", "report"),
+        ("run",),
+    ),
+}
+FLOOR = {
+    f"{package}.{room}": level
+    for package, floors in HOUSE.items()
+    for level, rooms in enumerate(floors)
+    for room in rooms
+}
+PURE = {room for rooms in HOUSE["lcsearch"][: FLOOR["lcsearch.files"]] for room in rooms}
 
 # Not below pretrain/ and host/: frameworks, devices, plots, files, processes, the network, the clock.
 IMPURE = {
@@ -58,7 +89,7 @@ def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
             if node.level:
                 parts = module.split(".")[: len(module.split(".")) - node.level + 1]
                 base = ".".join([*parts, base]).rstrip(".")
-            # `from lcsearch import engine` imports a room as much as `import lcsearch.engine` does.
+            # `from lcsearch import stopping` imports a room as much as `import lcsearch.stopping` does.
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -66,25 +97,46 @@ def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.args[0].value
 
 
-def room_of(dotted: str) -> str | None:
-    """The room that an absolute name lies in; None outside lcsearch, "" for lcsearch itself."""
-    parts = dotted.split(".")
-    if parts[0] != "lcsearch":
-        return None
-    return parts[1] if len(parts) > 1 and parts[1] in FLOOR else ""
+def climbs(source: str, here: str, package: str) -> list[str]:
+    """Imports that lead up or to a room of the same floor, or to a door that `here` lies behind.
 
-
-def climbs(source: str, room: str, package: str) -> list[str]:
-    """Imports that lead up, or to the front door, from `room`."""
+    `here` is the dotted name of the module, `package` that of its package. Where its name and the imported one part,
+    one room imports another.
+    """
     found = []
     for line, name in imports(source, package):
-        there = room_of(name)
-        if there is None or there == room:
+        if name.split(".")[0] != "lcsearch" or name == "lcsearch.__version__":
             continue
-        if there == "" and name.removeprefix("lcsearch.") == "__version__":
+        mine, theirs = here.split("."), name.split(".")
+        depth = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
+        if depth is None:  # one lies behind the other; a package may import what is in it
+            if len(theirs) < len(mine):
+                found.append(f"{line}: {here} imports {name}, a door that it lies behind")
             continue
-        if there == "" or FLOOR[there] > FLOOR[room]:
-            found.append(f"{line}: {room} imports {name}")
+        parent = ".".join(mine[:depth])
+        own, other = (FLOOR.get(f"{parent}.{parts[depth]}") for parts in (mine, theirs))
+        if parent not in HOUSE:  # a package without packages: see the test of circles
+            if f"{parent}.{theirs[depth]}" not in MODULES:
+                found.append(f"{line}: {here} imports {name}, by a door that it lies behind")
+        elif other is None or own is None or other >= own:
+            found.append(f"{line}: {here} imports {name}")
+    return found
+
+
+def circles(edges: Iterable[tuple[str, str]]) -> list[str]:
+    """The names that lead back to themselves."""
+    after: dict[str, set[str]] = {}
+    for one, other in edges:
+        after.setdefault(one, set()).add(other)
+    found = []
+    for name in sorted(after):
+        seen, left = set[str](), [name]
+        while left:
+            for other in after.get(left.pop(), set()) - seen:
+                seen.add(other)
+                left.append(other)
+        if name in seen:
+            found.append(name)
     return found
 
 
@@ -123,13 +175,14 @@ def python_files(*folders: str) -> list[Path]:
 
 
 def lcsearch_files() -> list[tuple[Path, str, str]]:
-    """(path, room, package) of every file of lcsearch but its front door."""
+    """(path, module, package) of every file of lcsearch but its front door."""
     found = []
     for path in python_files("src/lcsearch", "schedulers"):
         parts = path.parts[2:] if path.parts[0] == "src" else path.parts
         if parts == ("__init__.py",):
             continue
-        found.append((path, Path(parts[0]).stem, ".".join(["lcsearch", *parts[:-1]])))
+        package = ".".join(["lcsearch", *parts[:-1]])
+        found.append((path, package if path.stem == "__init__" else f"{package}.{path.stem}", package))
     return found
 
 
@@ -137,23 +190,71 @@ def complaints(path: Path, found: list[str]) -> list[str]:
     return [f"{path}:{one}" for one in found]
 
 
+MODULES = {module for _, module, _ in lcsearch_files()}
+PACKAGES = {module for path, module, _ in lcsearch_files() if path.stem == "__init__"} | {"lcsearch"}
+
+
 def test_every_room_has_a_floor() -> None:
-    files = lcsearch_files()
-    assert {room for _, room, _ in files} <= set(FLOOR)
-    assert {"curves", "forecast", "decide", "engine", "session", "schedulers"} <= {room for _, room, _ in files}
+    """At every depth: a package is forgotten nowhere, and what is listed is there."""
+    assert {package for package in PACKAGES if any(other.startswith(f"{package}.") for other in PACKAGES)} == set(HOUSE)
+    for package in HOUSE:
+        there = {module for module in MODULES if module.rpartition(".")[0] == package}
+        listed = [name for name in FLOOR if name.rpartition(".")[0] == package]
+        assert sorted(listed) == sorted(there), package
 
 
 def test_a_room_imports_only_rooms_below() -> None:
-    found = [c for path, room, package in lcsearch_files() for c in complaints(path, climbs(read(path), room, package))]
+    found = [c for path, here, package in lcsearch_files() for c in complaints(path, climbs(read(path), here, package))]
     assert found == []
 
 
+def test_no_circle_at_any_depth() -> None:
+    """Among the modules and packages of each package, whoever stands in them."""
+    edges: dict[str, set[tuple[str, str]]] = {}
+    for path, here, package in lcsearch_files():
+        for _, name in imports(read(path), package):
+            mine, theirs = here.split("."), name.split(".")
+            depth = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), 0)
+            if depth and ".".join(theirs[: depth + 1]) in MODULES:
+                edges.setdefault(".".join(mine[:depth]), set()).add((mine[depth], theirs[depth]))
+    assert {"lcsearch", "lcsearch.sweep", "lcsearch.sweep.views", "lcsearch.stopping"} <= set(edges)
+    assert {package: circles(of) for package, of in edges.items() if circles(of)} == {}
+
+
 def test_no_io_below_pretrain_and_host() -> None:
-    files = [(path, package) for path, room, package in lcsearch_files() if room in PURE]
+    files = [(path, package) for path, here, package in lcsearch_files() if here.split(".")[1] in PURE]
     assert len(files) > 15
     allowed = {path: ("torch",) if str(path).startswith(TENSORS) else () for path, _ in files}
     found = [c for path, package in files for c in complaints(path, impurities(read(path), package, allowed[path]))]
     assert found == []
+
+
+LAUNCHING = ("lcsearch.sweep.runtime", "lcsearch.sweep.on_ray", "lcsearch.sweep.run")
+
+
+def reached(first: str) -> set[str]:
+    """The modules of lcsearch that the module or package `first` imports, and those that these import, and so on."""
+    own = {here: (path, package) for path, here, package in lcsearch_files()}
+    left, seen = [name for name in own if name == first or name.startswith(f"{first}.")], set[str]()
+    while left:
+        here = left.pop()
+        seen.add(here)
+        path, package = own[here]
+        for _, name in imports(read(path), package):
+            parts = name.split(".")
+            around = (".".join(parts[:n]) for n in range(2, len(parts) + 1))  # the packages, too
+            left += [one for one in around if one in own and one not in seen]
+    return seen
+
+
+@pytest.mark.parametrize("reader", ["lcsearch.sweep.views", "lcsearch.sweep.report", "lcsearch.sweep.monitor"])
+def test_who_reads_a_run_imports_nothing_that_launches_one(reader: str) -> None:
+    assert [name for name in sorted(reached(reader)) if name.startswith(LAUNCHING)] == []
+
+
+def test_the_network_is_served_without_what_trains_it() -> None:
+    assert [name for name in reached("lcsearch.host") if name.startswith("lcsearch.pretrain")] == []
+    assert "lcsearch.weights.store" in reached("lcsearch.host")
 
 
 def test_one_module_touches_what_optuna_keeps_private() -> None:
@@ -192,35 +293,49 @@ def read(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("source", "room", "package"),
+    ("source", "here"),
     [
-        ("from lcsearch.engine.ask import ask", "decide", "lcsearch.decide"),
-        ("import lcsearch.session", "engine", "lcsearch.engine"),
-        ("from lcsearch import sweep", "schedulers", "lcsearch.schedulers.optuna"),
-        ("def f():\n    from lcsearch.decide import risk", "forecast", "lcsearch.forecast"),
-        ("from ..engine import judge", "decide", "lcsearch.decide"),
-        ("from .. import engine", "decide", "lcsearch.decide"),
-        ("from importlib import import_module\nimport_module('lcsearch.cli')", "sweep", "lcsearch.sweep"),
-        ("if TYPE_CHECKING:\n    from lcsearch.forecast.contract import Query", "study", "lcsearch"),
-        ("from lcsearch import Curve", "decide", "lcsearch.decide"),  # the front door leads to every room
+        ("from lcsearch.allocation.check import check", "lcsearch.stopping.rules"),
+        ("import lcsearch.session", "lcsearch.stopping.rules"),
+        ("from lcsearch import sweep", "lcsearch.schedulers.optuna._pruner"),
+        ("def f():\n    from lcsearch.stopping import risk", "lcsearch.forecast.contract"),
+        ("from ..allocation import check", "lcsearch.stopping.rules"),
+        ("from .. import allocation", "lcsearch.stopping.rules"),
+        ("from importlib import import_module\nimport_module('lcsearch.cli')", "lcsearch.sweep.run"),
+        ("if TYPE_CHECKING:\n    from lcsearch.forecast.contract import Query", "lcsearch.study.bank"),
+        ("from lcsearch import Curve", "lcsearch.stopping.rules"),  # the front door leads to every room
+        ("from lcsearch.study import Bank", "lcsearch.study.trial"),  # as a room's own door does
+        ("from lcsearch.sweep import Context", "lcsearch.sweep.views.live"),
+        ("from lcsearch.replay import policies", "lcsearch.schedulers.optuna._pruner"),  # of one floor
+        ("from lcsearch.sweep.views.live import make_view", "lcsearch.sweep.runtime.launch"),
+        ("from lcsearch.sweep.runtime import exits", "lcsearch.sweep.views.status"),
+        ("from lcsearch.sweep.monitor.state import Observer", "lcsearch.sweep.store.budget"),
+        ("from lcsearch.forecast.prior import draw", "lcsearch.forecast.network.model"),
+        ("from lcsearch.nowhere import thing", "lcsearch.sweep.run"),
     ],
 )
-def test_climbing_is_seen(source: str, room: str, package: str) -> None:
-    assert len(climbs(source, room, package)) == 1
+def test_climbing_is_seen(source: str, here: str) -> None:
+    assert len(climbs(source, here, here.rpartition(".")[0])) == 1
 
 
 @pytest.mark.parametrize(
-    ("source", "room", "package"),
+    ("source", "here"),
     [
-        ("from lcsearch.curves import Curve\nimport numpy, json", "decide", "lcsearch.decide"),
-        ("from lcsearch.engine.policy import Policy", "engine", "lcsearch.engine"),
-        ("from . import rules\nfrom ..study import Trial", "decide", "lcsearch.decide"),
-        ("from lcsearch.errors import InvalidValue", "curves", "lcsearch"),
-        ("from lcsearch import __version__", "cli", "lcsearch"),
+        ("from lcsearch.curves import Curve\nimport numpy, json", "lcsearch.stopping.rules"),
+        ("from lcsearch.stopping.policy import Policy", "lcsearch.stopping.judge"),
+        ("from . import rules\nfrom ..study import Trial", "lcsearch.stopping.judge"),
+        ("from lcsearch.errors import InvalidValue", "lcsearch.curves"),
+        ("from lcsearch import __version__", "lcsearch.cli"),
+        ("from lcsearch.sweep.monitor.state import Observer", "lcsearch.sweep.views.live"),
     ],
 )
-def test_going_down_is_fine(source: str, room: str, package: str) -> None:
-    assert climbs(source, room, package) == []
+def test_going_down_is_fine(source: str, here: str) -> None:
+    assert climbs(source, here, here.rpartition(".")[0]) == []
+
+
+def test_circles_are_seen() -> None:
+    assert circles([("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]) == ["b", "c"]
+    assert circles([("a", "b"), ("b", "c"), ("a", "c")]) == []
 
 
 @pytest.mark.parametrize(
@@ -237,8 +352,10 @@ def test_going_down_is_fine(source: str, room: str, package: str) -> None:
     ],
 )
 def test_io_is_seen(source: str) -> None:
-    assert len(impurities(source, "lcsearch.decide")) == 1
-    assert impurities("import math, json\nimport numpy as np\nfrom scipy.special import ndtri", "lcsearch.decide") == []
+    assert len(impurities(source, "lcsearch.stopping")) == 1
+    assert (
+        impurities("import math, json\nimport numpy as np\nfrom scipy.special import ndtri", "lcsearch.stopping") == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def entrant(spec: str) -> Entrant:
     if spec in CHEAP:
         return Entrant(spec, CHEAP[spec]())
     if spec == "mcmc":
-        return Entrant(spec, _of_module("lcsearch.forecast.mcmc"))
+        return Entrant(spec, _of_module("mcmc"))
     asked = NETWORK.fullmatch(spec)
     if asked is None:
         known = ", ".join((*NAMES, *CHEAP, "mcmc", *PEERS, *RECALIBRATED, "network[+configs][@NAME][=PATH]"))
@@ -89,7 +89,7 @@ def _peer(name: str) -> Forecaster:
     """A small network with its trained weights."""
     from peers import LcPfn, SingleCurve, Size, Wide
 
-    from lcsearch.pretrain import weights
+    from lcsearch.weights import store as weights
 
     path = WEIGHTS / f"{name}.safetensors"
     if not path.exists():
@@ -125,7 +125,8 @@ def _network(path: str | None, name: str | None) -> Forecaster:
     """The network with the weights of a file, or with those that ship."""
     from lcsearch.forecast.network.forecaster import NetworkForecaster
     from lcsearch.forecast.network.model import CurveNetwork, Size
-    from lcsearch.pretrain import shipped, weights
+    from lcsearch.weights import shipped
+    from lcsearch.weights import store as weights
 
     if path is not None:
         read = weights.load(Path(path))

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import mcmc
 import numpy as np
 import torch
 from peers import FARTHEST, LONGEST, LcPfn, Wide, own_scale
 from torch import Tensor
 
 from lcsearch.curves import Floats
-from lcsearch.forecast import mcmc
 from lcsearch.forecast.prior import draw
 
 QUERIES = 16

@@ -4,7 +4,7 @@ Both are transformers after LC-PFN (Adriaensen et al. 2023): a token is Linear(t
 attends to the observed ones only, the head gives the masses of bins of equal prior mass, with exponential tails. 128
 wide, 4 layers, 4 heads, before which values are normalised (LC-PFN: 512, 12, 4).
 
-lc-pfn-recipe: trained on the prior of `lcsearch.forecast.mcmc`, mirrored: losses that fall within [0, 1] over 100
+lc-pfn-recipe: trained on the prior of `mcmc`, mirrored: losses that fall within [0, 1] over 100
 reports. Real losses come there as they do to `mcmc`: the best loss known (the curve's own or the incumbent's) is .2,
 the curve's worst, or what lies the study's spread above that best, .95. It answers "best_by" by the value alone.
 

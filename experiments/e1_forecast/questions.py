@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from scores import Unit, value_scores
 
 from lcsearch.curves import Curve, Floats
+from lcsearch.data.made import made
+from lcsearch.data.tables import Table
 from lcsearch.forecast.contract import Kind, Query
 from lcsearch.goal import Goal
-from lcsearch.replay.made import made
-from lcsearch.replay.real_tasks import half_of, of_task
-from lcsearch.replay.tables import Table
+from lcsearch.pretrain.real_tables import half_of, of_task
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 SOURCES = ("lcbench", "taskset_adam8p")

@@ -36,11 +36,12 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))  # for mcmc
 
 import provenance
 from cheap import CHEAP
 from entrants import entrant
-from pieces import HERE, REFERENCES, ROOMS, collect, work
+from pieces import HERE, REFERENCES, ROOMS, SCRIPTS, collect, work
 from questions import FEWEST_CURVES, SOURCES, curves_of
 from report import COMMAND, draw, table
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         stamp = {
             "command": " ".join([COMMAND, *map(shlex.quote, said)]),
             "commit": provenance.commit("experiments/e1_forecast/*.py", "experiments/provenance.py"),
-            "code": provenance.fingerprint(ROOMS, *sorted(HERE.glob("*.py"))),
+            "code": provenance.fingerprint(ROOMS, *SCRIPTS),
         }
         try:
             entrants = [entrant(spec) for spec in args.forecasters]

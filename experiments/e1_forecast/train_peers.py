@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))  # for mcmc
+
 import numpy as np
 import torch
 from calibration import FEATURES, Calibration, features, fit
@@ -32,8 +34,8 @@ from torch.nn import functional as F
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Kind
-from lcsearch.pretrain import weights
 from lcsearch.pretrain.randomness import generator_of
+from lcsearch.weights import store as weights
 
 BORDERS = 64
 """Batches that the borders of the bins are drawn from."""

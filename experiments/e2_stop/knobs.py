@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from lcsearch.replay.real_tasks import Half, half_of
-from lcsearch.replay.tables import Table, load
+from lcsearch.data.tables import Table, load
+from lcsearch.pretrain.real_tables import Half, half_of
 
 e2 = importlib.import_module("run")  # the one beside this file; another experiment has a run.py too
 HERE = Path(__file__).resolve().parent

@@ -43,15 +43,15 @@ import provenance
 from scipy.stats import beta
 
 from lcsearch.curves import Floats
-from lcsearch.engine.policy import Policy
+from lcsearch.data.tables import load
+from lcsearch.data.task import Task
+from lcsearch.pretrain.real_tables import Half, half_of
 from lcsearch.replay import baselines
 from lcsearch.replay.policies import Entrant
-from lcsearch.replay.real_tasks import Half, half_of
 from lcsearch.replay.score import geometric, regrets, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.replay.stopper import Stopper
-from lcsearch.replay.tables import load
-from lcsearch.replay.task import Task
+from lcsearch.stopping.policy import Policy
 
 HERE = Path(__file__).resolve().parent
 PARTS, RESULTS = HERE / "parts", HERE / "results.json"
@@ -60,8 +60,9 @@ RUNS, TRIALS = 20, 60
 DEFAULT = Policy().threshold
 DRAWS = 400
 ROOMS = (
-    *("*.py", "allocate/*.py", "decide/*.py", "engine/*.py", "forecast/*.py", "forecast/network/*.py", "host/*.py"),
-    *("replay/*.py", "weights/weights.json"),
+    *("*.py", "study/*.py", "forecast/*.py", "forecast/network/*.py", "forecast/parametric/*.py", "stopping/*.py"),
+    *("allocation/**/*.py", "data/*.py", "weights/*.py", "weights/weights.json", "host/*.py", "session/*.py"),
+    *("pretrain/real_tables.py", "replay/*.py", "replay/baselines/*.py"),
 )
 THRESHOLDS = (0.01, 0.02, 0.1, 0.2)
 SWEPT_ORDERS = 4

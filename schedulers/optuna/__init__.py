@@ -11,6 +11,6 @@ from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import REASON, decision_of
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
 from lcsearch.schedulers.optuna._storage import adopt, write_stop
-from lcsearch.study_report import Stop, StudyReport
+from lcsearch.session.study_report import Stop, StudyReport
 
 __all__ = ["REASON", "SCHEDULE", "CurvePruner", "Stop", "StudyReport", "adopt", "as_trial", "decision_of", "write_stop"]

@@ -12,11 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from lcsearch import explain as words
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event
-from lcsearch.engine.judge import Judgement, limited, marked, revoked
-from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
@@ -24,9 +19,15 @@ from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
-from lcsearch.session import Present, session_of
+from lcsearch.session import explain as words
+from lcsearch.session import session_of
+from lcsearch.session.session import Present
+from lcsearch.session.study_report import StudyReport, report_of
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.judge import Judgement, limited, marked, revoked
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Trial, place
-from lcsearch.study_report import StudyReport, report_of
 
 if TYPE_CHECKING:
     from optuna import Study

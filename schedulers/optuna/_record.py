@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from lcsearch.curves import Curve
-from lcsearch.decide import earlier
-from lcsearch.decide.decision import Decision
-from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
+from lcsearch.stopping import earlier
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.risk import Mark
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from lcsearch.engine.abandoned import abandoned
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import Record, curve_of
 from lcsearch.schedulers.optuna._storage import study_key
+from lcsearch.stopping.abandoned import abandoned
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 if TYPE_CHECKING:

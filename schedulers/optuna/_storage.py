@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial
 
-from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._record import ANEW, MARK, REASON, Record, curve_of
+from lcsearch.stopping.risk import Mark
 
 if TYPE_CHECKING:
     from optuna import Study

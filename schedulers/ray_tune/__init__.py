@@ -10,9 +10,10 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 `pip install "lcsearch[ray]"`.
 """
 
+from lcsearch.schedulers.ray_tune import _moved as _moved
 from lcsearch.schedulers.ray_tune._callback import StateCallback, restored
 from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler
 from lcsearch.schedulers.ray_tune._search import PrunedSearch
-from lcsearch.study_report import Stop, StudyReport
+from lcsearch.session.study_report import Stop, StudyReport
 
 __all__ = ["SCHEDULE", "CurveScheduler", "PrunedSearch", "StateCallback", "Stop", "StudyReport", "restored"]

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lcsearch.curves import Curve
-from lcsearch.decide.risk import Mark
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
+from lcsearch.stopping.risk import Mark
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 

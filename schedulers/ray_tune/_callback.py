@@ -9,11 +9,11 @@ from typing import Any
 
 from ray.tune import Callback
 
-from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book, Entry
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
+from lcsearch.stopping.risk import Mark
 from lcsearch.study import Status
 
 _restored: list[weakref.ref[CurveScheduler]] = []

@@ -12,20 +12,21 @@ from ray.tune.result import DEFAULT_METRIC, TIME_TOTAL_S
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.utils import flatten_dict
 
-from lcsearch import explain as words
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event
-from lcsearch.engine.judge import Judgement, risk_now
-from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Goal, Judged, checked_bounds
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.schedulers.ray_tune._heard import Heard
-from lcsearch.session import Present, Session, session_of
+from lcsearch.session import Session, session_of
+from lcsearch.session import explain as words
+from lcsearch.session.session import Present
+from lcsearch.session.study_report import StudyReport, report_of
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.judge import Judgement, risk_now
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status
-from lcsearch.study_report import StudyReport, report_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

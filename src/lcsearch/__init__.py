@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lcsearch.curves import Curve as Curve
-    from lcsearch.engine.policy import Policy as Policy
     from lcsearch.errors import EnvironmentProblem as EnvironmentProblem
     from lcsearch.errors import FileProblem as FileProblem
     from lcsearch.errors import InvalidValue as InvalidValue
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from lcsearch.goal import Goal as Goal
     from lcsearch.schedule import Schedule as Schedule
     from lcsearch.session import Session as Session
+    from lcsearch.stopping.policy import Policy as Policy
     from lcsearch.study import Bank as Bank
     from lcsearch.study import Snapshot as Snapshot
     from lcsearch.study import Status as Status
@@ -68,7 +68,7 @@ _HOME = {
     "Goal": "goal",
     "InvalidValue": "errors",
     "LcsearchError": "errors",
-    "Policy": "engine.policy",
+    "Policy": "stopping.policy",
     "Query": "forecast.contract",
     "Schedule": "schedule",
     "Session": "session",

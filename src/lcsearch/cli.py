@@ -60,7 +60,7 @@ def _told_plainly() -> Iterator[None]:
 
 
 def _complain(text: object) -> None:
-    from lcsearch.sweep.letters import say
+    from lcsearch.terminal import say
 
     say(str(text), sys.stderr)
 
@@ -98,8 +98,8 @@ def init(
     with _told_plainly():
         import shlex
 
-        from lcsearch.sweep.letters import say
-        from lcsearch.sweep.starter import write
+        from lcsearch.sweep.spec.starter import write
+        from lcsearch.terminal import say
 
         for path in write(file):
             say(f"wrote {path}")
@@ -129,10 +129,10 @@ def validate(
     Every error is told at once.
     """
     with _told_plainly():
-        from lcsearch.sweep.file import is_plain
-        from lcsearch.sweep.letters import say
-        from lcsearch.sweep.load import load
-        from lcsearch.sweep.preflight import check_program
+        from lcsearch.sweep.runtime.preflight import check_program
+        from lcsearch.sweep.spec.load import load
+        from lcsearch.sweep.spec.model import is_plain
+        from lcsearch.terminal import say
 
         options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
         loaded = load(file).override(overrides or (), **options)
@@ -165,10 +165,10 @@ def plan(
     The resolved file, least and most compute, and what holds a stop.
     """
     with _told_plainly():
-        from lcsearch.sweep.folder import RunFolder
-        from lcsearch.sweep.letters import say
-        from lcsearch.sweep.load import load
-        from lcsearch.sweep.plan import describe
+        from lcsearch.sweep.spec.load import load
+        from lcsearch.sweep.store.folder import RunFolder
+        from lcsearch.sweep.views.plan import describe
+        from lcsearch.terminal import say
 
         options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}
         sweep = load(file).override(overrides or (), **options)
@@ -206,13 +206,14 @@ def run(
     Ctrl-C once ends the workers at their next report (go on with --resume), twice kills them.
     """
     with _told_plainly(), ExitStack() as stack:
-        from lcsearch.sweep.events import JsonView, standard_output
-        from lcsearch.sweep.file import SweepFile
-        from lcsearch.sweep.folder import RunFolder
-        from lcsearch.sweep.launcher import run as launch
-        from lcsearch.sweep.letters import say
-        from lcsearch.sweep.live import View, make_view
-        from lcsearch.sweep.summary import summarize
+        from lcsearch.sweep.monitor.view import View
+        from lcsearch.sweep.run import run as launch
+        from lcsearch.sweep.spec.model import SweepFile
+        from lcsearch.sweep.store.folder import RunFolder
+        from lcsearch.sweep.views.json_lines import JsonView, standard_output
+        from lcsearch.sweep.views.live import make_view
+        from lcsearch.sweep.views.summary import summarize
+        from lcsearch.terminal import say
 
         lines = stack.enter_context(standard_output()) if events else None
         told: list[JsonView] = []
@@ -254,8 +255,8 @@ def status(
 ) -> None:
     """Show how far a run is; reads only."""
     with _told_plainly():
-        from lcsearch.sweep.folder import RunFolder, latest
-        from lcsearch.sweep.status import show
+        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.views.status import show
 
         show(RunFolder((folder or latest(Path("runs"))).resolve()))
 
@@ -267,10 +268,10 @@ def explain(
 ) -> None:
     """Tell why a trial was stopped, or was not."""
     with _told_plainly():
-        from lcsearch.sweep import story
-        from lcsearch.sweep.folder import RunFolder, latest
-        from lcsearch.sweep.launcher import reader
-        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.monitor.open_run import reader
+        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.views import explain as story
+        from lcsearch.terminal import say
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
         sweep, study, read = reader(where)
@@ -288,10 +289,10 @@ def report(
     It can be read offline, its figures lie beside it; works while the run goes on.
     """
     with _told_plainly():
-        from lcsearch.sweep.folder import RunFolder, latest
-        from lcsearch.sweep.letters import say
-        from lcsearch.sweep.report import write
-        from lcsearch.sweep.summary import shown
+        from lcsearch.sweep.report.write import write
+        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.views.summary import shown
+        from lcsearch.terminal import say
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
         say(shown(write(where, None if out is None else out.resolve())))
@@ -333,8 +334,8 @@ def replay(
     """
     with _told_plainly():
         from lcsearch.replay.command import show
-        from lcsearch.sweep.folder import latest
-        from lcsearch.sweep.letters import say
+        from lcsearch.sweep.store.folder import latest
+        from lcsearch.terminal import say
 
         where = study or str(latest(Path("runs"), "Name a study: lcsearch replay STUDY."))
         wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
@@ -357,8 +358,8 @@ def prior(
     Studies drawn from its prior, in numbers and as curves, beside real ones.
     """
     with _told_plainly():
-        from lcsearch.replay.prior import show
-        from lcsearch.sweep.letters import say
+        from lcsearch.pretrain.prior_command import show
+        from lcsearch.terminal import say
 
         for text in show(data, plot, seed=seed):
             say(text)
@@ -378,7 +379,7 @@ def pretrain(
     """
     code = 0
     with _told_plainly():
-        from lcsearch.sweep.pretraining import pretrain as train
+        from lcsearch.pretrain.command import pretrain as train
 
         code = train(recipe, folder=folder, data=data, minutes=minutes, fresh=fresh)
     raise typer.Exit(code)
@@ -389,7 +390,7 @@ def schema() -> None:
     """Print the sweep file's JSON Schema."""
     import json
 
-    from lcsearch.sweep.file import SweepFile
+    from lcsearch.sweep.spec.model import SweepFile
 
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     print(json.dumps(dialect | SweepFile.model_json_schema(by_alias=True), indent=2))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lcsearch.forecast.network.model import CurveNetwork, Size
-from lcsearch.pretrain import weights
+from lcsearch.weights import store as weights
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "network.py"
 

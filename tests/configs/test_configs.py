@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcsearch.sweep.load import load
-from lcsearch.sweep.objective import Context, Stopped
-from lcsearch.sweep.space import planned_schedule
-from lcsearch.sweep.worker import load_any
+from lcsearch.sweep.objective.context import Context, Stopped
+from lcsearch.sweep.runtime.trial import load_any
+from lcsearch.sweep.spec.load import load
+from lcsearch.sweep.spec.space import planned_schedule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))

@@ -58,11 +58,11 @@ def train(ctx):
 
 def told_of_run(root: Path) -> dict[str, Any]:
     """What summary, plain lines and `explain` say of the run in `root`, which is the working directory's `run`."""
-    from lcsearch.sweep.folder import RunFolder
-    from lcsearch.sweep.launcher import reader
-    from lcsearch.sweep.story import explain
-    from lcsearch.sweep.summary import summarize
-    from lcsearch.sweep.text import finished_line
+    from lcsearch.sweep.monitor.open_run import reader
+    from lcsearch.sweep.store.folder import RunFolder
+    from lcsearch.sweep.views.explain import explain
+    from lcsearch.sweep.views.phrases import finished_line
+    from lcsearch.sweep.views.summary import summarize
 
     folder = RunFolder(root)
     sweep, study, progress = reader(folder)
@@ -85,8 +85,8 @@ def told_of_tune(scheduler: Any) -> dict[str, Any]:
 
 
 def make_run() -> None:
-    from lcsearch.sweep.launcher import run
-    from lcsearch.sweep.live import Silent
+    from lcsearch.sweep.monitor.view import Silent
+    from lcsearch.sweep.run import run
 
     with tempfile.TemporaryDirectory() as at:
         os.chdir(at)

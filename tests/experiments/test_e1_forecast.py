@@ -23,9 +23,9 @@ from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.forecast.network.model import CurveNetwork, Size
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Goal
-from lcsearch.pretrain import weights
-from lcsearch.replay.real_tasks import read
+from lcsearch.pretrain.real_tables import read
 from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.weights import store as weights
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "e1_forecast"
 SMALL = {"curve_width": 8, "curve_layers": 1, "curve_heads": 2, "study_width": 8, "study_layers": 1, "study_heads": 2}
@@ -230,7 +230,7 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     first = json.loads((tmp_path / "results.json").read_text())["sections"]["all tasks, 30 curves a task"]
     rows = first["sources"]["made"]["forecasters"]
     assert list(rows) == ["rank-gap", "nearest"]
-    assert rows["rank-gap"]["code"] == [e1.provenance.fingerprint(pieces.ROOMS, *sorted(pieces.HERE.glob("*.py")))]
+    assert rows["rank-gap"]["code"] == [e1.provenance.fingerprint(pieces.ROOMS, *pieces.SCRIPTS)]
     assert rows["rank-gap"]["kinds"]["value"]["10%"]["n"] == 60
     text = (tmp_path / "table.md").read_text()
     assert "## all tasks, 30 curves a task: made (2 tasks)" in text
@@ -321,7 +321,7 @@ def test_two_networks_side_by_side(e1: Any, tmp_path: Path) -> None:
 
 
 def test_mcmc_is_asked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = ModuleType("lcsearch.forecast.mcmc")
+    module: Any = ModuleType("mcmc")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(entrants, "NAMES", ("parametric", "rank-gap"))  # the registry may know it some day
     with pytest.raises(SystemExit, match="expected one class with `forecast`"):

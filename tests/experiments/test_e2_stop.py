@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from kit.scripts import script
 
-from lcsearch.replay.made import made
-from lcsearch.replay.task import Task
+from lcsearch.data.made import made
+from lcsearch.data.task import Task
 
 
 @pytest.fixture

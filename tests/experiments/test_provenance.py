@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from kit.scripts import script
 
 provenance = script("provenance.py")
@@ -15,6 +16,13 @@ def test_a_changed_script_is_other_code(tmp_path: Path) -> None:
     assert provenance.fingerprint(("*.py",), run) == first != provenance.fingerprint(("goal.py",), run)
     run.write_text("2")
     assert provenance.fingerprint(("*.py",), run) != first
+
+
+def test_a_room_that_has_moved_away_is_no_silent_nothing(tmp_path: Path) -> None:
+    with pytest.raises(
+        SystemExit, match=r"^fingerprint: expected files of lcsearch that match engine/\*\.py, got none$"
+    ):
+        provenance.fingerprint(("*.py", "engine/*.py"))
 
 
 def test_a_plus_where_the_code_differs_from_the_commit(tmp_path: Path) -> None:

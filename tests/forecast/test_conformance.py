@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from kit.doubles import Scripted
 from kit.forecasters import ForecasterKit
+from mcmc import EnsembleMCMC
 
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.forecast.mcmc import EnsembleMCMC
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from kit.forecasters import ForecasterKit
 
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.host.pretrained import Pretrained
+from lcsearch.host.in_process import Pretrained
 
 
 class TestPretrained(ForecasterKit):

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from kit.builders import mirrored, props
 from kit.doubles import Dead, NotANumber, Random, Scripted, Silent
 from kit.fakes import NormalAroundBest
-from lcsearch.allocate.contract import Abilities, Allocation, Allocator, Key, Move, Opinions, Slots
+from lcsearch.allocation.check import allocate
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Move, Opinions, Slots
 from lcsearch.curves import Curve
-from lcsearch.engine.allocate import allocate
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion, Query
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Bank, Snapshot, Status, Trial

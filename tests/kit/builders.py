@@ -11,8 +11,8 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 
 from lcsearch.curves import Curve, Floats
-from lcsearch.engine.policy import Policy
 from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.stopping.policy import Policy
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 props = settings(

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lcsearch.decide.decision import Receipt
 from lcsearch.forecast.contract import Absent, Forecasts, Query
+from lcsearch.stopping.decision import Receipt
 from lcsearch.study import Snapshot
 
 FAR = 1e9

@@ -15,12 +15,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from kit.doubles import Liar
-from lcsearch.decide.decision import Decision
-from lcsearch.decide.verdict import Reason, Verdict
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.host.registry import forecasters
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._record import MARK, REASON, Record, retried
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.verdict import Reason, Verdict
 
 Rng = np.random.Generator
 NAN, INF = math.nan, math.inf

@@ -14,8 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from kit.fakes import NormalAroundBest
-from lcsearch.engine.policy import Policy
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.stopping.policy import Policy
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

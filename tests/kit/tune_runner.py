@@ -16,8 +16,8 @@ from ray.tune.search import Searcher
 from ray.tune.utils.util import flatten_dict  # type: ignore[attr-defined]
 
 from kit.fakes import NormalAroundBest
-from lcsearch.engine.policy import Policy
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
+from lcsearch.stopping.policy import Policy
 
 EARLIEST = Policy().min_observations
 """The first step at which a trial that reports at 1, 2, 3, ... can be stopped."""

@@ -21,7 +21,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_in_pieces_to_weights_and_card(recipe: Path) -> None:
-    from lcsearch.pretrain import weights
+    from lcsearch.weights import store as weights
 
     first = CliRunner().invoke(app, ["pretrain", "tiny.yaml", "--minutes", "0"])
     assert first.exit_code == 0, first.output
@@ -68,7 +68,7 @@ def test_a_changed_recipe_is_refused(recipe: Path) -> None:
 
 
 def test_going_on_from_weights(recipe: Path) -> None:
-    from lcsearch.pretrain import weights
+    from lcsearch.weights import store as weights
 
     again, home = recipe.with_name("again.yaml"), recipe.parent / "runs/pretrain"
     slow = toy.YAML.replace("tiny", "again").replace("1e-3", "1e-9")

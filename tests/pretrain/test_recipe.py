@@ -6,7 +6,7 @@ import pytest
 from kit import pretraining as toy
 
 from lcsearch.errors import FileProblem
-from lcsearch.sweep.pretraining import load
+from lcsearch.pretrain.command import load
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 

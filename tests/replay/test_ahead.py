@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcsearch.decide.verdict import Reason
-from lcsearch.engine.policy import Policy
+from lcsearch.data.made import KINDS, Kind, made
 from lcsearch.forecast.contract import Absent, Forecasts, Query
-from lcsearch.host.pretrained import Pretrained
+from lcsearch.host.in_process import Pretrained
 from lcsearch.host.registry import forecaster
 from lcsearch.replay import ahead
 from lcsearch.replay.ahead import Ahead, Memo, Missing
 from lcsearch.replay.history import History
-from lcsearch.replay.made import KINDS, Kind, made
 from lcsearch.replay.policies import Shared, entrant, session_for
 from lcsearch.replay.simulator import World, simulate, simulate_all
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Bank, Snapshot, Trial
 
 JUDGED = {Reason.ABOVE, Reason.ABOVE_BEFORE, Reason.BELOW, Reason.RISK_LIMIT}

@@ -20,13 +20,13 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler
 
 from lcsearch.curves import Curve
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event
-from lcsearch.engine.policy import Policy
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Direction, Goal
 from lcsearch.replay.baselines import Asha, Gated, Hyperband, Median, Never, Patience, Rule, SuccessiveHalving
 from lcsearch.replay.stopper import Stopper
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Bank, Snapshot, Status, Trial
 
 NAN, INF = math.nan, math.inf

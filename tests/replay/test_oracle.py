@@ -15,15 +15,15 @@ from kit.fakes import NormalAroundBest
 from kit.forecasters import ForecasterKit, ask, laws, study
 
 from lcsearch.curves import Curve
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event, target_of
-from lcsearch.engine.policy import Policy
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Kind, Query
 from lcsearch.goal import Goal
 from lcsearch.replay.oracle import Flipped, Oracle
-from lcsearch.replay.task import Run, Task
 from lcsearch.session import Session
+from lcsearch.stopping.gates import Event, target_of
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
 
 NAN = math.nan

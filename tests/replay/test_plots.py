@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from lcsearch.curves import Curve
+from lcsearch.data.made import made
+from lcsearch.data.task import Run, Task
 from lcsearch.replay.command import draw
-from lcsearch.replay.made import made
 from lcsearch.replay.plots import PANELS, disagreement, frontier
 from lcsearch.replay.policies import entrant
-from lcsearch.replay.task import Run, Task
 from lcsearch.replay.whatif import THRESHOLDS, Point, Replay, differences, replay
 from lcsearch.study import Status
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from lcsearch.curves import Curve
-from lcsearch.engine.policy import Policy
+from lcsearch.data.made import made
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.replay.ahead import Ahead
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
-from lcsearch.replay.made import made
 from lcsearch.replay.policies import NAMES, entrant
-from lcsearch.replay.task import Run, Task
 from lcsearch.session import Session
+from lcsearch.stopping.policy import Policy
 
 TASK = made("power", 4)
 

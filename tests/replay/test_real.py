@@ -12,16 +12,16 @@ import pytest
 from sweep.kit import Remembering, write_toy
 
 from lcsearch.curves import Curve
-from lcsearch.decision_log import read_log
-from lcsearch.engine.policy import Policy
+from lcsearch.data.readers import read
+from lcsearch.data.task import Run, Task
 from lcsearch.goal import Goal
 from lcsearch.replay.history import History
 from lcsearch.replay.policies import entrant
-from lcsearch.replay.readers import read
 from lcsearch.replay.simulator import simulate
-from lcsearch.replay.task import Run, Task
 from lcsearch.schedulers.optuna import CurvePruner
-from lcsearch.sweep import launcher
+from lcsearch.session.decision_log import read_log
+from lcsearch.stopping.policy import Policy
+from lcsearch.sweep import run as launcher
 
 # Power laws whose limit and speed hang on the configuration, with noise that hangs on it too: deterministic, crossing.
 TRAIN = """\

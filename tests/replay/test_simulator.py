@@ -9,28 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lcsearch.allocate.asha import AshaPromotion
-from lcsearch.allocate.contract import Allocation, Allocator, Key, Move, Slots
-from lcsearch.allocate.greedy import GreedyGain
-from lcsearch.allocate.run_to_end import RunToEnd
-from lcsearch.allocate.uniform import Uniform
+from lcsearch.allocation.contract import Allocation, Allocator, Key, Move, Slots
+from lcsearch.allocation.policies.asha import AshaPromotion
+from lcsearch.allocation.policies.greedy import GreedyGain
+from lcsearch.allocation.policies.run_to_end import RunToEnd
+from lcsearch.allocation.policies.uniform import Uniform
 from lcsearch.curves import Curve
-from lcsearch.decide.decision import Decision, Look
-from lcsearch.decide.risk import Mark
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Event
-from lcsearch.engine.judge import Judgement
-from lcsearch.engine.policy import Policy
+from lcsearch.data.made import KINDS, made
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Query
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.host.registry import forecaster
 from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History
-from lcsearch.replay.made import KINDS, made
 from lcsearch.replay.score import regrets, scale_of, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
-from lcsearch.replay.task import Run, Task
+from lcsearch.stopping.decision import Decision, Look
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.judge import Judgement
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status
 
 # Horizon 4, lower is better. "d" jumps at the end and is the best of all; "b" never learns.

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from lcsearch.curves import Curve
+from lcsearch.data.made import made
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.replay import command
 from lcsearch.replay.command import show
-from lcsearch.replay.made import made
 from lcsearch.replay.policies import entrant
 from lcsearch.replay.simulator import simulate
-from lcsearch.replay.task import Run, Task
+from lcsearch.replay.text import compared, summary
 from lcsearch.replay.whatif import THRESHOLDS, Replay, differences, ranks, replay, rounds
-from lcsearch.replay.words import compared, summary
 from lcsearch.study import Status
 
 # Horizon 4, lower is better. "d" wins with 0.5 after a bad start; "e" is worse by 0.001, as good as "d".

@@ -21,16 +21,16 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
-from lcsearch.decide.decision import Decision
-from lcsearch.decide.risk import Mark
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.ask import Hold, shield
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial
 from lcsearch.schedulers.optuna._storage import withdraw_stop
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.session import Session
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.gates import Hold, shield
+from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lcsearch.sweep.progress import Progress
+from lcsearch.sweep.monitor.progress import Progress
 
 TOY = """\
 version: 1

@@ -13,17 +13,19 @@ from typing import Any
 
 import optuna
 import pytest
+from sweep.kit import TRAIN, Remembering, command, lcsearch, write_toy
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.sweep import claim, launcher, preflight
-from lcsearch.sweep.file import Workers
-from lcsearch.sweep.fleet import Fleet, check_devices, count_gpus
-from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.load import load
-from lcsearch.sweep.story import explain
-from lcsearch.sweep.summary import summarize
-
-from .kit import TRAIN, Remembering, command, lcsearch, write_toy
+from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor import open_run
+from lcsearch.sweep.runtime import preflight
+from lcsearch.sweep.runtime.processes import Fleet, check_devices, count_gpus
+from lcsearch.sweep.spec.load import load
+from lcsearch.sweep.spec.model import Workers
+from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.views.explain import explain
+from lcsearch.sweep.views.summary import summarize
 
 ODD = """\
 import json
@@ -494,13 +496,13 @@ def test_trials_of_other_machines_are_left_alone(tmp_path: Path) -> None:
         {"slot": 0, "pid": 2, "host": "elsewhere"},
     ]
     for owner in owners:
-        study.ask().set_user_attr(claim.WORKER, owner)
+        study.ask().set_user_attr(ownership.WORKER, owner)
     study.ask()  # its worker died before it could sign
-    assert [given.number for given in claim.release(study, folder, [2], 2)] == [1, 4]
-    theirs = list(claim.foreign(study.trials, folder.identity()))
+    assert [given.number for given in ownership.release(study, folder, [2], 2)] == [1, 4]
+    theirs = list(ownership.foreign(study.trials, folder.identity()))
     assert [(other.number, other.host) for other in theirs] == [(0, "elsewhere"), (3, "elsewhere")]
     # the same machine may go by another name when it comes back
-    assert [given.number for given in claim.release(study, folder, (), 2, anywhere=True)] == [0, 2, 3]
+    assert [given.number for given in ownership.release(study, folder, (), 2, anywhere=True)] == [0, 2, 3]
 
 
 def test_a_closed_pipe_does_not_end_a_sweep(tmp_path: Path) -> None:
@@ -515,4 +517,4 @@ def test_a_closed_pipe_does_not_end_a_sweep(tmp_path: Path) -> None:
     assert process.stderr.read() == ""
     assert process.wait(30) == 0
     process.stderr.close()
-    assert len(launcher.reader(RunFolder(tmp_path / "run"))[2]().of("complete")) == 8
+    assert len(open_run.reader(RunFolder(tmp_path / "run"))[2]().of("complete")) == 8

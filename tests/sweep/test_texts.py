@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sweep.kit import TRAIN, write_toy
 from typer.testing import CliRunner
 
 import lcsearch.errors
 from lcsearch.cli import app
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
-from lcsearch.sweep import backend, checkpoint, preflight
-from lcsearch.sweep.folder import RunFolder
-from lcsearch.sweep.load import load
-from lcsearch.sweep.objective import load_objective
-from lcsearch.sweep.space import from_optuna
-from lcsearch.sweep.starter import write as write_starter
-
-from .kit import TRAIN, write_toy
+from lcsearch.sweep.objective import checkpoint
+from lcsearch.sweep.objective.context import load_objective
+from lcsearch.sweep.runtime import preflight
+from lcsearch.sweep.spec.load import load
+from lcsearch.sweep.spec.space import from_optuna
+from lcsearch.sweep.spec.starter import write as write_starter
+from lcsearch.sweep.store import studies
+from lcsearch.sweep.store.folder import RunFolder
 
 TESTS = Path(__file__).parents[1]
 SOURCE = Path(lcsearch.errors.__file__).parent
@@ -67,7 +68,9 @@ def test_every_text_of_an_error_stands_in_a_test() -> None:
     known = "\n".join(
         plain(text) for path in TESTS.rglob("*.py") for text in constants(ast.parse(path.read_text(encoding="utf-8")))
     )
-    files = [*(SOURCE / "sweep").glob("*.py"), SOURCE / "cli.py"]
+    beside = ("cli.py", "terminal.py", "secrets_in_urls.py", "pretrain/command.py")
+    files = [*(SOURCE / "sweep").rglob("*.py"), *(SOURCE / "yaml_file").rglob("*.py"), *(SOURCE / p for p in beside)]
+    assert len(files) > 60
     missing = {
         f"{path.name}: {text}"
         for path in files
@@ -203,7 +206,7 @@ def test_a_starter_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_database_without_its_driver(tmp_path: Path, url: str, package: str) -> None:
     sweep: Any = SimpleNamespace(backend=SimpleNamespace(storage=url))
     with pytest.raises(EnvironmentProblem) as caught:
-        backend.open_storage(sweep, RunFolder(tmp_path))
+        studies.open_storage(sweep, RunFolder(tmp_path))
     assert str(caught.value) == (
         f"{url.replace('s3cret', '***')}: expected the database's driver, got Failed to import DB access module "
         f"for the specified storage URL. Please install appropriate one. Install it: pip install {package}"

@@ -12,18 +12,21 @@ from typing import Any
 
 import optuna
 import pytest
+from sweep.kit import Remembering, write_toy
+from sweep.runtime.test_machines import machine, shared_toy, stopping
 
-import lcsearch.sweep
+import lcsearch.sweep.on_ray
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.sweep import backend, claim, launcher, story, watch, worker
-from lcsearch.sweep.folder import RunFolder, latest
-from lcsearch.sweep.load import load
-from lcsearch.sweep.objective import Lost
-from lcsearch.sweep.progress import Progress, collect
-from lcsearch.sweep.worker import StudyReporter
-
-from .kit import Remembering, write_toy
-from .test_machines import machine, shared_toy, stopping
+from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor import open_run
+from lcsearch.sweep.monitor.progress import Progress, collect
+from lcsearch.sweep.objective.context import Lost
+from lcsearch.sweep.runtime import launch, trial
+from lcsearch.sweep.runtime.trial import StudyReporter
+from lcsearch.sweep.spec.load import load
+from lcsearch.sweep.store import ownership, studies
+from lcsearch.sweep.store.folder import RunFolder, latest
+from lcsearch.sweep.views import explain
 
 
 def refused(call: Callable[[], Any]) -> str:
@@ -72,7 +75,7 @@ def test_joining(tmp_path: Path) -> None:
         "file: --join: expected a storage that all machines reach, got none. Name one in the file: backend.storage"
     )
     ray, folder = load(write_toy(tmp_path, kind="ray")).file, RunFolder(tmp_path / "run")
-    assert refused(lambda: backend.check_joins(ray, folder)) == "file: --join: expected backend kind optuna, got ray."
+    assert refused(lambda: studies.check_joins(ray, folder)) == "file: --join: expected backend kind optuna, got ray."
     url = f"sqlite:///{tmp_path}/mine.sqlite3"
     optuna.create_study(storage=url, study_name="toy")
     theirs = shared_toy(tmp_path / "a", url=url)
@@ -86,9 +89,9 @@ def test_a_study_that_is_there_already(tmp_path: Path) -> None:
     """Also in the run folder's own storage, which has no URL in the file."""
     path, run = begun(tmp_path)
     sweep = load(path).file
-    backend.create_study(sweep, run, resume=False)
+    studies.create_study(sweep, run, resume=False)
     url = f"sqlite:///{run.root}/study.sqlite3"
-    assert refused(lambda: backend.create_study(sweep, run, resume=False)) == (
+    assert refused(lambda: studies.create_study(sweep, run, resume=False)) == (
         f"file: {url}: expected no study 'toy', got one. Choose another `name`, or delete the study yourself: "
         f"optuna delete-study --study-name toy --storage {url}\n"
         "If another machine runs this very sweep there, work along with it: --join"
@@ -108,7 +111,7 @@ def test_folders(tmp_path: Path) -> None:
         f"file: {tmp_path}: expected a new or empty folder, got one with other files in it. "
         "Choose another with --folder."
     )
-    assert refused(lambda: launcher.reader(RunFolder(tmp_path))) == (
+    assert refused(lambda: open_run.reader(RunFolder(tmp_path))) == (
         f"file: {tmp_path}: expected a run folder, got no run.json in it."
     )
     assert refused(lambda: latest(tmp_path / "runs")) == (
@@ -168,8 +171,8 @@ def test_a_sweep_file_that_has_changed(tmp_path: Path) -> None:
 
 
 def test_ray_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "lcsearch.sweep.on_ray", raising=False)
-    monkeypatch.delattr(lcsearch.sweep, "on_ray", raising=False)
+    monkeypatch.delitem(sys.modules, "lcsearch.sweep.on_ray.loop", raising=False)
+    monkeypatch.delattr(lcsearch.sweep.on_ray, "loop", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert refused(lambda: launcher.run(write_toy(tmp_path, kind="ray"), folder=tmp_path / "run")) == (
         "machine: backend.kind: expected Ray, got import of ray halted; None in sys.modules. "
@@ -178,7 +181,9 @@ def test_ray_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_nodes_that_are_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray_cluster = pytest.importorskip("lcsearch.sweep.ray_cluster", reason="Ray is an extra: pip install lcsearch[ray]")
+    ray_cluster = pytest.importorskip(
+        "lcsearch.sweep.on_ray.cluster", reason="Ray is an extra: pip install lcsearch[ray]"
+    )
     nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}]
     monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)
     path = write_toy(tmp_path, kind="ray")
@@ -193,7 +198,7 @@ def test_a_trial_that_is_not_there(tmp_path: Path) -> None:
     file, study = load(path).file, optuna.create_study()
 
     def ask(progress: Progress) -> str:
-        return refused(lambda: story.explain(4, progress, file, study, run))
+        return refused(lambda: explain.explain(4, progress, file, study, run))
 
     assert ask(Progress((), 3, None)) == f"file: {run.root}: expected the number of a trial (none yet), got 4."
     study.ask()
@@ -209,9 +214,9 @@ def test_a_trial_that_is_not_there(tmp_path: Path) -> None:
 def test_a_trial_of_another_machine_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, run = shared_toy(tmp_path / "a", trials=2), tmp_path / "run"
     launcher.run(path, folder=run, trials=1, view=Remembering())
-    study = launcher.reader(RunFolder(run))[1]
+    study = open_run.reader(RunFolder(run))[1]
     theirs = study.ask()
-    theirs.set_user_attr(claim.WORKER, {"slot": 0, "pid": 1, "host": "bob", "run": "bob's"})
+    theirs.set_user_attr(ownership.WORKER, {"slot": 0, "pid": 1, "host": "bob", "run": "bob's"})
     beats: list[int] = []
 
     def live(progress: Progress) -> None:
@@ -220,7 +225,7 @@ def test_a_trial_of_another_machine_is_left_to_it(tmp_path: Path, monkeypatch: p
             theirs.study.tell(1, 1.0)
         theirs.study.set_user_attr("lcsearch:run:bob's", {"host": "bob", "beat": len(beats)})
 
-    monkeypatch.setattr(watch, "_LOOK_S", 0.05)
+    monkeypatch.setattr(launch, "_LOOK_S", 0.05)
     outcome = launcher.run(path, folder=run, resume=True, trials=2, view=(view := Remembering(live)))
     assert outcome.code == 0
     assert view.events == [
@@ -242,7 +247,7 @@ def test_a_stop_that_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder.decisions.mkdir()
     stop = {"study": "toy", "trial": "0", "step": 1.0, "verdict": "STOP", "reason": "BELOW", "time": time.time()}
     (folder.decisions / "dead.jsonl").write_text(json.dumps(stop) + "\n")
-    worker.run_trial(taken, folder.read(), folder, lambda ctx: None, "cpu", lambda: False)
+    trial.run_trial(taken, folder.read(), folder, lambda ctx: None, "cpu", lambda: False)
     (written,) = [f for f in folder.decisions.glob("*.jsonl") if f.name != "dead.jsonl"]
     assert json.loads(written.read_text())["detail"] == (
         "the worker died before the stop was carried out, and a look at the resumed trial let it go on"

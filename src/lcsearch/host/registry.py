@@ -43,7 +43,7 @@ def forecaster(name: str) -> Forecaster:
 
 
 def _network(stand_ins: Sequence[Forecaster] = (), file: Path | None = None) -> Forecaster:
-    from lcsearch.host.pretrained import Pretrained
+    from lcsearch.host.in_process import Pretrained
 
     if find_spec("torch") is None:
         text = "expected torch, which the network computes with, got none. Install it: pip install torch"

@@ -1,1 +1,1 @@
-"""How the network comes by its weights: recipes, the training loop, weight files and their cards."""
+"""How the network comes by its weights: recipes, the training loop, real curves, model cards."""

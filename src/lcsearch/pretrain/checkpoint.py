@@ -36,6 +36,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
     # Copies: safetensors takes no two tensors that share their memory, as tied weights do.
     cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     metadata = {"lcsearch": json.dumps({"format": FORMAT, **record})}
+    for left in folder.glob(f".{FILE}.*.tmp"):  # by a run that was killed over it; this one holds the folder
+        left.unlink(missing_ok=True)
     write_atomically(folder / FILE, to_bytes(cpu, metadata))
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lcsearch.curves import Floats
-from lcsearch.engine.ask import looks_at
-from lcsearch.engine.policy import Policy
+from lcsearch.data.task import Task
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion, Query
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
-from lcsearch.host.pretrained import Pretrained
-from lcsearch.replay.task import Task
+from lcsearch.host.in_process import Pretrained
+from lcsearch.stopping.gates import looks_at
+from lcsearch.stopping.policy import Policy
 from lcsearch.study import Bank, Snapshot
 
 FIRST, LARGEST = 2, 32

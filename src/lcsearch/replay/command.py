@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lcsearch.data.readers import read
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.replay.policies import entrant
-from lcsearch.replay.readers import read
+from lcsearch.replay.text import compared, summary
 from lcsearch.replay.whatif import Replay, rounds
-from lcsearch.replay.words import compared, summary
 
 MOST, SECONDS = 20, 60.0
 """Random orders, unless somebody says otherwise: so many, or as many as fit into so many seconds."""
@@ -32,7 +32,7 @@ def show(
     """Replay a study; yields paragraphs as they are ready.
 
     Args:
-        where: see :func:`~lcsearch.replay.readers.read`.
+        where: see :func:`~lcsearch.data.readers.read`.
         policies: see :func:`~lcsearch.replay.policies.entrant`.
         wish: further arguments of the reader.
         orders: random orders of the trials; None: MOST, or as many as SECONDS allow.

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lcsearch.decide.decision import Decision
-from lcsearch.decide.rules import epsilon_of
-from lcsearch.decide.verdict import Reason
-from lcsearch.engine.policy import Policy
-from lcsearch.replay.task import Task
+from lcsearch.data.task import Task
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.rules import epsilon_of
+from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Status, judged_loss
 
 NEAR = Policy().epsilon

@@ -15,11 +15,11 @@ from functools import cached_property
 import numpy as np
 
 from lcsearch.curves import Floats
-from lcsearch.engine.ask import target_of
-from lcsearch.engine.policy import Policy
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Kind, Query
-from lcsearch.replay.task import Run, Task
+from lcsearch.stopping.gates import target_of
+from lcsearch.stopping.policy import Policy
 from lcsearch.study import Snapshot, Status
 
 

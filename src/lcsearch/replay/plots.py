@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lcsearch.decide.decision import percent
+from lcsearch.data.task import Task
 from lcsearch.replay.history import History, Life
-from lcsearch.replay.task import Task
+from lcsearch.replay.text import place_of
 from lcsearch.replay.whatif import Point, Replay, differences
-from lcsearch.replay.words import place_of
+from lcsearch.stopping.decision import percent
 from lcsearch.study import Status
 
 PANELS, COLUMNS = 12, 4

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lcsearch.engine.policy import Policy
+from lcsearch.data.tables import hint
+from lcsearch.data.task import Task
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.host.registry import default, forecasters
@@ -15,9 +16,8 @@ from lcsearch.replay.ahead import Ahead, Memo
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
 from lcsearch.replay.oracle import Oracle
 from lcsearch.replay.stopper import Stopper
-from lcsearch.replay.tables import hint
-from lcsearch.replay.task import Task
 from lcsearch.session import Session
+from lcsearch.stopping.policy import Policy
 
 RULES: dict[str, tuple[type[Any], Callable[[Task], dict[str, Any]]]] = {
     "none": (Never, lambda task: {}),

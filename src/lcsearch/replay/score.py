@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lcsearch.curves import Floats
+from lcsearch.data.task import Task
 from lcsearch.replay.history import History
-from lcsearch.replay.task import Task
 
 
 def scale_of(task: Task) -> float:

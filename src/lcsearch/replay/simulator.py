@@ -16,18 +16,18 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lcsearch.allocate.contract import Abilities, Allocator, Move, Slots
-from lcsearch.allocate.run_to_end import RunToEnd
-from lcsearch.decide.decision import Decision
-from lcsearch.decide.verdict import Reason, Verdict
-from lcsearch.engine.allocate import allocate
-from lcsearch.engine.ask import Event
+from lcsearch.allocation.check import allocate
+from lcsearch.allocation.contract import Abilities, Allocator, Move, Slots
+from lcsearch.allocation.policies.run_to_end import RunToEnd
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Opinion, Query
 from lcsearch.replay.ahead import Missing, Wanted, answer
 from lcsearch.replay.history import History, Life
 from lcsearch.replay.stopper import Stopper
-from lcsearch.replay.task import Run, Task
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Bank, Snapshot, Status, Trial, judged_loss
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lcsearch.engine.ask import Event
-from lcsearch.engine.judge import Judgement
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.judge import Judgement
 from lcsearch.study import Snapshot
 
 

@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
+from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.replay.history import History, Life
 from lcsearch.replay.policies import Entrant, Shared
 from lcsearch.replay.simulator import World, simulate_all
-from lcsearch.replay.task import Run, Task
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 ROUND = 5

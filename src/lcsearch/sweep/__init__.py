@@ -10,7 +10,7 @@ checkpoints, and that is all it needs to know of lcsearch.
 
 from __future__ import annotations
 
-from lcsearch.sweep.checkpoint import Checkpoint
-from lcsearch.sweep.objective import Context, Interrupted, Stopped
+from lcsearch.sweep.objective.checkpoint import Checkpoint
+from lcsearch.sweep.objective.context import Context, Interrupted, Stopped
 
 __all__ = ["Checkpoint", "Context", "Interrupted", "Stopped"]

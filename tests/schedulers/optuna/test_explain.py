@@ -10,9 +10,9 @@ from kit.fakes import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
 
-from lcsearch.decide.verdict import Reason
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.stopping.verdict import Reason
 
 NAN = math.nan
 
@@ -301,7 +301,7 @@ def test_the_report_lists_stops_in_order() -> None:
 
 
 def test_a_decision_log(tmp_path: Any) -> None:
-    from lcsearch.decision_log import read_log
+    from lcsearch.session.decision_log import read_log
 
     study = study_of(pruner(decision_log=tmp_path / "log"))
     stop_one(study)

@@ -9,8 +9,8 @@ import optuna
 from kit.doubles import Liar, Slow
 from kit.load import told
 
-from lcsearch.decide.verdict import Reason
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.stopping.verdict import Reason
 
 BUSY = 2 * (os.cpu_count() or 1)
 

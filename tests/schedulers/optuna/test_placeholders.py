@@ -8,9 +8,9 @@ import optuna
 import pytest
 from kit.studies import decay, pruner
 
-from lcsearch.decide.verdict import Reason
 from lcsearch.goal import Judged
 from lcsearch.schedulers.optuna import REASON, CurvePruner
+from lcsearch.stopping.verdict import Reason
 
 BROKEN = 45
 """A trial whose metric is NaN from step 20 on."""

@@ -7,8 +7,8 @@ from kit.fakes import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
 from optuna.trial import TrialState
 
-from lcsearch.decide.decision import percent
 from lcsearch.schedulers.optuna import CurvePruner, StudyReport
+from lcsearch.stopping.decision import percent
 
 
 def report(study: optuna.Study) -> StudyReport:

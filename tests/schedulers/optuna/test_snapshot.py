@@ -16,8 +16,8 @@ from kit.builders import props
 from kit.studies import decay, finished, pruner, study_of
 from optuna.trial import TrialState, create_trial
 
-from lcsearch.decide.risk import Mark
 from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, as_trial, snapshot_of
+from lcsearch.stopping.risk import Mark
 from lcsearch.study import Bank, Status
 
 

@@ -16,9 +16,9 @@ from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one,
 from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lcsearch.decide.risk import Mark
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner, as_trial, write_stop
+from lcsearch.stopping.risk import Mark
 from lcsearch.study import Status
 
 REASON, MARK = "lcsearch:reason", "lcsearch:mark"

@@ -25,10 +25,10 @@ from ray import cloudpickle, tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from lcsearch.decision_log import read_log
 from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.schedulers.ray_tune import CurveScheduler, PrunedSearch, StateCallback
 from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.session.decision_log import read_log
 from lcsearch.study import Snapshot, Status
 
 STEPS = 20

@@ -13,13 +13,13 @@ from kit.fakes import Dead, NormalAroundBest
 from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
-from lcsearch.decide.decision import percent
-from lcsearch.decide.verdict import Reason
-from lcsearch.decision_log import read_log
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
+from lcsearch.session.decision_log import read_log
+from lcsearch.stopping.decision import percent
+from lcsearch.stopping.verdict import Reason
 
 NAN, INF = math.nan, math.inf
 

@@ -16,8 +16,8 @@ import ray
 from kit.load import busy
 from ray import cloudpickle, tune
 
-from lcsearch.decision_log import read_log
 from lcsearch.schedulers.ray_tune import CurveScheduler
+from lcsearch.session.decision_log import read_log
 
 STEPS = 20
 RATES = [10 ** (-4 + 4 * ((0.618 * i) % 1)) for i in range(12)]

@@ -19,9 +19,9 @@ import pytest
 from kit.tune_runner import decay, of_run, restored, run_of
 from ray.tune.experiment import Trial
 
-from lcsearch.decision_log import read_log
 from lcsearch.schedulers.ray_tune import StateCallback
 from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.session.decision_log import read_log
 from lcsearch.study import Status
 
 TESTS = str(Path(__file__).resolve().parents[2])

@@ -12,8 +12,8 @@ from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
-from lcsearch.decide.verdict import Reason
 from lcsearch.schedulers.ray_tune import CurveScheduler
+from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Status
 
 NAN = math.nan

@@ -1,0 +1,96 @@
+"""allocate: ask a policy where free slots go, and check what it says. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Move, Opinions, Slots
+from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.study import Snapshot, Status
+
+_FALL_BACK = "the allocator is at fault: allocate with RunToEnd() instead"
+
+
+def allocate(
+    allocator: Allocator,
+    state: Any,
+    snapshot: Snapshot,
+    opinions: Opinions,
+    abilities: Abilities,
+    slots: Slots,
+    key: Key,
+) -> Allocation:
+    """Pick arms for the free slots.
+
+    The caller has put `allocator.questions(state, snapshot, slots)` to his forecasters, with the same arguments. He
+    catches what is raised here, :class:`~lcsearch.allocation.policies.run_to_end.RunToEnd` in hand: a broken policy
+    must not end a study.
+
+    Raises:
+        InvalidValue: slots that cannot be, a forecaster that did not answer every question (absent is an answer), or
+            an allocation that breaks the contract, see :func:`check`.
+    """
+    if slots.free < 1 or slots.fresh < 0:
+        raise InvalidValue("at least 1 free slot and no negative number of configurations", slots, "allocate(slots=)")
+    n = len(allocator.questions(state, snapshot, slots))
+    for who, answers in opinions.items():
+        if len(answers) != n:
+            raise InvalidValue(f"{n} opinions", len(answers), f"allocate(opinions={who!r})")
+    allocation = allocator.allocate(state, snapshot, opinions, abilities, slots, key)
+    check(allocation, snapshot, abilities, slots, by=allocator.name)
+    return allocation
+
+
+def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slots: Slots, *, by: str) -> None:
+    """Hold an allocation to the contract.
+
+    At most one move a free slot and one new configuration a fresh one; a uid is a PAUSED trial's, and is named once in
+    moves and stops together; `until` lies beyond the trial's last step and not beyond the goal's horizon. Without the
+    ability to pause there are new configurations only, each to the horizon.
+
+    Raises:
+        InvalidValue: it does not.
+    """
+    where = f"{by}.allocate()"
+    if not isinstance(allocation, Allocation):
+        raise InvalidValue("an Allocation", allocation, where, _FALL_BACK)
+    if len(allocation.moves) > slots.free:
+        raise InvalidValue(f"at most {slots.free} moves", len(allocation.moves), f"{where}.moves", _FALL_BACK)
+    # A trial without a report stands where a new one does.
+    paused = {
+        trial.uid: trial.curve.last_step if trial.curve.n_reports else 0.0
+        for trial in snapshot.live
+        if trial.status is Status.PAUSED
+    }
+    named: set[str] = set()
+
+    def name(uid: object, at: str) -> None:
+        if not isinstance(uid, str) or uid not in paused:
+            raise InvalidValue("the uid of a PAUSED trial", uid, at, _FALL_BACK)
+        if uid in named:
+            raise InvalidValue("no trial twice", uid, at, _FALL_BACK)
+        named.add(uid)
+
+    horizon, begun = snapshot.goal.horizon, 0
+    for i, move in enumerate(allocation.moves):
+        at = f"{where}.moves[{i}]"
+        if not isinstance(move, Move):
+            raise InvalidValue("a Move", move, at, _FALL_BACK)
+        last = 0.0
+        if move.uid is None:
+            begun += 1
+            if begun > slots.fresh:
+                raise InvalidValue(f"at most {slots.fresh} new configurations", begun, at, _FALL_BACK)
+        elif not abilities.pause:
+            raise InvalidValue("new configurations only, for nothing can be resumed", move.uid, f"{at}.uid", _FALL_BACK)
+        else:
+            name(move.uid, f"{at}.uid")
+            last = paused[move.uid]
+        if not is_finite_number(move.until) or not last < move.until <= horizon:
+            raise InvalidValue(f"a step in ({last:g}, {horizon:g}]", move.until, f"{at}.until", _FALL_BACK)
+        if not abilities.pause and move.until != horizon:
+            raise InvalidValue(f"the horizon {horizon:g}, for nothing can pause", move.until, f"{at}.until", _FALL_BACK)
+        if not is_finite_number(move.score):
+            raise InvalidValue("a finite number", move.score, f"{at}.score", _FALL_BACK)
+    for i, (uid, _) in enumerate(allocation.stops):
+        name(uid, f"{where}.stops[{i}]")

@@ -1,0 +1,69 @@
+"""Uniform: every arm in turn gets as much as every other. The null hypothesis that an adaptive policy has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lcsearch.allocation.arms import ahead, begin, done, waiting
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Opinions, Slots
+from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.forecast.contract import Query
+from lcsearch.study import Snapshot, Trial, place
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The first `n_arms` configurations in a fixed cycle, `quantum` more steps a turn. Asks nobody.
+
+    The cycle is the order of the uids, with configurations not yet begun at its end; a trial that is running has its
+    turn already and is passed over. Nothing starves: between two turns of one arm no other arm has three.
+
+    Adaptive allocation often fails to beat this (Aioli, Chen et al. 2025), so it is run beside every comparison.
+
+    Attributes:
+        n_arms: trials the study begins at most, >= 1, finished and failed ones included; None: all there are, each of
+            which is begun before any has its second turn.
+        quantum: steps a turn, > 0.
+    """
+
+    n_arms: int | None = None
+    quantum: float = 1.0
+
+    name: ClassVar[str] = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.n_arms is not None and not (isinstance(self.n_arms, int) and self.n_arms >= 1):
+            raise InvalidValue("an integer >= 1 or None", self.n_arms, "Uniform.n_arms")
+        if not (is_finite_number(self.quantum) and self.quantum > 0):
+            raise InvalidValue("a finite number > 0", self.quantum, "Uniform.quantum")
+
+    def init(self) -> Any:
+        """Where the cycle stands: uid of the arm that had the last turn; None: a new configuration had it."""
+        return {"last": None}
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        """None."""
+        return ()
+
+    def allocate(
+        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+    ) -> Allocation:
+        """The next arms of the cycle."""
+        horizon, fresh = snapshot.goal.horizon, slots.fresh
+        if self.n_arms is not None:
+            fresh = min(fresh, max(self.n_arms - len(snapshot.bank) - len(snapshot.live), 0))
+        if not abilities.pause:
+            return Allocation(state, begin(min(slots.free, fresh), horizon))
+        paused, last = waiting(snapshot), state["last"]
+
+        def turn(trial: Trial) -> Move:
+            return Move(trial.uid, ahead(done(trial), self.quantum, horizon), why="its turn")
+
+        # With a new configuration served last the cycle stands at its end, where any other new ones follow.
+        later = [trial for trial in paused if last is not None and place(trial.uid) > place(last)]
+        cycle = [turn(trial) for trial in later]
+        cycle += begin(min(slots.free, fresh), ahead(0.0, self.quantum, horizon))
+        cycle += [turn(trial) for trial in paused[: len(paused) - len(later)]]
+        moves = tuple(cycle[: slots.free])
+        return Allocation({"last": moves[-1].uid} if moves else state, moves)

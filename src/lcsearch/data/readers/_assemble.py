@@ -1,0 +1,195 @@
+"""From runs as a format has them to a task, with a word on everything left out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.data.tables import DIRECTIONS, reached
+from lcsearch.data.task import Run, Task
+from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
+from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.study import Status
+
+
+@dataclass(frozen=True)
+class Read:
+    """A study as it was read.
+
+    Attributes:
+        task: its runs.
+        left_out: what is not in the task, and what had to be assumed, in sentences.
+        source: what was read, for people: "Optuna study 'digits' in runs/digits/study.sqlite3".
+    """
+
+    task: Task
+    left_out: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller of `read` asked for; None where he left it to the study.
+
+    Attributes:
+        study: name of the study, where one place holds several.
+        metric: name, tag or column of the metric.
+        direction: "minimize" or "maximize".
+        max_steps: the horizon.
+        judged: "best" or "final".
+        steps: count steps where the format has times too.
+        trial, step: columns of the trial's name and of the step.
+    """
+
+    study: str | None = None
+    metric: str | None = None
+    direction: Direction | None = None
+    max_steps: float | None = None
+    judged: Judged = "best"
+    steps: bool = False
+    trial: str | None = None
+    step: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run as a format has it.
+
+    Attributes:
+        uid: unique in its study.
+        curve: what it reported.
+        status: None where nobody wrote down how it ended.
+        params: its configuration.
+        clock: (n_reports,) seconds from its start to each report; None to count steps.
+    """
+
+    uid: str
+    curve: Curve
+    status: Status | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    clock: Floats | None = None
+
+
+def choose(names: Sequence[str]) -> str:
+    """Advice where one of several studies must be named.
+
+    >>> choose(["my study", "another"])
+    "give study= (--study 'my study')"
+    """
+    return f"give study= (--study {shlex.quote(names[0])})"
+
+
+def direction_of(wish: Wish, source: str) -> Direction:
+    """The direction asked for, where the format has none of its own.
+
+    Raises:
+        InvalidValue: none was.
+    """
+    if wish.direction is None:
+        text = "'minimize' or 'maximize' (the file does not say which way is better)"
+        raise InvalidValue(text, None, f"{source}: direction", "give direction= (--direction)")
+    return wish.direction
+
+
+def as_direction(word: str | None) -> Direction | None:
+    """ "min" and "max" too.
+
+    Raises:
+        InvalidValue: another word.
+    """
+    if word is not None and word not in DIRECTIONS:
+        raise InvalidValue("'minimize' or 'maximize'", word, "read(direction=)")
+    return None if word is None else DIRECTIONS[word]
+
+
+def count(n: int, noun: str, ending: str = "s") -> str:
+    """ "1 trial", "3 trials"."""
+    return f"{n} {noun}{'' if n == 1 else ending}"
+
+
+def assemble(
+    name: str, found: Sequence[Found], wish: Wish, direction: Direction, source: str, notes: Sequence[str] = ()
+) -> Read:
+    """The task made of `found`.
+
+    Left out are unfinished runs and those without a report. The horizon is `wish.max_steps`, else the largest last
+    step of a complete run, else (where nobody wrote down how runs ended) of any. A run of unknown end is COMPLETE when
+    its next report would lie beyond the horizon, FAILED when it ended earlier in a non-finite report, else STOPPED.
+    Reports beyond the horizon are cut off; a run that made them has reached it.
+
+    Raises:
+        FileProblem: nothing is left to replay.
+        InvalidValue: `max_steps` is no number above 0.
+    """
+    said = list(notes)
+    live = [run for run in found if run.status is not None and not run.status.finished]
+    ended = [run for run in found if run.status is None or run.status.finished]
+    kept = [run for run in ended if run.curve.n_reports]
+    if live:
+        said.append(f"{count(len(live), 'trial')} still running or waiting: left out.")
+    if len(kept) < len(ended):
+        said.append(f"{count(len(ended) - len(kept), 'trial')} without a report: left out.")
+    if not any(run.curve.n_reports > 1 for run in kept):
+        text = f"{source}: expected trials with a learning curve, got {count(len(kept), 'trial')} with one report each"
+        if not kept:
+            text = f"{source}: expected finished trials with a learning curve, got none"
+        raise FileProblem(f"{text} (of {count(len(found), 'trial')}). {_WHY}")
+    horizon = _horizon(kept, wish, source)
+    runs, shortened, guessed = [], 0, 0
+    for run in kept:
+        curve = run.curve.cut(horizon)
+        if not curve.n_reports:
+            continue
+        shortened += curve is not run.curve
+        guessed += run.status is None
+        clock = curve.reports()[0] if run.clock is None or wish.steps else run.clock[: curve.n_reports]
+        runs.append(Run(run.uid, curve, clock, dict(run.params), _status(run, horizon)))
+    if not runs:
+        raise FileProblem(f"{source}: expected reports at steps up to max_steps {horizon:g}, got none.")
+    if len(runs) < len(kept):
+        said.append(f"{count(len(kept) - len(runs), 'trial')} without a report up to step {horizon:g}: left out.")
+    if shortened:
+        said.append(f"{count(shortened, 'trial')} went beyond step {horizon:g}: cut there.")
+    if guessed:
+        short = sum(run.status is not Status.COMPLETE for run in runs)
+        said.append(
+            f"Nothing says how {count(guessed, 'trial')} ended: taken as complete at step {horizon:g},"
+            f" and {short} that ended before as stopped or failed."
+        )
+    unit = "steps" if kept[0].clock is None or wish.steps else "seconds"
+    goal = Goal(wish.metric or "value", direction, horizon, wish.judged)
+    return Read(Task(name, goal, tuple(runs), unit), tuple(said), source)
+
+
+_WHY = "A replay needs a value at every step, as in Optuna's `trial.report(value, step)`."
+
+
+def _horizon(kept: Sequence[Found], wish: Wish, source: str) -> float:
+    if wish.max_steps is not None:
+        if not (is_finite_number(wish.max_steps) and wish.max_steps > 0):
+            raise InvalidValue("a finite number > 0", wish.max_steps, "read(max_steps=)")
+        return float(wish.max_steps)
+    whole = [run.curve.last_step for run in kept if run.status in (Status.COMPLETE, None)]
+    if not whole:
+        text = f"{source}: expected a complete trial to take the horizon from, got none."
+        raise FileProblem(f"{text} Give max_steps= (--max-steps).")
+    if not max(whole) > 0:
+        raise FileProblem(
+            f"{source}: expected a complete trial with a report after step 0, got none. Give max_steps= (--max-steps)."
+        )
+    return max(whole)
+
+
+def _status(run: Found, horizon: float) -> Status:
+    """How a run ended, seen from the horizon."""
+    last = run.curve.last_step
+    if last > horizon or (last == horizon and run.status is Status.STOPPED):
+        return Status.COMPLETE
+    if run.status is not None:
+        return run.status
+    if reached(run.curve, horizon):
+        return Status.COMPLETE
+    return Status.FAILED if run.curve.n_trailing_events else Status.STOPPED

@@ -1,0 +1,304 @@
+"""Optuna studies, read without a single write: no table is made, no schema upgraded, no lock file left.
+
+Databases are read by plain SELECTs on the tables that Optuna has kept since 2.4, not through Optuna's storage class,
+which makes tables and version rows on opening. A SQLite file is opened with mode=ro, which takes the usual shared lock;
+where SQLite itself would have to write before it can read (write-ahead log, a transaction that a crash left behind), a
+copy in a temporary folder is read instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lcsearch.curves import Curve
+from lcsearch.data.readers._assemble import Found, Read, Wish, assemble, choose
+from lcsearch.data.tables import hint, listing
+from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.files import loads
+from lcsearch.goal import Direction
+from lcsearch.study import Status
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+Rows = Callable[..., list[dict[str, Any]]]
+
+MAGIC = b"SQLite format 3\x00"
+PATIENCE_S = 30
+COPY_TRIES = 50  # a writer moves its log into the database once in a thousand pages; each try is a copy
+
+_STATUS = {
+    "COMPLETE": Status.COMPLETE,
+    "PRUNED": Status.STOPPED,
+    "FAIL": Status.FAILED,
+    "RUNNING": Status.RUNNING,
+    "WAITING": Status.PAUSED,
+}
+_DIRECTION: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximize"}
+_ODD = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
+
+
+def read_sqlite(path: Path, wish: Wish) -> Read:
+    """A study in a SQLite file."""
+    try:
+        with _opened(path) as rows:
+            return _from_tables(rows, str(path), wish)
+    except sqlite3.Error as error:
+        if _names(error, "SQLITE_BUSY", "SQLITE_LOCKED"):
+            text = f"{path}: expected a database that can be read within {PATIENCE_S} s, got one locked by a writer."
+            raise EnvironmentProblem(f"{text} Try again.") from error
+        raise FileProblem(f"{path}: expected a SQLite file of Optuna, got {error}.") from error
+    except OSError as error:
+        raise EnvironmentProblem(f"{path}: expected to read it, got {error}.") from error
+
+
+def read_url(url: str, wish: Wish) -> Read:
+    """A study in any database SQLAlchemy knows."""
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except ArgumentError:
+        raise InvalidValue("a storage URL like sqlite:///study.db", url, "read(where)") from None
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        if not path.is_file():
+            raise FileProblem(f"{shown}: expected a SQLite file, got none at {path}.")
+        return read_sqlite(path, wish)
+    if parsed.drivername in ("postgresql", "postgres") and (find_spec("psycopg") or not find_spec("psycopg2")):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    try:
+        engine = sqlalchemy.create_engine(parsed)
+        options = {"postgresql_readonly": True} if parsed.get_backend_name() == "postgresql" else {}
+        try:
+            with engine.connect().execution_options(**options) as connection:
+
+                def rows(query: str, **values: Any) -> list[dict[str, Any]]:
+                    found = connection.execute(sqlalchemy.text(query), values)
+                    return [dict(row) for row in found.mappings()]
+
+                return _from_tables(rows, shown, wish)
+        finally:
+            engine.dispose()
+    except ImportError as error:
+        text = f"{shown}: expected a driver for {parsed.drivername}, got none"
+        raise EnvironmentProblem(f"{text} ({error}). Install it with pip.") from None
+    except SQLAlchemyError as error:  # its text may quote the password: its class says enough
+        raise EnvironmentProblem(f"{shown}: expected tables of Optuna, got {type(error).__name__}.") from None
+
+
+def read_journal(path: Path, wish: Wish) -> Read:
+    """A study in a journal file; a torn last line is one that was never written."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    class ReadOnly(JournalFileBackend):
+        """Nothing that reads appends; if it did, it would be an error."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            raise AssertionError("a study that is only read was written to")
+
+    try:
+        storage: BaseStorage = optuna.storages.JournalStorage(ReadOnly(str(path)))
+        names = optuna.get_all_study_names(storage)
+
+        def with_curves() -> list[str]:
+            loaded = ((name, optuna.load_study(study_name=name, storage=storage)) for name in names)
+            return [name for name, s in loaded if any(t.intermediate_values for t in s.get_trials(deepcopy=False))]
+
+        name = _one_study(names, str(path), wish, with_curves)
+        study = optuna.load_study(study_name=name, storage=storage)
+        trials = study.get_trials(deepcopy=False)
+    except (ValueError, KeyError, OSError) as error:
+        if isinstance(error, InvalidValue):
+            raise
+        raise FileProblem(f"{path}: expected a journal of Optuna, got {type(error).__name__}: {error}.") from error
+    source = f"Optuna study {name!r} in {path}"
+    direction = _direction([direction.name for direction in study.directions], wish, source)
+    found = [
+        Found(str(t.number), Curve.of(t.intermediate_values), _STATUS[t.state.name], dict(t.params)) for t in trials
+    ]
+    return assemble(name, found, wish, direction, source)
+
+
+def _from_tables(rows: Rows, where: str, wish: Wish) -> Read:
+    try:
+        studies = {row["study_name"]: row["study_id"] for row in rows("SELECT study_id, study_name FROM studies")}
+
+        def with_curves() -> list[str]:
+            told = "SELECT DISTINCT study_id FROM trials JOIN trial_intermediate_values USING (trial_id)"
+            have = {row["study_id"] for row in rows(told)}
+            return [name for name, number in studies.items() if number in have]
+
+        name = _one_study(list(studies), where, wish, with_curves)
+        source, of = f"Optuna study {name!r} in {where}", {"study": studies[name]}
+        directions = rows("SELECT objective, direction FROM study_directions WHERE study_id = :study", **of)
+        trials = rows("SELECT trial_id, number, state FROM trials WHERE study_id = :study ORDER BY number", **of)
+        mine = "WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = :study)"
+        params = rows(f"SELECT trial_id, param_name, param_value, distribution_json FROM trial_params {mine}", **of)
+        values = rows(f"SELECT * FROM trial_intermediate_values {mine}", **of)
+    except sqlite3.OperationalError as error:
+        if "no such" not in str(error):
+            raise
+        text = f"{where}: expected the tables of Optuna 2.4 or newer, got {error}."
+        raise FileProblem(f"{text} Upgrade a copy of it with: optuna storage upgrade --storage") from error
+    directions.sort(key=lambda row: int(row["objective"]))
+    direction = _direction([str(row["direction"]) for row in directions], wish, source)
+    curves: dict[int, dict[float, float]] = {}
+    for row in values:
+        value = row["intermediate_value"]
+        # Before Optuna 3.0 there was no type, and NaN was stored as NULL.
+        odd = _ODD.get(str(row.get("intermediate_value_type", "NAN")), math.nan)
+        curves.setdefault(row["trial_id"], {})[float(row["step"])] = odd if value is None else float(value)
+    configs: dict[int, dict[str, Any]] = {}
+    for row in params:
+        configs.setdefault(row["trial_id"], {})[row["param_name"]] = _param(
+            row["param_value"], row["distribution_json"]
+        )
+    found = [
+        Found(
+            str(row["number"]),
+            Curve.of(curves.get(row["trial_id"], {})),
+            _STATUS[str(row["state"])],
+            configs.get(row["trial_id"], {}),
+        )
+        for row in trials
+    ]
+    return assemble(name, found, wish, direction, source)
+
+
+def _param(stored: float, distribution: str) -> Any:
+    """A hyperparameter as the objective saw it: a choice is stored as its index."""
+    from optuna.distributions import json_to_distribution
+
+    return json_to_distribution(distribution).to_external_repr(stored)
+
+
+def _one_study(names: Sequence[str], where: str, wish: Wish, with_curves: Callable[[], list[str]]) -> str:
+    """The study asked for; where several could be meant, the advice names one with curves."""
+    if not names:
+        raise FileProblem(f"{where}: expected an Optuna study, got a storage without any.")
+    if wish.study is None:
+        if len(names) > 1:
+            expected = f"the name of one of {len(names)} studies: {listing(names, 50)}"
+            some = with_curves()
+            advice = choose(some) if some else f"{choose(names)}; none of them has curves"
+            raise InvalidValue(expected, None, f"{where}: study", advice)
+        return names[0]
+    if wish.study not in names:
+        raise InvalidValue(f"one of {listing(names)}", wish.study, f"{where}: study", hint(wish.study, names))
+    return wish.study
+
+
+def _direction(stored: Sequence[str], wish: Wish, source: str) -> Direction:
+    if len(stored) > 1:
+        text = f"{source}: expected one objective, got {len(stored)}."
+        raise FileProblem(f"{text} Optuna keeps no intermediate values for several: there is no curve to replay.")
+    found = _DIRECTION.get(stored[0]) if stored else None
+    if found is None:
+        if wish.direction is None:
+            advice = "the study has none yet: give direction= (--direction)"
+            raise InvalidValue("'minimize' or 'maximize'", None, f"{source}: direction", advice)
+        return wish.direction
+    if wish.direction not in (None, found):
+        raise InvalidValue(f"{found!r}, as the study has it", wish.direction, f"{source}: direction", "leave it out")
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Rows]:
+    """Something that answers SELECTs on the file as it stands."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    # 2 in these bytes is a write-ahead log: reading in place would make or mend its index beside the file.
+    in_place = f"{path.resolve().as_uri()}?mode=ro"
+    if head[18:20] == b"\x01\x01" and _readable(in_place):
+        with _connected(in_place) as rows:
+            yield rows
+    else:
+        with (
+            tempfile.TemporaryDirectory(prefix="lcsearch-") as folder,
+            _connected(_copy(path, Path(folder)).as_uri()) as rows,
+        ):
+            yield rows
+
+
+def _readable(uri: str) -> bool:
+    """False when a crash left a transaction that SQLite would have to undo first."""
+    try:
+        with _connected(uri) as rows:
+            rows("SELECT name FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        if _names(error, "SQLITE_READONLY", "SQLITE_CANTOPEN"):
+            return False
+        raise
+    return True
+
+
+def _names(error: sqlite3.Error, *names: str) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(names)
+
+
+@contextlib.contextmanager
+def _connected(uri: str) -> Iterator[Rows]:
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=PATIENCE_S)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("BEGIN")  # one transaction: all SELECTs see the same moment
+
+        def rows(query: str, **values: Any) -> list[dict[str, Any]]:
+            return [dict(row) for row in connection.execute(query, values)]
+
+        yield rows
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    """A copy of the database with its log or left-over journal, all of one moment.
+
+    A log that grows meanwhile does no harm: only whole transactions count. But it must not have been moved into the
+    database between the two copies, so the database must be the same before and after.
+    """
+    for _ in range(COPY_TRIES):
+        before = _stamp(path)
+        copy = folder / "study.sqlite3"
+        shutil.copyfile(path, copy)
+        for ending in ("-wal", "-journal"):
+            beside = folder / f"study.sqlite3{ending}"
+            beside.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(path.with_name(path.name + ending), beside)
+        if _stamp(path) == before:
+            return copy
+        time.sleep(0.02)
+    raise EnvironmentProblem(f"{path}: expected to copy it between two writes, got {COPY_TRIES} failures. Try again.")
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def run_folder(root: Path) -> tuple[str, dict[str, Any]]:
+    """(storage URL, the resolved sweep) of a folder that `lcsearch run` made.
+
+    Raises:
+        FileProblem: run.json is not what it should be.
+    """
+    path = root / "run.json"
+    try:
+        sweep = cast("dict[str, Any]", loads(path.read_bytes())["sweep"])
+        storage = sweep.get("backend", {}).get("storage") or f"sqlite:///{root.resolve() / 'study.sqlite3'}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileProblem(f"{path}: expected the record of `lcsearch run`, got {type(error).__name__}.") from error
+    return str(storage), sweep

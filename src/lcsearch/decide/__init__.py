@@ -1,1 +1,0 @@
-"""Verdicts, rules, the risk ledger, decisions and receipts: pure."""

@@ -1,1 +1,0 @@
-"""ask, judge: pure functions that tie forecast/ and decide/ together."""

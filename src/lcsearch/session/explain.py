@@ -1,0 +1,228 @@
+"""Why was this one stopped, and why does nothing stop: the same words for every framework."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lcsearch.errors import is_finite_number
+from lcsearch.session.decision_log import read_log
+from lcsearch.session.session import Session
+from lcsearch.stopping.decision import Decision, exactly, percent
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.verdict import Reason
+from lcsearch.study import Bank, Snapshot, Status, Trial, place
+
+
+def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
+    """Why a trial was stopped, or why it was not, in a few lines.
+
+    Args:
+        session: whose looks are told.
+        trial: the trial as it stands.
+        snapshot: its study as it stands; None when it is not known.
+
+    Returns:
+        For a stopped trial the stop as it was decided, from its mark. For another one that has ended, how near it came
+        to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
+        latest look in this process, or what a look at its last step comes to now.
+    """
+    mark = trial.marks.get("stop")
+    if trial.status is Status.STOPPED and isinstance(mark, Mark):
+        return mark.text
+    if trial.status.finished:
+        return "\n".join([_ended(trial), *_nearest(session, trial, snapshot)])
+    if snapshot is None:
+        return (
+            f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
+        )
+    latest = session.latest.get((snapshot.key, trial.uid))
+    return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
+
+
+def _ended(trial: Trial) -> str:
+    """How a trial ended that no stop of ours ended."""
+    mark, ignored = trial.marks.get("stop"), trial.marks.get("ignored")
+    if isinstance(ignored, Mark) and trial.status is not Status.FAILED:
+        how = "ran to its end" if trial.status is Status.COMPLETE else "was stopped later, by something else"
+        return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: it was not obeyed"
+    if trial.status is Status.STOPPED:
+        return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no mark of a decision"
+    if trial.status is Status.FAILED and isinstance(mark, Mark):
+        return f"trial {trial.uid} failed at step {mark.step:g}, where a look had come to a stop"
+    return f"trial {trial.uid} {'failed' if trial.status is Status.FAILED else 'ran to its end'}; no look stopped it"
+
+
+def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None) -> list[str]:
+    """The look at which a trial that has ended was nearest to a stop."""
+    folder = getattr(session.sink, "folder", None)
+    with contextlib.suppress(OSError):
+        study = None if snapshot is None else snapshot.study
+        if folder is not None and (looks := judged_looks(read_log(folder), trial, study)):
+            return nearest(looks, f"in {folder}")
+    if snapshot is None:
+        stand = "its looks stand in the decision log, if one was kept"
+        return [f"{stand}; pass its study to look at it again: explain({trial.uid}, study)"]
+    known, n = session.lowest.get((snapshot.key, trial.uid), (None, 0))
+    if known is not None and (looks := judged_looks([known.to_record()], trial)):
+        return nearest(looks, "in this process", n)
+    again = list(_again(session, trial, snapshot))
+    lines = _first_ones(session, trial, snapshot)
+    if looks := judged_looks((decision.to_record() for decision in again), trial):
+        return [*nearest(looks, "made just now, beside all that has ended since"), *lines]
+    held = Counter(decision.reason for decision in again).most_common()
+    if held:
+        lines.append("looks made just now, beside all that has ended since, are held:")
+    return [NO_FORECAST, *lines, *(f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in held)]
+
+
+def _first_ones(session: Session, trial: Trial, snapshot: Snapshot) -> list[str]:
+    """That a COMPLETE trial is one of those that had to end before anything could be stopped."""
+    n = session.policy.n_startup_trials
+    whole = sorted((one.uid for one in snapshot.bank if one.status is Status.COMPLETE), key=place)
+    if trial.uid not in whole[:n]:
+        return []
+    return [f"it is one of the first {n} that ran to their end (n_startup_trials): until then nothing is stopped"]
+
+
+NO_FORECAST = "no look at it came to a forecast: every one was held before"
+
+
+def judged_looks(records: Iterable[Mapping[str, Any]], trial: Trial, study: str | None = None) -> list[dict[str, Any]]:
+    """Of a decision log's records, or decisions as records, those of a trial's looks that came to a forecast.
+
+    A record names the curve that it judged, so that none is taken for one of another trial of this number: of a study
+    that had the same name, or of another attempt.
+    """
+    found = []
+    for record in records:
+        now, seen = record.get("now"), record.get("seen")
+        if str(record.get("trial")) != trial.uid or study not in (None, record.get("study")):
+            continue
+        if not isinstance(now, Mapping) or not all(is_finite_number(now.get(name)) for name in _SHOWN):
+            continue
+        if not seen or seen == trial.curve.cut(now["step"]).digest:
+            found.append(dict(record))
+    return found
+
+
+_SHOWN = ("step", "p", "threshold")
+
+
+def nearest(looks: Sequence[Mapping[str, Any]], where: str, n: int = 0, step: str = "step") -> list[str]:
+    """The look with the lowest P(beat), in two lines.
+
+    Args:
+        looks: at least one, see :func:`judged_looks`.
+        where: they were made, or stand.
+        n: how many there were, when not all are given.
+        step: what a step is called.
+    """
+    look = min(looks, key=lambda record: float(record["now"]["p"]))
+    at, p, threshold = (float(look["now"][name]) for name in _SHOWN)
+    line = f"nearest to a stop: P(beat) {percent(p, threshold)} at {step} {at:g}, threshold {exactly(threshold)}"
+    reason = Reason.__members__.get(str(look.get("reason")))
+    return [
+        f"{line}, the lowest of {max(n, len(looks))} {where}",
+        *([f"  {reason.advice}"] if reason is not None else []),
+    ]
+
+
+def _again(session: Session, trial: Trial, snapshot: Snapshot, most: int = 40) -> Iterator[Decision]:
+    """What looks at a finished trial come to now, at up to `most` of its steps; leaves no trace in counters and logs.
+
+    The trial itself is left out of what it is compared with.
+    """
+    bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid != trial.uid)
+    steps = trial.curve.steps
+    aside = session.aside()
+    for step in dict.fromkeys(steps[np.linspace(0, steps.size - 1, min(most, steps.size)).astype(int)].tolist()):
+        cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
+        beside = replace(snapshot, bank=bank, live=(*snapshot.live, cut), token="again")
+        yield aside.check(beside, Event(cut, step)).decision
+
+
+def hindsight(aside: Session, trial: Trial, snapshot: Snapshot) -> Decision:
+    """What a look at a live trial's last step comes to now, by a session that leaves no trace."""
+    step = trial.curve.last_step
+    return aside.check(snapshot, Event(trial, step if math.isfinite(step) else -1)).decision
+
+
+def silent(snapshot: Snapshot, call: str) -> str:
+    """How many of the trials that ran to their end reported no value, in one line; "" when all reported.
+
+    Args:
+        snapshot: the study as it stands.
+        call: how a value is reported.
+    """
+    complete = [trial for trial in snapshot.bank if trial.status is Status.COMPLETE]
+    n, total = sum(not trial.curve.n_reports for trial in complete), len(complete)
+    trials = f"{n} of {total} trial{'s' * (total != 1)}"
+    return f"{trials} that ran to their end reported no value: call {call} as they train" if n else ""
+
+
+def tell_few_reports(session: Session, given: str, condition: str, end: float) -> None:
+    """Say, once, that trials end before a stop could come.
+
+    Args:
+        session: whose policy says how many reports a stop needs.
+        given: the argument that says where trials end, as it was given.
+        condition: under which so many reports come, with a comma behind it.
+        end: where trials end, when each report is one step.
+    """
+    most, needed = math.ceil(end) - 1, session.policy.min_observations
+    if most < needed:
+        text = (
+            f"{given}: {condition}{most} reports come before the end and a stop needs {needed}, so only a trial that "
+        )
+        text += "diverges can be stopped. Report more often (say, within a fold or an epoch), on an axis that counts "
+        session.tell("few reports", f"{text}these reports")
+
+
+def disobeyed(n: int) -> str:
+    """That looks came to stops which nobody carried out, and what to do."""
+    looks = f"{n} look{'s' * (n != 1)} came to a stop and the trial went on: "
+    return f"{looks}where should_prune() is True, raise optuna.TrialPruned; a pruner around this one may hold stops"
+
+
+_NAMED = 10
+"""Abandoned trials that are named."""
+
+
+def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") -> str:
+    """Why nothing stops (or not more): for every live trial what holds it, then the tally of the session.
+
+    Args:
+        session: whose looks are told.
+        snapshot: the study as it stands.
+        call: how a value is reported.
+        unheard: why no report at all could be used, when that is so.
+    """
+    lines = [line] if (line := unheard or silent(snapshot, call)) else []
+    lines += [notice.text for notice in session.notices(snapshot)]
+    first, aside = len(lines), session.aside()
+    for trial in snapshot.live:
+        decision = hindsight(aside, trial, snapshot)
+        lines.append(f"trial {trial.uid}: {decision.reason.name}: {decision.line}")
+    if snapshot.abandoned:
+        uids = sorted((trial.uid for trial in snapshot.abandoned), key=place)
+        some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
+        lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
+    counted, failed = session.tally()
+    total = sum(n for _, n in counted)
+    lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))
+    lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
+    if not total and len(lines) == first + 1:
+        known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials
+        lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
+    lines += [f"  {n:6d} failed open: {what}" for what, n in failed]
+    if session.disobeyed:
+        lines.append(disobeyed(session.disobeyed))
+    return "\n".join(lines)

@@ -1,0 +1,409 @@
+"""The imperative shell: passes looks through gates, panel and judge, counts, writes the log. No clock decides which
+looks are made.
+
+`check` decides a look at once (Optuna, simulators); `submit` and `poll` decide it on a thread (Ray, whose loop must not
+wait). Both go the same way: gates, opinions, judgement.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcsearch.errors import InvalidValue, in_words, is_finite_number
+from lcsearch.forecast.contract import Absent, Forecaster
+from lcsearch.host.registry import forecasters
+from lcsearch.session.decision_log import DecisionLog, Sink
+from lcsearch.session.look_queue import Judged, Look, LookQueue
+from lcsearch.session.panel import DEADLINE_S, LOADING_S, Panel
+from lcsearch.stopping.axis import ENOUGH, odd_axis
+from lcsearch.stopping.decision import Decision, Receipt
+from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, hold_before
+from lcsearch.stopping.judge import Judgement, fallen, judge, revoked
+from lcsearch.stopping.notices import Notice, notices
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.verdict import Reason, Verdict
+from lcsearch.study import Bank, Snapshot
+
+_log = logging.getLogger("lcsearch")
+
+REMEMBERED = 2000
+"""Latest decisions kept in memory, one a trial."""
+OUTGROWN = 1.5
+"""What was named once is told again when it has become so many times larger."""
+_STORING = "record of a stop"
+
+
+class Present(NamedTuple):
+    """A study as an adapter has read it for a look.
+
+    Attributes:
+        key: what a process remembers the study by.
+        bank: its finished trials.
+        snapshot: makes the whole of it; called only when needed.
+    """
+
+    key: Hashable
+    bank: Bank
+    snapshot: Callable[[], Snapshot]
+
+
+class Session:
+    """Checks looks, one process's worth of state: counters, latencies, the latest decision of each trial.
+
+    None of it changes what is decided, but for an answer that does not come before the deadline, which is counted and
+    told.
+
+    Args:
+        policy: the knobs.
+        forecasters: who is asked; a stop needs all of them.
+        sink: takes a receipt for every look that reached a forecaster or a rule; None keeps none.
+        deadline: seconds that an answer is waited for; math.inf calls forecasters on the calling thread.
+        clock: monotonic seconds.
+        wall: seconds since the epoch.
+
+    Attributes:
+        panel: who is asked, and how.
+        reasons: looks by what held or decided them.
+        failed_open: failures after which a trial went on, by what failed.
+        latest: the latest decision of each trial, by (key of the study, uid).
+        disobeyed: looks that came to a stop after which the trial reported on.
+        lowest: the decision with the lowest P(beat), and of how many, likewise.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        forecasters: Sequence[Forecaster],
+        sink: Sink | None = None,
+        *,
+        deadline: float = DEADLINE_S,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy, self.sink = policy, sink
+        self.panel = Panel(forecasters, deadline, self.tell)
+        self._patience = LOADING_S + deadline * (1 + len(self.panel.forecasters)) if deadline < math.inf else None
+        self._clock, self._wall = clock, wall
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to one process and is never pickled: counts, memories, locks, and the looks under way."""
+        self._lock = threading.Lock()
+        self._queue: LookQueue | None = None
+        self.reasons: Counter[Reason] = Counter()
+        self.failed_open: Counter[str] = Counter()
+        self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
+        self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
+        self._told: dict[str, float] = {}  # the number that was named
+        self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
+        self.disobeyed = 0
+        self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A look under way is repeated at the trial's next report.
+        return {name: self.__dict__[name] for name in ("policy", "sink", "panel", "_patience", "_clock", "_wall")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "panel" not in state:  # of an earlier version, in a Tune run that is restored
+            self.__init__(state["policy"], state["forecasters"], state["sink"])  # type: ignore[misc]
+            return
+        self.__dict__.update(state)
+        self._begin()
+
+    def prepare(self) -> None:
+        """Load what the forecasters need, so that no look has to wait for it. A failure is told as at a look."""
+        self.panel.load()
+
+    def aside(self) -> Session:
+        """One for looks at every report that leave no trace in counters and logs; what was told is not told again."""
+        other = Session(replace(self.policy, look_growth=1), self.panel.forecasters)
+        other.panel = self.panel
+        return other
+
+    # Looks that are decided at once.
+
+    def gate(self, reports: Mapping[Any, float], step: float | None, present: Callable[[], Present]) -> Hold | None:
+        """The gates that need no snapshot, before one is made; counts what holds, and says what the study's finished
+        trials tell of how it was set up.
+
+        Args:
+            reports: step -> value, all reports of the trial.
+            step: the one that is looked at; None before the first.
+            present: reads the study; called once the trial's own gates have let the look pass.
+
+        Returns:
+            What holds the look; None when it is to be checked.
+        """
+
+        def n_complete() -> int:
+            study = present()
+            self._notice(study)
+            return study.bank.n_complete
+
+        hold = hold_before(self.policy, reports, step, n_complete)
+        if hold is not None:
+            with self._lock:
+                self.reasons[hold.reason] += 1
+        return hold
+
+    def _notice(self, study: Present) -> None:
+        """Tell each notice once, and again when the number it named is outgrown; looks for them anew when the finished
+        trials have doubled, or one has gone so much further.
+        """
+        n, end = study.bank.n_complete, study.bank.end
+        with self._lock:
+            last, before = self._noticed.get(study.key, (0, 0.0))
+            if n < ENOUGH or (last <= n < 2 * last and end < OUTGROWN * before):
+                return
+            self._noticed[study.key] = n, end
+        with np.errstate(all="ignore"):
+            for notice in self.notices(study.snapshot()):
+                self.tell(f"{study.key}: {notice.key}", notice.text, notice.number)
+
+    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """What trials say about how the study was set up. What only live ones show of its steps is kept: they end."""
+        axis = odd_axis(snapshot)
+        if axis is not None and odd_axis(replace(snapshot, live=())) is None:
+            self._odd[snapshot.key] = axis
+        return notices(snapshot, self._odd.get(snapshot.key))
+
+    def check(
+        self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None
+    ) -> Judgement:
+        """Decide one look. Thread-safe; forecasts run outside the lock.
+
+        Args:
+            snapshot: the study as it stands.
+            event: the look.
+            commit: takes a stop, records it where other looks will find it, and says what came of that: what protects
+                a trial may have changed while forecasts were made. Where it raises, the trial goes on.
+        """
+        with np.errstate(all="ignore"):  # whoever hunts NaN with np.seterr(all="raise") means their own code
+            start = self._clock()
+            ((judgement, errors),) = self._decide([(snapshot, event, ask(self.policy, snapshot, event))])
+            if commit is not None and judgement.decision.verdict is Verdict.STOP:
+                try:
+                    judgement = commit(judgement)
+                except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
+                    text = f"{_STORING} failed, the trial goes on: {in_words(error)}"
+                    self.tell(f"{_STORING}:{type(error).__name__}", text)
+                    judgement = revoked(judgement, Reason.UNRECORDED)
+            self._record(judgement.decision, self._clock() - start, errors, snapshot.key)
+        return judgement
+
+    def _decide(self, looks: Sequence[tuple[Snapshot, Event, Ask | Hold]]) -> list[tuple[Judgement, dict[str, str]]]:
+        """Judge looks together: the forecasters are asked about all of them at once."""
+        asked = [(snapshot, q.queries) for snapshot, _, q in looks if isinstance(q, Ask) and not q.diverged]
+        opinions, errors = self.panel.ask(asked) if asked else ([], {})
+        rest = iter(opinions)
+        found: list[tuple[Judgement, dict[str, str]]] = []
+        for snapshot, event, question in looks:
+            if isinstance(question, Hold):
+                found.append((Judgement(held_decision(snapshot, event, question)), {}))
+            elif question.diverged:
+                found.append((judge(self.policy, snapshot, question, {}), {}))
+            else:
+                found.append((judge(self.policy, snapshot, question, next(rest)), errors))
+        return found
+
+    # Looks that are decided on a thread.
+
+    def submit(self, snapshot: Snapshot, event: Event) -> None:
+        """Begin a look and return at once; :meth:`poll` hands out what came of it. Thread-safe.
+
+        Gates are passed here, forecasts are made on a thread of this session, of all looks that wait at once. At most
+        one look of a trial waits: a newer one takes its place. None is begun while a stop of the trial is to be
+        fetched.
+        """
+        with self._lock:
+            queue = self._queue = self._queue or LookQueue(self)
+        with np.errstate(all="ignore"):
+            start = self._clock()
+            question = ask(self.policy, snapshot, event)
+            if isinstance(question, Ask) and not question.diverged:
+                queue.put(Look(snapshot, event, question, start))
+                return
+            ((judgement, _),) = self._decide([(snapshot, event, question)])
+            if isinstance(question, Hold):
+                self._record(judgement.decision, self._clock() - start, {})
+            else:
+                queue.put_judged(event.trial.uid, Judged(judgement, self._clock() - start, {}))
+
+    def judge_all(self, looks: Sequence[Look]) -> list[Judged]:
+        """For the queue: judge looks together."""
+        with np.errstate(all="ignore"):
+            decided = self._decide([look[:3] for look in looks])
+            now = self._clock()
+        pairs = zip(looks, decided, strict=True)
+        return [Judged(judgement, now - look.start, errors) for look, (judgement, errors) in pairs]
+
+    def drop(self, look: Look | Judged, reason: Reason = Reason.OVERTAKEN) -> None:
+        """For the queue: record a look that will not be carried out."""
+        if isinstance(look, Judged):
+            decision = replace(look.judgement.decision, verdict=Verdict.CONTINUE, reason=reason)
+            self._record(decision, look.latency, look.errors)
+        else:  # no forecaster was asked
+            hold = Hold(reason, standing=look.question.standing, incumbent=look.question.incumbent)
+            self._record(held_decision(look.snapshot, look.event, hold), self._clock() - look.start, {})
+
+    def withdraw(self, uid: str) -> None:
+        """Take back what the looks of a trial have under way: it has ended."""
+        if self._queue is not None:
+            self._queue.withdraw(uid)
+
+    def poll(
+        self, present: Callable[[], Snapshot], ready: Callable[[str], bool] = lambda uid: True
+    ) -> Iterator[Judgement]:
+        """Judgements of submitted looks, oldest first, each handed out once, as far as they go without waiting.
+
+        A stop is handed out when it stands on the study as it is then, see :func:`~lcsearch.stopping.judge.fallen`, and
+        counts as carried out; whoever carries it out stores its mark before they ask for the next.
+
+        Args:
+            present: the study as it stands, with the marks of all stops that were handed out.
+            ready: whether a stop of this trial could be carried out now; those of others wait.
+        """
+        while self._queue is not None and (found := self._queue.next_judged(ready)) is not None:
+            uid, done = found
+            if done.stops:
+                snapshot = present()
+                trial = next((trial for trial in snapshot.live if trial.uid == uid), None)
+                with np.errstate(all="ignore"):
+                    gone = trial is None or fallen(self.policy, snapshot, trial, done.judgement)
+                if gone:
+                    self.drop(done, gone if isinstance(gone, Reason) else Reason.OVERTAKEN)
+                    continue
+            self._record(done.judgement.decision, done.latency, done.errors)
+            yield done.judgement
+
+    def settle(self, uid: str) -> bool:
+        """Wait until the look of a trial that was submitted is judged, so that a stop comes at the report it is due at,
+        however busy the machine is. A forecaster that is stuck is waited for once, until the deadline; loading a model
+        longer. False when nothing came of it all the same.
+        """
+        if self._queue is None or self._queue.settle(uid, self._patience):
+            return True
+        self.failed("waiting for a forecast", TimeoutError(f"no answer within {self._patience:g} s"))
+        return False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every submitted look is judged and written; False when `timeout` seconds did not suffice."""
+        return self._queue is None or self._queue.wait(timeout)
+
+    @property
+    def unfetched(self) -> list[str]:
+        """The trials whose looks are judged and not handed out yet, oldest first."""
+        return [] if self._queue is None else self._queue.unfetched
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread that judges submitted looks, while there is one."""
+        return None if self._queue is None else self._queue.thread
+
+    # What is counted, told and written.
+
+    def tell(self, key: str, message: str, number: float = math.nan) -> None:
+        """Warn once a key, in the log and not by a warning that a filter may turn into an exception; again where the
+        number that the message names is outgrown.
+        """
+        with self._lock:
+            new = key not in self._told or number >= OUTGROWN * self._told[key]
+            if new:
+                self._told[key] = number
+        if new:
+            _log.warning("lcsearch: %s", message)
+
+    def count_disobeyed(self) -> None:
+        """A trial reported on after a look that had come to a stop."""
+        with self._lock:
+            self.disobeyed += 1
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Count a failure of lcsearch itself or of the storage; the trial goes on."""
+        with self._lock:
+            self.failed_open[what] += 1
+        self.tell(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {in_words(error)}")
+
+    def _record(self, decision: Decision, latency: float, errors: dict[str, str], study: Hashable = None) -> None:
+        with self._lock:
+            self.reasons[decision.reason] += 1
+            before = self._remember((study or decision.study, decision.trial), decision)
+            if decision.reason.fails_open:
+                late = any(
+                    why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
+                )
+                what = "late opinion" if late else "opinion"  # the one thing that hangs on a clock has its own name
+                self.failed_open[what if decision.reason is Reason.ABSENT else _STORING] += 1
+        # Of looks in a row that were overtaken the first is written: thousands say no more.
+        unjudged = decision.now is None and decision.reason is Reason.OVERTAKEN
+        repeated = unjudged and before is not None and before.reason is decision.reason
+        judged = decision.now is not None or decision.reason is Reason.DIVERGED
+        if self.sink is None or repeated or not (unjudged or judged):
+            return
+        try:
+            versions = self.panel.versions()
+            receipt = Receipt(decision, self._wall(), latency, socket.gethostname(), os.getpid(), versions, errors)
+        except Exception as error:  # a version that cannot be read
+            self.failed("decision log", error)
+            return
+        if self._queue is not None:
+            self._queue.write_later(receipt)
+        else:
+            self.write(receipt)
+
+    def _remember(self, key: tuple[Hashable, str], decision: Decision) -> Decision | None:
+        """Keep what is asked about later; returns the trial's latest decision before. Needs the lock."""
+        before = self.latest.get(key)
+        if before is None or decision.reason is not Reason.SPACED:  # what was said last says more
+            self.latest[key] = decision
+            self.latest.move_to_end(key)
+        if decision.now is not None and decision.now.p is not None:
+            lowest, n = self.lowest.get(key, (decision, 0))
+            nearer = lowest.now is None or lowest.now.p is None or decision.now.p < lowest.now.p
+            self.lowest[key] = (decision if nearer else lowest, n + 1)
+        if len(self.latest) > REMEMBERED:
+            self.lowest.pop(self.latest.popitem(last=False)[0], None)
+        return before
+
+    def write(self, receipt: Receipt) -> None:
+        """Write a receipt; a full disk must not fail a trial."""
+        try:
+            if self.sink is not None:
+                self.sink.write(receipt)
+        except Exception as error:
+            self.failed("decision log", error)
+
+    def tally(self) -> tuple[list[tuple[Reason, int]], list[tuple[str, int]]]:
+        """Looks of this process by what held or decided them, and failures by what failed; most frequent first."""
+        with self._lock:
+            return self.reasons.most_common(), self.failed_open.most_common()
+
+
+def session_of(
+    policy: Policy,
+    opinions: Sequence[Forecaster | str] | Forecaster | str | None,
+    decision_log: str | os.PathLike[str] | None,
+    max_overhead: float | None,
+) -> Session:
+    """A session from what adapters are given; see their arguments of these names.
+
+    Raises:
+        InvalidValue: `max_overhead` is not above 0, or `opinions` names no forecaster.
+    """
+    if max_overhead == math.inf:
+        policy = replace(policy, look_growth=1)
+    elif max_overhead is not None and not (is_finite_number(max_overhead) and max_overhead > 0):
+        raise InvalidValue("a number > 0", max_overhead, "max_overhead")
+    sink = None if decision_log is None else DecisionLog(decision_log)
+    return Session(policy, forecasters(opinions), sink)

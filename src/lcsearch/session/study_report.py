@@ -1,0 +1,136 @@
+"""What a study's stops came to, read from the marks of its trials: the same lines for every framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lcsearch.session.explain import disobeyed as disobeyed_line
+from lcsearch.stopping.decision import percent
+from lcsearch.stopping.gates import target_of
+from lcsearch.stopping.judge import risk_now
+from lcsearch.stopping.notices import Notice
+from lcsearch.stopping.policy import Policy
+from lcsearch.study import Snapshot, Status, Trial, place
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One stopped trial.
+
+    Attributes:
+        trial: its number in Optuna, its trial id in Ray Tune.
+        step: where it was stopped.
+        p: P(beat) then; None for a divergence.
+        reason: one line.
+        p_now: P(it would have beaten the present incumbent), by its stored forecast; NaN without an incumbent.
+    """
+
+    trial: int | str
+    step: float
+    p: float | None
+    reason: str
+    p_now: float = math.nan
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A study's stops.
+
+    Attributes:
+        risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
+        stops: in order of trials.
+        failed_open: looks of this process where something failed and the trial went on.
+        disobeyed: looks of this process that came to a stop after which the trial reported on.
+        faults: what failed -> at how many of them, most frequent first; an opinion that came too late has its own name.
+        spaced: looks of this process that were held because looks are spaced (`look_growth`).
+        complete: trials that ran to the end.
+        spent: steps that all trials have trained.
+        saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
+        notices: what finished trials say about how the study was set up.
+        stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
+        abandoned: trials that stand as running and that nobody trains, as far as can be told.
+    """
+
+    risk: float | None
+    stops: tuple[Stop, ...]
+    failed_open: int
+    spaced: int = 0
+    complete: int = 0
+    spent: float = 0
+    saved: float = 0
+    notices: tuple[str, ...] = ()
+    stopped_elsewhere: int = 0
+    abandoned: int = 0
+    faults: tuple[tuple[str, int], ...] = ()
+    disobeyed: int = 0
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        total = self.spent + self.saved
+        share = f" ({percent(self.saved / total)} of {_whole(total)})" if self.saved else ""
+        risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
+        what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
+        failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
+        others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
+        return "\n".join(
+            [
+                *(f"! {text}" for text in self.notices),
+                f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
+                f"steps: {_whole(self.spent)} spent, {_whole(self.saved)} saved{share}",
+                f"risk that some stop lost the winner: {risk}",
+                f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
+                *([disobeyed_line(self.disobeyed)] if self.disobeyed else []),
+                *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
+            ]
+        )
+
+
+def _whole(steps: float) -> str:
+    """Steps as people read them; only few of an axis that is no count (seconds) keep a fraction."""
+    return f"{steps:.0f}" if steps >= 100 or steps == round(steps) else f"{steps:.3g}"
+
+
+def report_of(
+    policy: Policy,
+    snapshot: Snapshot,
+    reasons: Mapping[str, str],
+    faults: Sequence[tuple[str, int]],
+    spaced: int = 0,
+    *,
+    notices: Sequence[Notice],
+    disobeyed: int = 0,
+    name: Callable[[str], int | str] = str,
+) -> StudyReport:
+    """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
+    `notices` of :class:`lcsearch.session.Session` have them, `name` is what a framework calls the trial of a uid."""
+    stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
+    for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
+        mark = trial.marks.get("stop")
+        if trial.status is Status.STOPPED and mark is not None:
+            reason = reasons.get(trial.uid, mark.reason)
+            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_lost(target)))
+            saved += snapshot.bank.left(trial.curve.last_step)
+        elif trial.status is Status.STOPPED:
+            others += 1
+    return StudyReport(
+        risk_now(policy, snapshot),
+        tuple(stops),
+        sum(n for _, n in faults),
+        spaced,
+        complete=snapshot.bank.n_complete,
+        spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live, *snapshot.abandoned)))),
+        saved=saved,
+        notices=tuple(notice.text for notice in notices),
+        stopped_elsewhere=others,
+        abandoned=len(snapshot.abandoned),
+        faults=tuple(faults),
+        disobeyed=disobeyed,
+    )
+
+
+def _trained(trial: Trial) -> float:
+    """Steps a trial has trained: `range(n)` reports step 0 after the first one, epochs from 1 report 1."""
+    steps = trial.curve.reports()[0]
+    return float(steps[-1]) + (steps[0] == 0) if steps.size else 0.0

@@ -1,0 +1,282 @@
+"""Decisions (pure: what, on which numbers, by which rule) and receipts (when, where, how fast)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcsearch.errors import InvalidValue
+from lcsearch.stopping.rules import Standing
+from lcsearch.stopping.verdict import Reason, Verdict
+from lcsearch.study import Incumbent
+
+_ALL_DIGITS = 14
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was known of a trial at one look.
+
+    Attributes:
+        step: the last step seen.
+        n_observations: finite observations up to it.
+        threshold: P(beat) must be below this.
+        p: the highest P(beat) any forecaster gave; None when one was absent or none was asked.
+        interval: (5 %, 50 %, 95 %) of the judged value, in the metric's units, from that forecaster.
+        heard: forecaster -> its P(beat), or the name of the reason it gave none.
+    """
+
+    step: float
+    n_observations: int
+    threshold: float
+    p: float | None = None
+    interval: tuple[float, float, float] | None = None
+    heard: tuple[tuple[str, float | str], ...] = ()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Look:
+        """Read it back from its part of :meth:`Decision.to_record`."""
+        interval, p = record["interval"], record["p"]
+        low, mid, high = (None,) * 3 if interval is None else map(float, interval)
+        return cls(
+            float(record["step"]),
+            int(record["n_observations"]),
+            float(record["threshold"]),
+            None if p is None else float(p),
+            None if low is None or mid is None or high is None else (low, mid, high),
+            tuple((str(who), said if isinstance(said, str) else float(said)) for who, said in record["heard"].items()),
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One look's outcome: equal histories give equal decisions.
+
+    Attributes:
+        study: name of the study.
+        trial: uid of the trial.
+        step: the step looked at.
+        verdict: what to do.
+        reason: the gate or rule that decided.
+        detail: numbers behind a gate, in words; empty when the fields below say it.
+        now: this look; None when a gate held before any forecast.
+        before: the previous look.
+        incumbent: what had to be beaten.
+        target: the value that had to be passed: the incumbent moved by epsilon, in the metric's units.
+        horizon: the step at which the trial would have been judged.
+        standing: rank at the trial's own step.
+        bound: True when the incumbent is at the metric's bound: nothing is better, and to tie it counts as to beat it.
+        risk: P(some stopped trial would have beaten the incumbent), this stop included; None when not worked out.
+        ends: the steps, rising and of equal weight, at which the trial may have been judged, where not `horizon`
+            alone: the forecast is the mixture of those at each.
+        seen: digest of the curve that was judged; numbers and names may be those of another trial by now.
+    """
+
+    study: str
+    trial: str
+    step: float
+    verdict: Verdict
+    reason: Reason
+    detail: str = ""
+    now: Look | None = None
+    before: Look | None = None
+    incumbent: Incumbent | None = None
+    target: float | None = None
+    horizon: float | None = None
+    standing: Standing | None = None
+    risk: float | None = None
+    bound: bool | None = None
+    ends: tuple[float, ...] = ()
+    seen: str = ""
+
+    @property
+    def line(self) -> str:
+        """The reason in one line."""
+        return f"step {self.step:g}: {self.why}"
+
+    @property
+    def why(self) -> str:
+        """The line without the step."""
+        if self.chance is None or self.incumbent is None:
+            return self.short
+        rank = f", {self.standing}" if self.standing else ""
+        return f"{self.short}, incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{rank}"
+
+    @property
+    def short(self) -> str:
+        """The line without step, incumbent and rank."""
+        if self.reason is Reason.DIVERGED:
+            return f"diverged, {self.detail}"
+        if self.chance is None or self.now is None or self.now.p is None or self.before is None:
+            return self.detail or self.reason.advice
+        p = percent(self.now.p, self.now.threshold)
+        if self.before.p is not None:
+            p += f" (was {percent(self.before.p, self.before.threshold)} at step {self.before.step:g})"
+        return f"{self.chance} {p}, threshold {exactly(self.now.threshold)}"
+
+    @property
+    def chance(self) -> str | None:
+        """What the probability that decided is called, "P(beat)" or "P(tie)"; None where none did."""
+        if self.reason is Reason.DIVERGED or self.incumbent is None or self.before is None:
+            return None
+        return self._chance if self.now is not None and self.now.p is not None else None
+
+    @property
+    def _chance(self) -> str:
+        return "P(tie)" if self.bound else "P(beat)"
+
+    def _where(self, horizon: float) -> str:
+        """ "step 49", or "where trials end: step 20 (1 in 4), 49 (3 in 4)"."""
+        if not self.ends:
+            return f"step {horizon:g}"
+        counted, n = Counter(self.ends), len(self.ends)
+        return "where trials end: step " + ", ".join(f"{end:g} ({m} in {n})" for end, m in sorted(counted.items()))
+
+    @property
+    def text(self) -> str:
+        """The whole story, a few lines."""
+        lines = [
+            f"trial {self.trial}, step {self.step:g}: {self.verdict.name} ({self.reason.name})",
+            self.reason.advice,
+        ]
+        if self.detail:
+            lines.append(self.detail)
+        if self.incumbent is not None:
+            i = self.incumbent
+            line = f"incumbent: {i.value:.6g}, trial {i.uid} at step {i.step:g}"
+            if self.bound:
+                line += "; nothing is better, to tie it counts"
+            elif self.target is not None and self.target != i.value:
+                line += f"; to beat it counts from {self.target:.6g}"
+            lines.append(line)
+        for name, look in (("this look", self.now), ("previous look", self.before)):
+            if look is None:
+                continue
+            said = ", ".join(
+                f"{who} {percent(p, look.threshold) if isinstance(p, float) else p}" for who, p in look.heard
+            )
+            line = f"{name}: step {look.step:g}, {look.n_observations} observations, {self._chance}: "
+            line += f"{said or 'not asked'}; threshold {exactly(look.threshold)}"
+            lines.append(line)
+            if look.interval is not None and self.horizon is not None:
+                low, mid, high = look.interval
+                lines.append(f"  forecast by {self._where(self.horizon)}: {mid:.4g}, 90 % in [{low:.4g}, {high:.4g}]")
+        if self.standing is not None:
+            lines.append(str(self.standing))
+        if self.risk is not None:
+            lines.append(f"risk that some stop so far lost the winner: {percent(self.risk)} (uncalibrated)")
+        return "\n".join(lines)
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for one JSON line."""
+        record = dataclasses.asdict(self)
+        record["verdict"], record["reason"] = self.verdict.name, self.reason.name
+        record["incumbent"] = None if self.incumbent is None else self.incumbent._asdict()
+        for name in ("now", "before"):
+            if record[name] is not None:
+                record[name]["heard"] = dict(record[name]["heard"])
+        return {key: value for key, value in record.items() if value not in (None, "", ())}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Decision:
+        """Read :meth:`to_record` back; what else stands in the record is passed over.
+
+        Raises:
+            InvalidValue: it is the record of no decision.
+        """
+        try:
+            now, before, place = record.get("now"), record.get("before"), record.get("incumbent")
+            rank, bound = record.get("standing"), record.get("bound")
+            target, horizon, risk = (
+                None if record.get(name) is None else float(record[name]) for name in ("target", "horizon", "risk")
+            )
+            return cls(
+                str(record.get("study", "")),
+                str(record.get("trial", "")),
+                float(record["step"]),
+                Verdict[record["verdict"]],
+                Reason[record["reason"]],
+                str(record.get("detail", "")),
+                now=None if now is None else Look.from_record(now),
+                before=None if before is None else Look.from_record(before),
+                incumbent=None
+                if place is None
+                else Incumbent(float(place["value"]), str(place["uid"]), float(place["step"])),
+                target=target,
+                horizon=horizon,
+                standing=None if rank is None else Standing(**{name: int(n) for name, n in rank.items()}),
+                risk=risk,
+                bound=None if bound is None else bool(bound),
+                ends=tuple(map(float, record.get("ends", ()))),
+                seen=str(record.get("seen", "")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InvalidValue("a decision written by lcsearch", str(record)[:80], "a decision's record") from error
+
+
+def percent(p: float, threshold: float | None = None) -> str:
+    """A probability for people: 0.8 %, 12 %, < 0.01 %; beside a threshold, digits enough to tell on which side it is.
+
+    >>> percent(0.0123), percent(0.5), percent(2e-6)
+    ('1.2 %', '50 %', '< 0.01 %')
+    >>> percent(0.0499, 0.05), percent(0.0499)
+    ('4.99 %', '5 %')
+    """
+    if p <= 0:
+        return "0 %"
+    if p < 1e-4 and (threshold is None or threshold >= 1e-4):
+        return "< 0.01 %"
+    text = f"{100 * p:.2g}" if p < 0.1 else f"{100 * p:.0f}"
+    if threshold is not None:
+        limit = float(_in_percent(threshold))
+        for digits in range(3, _ALL_DIGITS + 1):
+            if (float(text) < limit) == (p < threshold):
+                break
+            text = f"{100 * p:.{digits}g}"
+    return f"{text} %"
+
+
+def exactly(threshold: float) -> str:
+    """As its owner wrote it, in percent: 5 %, 0.125 %."""
+    return f"{_in_percent(threshold)} %"
+
+
+def _in_percent(threshold: float) -> str:
+    return f"{100 * threshold:.12g}"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """When, where and how fast a decision was made, and from which models; never part of the decision.
+
+    Attributes:
+        decision: what was decided.
+        time: seconds since the epoch.
+        latency: seconds from the look's start to its verdict.
+        host, pid: the process that decided.
+        models: forecaster name -> version.
+        errors: forecaster name -> what went wrong, for the absent ones.
+    """
+
+    decision: Decision
+    time: float
+    latency: float
+    host: str
+    pid: int
+    models: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for one JSON line."""
+        return {
+            **self.decision.to_record(),
+            "time": self.time,
+            "latency": self.latency,
+            "host": self.host,
+            "pid": self.pid,
+            "models": self.models,
+            "errors": self.errors,
+        }

@@ -1,0 +1,298 @@
+"""ask: the gates, cheapest first, and the questions for a look that passes them. Pure."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lcsearch.forecast.contract import Kind, Query
+from lcsearch.goal import Goal
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.rules import Standing, epsilon_of, has_diverged
+from lcsearch.stopping.verdict import Reason, Verdict
+from lcsearch.study import Incumbent, Snapshot, Trial, loss_at
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trial has reported.
+
+    Attributes:
+        trial: the trial with its curve up to the report that is looked at.
+        step: the last step reported.
+    """
+
+    trial: Trial
+    step: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The look is over before any forecast: the trial goes on."""
+
+    reason: Reason
+    detail: str = ""
+    standing: Standing | None = None
+    incumbent: Incumbent | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What must be forecast to judge this look; a diverged trial needs no forecast and has no queries.
+
+    Attributes:
+        event: the look.
+        queries: the judged value at this look by each step at which the trial may end
+            (:meth:`lcsearch.study.Snapshot.horizons`), then likewise at the previous look; empty when `diverged`.
+        diverged: the trial's last reports are all non-finite.
+        incumbent: what must be beaten.
+        target: the loss that must be undercut: the incumbent's, minus epsilon.
+        standing: rank at the trial's own step.
+    """
+
+    event: Event
+    queries: tuple[Query, ...]
+    diverged: bool = False
+    incumbent: Incumbent | None = None
+    target: float = math.nan
+    standing: Standing | None = None
+
+
+def interval_of(step: float, policy: Policy) -> int:
+    """Index of the look interval a step lies in: 0 starts at n_warmup_steps, negative ones lie before it."""
+    return math.floor((step - policy.n_warmup_steps) / policy.interval_steps)
+
+
+def hold_alone(policy: Policy, steps: Iterable[float], step: float | None, horizon: float | None) -> Hold | None:
+    """The gates that need nothing but the trial's own steps; None when they let the look pass.
+
+    Args:
+        policy: the knobs.
+        steps: every step at which a finite value was reported, in any order; a report that is no value is no look.
+        step: the last one reported; None before the first.
+        horizon: where trials end, when known.
+    """
+    if step is None:
+        return Hold(Reason.NO_REPORT)
+    if step < policy.n_warmup_steps:
+        return Hold(Reason.WARMUP)
+    # A COMPLETE trial of range(50) ends at 49, so a look at the last but one step could still save one step.
+    if horizon is not None and step >= horizon:
+        return Hold(Reason.HORIZON)
+    if policy.interval_steps > 1:
+        here = interval_of(step, policy)
+        if any(s < step and interval_of(s, policy) >= here for s in steps):
+            return Hold(Reason.INTERVAL)
+    return None
+
+
+def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value: float) -> Hold | None:
+    """The gates of young studies and young curves, for callers that can count before they build a snapshot.
+
+    Args:
+        policy: the knobs.
+        n_complete: COMPLETE trials of the study.
+        n_observations: finite observations of the trial, or its reports, which are at least as many.
+        last_value: the latest report; a non-finite one may be a divergence, which none of these gates protects.
+    """
+    if not math.isfinite(last_value):
+        return None
+    if n_complete < policy.n_startup_trials:
+        return Hold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
+    if n_observations < policy.min_observations:
+        return Hold(Reason.SHORT, f"{n_observations} of {policy.min_observations} observations")
+    return None
+
+
+def hold_before(
+    policy: Policy, reports: Mapping[Any, float], step: float | None, n_complete: Callable[[], int]
+) -> Hold | None:
+    """The gates that need no snapshot, cheapest first, for callers that have not built one; None when all let it pass.
+
+    Args:
+        policy: the knobs.
+        reports: step -> value, all reports of the trial.
+        step: the one that is looked at; None before the first.
+        n_complete: counts the study's COMPLETE trials; called once the trial's own gates have let the look pass.
+    """
+    told = sorted(at for at, value in reports.items() if math.isfinite(value))
+    held = hold_alone(policy, told, step, None)
+    if held is not None or step is None:
+        return held
+    if math.isfinite(reports[step]) and (held := hold_spaced(policy, told, step)) is not None:
+        return held
+    return hold_early(policy, n_complete(), len(reports), reports[step])
+
+
+@lru_cache(maxsize=64)
+def looks_at(first: int, growth: float, most: int) -> tuple[int, ...]:
+    """Numbers of observations at which a trial has its looks, up to the first beyond `most`: each the next whole number
+    that is `growth` times the one before.
+
+    >>> looks_at(6, 1.1, 35)
+    (6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 21, 24, 27, 30, 33, 37)
+    """
+    found = [first]
+    while found[-1] <= most:
+        found.append(max(found[-1] + 1, math.ceil(found[-1] * growth - 1e-9)))
+    return tuple(found)
+
+
+def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | None:
+    """The gate that spaces a trial's looks; None when this one is due.
+
+    The first look that warm-up and shortness allow is due; a later one when the trial has passed another number of
+    observations of :func:`looks_at` since the look before it.
+
+    Args:
+        policy: the knobs.
+        steps: rising, at which finite values were reported, `step` included.
+        step: the last one.
+    """
+    before = previous_look(policy, steps, step)
+    if policy.look_growth == 1 or before is None or before < policy.n_warmup_steps:
+        return None
+    n, n_before = len(steps), bisect_right(steps, before)
+    if n_before < policy.min_observations:
+        return None
+    most = 64
+    while most <= n:  # few different lists are made
+        most *= 8
+    numbers = looks_at(policy.min_observations, policy.look_growth, most)
+    following = bisect_right(numbers, n)
+    if following > bisect_right(numbers, n_before):
+        return None
+    return Hold(Reason.SPACED, f"{n} observations, the next look comes at {numbers[following]}")
+
+
+def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float | None:
+    """The look before the one at `step`, from the rising steps of a curve's values: the first of the latest earlier
+    interval.
+
+    Intervals reach below the warm-up, so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
+    """
+    earlier = bisect_left(steps, step)
+    if not earlier:
+        return None
+    if policy.interval_steps == 1:
+        return steps[earlier - 1]
+    here = interval_of(step, policy)
+    before = [s for s in steps[:earlier] if interval_of(s, policy) < here]
+    if not before:
+        return None
+    latest = interval_of(before[-1], policy)
+    return next(s for s in before if interval_of(s, policy) == latest)
+
+
+def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
+    """Pass the look through the gates, cheapest first, and say what must be forecast.
+
+    Divergence comes before the gates that protect first trials: a metric that stays NaN is beyond saving. But it takes
+    finished trials with values at these steps to tell a divergence from a metric that starts late, or is reported now
+    and then.
+    """
+    trial, step, goal, bank = event.trial, event.step, snapshot.goal, snapshot.bank
+    steps: list[float] = trial.curve.steps.tolist()
+    end = max(goal.horizon, snapshot.horizon)
+    held = hold_alone(policy, steps, step if trial.curve.n_reports else None, end)
+    if held is not None:
+        return held
+    incumbent, best = snapshot.incumbent, goal.judged == "best"
+    if (
+        incumbent is not None
+        and has_diverged(trial.curve, bank, policy.divergence_reports)
+        and not leads(trial, step, incumbent, goal)
+    ):
+        return Ask(event, (), diverged=True, incumbent=incumbent)
+    held = hold_early(policy, bank.n_complete, len(trial.curve), 0.0)
+    if held is not None:
+        return held
+    if trial.curve.n_trailing_events:
+        return Hold(Reason.NO_VALUE, f"{trial.curve.event_values[-1]} was reported here")
+    before = previous_look(policy, steps, step)
+    if before is None:
+        return Hold(Reason.FIRST_LOOK)
+    held = hold_spaced(policy, steps, step)
+    if held is not None:
+        return held
+    standing = shield(policy, snapshot, trial, step)
+    if isinstance(standing, Hold):
+        return standing
+    kind: Kind = "best_by" if best else "value"
+    cuts, ends = (trial.cut(step), trial.cut(before)), snapshot.horizons(step)
+    queries = tuple(Query(cut, kind, end) for cut in cuts for end in ends)
+    return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
+
+
+def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hold | Standing:
+    """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does."""
+    goal, bank, incumbent = snapshot.goal, snapshot.bank, snapshot.incumbent
+    if incumbent is None:
+        infeasible = bank.n_complete and not bank.eligible.any()
+        return Hold(Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none is feasible" if infeasible else "")
+    if leads(trial, step, incumbent, goal):
+        return Hold(Reason.INCUMBENT, incumbent=incumbent)
+    if step >= snapshot.horizon:
+        return Hold(Reason.HORIZON, f"trials end at step {snapshot.horizon:g}", incumbent=incumbent)
+    seen = bank.at(step, best=goal.judged == "best")
+    n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
+    if n_here < policy.n_min_trials:
+        return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
+    beside, ended = snapshot.beside(step, trial.uid), bank.ended(step, trial.curve)
+    standing = Standing.of(loss_at(trial.curve, goal, step), seen, beside, ended)
+    guarded = standing.held_by(policy.guard, policy.min_comparisons)
+    if guarded is not None:
+        return Hold(guarded, str(standing), standing, incumbent)
+    if trial.curve.still and not bank.stood(step, trial.curve):
+        return Hold(Reason.UNMOVED, "", standing, incumbent)
+    # One that stood still and has begun to move is as short as what it has shown since.
+    if (n := trial.curve.n_moving) < min(policy.min_observations, len(trial.curve)):
+        detail = f"{n} of {policy.min_observations} observations since the curve began to move"
+        return Hold(Reason.SHORT, detail, standing, incumbent)
+    return standing
+
+
+def leads(trial: Trial, step: float, incumbent: Incumbent, goal: Goal) -> bool:
+    """True when a trial judged by its best value has passed the incumbent already."""
+    return goal.judged == "best" and passes(loss_at(trial.curve, goal, step), incumbent, goal)
+
+
+def passes(loss: float, incumbent: Incumbent, goal: Goal) -> bool:
+    """True when a judged loss is better than the incumbent's."""
+    return loss < goal.sign * incumbent.value
+
+
+def target_of(policy: Policy, snapshot: Snapshot) -> float:
+    """The loss that must be undercut to beat the incumbent: its own, less epsilon; NaN without an incumbent.
+
+    At the metric's bound nothing can be better: a hair more than its own, so that to tie it counts. Nor is anything
+    beyond a bound that is given: a margin ends there, and to reach the bound counts.
+    """
+    if snapshot.incumbent is None:
+        return math.nan
+    if snapshot.bank.at_bound:
+        return math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
+    target = snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
+    return max(target, math.nextafter(snapshot.bank.least, math.inf))
+
+
+def held_decision(snapshot: Snapshot, event: Event, hold: Hold) -> Decision:
+    """A hold as a decision: the trial goes on."""
+    return Decision(
+        snapshot.study,
+        event.trial.uid,
+        event.step,
+        Verdict.CONTINUE,
+        hold.reason,
+        hold.detail,
+        standing=hold.standing,
+        incumbent=hold.incumbent,
+        horizon=snapshot.horizon,
+    )

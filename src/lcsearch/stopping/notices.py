@@ -1,0 +1,125 @@
+"""What a study's finished trials say about how it was set up: each is told once, and by whoever is asked why. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from lcsearch.goal import Judged
+from lcsearch.stopping.axis import ENOUGH, odd_axis
+from lcsearch.study import Snapshot, Status, Trial, judged_loss, place
+
+FAR = 2.0
+"""Times the horizon that was named: from here on trials that pass it go far beyond it."""
+
+
+class Notice(NamedTuple):
+    """Something a user should set otherwise.
+
+    Attributes:
+        key: what it is about; a study is told of each once.
+        text: what was seen, what follows, and what to do.
+        number: what the text names and later trials may outgrow, by half: then it is told again; NaN for none.
+    """
+
+    key: str
+    text: str
+    number: float = math.nan
+
+
+def notices(snapshot: Snapshot, axis: str | None = None) -> tuple[Notice, ...]:
+    """Everything that finished trials contradict, most important first.
+
+    Args:
+        axis: what :func:`~lcsearch.stopping.axis.odd_axis` said of trials that were live then.
+    """
+    told = (*_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
+    if axis := odd_axis(snapshot) or axis:  # where steps mean nothing, neither does the last one
+        return (Notice("axis", axis), *told)
+    return (*_horizon(snapshot), *told)
+
+
+def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
+    bank, named = snapshot.bank, snapshot.goal.horizon
+    n = bank.ends.size
+    if n < ENOUGH or (bank.reached and bank.end <= named):
+        return
+    first = min(trial.curve.first_step for trial in bank if len(trial.curve))
+    length = f"{bank.end + (first == 0):g}"  # range(50) ends at 49
+    if bank.end > named:
+        key, ratio = "horizon beyond", bank.end / named
+        how = f"far beyond max_steps (max_t), which is {named:g} ({ratio:.3g} times as far)"
+        if ratio < FAR:
+            how = f"{100 * (ratio - 1):.0f} % beyond max_steps (max_t), which is {named:g}"
+        text = f"trials go on to step {bank.end:g}, {how}: they are judged there"
+    else:
+        key, same = "horizon", f" (half of them by step {bank.ends[(n - 1) // 2]:g})"
+        if bank.ends[0] == bank.end:
+            same = " (all of them)"
+        text = (
+            f"none of {n} trials that ended by themselves reached max_steps (max_t), which is {named:g}: they ended by "
+        )
+        text += f"step {bank.end:g}{same}. Looks ask about where trials end, and steps saved are counted to there"
+    yield Notice(key, f"{text}. Set it to {length}, unless longer trials are still to come", bank.end)
+
+
+def _bounds(snapshot: Snapshot) -> Iterator[Notice]:
+    """Bounds that reports of finished trials pass."""
+    goal = snapshot.goal
+    for trial in snapshot.bank if goal.bounds is not None else ():
+        values = trial.curve.values
+        broken = goal.broken(float(values.min()), float(values.max())) if values.size else None
+        if broken is not None:
+            name, bound, value = broken
+            text = f"trial {trial.uid} reported {value:.6g}, beyond the {name} one of bounds, which is {bound:g}: that "
+            yield Notice("bounds", f"{text}bound is ignored. Set bounds to what the metric can be, or leave it out")
+            return
+
+
+def _bound(snapshot: Snapshot) -> Iterator[Notice]:
+    incumbent, n = snapshot.incumbent, snapshot.bank.at_bound
+    if incumbent is not None and n:
+        given = snapshot.bank.least > -math.inf
+        known = "bounds says" if given else f"{n} reports of finished trials are exactly that"
+        text = (
+            f"the incumbent, {incumbent.value:g} of trial {incumbent.uid}, is at the metric's bound, as "
+            f"{known}: no trial can beat it. Looks and the risk ask whether a trial ties it; "
+        )
+        yield Notice("bound", f"{text}end the study, or choose a metric that still tells good trials apart")
+
+
+def _returned(snapshot: Snapshot) -> Iterator[Notice]:
+    """Where the framework's best is not what trials must beat: what is returned is not what is judged."""
+    goal, incumbent = snapshot.goal, snapshot.incumbent
+    known = [t for t in snapshot.bank if t.feasible and t.returned is not None and math.isfinite(t.returned)]
+    ended = [t for t in known if t.status is Status.COMPLETE and len(t.curve)]
+    if incumbent is None or len(ended) < ENOUGH:
+        return
+    returned = {t.uid: t.returned or 0.0 for t in known}
+    best = min(known, key=lambda t: (goal.sign * returned[t.uid], place(t.uid)))
+    if returned[best.uid] == returned.get(incumbent.uid):
+        return
+
+    def same(trial: Trial, value: float) -> bool:
+        return bool(np.isclose(returned[trial.uid], value, rtol=1e-5, atol=0.0))
+
+    other: Judged = "best" if goal.judged == "final" else "final"
+    n = len(ended)
+    judged = sum(same(t, goal.sign * judged_loss(t.curve, goal)[0]) for t in ended)
+    otherwise = sum(same(t, goal.sign * judged_loss(t.curve, replace(goal, judged=other))[0]) for t in ended)
+    text = f"the study's best is {returned[best.uid]:.6g} of trial {best.uid}"
+    text += ", which was stopped" if best.status is Status.STOPPED else ""
+    text += f", and trials must beat {incumbent.value:.6g} of trial {incumbent.uid}"
+    if best.status is Status.STOPPED:
+        text += ". A stopped trial returned a value all the same: end it as pruned"
+    elif judged < n - n // 10 <= otherwise:
+        text += (
+            f": {goal.judged} values are judged, and {other} ones are returned. Return the former, or judge the latter"
+        )
+    else:
+        text += f": {n - judged} of {n} trials returned what their curves do not say. Report what is returned"
+    yield Notice("returned", text)

@@ -1,0 +1,199 @@
+"""The risk ledger: how likely it is that a stopped trial would have beaten the present incumbent.
+
+Risk = 1 - prod(1 - p_i) over the stopped trials. A stop leaves a mark in the framework's own storage: the stopped
+trial's forecast, read off at a few levels, and the target that P(beat) was of. When the incumbent improves, every p_i
+is read again from its mark, so the ledger is a function of the stored marks and the present target, and needs no state
+of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecasts
+from lcsearch.stopping.decision import Decision
+
+LEVELS = (1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)
+
+LONGEST = 2046
+"""Characters that every storage of Optuna keeps."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a stop leaves behind.
+
+    Attributes:
+        step: where the trial was stopped.
+        reason: name of the :class:`~lcsearch.stopping.verdict.Reason` that stopped it.
+        p: P(beat) when it was stopped; None for a divergence.
+        text: the whole story in a few lines, for people.
+        losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0, and for
+            a forecast without finite quantiles, whose p counts as it was.
+        target: the loss that had to be undercut then: `p` is the forecast's probability of that.
+        decision: what was decided on which numbers; None in marks of an earlier lcsearch, which kept the text alone.
+            Read back, it does not name the study.
+    """
+
+    step: float
+    reason: str
+    p: float | None
+    text: str
+    losses: tuple[float, ...] = ()
+    target: float | None = None
+    decision: Decision | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        step: float,
+        reason: str,
+        p: float | None,
+        text: str,
+        forecast: Forecasts | None,
+        target: float | None = None,
+    ) -> Mark:
+        """Read a single-row forecast off at LEVELS.
+
+        A `p` that misses [0, 1] by a rounding error is its end; a `target` that is no finite number is not kept.
+        """
+        losses: tuple[float, ...] = ()
+        if forecast is not None:
+            levels = np.array([LEVELS]) if forecast.sign > 0 else 1.0 - np.array([LEVELS])
+            # between two knots a quantile may overshoot the upper one by its last bit, and stand above the next
+            read = np.maximum.accumulate(forecast.sign * forecast.quantile(levels)[0])
+            losses = tuple(float(v) for v in read) if np.isfinite(read).all() else ()
+        p = None if p is None else min(max(p, 0.0), 1.0)
+        return cls(step, reason, p, text, losses, target if target is not None and math.isfinite(target) else None)
+
+    def p_beat(self, loss: float) -> float:
+        """P(the trial would have reached a judged loss below `loss`), from the stored levels.
+
+        At `target` it is `p`. Linear between what is stored; below the lowest of it, it falls in proportion to the
+        distance over the first levels, exponentially, so that a far better incumbent takes the probability to zero.
+        """
+        if not self.losses:
+            return self.p or 0.0
+        # A quarter of everything: differences of the largest floats stay finite, and others are the same bit by bit.
+        stored, loss = [0.25 * v for v in self.losses], 0.25 * loss
+        losses, levels, most = list(stored), list(LEVELS), 1.0
+        if self.target is not None and self.p is not None:
+            # Quantiles far in the tail lie far apart, and a line between them lies above the distribution.
+            target = 0.25 * self.target
+            i = bisect_left(losses, target)
+            p = min(max(self.p, levels[i - 1] if i else 0.0), levels[i] if i < len(levels) else 1.0)
+            losses.insert(i, target)
+            levels.insert(i, p)
+            if loss == target:
+                return p
+            most = p if loss < target else 1.0  # a line to it may pass it by a last bit
+        if loss > losses[0]:
+            return min(float(np.interp(loss, losses, levels)), most)
+        scale = (stored[3] - stored[0]) / math.log(LEVELS[3] / LEVELS[0])
+        if scale <= 0:
+            return 0.0 if loss < losses[0] else levels[0]
+        return levels[0] * math.exp((loss - losses[0]) / scale)
+
+    def read_back(self) -> Mark | None:
+        """The mark as whoever reads the storage will have it; None where it cannot be written or read."""
+        try:
+            return Mark.from_json(self.to_json())
+        except (ValueError, TypeError, OverflowError):  # InvalidValue is a ValueError
+            return None
+
+    def p_lost(self, loss: float) -> float:
+        """:meth:`p_beat`, but at most what it was at the stop: the loss to be undercut is the better of then and now.
+
+        A study's incumbent never gets worse, so a target that did is that of a narrower margin, or of a study into
+        which the trial was copied without what it had lost against; neither makes the stop a worse one.
+        """
+        return self.p_beat(loss if self.target is None else min(loss, self.target))
+
+    def to_json(self, **more: object) -> str:
+        """Compact ASCII text under LONGEST characters: the decision, of which the text is a view.
+
+        Where there is none, or it does not fit or does not read back as it was, the text stands for itself, cut short
+        where that does not fit.
+
+        Args:
+            more: plain values to stand beside the mark's own; :meth:`from_json` passes over them.
+
+        Raises:
+            InvalidValue: what stands beside the text is too long already.
+        """
+        # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
+        losses = [float(f"{v:.12g}") for v in self.losses]
+        record: dict[str, Any] = {"step": self.step, "reason": self.reason, "p": self.p, "text": "", "losses": losses}
+        record |= ({} if self.target is None else {"target": self.target}) | more
+        if self.decision is not None:
+            here = replace(self.decision, study="")  # it stands in its study
+            kept = json.loads(json.dumps(here.to_record(), default=float))  # NumPy's numbers, too
+            packed = json.dumps({**record, "decision": kept}, separators=(",", ":"))
+            if len(packed) < LONGEST and Decision.from_record(kept).text == self.text:
+                return packed
+        room = 1500
+        while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
+            if not room:
+                raise InvalidValue(f"a record of less than {LONGEST} characters", len(packed), "Mark.to_json")
+            room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
+        return packed
+
+    @classmethod
+    def from_json(cls, text: str) -> Mark:
+        """Read :meth:`to_json` back.
+
+        Raises:
+            InvalidValue: the text is no mark.
+        """
+        try:
+            return cls.from_record(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values, nothing left out."""
+        decision = None if self.decision is None else self.decision.to_record()
+        names = ("step", "reason", "p", "text", "losses", "target")
+        return {**{name: getattr(self, name) for name in names}, "decision": decision}
+
+    @classmethod
+    def from_record(cls, record: Any) -> Mark:
+        """Read :meth:`to_record` back.
+
+        Raises:
+            InvalidValue: the record is that of no mark.
+        """
+        try:
+            losses = tuple(float(v) for v in record["losses"])
+            if losses and (len(losses) != len(LEVELS) or list(losses) != sorted(losses)):
+                raise ValueError("losses")
+            p, step = record["p"], float(record["step"])
+            p = None if p is None else float(p)
+            target = None if record.get("target") is None else float(record["target"])
+            if not all(map(math.isfinite, (step, *losses, target or 0.0))) or not (p is None or 0.0 <= p <= 1.0):
+                raise ValueError("numbers")
+            decision = None if record.get("decision") is None else Decision.from_record(record["decision"])
+            told = str(record["text"]) or ("" if decision is None else decision.text)
+            return cls(step, str(record["reason"]), p, told, losses, target, decision)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InvalidValue("a mark written by lcsearch", str(record)[:80], "a mark's record") from error
+
+
+def risk_of(marks: Iterable[Mark], loss: float) -> float:
+    """1 - prod(1 - p_i): P(some stopped trial would have reached a judged loss below `loss`), in [0, 1].
+
+    It rises by stops alone, see :meth:`Mark.p_lost`, so a limit that no stop passed is kept. Stopped trials are taken
+    as independent given their forecasts.
+    """
+    kept = 1.0
+    for mark in marks:
+        kept *= 1.0 - mark.p_lost(loss)
+    return 1.0 - kept

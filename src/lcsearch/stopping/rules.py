@@ -1,0 +1,116 @@
+"""The rules a verdict is made of: threshold, rank guard, divergence, epsilon. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.stopping.verdict import Reason
+from lcsearch.study import Bank, Status
+
+
+def threshold_for(threshold: float, n_observations: int, *, few: int, factor: float) -> float:
+    """The threshold that holds at a look: `threshold`, times `factor` below `few` finite observations.
+
+    A curve of five points has misled every forecaster tried; little is spent on such looks.
+
+    >>> threshold_for(0.05, 5, few=8, factor=0.2)
+    0.010000000000000002
+    """
+    return threshold * factor if n_observations < few else threshold
+
+
+def epsilon_of(spread: float, share: float) -> float:
+    """By how much an incumbent must be beaten to count: `share` of the study's robust range of judged values, >= 0."""
+    return share * spread
+
+
+def has_diverged(curve: Curve, bank: Bank, patience: int) -> bool:
+    """True when the last reports were all non-finite though about `patience` values were due there.
+
+    A value is due at a report by the share of COMPLETE trials that had one since the report before (those that have no
+    value any more from there on say nothing). A metric that is reported now and then has runs of placeholders: one no
+    longer than a run that this trial, or a COMPLETE one at these steps, came back from is no divergence.
+    """
+    run = curve.n_trailing_events
+    if run < patience or run <= curve.gaps.max(initial=0):
+        return False
+    edges = np.concatenate([curve.steps[-1:] if len(curve) else [-np.inf], curve.event_steps[-run:]])
+    had, spoke = np.zeros(run), np.zeros(run)
+    for trial in bank:
+        theirs = trial.curve
+        if trial.status is not Status.COMPLETE or not len(theirs):
+            continue
+        if theirs.event_steps.size and _longest_gap(theirs, edges[0], edges[-1]) >= run:
+            return False
+        alive = edges[1:] <= theirs.steps[-1]
+        spoke += alive
+        had += alive & (np.diff(theirs.steps.searchsorted(edges, side="right")) > 0)
+    due = np.divide(had, spoke, out=np.zeros(run), where=spoke > 0).sum()
+    return bool(due + 0.5 >= patience)
+
+
+def _longest_gap(curve: Curve, after: float, until: float) -> int:
+    """The longest run of non-finite reports with one in (after, until] that the curve came back from."""
+    inside = curve.event_steps[(curve.event_steps > after) & (curve.event_steps <= until)]
+    before = curve.steps.searchsorted(inside)
+    return int(curve.gaps[before[before < len(curve)]].max(initial=0))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a trial stands among the others at its own step, and among all.
+
+    The more a search stops, the better those are that come as far as a trial, so the best tenth of these is far less
+    than the best tenth of all. Therefore trials that were stopped or failed before the step are counted too, each where
+    it ended.
+
+    Attributes:
+        rank: among those that have come as far; 1 is best, ties count in the trial's favour.
+        n: trials that have come as far, itself included.
+        ended_ahead: of those that ended earlier, how many were better there.
+        ended: how many ended earlier.
+    """
+
+    rank: int
+    n: int
+    ended_ahead: int = 0
+    ended: int = 0
+
+    @classmethod
+    def of(cls, loss: float, finished: Floats, live: Sequence[float] = (), ended: tuple[int, int] = (0, 0)) -> Standing:
+        """From the trial's loss and the others' at the same step, lower is better.
+
+        Args:
+            loss: the trial's own.
+            finished: (m,) of finished trials; NaN for one that says nothing about the step.
+            live: of the other live trials.
+            ended: of trials that ended earlier, how many were better there, and how many could be compared.
+        """
+        better = int(np.count_nonzero(finished < loss)) + sum(other < loss for other in live)
+        n = 1 + int(np.count_nonzero(finished == finished)) + len(live)
+        return cls(1 + better, n, *ended)
+
+    def __str__(self) -> str:
+        """ "rank 4 of 17 at this step, 9 of 56 with those that ended earlier"."""
+        text = f"rank {self.rank} of {self.n} at this step"
+        if not self.ended:
+            return text
+        return f"{text}, {self.rank + self.ended_ahead} of {self.n + self.ended} with those that ended earlier"
+
+    def held_by(self, guard: float, min_comparisons: int) -> Reason | None:
+        """The guard that forbids a stop here: too few comparisons, or among the best `guard` share of those that have
+        come as far, or of all; else None.
+
+        Extrapolators fail together on short curves of slow starters that lead at their own step; a second
+        extrapolator is no safety device there, the rank is.
+        """
+        if self.n - 1 < min_comparisons:
+            return Reason.COMPARISONS
+        overall = self.rank + self.ended_ahead
+        if self.rank - 1 < guard * self.n or overall - 1 < guard * (self.n + self.ended):
+            return Reason.GUARD
+        return None

@@ -1,0 +1,75 @@
+"""One training run as it stands."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lcsearch.curves import Curve
+from lcsearch.errors import InvalidValue
+from lcsearch.schedule import Schedule
+
+
+class Status(enum.Enum):
+    """Where a trial is in its life."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        """True for the states a trial never leaves."""
+        return self in (Status.COMPLETE, Status.STOPPED, Status.FAILED)
+
+
+def place(uid: str) -> tuple[int, str]:
+    """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
+
+    >>> sorted(["10", "9", "a_02", "a_01"], key=place)
+    ['9', '10', 'a_01', 'a_02']
+    """
+    return len(uid), uid
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One training run as it stands.
+
+    Attributes:
+        uid: unique in its study; the trial number as text in Optuna, the trial id in Ray Tune.
+        curve: what it reported so far.
+        params: its configuration, name -> value.
+        status: see :class:`Status`.
+        schedule: the learning rate it plans to follow, when known.
+        cost: compute spent so far, in any unit that is the same for the whole study; None when not measured.
+        marks: past decisions about this trial, kept in the framework's own storage (see stopping/risk.py).
+        feasible: False for one that has ended outside its study's constraints: it may be compared with, and is never
+            what must be beaten.
+        returned: what the framework ranks the trial by, where that need not be on its curve; None when not known.
+    """
+
+    uid: str
+    curve: Curve = field(default_factory=Curve)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = Status.RUNNING
+    schedule: Schedule | None = None
+    cost: float | None = None
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    feasible: bool = True
+    returned: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.uid:
+            raise InvalidValue("a non-empty uid", self.uid, "Trial.uid")
+        if self.cost is not None and not self.cost >= 0:
+            raise InvalidValue("a cost >= 0 or None", self.cost, "Trial.cost")
+
+    def cut(self, step: float) -> Trial:
+        """This trial as it stood at `step`; only the curve is cut."""
+        curve = self.curve.cut(step)
+        return self if curve is self.curve else replace(self, curve=curve)

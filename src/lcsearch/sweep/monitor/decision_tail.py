@@ -1,0 +1,102 @@
+"""What the growing decision log says: the latest P(beat) of every trial, failed-open looks, latencies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lcsearch import files
+from lcsearch.session.decision_log import record_of
+
+
+@dataclass
+class LookTail:
+    """Reads what was appended since the last call; a torn last line is left for the next.
+
+    Attributes:
+        folder: the decision log.
+        failed_open: "forecaster REASON" -> looks at which it gave no opinion, so that the trial went on.
+        latencies: seconds of every look that reached a forecaster, shortest first after a reading.
+        left_out: the places (`FILE:LINE`, or `FILE`) that could not be read.
+    """
+
+    folder: Path
+    failed_open: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    _read: dict[Path, tuple[int, int]] = field(default_factory=dict)  # file -> bytes, lines
+    _latest: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def latest(self) -> dict[int, tuple[float, float]]:
+        """trial number -> (step, P(beat)) at its latest look that reached a forecaster."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            begin, number = self._read.get(path, (0, 0))
+            try:
+                for end, line in files.lines(path, begin):
+                    if not line.endswith(b"\n"):
+                        break
+                    number += 1
+                    if not self._take(line) and line.strip():
+                        self.left_out.append(f"{path}:{number}")
+                    self._read[path] = end, number
+            except OSError:
+                if str(path) not in self.left_out:
+                    self.left_out.append(str(path))
+        self.latencies.sort()  # a pass over what is sorted but for its end
+        return self._latest
+
+    @property
+    def count(self) -> int:
+        """Looks that reached a forecaster."""
+        return len(self.latencies)
+
+    def latency(self) -> tuple[float, float] | None:
+        """(p50, p99) of a look in seconds, as of the last reading; None before the first look."""
+        if not self.latencies:
+            return None
+        low, high = quantiles(self.latencies, (0.5, 0.99))
+        return low, high
+
+    def _take(self, line: bytes) -> bool:
+        """Take in one line; False: it is no record."""
+        record = record_of(line)
+        if record is None:
+            return False
+        now: dict[str, Any] | None = record.get("now")
+        if now is None:
+            return True  # a look held by a gate has no P(beat)
+        if record.get("latency") is not None:
+            self.latencies.append(float(record["latency"]))
+        if record.get("reason") == "ABSENT":
+            said = {**(record.get("before") or {}).get("heard", {}), **now.get("heard", {})}
+            self.failed_open.update(f"{who} {why}" for who, why in said.items() if isinstance(why, str))
+        p, step, uid = now.get("p"), float(now["step"]), str(record["trial"])
+        if p is not None and uid.isdecimal() and step >= self._latest.get(int(uid), (-1.0, 0.0))[0]:
+            self._latest[int(uid)] = (step, float(p))
+        return True
+
+    def line(self) -> str | None:
+        """Looks, their latency and the failed-open ones in one line; None before the first look."""
+        self.latest()
+        latency = self.latency()
+        if latency is None:
+            return None
+        text = f"looks: {self.count} forecasts, {latency_words(latency)}"
+        if self.failed_open:
+            said = ", ".join(f"{what} {n}" for what, n in self.failed_open.most_common())
+            text += f"; no opinion, so the trial went on: {said}"
+        return text
+
+
+def latency_words(latency: tuple[float, float]) -> str:
+    """`p50 13 ms, p99 32 ms`."""
+    return f"p50 {1e3 * latency[0]:.0f} ms, p99 {1e3 * latency[1]:.0f} ms"
+
+
+def quantiles(values: Sequence[float], levels: Iterable[float]) -> list[float]:
+    """The value at each level, none interpolated."""
+    ordered = sorted(values)
+    return [ordered[min(int(level * len(ordered)), len(ordered) - 1)] for level in levels]

@@ -1,0 +1,31 @@
+"""A run opened for reading, whether it runs or is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+
+from lcsearch.sweep.monitor.progress import Progress, collect
+from lcsearch.sweep.spec.load import Sweep
+from lcsearch.sweep.store import studies
+from lcsearch.sweep.store.budget import read_clock
+from lcsearch.sweep.store.folder import RunFolder
+
+
+def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progress]]:
+    """A finished or running run, for reading: its sweep, its study, and a function that reads its progress.
+
+    Raises:
+        FileProblem: `folder` holds no run.
+    """
+    sweep = folder.read()
+    studies.quiet_optuna()
+    study = studies.open_study(sweep.file, folder)
+
+    def progress() -> Progress:
+        trials = study.get_trials(deepcopy=False)
+        file = sweep.file
+        return collect(trials, file.target, file.budget.trials, file.space, now=read_clock(folder).until)
+
+    return sweep, study, progress

@@ -1,0 +1,283 @@
+"""How far a sweep is: one pure reading of the study, from which live view and summary are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lcsearch.curves import Curve
+from lcsearch.goal import Goal
+from lcsearch.schedulers.optuna import REASON, decision_of
+from lcsearch.stopping.decision import Decision
+from lcsearch.study import Bank, Status, Trial
+from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
+from lcsearch.sweep.store import attributes
+from lcsearch.sweep.store.budget import Reading, replacements, steps_of
+from lcsearch.sweep.store.ownership import ERROR, NOTED, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
+from lcsearch.sweep.store.pace import ENOUGH, Pace, pace_in, usual
+
+_NAMES = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Attributes:
+        state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "complete", "stopped", "failed".
+        values: step -> value, in step order.
+        spent: steps trained, on the user's axis.
+        saved: steps a stop saved: what the trial had left before it, by the complete trials, see :meth:`Bank.left`.
+        note: the reason of a stop or the error of a failure, one line for people.
+        stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
+        slot: the worker that has it, if one does.
+        retries: how often it was taken up again.
+        seconds: what it has taken of its workers' time.
+        pace: what a step took, start-up apart; None where that is not known (yet).
+        again: the trial that runs this failed one again, and counts in the budget in its place.
+        noted: what was odd about its reports, see :attr:`lcsearch.sweep.objective.context.Context.noted`.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Scalar]
+    values: dict[int, float]
+    spent: int
+    saved: int
+    note: str
+    slot: int | None
+    retries: int
+    began: datetime | None
+    ended: datetime | None
+    seconds: float = 0.0
+    pace: Pace | None = None
+    again: int | None = None
+    noted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    stop: Decision | None = None
+
+    @property
+    def last(self) -> tuple[int, float] | None:
+        """(step, value) of the last report."""
+        return next(reversed(self.values.items()), None) if self.values else None
+
+    def reached(self, goal: Goal) -> tuple[float, int] | None:
+        """(judged value, its step) so far; None where there is none that is finite."""
+        steps = self.values if goal.judged == "best" else list(self.values)[-1:]
+        losses = [(goal.sign * self.values[step], step) for step in steps if math.isfinite(self.values[step])]
+        if not losses:
+            return None
+        loss, step = min(losses)
+        return goal.sign * loss, step
+
+
+@dataclass(frozen=True)
+class Best:
+    """A best judged value: where it was reached, with what, and the state of its trial."""
+
+    value: float
+    number: int
+    step: int
+    params: Mapping[str, Scalar]
+    state: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The sweep as it stands.
+
+    Attributes:
+        rows: by trial number; without trials begun beyond the budget, so row n need not be trial n (see `numbered`).
+        budget: trials in all.
+        best: the best value so far, of any trial that has not failed; None before there is one.
+        incumbent: the best of the complete trials, which the others must beat; None before there is one.
+        lengths: how long the complete trials were, in steps spent; their values are not kept.
+        counts: state -> trials in it.
+        silent: trial -> seconds since its last report, for those that are overdue by their own pace.
+        unreadable: what lcsearch kept with trials and cannot read any more, see :func:`attributes.unreadable`.
+    """
+
+    rows: tuple[Row, ...]
+    budget: int
+    best: Best | None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    silent: Mapping[int, float] = field(default_factory=dict)
+    incumbent: Best | None = None
+    lengths: Bank | None = None
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> int:
+        """Trials that count in the budget: without failed ones that are run again."""
+        return sum(row.again is None for row in self.rows)
+
+    @property
+    def numbered(self) -> Mapping[int, Row]:
+        """Trial -> its row."""
+        return {row.number: row for row in self.rows}
+
+    @property
+    def spent(self) -> int:
+        """Steps trained so far."""
+        return sum(row.spent for row in self.rows)
+
+    @property
+    def saved(self) -> int:
+        """Steps that stops saved."""
+        return sum(row.saved for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Workers' time, summed over trials."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def seconds_saved(self) -> float | None:
+        """What the steps that stops saved would have taken, each trial's at its pace; None where that is not known."""
+        return self.seconds_of({row.number: row.saved for row in self.rows})
+
+    def seconds_of(self, steps: Mapping[int, float]) -> float | None:
+        """What `steps` (trial -> steps) take: at the trial's own pace, where it has one, else at the usual one."""
+        pace, rows, total = usual(row.pace for row in self.rows), self.numbered, 0.0
+        for number, n in steps.items():
+            own = rows[number].pace
+            per_step = own.seconds if own is not None and own.gaps >= ENOUGH else pace
+            if n and per_step is None:
+                return None
+            total += n * (per_step or 0.0)
+        return total
+
+    def left(self, spent: int, max_steps: int) -> float:
+        """Steps that a trial which has spent so many still has before it, by the complete trials; to `max_steps` before
+        there is one.
+        """
+        known = self.lengths is not None and self.lengths.n_complete > 0
+        return self.lengths.left(spent) if known and self.lengths is not None else float(max_steps - spent)
+
+    def of(self, *states: str) -> list[Row]:
+        """Rows in one of `states`."""
+        return [row for row in self.rows if row.state in states]
+
+
+def collect(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    budget: int,
+    space: Mapping[str, Parameter],
+    *,
+    now: datetime | None = None,
+) -> Progress:
+    """Read a study's trials.
+
+    Args:
+        trials: all of them, by number.
+        goal: what they are after.
+        budget: trials in all.
+        space: gives the parameters' order and the constants, which Optuna does not know.
+        now: until when the running trials count as running; None: their present workers' time is left out.
+    """
+    again = replacements(trials)
+    read = [_row(trial, int(goal.horizon), space, now, again.get(trial.number)) for trial in counted(trials)]
+    lengths = Bank(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
+    saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
+    rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
+    complete = [row for row in rows if row.state == "complete"]
+    counts, lost = Counter(row.state for row in rows), tuple(attributes.unreadable(trials))
+    best, incumbent = _best(rows, goal), _best(complete, goal)
+    return Progress(rows, budget, best, counts, incumbent=incumbent, lengths=lengths, unreadable=lost)
+
+
+def _row(
+    trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: datetime | None, again: int | None
+) -> Row:
+    values = dict(sorted(trial.intermediate_values.items()))
+    done = steps_of(trial, horizon)
+    state = _NAMES[trial.state]
+    if abandoned(trial):
+        state = "waiting"
+    note = ""
+    if state == "stopped":
+        note = str(trial.user_attrs.get(REASON) or "stopped by the pruner")
+    elif state == "failed":
+        note = str(trial.user_attrs.get(ERROR, "failed"))
+    return Row(
+        number=trial.number,
+        state=state,
+        params=_params(trial, space),
+        values=values,
+        spent=done,
+        saved=0,
+        note=note,
+        slot=attributes.signature(trial.user_attrs, WORKER).get("slot"),
+        retries=attributes.count(trial.user_attrs, RETRIES),
+        began=trial.datetime_start,
+        ended=trial.datetime_complete,
+        seconds=seconds_of(trial, now),
+        pace=pace_in(trial.user_attrs.get(TOOK)),
+        again=again,
+        noted=_noted(trial.user_attrs.get(NOTED)),
+        stop=decision_of(trial) if state == "stopped" else None,
+    )
+
+
+def _length(row: Row) -> Trial:
+    """A complete trial's first report, the one before its last, and where it ended: what its length is read from."""
+    steps = list(row.values)
+    known = {steps[0], *steps[-2:-1]}
+    curve = Curve.of(dict.fromkeys([*(step for step in known if step < row.spent), row.spent], 0.0))
+    return Trial(str(row.number), curve, status=Status.COMPLETE)
+
+
+def _noted(stored: object) -> dict[str, tuple[float, ...]]:
+    """What was stored of odd reports; what is no number there is left out."""
+    found = {}
+    for kind, numbers in stored.items() if isinstance(stored, Mapping) else ():
+        if isinstance(numbers, list) and numbers and all(isinstance(n, int | float) for n in numbers):
+            with suppress(OverflowError):  # an int beyond every float
+                found[str(kind)] = tuple(map(float, numbers))
+    return found
+
+
+def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
+    constants = {k: p for k, p in space.items() if is_plain(p)}
+    known: dict[str, Scalar] = {**trial.params, **constants}
+    return {name: known[name] for name in (*space, *known) if name in known}
+
+
+def _best(rows: Sequence[Row], goal: Goal) -> Best | None:
+    """Under "best" every report of a trial that did not fail counts; under "final" only COMPLETE trials do."""
+    found: Best | None = None
+    for row in rows:
+        if row.state == "failed" or (goal.judged == "final" and row.state != "complete"):
+            continue
+        reached = row.reached(goal)
+        if reached is not None and (found is None or goal.sign * reached[0] < goal.sign * found.value):
+            found = Best(reached[0], row.number, reached[1], row.params, row.state)
+    return found
+
+
+def wall_clock(reading: Reading, rows: Sequence[Row]) -> float | None:
+    """Seconds of wall clock, as the run's clock has counted them; None where nothing is known.
+
+    An earlier lcsearch did not count: then from the first trial's begin to the last time that is known.
+    """
+    if reading.counted is not None:
+        return reading.counted
+    times = times_of(rows)
+    return (max(times) - min(times)).total_seconds() if times else None
+
+
+def times_of(rows: Sequence[Row]) -> list[datetime]:
+    """When trials began and ended, as far as is known."""
+    return [time for row in rows for time in (row.began, row.ended) if time is not None]

@@ -1,0 +1,90 @@
+"""What is known of a run beside its study: whether somebody is at work on it, and when its best value came.
+
+Optuna keeps no time of a report: when the incumbent's came is a user attribute of the study, which the launcher writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Sequence
+
+import optuna
+
+from lcsearch.errors import is_finite_number
+from lcsearch.session.decision_log import left_out_words
+from lcsearch.sweep.monitor.progress import Best, Progress, Row
+from lcsearch.sweep.store.budget import read_clock
+from lcsearch.sweep.store.folder import RunFolder
+
+BEST = "lcsearch:best"
+REPORTS = "reports.jsonl"
+"""What a trial on Ray has reported, in its checkpoint folder."""
+
+
+def at_work(folder: RunFolder) -> bool:
+    """Does a launcher, or a worker that it left, hold the run?"""
+    try:
+        descriptor = os.open(folder.root / "run.lock", os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def saved(folder: RunFolder, number: int) -> bool:
+    """Has a trial anything in its checkpoint folder, beside what lcsearch itself keeps there?"""
+    return any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
+
+
+def damage(folder: RunFolder, progress: Progress, left_out: Sequence[str] = ()) -> list[str]:
+    """What of a run could not be read back and was left out, and what that means; one sentence each.
+
+    Args:
+        left_out: places of the decision log, see :func:`~lcsearch.session.decision_log.read_log`.
+    """
+    found = [left_out_words(left_out)] if left_out else []
+    if folder.decisions.exists() and not folder.decisions.is_dir():
+        found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
+    if read_clock(folder).damaged:
+        text = "expected the run's wall clock, got what cannot be read: what earlier launches took is not known"
+        found.append(f"{folder.clock}: {text}")
+    if n := len(progress.unreadable):
+        what = f"{n} attributes of trials in the study" if n > 1 else "an attribute of a trial in the study"
+        text = f"{what} cannot be read and count{'s' * (n == 1)} as not there, the first: {progress.unreadable[0]}"
+        found.append(text)
+    return found
+
+
+def note_best(study: optuna.Study, best: Best) -> None:
+    """Keep when the incumbent's report was seen first, unless that is kept already."""
+    if _noted(study, best) is None:
+        study.set_user_attr(BEST, {"trial": best.number, "step": best.step, "value": best.value, "time": time.time()})
+
+
+def best_since(study: optuna.Study, best: Best, row: Row) -> float | None:
+    """When the incumbent's report came, in seconds since the epoch; None when nothing says so.
+
+    Without a note (a launcher was killed in that very second) it is read off the trial's own times, as if its steps
+    had all been equally long.
+    """
+    noted = _noted(study, best)
+    if noted is not None:
+        return noted
+    if row.began is None or row.ended is None or row.last is None:
+        return None
+    share = min(1.0, best.step / max(row.last[0], 1))
+    return row.began.timestamp() + share * (row.ended - row.began).total_seconds()
+
+
+def _noted(study: optuna.Study, best: Best) -> float | None:
+    known = study.user_attrs.get(BEST)
+    if not isinstance(known, dict) or (known.get("trial"), known.get("step")) != (best.number, best.step):
+        return None
+    return float(known["time"]) if is_finite_number(known.get("time")) else None

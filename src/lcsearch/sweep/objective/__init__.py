@@ -1,0 +1,1 @@
+"""What is trained: the contract of an objective, programs, checkpoints."""

@@ -1,0 +1,263 @@
+"""The objective that is a program: started once a trial, heard on its standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import string
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.sweep.objective import lines
+from lcsearch.sweep.objective.context import Context, Stopped
+from lcsearch.sweep.objective.lines import Report
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.placeholders import OFFERED
+
+Heard = tuple[int, float, float]  # and when, by the monotonic clock: training does not wait for a look
+
+_LAST_WORDS_S = 0.3  # how long a line may come after its program has ended
+_POLL_S = 0.02
+_KILL_S = 5.0  # how long the kernel may take to end what was killed
+_LONGEST = 1 << 16  # characters; a longer line is passed on in pieces and holds no report
+_PROGRAM = "LCSEARCH_PROGRAM"  # the variable by which all that a trial's program has started is known
+
+
+class CommandFailed(LcsearchError):
+    """The program of a trial ended with an exit code other than 0, or without a report."""
+
+
+def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None]:
+    """The sweep's program as an objective; it runs in `folder`, where the sweep file stands."""
+    assert file.objective.command is not None
+    command, grace = file.objective.command, file.objective.grace
+    named = file.step, file.metric, file.objective.pattern
+
+    def train(ctx: Context) -> None:
+        known: dict[str, Any] = {name: getattr(ctx, name) for name in OFFERED} | dict(ctx.params)
+        arguments = [_Filler().vformat(part, (), known) for part in command]
+        mark = _mark(ctx.checkpoint_dir)
+        _kill(None, mark)  # a worker that was killed may have left it: two must not share a checkpoint_dir
+        with _guard() as watch:
+            try:
+                process = subprocess.Popen(
+                    arguments,
+                    cwd=folder,
+                    env={**_environment(ctx), _PROGRAM: mark},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                text = f"objective.command: expected a program that starts, got {error} ({arguments[0]})."
+                raise EnvironmentProblem(text) from error
+            out, err = _Listener(process.stdout, "stdout", lines.reader(*named)), _Listener(process.stderr, "stderr")
+            patience = 0.0
+            try:
+                watch(process.pid)
+                for step, value, at in out.reports(process, ctx.check):
+                    ctx.take(value, step, at)
+                while process.poll() is None:  # it may have closed its standard output long before its end
+                    ctx.check()
+                    time.sleep(_POLL_S)
+                patience = grace
+            except Stopped:
+                patience = grace
+                raise
+            finally:
+                _end(process, mark, patience)
+                out.join(_LAST_WORDS_S)
+                err.join(_LAST_WORDS_S)
+                for step in out.rest():  # training does not wait for a look: this was trained before it could stop
+                    ctx.missed(step)
+        how = how_ended(process.returncode) if process.returncode != 0 else ""
+        if not how and not ctx.reported:
+            how = f"no report: expected {lines.expected(*named)} on its standard output"
+        if how:
+            said = (err.last or out.last)[:200] or "nothing"
+            raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")
+
+    return train
+
+
+class _Filler(string.Formatter):
+    """Fills in `{name}` and `{name:.3f}`; a name is looked up whole, for a parameter may be called `opt.lr`."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        return kwargs[field_name], field_name
+
+
+class _Listener(threading.Thread):
+    """Passes on what a program says, on a thread: a full pipe must not keep it from going on, or from ending.
+
+    Attributes:
+        last: the last line that was not empty.
+    """
+
+    def __init__(
+        self, pipe: IO[str] | None, name: str, reading: Callable[[str], Report | None] = lambda _: None
+    ) -> None:
+        super().__init__(name=f"program's {name}", daemon=True)
+        assert pipe is not None
+        self._pipe, self._to, self._reading = pipe, name, reading
+        self._heard: SimpleQueue[Heard | None] = SimpleQueue()
+        self.last = ""
+        self.start()
+
+    def run(self) -> None:
+        """Until the pipe is closed."""
+        whole = True  # the piece before this one ended its line
+        with self._pipe:
+            while line := self._pipe.readline(_LONGEST):
+                print(line, end="", flush=True, file=getattr(sys, self._to))
+                self.last = line.strip() or self.last
+                begins, whole = whole, line.endswith("\n")
+                report = self._reading(line) if begins and (whole or len(line) < _LONGEST) else None
+                if report is not None:
+                    self._heard.put((*report, time.monotonic()))
+        self._heard.put(None)
+
+    def reports(self, process: subprocess.Popen[str], check: Callable[[], None]) -> Iterator[Heard]:
+        """(step, value, when) until the end: the pipe's, or the program's where a child of it keeps the pipe open.
+
+        `check` is called now and then while nothing is heard.
+        """
+        ended = False
+        while True:
+            try:
+                report = self._heard.get(timeout=_LAST_WORDS_S)
+            except Empty:
+                if ended:
+                    return
+                ended = process.poll() is not None
+                check()
+                continue
+            if report is None:
+                return
+            yield report
+
+    def rest(self) -> Iterator[int]:
+        """Steps that were heard of and that nobody has asked for, without waiting for more."""
+        with suppress(Empty):
+            while True:
+                if (report := self._heard.get_nowait()) is not None:
+                    yield report[0]
+
+
+def _environment(ctx: Context) -> dict[str, str]:
+    """What the program may read instead of arguments: LCSEARCH_PARAMS (JSON), LCSEARCH_SEED, ..."""
+    offered = {f"LCSEARCH_{name.upper()}": str(getattr(ctx, name)) for name in OFFERED}
+    return {**os.environ, **offered, "LCSEARCH_PARAMS": json.dumps(dict(ctx.params)), "PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def _guard() -> Iterator[Callable[[int], None]]:
+    """What is called with a process group sees to it that the group dies with this process, however that is killed.
+
+    A shell waits for the end of a pipe that only this process holds. (PR_SET_PDEATHSIG would have to be set between
+    fork and exec, where Python code is not safe beside threads; it is Linux's alone, and spares grandchildren.)
+    """
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r group && { read -r _; kill -s KILL -- "-$group"; }'],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    ) as shell:
+        assert shell.stdin is not None
+
+        def watch(group: int) -> None:
+            print(group, file=shell.stdin, flush=True)
+
+        try:
+            yield watch
+        finally:
+            shell.kill()
+
+
+def _mark(checkpoints: Path) -> str:
+    """One for each trial, the same in all its processes: another container may have a folder of the same name."""
+    found = checkpoints.stat()
+    return f"{found.st_dev}:{found.st_ino}:{checkpoints}"
+
+
+def _end(process: subprocess.Popen[str], mark: str, grace: float) -> None:
+    """SIGTERM to what lives of the program and all it started, SIGKILL to what is left after `grace` seconds."""
+    family = _family(process.pid, mark)
+    for pid in family:
+        _send(signal.SIGTERM, pid)
+    if not family:  # all have ended, or there is no /proc
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while (process.poll() is None or any(map(_lives, family.items()))) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    _kill(process.pid, mark)
+    process.wait()
+
+
+def _kill(session: int | None, mark: str) -> None:
+    """SIGKILL to the processes of `session` and with `mark`, until there are none; the kernel may need a while."""
+    deadline = time.monotonic() + _KILL_S
+    while (family := _family(session, mark)) and time.monotonic() < deadline:
+        for pid in family:
+            _send(signal.SIGKILL, pid)
+        time.sleep(_POLL_S)
+
+
+def _send(number: signal.Signals, pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _family(session: int | None, mark: str) -> dict[int, str]:
+    """pid -> when it was born, of the living processes of `session` or with `mark`, where the system tells (Linux)."""
+    found: dict[int, str] = {}
+    sign = f"{_PROGRAM}={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            pid, stat = int(entry.name), _stat(int(entry.name))
+            if stat is not None and (int(stat[3]) == session or sign in (entry / "environ").read_bytes().split(b"\0")):
+                found[pid] = stat[19]
+    found.pop(os.getpid(), None)
+    return found
+
+
+def _lives(entry: tuple[int, str]) -> bool:
+    """Is it still the process it was, and not another that was given its number?"""
+    return _born(entry[0]) == entry[1]
+
+
+def _born(pid: int) -> str | None:
+    """The kernel's start time of a living process; None when it is gone or a zombie."""
+    stat = _stat(pid)
+    return None if stat is None else stat[19]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What the kernel says of a living process, from its state on; None when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields
+
+
+def how_ended(code: int) -> str:
+    """`exit code 1` or `signal 9`, of a process's return code."""
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -1,0 +1,1 @@
+"""What runs a sweep on a Ray cluster."""

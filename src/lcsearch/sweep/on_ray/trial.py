@@ -1,0 +1,212 @@
+"""One trial of a sweep on Ray: what runs in a process of the cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import json
+import math
+import operator
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.trainable import Trainable, wrap_function
+
+from lcsearch import files
+from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.files import loads
+from lcsearch.sweep.monitor.run_record import REPORTS
+from lcsearch.sweep.objective.context import Context
+from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, NO_REPORT
+from lcsearch.sweep.runtime.trial import describe, load_any
+from lcsearch.sweep.spec.space import planned_schedule
+from lcsearch.sweep.store.folder import RunFolder
+
+TRIAL = "lcsearch:trial"
+"""The key of a Tune trial's config that holds the trial's number in the study."""
+VALUE, STEP, AT, ERROR, PROBLEM, CODE = "value", "step", "at", "error", "problem", "code"
+"""The keys of a result; AT is when it came, by its process's monotonic clock; an ERROR is the trial's own, a PROBLEM is
+one that no other trial would escape."""
+_PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
+
+_idle = threading.Event()  # no trial is under way in this process
+_idle.set()
+
+
+class _Reporter:
+    """A trial's reports to Tune, kept beside its checkpoint once Tune has them.
+
+    Attributes:
+        stopped: Tune has ended the trial, and waits for this thread to end.
+        known: step -> value, reports of earlier processes included.
+        sent: Tune has heard of this trial from this process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.stopped = self.sent = False
+        self._file = folder / REPORTS
+        self._at = math.nan
+        self.known: dict[int, float] = {}
+        for _, line in files.lines(self._file) if self._file.exists() else ():
+            with contextlib.suppress(ValueError, TypeError):  # a torn line: its writer was killed over it
+                entry = loads(line)
+                if isinstance(entry, list):
+                    step, value = entry
+                    self.known[operator.index(step)] = float(value)
+
+    def came(self, step: int, at: float) -> None:
+        self._at = at
+
+    def report(self, value: float, step: int) -> None:
+        self.sent = True
+        try:
+            tune.report({VALUE: value, STEP: step, AT: self._at})
+        except SystemExit:
+            self.stopped = True
+            return
+        with files.append(self._file) as file:
+            file.write((json.dumps([step, value]) + "\n").encode())
+
+    def should_prune(self) -> bool:
+        return self.stopped
+
+    def note(self, noted: Mapping[str, list[float]]) -> None:
+        """What was odd about the reports, for the launcher, see :func:`noted`."""
+        if noted:
+            with contextlib.suppress(OSError), files.append(self._file) as file:
+                file.write((json.dumps(dict(noted)) + "\n").encode())
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """What was odd about the reports of a trial whose checkpoints lie in `folder`."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError):
+        for _, line in files.lines(folder / REPORTS):
+            with contextlib.suppress(ValueError):
+                entry = loads(line)
+                found.update(entry if isinstance(entry, dict) else {})
+    return found
+
+
+def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
+    """What Tune runs for the run in the folder `root`, whose launcher works in `cwd`.
+
+    Tune ends a process, or gives it the next trial, as soon as a stopped trial has been told. Here both wait until the
+    trial has ended: its program has `grace` seconds for that.
+    """
+
+    def trial(config: dict[str, Any]) -> None:
+        train(root, cwd, config)
+
+    class SweepTrial(wrap_function(trial)):  # type: ignore[misc]  # a base made at run time
+        def cleanup(self) -> None:
+            try:
+                super().cleanup()
+            finally:
+                _wait(grace)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            if super().reset_config(new_config):
+                return True
+            _wait(grace)
+            if not super().reset_config(new_config):
+                os._exit(1)  # Tune would drop the next trial; of a lost worker it knows what to do
+            return True
+
+    return SweepTrial
+
+
+def _wait(grace: float) -> None:
+    """Until the trial of this process has ended. (A class made in a function travels by value and can hold no lock.)"""
+    _idle.wait(grace + _PATIENCE_S)
+
+
+def train(root: str, cwd: str, config: Mapping[str, Any]) -> None:
+    """Train the trial of `config` as the run in the folder `root` wants it; what it prints goes to its log there."""
+    _idle.clear()
+    try:
+        _train(RunFolder(Path(root)), Path(cwd), config)
+    finally:
+        _idle.set()
+
+
+def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
+    number, raised = int(config[TRIAL]), None
+    with contextlib.ExitStack() as stack:
+        try:
+            sweep = folder.read()
+            stack.enter_context(_printing_to(folder.trial_log(number)))
+            _work_in(cwd)
+            objective = load_any(sweep)
+            checkpoints = folder.checkpoints(number)
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            reporter = _Reporter(checkpoints)
+        except (LcsearchError, OSError) as error:
+            code = ENVIRONMENT if isinstance(error, EnvironmentProblem | OSError) else FILE
+            tune.report({VALUE: math.nan, STEP: math.nan, PROBLEM: str(error), CODE: code})
+            return
+        file, context = sweep.file, None
+        params = {name: config[name] for name in file.space if name in config}
+        device = file.backend.workers.devices[0]
+        try:
+            context = Context(
+                reporter,
+                params=params,
+                number=number,
+                goal=file.target,
+                seed=file.seed,
+                checkpoint_dir=checkpoints,
+                device="cuda:0" if device == "cuda" else device,  # Ray shows a trial its own GPU alone
+                schedule=planned_schedule(file, params),
+                reported=reporter.known,
+                heard=reporter.came,
+            )
+            context.returned(objective(context))
+            if not context.reported:
+                raised = NO_REPORT
+        except (Exception, SystemExit) as error:
+            if not reporter.stopped:
+                traceback.print_exc()
+                raised = describe(error, sweep.path.parent)
+        reporter.note(context.noted if context is not None else {})
+    if reporter.stopped:
+        sys.exit(0)  # what Tune had raised in our report
+    if raised is not None:
+        tune.report({VALUE: math.nan, STEP: math.nan, ERROR: raised})
+    elif not reporter.sent:
+        # An earlier process had reported it all, and Tune breaks off a run over a trial without a result.
+        last = max(reporter.known)
+        tune.report({VALUE: reporter.known[last], STEP: last})
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """What this process, its children and its C code print goes to the end of `path`."""
+    with io.TextIOWrapper(files.append(path), line_buffering=True) as log:
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(log.fileno(), number)
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                yield
+        finally:
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).fflush(None)  # C keeps what it prints to a file for a while
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def _work_in(cwd: Path) -> None:
+    """Where the launcher works, if this machine has that folder."""
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        print(f"the launcher's working directory is not to be had here ({error}): this is {os.getcwd()}")

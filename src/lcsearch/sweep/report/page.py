@@ -1,0 +1,298 @@
+"""A report as one HTML page: nothing is fetched, no script runs, whatever a user wrote is escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from lcsearch.stopping.decision import percent
+from lcsearch.stopping.verdict import Reason
+from lcsearch.sweep.monitor.decision_tail import quantiles
+from lcsearch.sweep.monitor.state import CALIBRATION
+from lcsearch.sweep.report.collect import Report, Stop
+from lcsearch.sweep.report.figures import Picture, likely
+from lcsearch.sweep.views.phrases import clock, money, place, standing
+from lcsearch.sweep.views.summary import plain
+from lcsearch.terminal import tame
+
+_FAILURES = 200  # failed trials listed
+_STOPS = 2000  # stopped ones: each has its story, and a browser its limits
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --page: #f6f8fa; --ink: #1f2328; --soft: #59636e; --line: #d0d7de;
+  --complete: #0072b2; --stopped: #a86400; --failed: #c8322b; --running: #00785a; }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #161b22; --page: #0d1117; --ink: #e6edf3;
+  --soft: #9198a1; --line: #3d444d; --complete: #56b4e9; --stopped: #e69f00; --failed: #ff6b61; --running: #2fd3a2; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 1120px; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; break-after: avoid; }
+p { margin: .3rem 0; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: .8rem; margin: 1rem 0; }
+.card:first-child { grid-row: span 2; }
+.card, figure, .table { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
+.card { padding: .7rem .9rem; } .card h2 { margin: 0; font-size: .85rem; font-weight: 600; color: var(--soft); }
+.big { font-size: 1.35rem; font-weight: 600; margin: 0; }
+.card dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .8rem; margin: .4rem 0 0; font-size: .88rem; }
+dt { color: var(--soft); } dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums;
+  overflow-wrap: anywhere; }
+figure + figure { margin-top: .8rem; }
+figure { margin: 0; padding: .7rem; break-inside: avoid; } img { display: block; width: 100%; height: auto; }
+.table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .88rem; }
+th, td { padding: .3rem .55rem; text-align: right; vertical-align: top; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--line); }
+tbody tr + tr > * { border-top: 1px solid var(--line); } tr { break-inside: avoid; }
+td.text, th.text { text-align: left; min-width: 9rem; width: 100%; white-space: normal; overflow-wrap: anywhere; }
+pre { margin: .4rem 0; padding: .6rem; background: var(--page); border-radius: 6px; white-space: pre-wrap;
+  font: .82rem/1.45 ui-monospace, monospace; text-align: left; }
+summary { cursor: pointer; } .note { border-left: 3px solid var(--stopped); padding-left: .7rem; }
+.complete { color: var(--complete); } .stopped { color: var(--stopped); } .failed { color: var(--failed); }
+.running, .waiting { color: var(--running); }
+@media print { body { background: #fff; padding: 0; max-width: none; font-size: 11px; } .table { overflow: visible; }
+  figure, .card { break-inside: avoid; } .cards { grid-template-columns: 1fr 1fr; } .invite { display: none; }
+  th, td { padding: .1rem .3rem; }
+  td.text, th.text { min-width: 4rem; } }
+"""
+
+_CAPTIONS = {
+    "curves": "Every trial's curve by what became of it; a cross marks where a trial was stopped or failed. The axis "
+    "shows the good end whole: what diverged is cut off.",
+    "best": "The best value reached over all steps trained by all trials, a dot at every improvement, and where the "
+    "same trials would have ended unpruned. A trial's steps are placed evenly between its begin and its end.",
+    "fans": "Up to twelve stopped trials, those most likely to have beaten the incumbent of today (dotted): the curve, "
+    "and from what it had reached at the stop to the horizon the stored forecast of the value it would have been "
+    "judged by (median, 20-80 %, 5-95 %). Upright lines: the 5-95 % interval of that value at the last looks. P is "
+    "P(beat) against today's incumbent.",
+    "stops": "The stored forecast of every stopped trial's judged value (of the eighty most likely to have won, if "
+    "there are more), against today's incumbent.",
+    "p_beat": "P(beat) at every look that reached a forecaster; a cross marks a stop. The threshold is "
+    "stricter on short curves; it is drawn where most trials' reports have it.",
+    "timeline": "What each worker trained; a trial that lost its worker stands whole with the last one that had it. "
+    "Wall clock counts launches; what lay between two takes no room.",
+}
+
+_HEADINGS = {
+    "curves": "Curves by fate",
+    "best": "Best value over compute",
+    "fans": "Forecasts of stopped trials",
+    "p_beat": "P(beat) over steps",
+    "importances": "Parameter importances",
+    "timeline": "Workers over time",
+}
+
+
+def page(report: Report, pictures: Sequence[Picture]) -> str:
+    """The whole page."""
+    drawn = {picture.name: picture for picture in pictures}
+    parts = [_head(report)]
+    for name in ("curves", "best", "fans", "stops", "p_beat"):
+        parts += _section(name, drawn)
+    parts += _table(report)
+    parts += _importances(report, drawn)
+    parts += _section("timeline", drawn)
+    parts += _failures(report)
+    title = escape(f"{report.sweep.name}: lcsearch report")
+    meta = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = "\n".join(parts)
+    return tame(
+        f'<!doctype html>\n<html lang="en">\n<head>\n{meta}\n<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n'
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _head(report: Report) -> str:
+    s, progress = report.sweep, report.progress
+    order = ("complete", "stopped", "failed", "running", "waiting")
+    said = ", ".join(f'<span class="{n}">{progress.counts[n]} {n}</span>' for n in order if n in progress.counts)
+    asked = f"{s.goal} {s.metric}, judged by its {s.judged} value over {s.max_steps} {s.step}s; "
+    n = s.backend.workers.n
+    asked += f"{s.sampler.kind} sampler, {s.pruner.kind} pruner, {n} worker{'s' * (n != 1)} on {s.backend.kind}, "
+    asked += f"seed {s.seed}"
+    unfinished = progress.counts.get("running", 0) + progress.counts.get("waiting", 0)
+    missing = progress.budget - progress.counted
+    lines = [f"<h1>{escape(s.name)}</h1>", f'<p class="soft">{escape(asked)}</p>', f"<p>{said or 'no trials yet'}</p>"]
+    if unfinished or missing > 0:
+        text = f"Not finished: {unfinished} running or waiting, {max(missing, 0)} of {progress.budget} not begun."
+        lines.append(f'<p class="note">{text}</p>')
+    lines += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
+    cards = [_best(report), _compute(report), _seconds(report), _cost(report), _risk(report), _looks(report)]
+    return "\n".join([*lines, '<div class="cards">', *(card for card in cards if card), "</div>"])
+
+
+def _card(title: str, big: str, rows: Iterable[tuple[str, str]] = (), soft: str = "") -> str:
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
+    text = f'<section class="card"><h2>{escape(title)}</h2><p class="big">{escape(big)}</p>'
+    text += f"<dl>{listed}</dl>" if listed else ""
+    return text + (f'<p class="soft">{escape(soft)}</p>' if soft else "") + "</section>"
+
+
+def _best(report: Report) -> str:
+    best = report.progress.best
+    if best is None:
+        return _card("Best", "none yet", soft="No trial has reported a finite value that counts.")
+    metric = report.sweep.metric
+    soft = standing(report.progress, report.sweep)
+    soft = f"{soft[:1].upper()}{soft[1:]}." if soft else ""
+    rows = [(name, plain(value)) for name, value in best.params.items()]
+    return _card(f"Best {metric} {place(best, report.sweep)}", f"{best.value:.6g}", rows, soft)
+
+
+def _compute(report: Report) -> str:
+    c, step = report.compute, report.sweep.step
+    total = c.spent + c.saved
+    share = f"{c.saved / total:.0%} of {total}" if total else "nothing yet"
+    rows = [("saved by stops", f"{c.saved} ({share})"), ("unpruned", f"{c.unpruned}")]
+    n = len(report.progress.rows)
+    whole = f"of {report.sweep.max_steps} {step}s"
+    if any(row.spent < report.sweep.max_steps for row in report.progress.of("complete")):
+        whole = "as long as the complete ones were"
+    soft = f"Unpruned: {n} trials {whole}"
+    soft += "; failed ones as long as they ran." if report.progress.of("failed") else "."
+    return _card(f"Compute in {step}s", f"{c.spent} spent", rows, soft)
+
+
+def _seconds(report: Report) -> str:
+    c = report.compute
+    if c.seconds_spent is None:
+        return _card("Worker time", "not known", soft="No worker's time is known yet.")
+    rows = [
+        (f"{name}, estimate", duration(seconds) if seconds is not None else "not known")
+        for name, seconds in (("saved by stops", c.seconds_saved), ("unpruned", c.seconds_unpruned))
+    ]
+    if c.wall is not None:
+        rows.append(("wall clock", duration(c.wall)))
+    soft = "Trials' own time, added up over workers. Estimated from the median time between each trial's reports, "
+    soft += "so without its start-up."
+    return _card("Worker time", f"{duration(c.seconds_spent)} spent", rows, soft)
+
+
+def _cost(report: Report) -> str:
+    price, c = report.sweep.budget.money_per_hour, report.compute
+    if price is None or c.seconds_spent is None:
+        return ""
+    spent, saved, unpruned = (
+        "not known" if s is None else money(s / 3600 * price)
+        for s in (c.seconds_spent, c.seconds_saved, c.seconds_unpruned)
+    )
+    rows = [("saved by stops, estimate", saved), ("unpruned, estimate", unpruned)]
+    return _card("Cost", f"{spent} spent", rows, f"{c.seconds_spent / 3600:.3g} worker hours at {price:g} each.")
+
+
+def duration(seconds: float) -> str:
+    """As the summary has it, but short times with a decimal.
+
+    >>> duration(0.1234), duration(75)
+    ('0.12 s', '1 min 15 s')
+    """
+    return f"{seconds:.2g} s" if seconds < 10 else clock(seconds)
+
+
+def _risk(report: Report) -> str:
+    if report.sweep.pruner.kind != "curve":
+        return ""
+    text = "not known yet" if report.risk is None else f"{report.risk:.1%} ({CALIBRATION})"
+    limit = getattr(report.sweep.pruner, "risk", None)
+    soft = "From the forecasts stored at the stops, against the incumbent of today. "
+    soft += "No limit was set." if limit is None else f"The limit is {percent(limit)}."
+    return _card("Risk that some stop lost the winner", text, soft=soft)
+
+
+def _looks(report: Report) -> str:
+    if report.sweep.pruner.kind != "curve":
+        return ""
+    if not report.latencies:
+        return _card("Looks", "none yet", soft="No look reached a forecaster, or the decision log is gone.")
+    low, high = (1e3 * q for q in quantiles(report.latencies, (0.5, 0.99)))
+    failed = sum(n for _, n in report.failed_open)
+    rows = [("p50", f"{low:.0f} ms"), ("p99", f"{high:.0f} ms"), ("failed open", str(failed))]
+    rows += [(f"  {what}", str(n)) for what, n in report.failed_open]
+    return _card("Looks", f"{len(report.latencies)} forecasts", rows)
+
+
+def _section(name: str, drawn: dict[str, Picture]) -> list[str]:
+    if name not in drawn:
+        if name == "curves":
+            return [f"<h2>{_HEADINGS[name]}</h2>", "<p>No trial has reported a value that can be drawn yet.</p>"]
+        return []
+    heading = [f"<h2>{_HEADINGS[name]}</h2>"] if name in _HEADINGS else []
+    return [*heading, _figure(drawn[name], _CAPTIONS[name])]
+
+
+def _figure(picture: Picture, caption: str) -> str:
+    light, dark = (
+        "data:image/png;base64," + base64.b64encode(data).decode("ascii") for data in (picture.light, picture.dark)
+    )
+    return (
+        f'<figure><picture><source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img alt="{escape(picture.alt)}" src="{light}"></picture>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _table(report: Report) -> list[str]:
+    heading = "<h2>Stops</h2>"
+    if not report.stops:
+        return [heading, "<p>No trial was stopped.</p>"]
+    names = ("trial", "step", "rule", "P(beat) now", "before", "threshold", "P(beat) today", "incumbent then", "rank",
+             "saved")  # fmt: skip
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    chance = {stop.number: stop.p_today if stop.p_today is not None else stop.p or 0.0 for stop in report.stops}
+    shown = sorted(report.stops, key=lambda stop: -chance[stop.number])[:_STOPS]
+    shown.sort(key=lambda stop: stop.number)
+    rows = "\n".join(_row(stop) for stop in shown)
+    rules = sorted({stop.reason for stop in report.stops if stop.reason})
+    advice = {rule: Reason[rule].advice for rule in rules if rule in Reason.__members__}
+    notes = [f'<p class="soft">{escape(rule)}: {escape(text)}</p>' for rule, text in advice.items()]
+    if n := len(report.stops) - len(shown):
+        notes.append(f"<p>and {n} more, less likely to have won; `lcsearch explain TRIAL` tells of each</p>")
+    first = [f"trial {stop.number}" for stop in likely(report.stops, 1)]
+    if first:
+        notes.append(
+            '<p class="soft">P(beat) today is re-read from the forecast stored at the stop, against the incumbent of '
+            f"today; the risk is made of these. Most likely to have won: {first[0]}.</p>"
+        )
+    return [
+        heading,
+        f'<div class="table"><table><thead><tr>{head}<th scope="col" class="text">reason</th></tr></thead>',
+        f"<tbody>\n{rows}\n</tbody></table></div>",
+        *notes,
+    ]
+
+
+def _row(stop: Stop) -> str:
+    cells = [
+        str(stop.number),
+        f"{stop.step:g}",
+        stop.reason or "-",
+        *(percent(p) if p is not None else "-" for p in (stop.p, stop.p_before, stop.threshold, stop.p_today)),
+        f"{stop.incumbent[0]:.4g} of trial {stop.incumbent[1]}" if stop.incumbent else "-",
+        f"{stop.rank[0]} of {stop.rank[1]}" if stop.rank else "-",
+        str(stop.saved),
+    ]
+    known = stop.p is not None and stop.incumbent is not None  # then the columns say it all but for the details
+    said, kind = ("the whole story", ' class="invite"') if known else (stop.line, "")
+    text = f"<details{kind}><summary>{escape(said)}</summary><pre>{escape(stop.text)}</pre></details>"
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + f'<td class="text">{text}</td></tr>'
+
+
+def _importances(report: Report, drawn: dict[str, Picture]) -> list[str]:
+    heading = f"<h2>{_HEADINGS['importances']}</h2>"
+    if "importances" in drawn:
+        return [heading, _figure(drawn["importances"], report.importances.basis)]
+    return [heading, f"<p>{escape(report.importances.basis)}</p>"]
+
+
+def _failures(report: Report) -> list[str]:
+    failed = report.progress.of("failed")
+    if not failed:
+        return []
+    rows = "\n".join(
+        f'<tr><td>{row.number}</td><td>{row.spent}</td><td class="text">{escape(row.note)}</td></tr>'
+        for row in failed[:_FAILURES]
+    )
+    more = [f"<p>and {len(failed) - _FAILURES} more</p>"] if len(failed) > _FAILURES else []
+    head = '<th scope="col">trial</th><th scope="col">step</th><th scope="col" class="text">error</th>'
+    table = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    return ["<h2>Failures</h2>", table, *more]

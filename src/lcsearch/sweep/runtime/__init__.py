@@ -1,0 +1,1 @@
+"""What runs a sweep: a launch, its worker processes, signs of life, how a trial is trained."""

@@ -1,0 +1,193 @@
+"""One trial, trained and told of: what every worker does with it, on this machine or on Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+import lcsearch.errors
+from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
+from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial
+from lcsearch.session.decision_log import DecisionLog, read_log
+from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Stopped, load_objective
+from lcsearch.sweep.objective.program import command_objective
+from lcsearch.sweep.runtime.exits import NO_REPORT
+from lcsearch.sweep.spec.load import Sweep
+from lcsearch.sweep.spec.space import planned_schedule, suggest
+from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store.budget import TRAINED
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.heartbeat import here
+
+_ERROR_LENGTH = 500
+
+
+class StudyReporter:
+    """An Optuna trial whose pruner may raise; `held`: is the trial still ours?"""
+
+    def __init__(self, trial: Trial, held: Callable[[], bool] = lambda: True) -> None:
+        self._trial, self._held = trial, held
+
+    def report(self, value: float, step: int) -> None:
+        """Write one report.
+
+        Raises:
+            EnvironmentProblem: the storage does not take it.
+            Lost: another machine has the trial.
+        """
+        if not self._held():
+            raise Lost(f"another machine has taken the trial; left at step {step}")
+        self._trial.report(value, step)
+
+    def should_prune(self) -> bool:
+        """The pruner's word; False when it raises."""
+        try:
+            return self._trial.should_prune()
+        except Exception:  # fail open: a pruner's fault must not cost a trial
+            traceback.print_exc()
+            return False
+
+
+def run_trial(
+    taken: ownership.Claim,
+    sweep: Sweep,
+    folder: RunFolder,
+    objective: Callable[[Context], object],
+    device: str,
+    interrupted: Callable[[], bool],
+    heard: Callable[[], None] = lambda: None,
+) -> TrialState:
+    """Train one trial and tell how it ended. RUNNING: it was left to be adopted, or is another machine's now."""
+    trial = taken.trial
+    study, file = trial.study, sweep.file
+    shared = file.backend.storage is not None  # nobody but our launcher takes a trial of the folder's own study
+
+    def held() -> bool:
+        return not shared or ownership.still_has(study, taken)
+
+    checkpoints = folder.checkpoints(trial.number)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    reported = frozen.intermediate_values
+    reporter = StudyReporter(trial, held)
+    if taken.adopted and reported and max(reported) < file.max_steps:
+        # its worker may have died between a report and its look, or between a stop and its end in the study
+        stopped = "stop" in as_trial(frozen).marks if file.pruner.kind == "curve" else REASON in frozen.user_attrs
+        if stopped or reporter.should_prune():
+            _say_why(trial, sweep, reported)
+            taken.end(state=TrialState.PRUNED)
+            return TrialState.PRUNED
+        withdraw_stops(folder, trial.number)
+    context: Context | None = None
+
+    def came(step: int, at: float) -> None:
+        heard()
+        if step not in reported:  # a replayed step was not trained again
+            taken.pacer.came(step, at)
+
+    try:
+        params = suggest(trial, file.space)
+        schedule = planned_schedule(file, params)
+        if schedule is not None:
+            trial.set_user_attr(SCHEDULE, asdict(schedule))
+        context = Context(
+            reporter,
+            params=params,
+            number=trial.number,
+            goal=file.target,
+            seed=file.seed,
+            checkpoint_dir=checkpoints,
+            device=device,
+            schedule=schedule,
+            reported=reported,
+            interrupted=interrupted,
+            heard=came,
+        )
+        context.returned(objective(context))
+        ended: BaseException | None = context.ended
+    except (EnvironmentProblem, KeyboardInterrupt):
+        raise
+    except (Exception, SystemExit) as error:
+        # what ended the trial is what report() said, even where the objective raised something after it
+        ended = (context.ended if context is not None else None) or error
+    if isinstance(ended, Interrupted) or not held():
+        return TrialState.RUNNING
+    taken.noted.update(context.noted if context is not None else {})
+    if isinstance(ended, (Stopped, optuna.TrialPruned)):
+        _say_why(trial, sweep, context.reported if context is not None else {})
+        if context is not None and context.ahead is not None:
+            trial.set_user_attr(TRAINED, min(context.ahead, file.max_steps))
+        taken.end(state=TrialState.PRUNED)
+        return TrialState.PRUNED
+    value = context.judged() if context is not None else None
+    if ended is None and value is None:
+        ended = FileProblem(NO_REPORT)
+    if ended is not None:
+        traceback.print_exception(ended)
+        trial.set_user_attr(ownership.ERROR, describe(ended, sweep.path.parent))
+        taken.end(state=TrialState.FAIL)
+        return TrialState.FAIL
+    taken.end(value)
+    return TrialState.COMPLETE
+
+
+def withdraw_stops(folder: RunFolder, number: int) -> None:
+    """Write into the decision log that a stop of the trial was never carried out: its worker died over it."""
+    if not folder.decisions.is_dir():
+        return
+    latest = None
+    for record in read_log(folder.decisions):
+        if record.get("trial") == str(number) and record.get("verdict"):
+            latest = record
+    if latest is not None and latest["verdict"] == "STOP":
+        text = "the worker died before the stop was carried out, and a look at the resumed trial let it go on"
+        changed = {"verdict": "CONTINUE", "reason": "OVERTAKEN", "detail": text, "time": time.time()}
+        DecisionLog(folder.decisions).append({**latest, **changed, "host": here(), "pid": os.getpid()})
+
+
+def _say_why(trial: Trial, sweep: Sweep, reported: Mapping[int, float]) -> None:
+    """Optuna's own pruners keep no reason; the curve pruner has written its own."""
+    if sweep.file.pruner.kind == "curve" or not reported:
+        return
+    step = max(reported)
+    text = f"{sweep.file.pruner.kind} pruner at {sweep.file.step} {step}: {reported[step]:.6g}"
+    trial.set_user_attr(REASON, text)
+
+
+def describe(error: BaseException, folder: Path) -> str:
+    """One line: the type, the message, and the place in the user's own files, which stand in `folder`.
+
+    An error that came by none of them is given the place where it was raised, unless it is one of lcsearch's.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    own = [f for f in frames if _is_own(Path(f.filename), folder)]
+    frames = own or ([] if isinstance(error, LcsearchError) else frames)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    name = "" if isinstance(error, LcsearchError) else f"{type(error).__name__}: "
+    return f"{name}{text[:_ERROR_LENGTH]}{place}"
+
+
+def _is_own(file: Path, folder: Path) -> bool:
+    """Under `folder`, but neither lcsearch's nor of a virtual environment that lies there."""
+    if file.is_relative_to(Path(lcsearch.errors.__file__).parent):
+        return False
+    return file.is_relative_to(folder) and not {"site-packages", "dist-packages"} & set(file.parts)
+
+
+def load_any(sweep: Sweep) -> Callable[[Context], object]:
+    """The sweep's objective, function or program.
+
+    Raises:
+        FileProblem: see :func:`load_objective`.
+    """
+    if sweep.file.objective.python is not None:
+        return load_objective(sweep.file.objective.python, sweep.path.parent)
+    return command_objective(sweep.file, sweep.path.parent)

@@ -1,0 +1,141 @@
+"""A worker process: takes trials and trains them until the budget is used.
+
+Started by the launcher as `python -m lcsearch.sweep.runtime.worker FOLDER --slot K --device D`, with its threads set in
+the environment (they must be set before torch is imported) and standard input as the line to the launcher:
+"drain" asks the worker to end at the next report, and the end of the line means that the launcher is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+
+from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.secrets_in_urls import mask_of
+from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, HOPELESS, OK, ORPHANED
+from lcsearch.sweep.runtime.failures import hopeless
+from lcsearch.sweep.runtime.liveness import Pulse
+from lcsearch.sweep.runtime.trial import load_any, run_trial
+from lcsearch.sweep.spec.load import Sweep
+from lcsearch.sweep.store import ownership, studies
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.worker_log import Teller
+
+_GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
+
+
+class Line:
+    """The line to the launcher. `broken()` is True once the worker should end."""
+
+    def __init__(self) -> None:
+        self._drain = threading.Event()
+        # a descriptor of our own, not passed on: the objective's children must neither read it nor keep it open
+        self._input = os.fdopen(os.dup(0))
+        os.set_inheritable(self._input.fileno(), False)
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        threading.Thread(target=self._listen, name="launcher", daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in self._input:
+            if line.strip() == "drain":
+                self._drain.set()
+        self._drain.set()
+        time.sleep(_GRACE_S)
+        leave()
+
+    def broken(self) -> bool:
+        """Should this worker end?"""
+        return self._drain.is_set()
+
+
+def leave() -> None:
+    """End this process now, and the objective's children with it: state on disk is whole at every moment."""
+    if os.getpgrp() == os.getpid():  # so the launcher starts it; by hand, the group may be a shell's
+        os.killpg(0, signal.SIGKILL)
+    os._exit(ORPHANED)
+
+
+def keep(lock: int) -> None:
+    """Hold the run lock in this process alone: a child of the objective that outlives it must not block --resume."""
+    held = [lock]  # a grandchild finds it empty: the number may stand for another file there
+    os.set_inheritable(lock, False)
+    os.register_at_fork(after_in_child=lambda: os.close(held.pop()) if held else None)
+
+
+def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bool]) -> int:
+    """Take and train trials until nothing is left; returns the exit code."""
+    sweep = folder.read()
+    objective = load_any(sweep)
+    study = studies.open_study(sweep.file, folder, checked=True)  # by the launcher
+    _prepare(study, sweep, folder)
+    pulse, tell = Pulse(folder.pulse(slot)), Teller(folder.told(slot))
+    began = datetime.now()
+    while not interrupted():
+        if text := hopeless(study.get_trials(deepcopy=False), began):
+            tell.problem(f"{text}\nTracebacks: {folder.logs}")
+            return HOPELESS
+        taken = ownership.take(study, folder, slot, sweep.file)
+        if taken is None:
+            break
+        tell.begins(taken.trial.number, adopted=taken.adopted)
+        pulse.begin(taken.trial.number)
+        state = run_trial(taken, sweep, folder, objective, device, interrupted, pulse.reported)
+        pulse.end()
+        tell.ended(taken.trial.number, state.name)
+    return OK
+
+
+def _prepare(study: optuna.Study, sweep: Sweep, folder: RunFolder) -> None:
+    """Load the forecaster before there is a trial: at the first look a program would train on over it, for seconds."""
+    pruner, file = study.pruner, sweep.file
+    if not (isinstance(pruner, CurvePruner) and studies.is_forecast(file)):
+        return
+    if ownership.work_left(study.get_trials(deepcopy=False), folder, file):
+        pruner.prepare()
+
+
+def url_of(folder: RunFolder) -> str | None:
+    """The storage the run's file names."""
+    try:
+        return folder.read().file.backend.storage
+    except LcsearchError:
+        return None
+
+
+def main() -> int:
+    """The process's entry."""
+    parser = argparse.ArgumentParser(prog="lcsearch.sweep.runtime.worker", description="One worker of a sweep.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--lock", type=int, help="descriptor of the run lock")
+    options = parser.parse_args()
+    if options.lock is not None:
+        keep(options.lock)
+    line = Line()
+    studies.quiet_optuna()
+    folder = RunFolder(options.folder)
+    try:
+        return work(folder, options.slot, options.device, line.broken)
+    except LcsearchError as error:
+        if error.__cause__ is not None:
+            said = "".join(traceback.format_exception(error.__cause__))
+            print(mask_of(url_of(folder), said), file=sys.stderr, flush=True)
+        Teller(folder.told(options.slot)).problem(str(error))
+        return ENVIRONMENT if isinstance(error, EnvironmentProblem) else FILE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What is said of the mistakes that only a sweep file can have; the others are told in yaml_file/messages.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lcsearch.sweep.spec import model
+from lcsearch.yaml_file.document import Path
+from lcsearch.yaml_file.messages import Own, did_you_mean, either, show
+
+
+def _untagged(path: Path, got: Any) -> tuple[Path, str, bool] | None:
+    if path and path[0] == "space":
+        return path, _no_distribution(got), False
+    if path == ("pruner",):
+        chosen = got.get("kind") if isinstance(got, Mapping) else got
+        hint = did_you_mean(chosen, model.PRUNERS)
+        place: Path = ("pruner", "kind") if isinstance(got, Mapping) else ("pruner",)
+        return place, f"expected kind {either(model.PRUNERS)}, got {show(chosen)}.{hint}", False
+    return None
+
+
+def _no_distribution(got: Any) -> str:
+    names = either(model.DISTRIBUTIONS)
+    if not isinstance(got, Mapping):
+        return f"expected a single value or {{{names}: ...}}, got {show(got)}. Did you mean {{choice: ...}}?"
+    kinds = [key for key in got if key in model.DISTRIBUTIONS]
+    if kinds:
+        return f"expected one distribution, got {' and '.join(kinds)}."
+    keys = ", ".join(map(str, got)) or "none"
+    hint = next((h for key in got if (h := did_you_mean(key, model.DISTRIBUTIONS))), "")
+    return f"expected a distribution ({names}), got the keys {keys}.{hint}"
+
+
+OWN = Own(
+    {
+        "objective": model.Objective,
+        "schedule": model.SchedulePlan,
+        "backend": model.Backend,
+        "workers": model.Workers,
+        "sampler": model.Sampler,
+        "budget": model.Budget,
+        "<param>": model.ParamRef,
+        "<uniform>": model.Uniform,
+        "<loguniform>": model.LogUniform,
+        "<int>": model.Int,
+        "<logint>": model.LogInt,
+        "<choice>": model.Choice,
+        "<curve>": model.CurvePrunerSpec,
+        "<median>": model.MedianPrunerSpec,
+        "<hyperband>": model.HyperbandPrunerSpec,
+        "<none>": model.NoPrunerSpec,
+    },
+    _untagged,
+)
+"""For :func:`lcsearch.yaml_file.messages.explain`."""

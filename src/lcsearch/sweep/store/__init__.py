@@ -1,0 +1,1 @@
+"""Where a sweep is kept: run folder, study, who has which trial, budget."""

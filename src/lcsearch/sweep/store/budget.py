@@ -1,0 +1,206 @@
+"""What a sweep may spend and what it has spent: trials, steps, seconds.
+
+The seconds are wall clock, from the begin to the end of each launch of one run folder, all launches together; what lies
+between launches does not count. Every place that shows wall clock shows these. They stand in the folder's clock.json,
+which the launcher rewrites about once a second: a launcher that is killed loses a second of the account, not the
+account.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lcsearch import files
+from lcsearch.errors import is_finite_number
+from lcsearch.files import loads, write_atomically
+from lcsearch.sweep.spec.model import Budget, SweepFile
+from lcsearch.sweep.store import attributes
+from lcsearch.sweep.store.folder import RunFolder
+
+_LONGEST = 1 << 24  # bytes of clock.json
+
+Limit = Literal["trials", "steps", "seconds"]
+
+_SLACK_S = 10.0  # a worker whose launcher was killed may end its trial a while after the last tick
+
+AGAIN = "lcsearch:again"
+"""A trial's user attribute that names the failed trial which it runs again."""
+
+
+TRAINED = "lcsearch:trained"
+"""A stopped trial's user attribute that names the step to which its program had trained when its stop came."""
+
+
+def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
+    """Failed trial -> the trial that runs it again, and counts in its place."""
+    named = ((attributes.number(trial.user_attrs, AGAIN), trial.number) for trial in trials)
+    return {failed: again for failed, again in named if failed is not None}
+
+
+def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that count in the budget: without failed ones that are run again."""
+    replaced = replacements(trials)
+    return [trial for trial in trials if trial.number not in replaced]
+
+
+def steps_of(trial: FrozenTrial, horizon: int) -> int:
+    """Steps trained, on the user's axis; all of them for a COMPLETE trial that owed no report any more when it ended.
+
+    Reports may come every few steps: one was owed where the gap between the last two fits once more.
+    """
+    last = sorted(trial.intermediate_values)[-2:]
+    if not last:
+        return 0
+    gap = last[1] - last[0] if len(last) == 2 else 1
+    # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
+    from_0 = 0 in trial.intermediate_values
+    if trial.state == TrialState.COMPLETE and last[-1] + gap > horizon - from_0:
+        return horizon
+    trained = attributes.number(trial.user_attrs, TRAINED) or 0
+    return min(horizon, max(last[-1], trained) + from_0)
+
+
+def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit | None:
+    """The limit that is reached, so that no trial is begun any more; None while none is.
+
+    Args:
+        budget: the file's.
+        trials: begun, without failed ones that are run again.
+        steps: spent by all of them.
+        seconds: of wall clock, over all launches.
+    """
+    if trials >= budget.trials:
+        return "trials"
+    if budget.steps is not None and steps >= budget.steps:
+        return "steps"
+    if budget.seconds is not None and seconds >= budget.seconds:
+        return "seconds"
+    return None
+
+
+def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> Limit | None:
+    """The limit that the sweep in `folder`, whose launch is at work, has reached; None while it has reached none."""
+    steps = sum(steps_of(trial, file.max_steps) for trial in trials) if file.budget.steps is not None else 0
+    seconds = read_clock(folder).now() if file.budget.seconds is not None else 0.0
+    return ended_by(file.budget, _begun(trials), steps, seconds)
+
+
+def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:
+    """How many trials more may be begun, as far as is known now; those that wait to be begun are among them."""
+    return 0 if limit_now(file, folder, trials) is not None else file.budget.trials - _begun(trials)
+
+
+def _begun(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state != TrialState.WAITING for trial in standing(trials))
+
+
+class Launch(NamedTuple):
+    """When a launch began, in UTC, and how long it went on."""
+
+    began: datetime
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What clock.json says.
+
+    Attributes:
+        seconds: wall clock of all launches, up to the last tick.
+        until: when the last tick was, in UTC; None before the first.
+        monotonic: the system's monotonic clock at that tick, which all processes of a machine share.
+        launches: one after the other; without those of an earlier lcsearch, which counted their seconds alone.
+        damaged: there is a clock, and it cannot be read: what it counted is lost.
+    """
+
+    seconds: float = 0.0
+    until: datetime | None = None
+    monotonic: float = 0.0
+    launches: tuple[Launch, ...] = ()
+    damaged: bool = False
+
+    @property
+    def counted(self) -> float | None:
+        """The seconds, where somebody has counted them: there is a clock, and it is not damaged."""
+        return self.seconds if self.monotonic else None
+
+    def now(self) -> float:
+        """Seconds up to now, for a process that works for the launch which ticks."""
+        return self.seconds + max(time.monotonic() - self.monotonic, 0.0)
+
+    def at(self, time: datetime) -> float | None:
+        """Wall clock at a moment (one without a zone is this machine's), which stands still between launches.
+
+        None where not every launch is known, or the moment lies outside all of them: it is another machine's.
+        """
+        if not math.isclose(self.seconds, sum(launch.seconds for launch in self.launches), abs_tol=_SLACK_S):
+            return None
+        total = 0.0
+        for launch in self.launches:
+            since = (time.astimezone() - launch.began).total_seconds()
+            if since < -_SLACK_S:
+                return None
+            if since <= launch.seconds + _SLACK_S:
+                return total + min(max(since, 0.0), launch.seconds)
+            total += launch.seconds
+        return None
+
+
+def read_clock(folder: RunFolder) -> Reading:
+    """The run's clock; zero where no launch has ticked yet."""
+    try:
+        record = loads(files.read(folder.clock, _LONGEST))
+        until = datetime.fromisoformat(record["until"]).astimezone(UTC)  # an earlier lcsearch wrote local time
+        launches = tuple(
+            Launch(datetime.fromisoformat(began).astimezone(UTC), float(seconds))
+            for began, seconds in record.get("launches", ())
+        )
+        numbers = (record["seconds"], record["monotonic"], *(launch.seconds for launch in launches))
+        if not all(is_finite_number(number) and number >= 0 for number in numbers):
+            raise ValueError("numbers")
+        return Reading(float(record["seconds"]), until, float(record["monotonic"]), launches)
+    except FileNotFoundError:
+        return Reading()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return Reading(until=_modified(folder), damaged=True)
+
+
+def _modified(folder: RunFolder) -> datetime:
+    """The clock file was damaged: what it counted is lost, when it last ticked is not."""
+    return datetime.fromtimestamp(folder.clock.lstat().st_mtime, UTC)
+
+
+class Clock:
+    """The launcher's hand on clock.json.
+
+    Attributes:
+        before: the clock as earlier launches left it.
+        seconds: wall clock of this launch, up to the last tick.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._began = folder, time.monotonic()
+        self._since, self.seconds = datetime.now(UTC), 0.0
+        self.before = read_clock(folder)
+        self.tick()
+
+    def tick(self) -> None:
+        """Write how long it has been."""
+        now = time.monotonic()
+        self.seconds = now - self._began
+        launches = [*self.before.launches, Launch(self._since, self.seconds)]
+        record = {
+            "seconds": self.before.seconds + self.seconds,
+            "until": datetime.now(UTC).isoformat(),
+            "monotonic": now,
+            "launches": [[launch.began.isoformat(), launch.seconds] for launch in launches],
+        }
+        write_atomically(self._folder.clock, json.dumps(record).encode())

@@ -1,0 +1,308 @@
+"""Who has which trial: taking, giving back and counting, all under the run folder's claim lock.
+
+A RUNNING trial belongs to the worker named in its user attribute `lcsearch:worker`: its process, its machine's name,
+and the run (folder) it works for. Without a pid there, its worker is gone and any worker of that run may adopt it:
+its checkpoints lie in that run's folder. Over several machines the lock does not reach; there
+
+- the trial number, which the storage hands out atomically, keeps the budget: one with as many trials below it as the
+  budget allows is surplus. It is not run and not counted, also when the budget is raised;
+- steps are counted over all machines, seconds on each for itself;
+- a trial changes its run only when its own has been silent for long: :func:`contend`, and a while later
+  :func:`take_over` by whoever then stands as its claimant, which is one;
+- a worker that was only away (suspended, cut off) asks :func:`still_has` before it writes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lcsearch.schedulers.optuna import adopt
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.store import attributes
+from lcsearch.sweep.store.budget import AGAIN, replacements, room, standing
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.heartbeat import here
+from lcsearch.sweep.store.pace import Pacer
+
+WORKER = "lcsearch:worker"
+CLAIMANT = "lcsearch:claimant"
+RETRIES = "lcsearch:retries"
+ERROR = "lcsearch:error"
+SURPLUS = "lcsearch:surplus"
+SECONDS = "lcsearch:seconds"
+"""What a trial's earlier workers took for it; its present one counts from the `since` of its signature, in UTC."""
+TOOK = "lcsearch:took"
+"""What its last worker took for it, by that worker's own clock: `since` as in the signature, `seconds`, and what a step
+took (see pace.py)."""
+
+
+NOTED = "lcsearch:noted"
+"""What was odd about its reports, see :attr:`lcsearch.sweep.objective.context.Context.noted`."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial this process may run, and whether it was begun by another; `owner` is how it was signed.
+
+    `began` is when, by this process's monotonic clock; `pacer` is told of its reports, `noted` is what
+    was odd about them.
+    """
+
+    trial: Trial
+    adopted: bool
+    owner: dict[str, Any]
+    began: float = field(default_factory=time.monotonic)
+    pacer: Pacer = field(default_factory=Pacer)
+    noted: dict[str, Any] = field(default_factory=dict)
+
+    def end(self, value: float | None = None, state: TrialState | None = None) -> None:
+        """Tell the study how the trial ended, and what it took."""
+        took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
+        self.trial.set_user_attr(TOOK, {**took, **self.pacer.told()})
+        if self.noted:
+            self.trial.set_user_attr(NOTED, self.noted)
+        self.trial.study.tell(self.trial, value, state=state)
+
+
+def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> Claim | None:
+    """An abandoned trial of this run if there is one, else a new one while the budget lasts, else None."""
+    run = folder.identity()
+    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run, "since": datetime.now(UTC).isoformat()}
+    with folder.claim():
+        trials = study.get_trials(deepcopy=False)
+        for frozen in trials:
+            if abandoned(frozen, run):
+                trial = adopt(study, frozen.number)
+                if not _surplus(study, trial, file):
+                    trial.set_user_attr(WORKER, me)
+                    return Claim(trial, True, me)
+        if not room(file, folder, counted(trials)):
+            return None
+        trial = study.ask()
+        trial.set_user_attr(WORKER, me)
+        return None if _surplus(study, trial, file) else Claim(trial, False, me)
+
+
+def _surplus(study: optuna.Study, trial: Trial, file: SweepFile) -> bool:
+    """Was the trial begun beyond the budget, because another machine was faster? Then its end is told; it was not run.
+
+    One that has reported is none: it was begun within a budget that is smaller now.
+    """
+    budget = file.budget.trials
+    if trial.number < budget:
+        return False
+    trials = study.get_trials(deepcopy=False)
+    before = sum(t.number < trial.number for t in standing(counted(trials)))
+    if before < budget or trials[trial.number].intermediate_values:
+        return False
+    trial.set_user_attr(SURPLUS, budget)
+    trial.set_user_attr(ERROR, f"not run: another machine was faster to take the last of {budget} trials")
+    study.tell(trial, state=TrialState.FAIL)
+    return True
+
+
+def abandoned(frozen: FrozenTrial, run: str | None = None) -> bool:
+    """Is it RUNNING without a worker, and, given `run`, one that this run may adopt?"""
+    if frozen.state != TrialState.RUNNING or WORKER not in frozen.user_attrs:
+        return False
+    owner = _owner(frozen) or {"pid": None}  # by an earlier lcsearch, or one that cannot be read
+    return owner.get("pid", 0) is None and (run is None or owner.get("run", run) == run)
+
+
+def retry_failed(study: optuna.Study, folder: RunFolder) -> dict[int, int]:
+    """Put every failed trial on the list of those to be begun, from its start, with the parameters that it had.
+
+    Each counts in the budget in place of the failed one, which keeps what it reported.
+
+    Returns:
+        failed trial -> the trial that runs it again.
+    """
+    with folder.claim():
+        trials = study.get_trials(deepcopy=False)
+        failed = [t for t in standing(counted(trials)) if t.state == TrialState.FAIL]
+        for trial in failed:
+            study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+        numbers = {trial.number for trial in failed}
+        return {n: by for n, by in replacements(study.get_trials(deepcopy=False)).items() if n in numbers}
+
+
+def still_has(study: optuna.Study, claim: Claim) -> bool:
+    """Is the trial still that of its worker? Reads the storage."""
+    frozen = study.get_trials(deepcopy=False)[claim.trial.number]
+    return frozen.state == TrialState.RUNNING and frozen.user_attrs.get(WORKER) == claim.owner
+
+
+@dataclass(frozen=True)
+class Released:
+    """What became of a dead worker's trial.
+
+    Attributes:
+        number: the trial.
+        step: the last step it reported; None before the first.
+        retry: which retry this is, from 1.
+        given_up: its retries are used; it was marked FAIL.
+    """
+
+    number: int
+    step: int | None
+    retry: int
+    given_up: bool
+
+
+def release(
+    study: optuna.Study,
+    folder: RunFolder,
+    alive: Collection[int],
+    retries: int,
+    *,
+    blame: bool = True,
+    shared: bool = False,
+    anywhere: bool = False,
+    until: datetime | None = None,
+) -> list[Released]:
+    """Give back every RUNNING trial of this run whose worker (by pid) is not among the living.
+
+    Args:
+        alive: pids of this run's workers that live.
+        retries: how often a trial may lose its worker before it is marked FAIL.
+        blame: count it against the trial; False when a whole launcher went down, which is no fault of any trial.
+        shared: other machines use the study. Otherwise a trial that nobody signed was begun by a worker of this run
+            that died over it, and is given back too.
+        anywhere: whoever signed a trial was of this run: nobody else uses the study.
+        until: when the workers worked last, as far as is known; now when None.
+    """
+    run = folder.identity()
+    released = []
+    with folder.claim():
+        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            owner = _owner(frozen)
+            unsigned = WORKER not in frozen.user_attrs
+            if abandoned(frozen) or (unsigned and shared) or not (anywhere or _is_of(owner, run)):
+                continue
+            if owner.get("pid") not in alive:
+                released.append(_give_back(study, frozen, run, retries, blame, until))
+    return released
+
+
+def _owner(frozen: FrozenTrial) -> dict[str, Any]:
+    return attributes.signature(frozen.user_attrs, WORKER)
+
+
+def _is_of(owner: dict[str, Any], run: str) -> bool:
+    """Signed by a worker of `run`; by this machine, if by one that named no run."""
+    return bool(owner["run"] == run) if "run" in owner else bool(owner.get("host", here()) == here())
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A RUNNING trial of another machine.
+
+    `run` tells that machine's run from others; `claimant` is the run that wants to have the trial.
+    """
+
+    number: int
+    host: str
+    run: str
+    claimant: str | None
+
+
+def foreign(trials: Iterable[FrozenTrial], run: str, *, shared: bool = True) -> Iterator[Foreign]:
+    """The RUNNING trials that are not of `run`; those nobody has signed yet count when the study is shared."""
+    for frozen in trials:
+        if frozen.state != TrialState.RUNNING:
+            continue
+        owner = _owner(frozen)
+        unsigned = WORKER not in frozen.user_attrs and shared
+        if unsigned or not _is_of(owner, run):
+            host = owner.get("host", "a machine unknown")
+            name = owner.get("run") or (f"unsigned {frozen.number}" if unsigned else f"host {host}")
+            yield Foreign(frozen.number, host, name, frozen.user_attrs.get(CLAIMANT))
+
+
+def contend(study: optuna.Study, folder: RunFolder, number: int) -> None:
+    """Say that this run wants the trial of a silent machine; of several that say so at once, the last one stands."""
+    adopt(study, number).set_user_attr(CLAIMANT, folder.identity())
+
+
+def take_over(study: optuna.Study, folder: RunFolder, wanted: Foreign, retries: int) -> Released | None:
+    """Make the trial one of this run that its workers may adopt; None when another machine got it, or it is back."""
+    run = folder.identity()
+    with folder.claim():
+        frozen = study.get_trials(deepcopy=False)[wanted.number]
+        owner = _owner(frozen)
+        changed = owner.get("run", wanted.run) != wanted.run or (WORKER in frozen.user_attrs and _is_of(owner, run))
+        if frozen.state != TrialState.RUNNING or changed or frozen.user_attrs.get(CLAIMANT) != run:
+            return None
+        return _give_back(study, frozen, run, retries, blame=True)
+
+
+def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
+    """What a trial has taken of its workers' time, the time without a worker left out.
+
+    A worker that ended its trial has measured it. Otherwise what its present worker has done so far is read off two
+    clocks that may be two machines': in UTC.
+
+    Args:
+        frozen: the trial.
+        now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
+    """
+    signed, earlier = _owner(frozen).get("since"), attributes.seconds(frozen.user_attrs, SECONDS)
+    took = attributes.took(frozen.user_attrs, TOOK)
+    if took is not None and took.get("since") == signed:
+        return earlier + float(took["seconds"])
+    since = datetime.fromisoformat(signed) if signed is not None else None
+    if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
+        since = frozen.datetime_start
+    until = frozen.datetime_complete or now
+    if since is None or until is None:
+        return earlier
+    # times without a zone (by Optuna, by an earlier lcsearch) are taken to be of this machine's
+    return earlier + max((until.astimezone() - since.astimezone()).total_seconds(), 0.0)
+
+
+def _give_back(
+    study: optuna.Study, frozen: FrozenTrial, run: str, retries: int, blame: bool, until: datetime | None = None
+) -> Released:
+    retry = attributes.count(frozen.user_attrs, RETRIES) + blame
+    trial = adopt(study, frozen.number)
+    given_up = retry > retries
+    seconds = seconds_of(frozen, until or datetime.now(UTC))
+    if given_up:
+        lately = seconds - attributes.seconds(frozen.user_attrs, SECONDS)
+        trial.set_user_attr(TOOK, {"since": _owner(frozen).get("since"), "seconds": lately})
+        trial.set_user_attr(ERROR, f"its worker died {times(retry)}; retries: {retries}")
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        trial.set_user_attr(RETRIES, retry)
+        trial.set_user_attr(SECONDS, seconds)
+        abandon(trial, run)
+    return Released(frozen.number, frozen.last_step, retry, given_up)
+
+
+def abandon(trial: Trial, run: str) -> None:
+    """Leave a trial to the workers of `run`."""
+    trial.set_user_attr(WORKER, {"slot": None, "pid": None, "host": here(), "run": run})
+
+
+def times(n: int) -> str:
+    """`once`, `2 times`."""
+    return "once" if n == 1 else f"{n} times"
+
+
+def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Without those that were begun beyond the budget and not run."""
+    return [trial for trial in trials if SURPLUS not in trial.user_attrs]
+
+
+def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile) -> int:
+    """How many trials can be taken: those this run may adopt, and the room in the budget."""
+    run = folder.identity()
+    return max(room(file, folder, counted(trials)), 0) + sum(abandoned(t, run) for t in trials)

@@ -1,0 +1,161 @@
+"""`lcsearch explain`: the story of one trial, plain text for any terminal."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcsearch.curves import Curve
+from lcsearch.errors import FileProblem
+from lcsearch.session.decision_log import read_log
+from lcsearch.session.explain import judged_looks, nearest
+from lcsearch.stopping.decision import percent
+from lcsearch.study import Trial
+from lcsearch.sweep.monitor import run_record
+from lcsearch.sweep.monitor.decision_tail import LookTail
+from lcsearch.sweep.monitor.progress import Progress, Row
+from lcsearch.sweep.monitor.state import stops_now
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.store import worker_log
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.ownership import times
+from lcsearch.sweep.views.phrases import best_line, legend, standing
+from lcsearch.sweep.views.sparkline import spark
+from lcsearch.sweep.views.summary import at, configuration, run_again, shown, unfinished
+
+if TYPE_CHECKING:
+    import optuna
+
+_LAST_LINES = 12  # of what a failed trial printed
+
+
+def number_of(word: str, progress: Progress) -> int:
+    """The trial that `word` names: a number, or "best".
+
+    Raises:
+        FileProblem: it names none.
+    """
+    if word.isdecimal() and len(word) < 19:
+        return int(word)
+    if word != "best":
+        text = f"expected the number of a trial, or 'best', got {word!r}."
+        if Path(word).is_dir():
+            text += f" The run is an option: lcsearch explain best --folder {shlex.quote(word)}"
+        raise FileProblem(text)
+    if progress.best is None:
+        raise FileProblem("expected the number of a trial, got 'best': no trial has reached a finite value.")
+    return progress.best.number
+
+
+def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> str:
+    """The full story of one trial.
+
+    Raises:
+        FileProblem: there is no such trial.
+    """
+    row = progress.numbered.get(number)
+    if row is None:
+        known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
+        raise FileProblem(f"{folder.root}: expected the number of a trial ({known}), got {number}.")
+    lines = [f"trial {number}: {row.state}, {row.spent} of {sweep.max_steps} {sweep.step}s"]
+    lines += configuration(row.params, "  ")
+    lines += _curve(row, sweep)
+    if row.retries:
+        on = "from its last checkpoint" if run_record.saved(folder, number) else "with nothing in its checkpoint folder"
+        lines.append(f"its worker died {times(row.retries)}; it went on {on}")
+    lines += [f"it runs trial {other.number} again, which failed" for other in progress.rows if other.again == number]
+    lines += _why(row, sweep, study, folder)
+    best = progress.best
+    if best is not None:
+        lines.append("it is the best trial" if best.number == number else f"best: {best_line(best, sweep)}")
+        if text := standing(progress, sweep):
+            lines.append(f"  {text}")
+    lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
+    if row.slot is not None:
+        lines.append(f"printed to: {shown(_log(row, sweep, folder))}")
+    looks = LookTail(folder.decisions)
+    looks.latest()
+    lines += [f"! {text}" for text in run_record.damage(folder, progress, looks.left_out)]
+    if not unfinished(progress, folder):
+        lines.append(f"next: lcsearch report{at(folder)}")
+    return "\n".join(lines)
+
+
+def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> list[str]:
+    """What ended the trial, or what holds it."""
+    explainer = getattr(study.pruner, "explain", None)
+    match row.state:
+        case "failed":
+            again = [] if row.again is None else [f"it is run again as trial {row.again}"]
+            return [f"error: {row.note}", *again, *_last_lines(row, sweep, folder)]
+        case "complete":
+            return ["it was not stopped", *(_nearest(row, sweep, folder, study) if explainer is not None else [])]
+        case "stopped" if explainer is None:
+            return [row.note]
+        case "waiting":
+            line = "" if run_record.at_work(folder) else f": {run_again(folder, '--resume')}"
+            return [f"it waits for a worker{line}"]
+    if explainer is None or not row.values:
+        return []
+    text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
+    by_chance = row.state == "running" or (row.stop is not None and row.stop.chance is not None)
+    return [text, *_today(row, study), *([legend(sweep)] if by_chance else [])]
+
+
+def _today(row: Row, study: optuna.Study) -> list[str]:
+    """What a stop is worth by now, where that is not what it said: the summary and the risk go by it."""
+    report = stops_now(study) if row.state == "stopped" else None
+    stop = next((stop for stop in report.stops if stop.trial == row.number), None) if report is not None else None
+    if stop is None or stop.p is None or not math.isfinite(stop.p_now) or percent(stop.p_now) == percent(stop.p):
+        return []
+    told = f"as things stand now: P(beat) {percent(stop.p_now)}"
+    return [f"{told}, the stop's forecast against today's best and margin"]
+
+
+def _nearest(row: Row, sweep: SweepFile, folder: RunFolder, study: optuna.Study) -> list[str]:
+    """The look at which a trial that ran to its end was nearest to a stop, by the decision log; else what held it."""
+    looks: list[dict[str, Any]] = []
+    if folder.decisions.is_dir():
+        looks = judged_looks(read_log(folder.decisions), Trial(str(row.number), Curve.of(row.values)))
+    if not looks:
+        text = str(study.pruner.explain(row.number, study))  # type: ignore[attr-defined]  # it is a CurvePruner
+        return text.splitlines()[1:]
+    return [*nearest(looks, f"in {shown(folder.decisions)}", step=sweep.step), legend(sweep)]
+
+
+def _log(row: Row, sweep: SweepFile, folder: RunFolder) -> Path:
+    return folder.trial_log(row.number) if sweep.backend.kind == "ray" else folder.log(row.slot or 0)
+
+
+def _last_lines(row: Row, sweep: SweepFile, folder: RunFolder) -> list[str]:
+    """The end of what a trial printed; a worker's log holds its other trials too."""
+    log = _log(row, sweep, folder)
+    try:
+        if sweep.backend.kind == "ray":
+            tail = worker_log.tail(log, _LAST_LINES)
+        else:
+            tail = worker_log.last_lines(log, folder.told(row.slot or 0), row.number, _LAST_LINES)
+    except OSError:
+        return []
+    return ["the last lines it printed:", *(f"  {line}" for line in tail)] if tail else []
+
+
+def _curve(row: Row, sweep: SweepFile) -> list[str]:
+    if not row.values:
+        return ["it reported nothing"]
+    values = list(row.values.values())
+    steps = list(row.values)
+    drawn = spark(values, 40)
+    lines = [f"{sweep.metric} over {sweep.step} {steps[0]}..{steps[-1]}: {drawn}"]
+    lines.append(f"  first {values[0]:.6g}, last {values[-1]:.6g}")
+    finite = [(v, s) for s, v in row.values.items() if math.isfinite(v)]
+    if finite:
+        value, step = min(finite) if sweep.goal == "minimize" else max(finite, key=lambda vs: (vs[0], -vs[1]))
+        lines[-1] += f", best {value:.6g} at {sweep.step} {step}"
+    if len(finite) < len(values):
+        lines[-1] += f"; {len(values) - len(finite)} reports were no finite number"
+    if set(drawn) & {"^", "v"}:
+        lines[-1] += "; ^ and v lie far off the scale, above and below"
+    return lines

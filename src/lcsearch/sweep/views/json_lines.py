@@ -1,0 +1,223 @@
+"""`lcsearch run FILE --json`: a sweep told to a program, one JSON object a line.
+
+Standard output holds these lines and nothing else; what is meant for people goes to standard error. A run that cannot
+begin (exit codes 2 and 3) prints none. Keys stay; new ones may be added. A number that is not finite is null; steps
+are on the sweep's own axis, values in the metric's units, `time` is seconds since the epoch, as the launcher saw it.
+
+======== ============================================================================================================
+event    keys beside `event` and `time`
+======== ============================================================================================================
+sweep    first. `name`, `folder`, `resumed`, `trials` (budget), `max_steps`, `step` and `metric` (their names), `goal`,
+         `judged`, `workers`, `sampler`, `pruner`, `seed`
+trial    `trial` (its number) and `state`: "began" with `params` (a trial that `--resume` goes on with begins again), or
+         "complete", "stopped", "failed" with `value` (judged, as far as it came), `last` (the last report), `step` of
+         the last report, `spent`, `saved` (steps), `reason` (of a stop or a failure, else null), `p_beat` (at the look
+         that stopped it; null for trials that were not stopped, or not by P(beat))
+best     a new best value, of any trial that has not failed: `trial`, `step`, `value`, `params`, `state` (of the trial)
+worker   one has died, stalled or been retried: `text`; as far as known `worker` (its slot), `how`, `trial`, `retry`,
+         `retries`, `given_up` (the trial is marked failed)
+notice   anything else a person would be told: `text`
+end      last. `exit_code`, `message` (null when all went well), `counts` (state -> trials), `best` (as in `best`, or
+         null), `incumbent` (the best of the complete trials, or null), `spent`, `saved` (steps), `seconds` (wall clock
+         of this launch), `seconds_total` (of all launches), `worker_seconds`, `worker_seconds_saved` (null where no
+         pace is known), `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
+         `calibration`, `looks`, `failed_open`, `folder`
+======== ============================================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lcsearch.sweep.monitor.progress import Best, Progress, Row
+from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, Observer
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.views.live import PlainView
+from lcsearch.sweep.views.notices import notices
+from lcsearch.terminal import silence
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lcsearch.sweep.monitor.outcome import Outcome
+
+_OF_WORKERS = ("worker", "how", "trial", "retry", "retries", "given_up")
+
+
+class JsonView:
+    """Tells programs on `stream`, and people on standard error."""
+
+    def __init__(
+        self,
+        sweep: SweepFile,
+        folder: RunFolder,
+        stream: TextIO,
+        *,
+        resumed: bool,
+        people: PlainView | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._sweep, self._folder, self._stream, self._resumed = sweep, folder, stream, resumed
+        self._people = people or PlainView(sweep, sys.stderr)
+        self._observer = observer or Observer(sweep, folder)
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+        self._best: tuple[int, int] | None = None
+        self._early: list[dict[str, Any]] | None = []  # told before the opening line
+        self._first = True
+
+    def start(self) -> None:
+        """The opening line, and what was to be told before it."""
+        self._people.start()
+        s, early = self._sweep, self._early or []
+        self._early = None
+        self._tell(
+            "sweep",
+            name=s.name,
+            folder=str(self._folder.root),
+            resumed=self._resumed,
+            trials=s.budget.trials,
+            max_steps=s.max_steps,
+            step=s.step,
+            metric=s.metric,
+            goal=s.goal,
+            judged=s.judged,
+            workers=s.backend.workers.n,
+            sampler=s.sampler.kind,
+            pruner=s.pruner.kind,
+            seed=s.seed,
+        )
+        for entry in early:
+            self._write(entry)
+
+    def update(self, progress: Progress, study: optuna.Study) -> None:
+        """What began, ended and improved since the last call; after a resume, not what had ended before."""
+        self._people.update(progress, study)
+        if self._first and self._resumed:
+            self._ended = {row.number for row in progress.of(*ENDED)}
+            self._begun = set(self._ended)
+        self._first = False
+        looks: dict[int, tuple[float, float]] | None = None
+        news = [r for r in progress.rows if r.number not in self._ended and r.state != "waiting"]
+        for row in news:
+            if row.number not in self._begun:
+                self._begun.add(row.number)
+                self._tell("trial", trial=row.number, state="began", params=dict(row.params))
+        ended = [row for row in news if row.state in ENDED]
+        for row in sorted(ended, key=lambda row: (row.ended is not None, row.ended, row.number)):
+            self._ended.add(row.number)
+            looks = dict(self._observer.looks.latest()) if looks is None else looks
+            self._tell("trial", trial=row.number, state=row.state, **_end_of(row, self._sweep, looks))
+        best = progress.best
+        if best is not None and (best.number, best.step) != self._best:
+            self._best = (best.number, best.step)
+            self._tell("best", **_best(best))
+
+    def event(self, text: str, **facts: object) -> None:
+        """Of workers when there are facts, a notice otherwise."""
+        self._people.event(text, **facts)
+        known = {key: facts[key] for key in _OF_WORKERS if key in facts}
+        self._tell("worker" if known else "notice", text=text, **known)
+
+    def stop(self) -> None:
+        """Nothing: the end comes with the outcome."""
+
+    def end(self, outcome: Outcome) -> None:
+        """The last line."""
+        p = outcome.progress
+        for text in notices(p, self._sweep):
+            self._tell("notice", text=text)
+        picture = self._observer.picture(p, outcome.study)
+        money = picture.money
+        self._tell(
+            "end",
+            exit_code=outcome.code,
+            message=outcome.message or None,
+            counts=dict(p.counts),
+            best=None if p.best is None else _best(p.best),
+            incumbent=None if p.incumbent is None else _best(p.incumbent),
+            spent=p.spent,
+            saved=p.saved,
+            seconds=outcome.seconds,
+            seconds_total=picture.seconds,
+            worker_seconds=p.seconds,
+            worker_seconds_saved=p.seconds_saved,
+            money=None if money is None else {"spent": money[0], "saved": money[1]},
+            risk=picture.risk,
+            calibration=CALIBRATION,
+            looks=picture.n_looks,
+            failed_open=picture.failed_open,
+            folder=str(outcome.folder),
+        )
+
+    def _tell(self, event: str, **facts: object) -> None:
+        entry = {"event": event, "time": time.time(), **facts}
+        if self._early is None:
+            self._write(entry)
+        else:
+            self._early.append(entry)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        try:
+            print(json.dumps(_finite(entry), allow_nan=False, default=str), file=self._stream, flush=True)
+        except (OSError, ValueError):  # whoever has closed the pipe misses the rest
+            silence(self._stream)
+
+
+def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -> dict[str, Any]:
+    step, last = row.last or (None, None)
+    look = looks.get(row.number)
+    reached = row.reached(sweep.target)
+    return {
+        "value": None if reached is None else reached[0],
+        "last": last,
+        "step": step,
+        "spent": row.spent,
+        "saved": row.saved,
+        "reason": row.note or None,
+        "p_beat": look[1] if row.state == "stopped" and look is not None and look[0] == step else None,
+    }
+
+
+def _best(best: Best) -> dict[str, Any]:
+    return {
+        "trial": best.number,
+        "step": best.step,
+        "value": best.value,
+        "params": dict(best.params),
+        "state": best.state,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    return value
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Standard output for the events alone: what anything else in this process prints there goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(sys.stdout.fileno())
+    os.set_inheritable(kept, False)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        with open(os.dup(kept), "w", encoding="utf-8") as stream:
+            yield stream
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os.dup2(kept, sys.stdout.fileno())
+        os.close(kept)

@@ -1,0 +1,109 @@
+"""What the sweep file, the objective and the trials disagree about, each said once and with what to do.
+
+The summary, the report and `--json` tell it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lcsearch.sweep.monitor.progress import Progress, Row
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.views.phrases import named
+
+
+def notices(progress: Progress, sweep: SweepFile) -> list[str]:
+    """One text for each kind that there is."""
+    told = (_lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
+    return [text for tell in told if (text := tell(progress, sweep))]
+
+
+def _noted(progress: Progress, kind: str) -> list[Row]:
+    return [row for row in progress.rows if kind in row.noted]
+
+
+def _lengths(progress: Progress, sweep: SweepFile) -> str:
+    complete = progress.of("complete")
+    early = [row.spent for row in complete if row.spent < sweep.max_steps]
+    end = f"{sweep.step} {sweep.max_steps}"
+    if not early and _noted(progress, "beyond"):
+        return f"reports after {end} were ignored: set max_steps to the objective's own length, or let it end there"
+    if not early:
+        return ""
+    own = "ctx.max_steps" if sweep.objective.python is not None else "{max_steps}"
+    longest = f"the longest at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
+    return (
+        f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}: "
+        f"let the objective train {own} {sweep.step}s, or set max_steps to its own length"
+    )
+
+
+def _repeated(progress: Progress, sweep: SweepFile) -> str:
+    rows = _noted(progress, "repeated")
+    if not rows:
+        return ""
+    step = f"{sweep.step} {rows[0].noted['repeated'][0]:g}"
+    return (
+        f"{step} of trial {rows[0].number} was reported more than once{_others(rows)}: the first report of a step "
+        f"stands, the others were ignored; report each {sweep.step} once, counted from the trial's begin"
+    )
+
+
+def _descending(progress: Progress, sweep: SweepFile) -> str:
+    rows = _noted(progress, "descending")
+    if not rows:
+        return ""
+    step, last = (*rows[0].noted["descending"], math.nan)[:2]
+    return (
+        f"trial {rows[0].number} reported {sweep.step} {step:g} after {sweep.step} {last:g}{_others(rows)}: a curve is "
+        f"read in the order of its steps, so count what was trained upwards, not what is left"
+    )
+
+
+def _others(rows: Sequence[Row]) -> str:
+    n = len(rows) - 1
+    return f" (and so in {n} other trial{'s' * (n != 1)})" if n else ""
+
+
+def _returned(progress: Progress, sweep: SweepFile) -> str:
+    rows = [row for row in _noted(progress, "returned") if row.state == "complete"]
+    if not rows:
+        return ""
+    row, value = rows[0], rows[0].noted["returned"][0]
+    reached = row.reached(sweep.target)
+    judged = f"{reached[0]:.6g} at {sweep.step} {reached[1]}" if reached is not None else "nothing finite"
+    last = row.last is not None and math.isclose(value, row.last[1], rel_tol=1e-6)
+    text = f"trial {row.number} returned {value:.6g}{' (its last report)' * last} and is judged by its {sweep.judged} "
+    text += f"{sweep.metric}, {judged}{_others(rows)}: what is returned is not used; "
+    return text + ("set judged: final if it should count" if last else "report what is to be judged, or return nothing")
+
+
+def _without_numbers(progress: Progress, sweep: SweepFile) -> str:
+    mute = [row for row in progress.rows if row.values and not any(map(math.isfinite, row.values.values()))]
+    mute = [row for row in mute if row.state != "running"]
+    if not mute:
+        return ""
+    n, all_of, which = len(mute), len([row for row in progress.rows if row.values]), named([row.number for row in mute])
+    return (
+        f"{n} of {all_of} trials that reported have no finite {sweep.metric} at all ({which}), "
+        f"so they count for nothing: see what explain tells of one, and take out of the space what they share"
+    )
+
+
+def _diverged(progress: Progress, sweep: SweepFile) -> str:
+    best = progress.best
+    if best is None or sweep.judged != "best":
+        return ""
+    row = progress.numbered[best.number]
+    values, sign = list(row.values.values()), sweep.target.sign
+    first = next((value for value in values if math.isfinite(value)), math.nan)
+    if row.state == "running" or not (not math.isfinite(values[-1]) or sign * values[-1] > sign * first):
+        return ""
+    how = "no finite number any more" if not math.isfinite(values[-1]) else f"{values[-1]:.6g}, worse than its first"
+    keep = "keep a checkpoint of the best" if sweep.objective.python is not None else "let the program keep its best"
+    return (
+        f"the best value is of a trial that diverged later: trial {best.number} reached {best.value:.6g} at "
+        f"{sweep.step} {best.step}, its report at {sweep.step} {next(reversed(row.values))} is {how}; "
+        f"{keep} {sweep.step}, or set judged: final"
+    )

@@ -1,0 +1,158 @@
+"""Phrases that live view, summary and report share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lcsearch.stopping.decision import exactly
+from lcsearch.stopping.gates import looks_at
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.rules import threshold_for
+from lcsearch.sweep.monitor.progress import Best, Progress, Row
+from lcsearch.sweep.spec.model import SweepFile
+
+SHOWN = 10
+"""Trials that are named, or errors that are told, of one group."""
+
+UNTIMED = "not known without the times of two reports"
+
+_POLICY = Policy()  # what a sweep file cannot set is as here
+
+FEW = _POLICY.few
+"""Below this many observations the threshold is stricter."""
+
+
+def best_line(best: Best, sweep: SweepFile) -> str:
+    """`val_loss 0.0712 (trial 12, epoch 38)`."""
+    return f"{sweep.metric} {best.value:.6g} {place(best, sweep)}"
+
+
+def place(best: Best, sweep: SweepFile) -> str:
+    """`(trial 12, epoch 38)`."""
+    return f"(trial {best.number}, {sweep.step} {best.step})"
+
+
+def standing(progress: Progress, sweep: SweepFile) -> str:
+    """Whose the best value is, where that is not the incumbent; empty where they are one."""
+    best, incumbent = progress.best, progress.incumbent
+    if best is None or (incumbent is not None and incumbent.number == best.number):
+        return ""
+    text = f"trial {best.number} is {best.state}, not complete; the incumbent, which others must beat, is "
+    return text + ("none yet" if incumbent is None else f"the best complete one: {best_line(incumbent, sweep)}")
+
+
+def named(numbers: Sequence[object]) -> str:
+    """`trial 3`, `trials 1, 2, 3 and 4 more`."""
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return f"trial{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}"
+
+
+def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
+    """One line for a trial that ended, with its reason in short.
+
+    `trial 4 complete: best loss 0.3123 at epoch 12 (last 0.3597), new best`
+    `trial 12 stopped at epoch 9, 31 saved: loss 0.83; P(beat) 0.4 % (was 1.2 % at step 8), threshold 5 %`
+    """
+    line, unit = f"trial {row.number} {row.state}", sweep.step
+    if row.state == "complete":
+        if row.spent < sweep.max_steps:
+            line += f" at {unit} {row.spent} of {sweep.max_steps}"
+        line += f": {_judged(row, sweep)}"
+    elif row.state == "stopped":
+        line += f" at {unit} {_stopped_at(row)}{_late(row, unit)}" + (f", {row.saved} saved" if row.saved else "")
+        line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
+    reason = _short(row, sweep)
+    return line + (f"; {reason}" if reason else "") + (f", new {new}" if new else "")
+
+
+def _judged(row: Row, sweep: SweepFile) -> str:
+    last = f"{row.last[1]:.4g}" if row.last is not None else "-"
+    reached = row.reached(sweep.target)
+    if reached is None or f"{reached[0]:.4g}" == last:
+        return f"{sweep.metric} {last}"
+    return f"best {sweep.metric} {reached[0]:.4g} at {sweep.step} {reached[1]} (last {last})"
+
+
+def _stopped_at(row: Row) -> int:
+    """Steps that were trained up to the last report that was judged."""
+    return row.last[0] + (0 in row.values) if row.last is not None else row.spent
+
+
+def _late(row: Row, unit: str) -> str:
+    """Where training does not wait for a look, its stop comes some reports later."""
+    late = []
+    if row.stop is not None and (n := sum(at > row.stop.step for at in row.values)):
+        late.append(f"{n} report{'s' * (n != 1)} after the look at {unit} {row.stop.step:g}")
+    if row.spent > _stopped_at(row):
+        late.append(f"its program had trained to {unit} {row.spent}")
+    return f" ({'; '.join(late)})" if late else ""
+
+
+def _short(row: Row, sweep: SweepFile) -> str:
+    """Without the incumbent and the rank, which `explain` tells."""
+    if row.stop is None:
+        return row.note
+    reason, look = row.stop.short, row.stop.now
+    if sweep.pruner.kind == "curve" and look is not None and row.stop.chance is not None:
+        limit = exactly(strict(sweep.pruner.threshold))
+        reason += f" (strict below {FEW} observations)" if exactly(look.threshold) == limit else ""
+    return reason
+
+
+def legend(sweep: SweepFile) -> str:
+    """What P(beat) is and what it does; empty for a pruner that does not work it out."""
+    if sweep.pruner.kind != "curve":
+        return ""
+    threshold = sweep.pruner.threshold
+    return (
+        f"P(beat): a trial's forecast chance to beat the best so far by {sweep.step} {sweep.max_steps}; "
+        f"it is stopped where two looks in a row are below {exactly(threshold)} "
+        f"({exactly(strict(threshold))} below {FEW} observations)"
+    )
+
+
+def strict(threshold: float) -> float:
+    """The threshold that holds for short curves."""
+    return threshold_for(threshold, 0, few=FEW, factor=_POLICY.few_factor)
+
+
+def spacing(growth: float) -> str:
+    """Which reports of a trial are looked at.
+
+    >>> spacing(1.1)
+    'at 6, 7, 8, 9, 10, 11, 13, 15 ... reports of a trial (look_growth 1.1; 1 looks at every report)'
+    """
+    if growth == 1:
+        return "at every report (look_growth 1)"
+    first = ", ".join(map(str, looks_at(_POLICY.min_observations, growth, 10**6)[:8]))
+    return f"at {first} ... reports of a trial (look_growth {growth:g}; 1 looks at every report)"
+
+
+def clock(seconds: float) -> str:
+    """`7 s`, `3 min 07 s`, `2 h 05 min`, `3 d 04 h`.
+
+    >>> [clock(s) for s in (7.9, 187, 7500, 273_600)]
+    ['7 s', '3 min 07 s', '2 h 05 min', '3 d 04 h']
+    """
+    s = int(seconds)
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60:02d} s"
+    return f"{s // 3600} h {s % 3600 // 60:02d} min" if s < 172_800 else f"{s // 86_400} d {s % 86_400 // 3600:02d} h"
+
+
+def worker_time(progress: Progress) -> str:
+    """`worker time: 3 min 07 s spent, 1 min 21 s saved`."""
+    saved = progress.seconds_saved
+    told = f"{clock(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
+    return f"worker time: {clock(progress.seconds)} spent, {told}"
+
+
+def money(amount: float) -> str:
+    """Two decimals, more where they would show nothing; the currency is the user's.
+
+    >>> money(12.345), money(0.00213), money(0.0)
+    ('12.35', '0.0021', '0.00')
+    """
+    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"

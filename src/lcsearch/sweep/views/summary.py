@@ -1,0 +1,212 @@
+"""The last words of a sweep, and the commands that lead on from it: plain text for any terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcsearch.errors import FileProblem
+from lcsearch.stopping.decision import Decision, percent
+from lcsearch.stopping.verdict import Reason
+from lcsearch.sweep.monitor import run_record
+from lcsearch.sweep.monitor.decision_tail import LookTail
+from lcsearch.sweep.monitor.progress import Progress, Row
+from lcsearch.sweep.monitor.state import CALIBRATION, priced, stops_now
+from lcsearch.sweep.spec.model import Scalar, SweepFile
+from lcsearch.sweep.store.budget import ended_by, read_clock
+from lcsearch.sweep.store.folder import RunFolder, latest
+from lcsearch.sweep.views.notices import notices
+from lcsearch.sweep.views.phrases import SHOWN, UNTIMED, best_line, clock, money, named, spacing, standing, worker_time
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lcsearch.schedulers.optuna import Stop
+
+_CLOSEST = 3  # stopped trials
+_SAME_S = 0.5  # a launch that took all the time but this was the only one
+
+
+def summarize(
+    progress: Progress,
+    sweep: SweepFile,
+    study: optuna.Study,
+    folder: Path,
+    seconds: float | None = None,
+    code: int | None = None,
+) -> str:
+    """Best value and configuration, steps spent and saved, risk, stops and failures in groups, what next.
+
+    `seconds` and `code` (its exit code) are those of the last launch; None when the run is only looked at.
+    """
+    counts = progress.counts
+    said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(folder, seconds)}"]
+    if progress.best is not None:
+        lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
+        if text := standing(progress, sweep):
+            lines.append(f"  {text}")
+    else:
+        lines.append("best: none")
+    total = progress.spent + progress.saved
+    share = f" ({progress.saved / total:.0%} of {total})" if total else ""
+    lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
+    lines.append(worker_time(progress))
+    lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
+    looks = LookTail(folder / "decisions")
+    report = stops_now(study) if sweep.pruner.kind == "curve" else None
+    closest = sorted((s for s in report.stops if s.p_now > 0), key=lambda s: -s.p_now) if report is not None else []
+    if sweep.pruner.kind == "curve":
+        risk = None if report is None else report.risk
+        text = "not known yet" if risk is None else f"{risk:.1%} ({CALIBRATION})"
+        lines.append(f"risk that some stop lost the winner: {text}")
+        if risk:
+            lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
+            if sweep.pruner.risk is None:
+                lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
+        if (line := looks.line()) is not None:
+            lines += [line, f"  looked {spacing(sweep.pruner.look_growth)}"]
+    lines += _stopped(progress, sweep, closest)
+    lines += _failed(progress.of("failed"))
+    lines += [f"! {text}" for text in notices(progress, sweep)]
+    lines += [f"! {text}" for text in run_record.damage(RunFolder(folder), progress, looks.left_out)]
+    lines.append(f"files: {shown(folder)}")
+    return "\n".join([*lines, *_next(progress, RunFolder(folder), closest, code)])
+
+
+def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> list[str]:
+    """The stops by what stopped them: each was told when it came, and `explain` tells it whole."""
+    groups: dict[str, list[int]] = {}
+    for row in progress.of("stopped"):
+        groups.setdefault(_stopped_by(row.stop) or f"by the {sweep.pruner.kind} pruner", []).append(row.number)
+    lines = [f"stopped {by}: {len(numbers)} ({named(numbers)})" for by, numbers in groups.items()]
+    if closest:
+        likeliest = ", ".join(f"trial {stop.trial} ({percent(stop.p_now)})" for stop in closest[:_CLOSEST])
+        lines.append(f"  likeliest to have won, as things stand now: {likeliest}")
+    return lines
+
+
+def _stopped_by(stop: Decision | None) -> str:
+    if stop is None:
+        return ""
+    return "as diverged" if stop.reason is Reason.DIVERGED else f"by {stop.chance}" if stop.chance else ""
+
+
+def _failed(rows: Sequence[Row]) -> list[str]:
+    """The failures by what they said."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        groups.setdefault(row.note, []).append(row.number)
+    lines = [f"  {named(numbers)}: {note}" for note, numbers in list(groups.items())[:SHOWN]]
+    if len(groups) > SHOWN:
+        lines.append(f"  and {len(groups) - SHOWN} other errors")
+    again = [f"{row.number} as {row.again}" for row in rows if row.again is not None]
+    if again:
+        lines.append(f"  run again: {named(again)}")
+    return ["failed:", *lines] if rows else []
+
+
+def _next(progress: Progress, folder: RunFolder, closest: Sequence[Stop], code: int | None) -> list[str]:
+    """The commands that lead on."""
+    commands = []
+    if code not in (None, 0, 130) and not any(row.values for row in progress.rows):
+        commands.append((run_again(folder, "--fresh"), "after the mend"))
+    elif code not in (None, 0) and unfinished(progress, folder):
+        commands.append((run_again(folder, "--resume"), ""))
+    where, failed = at(folder), [row for row in progress.of("failed") if row.again is None]
+    if progress.best is not None:
+        commands.append((f"lcsearch report{where}", ""))
+    if closest:
+        text = f"stopped, with {percent(closest[0].p_now)} the likeliest of the stopped to have won"
+        commands.append((f"lcsearch explain {closest[0].trial}{where}", text))
+    elif failed:
+        commands.append((f"lcsearch explain {failed[0].number}{where}", "failed"))
+    elif progress.best is not None:
+        commands.append((f"lcsearch explain best{where}", ""))
+    if failed and any(row.values for row in progress.rows):
+        n = len(failed)
+        text = f"runs the {n} failed trial{'s' * (n != 1)} again, after the mend"
+        commands.append((run_again(folder, "--resume --retry-failed"), text))
+    heads = ["next: ", *["      "] * len(commands)]
+    return [
+        f"{head}{line}" + (f"   ({why})" if why else "") for head, (line, why) in zip(heads, commands, strict=False)
+    ]
+
+
+def unfinished(progress: Progress, folder: RunFolder) -> bool:
+    """Is there anything left to do?"""
+    if progress.of("running", "waiting"):
+        return True
+    budget = folder.read().file.budget
+    return ended_by(budget, progress.counted, progress.spent, read_clock(folder).seconds) is None
+
+
+def at(folder: RunFolder) -> str:
+    """The option that names the run; empty where the run is the one that is taken without it."""
+    try:
+        if latest(Path("runs")).resolve() == folder.root:
+            return ""
+    except FileProblem:
+        pass
+    return f" --folder {shlex.quote(shown(folder.root))}"
+
+
+def run_again(folder: RunFolder, how: str) -> str:
+    """The command line that goes on with the run, or starts it over."""
+    sweep = folder.read()
+    own = folder.root == (Path("runs") / sweep.file.name).resolve()
+    where = "" if own else f" --folder {shlex.quote(shown(folder.root))}"
+    return f"lcsearch run {shlex.quote(shown(sweep.path))} {how}{where}"
+
+
+def _time(folder: Path, seconds: float | None) -> str:
+    """How long it took; of a run that was resumed, all its launches together."""
+    if seconds is None:
+        return ""
+    reading = read_clock(RunFolder(folder))
+    total = reading.seconds if reading.counted is not None else seconds
+    this = f" ({clock(seconds)} in this launch)" if total - seconds > _SAME_S else ""
+    return f" in {clock(total)} of wall clock{this}"
+
+
+def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]:
+    """What it cost where a worker's hour has a price, and which limit ended it where there are several."""
+    lines, budget = [], sweep.budget
+    if budget.money_per_hour is not None:
+        spent, saved = priced(progress, budget.money_per_hour)
+        hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
+        told = f"about {money(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
+        lines.append(f"money: {money(spent)} spent ({hours}), {told}")
+    limit = ended_by(budget, progress.counted, progress.spent, seconds)
+    if limit is not None and (budget.steps is not None or budget.seconds is not None):
+        n = f"{progress.counted} of {budget.trials} trials"
+        match limit:
+            case "trials":
+                text = n
+            case "steps":
+                text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent after {n} had begun"
+            case _:
+                assert budget.seconds is not None
+                text = f"{seconds:.3g} of {budget.seconds:g} seconds were used after {n} had begun"
+        lines.append(f"ended by budget.{limit}: {text}")
+    return lines
+
+
+def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:
+    """One `name: value` a line, as a sweep file would have it."""
+    return [f"{indent}{name}: {plain(value)}" for name, value in params.items()]
+
+
+def plain(value: Scalar) -> str:
+    """A parameter's value for people."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def shown(path: Path) -> str:
+    """The path from where the user stands, if that is shorter to type."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,1 @@
+"""Weight files, and those that ship: read, checked, written."""

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from kit.allocators import PAUSES, Plot, World
+from kit.builders import goal, snapshot, trial
+
+from lcsearch.allocation.contract import Allocation, Slots
+from lcsearch.allocation.policies.asha import AshaPromotion
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Judged
+from lcsearch.study import Snapshot, Status, Trial
+
+NAN = math.nan
+ONE = Slots(1, 9)
+
+
+def ask(seen: Snapshot, slots: Slots = ONE) -> Allocation:
+    return AshaPromotion().allocate(None, seen, {}, PAUSES, slots, (0, 0))
+
+
+def paused(uid: str, *losses: float) -> Trial:
+    return trial(uid, losses, Status.PAUSED, first=1)
+
+
+def study(*live: Trial, finished: tuple[Trial, ...] = (), judged: Judged = "best") -> Snapshot:
+    return snapshot(goal(horizon=9, judged=judged), finished, live)
+
+
+def moves(*live: Trial, slots: Slots = ONE, **fields: Any) -> list[tuple[str | None, float]]:
+    return [(move.uid, move.until) for move in ask(study(*live, **fields), slots).moves]
+
+
+def test_nine_trials_by_hand() -> None:
+    """Rungs 1, 3, 9; one worker; every trial keeps its first loss.
+
+    After three trials the best of them, 1, goes to step 3. Of four the best may have gone, and has; of five it is the
+    fifth, 4. Of eight two may have gone: 7 and 4, so 7 goes, and being the best of three at step 3 goes on to 9. The
+    ninth trial lets a third one go, but the three best, 7, 4 and 1, have. Then no rung can grow.
+    """
+    losses = [0.5, 0.3, 0.9, 0.4, 0.2, 0.8, 0.7, 0.1, 0.6]
+    world = World(Plot([[loss] * 9 for loss in losses]))
+    while not world.given_up:
+        done = ask(world.snapshot(), world.slots())
+        world.apply(done)
+        world.advance()
+    assert [(move.uid, move.until) for move in world.log] == [
+        (None, 1), (None, 1), (None, 1), ("1", 3),
+        (None, 1), (None, 1), ("4", 3),
+        (None, 1), (None, 1), (None, 1), ("7", 3), ("7", 9),
+        (None, 1),
+    ]  # fmt: skip
+    assert world.given_up == {"0", "1", "2", "3", "4", "5", "6", "8"}
+    assert world.trials["7"].status is Status.COMPLETE
+
+
+def test_the_highest_rung_comes_first_and_the_best_in_it() -> None:
+    low = [paused(str(i), 0.9 + i / 100) for i in range(3)]
+    high = [paused(str(i), 0.5, 0.5, 0.5 - i / 100) for i in range(3, 9)]
+    # Rung 3 holds six: 8 and 7 may go. Rung 1 holds nine, and its best three are not among those that wait there.
+    assert moves(*low, *high, slots=Slots(4, 9)) == [("8", 9), ("7", 9), (None, 1), (None, 1)]
+
+
+def test_ties_go_to_the_earlier_uid() -> None:
+    assert moves(*(paused(uid, 0.5) for uid in ("11", "10", "9"))) == [("9", 3)]
+
+
+def test_finished_trials_hold_their_places_in_the_rungs() -> None:
+    waiting = [paused("0", 0.5), paused("1", 0.6)]
+    ended = trial("2", [0.4] * 2, Status.FAILED, first=1)
+    assert moves(*waiting, finished=(ended,)) == [(None, 1)], "the best of three has gone, and failed"
+    better = trial("2", [0.7] * 2, Status.STOPPED, first=1)
+    assert moves(*waiting, finished=(better,)) == [("0", 3)]
+    # range(9): a COMPLETE trial was at every rung, wherever its last report stands.
+    short = trial("2", [0.7], Status.COMPLETE, first=0)
+    assert moves(*waiting, finished=(short,)) == [("0", 3)]
+
+
+def test_a_trial_that_runs_beyond_a_rung_holds_its_place_there() -> None:
+    runs = trial("2", [0.4], Status.RUNNING, first=1)
+    assert moves(paused("0", 0.5), paused("1", 0.6), runs) == [(None, 1)]
+
+
+def test_the_loss_is_that_of_the_rung_and_the_best_so_far_only_where_that_is_judged() -> None:
+    # Both waited at step 1 and were promoted once; at step 3 the first has the better best, the second the better last.
+    live = [paused("0", 0.9, 0.2, 0.8), paused("1", 0.9, 0.9, 0.5), paused("2", 0.9, 0.9, 0.9)]
+    assert moves(*live, judged="best") == [("0", 9)]
+    assert moves(*live, judged="final") == [("1", 9)]
+
+
+def test_sparse_reports_count_at_the_first_one_beyond_the_rung() -> None:
+    live = [trial(str(i), [loss, 0.9], Status.PAUSED, steps=[0, 2]) for i, loss in enumerate((0.7, 0.1, 0.5))]
+    assert moves(*live) == [("1", 3)]
+
+
+def test_what_is_not_finite_ranks_last() -> None:
+    assert moves(paused("0", NAN), paused("1", NAN), paused("2", 0.9)) == [("2", 3)]
+    # A metric that starts late keeps nobody from starting.
+    assert moves(*(paused(str(i), NAN) for i in range(3))) == [("0", 3)]
+
+
+def test_a_trial_that_never_got_to_a_rung_goes_there_before_new_ones() -> None:
+    empty = Trial("7", status=Status.PAUSED)
+    assert moves(empty, paused("0", 0.5), slots=Slots(2, 9)) == [("7", 1), (None, 1)]
+
+
+def test_while_somebody_runs_nothing_is_given_up() -> None:
+    runs = trial("2", [], Status.RUNNING)
+    assert ask(study(paused("0", 0.5), paused("1", 0.6), runs), Slots(1, 0)) == Allocation(None, ())
+
+
+def test_a_study_too_small_for_promotions_still_has_a_result() -> None:
+    assert moves(paused("0", 0.6), paused("1", 0.5), slots=Slots(2, 0)) == [("1", 3)]
+    assert moves(paused("0", 0.4), paused("1", 0.5, 0.5, 0.5), slots=Slots(2, 0)) == [("1", 9)]
+    done = ask(study(paused("0", 0.4), finished=(trial("1", [0.5] * 9, first=1),)), Slots(2, 0))
+    assert done == Allocation(None, (), (("0", "its rung is closed"),))
+
+
+def test_rungs() -> None:
+    assert AshaPromotion().rungs(9) == [1, 3, 9]
+    assert AshaPromotion(min_steps=2, eta=4).rungs(100) == [2, 8, 32, 100]
+    assert AshaPromotion(min_steps=20).rungs(9) == [9]
+
+
+@pytest.mark.parametrize("fields", [{"min_steps": 0}, {"min_steps": NAN}, {"eta": 1.5}, {"eta": math.inf}])
+def test_what_cannot_be(fields: dict[str, float]) -> None:
+    with pytest.raises(InvalidValue, match=r"^AshaPromotion\.(min_steps|eta): expected a finite number >=? \d, got "):
+        AshaPromotion(**fields)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+from kit.allocators import AllocatorKit, Faulty, Plot, passed_on
+
+from lcsearch.allocation.contract import Allocator
+from lcsearch.allocation.policies.asha import AshaPromotion
+from lcsearch.allocation.policies.greedy import GreedyGain
+from lcsearch.allocation.policies.run_to_end import RunToEnd
+from lcsearch.allocation.policies.uniform import Uniform
+
+
+class TestRunToEnd(AllocatorKit):
+    def make(self) -> Allocator:
+        return RunToEnd()
+
+
+class TestUniform(AllocatorKit):
+    def make(self) -> Allocator:
+        return Uniform()
+
+
+class TestUniformOfThree(AllocatorKit):
+    arms: ClassVar[int | None] = 3
+
+    def make(self) -> Allocator:
+        return Uniform(3, quantum=2.5)
+
+
+class TestAsha(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return AshaPromotion()
+
+
+class TestAshaOfTwo(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return AshaPromotion(min_steps=1.5, eta=2)
+
+
+class TestGreedyGain(AllocatorKit):
+    def make(self) -> Allocator:
+        return GreedyGain()
+
+
+class TestGreedyGainOfProbability(AllocatorKit):
+    def make(self) -> Allocator:
+        return GreedyGain(3, gain="p_beat", n_startup_trials=3, explore=0.5)
+
+
+class FaultyKit(AllocatorKit):
+    """Not collected: a kit to be run by hand on an allocator with a fault."""
+
+    __test__ = False
+
+    def __init__(self, fault: str) -> None:
+        self.one = Faulty(GreedyGain(), fault)
+
+    def make(self) -> Allocator:
+        return self.one
+
+
+STUDY = Plot([[1.0, 0.5, 0.4, 0.3], [0.9, 0.6, 0.35, 0.31], [0.8, 0.7, 0.6, 0.5]], workers=2)
+WIDE = Plot([[1.0 - 0.1 * i, 0.5 + 0.1 * i, 0.4] for i in range(8)], workers=4)
+
+
+def test_the_double_without_a_fault_passes() -> None:
+    kit = FaultyKit("")
+    kit.assert_all_done(kit.play(STUDY, "normal"))
+    kit.assert_same_moves(WIDE, "normal")
+    kit.test_the_state_handed_in_is_left_alone()
+
+
+@pytest.mark.parametrize("fault", ["nothing is moved", "nothing is begun", "half of the slots", "nothing goes on"])
+def test_the_kit_sees_idle_slots(fault: str) -> None:
+    with pytest.raises(AssertionError, match="a slot is left free"):
+        FaultyKit(fault).play(STUDY, "normal")
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ("the order of live", "in another order"),
+        ("the sign of values", "mirrored"),
+        ("memory outside the state", "again"),
+    ],
+)
+def test_the_kit_sees_what_moves_depend_on(fault: str, what: str) -> None:
+    with pytest.raises(AssertionError, match=what):
+        FaultyKit(fault).assert_same_moves(WIDE, "normal")
+
+
+def test_the_kit_sees_a_bad_state() -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        passed_on(FaultyKit("state is no JSON").make().init())
+    with pytest.raises(AssertionError):
+        FaultyKit("state is changed in place").test_the_state_handed_in_is_left_alone()
+
+
+def test_the_kit_sees_global_random_numbers() -> None:
+    with pytest.raises(AssertionError):
+        FaultyKit("global random numbers").test_global_random_state_is_left_alone()
+
+
+def test_the_kit_sees_a_policy_that_needs_its_opinions() -> None:
+    with pytest.raises(RuntimeError, match="nobody answers"):
+        FaultyKit("absent opinions").test_an_ordinary_study("off law", 1)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kit.builders import goal, snapshot, trial
+
+from lcsearch.stopping.axis import ENOUGH
+from lcsearch.stopping.notices import notices
+from lcsearch.study import Status, Trial
+
+
+def told(horizon: float, lengths: list[int], *others: Trial) -> list[str]:
+    complete = [trial(str(i), [1.0] * n) for i, n in enumerate(lengths)]
+    return [notice.text for notice in notices(snapshot(goal(horizon=horizon), [*complete, *others]))]
+
+
+def test_a_horizon_that_no_trial_reached() -> None:
+    assert told(1000, [50] * 6) == [
+        "none of 6 trials that ended by themselves reached max_steps (max_t), which is 1000: they ended by step 49 "
+        "(all of them). Looks ask about where trials end, and steps saved are counted to there. Set it to 50, unless "
+        "longer trials are still to come"
+    ]
+    (text,) = told(1000, [41, 101, 201, 301, 401])
+    assert "they ended by step 400 (half of them by step 200)" in text
+
+
+def test_a_horizon_that_trials_leave_behind() -> None:
+    assert told(10, [100] * 5) == [
+        "trials go on to step 99, far beyond max_steps (max_t), which is 10 (9.9 times as far): they are judged there. "
+        "Set it to 100, unless longer trials are still to come"
+    ]
+
+
+def test_a_little_beyond_the_horizon_is_not_far() -> None:
+    """From a twentieth on it was said to be far."""
+    assert told(100, [107] * 5) == [
+        "trials go on to step 106, 6 % beyond max_steps (max_t), which is 100: they are judged there. Set it to 107, "
+        "unless longer trials are still to come"
+    ]
+    (text,) = told(100, [199] * 5)
+    assert "98 % beyond" in text
+    (text,) = told(100, [201] * 5)
+    assert "far beyond max_steps (max_t), which is 100 (2 times as far)" in text
+
+
+def test_a_horizon_that_holds_says_nothing() -> None:
+    assert told(50, [50] * 9) == []
+    assert told(49, [50] * 9) == []  # a step too far
+    assert told(50, [50, 12, 9, 8, 30, 30]) == []  # some end early
+    assert told(1000, [50] * (ENOUGH - 1)) == []
+    assert told(1000, [], *[trial(str(i), [1.0] * 50, Status.STOPPED) for i in range(9)]) == []
+    assert told(1000, [0] * 9) == []
+
+
+def test_a_horizon_of_seconds() -> None:
+    ends = [trial(str(i), [1.0, 1.0, 1.0], steps=[10.0, 20.0, 30.0 + i / 10]) for i in range(6)]
+    (text,) = [notice.text for notice in notices(snapshot(goal(horizon=3600), ends))]
+    assert "Set it to 30.5, unless" in text
+
+
+def test_an_incumbent_at_the_metrics_bound() -> None:
+    share = [trial(str(i), [0.2, 1.0 - 0.1 * (i // 2), 1.0 - 0.1 * (i // 2)]) for i in range(6)]
+    assert [notice.text for notice in notices(snapshot(goal("maximize", horizon=3), share))] == [
+        "the incumbent, 1 of trial 0, is at the metric's bound, as 4 reports of finished trials are exactly that: no "
+        "trial can beat it. Looks and the risk ask whether a trial ties it; end the study, or choose a metric that "
+        "still tells good trials apart"
+    ]
+    assert notices(snapshot(goal("maximize", horizon=3), share[2:])) == ()
+
+
+def test_bounds_say_when_it_is_reached_and_are_told_when_they_are_none() -> None:
+    share = [trial(str(i), [0.2, 0.8 - 0.1 * i]) for i in range(3)]
+
+    def said(low: float | None, high: float | None) -> list[str]:
+        of = replace(goal("maximize", horizon=3), bounds=(low, high))
+        return [notice.text for notice in notices(snapshot(of, share))]
+
+    assert said(0, 1) == []
+    (text,) = said(0, 0.8)
+    assert text.startswith("the incumbent, 0.8 of trial 0, is at the metric's bound, as bounds says: no trial can beat")
+    assert said(0, 0.7) == [
+        "trial 0 reported 0.8, beyond the high one of bounds, which is 0.7: that bound is ignored. Set bounds to what "
+        "the metric can be, or leave it out"
+    ]
+    (text,) = said(0.3, None)
+    assert text.startswith("trial 0 reported 0.2, beyond the low one of bounds, which is 0.3")

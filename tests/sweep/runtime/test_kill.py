@@ -1,0 +1,176 @@
+"""Kills: a worker, the launcher, a Ctrl-C. Every trial goes on as itself from its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from sweep.kit import RESUMING, Remembering, command, launched, wait_for, write_toy
+
+from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.progress import Progress
+from lcsearch.sweep.runtime import launch
+from lcsearch.sweep.store.folder import RunFolder
+
+EPOCHS = 40
+
+
+def state(run: Path, number: int = 0) -> dict[str, list[list[int]]]:
+    """What RESUMING saved; empty before it did."""
+    try:
+        saved: dict[str, list[list[int]]] = json.loads((run / f"checkpoints/trial-{number:05d}/state.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return saved
+
+
+def killer(run: Path, kills: int) -> Remembering:
+    """A view that kills the worker of trial 0 once it has saved something, in each of its first lives."""
+    done: set[int] = set()
+
+    def look(progress: Progress) -> None:
+        lives = state(run).get("lives", [])
+        if lives and len(done) < kills and lives[-1][0] not in done and not progress.of("complete"):
+            done.add(lives[-1][0])
+            os.kill(lives[-1][0], signal.SIGKILL)
+
+    return Remembering(look)
+
+
+def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_LOOK_S", 0.05)
+    path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
+    view = killer(tmp_path / "run", 1)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=view)
+    assert outcome.code == 0
+    assert [row.state for row in outcome.progress.rows] == ["complete", "complete"]
+    first = outcome.progress.rows[0]
+    assert list(first.values) == list(range(1, EPOCHS + 1))
+    assert first.values == pytest.approx({e: first.params["a"] + 1 / e for e in range(1, EPOCHS + 1)})  # type: ignore[operator]
+    (_, start), (_, again) = state(tmp_path / "run")["lives"]
+    assert (start, first.retries) == (0, 1)
+    assert again > 0  # from its checkpoint, not from the start
+    (event,) = view.events
+    assert event.startswith(
+        "worker 0 was killed (SIGKILL); trial 0 goes on from its last checkpoint (it had reported epoch"
+    )
+    assert event.endswith("in another worker (retry 1 of 2)")
+
+
+def test_retries_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_LOOK_S", 0.05)
+    path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS, retries=0)
+    view = killer(tmp_path / "run", 1)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=view)
+    assert [row.state for row in outcome.progress.rows] == ["failed", "complete"]
+    assert outcome.progress.rows[0].note == "its worker died once; retries: 0"
+    assert view.events == ["worker 0 was killed (SIGKILL); trial 0 is marked failed after 0 retries"]
+
+
+def test_a_killed_launcher_leaves_no_workers_and_is_resumed(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, RESUMING, trials=3, max_steps=EPOCHS, workers=2)
+    run = tmp_path / "run"
+    with launched(command("run", path, "--folder", run)) as process:
+        wait_for(lambda: bool(state(run, 0) and state(run, 1)))
+        process.kill()
+    pids = [state(run, number)["lives"][0][0] for number in (0, 1)]
+    wait_for(lambda: not any(alive(pid) for pid in pids))
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{run}/study.sqlite3")
+    before = {t.number: t.intermediate_values for t in study.trials}
+    assert [t.state.name for t in study.trials[:2]] == ["RUNNING", "RUNNING"]
+    view = Remembering()
+    outcome = launcher.run(path, folder=run, resume=True, view=view)
+    assert outcome.code == 0
+    assert [row.state for row in outcome.progress.rows] == ["complete"] * 3
+    assert [row.retries for row in outcome.progress.rows] == [0, 0, 0]  # no fault of theirs
+    assert len(view.events) == 2
+    for number in (0, 1):
+        row = outcome.progress.rows[number]
+        assert list(row.values) == list(range(1, EPOCHS + 1))
+        assert before[number].items() <= row.values.items()
+        assert [start > 0 for _, start in state(run, number)["lives"]] == [False, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
+    """So does a terminal that closes, unless the sweep is to outlive it (nohup, which these tests may run under)."""
+    path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
+    run = tmp_path / "run"
+    with launched(["env", "--default-signal=HUP", *command("run", path, "--folder", run)]) as process:
+        wait_for(lambda: bool(state(run)))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "toy: interrupted; go on with --resume\n"
+    assert "! draining: workers end at their next report, trials can be resumed. Again to kill them\n" in out
+    outcome = launcher.run(path, folder=run, resume=True, view=Remembering())
+    assert [row.state for row in outcome.progress.rows] == ["complete", "complete"]
+    assert [start > 0 for _, start in state(run)["lives"]] == [False, True]
+
+
+def test_ctrl_c_twice_kills_an_objective_that_never_reports(tmp_path: Path) -> None:
+    stuck = "import time\ndef train(ctx):\n    (ctx.checkpoint_dir / 'here').touch()\n    time.sleep(600)\n"
+    run = tmp_path / "run"
+    with launched(command("run", write_toy(tmp_path, stuck), "--folder", run)) as process:
+        wait_for((run / "checkpoints/trial-00000/here").exists)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)  # two signals at once would be one
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "toy: interrupted; go on with --resume\n")
+
+
+def alive(pid: int) -> bool:
+    """Does the process exist and run? (A zombie waits for its parent; it does nothing.)"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+ORPHAN = """\
+import os, sys, time
+from lcsearch.sweep.runtime import worker
+
+worker._GRACE_S = 0.1
+worker.keep(int(sys.argv[1]))
+line = worker.Line()
+child = os.fork()  # as a DataLoader does
+if child:
+    print(child, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("leader", [True, False])
+def test_an_orphan_takes_its_children_along_and_they_never_hold_the_run(tmp_path: Path, leader: bool) -> None:
+    folder = RunFolder(tmp_path)
+    lock = folder.hold()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", ORPHAN, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=leader,
+        pass_fds=(lock,),
+    )
+    os.close(lock)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.stdin.close()
+    try:
+        assert process.wait(30) == (-signal.SIGKILL if leader else 75)
+        os.close(folder.hold(patience_s=0.0))
+        wait_for(lambda: alive(child) is not leader)
+    finally:
+        process.stdout.close()
+        if alive(child):
+            os.kill(child, signal.SIGKILL)

@@ -1,0 +1,243 @@
+"""Budgets are kept: nothing is begun once steps or seconds are used up; what runs goes on; the account is honest."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sweep.kit import TRAIN, Remembering, write_toy
+from sweep.spec.test_space import SWEEP
+
+from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.outcome import Outcome
+from lcsearch.sweep.monitor.progress import collect
+from lcsearch.sweep.runtime import launch
+from lcsearch.sweep.spec.model import Budget, SweepFile
+from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store.budget import Clock, Reading, ended_by, read_clock, room
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.views.phrases import money
+from lcsearch.sweep.views.summary import summarize
+
+SLOW = "import time\ndef train(ctx):\n    for e in range(1, ctx.max_steps + 1):\n        time.sleep({s})\n"
+SLOW += "        ctx.report(ctx.params['a'] + 1 / e, e)\n"
+
+
+def file_of(**budget: Any) -> SweepFile:
+    return SweepFile.model_validate({**SWEEP, "budget": {"trials": 9, **budget}})
+
+
+def said(outcome: Outcome) -> list[str]:
+    file = RunFolder(outcome.folder).read().file
+    return summarize(outcome.progress, file, outcome.study, outcome.folder, outcome.seconds).splitlines()
+
+
+def test_which_limit() -> None:
+    budget = Budget(trials=9, steps=100, seconds=5.0)
+    assert ended_by(budget, 8, 99, 4.9) is None
+    assert ended_by(budget, 8, 100, 5.0) == "steps"
+    assert ended_by(budget, 8, 99, 5.0) == "seconds"
+    assert ended_by(budget, 9, 100, 5.0) == "trials"
+    assert ended_by(Budget(trials=9), 8, 10**9, 1e9) is None
+
+
+def test_no_trial_is_begun_once_the_steps_are_spent(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, trials=9)
+    view = Remembering()
+    outcome = launcher.run(path, folder=tmp_path / "run", overrides=["budget.steps=13"], view=view)
+    assert (outcome.code, outcome.message) == (0, "")
+    assert [row.spent for row in outcome.progress.rows] == [6, 6, 6]  # the third was begun at 12 of 13
+    assert "ended by budget.steps: 18 of 13 epochs were spent after 3 of 9 trials had begun" in said(outcome)
+    # a resume may raise it, or lift it
+    more = launcher.run(path, folder=tmp_path / "run", resume=True, overrides=["budget.steps=19"], view=Remembering())
+    assert len(more.progress.rows) == 4
+    rest = launcher.run(
+        path, folder=tmp_path / "run", resume=True, overrides=["budget.steps=", "budget.trials=5"], view=Remembering()
+    )
+    assert len(rest.progress.rows) == 5
+    assert not any(line.startswith("ended by") for line in said(rest))
+
+
+def test_trials_that_run_go_on_and_the_view_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_LOOK_S", 0.05)
+    view = Remembering()
+    path = write_toy(tmp_path, SLOW.format(s=0.1), trials=9, max_steps=12, workers=2)
+    outcome = launcher.run(path, folder=tmp_path / "run", overrides=["budget.steps=8"], view=view)
+    assert [row.spent for row in outcome.progress.rows] in ([12, 12], [12])  # the second worker may start late
+    (event,) = view.events
+    assert event.startswith("budget.steps: 8 epochs are spent, no trial is begun any more; ")
+    assert event.endswith((" running go on", " running goes on"))
+
+
+def test_seconds_count_over_all_launches(tmp_path: Path) -> None:
+    path, run = write_toy(tmp_path, SLOW.format(s=0.05), trials=1), tmp_path / "run"
+    first = launcher.run(path, folder=run, view=Remembering())
+    used = read_clock(RunFolder(run)).seconds
+    assert used == pytest.approx(first.seconds, abs=1.0)
+    more = [f"budget.seconds={used + 2}", "budget.trials=500"]
+    outcome = launcher.run(path, folder=run, resume=True, overrides=more, view=Remembering())
+    assert (outcome.code, outcome.seconds > 1.5) == (0, True)
+    n = len(outcome.progress.rows)
+    assert n < 100
+    assert [row.state for row in outcome.progress.rows] == ["complete"] * n
+    (line,) = [line for line in said(outcome) if line.startswith("ended by")]
+    assert line.startswith("ended by budget.seconds: ")
+    assert line.endswith(f" of {used + 2:g} seconds were used after {n} of 500 trials had begun")
+    again = launcher.run(path, folder=run, resume=True, view=Remembering())
+    assert len(again.progress.rows) == n
+    assert read_clock(RunFolder(run)).seconds >= used + 2
+
+
+def test_the_clock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert read_clock(folder) == Reading()
+    Clock(folder).tick()
+    folder.clock.write_text(json.dumps({"seconds": 7.0, "until": "2024-01-01T00:00:00", "monotonic": 0.0}))
+    clock = Clock(folder)
+    assert clock.before == Reading(7.0, datetime(2024, 1, 1).astimezone(UTC), 0.0)
+    assert 7.0 <= read_clock(folder).seconds < 8.0
+    time.sleep(0.05)
+    assert read_clock(folder).now() >= read_clock(folder).seconds + 0.05
+    clock.tick()
+    assert read_clock(folder).seconds >= 7.05
+    folder.clock.write_text("{")  # damaged by other hands: nothing is known but when
+    assert read_clock(folder).seconds == 0.0
+    assert read_clock(folder).until is not None
+
+
+def test_the_door_is_the_same_for_every_backend(tmp_path: Path) -> None:
+    folder, study = RunFolder(tmp_path), optuna.create_study()
+    file = file_of(steps=10)
+    first = ownership.take(study, folder, 0, file)
+    assert first is not None
+    assert room(file, folder, study.trials) == 8
+    first.trial.report(1.0, 9)
+    assert ownership.take(study, folder, 1, file) is not None
+    first.trial.report(1.0, 10)
+    assert ownership.take(study, folder, 2, file) is None
+    # one that was left is no new one
+    study.trials[0].user_attrs[ownership.WORKER]["pid"] = 0
+    ownership.release(study, folder, (), 2)
+    taken = ownership.take(study, folder, 2, file)
+    assert taken is not None
+    assert taken.adopted
+    assert ownership.work_left(study.trials, folder, file) == 1  # the other that was left
+    used = file_of(seconds=5.0)
+    folder.clock.write_text(json.dumps({"seconds": 5.0, "until": "2024-01-01T00:00:00", "monotonic": 0.0}))
+    assert room(used, folder, study.trials) == 0
+
+
+def test_a_trials_time_leaves_out_the_time_without_a_worker() -> None:
+    study, now = optuna.create_study(), datetime.now()
+
+    def worker(since: datetime) -> dict[str, Any]:
+        return {"slot": 0, "pid": 1, "host": socket.gethostname(), "since": since.isoformat()}
+
+    for earlier, since in ((None, 30), (100.0, 20), (100.0, None)):
+        trial = study.ask()
+        if earlier is not None:
+            trial.set_user_attr(ownership.SECONDS, earlier)
+        trial.set_user_attr(ownership.WORKER, None if since is None else worker(now - timedelta(seconds=since)))
+    seconds = [ownership.seconds_of(trial, now) for trial in study.trials]
+    assert seconds == pytest.approx([30.0, 120.0, 100.0])
+    assert [ownership.seconds_of(trial, None) for trial in study.trials] == [0.0, 100.0, 100.0]
+    study.tell(0, 1.0)
+    assert ownership.seconds_of(study.trials[0], now + timedelta(days=1)) == pytest.approx(30.0, abs=2.0)
+
+
+def test_a_launcher_that_was_down_for_a_day_costs_nothing(tmp_path: Path) -> None:
+    study, folder = optuna.create_study(), RunFolder(tmp_path)
+    claimed = ownership.take(study, folder, 0, file_of())
+    assert claimed is not None
+    began = datetime.now() - timedelta(days=1)
+    owner = {"slot": 0, "pid": 1, "host": socket.gethostname(), "since": began.isoformat()}
+    claimed.trial.set_user_attr(ownership.WORKER, owner)
+    ownership.release(study, folder, (), 2, blame=False, until=began + timedelta(seconds=60))
+    assert study.trials[0].user_attrs[ownership.SECONDS] == pytest.approx(60.0)
+    assert ownership.take(study, folder, 0, file_of()) is not None
+    assert ownership.seconds_of(study.trials[0], datetime.now()) == pytest.approx(60.0, abs=2.0)
+
+
+def test_money(tmp_path: Path) -> None:
+    study, file = optuna.create_study(), file_of(money_per_hour=36.0)
+    now = datetime.now()
+    for state, step, seconds in ((TrialState.COMPLETE, 10, 100.0), (TrialState.PRUNED, 4, 40.0)):
+        trial = study.ask()
+        trial.suggest_float("lr", 0.1, 1.0)
+        trial.report(1.0, step)
+        trial.set_user_attr(ownership.WORKER, {"slot": 0, "since": (now - timedelta(seconds=seconds)).isoformat()})
+        trial.set_user_attr(ownership.TOOK, {"since": "", "seconds": 0.0, "pace": 8.0, "gaps": 3})
+        study.tell(trial, 1.0 if state == TrialState.COMPLETE else None, state=state)
+    progress = collect(study.trials, file.target, 9, file.space)
+    assert progress.seconds == pytest.approx(140.0, abs=2.0)
+    assert progress.seconds_saved == 48.0  # 6 steps at 8 s: 2 s of every 10 were no steps
+    (line,) = [t for t in summarize(progress, file, study, tmp_path).splitlines() if t.startswith("money")]
+    assert line.startswith("money: 1.4")
+    assert line.endswith(" worker hours at 36), about 0.48 saved")
+    assert [money(x) for x in (0.0, 0.0123, 12.345)] == ["0.00", "0.012", "12.35"]
+
+
+def test_no_price_no_money(tmp_path: Path) -> None:
+    outcome = launcher.run(write_toy(tmp_path, TRAIN, trials=1), folder=tmp_path / "run", view=Remembering())
+    assert not any(line.startswith(("money", "ended by")) for line in said(outcome))
+
+
+TAKE = """\
+import json, os, sys, time
+from pathlib import Path
+from datetime import UTC, datetime
+import optuna
+from lcsearch.sweep.store import ownership as claim
+from lcsearch.sweep.store.folder import RunFolder
+from sweep.store.test_budget import file_of
+
+folder, file = RunFolder(Path(sys.argv[1])), file_of(money_per_hour=1.0)
+study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder.root}/st.db")
+if sys.argv[2] == "take":
+    ended, left = claim.take(study, folder, 0, file), claim.take(study, folder, 1, file)
+    time.sleep(1.0)
+    study.tell(ended.trial, 1.0) if not hasattr(ended, "end") else ended.end(1.0)
+elif sys.argv[2] == "release":
+    claim.release(study, folder, (), 0)
+from lcsearch.sweep.monitor.progress import collect
+now = datetime.now(UTC) if hasattr(claim, "TOOK") else datetime.now()
+print(json.dumps([row.seconds for row in collect(study.trials, file.target, 9, file.space, now=now).rows]))
+"""
+
+
+def test_workers_time_is_the_same_in_every_time_zone(tmp_path: Path) -> None:
+    optuna.create_study(study_name="toy", storage=f"sqlite:///{tmp_path}/st.db")
+
+    def at(zone: str, action: str) -> list[float]:
+        done = subprocess.run(
+            [sys.executable, "-c", TAKE, str(tmp_path), action],
+            env={**os.environ, "TZ": zone},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        seconds: list[float] = json.loads(done.stdout)
+        return seconds
+
+    (ended, running) = at("Asia/Tokyo", "take")
+    assert 1.0 <= ended < 20.0
+    assert 1.0 <= running < 20.0
+    for zone in ("America/New_York", "UTC", "Asia/Tokyo"):
+        assert at(zone, "read")[0] == ended
+        assert running < at(zone, "read")[1] < 900.0
+    (same, given_up) = at("America/New_York", "release")
+    assert same == ended
+    assert running < given_up < 900.0
+    assert at("Asia/Tokyo", "read") == [ended, given_up]

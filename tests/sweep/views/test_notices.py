@@ -1,0 +1,105 @@
+"""What trials, objective and sweep file disagree about is said once, with what to do: in the summary and the report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from sweep.kit import Remembering, write_toy
+from sweep.report.test_report import paper
+from sweep.views.test_live import FILE, trial
+
+from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.progress import collect
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.ownership import NOTED
+from lcsearch.sweep.views.notices import notices
+from lcsearch.sweep.views.summary import summarize
+
+ODD = """\
+def train(ctx):
+    if ctx.number == 0:                                  # counts down
+        for left in range(ctx.max_steps, 0, -1):
+            ctx.report(1.0 / left, left)
+    elif ctx.number == 1:                                # counts in an inner loop
+        for fold in range(3):
+            for epoch in range(1, ctx.max_steps + 1):
+                ctx.report(2.0 / epoch, epoch)
+    elif ctx.number == 2:
+        for epoch in range(1, ctx.max_steps + 1):
+            ctx.report(float("nan"), epoch)
+    else:                                                # the best, and then no number any more
+        for epoch in range(1, ctx.max_steps + 1):
+            ctx.report(0.1 if epoch == 3 else 5.0 * epoch, epoch)
+        return 77.0
+"""
+SAID = [
+    "epoch 1 of trial 1 was reported more than once: the first report of a step stands, the others were ignored; "
+    "report each epoch once, counted from the trial's begin",
+    "trial 0 reported epoch 5 after epoch 6: a curve is read in the order of its steps, so count what was trained "
+    "upwards, not what is left",
+    "trial 3 returned 77 and is judged by its best loss, 0.1 at epoch 3: what is returned is not used; report what is "
+    "to be judged, or return nothing",
+    "1 of 4 trials that reported have no finite loss at all (trial 2), so they count for nothing: see what explain "
+    "tells of one, and take out of the space what they share",
+    "the best value is of a trial that diverged later: trial 3 reached 0.1 at epoch 3, its report at epoch 6 is 30, "
+    "worse than its first; keep a checkpoint of the best epoch, or set judged: final",
+]
+
+
+def told(*trials: FrozenTrial, **changes: Any) -> list[str]:
+    file = FILE.model_copy(update=changes)
+    return notices(collect(trials, file.target, 9, file.space), file)
+
+
+def whole(number: int, *values: float, **attrs: Any) -> FrozenTrial:
+    """Of ten epochs; the last value goes on."""
+    curve = {e: values[min(e, len(values)) - 1] for e in range(1, 11)}
+    return trial(number, TrialState.COMPLETE, curve, **attrs)
+
+
+def test_each_kind_is_said_once(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, ODD, trials=4)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    folder = RunFolder(tmp_path / "run")
+    said = summarize(outcome.progress, folder.read().file, outcome.study, folder.root).splitlines()
+    assert [line.removeprefix("! ") for line in said if line.startswith("! ")] == SAID
+    page = paper(folder).text
+    for text in SAID:
+        assert page.count(text[1:]) == 1
+    (log,) = folder.logs.glob("*.log")
+    assert log.read_text().count("ignored: it was reported before") == 1  # not a line for each
+
+
+def test_a_sound_sweep_is_told_nothing() -> None:
+    assert told(whole(0, 1.0, 0.5), whole(1, 0.9, 0.7, **{NOTED: {"returned": "x", "repeated": []}})) == []
+
+
+def test_of_several_trials_one_is_shown() -> None:
+    odd = [whole(n, 1.0, **{NOTED: {"descending": [3, 4], "repeated": [0]}}) for n in range(3)]
+    repeated, descending = told(*odd)
+    assert repeated.startswith("epoch 0 of trial 0 was reported more than once (and so in 2 other trials): ")
+    assert descending.startswith("trial 0 reported epoch 3 after epoch 4 (and so in 2 other trials): ")
+
+
+def test_what_is_returned_may_be_the_last_report() -> None:
+    (text,) = told(whole(0, 1.0, 0.25, 0.5, **{NOTED: {"returned": [0.5]}}))
+    assert text == (
+        "trial 0 returned 0.5 (its last report) and is judged by its best loss, 0.25 at epoch 2: what is returned is "
+        "not used; set judged: final if it should count"
+    )
+
+
+@pytest.mark.parametrize(("last", "how"), [(math.nan, "no finite number any more"), (9.0, "9, worse than its first")])
+def test_a_best_that_diverged(last: float, how: str) -> None:
+    (text,) = told(whole(0, 1.0, 0.2, last))
+    assert f"trial 0 reached 0.2 at epoch 2, its report at epoch 10 is {how}; " in text
+    assert told(whole(0, 1.0, 0.2, last), judged="final") == []
+    assert told(whole(0, 1.0, 0.2, 0.3)) == []  # a little overfitting is no divergence
+
+
+def test_a_trial_that_has_just_begun_with_nan_is_not_told_yet() -> None:
+    assert told(whole(0, 1.0), trial(1, TrialState.RUNNING, {1: math.nan})) == []
