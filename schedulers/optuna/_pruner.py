@@ -193,7 +193,7 @@ class CurvePruner(BasePruner):
                 after = self._now(study, own)
                 if limited(policy, after, stop).decision.verdict is Verdict.STOP:
                     return weighed
-                self._withdraw(study, trial)
+                self._withdraw(study, trial, made=False)
                 weighed = revoked(weighed, Reason.RISK_LIMIT)
                 if any(place(uid) < place(own.uid) for uid in marked(after) - marked(before)):
                     break
@@ -205,12 +205,12 @@ class CurvePruner(BasePruner):
         try:
             write_stop(study, trial, stop.mark, stop.decision.line)
         except Exception:  # half of it may be there, and the trial goes on
-            self._withdraw(study, trial)
+            self._withdraw(study, trial, made=False)
             raise
 
-    def _withdraw(self, study: Study, trial: FrozenTrial) -> None:
+    def _withdraw(self, study: Study, trial: FrozenTrial, made: bool = True) -> None:
         try:
-            withdraw_stop(study, trial)
+            withdraw_stop(study, trial, made)
         except Exception as error:  # whoever reads it finds that the trial has reported on
             self._session.failed("withdrawing a stop", error)
 
@@ -226,9 +226,8 @@ class CurvePruner(BasePruner):
         if isinstance(trial, FrozenTrial):
             return trial, study
         if study is None:
-            raise InvalidValue(
-                "a FrozenTrial, or a number and its study", trial, "explain(trial)", "pass study.trials[number]"
-            )
+            call = f"call explain({trial if isinstance(trial, int) else 'number'}, study)"
+            raise InvalidValue("a FrozenTrial, or a number and its study", trial, "explain(trial)", call)
         for found in study.get_trials(deepcopy=False):
             if found.number == trial:
                 return found, study
@@ -287,7 +286,7 @@ class CurvePruner(BasePruner):
             faults,
             spaced,
             notices=notices,
-            disobeyed=self._session.disobeyed,
+            n_disobeyed=self._session.disobeyed,
             name=int,
         )
 

@@ -59,11 +59,17 @@ def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str
     _write(study, trial, text, reason)
 
 
-def withdraw_stop(study: Study, trial: FrozenTrial) -> None:
-    """Take back a stop that was not carried out: an attribute cannot be removed, so the reason becomes empty."""
+def withdraw_stop(study: Study, trial: FrozenTrial, made: bool = True) -> None:
+    """Take back a stop that was not carried out: an attribute cannot be removed, so the reason becomes empty.
+
+    Args:
+        study, trial: whose.
+        made: the trial was told to stop, so a record stays that it did not; else the record becomes empty too.
+    """
     stored = study._storage.get_trial_system_attrs(trial._trial_id).get(MARK)
     record = Record.parse(stored)
-    _write(study, trial, None if record is None else replace(record, withdrawn=True).to_json(), "")
+    gone = replace(record, withdrawn=True).to_json() if record is not None and made else ""
+    _write(study, trial, None if record is None else gone, "")
 
 
 def _write(study: Study, trial: FrozenTrial | Trial, mark: str | None, reason: str) -> None:

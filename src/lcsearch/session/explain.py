@@ -186,10 +186,24 @@ def tell_few_reports(session: Session, given: str, condition: str, end: float) -
         session.tell("few reports", f"{text}these reports")
 
 
-def disobeyed(n: int) -> str:
-    """That looks came to stops which nobody carried out, and what to do."""
-    looks = f"{n} look{'s' * (n != 1)} came to a stop and the trial went on: "
-    return f"{looks}where should_prune() is True, raise optuna.TrialPruned; a pruner around this one may hold stops"
+def n_ignored(snapshot: Snapshot) -> int:
+    """How many trials reported on after a look that had come to a stop, by what is stored with them."""
+    return sum("ignored" in trial.marks for trial in (*snapshot.bank, *snapshot.live, *snapshot.abandoned))
+
+
+def disobeyed(looks: int, trials: int) -> list[str]:
+    """That stops were not carried out, and what to do, in at most one line.
+
+    Args:
+        looks: of this process that came to one.
+        trials: of the study, also of those that other processes looked at.
+    """
+    if looks:
+        seen = f"{looks} look{'s' * (looks != 1)} came to a stop and the trial went on"
+    else:
+        seen = f"{trials} trial{'s' * (trials != 1)} reported on after a look that had come to a stop"
+    what = "where should_prune() is True, raise optuna.TrialPruned; a pruner around this one may hold stops"
+    return [f"{seen}: {what}"] if looks or trials else []
 
 
 _NAMED = 10
@@ -223,6 +237,4 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials
         lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
     lines += [f"  {n:6d} failed open: {what}" for what, n in failed]
-    if session.disobeyed:
-        lines.append(disobeyed(session.disobeyed))
-    return "\n".join(lines)
+    return "\n".join([*lines, *disobeyed(session.disobeyed, n_ignored(snapshot))])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lcsearch.session.explain import disobeyed as disobeyed_line
+from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import risk_now
@@ -43,6 +43,7 @@ class StudyReport:
         stops: in order of trials.
         failed_open: looks of this process where something failed and the trial went on.
         disobeyed: looks of this process that came to a stop after which the trial reported on.
+        ignored: trials that reported on after such a look, whichever process made it.
         faults: what failed -> at how many of them, most frequent first; an opinion that came too late has its own name.
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
@@ -65,6 +66,7 @@ class StudyReport:
     abandoned: int = 0
     faults: tuple[tuple[str, int], ...] = ()
     disobeyed: int = 0
+    ignored: int = 0
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -81,7 +83,7 @@ class StudyReport:
                 f"steps: {_whole(self.spent)} spent, {_whole(self.saved)} saved{share}",
                 f"risk that some stop lost the winner: {risk}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
-                *([disobeyed_line(self.disobeyed)] if self.disobeyed else []),
+                *disobeyed(self.disobeyed, self.ignored),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
             ]
         )
@@ -100,7 +102,7 @@ def report_of(
     spaced: int = 0,
     *,
     notices: Sequence[Notice],
-    disobeyed: int = 0,
+    n_disobeyed: int = 0,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
@@ -126,7 +128,8 @@ def report_of(
         stopped_elsewhere=others,
         abandoned=len(snapshot.abandoned),
         faults=tuple(faults),
-        disobeyed=disobeyed,
+        disobeyed=n_disobeyed,
+        ignored=n_ignored(snapshot),
     )
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +181,7 @@ def test_which_study() -> None:
     with pytest.raises(InvalidValue) as error:
         of.explain(3)
     assert str(error.value) == (
-        "explain(trial): expected a FrozenTrial, or a number and its study, got 3. Pass study.trials[number]."
+        "explain(trial): expected a FrozenTrial, or a number and its study, got 3. Call explain(3, study)."
     )
     study = study_of(of)
     with pytest.raises(InvalidValue) as error:
@@ -189,6 +191,41 @@ def test_which_study() -> None:
         "trial 0 ran to its end; no look stopped it\n"
         "its looks stand in the decision log, if one was kept; pass its study to look at it again: explain(0, study)"
     )
+    running = study.ask()
+    running.report(1.0, 0)
+    assert pruner().explain(study.trials[6]) == (
+        "trial 6 is still running; pass its study to see which gate holds: explain(6, study)"
+    )
+
+
+def test_the_advice_can_be_typed_in_another_process(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as on:
+        study = study_of(on=on, study_name="s")
+        study.ask().report(1.0, 0)
+    code = f"""
+import re, optuna
+from lcsearch.schedulers.optuna import CurvePruner
+
+study = optuna.load_study(study_name="s", storage="sqlite:///{tmp_path / "study.db"}")
+of = CurvePruner(max_steps=50, opinions="parametric")
+
+
+def typed(given):
+    try:
+        text = of.explain(given)
+    except ValueError as error:
+        text = str(error)
+    (call,) = re.findall(r"explain\\([^()]+, study\\)", text)
+    print(eval(f"of.{{call}}").splitlines()[0])
+
+
+for given in (3, study.trials[3], 6, study.trials[6]):
+    typed(given)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    ended, running = "trial 3 ran to its end; no look stopped it", "trial 6, step 0: CONTINUE (SHORT)"
+    assert done.stdout.splitlines() == [ended, ended, running, running]
 
 
 def test_explaining_leaves_no_trace() -> None:

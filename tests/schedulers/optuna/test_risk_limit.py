@@ -109,6 +109,11 @@ def test_another_process_that_records_at_the_same_time(
         assert stopped == [True, False]  # theirs, then mine
         assert risk_of(study) == pytest.approx(P)
         assert not study.trials[mine.number].user_attrs["lcsearch:reason"]
+        # Nobody told it to stop: neither this nor a report may say that it did not obey.
+        mine.report(5.0, 40)
+        study.tell(mine, 5.0)
+        assert "obeyed" not in one.explain(mine.number, study)
+        assert one.report(study).ignored == 0
 
 
 def test_two_at_once_leave_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +145,11 @@ def test_two_at_once_leave_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 assert wrote.wait(60)
             mine_record(*given)
 
-        def take_back(*given: Any) -> None:
+        def take_back(*given: Any, **more: Any) -> None:
             both.set()
             thread.join()
             gone.set()
-            mine_withdraw(*given)
+            mine_withdraw(*given, **more)
 
         monkeypatch.setattr(one, "_record", mine_after)
         monkeypatch.setattr(one, "_withdraw", take_back)

@@ -125,6 +125,11 @@ def test_a_stop_that_was_not_carried_out_leaves_no_reason(on: optuna.storages.Ba
     assert other.report(again).complete == 7
     first = "trial 6 ran to its end, although a look at step 48 came to a stop: it was not obeyed"
     assert of.explain(6, study).splitlines()[0] == other.explain(6, again).splitlines()[0] == first
+    said = "1 trial reported on after a look that had come to a stop: where should_prune() is True, raise "
+    said += "optuna.TrialPruned; a pruner around this one may hold stops"
+    assert other.report(again).ignored == 1
+    assert said in str(other.report(again)).splitlines()
+    assert said in other.why_not(again).splitlines()  # in a process that looked at nothing
 
 
 def test_a_trial_that_never_asks_again_is_seen_to_have_gone_on(on: optuna.storages.BaseStorage) -> None:
