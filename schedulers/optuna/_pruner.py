@@ -252,7 +252,9 @@ class CurvePruner(BasePruner):
         frozen, study = self._find(trial, study)
         if study is not None and several(study):
             return several(study)
-        return words.explain(self._session, as_trial(frozen), None if study is None else self._now(study))
+        if study is None:
+            return words.explain(self._session, as_trial(frozen), None)
+        return words.explain(self._session, as_trial(frozen), self._now(study), _ended(study))
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
@@ -289,6 +291,12 @@ class CurvePruner(BasePruner):
             n_disobeyed=self._session.disobeyed,
             name=int,
         )
+
+
+def _ended(study: Study) -> list[str]:
+    """Numbers of the COMPLETE trials in the order in which they ended."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [str(t.number) for t in sorted(complete, key=lambda t: (t.datetime_complete, t.number))]
 
 
 def several(study: Study) -> str:

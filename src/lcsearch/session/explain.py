@@ -21,13 +21,14 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Bank, Snapshot, Status, Trial, place
 
 
-def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
+def explain(session: Session, trial: Trial, snapshot: Snapshot | None, ended: Sequence[str] | None = None) -> str:
     """Why a trial was stopped, or why it was not, in a few lines.
 
     Args:
         session: whose looks are told.
         trial: the trial as it stands.
         snapshot: its study as it stands; None when it is not known.
+        ended: uids of the trials that ran to their end, in that order; None: as the snapshot's bank has them.
 
     Returns:
         For a stopped trial the stop as it was decided, from its mark. For another one that has ended, how near it came
@@ -38,7 +39,7 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None) -> str:
     if trial.status is Status.STOPPED and isinstance(mark, Mark):
         return mark.text
     if trial.status.finished:
-        return "\n".join([_ended(trial), *_nearest(session, trial, snapshot)])
+        return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, ended)])
     if snapshot is None:
         return (
             f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
@@ -60,7 +61,7 @@ def _ended(trial: Trial) -> str:
     return f"trial {trial.uid} {'failed' if trial.status is Status.FAILED else 'ran to its end'}; no look stopped it"
 
 
-def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None) -> list[str]:
+def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, ended: Sequence[str] | None) -> list[str]:
     """The look at which a trial that has ended was nearest to a stop."""
     folder = getattr(session.sink, "folder", None)
     with contextlib.suppress(OSError):
@@ -74,7 +75,9 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None) -> list[
     if known is not None and (looks := judged_looks([known.to_record()], trial)):
         return nearest(looks, "in this process", n)
     again = list(_again(session, trial, snapshot))
-    lines = _first_ones(session, trial, snapshot)
+    if ended is None:
+        ended = [one.uid for one in snapshot.bank if one.status is Status.COMPLETE]
+    lines = _first_ones(session, trial, ended)
     if looks := judged_looks((decision.to_record() for decision in again), trial):
         return [*nearest(looks, "made just now, beside all that has ended since"), *lines]
     held = Counter(decision.reason for decision in again).most_common()
@@ -83,11 +86,10 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None) -> list[
     return [NO_FORECAST, *lines, *(f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in held)]
 
 
-def _first_ones(session: Session, trial: Trial, snapshot: Snapshot) -> list[str]:
+def _first_ones(session: Session, trial: Trial, ended: Sequence[str]) -> list[str]:
     """That a COMPLETE trial is one of those that had to end before anything could be stopped."""
     n = session.policy.n_startup_trials
-    whole = sorted((one.uid for one in snapshot.bank if one.status is Status.COMPLETE), key=place)
-    if trial.uid not in whole[:n]:
+    if trial.uid not in ended[:n]:
         return []
     return [f"it is one of the first {n} that ran to their end (n_startup_trials): until then nothing is stopped"]
 

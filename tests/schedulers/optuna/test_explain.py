@@ -157,6 +157,19 @@ def test_a_running_a_waiting_and_a_failed_trial() -> None:
     assert "NO_REPORT" in of_study(study).explain(7, study)
 
 
+def test_the_first_ones_are_those_that_ended_first() -> None:
+    """Not those of the lowest numbers, where several train at once."""
+    study = study_of(n=0)
+    slow = study.ask()
+    for i in range(6):
+        study.add_trial(finished(decay(0.1 * (i + 1))))
+    for step, value in enumerate(decay(5.0)):
+        slow.report(value, step)
+    study.tell(slow, 5.0)
+    said = "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped"
+    assert [said in pruner().explain(n, study).splitlines() for n in range(7)] == [False, *[True] * 5, False]
+
+
 def test_a_trial_pruned_by_somebody_else() -> None:
     study = study_of()
     study.add_trial(finished(decay(0.5, 3), TrialState.PRUNED))
