@@ -157,6 +157,15 @@ def test_a_running_a_waiting_and_a_failed_trial() -> None:
     assert "NO_REPORT" in of_study(study).explain(7, study)
 
 
+def test_a_trial_that_never_moved() -> None:
+    """No startup trial and no leader, and not held for being short."""
+    study = study_of()
+    study.add_trial(finished([9.0] * 50))
+    lines = of_study(study).explain(6, study).splitlines()
+    assert lines[:3] == ["trial 6 ran to its end; no look stopped it", NONE, HELD]
+    assert lines[3].endswith(f" UNMOVED: {Reason.UNMOVED.advice}")
+
+
 def test_the_first_ones_are_those_that_ended_first() -> None:
     """Not those of the lowest numbers, where several train at once."""
     study = study_of(n=0)
