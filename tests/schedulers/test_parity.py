@@ -311,6 +311,10 @@ class TrialDouble:
     last_result: dict[str, Any] = field(default_factory=dict)
     storage: Any = field(default_factory=lambda: SimpleNamespace(experiment_dir_name=STUDY))
 
+    def has_checkpoint(self) -> bool:
+        """What is run again goes on from where it stood."""
+        return True
+
 
 class RayRun:
     """A mock controller. With `trouble`, results come again, come broken, and the run is killed and restored."""
