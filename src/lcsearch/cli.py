@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the sweep failed, 2 a file (or option) is wrong, 3 the mac
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -38,7 +39,7 @@ class _OfARun(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:  # click's own or the one that comes with Typer
             if "unexpected extra argument" in (said := str(getattr(error, "message", ""))) and "--folder" not in given:
-                named = [word for word in given if not word.startswith("-") and Path(word).is_dir()]
+                named = [word for word in given if not word.startswith("-") and os.path.isdir(word)]
                 error.message = f"{said}. The run is an option: --folder {named[0] if named else 'RUN'}"  # type: ignore[attr-defined]  # it has one
             raise
 

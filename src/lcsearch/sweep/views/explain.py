@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def number_of(word: str, progress: Progress) -> int:
         return int(word)
     if word != "best":
         text = f"expected the number of a trial, or 'best', got {word!r}."
-        if Path(word).is_dir():
+        if os.path.isdir(word):  # whatever was typed, however long
             text += f" The run is an option: lcsearch explain best --folder {shlex.quote(word)}"
         raise FileProblem(text)
     if progress.best is None:
