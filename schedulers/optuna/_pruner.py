@@ -157,7 +157,10 @@ class CurvePruner(BasePruner):
             self._session.count_disobeyed()
             self._withdraw(study, trial)
         read = cache(lambda: self._reader.read(study))
-        present = lambda: Present(read().token, read().bank, lambda: snapshot_of(study, read()))  # noqa: E731
+
+        def present() -> Present:
+            return Present(read().token, read().bank, lambda: snapshot_of(study, read()))
+
         if self._session.gate(values, step, present) is not None or step is None:
             return False
         if self._study is None or self._study() is not study:

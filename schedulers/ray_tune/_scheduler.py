@@ -389,7 +389,10 @@ class CurveScheduler(FIFOScheduler):
 
     def _look(self, uid: str, step: float) -> None:
         session, book = self._session, self._book
-        present = lambda: Present(id(book), book.bank(self._goal), self._snapshot)  # noqa: E731
+
+        def present() -> Present:
+            return Present(id(book), book.bank(self._goal), self._snapshot)
+
         if session.gate(book.entries[uid].reports, step, present) is None:
             session.submit(self._snapshot(), Event(book.trial(uid), step))
             session.settle(uid)

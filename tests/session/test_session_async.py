@@ -563,6 +563,28 @@ def test_looks_that_wait_are_asked_about_together() -> None:
     assert door.batches == [3]
 
 
+def test_a_look_is_told_of_its_own_failure_alone() -> None:
+    """Looks that were asked about together once shared the errors of them all."""
+
+    class Moody(Door):
+        def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+            answer = super().forecast(snapshot, queries)
+            if queries[0].trial.uid == "c":
+                raise RuntimeError("not that one")
+            return answer
+
+    door, kept = Moody(), Kept()
+    judging = session(door, sink=kept)
+    submit(judging, loser("a"))
+    door.await_question()
+    for uid in "bcd":
+        submit(judging, loser(uid))
+    door.let(4)
+    settled(judging)
+    failed = {receipt.decision.trial: receipt.errors for receipt in kept.receipts}
+    assert failed == {"a": {}, "b": {}, "c": {"door": "RuntimeError: not that one"}, "d": {}}
+
+
 def test_a_batch_that_fails_is_asked_one_by_one() -> None:
     class Clumsy(Door):
         def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,15 +27,22 @@ T = TypeVar("T")
 
 
 class Heard(NamedTuple):
-    """What a panel said to some questions.
+    """What a panel said to one question.
 
     Attributes:
-        opinions: one mapping a question: forecaster name -> one opinion a query.
+        opinions: forecaster name -> one opinion a query.
         errors: forecaster name -> why it gave none.
     """
 
-    opinions: list[dict[str, list[Opinion]]]
+    opinions: dict[str, list[Opinion]]
     errors: dict[str, str]
+
+
+class _Answer(NamedTuple):
+    """One forecaster's to one question: an opinion a query, and why there is none."""
+
+    opinions: list[Opinion]
+    error: str = ""
 
 
 class _Late(Exception):
@@ -74,58 +83,51 @@ class Panel:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hung": {}, "_ready": set()}  # a copy loads what it needs where it is used
 
-    def ask(self, questions: Sequence[Question]) -> Heard:
+    def ask(self, questions: Sequence[Question]) -> list[Heard]:
         """Every forecaster's answers to every question; of one that answers several in one pass, in one call."""
-        heard = Heard([{} for _ in questions], {})
-        for forecaster in self._loaded():
-            for opinions, answer in zip(
-                heard.opinions, self._answers(forecaster, questions, heard.errors), strict=True
-            ):
+        heard = [Heard({}, {}) for _ in questions]
+        for forecaster in self.load():
+            for (opinions, errors), (answer, error) in zip(heard, self._answers(forecaster, questions), strict=True):
                 opinions[forecaster.name] = answer
-        for name, error in heard.errors.items():
-            self._warn(name, f"forecaster {name!r} gave no opinion, trials go on: {error}")
+                if error:
+                    errors[forecaster.name] = error
+                    self._warn(
+                        forecaster.name, f"forecaster {forecaster.name!r} gave no opinion, trials go on: {error}"
+                    )
         return heard
 
-    def load(self) -> None:
-        """Load what must be loaded, now and not at the first question: importing torch takes seconds."""
-        self._loaded()
+    @property
+    def longest(self) -> float:
+        """Seconds after which every forecaster has answered or is late, loading included."""
+        return LOADING_S + self.deadline * (1 + len(self.forecasters))
 
     def versions(self) -> dict[str, str]:
         """Forecaster name -> version."""
         return {forecaster.name: forecaster.version for forecaster in self.forecasters}
 
-    def _answers(
-        self, forecaster: Forecaster, questions: Sequence[Question], errors: dict[str, str]
-    ) -> list[list[Opinion]]:
+    def _answers(self, forecaster: Forecaster, questions: Sequence[Question]) -> list[_Answer]:
         if len(questions) > 1 and isinstance(forecaster, Batching):
-            whole: dict[str, str] = {}
-            found = self._attempt(forecaster, questions, whole, lambda: forecaster.forecast_each(questions))
-            if not whole or forecaster.name in self._hung:
-                errors.update(whole)
+            found = self._attempt(forecaster.name, questions, partial(forecaster.forecast_each, questions))
+            if not found[0].error or found[0].opinions[0] is Absent.LATE:
                 return found
         return [
-            self._attempt(forecaster, [one], errors, lambda one=one: [forecaster.forecast(*one)])[0]  # type: ignore[misc]
+            answer
             for one in questions
+            for answer in self._attempt(forecaster.name, [one], partial(_alone, forecaster, one))
         ]
 
     def _attempt(
-        self,
-        forecaster: Forecaster,
-        questions: Sequence[Question],
-        errors: dict[str, str],
-        call: Callable[[], Sequence[Forecasts]],
-    ) -> list[list[Opinion]]:
+        self, name: str, questions: Sequence[Question], call: Callable[[], Sequence[Forecasts]]
+    ) -> list[_Answer]:
         """One call's answers; where it fails every question's are DEAD, or LATE."""
-        name = forecaster.name
         try:
             found = self._within(self.deadline, name, call)
-            return [_opinions(name, forecasts, one) for forecasts, one in zip(found, questions, strict=True)]
+            return [_Answer(_opinions(name, said, one)) for said, one in zip(found, questions, strict=True)]
         except _Late:
-            errors[name] = f"no answer within {self.deadline:g} s"
-            return _absent(questions, Absent.LATE)
-        except Exception as error:  # whatever a model does, the study goes on
-            errors[name] = in_words(error)
-            return _absent(questions, Absent.DEAD)
+            why, error = Absent.LATE, f"no answer within {self.deadline:g} s"
+        except Exception as failure:  # whatever a model does, the study goes on
+            why, error = Absent.DEAD, in_words(failure)
+        return [_Answer([why] * len(queries), error) for _, queries in questions]
 
     def _within(self, seconds: float, name: str, call: Callable[[], T]) -> T:
         """What the call returns or raises.
@@ -135,31 +137,26 @@ class Panel:
         """
         if not isfinite(seconds):
             return call()
-        if name in self._hung:
-            if self._hung[name].is_alive():
-                raise _Late
-            self._hung.pop(name, None)
-        answers: list[T] = []
-        errors: list[BaseException] = []
+        if name in self._hung and self._hung[name].is_alive():
+            raise _Late
+        future: Future[T] = Future()
 
         def run() -> None:
             try:
                 with np.errstate(all="ignore"):
-                    answers.append(call())
+                    future.set_result(call())
             except BaseException as error:  # raised anew where it was called
-                errors.append(error)
+                future.set_exception(error)
 
         thread = threading.Thread(target=run, name=f"lcsearch forecast by {name}", daemon=True)
         thread.start()
         thread.join(seconds)
-        for error in errors:
-            raise error
-        for answer in answers:
-            return answer
-        self._hung[name] = thread
-        raise _Late
+        if not future.done():
+            self._hung[name] = thread
+            raise _Late
+        return future.result()
 
-    def _loaded(self) -> tuple[Forecaster, ...]:
+    def load(self) -> tuple[Forecaster, ...]:
         """Who is asked. One that must load a model does so first: that is no forecast, and waited for longer.
 
         Where it cannot be loaded and has stand-ins, they take its place for good. Without any it is asked all the same,
@@ -188,8 +185,8 @@ class Panel:
         return self.forecasters
 
 
-def _absent(questions: Sequence[Question], why: Absent) -> list[list[Opinion]]:
-    return [[why] * len(queries) for _, queries in questions]
+def _alone(forecaster: Forecaster, question: Question) -> list[Forecasts]:
+    return [forecaster.forecast(*question)]
 
 
 def _opinions(name: str, forecasts: object, question: Question) -> list[Opinion]:

@@ -25,7 +25,7 @@ from lcsearch.forecast.contract import Absent, Forecaster
 from lcsearch.host.registry import forecasters
 from lcsearch.session.decision_log import DecisionLog, Sink
 from lcsearch.session.look_queue import Judged, Look, LookQueue
-from lcsearch.session.panel import DEADLINE_S, LOADING_S, Panel
+from lcsearch.session.panel import DEADLINE_S, Panel
 from lcsearch.stopping.axis import ENOUGH, odd_axis
 from lcsearch.stopping.decision import Decision, Receipt
 from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, hold_before
@@ -93,7 +93,6 @@ class Session:
     ) -> None:
         self.policy, self.sink = policy, sink
         self.panel = Panel(forecasters, deadline, self.tell)
-        self._patience = LOADING_S + deadline * (1 + len(self.panel.forecasters)) if deadline < math.inf else None
         self._clock, self._wall = clock, wall
         self._begin()
 
@@ -112,11 +111,11 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         # A look under way is repeated at the trial's next report.
-        return {name: self.__dict__[name] for name in ("policy", "sink", "panel", "_patience", "_clock", "_wall")}
+        return {name: self.__dict__[name] for name in ("policy", "sink", "panel", "_clock", "_wall")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "panel" not in state:  # of an earlier version, in a Tune run that is restored
-            self.__init__(state["policy"], state["forecasters"], state["sink"])  # type: ignore[misc]
+            Session.__init__(self, state["policy"], state["forecasters"], state["sink"])
             return
         self.__dict__.update(state)
         self._begin()
@@ -205,8 +204,7 @@ class Session:
     def _decide(self, looks: Sequence[tuple[Snapshot, Event, Ask | Hold]]) -> list[tuple[Judgement, dict[str, str]]]:
         """Judge looks together: the forecasters are asked about all of them at once."""
         asked = [(snapshot, q.queries) for snapshot, _, q in looks if isinstance(q, Ask) and not q.diverged]
-        opinions, errors = self.panel.ask(asked) if asked else ([], {})
-        rest = iter(opinions)
+        heard = iter(self.panel.ask(asked) if asked else ())
         found: list[tuple[Judgement, dict[str, str]]] = []
         for snapshot, event, question in looks:
             if isinstance(question, Hold):
@@ -214,7 +212,8 @@ class Session:
             elif question.diverged:
                 found.append((judge(self.policy, snapshot, question, {}), {}))
             else:
-                found.append((judge(self.policy, snapshot, question, next(rest)), errors))
+                opinions, errors = next(heard)
+                found.append((judge(self.policy, snapshot, question, opinions), errors))
         return found
 
     # Looks that are decided on a thread.
@@ -292,9 +291,10 @@ class Session:
         however busy the machine is. A forecaster that is stuck is waited for once, until the deadline; loading a model
         longer. False when nothing came of it all the same.
         """
-        if self._queue is None or self._queue.settle(uid, self._patience):
+        patience = self.panel.longest
+        if self._queue is None or self._queue.settle(uid, None if math.isinf(patience) else patience):
             return True
-        self.failed("waiting for a forecast", TimeoutError(f"no answer within {self._patience:g} s"))
+        self.failed("waiting for a forecast", TimeoutError(f"no answer within {patience:g} s"))
         return False
 
     def wait(self, timeout: float | None = None) -> bool:
