@@ -117,6 +117,7 @@ class Fleet:
             self._told_before[slot] = self._size(slot)
             self._processes[slot] = subprocess.Popen(
                 command,
+                bufsize=0,  # what a worker that is gone was not told is not told again as its pipe is closed
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -169,7 +170,6 @@ class Fleet:
             with suppress(BrokenPipeError, ValueError):  # it may be gone already
                 assert process.stdin is not None
                 process.stdin.write(b"drain\n")
-                process.stdin.flush()
 
     def strike(self) -> None:
         """Kill every worker and what it started, at once and without waiting: a signal's handler may do it."""
@@ -183,5 +183,4 @@ class Fleet:
         for process in self._processes.values():
             process.wait()
             if process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    process.stdin.close()
+                process.stdin.close()
