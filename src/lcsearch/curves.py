@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -215,6 +216,12 @@ class Curve:
             found = steps.tolist(), (np.minimum.accumulate(losses) if best and losses.size else latest(losses)).tolist()
             known[sign, best] = found
         return found
+
+    def at(self, step: float, sign: float, *, best: bool) -> float:
+        """Loss at the last finite value not after `step`, of the `best` one until then if so asked; +inf for none."""
+        steps, losses = self.standings(sign, best)
+        n = bisect_right(steps, step)
+        return losses[n - 1] if n else math.inf
 
     @cached_property
     def _standings(self) -> dict[tuple[float, bool], tuple[list[float], list[float]]]:

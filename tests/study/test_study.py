@@ -13,7 +13,7 @@ from kit.builders import goal, mirrored, others_at, props, slow_at, snapshot, tr
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.study import Bank, Incumbent, Snapshot, Status, Trial, judged_loss, loss_at
+from lcsearch.study import Bank, Incumbent, Snapshot, Status, Trial, judged_at_end, judged_loss, loss_at, steps_trained
 
 NAN, INF = math.nan, math.inf
 
@@ -95,6 +95,34 @@ def test_judged_loss(direction: Direction, judged: Judged, expected: tuple[float
     of = Goal("m", direction, 10, judged)
     assert judged_loss(trial("0", [4, 1, 2, 3, NAN]).curve, of) == expected
     assert judged_loss(Curve.of([0], [NAN]), of) == (INF, -INF)
+
+
+@pytest.mark.parametrize("judged", ["best", "final"])
+def test_what_ends_at_no_number_has_no_final_value(judged: Judged) -> None:
+    of, values = Goal("m", "maximize", 10, judged), [4, 1, 2]
+    assert judged_at_end(trial("0", values).curve, of) == ((4.0, 0.0) if judged == "best" else (2.0, 2.0))
+    for bad in (NAN, INF, -INF):
+        found = judged_at_end(trial("0", [*values, bad]).curve, of)
+        assert found == ((4.0, 0.0) if judged == "best" else None)
+    assert judged_at_end(Curve.of([0], [NAN]), of) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "complete", "expected"),
+    [
+        ([], True, 0),
+        ([1, 2, 3], False, 3),
+        ([0, 1, 2], False, 3),  # `range(3)`
+        ([9], True, 9),  # one more was owed: none came
+        ([0, 9], True, 10),
+        ([3, 6, 9], True, 10),  # a report every three steps
+        ([3, 6, 9], False, 9),
+        ([3, 6], True, 6),
+        ([6, 12], True, 12),  # beyond the horizon it is what was reported
+    ],
+)
+def test_steps_trained(steps: list[float], complete: bool, expected: float) -> None:
+    assert steps_trained(steps, 10, complete=complete) == expected
 
 
 def test_loss_at_a_step() -> None:

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcsearch.curves import Floats
-from lcsearch.forecast.contract import Absent, Forecasts, Kind, Query
-from lcsearch.study import Snapshot, Trial
+from lcsearch.forecast.contract import Absent, Forecasts, Query
+from lcsearch.study import Snapshot
 
 _TINY = 1e-300
 
@@ -73,7 +73,8 @@ class RankAndGap:
                 groups.setdefault((now, step, kind == "best_by"), []).append(i)
         parts: list[tuple[list[int], Floats, Floats, Floats]] = []
         for (now, step, best), rows in groups.items():
-            x = np.array([_present(queries[i].trial, queries[i].kind, step, snapshot.goal.sign) for i in rows])
+            x = np.array([queries[i].trial.curve.at(step, snapshot.goal.sign, best=best) for i in rows])
+            x[np.isinf(x)] = np.nan  # before its first value
             if step <= now:  # nothing is left to gain
                 parts.append((rows, x[:, None], np.ones((len(rows), 1)), np.zeros((len(rows), 2))))
                 continue
@@ -135,14 +136,6 @@ class RankAndGap:
             y, level = np.column_stack([np.minimum(y, x[:, None]), x]), _ended(level)
         lower = np.maximum(lower, 1e-12 * np.abs(y[:, 0]))  # wide enough for the floats there
         return y, level, np.stack([lower, 0.0 * lower if best else spread + 0.05 * scale], 1)
-
-
-def _present(trial: Trial, kind: Kind, step: float, sign: float) -> float:
-    """Loss a trial stands at: its best up to `step` for best-by, else its last one not after `step`."""
-    losses = sign * trial.curve.cut(step).values
-    if not losses.size:
-        return float("nan")
-    return float(losses.min() if kind == "best_by" else losses[-1])
 
 
 def _share_below(ordered: Floats, x: Floats) -> Floats:

@@ -7,6 +7,7 @@ share of the trials it shows what a wrong forecast costs (consistent, robust, sm
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 
-from lcsearch.curves import Floats
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Kind, Query
@@ -59,24 +59,13 @@ class Oracle:
     def _runs(self) -> dict[str, Run]:
         return {run.uid: run for run in self.task.runs}
 
-    @cached_property
-    def _bests(self) -> dict[tuple[str, float], Floats]:
-        return {}
-
     def _truth(self, uid: str, kind: Kind, step: float, sign: float) -> float | Absent:
         """The loss a run will have reached at a step."""
         run = self._runs.get(uid)
         if run is None or (run.status is Status.STOPPED and step > run.curve.last_step):
             return Absent.OFF_LAW
-        n = int(run.curve.steps.searchsorted(step, side="right"))
-        if not n:
-            return Absent.NONFINITE
-        if kind != "best_by":
-            return sign * float(run.curve.values[n - 1])
-        best = self._bests.get((uid, sign))  # a memo: every look asks twice
-        if best is None:
-            best = self._bests[uid, sign] = np.minimum.accumulate(sign * run.curve.values)
-        return float(best[n - 1])
+        loss = run.curve.at(step, sign, best=kind == "best_by")
+        return loss if math.isfinite(loss) else Absent.NONFINITE
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One atom a query, in the order of the queries."""

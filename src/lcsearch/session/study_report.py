@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import risk_now
 from lcsearch.stopping.notices import Notice
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Snapshot, Status, Trial, place
+from lcsearch.study import Snapshot, Status, Trial, place, steps_trained
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,14 @@ def report_of(
             saved += snapshot.bank.left(trial.curve.last_step)
         elif trial.status is Status.STOPPED:
             others += 1
+    everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
     return StudyReport(
         risk_now(policy, snapshot),
         tuple(stops),
         sum(n for _, n in faults),
         spaced,
         complete=snapshot.bank.n_complete,
-        spent=float(sum(map(_trained, (*snapshot.bank, *snapshot.live, *snapshot.abandoned)))),
+        spent=float(sum(_trained(trial, snapshot.goal) for trial in everyone)),
         saved=saved,
         notices=tuple(notice.text for notice in notices),
         stopped_elsewhere=others,
@@ -133,7 +135,6 @@ def report_of(
     )
 
 
-def _trained(trial: Trial) -> float:
-    """Steps a trial has trained: `range(n)` reports step 0 after the first one, epochs from 1 report 1."""
-    steps = trial.curve.reports()[0]
-    return float(steps[-1]) + (steps[0] == 0) if steps.size else 0.0
+def _trained(trial: Trial, goal: Goal) -> float:
+    steps = trial.curve.reports()[0].tolist()
+    return steps_trained(steps, goal.horizon, complete=trial.status is Status.COMPLETE)

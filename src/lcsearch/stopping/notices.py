@@ -11,7 +11,7 @@ import numpy as np
 
 from lcsearch.goal import Judged
 from lcsearch.stopping.axis import ENOUGH, odd_axis
-from lcsearch.study import Snapshot, Status, Trial, judged_loss, place
+from lcsearch.study import Snapshot, Status, Trial, judged_loss, place, trained_by
 
 FAR = 2.0
 """Times the horizon that was named: from here on trials that pass it go far beyond it."""
@@ -49,7 +49,7 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
     if n < ENOUGH or (bank.reached and bank.end <= named):
         return
     first = min(trial.curve.first_step for trial in bank if len(trial.curve))
-    length = f"{bank.end + (first == 0):g}"  # range(50) ends at 49
+    length = f"{trained_by(bank.end, first):g}"  # range(50) ends at 49
     if bank.end > named:
         key, ratio = "horizon beyond", bank.end / named
         how = f"far beyond max_steps (max_t), which is {named:g} ({ratio:.3g} times as far)"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lcsearch.study.bank import BOUNDS, Bank, judged_loss
+from lcsearch.study.bank import BOUNDS, Bank, judged_at_end, judged_loss
 from lcsearch.study.snapshot import Incumbent, Snapshot, loss_at
-from lcsearch.study.trial import Status, Trial, place
+from lcsearch.study.trial import Status, Trial, place, steps_trained, trained_by
 
 __all__ = [
     "BOUNDS",
@@ -13,7 +13,10 @@ __all__ = [
     "Snapshot",
     "Status",
     "Trial",
+    "judged_at_end",
     "judged_loss",
     "loss_at",
     "place",
+    "steps_trained",
+    "trained_by",
 ]

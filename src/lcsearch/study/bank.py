@@ -428,3 +428,14 @@ def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:
         return np.inf, -np.inf
     at = int(np.argmin(goal.sign * curve.values)) if goal.judged == "best" else len(curve) - 1
     return float(goal.sign * curve.values[at]), float(curve.steps[at])
+
+
+def judged_at_end(curve: Curve, goal: Goal) -> tuple[float, float] | None:
+    """(value, step), in the metric's units, that a trial is worth which ends with `curve`; None for nothing finite.
+
+    As :func:`judged_loss`, but for one that is judged by its final value and ends at no finite number: it has none.
+    """
+    loss, step = judged_loss(curve, goal)
+    if loss == math.inf or (goal.judged == "final" and curve.n_trailing_events):
+        return None
+    return goal.sign * loss, step

@@ -129,7 +129,5 @@ class Snapshot:
 
 
 def loss_at(curve: Curve, goal: Goal, step: float) -> float:
-    """Loss at the last value not after `step` (best so far when the best is judged); +inf for none."""
-    steps, losses = curve.standings(goal.sign, goal.judged == "best")
-    at = bisect_right(steps, step)
-    return losses[at - 1] if at else math.inf
+    """Loss that `curve` is judged by at `step`, see :meth:`Curve.at`."""
+    return curve.at(step, goal.sign, best=goal.judged == "best")

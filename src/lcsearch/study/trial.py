@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,3 +73,22 @@ class Trial:
         """This trial as it stood at `step`; only the curve is cut."""
         curve = self.curve.cut(step)
         return self if curve is self.curve else replace(self, curve=curve)
+
+
+def steps_trained(steps: Sequence[float], horizon: float, *, complete: bool) -> float:
+    """Steps that a trial has trained by its reports at `steps`, rising; 0 without one.
+
+    `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1. Reports may come every few steps: a
+    COMPLETE trial trained to the horizon where it owed no report any more, the gap between its last two being wider
+    than what was left.
+    """
+    if not len(steps):
+        return 0
+    gap = steps[-1] - steps[-2] if len(steps) > 1 else 1
+    owed_none = complete and steps[-1] + gap > horizon - (steps[0] == 0)
+    return max(trained_by(steps[-1], steps[0]), horizon if owed_none else 0)
+
+
+def trained_by(step: float, first: float) -> float:
+    """Steps trained up to the report at `step` of a trial whose first report was at step `first`."""
+    return step + (first == 0)

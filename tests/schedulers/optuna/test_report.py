@@ -48,6 +48,13 @@ def test_steps_from_one_trials_of_others_and_those_that_run() -> None:
     ]
 
 
+def test_a_complete_trial_that_owed_no_report_trained_to_the_horizon() -> None:
+    study = study_of(n=0)
+    study.add_trial(finished({4: 2.0, 8: 1.0, 48: 0.5}))
+    study.add_trial(finished({20: 2.0, 40: 1.0}, TrialState.PRUNED))
+    assert report(study).spent == 50 + 40
+
+
 def test_steps_are_whole_numbers() -> None:
     """Between two lengths lies half a step: '326.5 saved'."""
     study = study_of(pruner(n_startup_trials=4), n=0)

@@ -27,7 +27,7 @@ from lcsearch.sweep.views.explain import explain, number_of
 from lcsearch.sweep.views.summary import summarize
 
 LEGEND = (
-    "P(beat): a trial's forecast chance to beat the best so far by epoch 10; it is stopped where two looks in a row "
+    "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where two looks in a row "
     "are below 5 % (1 % below 8 observations)"
 )
 
@@ -139,7 +139,7 @@ def test_what_a_stop_is_worth_now_is_told_where_that_is_something_else(folder: R
     assert told(3, folder, *others, marked(3, 1.5))[2:6] == [
         "trial 3, step 8: STOP (BELOW)",
         "P(beat): fake 4 %",
-        "as things stand now: P(beat) < 0.01 %, the stop's forecast against today's best and margin",
+        "as things stand now: P(beat) < 0.01 %, the stop's forecast against today's incumbent and margin",
         LEGEND,
     ]
     # best and margin are what they were: the stop says it all

@@ -189,7 +189,7 @@ def test_a_terminal_without_blocks(tmp_path: Path) -> None:
     stream = Ascii()
     view = RichView(FILE, RunFolder(tmp_path), console(stream))
     view.start()
-    assert "P(beat): a trial's forecast chance to beat the best so far by epoch 10; it is " in stream.getvalue()
+    assert "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is " in stream.getvalue()
     trials = [row(0, "running", 7), row(1, "failed", 1, note="naïve " + "é" * 200)]
     view.event("ein Fähnchen")
     view.update(picture(trials).progress, optuna.create_study())

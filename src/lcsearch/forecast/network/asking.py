@@ -45,9 +45,8 @@ def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], di
             absent[i] = Absent.NONFINITE
             continue
         if step <= curve.last_step:
-            losses = sign * curve.values[: int(curve.steps.searchsorted(step, side="right"))]
             if kind != "latent":
-                sure[i] = float(losses.min() if kind == "best_by" else losses[-1])
+                sure[i] = curve.at(step, sign, best=kind == "best_by")
                 continue
             trial = cuts.setdefault((id(trial), step), trial.cut(step))
         if trial.curve.n_trailing_events:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of
 from lcsearch.stopping.decision import Decision
-from lcsearch.study import Bank, Status, Trial
+from lcsearch.study import Bank, Status, Trial, judged_at_end
 from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.budget import Reading, replacements, steps_of
@@ -74,12 +73,8 @@ class Row:
 
     def reached(self, goal: Goal) -> tuple[float, int] | None:
         """(judged value, its step) so far; None where there is none that is finite."""
-        steps = self.values if goal.judged == "best" else list(self.values)[-1:]
-        losses = [(goal.sign * self.values[step], step) for step in steps if math.isfinite(self.values[step])]
-        if not losses:
-            return None
-        loss, step = min(losses)
-        return goal.sign * loss, step
+        found = judged_at_end(Curve.of(self.values), goal)
+        return None if found is None else (found[0], int(found[1]))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What is known of a run beside its study: whether somebody is at work on it, and when its best value came.
 
-Optuna keeps no time of a report: when the incumbent's came is a user attribute of the study, which the launcher writes.
+Optuna keeps no time of a report: when the best one's came is a user attribute of the study, which the launcher writes.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def damage(folder: RunFolder, progress: Progress, left_out: Sequence[str] = ()) 
 
 
 def note_best(study: optuna.Study, best: Best) -> None:
-    """Keep when the incumbent's report was seen first, unless that is kept already."""
+    """Keep when the best value's report was seen first, unless that is kept already."""
     if _noted(study, best) is None:
         study.set_user_attr(BEST, {"trial": best.number, "step": best.step, "value": best.value, "time": time.time()})
 
 
 def best_since(study: optuna.Study, best: Best, row: Row) -> float | None:
-    """When the incumbent's report came, in seconds since the epoch; None when nothing says so.
+    """When the best value's report came, in seconds since the epoch; None when nothing says so.
 
     Without a note (a launcher was killed in that very second) it is read off the trial's own times, as if its steps
     had all been equally long.

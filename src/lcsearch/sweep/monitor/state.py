@@ -39,7 +39,7 @@ class Picture:
     Attributes:
         seconds: wall clock of all launches so far, see :func:`lcsearch.sweep.monitor.progress.wall_clock`.
         left: estimated seconds to the end; None before a few trials have ended, and at the end.
-        best_age: seconds since the report of the incumbent; None when there is none, or nothing says.
+        best_age: seconds since the report of the best value; None when there is none, or nothing says.
         risk: that some stop lost the winner; None when not known.
         looks: trial -> (step, P(beat)) at its latest look.
         n_looks: looks that reached a forecaster.

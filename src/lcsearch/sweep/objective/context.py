@@ -15,9 +15,11 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
+from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
+from lcsearch.study import judged_at_end
 from lcsearch.sweep.objective import checkpoint
 from lcsearch.sweep.objective.checkpoint import Checkpoint
 from lcsearch.sweep.spec.references import locate
@@ -229,15 +231,12 @@ class Context:
 def judged_value(reported: Mapping[int, float], goal: Goal) -> float | None:
     """What `reported` (step -> value) is worth; None without a report.
 
-    A trial whose judged value is not a number is worth the worst there is: +inf when minimizing.
+    A trial whose judged value is not a finite number is worth the worst there is: +inf when minimizing.
     """
     if not reported:
         return None
-    worst = goal.sign * math.inf
-    if goal.judged == "final":
-        value = reported[max(reported)]
-        return worst if math.isnan(value) else value
-    return min((v for v in reported.values() if not math.isnan(v)), key=lambda v: goal.sign * v, default=worst)
+    found = judged_at_end(Curve.of(reported), goal)
+    return goal.sign * math.inf if found is None else found[0]
 
 
 def _number(value: Any) -> float:

@@ -21,7 +21,7 @@ from lcsearch.session.decision_log import read_log
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import Mark
-from lcsearch.study import Bank, Snapshot
+from lcsearch.study import Bank, Snapshot, trained_by
 from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.importances import Importances, importances
 from lcsearch.sweep.monitor.open_run import reader
@@ -333,7 +333,7 @@ def best_path(rows: Sequence[Row], goal: Goal, axis: Axis | None) -> tuple[tuple
         steps = np.array(list(row.values), dtype=float)
         if not steps.size:
             continue
-        done = np.minimum(steps + (0 in row.values), goal.horizon)
+        done = np.minimum(steps + trained_by(0, steps[0]), goal.horizon)
         done[-1] = row.spent
         begin, end = float(row.number), float(row.number)
         if axis is not None and row.began is not None:

@@ -20,9 +20,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from lcsearch.curves import Floats
+from lcsearch.curves import Curve, Floats
 from lcsearch.stopping.decision import exactly, percent
 from lcsearch.stopping.risk import LEVELS
+from lcsearch.study import judged_loss
 from lcsearch.sweep.views.phrases import FEW, strict
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ def fans(report: Report, theme: Theme) -> Figure | None:
         steps, values = _thin(*report.finite(report.progress.numbered[stop.number]))
         axes.plot(steps, scale.clip(values), color=theme.ink, linewidth=1.2)
         levels = _levels(stop)
-        start = _reached(report, values)
+        start = _reached(report, stop)
         ends = [stop.step, horizon]
         for low, high, alpha in ((0.05, 0.95, 0.22), (0.2, 0.8, 0.38)):
             axes.fill_between(ends, scale.clip([start, levels[low]]), scale.clip([start, levels[high]]), color=colour,
@@ -322,12 +323,10 @@ def fans(report: Report, theme: Theme) -> Figure | None:
     return figure
 
 
-def _reached(report: Report, values: Floats) -> float:
-    """Where a forecast of the judged value begins: the best value so far, or the last one."""
-    if not values.size:
-        return math.nan
-    sign = report.goal.sign
-    return float(sign * (sign * values).min()) if report.goal.judged == "best" else float(values[-1])
+def _reached(report: Report, stop: Stop) -> float:
+    """Where a forecast of the judged value begins: the best value so far, or the last one; NaN for none."""
+    loss, _ = judged_loss(Curve.of(report.progress.numbered[stop.number].values), report.goal)
+    return report.goal.sign * loss if math.isfinite(loss) else math.nan
 
 
 def stops(report: Report, theme: Theme) -> Figure | None:
@@ -344,7 +343,7 @@ def stops(report: Report, theme: Theme) -> Figure | None:
         axes.vlines(at, scale.clip([v[low] for v in levels]), scale.clip([v[high] for v in levels]), color=colour,
                     linewidth=width, alpha=0.8)  # fmt: skip
     axes.scatter(at, scale.clip([v[0.5] for v in levels]), marker="_", color=theme.ink, s=30, zorder=4)
-    reached = [_reached(report, report.finite(report.progress.numbered[stop.number])[1]) for stop in chosen]
+    reached = [_reached(report, stop) for stop in chosen]
     axes.scatter(at, scale.clip(reached), marker="x", color=theme.ink, s=14, linewidths=0.9, zorder=4)
     handles = [
         Line2D([], [], color=colour, linewidth=1.2, label="5-95 %"),

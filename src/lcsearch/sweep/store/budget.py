@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch import files
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
+from lcsearch.study import steps_trained, trained_by
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.folder import RunFolder
@@ -52,20 +53,13 @@ def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def steps_of(trial: FrozenTrial, horizon: int) -> int:
-    """Steps trained, on the user's axis; all of them for a COMPLETE trial that owed no report any more when it ended.
-
-    Reports may come every few steps: one was owed where the gap between the last two fits once more.
-    """
-    last = sorted(trial.intermediate_values)[-2:]
-    if not last:
+    """Steps trained, on the user's axis: by the reports, or as far as a stopped trial's program had come."""
+    steps = sorted(trial.intermediate_values)
+    if not steps:
         return 0
-    gap = last[1] - last[0] if len(last) == 2 else 1
-    # `range(n)` reports step 0 after the first unit of work; epochs from 1 report 1
-    from_0 = 0 in trial.intermediate_values
-    if trial.state == TrialState.COMPLETE and last[-1] + gap > horizon - from_0:
-        return horizon
-    trained = attributes.number(trial.user_attrs, TRAINED) or 0
-    return min(horizon, max(last[-1], trained) + from_0)
+    reported = steps_trained(steps, horizon, complete=trial.state == TrialState.COMPLETE)
+    beyond = trained_by(attributes.number(trial.user_attrs, TRAINED) or 0, steps[0])
+    return min(horizon, int(max(reported, beyond)))
 
 
 def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit | None:

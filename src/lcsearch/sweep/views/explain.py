@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from lcsearch.errors import FileProblem
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.explain import judged_looks, nearest
 from lcsearch.stopping.decision import percent
-from lcsearch.study import Trial
+from lcsearch.study import Trial, judged_loss
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.progress import Progress, Row
@@ -112,7 +113,7 @@ def _today(row: Row, study: optuna.Study) -> list[str]:
     if stop is None or stop.p is None or not math.isfinite(stop.p_now) or percent(stop.p_now) == percent(stop.p):
         return []
     told = f"as things stand now: P(beat) {percent(stop.p_now)}"
-    return [f"{told}, the stop's forecast against today's best and margin"]
+    return [f"{told}, the stop's forecast against today's incumbent and margin"]
 
 
 def _nearest(row: Row, sweep: SweepFile, folder: RunFolder, study: optuna.Study) -> list[str]:
@@ -151,12 +152,12 @@ def _curve(row: Row, sweep: SweepFile) -> list[str]:
     drawn = spark(values, 40)
     lines = [f"{sweep.metric} over {sweep.step} {steps[0]}..{steps[-1]}: {drawn}"]
     lines.append(f"  first {values[0]:.6g}, last {values[-1]:.6g}")
-    finite = [(v, s) for s, v in row.values.items() if math.isfinite(v)]
-    if finite:
-        value, step = min(finite) if sweep.goal == "minimize" else max(finite, key=lambda vs: (vs[0], -vs[1]))
-        lines[-1] += f", best {value:.6g} at {sweep.step} {step}"
-    if len(finite) < len(values):
-        lines[-1] += f"; {len(values) - len(finite)} reports were no finite number"
+    curve, goal = Curve.of(row.values), replace(sweep.target, judged="best")
+    if len(curve):
+        loss, step = judged_loss(curve, goal)
+        lines[-1] += f", best {goal.sign * loss:.6g} at {sweep.step} {int(step)}"
+    if n := curve.event_steps.size:
+        lines[-1] += f"; {n} reports were no finite number"
     if set(drawn) & {"^", "v"}:
         lines[-1] += "; ^ and v lie far off the scale, above and below"
     return lines

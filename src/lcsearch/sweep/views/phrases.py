@@ -8,6 +8,7 @@ from lcsearch.stopping.decision import exactly
 from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import threshold_for
+from lcsearch.study import trained_by
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
 from lcsearch.sweep.spec.model import SweepFile
 
@@ -75,7 +76,7 @@ def _judged(row: Row, sweep: SweepFile) -> str:
 
 def _stopped_at(row: Row) -> int:
     """Steps that were trained up to the last report that was judged."""
-    return row.last[0] + (0 in row.values) if row.last is not None else row.spent
+    return int(trained_by(row.last[0], next(iter(row.values)))) if row.last is not None else row.spent
 
 
 def _late(row: Row, unit: str) -> str:
@@ -105,7 +106,7 @@ def legend(sweep: SweepFile) -> str:
         return ""
     threshold = sweep.pruner.threshold
     return (
-        f"P(beat): a trial's forecast chance to beat the best so far by {sweep.step} {sweep.max_steps}; "
+        f"P(beat): a trial's forecast chance to beat the incumbent by {sweep.step} {sweep.max_steps}; "
         f"it is stopped where two looks in a row are below {exactly(threshold)} "
         f"({exactly(strict(threshold))} below {FEW} observations)"
     )
