@@ -24,7 +24,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("forecast",),
         ("stopping",),
         ("allocation",),
-        ("files", "terminal", "secrets_in_urls"),
+        ("extras", "files", "terminal", "secrets_in_urls"),
         ("data", "weights", "yaml_file"),
         ("host", "pretrain"),
         ("session",),

@@ -1,6 +1,7 @@
 """The command line. Everything heavy is imported inside a command: `lcsearch --help` answers at once.
 
-Exit codes: 0 done, 1 the sweep failed, 2 a file (or option) is wrong, 3 the machine is, 130 interrupted.
+Exit codes: 0 done, 1 the sweep failed, 2 a file (or option) is wrong or the extra `sweep` is missing, 3 the machine is
+not as needed, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -589,3 +589,14 @@ def test_the_readme_s_lines(cluster: Any, tmp_path: Path) -> None:
     assert scope["lc"].stopped()
     for trial_id in scope["lc"].stopped():
         assert f"trial {trial_id}, step " in scope["lc"].explain(trial_id)
+
+
+def test_the_example(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """examples/ray_tune.py as it stands, but for where its results lie."""
+    code = (Path(__file__).parents[3] / "examples" / "ray_tune.py").read_text()
+    code = code.replace("callbacks=[", f"storage_path={str(tmp_path)!r}, verbose=0, callbacks=[")
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(code, scope)
+    assert len(scope["results"]) == 24
+    assert len(scope["lc"].stopped()) >= 3
+    assert "best: {'lr': " in capsys.readouterr().out

@@ -1,0 +1,36 @@
+"""Packages that `pip install lcsearch` does not bring: where they are missing, one sentence says so."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lcsearch.errors import EnvironmentProblem
+
+SWEEP = ("typer", "rich", "pydantic", "ruamel.yaml", "matplotlib", "sklearn")
+"""What the command line, sweep files, reports and training recipes are made with: the extra `sweep`."""
+
+
+class MissingExtra(EnvironmentProblem, ImportError):
+    """A part of lcsearch was imported whose packages are not installed; the command line exits with 2."""
+
+
+def need_sweep(part: str) -> None:
+    """Nothing, where the packages of the extra `sweep` are there.
+
+    Args:
+        part: what needs them, for the message.
+
+    Raises:
+        MissingExtra: one is not.
+    """
+    missing = [name for name in SWEEP if not _is_there(name)]
+    if missing:
+        text = f"{part}: expected the packages of the extra 'sweep', got no {', no '.join(missing)}."
+        raise MissingExtra(f"{text} Install them: pip install 'lcsearch[sweep]'")
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # its parent is missing, or refused
+        return False
