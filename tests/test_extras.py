@@ -29,8 +29,8 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 """
 SENTENCE = (
-    "{}: expected the packages of the extra 'sweep', got no typer, no rich, no pydantic, no ruamel.yaml, no matplotlib, "
-    "no sklearn. Install them: pip install 'lcsearch[sweep]'"
+    "{}: expected the packages of the extra 'sweep', got no typer, no rich, no pydantic, no ruamel.yaml, "
+    "no matplotlib, no sklearn. Install them: pip install 'lcsearch[sweep]'"
 )
 STUDY = """
 import lcsearch, optuna

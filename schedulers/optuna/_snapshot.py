@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SCHEDULE = "lcsearch:schedule"
-"""The user attribute in which a trial's planned learning rate may stand: the fields of Schedule, as JSON or a mapping."""
+"""The user attribute in which a trial's planned learning rate may stand: Schedule's fields, as JSON or a mapping."""
 CACHED_STUDIES = 8
 UNKNOWN = sys.float_info.max
 """The horizon while "auto" has no COMPLETE trial to take it from."""
