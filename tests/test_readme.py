@@ -14,7 +14,9 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
-import lcsearch
+import lcsearch.schedulers.optuna
+import lcsearch.schedulers.ray_tune
+import lcsearch.sweep
 from lcsearch.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +136,14 @@ def test_python_compiles(page: Path) -> None:
     for code in blocks(page.read_text(), "python"):
         if not code.startswith("--8<--"):
             compile(code, str(page), "exec")
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    """That of `lcsearch` itself is listed by what the module exports."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    for package in (lcsearch.schedulers.optuna, lcsearch.schedulers.ray_tune, lcsearch.sweep):
+        assert {name for name in package.__all__ if not re.search(rf"\b{name}\b", page)} == set()
+    assert "\n::: lcsearch\n" in page
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -42,7 +42,7 @@ class CurveScheduler(FIFOScheduler):
     """Stops a trial when its learning curve leaves it next to no chance of beating the incumbent; else first come,
     first served.
 
-    The rule is the one of :class:`lcsearch.schedulers.optuna.CurvePruner`, by the same code. Forecasts are made on a
+    The rule is the one of `lcsearch.schedulers.optuna.CurvePruner`, by the same code. Forecasts are made on a
     thread of the driver, and a result whose look is due is answered when its forecast is there, some milliseconds
     later: so a stop does not depend on how busy the machine is. A forecaster that is stuck is waited for once.
 
@@ -284,11 +284,11 @@ class CurveScheduler(FIFOScheduler):
     # State.
 
     def get_state(self) -> dict[str, Any]:
-        """What :class:`StateCallback` keeps: curves, ends and stops, by trial id."""
+        """What `StateCallback` keeps: curves, ends and stops, by trial id."""
         return {"version": 1, "book": self._book}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what :meth:`get_state` gave.
+        """Take back what `get_state` gave.
 
         Raises:
             InvalidValue: it is not of this version of lcsearch.

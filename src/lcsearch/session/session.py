@@ -219,7 +219,7 @@ class Session:
     # Looks that are decided on a thread.
 
     def submit(self, snapshot: Snapshot, event: Event) -> None:
-        """Begin a look and return at once; :meth:`poll` hands out what came of it. Thread-safe.
+        """Begin a look and return at once; `poll` hands out what came of it. Thread-safe.
 
         Gates are passed here, forecasts are made on a thread of this session, of all looks that wait at once. At most
         one look of a trial waits: a newer one takes its place. None is begun while a stop of the trial is to be
@@ -266,7 +266,7 @@ class Session:
     ) -> Iterator[Judgement]:
         """Judgements of submitted looks, oldest first, each handed out once, as far as they go without waiting.
 
-        A stop is handed out when it stands on the study as it is then, see :func:`~lcsearch.stopping.judge.fallen`, and
+        A stop is handed out when it stands on the study as it is then, see `lcsearch.stopping.judge.fallen`, and
         counts as carried out; whoever carries it out stores its mark before they ask for the next.
 
         Args:

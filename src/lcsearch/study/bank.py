@@ -82,7 +82,7 @@ class _Columns:
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Finished trials in columns. Append-only: :meth:`extend` returns a new bank and costs O(new trials).
+    """Finished trials in columns. Append-only: `extend` returns a new bank and costs O(new trials).
 
     Points of all trials stand one after the other, each trial's in step order; trials without a report are kept
     in `trials` but have no points. Losses are `goal.sign * value` (lower is better), a non-finite report is +inf.

@@ -38,7 +38,7 @@ class Snapshot:
 
     Attributes:
         study: its name, for messages and logs.
-        goal: see :class:`~lcsearch.goal.Goal`; the same object the bank was built with.
+        goal: see `lcsearch.goal.Goal`; the same object the bank was built with.
         bank: finished trials.
         live: trials that are running or paused; their order means nothing.
         budget: steps the study may still spend; None when unlimited.

@@ -44,7 +44,7 @@ class Trial:
         uid: unique in its study; the trial number as text in Optuna, the trial id in Ray Tune.
         curve: what it reported so far.
         params: its configuration, name -> value.
-        status: see :class:`Status`.
+        status: see `Status`.
         schedule: the learning rate it plans to follow, when known.
         cost: compute spent so far, in any unit that is the same for the whole study; None when not measured.
         marks: past decisions about this trial, kept in the framework's own storage (see stopping/risk.py).

@@ -33,12 +33,12 @@ _under_way: set[Path] = set()  # folders that this process is filling
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What :func:`load` found.
+    """What `load` found.
 
     Attributes:
         step: the last step that was done when it was saved.
-        state: what was handed to :func:`save`, tensors on the CPU.
-        files: the folder that was filled in :func:`saving`; None where it was saved without one.
+        state: what was handed to `save`, tensors on the CPU.
+        files: the folder that was filled in `saving`; None where it was saved without one.
     """
 
     step: int
@@ -73,7 +73,7 @@ def saving(folder: Path, state: Mapping[str, Any], step: int) -> Iterator[Path]:
     Nothing is kept of a block that raises.
 
     Raises:
-        InvalidValue: as :func:`save`, before the block.
+        InvalidValue: as `save`, before the block.
         EnvironmentProblem: the folder cannot be written.
     """
     packing.to_bytes(state, {})

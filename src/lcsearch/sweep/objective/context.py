@@ -1,4 +1,4 @@
-"""The objective contract: a function `f(ctx)` of one :class:`Context`."""
+"""The objective contract: a function `f(ctx)` of one `Context`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Context:
         device: "cpu", "cuda:0", ...: where to train.
         schedule: the planned learning rate, or None when the sweep file names none: `lr = ctx.schedule(step)`.
         checkpoint_dir: a folder of this trial's own; it exists and outlives the process. What is written into it by
-            hand is found again as it was left, perhaps by a process that was killed over it; :meth:`saving` is whole.
+            hand is found again as it was left, perhaps by a process that was killed over it; `saving` is whole.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Context:
         self.take(value, step, time.monotonic())
 
     def take(self, value: float, step: int, at: float) -> None:
-        """As :meth:`report`, of what came at `at` by this process's monotonic clock and may have waited since."""
+        """As `report`, of what came at `at` by this process's monotonic clock and may have waited since."""
         if self._ended is not None:
             raise self._ended
         value, step = _number(value), _whole(step, "ctx.report(step=)")
@@ -191,7 +191,7 @@ class Context:
         """Save nested state atomically, in place of what was saved before; call it after `report(..., step)`.
 
         It takes tensors, NumPy arrays, bytes, numbers, text, None, and dicts, lists and tuples of these; a model of
-        another kind is written to files, see :meth:`saving`. Nothing is pickled.
+        another kind is written to files, see `saving`. Nothing is pickled.
 
         >>> ctx.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, step)  # doctest: +SKIP
         >>> ctx.save({"booster": booster.save_raw()}, step)  # doctest: +SKIP
@@ -207,14 +207,14 @@ class Context:
         """Save files of any kind, and `state` with them: the block fills an empty folder, and is kept when it ends.
 
         Step, files and state take the place of what was saved before in one move, whenever the process dies; nothing is
-        kept of a block that raises. :meth:`load` tells where the files are. What is in them, and whether it is safe to
+        kept of a block that raises. `load` tells where the files are. What is in them, and whether it is safe to
         load, is the objective's own affair.
 
         >>> with ctx.saving(step) as folder:  # doctest: +SKIP
         ...     joblib.dump(model, folder / "model.joblib")
 
         Raises:
-            InvalidValue, EnvironmentProblem: as :meth:`save`.
+            InvalidValue, EnvironmentProblem: as `save`.
         """
         with checkpoint.saving(self.checkpoint_dir, state or {}, _whole(step, "ctx.saving(step=)")) as folder:
             yield folder
@@ -224,7 +224,7 @@ class Context:
         return checkpoint.load(self.checkpoint_dir)
 
     def judged(self) -> float | None:
-        """The judged value so far, see :func:`judged_value`."""
+        """The judged value so far, see `judged_value`."""
         return judged_value(self._reported, self._goal)
 
 
