@@ -1,4 +1,4 @@
-"""Optuna and PyTorch: a small network, and a planned learning rate that the forecaster is told of."""
+"""Optuna and PyTorch: a small network, and a planned learning rate that the forecaster knows."""
 
 import json
 from dataclasses import asdict
