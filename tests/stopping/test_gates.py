@@ -297,33 +297,35 @@ def test_divergence_is_asked_about_nothing() -> None:
 
 
 def test_divergence_comes_before_the_gates_of_first_trials_and_after_those_of_the_user() -> None:
-    gone = trial("9", [NAN, NAN, NAN, NAN], Status.RUNNING)
+    gone = trial("9", [NAN] * 8, Status.RUNNING)
     early = look(gone, n_startup_trials=50)
     assert isinstance(early, Ask)
     assert early.diverged
     assert reason(gone, n_warmup_steps=10) is Reason.WARMUP
-    late = trial("9", [8.0, NAN, NAN, NAN], Status.RUNNING)
+    late = trial("9", [*[8.0] * 5, NAN, NAN, NAN], Status.RUNNING)
     assert reason(late, interval_steps=4) is Reason.INTERVAL
     assert isinstance(look(gone, interval_steps=4), Ask), "a report that is no value is no look of its interval"
-    short = [trial(str(i), [1.0 + i] * 4) for i in range(5)]
-    assert reason(gone, finished=short, horizon=3) is Reason.HORIZON
+    short = [trial(str(i), [1.0 + i] * 8) for i in range(5)]
+    assert reason(gone, finished=short, horizon=7) is Reason.HORIZON
     assert isinstance(look(gone, divergence_reports=4), Ask)
     assert reason(gone, divergence_reports=5, n_startup_trials=50) is Reason.STARTUP
 
 
 def test_a_metric_that_starts_late_has_not_diverged() -> None:
-    """Three NaN first: a divergence only where finished trials had values by then, and never before one has ended."""
-    gone = trial("9", [NAN, NAN, NAN, NAN], Status.RUNNING)
+    """Six NaN first: a divergence only where finished trials had values by then, and never before one has ended."""
+    gone = trial("9", [NAN] * 6, Status.RUNNING)
     assert reason(gone, finished=[], n_startup_trials=50) is Reason.STARTUP
-    late = [trial(str(i), [NAN, NAN, NAN, NAN, *[1.0] * 16]) for i in range(5)]
+    late = [trial(str(i), [*[NAN] * 6, *[1.0] * 14]) for i in range(5)]
     assert reason(gone, finished=late) is Reason.SHORT
     assert reason(gone, finished=[*late[1:], trial("5", [1.0] * 20)]) is Reason.SHORT
-    assert isinstance(look(gone, finished=[trial(str(i), [1.0] * 20) for i in range(5)]), Ask)
+    regular = [trial(str(i), [1.0] * 20) for i in range(5)]
+    assert reason(trial("9", [NAN] * 5, Status.RUNNING), finished=regular) is Reason.SHORT
+    assert isinstance(look(gone, finished=regular), Ask)
 
 
 def test_a_trial_that_passed_the_incumbent_is_not_stopped_even_when_it_diverges() -> None:
     """Stopped, its best value would be lost to the study."""
-    leader = trial("9", [0.5, *[0.1] * 6, NAN, NAN, NAN], Status.RUNNING)
+    leader = trial("9", [0.5, *[0.1] * 3, *[NAN] * 6], Status.RUNNING)
     assert reason(leader) is Reason.NO_VALUE
     other = look(leader, judged="final")
     assert isinstance(other, Ask)
@@ -516,3 +518,30 @@ def test_which_looks_are_made_does_not_depend_on_how_far_one_counts(first: int, 
     assert numbers == looks_at(first, growth, 2 * most)[: len(numbers)]
     for before, after in pairwise(numbers):
         assert before < after <= max(before + 1, math.ceil(before * growth))
+
+
+def stopped_at(values: list[float], finished: list[list[float]], **knobs: Any) -> int | None:
+    """The report at which a trial is asked about as diverged."""
+    done = [trial(str(i), row) for i, row in enumerate(finished)]
+    for n in range(1, len(values) + 1):
+        own = trial("9", values[:n], Status.RUNNING)
+        asked = ask(early_policy(**knobs), snapshot(goal(horizon=30), done, [own]), Event(own, n - 1))
+        if isinstance(asked, Ask) and asked.diverged:
+            return n
+    return None
+
+
+def test_placeholders_are_borne_longer_by_a_trial_that_ranks_among_the_best() -> None:
+    """A quarter of the validations gave NaN: the trial that would have won was stopped at three in a row."""
+    finished = [[0.5 + i - 0.01 * step for step in range(30)] for i in range(6)]
+    best = [0.45, 0.4, 0.35, 0.3]
+    assert stopped_at([*best, *[math.nan] * 3, 0.2, *[math.nan] * 3, 0.1], finished) is None
+    assert stopped_at([*best, *[math.nan] * 20], finished, guard=0.2) == 10
+    assert stopped_at([*[9.0] * 4, *[math.nan] * 20], finished) == 7
+
+
+def test_a_run_of_placeholders_that_a_finished_trial_came_back_from_anywhere_is_borne() -> None:
+    finished = [[0.5 + i - 0.01 * step for step in range(30)] for i in range(6)]
+    finished[3][20:24] = [math.nan] * 4
+    assert stopped_at([*[9.0] * 4, *[math.nan] * 4, *[9.0] * 20], finished) is None
+    assert stopped_at([*[9.0] * 4, *[math.nan] * 20], finished) == 9

@@ -205,11 +205,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     if held is not None:
         return held
     incumbent, best = snapshot.incumbent, goal.judged == "best"
-    if (
-        incumbent is not None
-        and has_diverged(trial.curve, bank, policy.divergence_reports)
-        and not leads(trial, step, incumbent, goal)
-    ):
+    if incumbent is not None and diverged(policy, snapshot, trial) and not leads(trial, step, incumbent, goal):
         return Ask(event, (), diverged=True, incumbent=incumbent)
     held = hold_early(policy, bank.n_complete, len(trial.curve), 0.0)
     if held is not None:
@@ -257,6 +253,25 @@ def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hol
         detail = f"{n} of {policy.min_observations} observations since the curve began to move"
         return Hold(Reason.SHORT, detail, standing, incumbent)
     return standing
+
+
+def diverged(policy: Policy, snapshot: Snapshot, trial: Trial) -> bool:
+    """Is a trial's metric beyond saving? See :func:`~lcsearch.stopping.rules.has_diverged`.
+
+    Placeholders look the same at first: one that has not had a value yet, or ranked among the best where it last had
+    one, is given twice as many reports.
+    """
+    curve, goal, patience = trial.curve, snapshot.goal, policy.divergence_reports
+    if not has_diverged(curve, snapshot.bank, patience):
+        return False
+    if len(curve):
+        last = float(curve.steps[-1])
+        seen, beside = snapshot.bank.at(last, best=goal.judged == "best"), snapshot.beside(last, trial.uid)
+        loss = loss_at(curve.to_last_value(), goal, last)
+        standing = Standing.of(loss, seen, beside, snapshot.bank.ended(last, curve))
+        if standing.held_by(policy.guard, 0) is None:
+            return True
+    return has_diverged(curve, snapshot.bank, 2 * patience)
 
 
 def leads(trial: Trial, step: float, incumbent: Incumbent, goal: Goal) -> bool:

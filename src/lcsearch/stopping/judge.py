@@ -10,10 +10,10 @@ from typing import NamedTuple
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts, Opinion, Query
 from lcsearch.stopping.decision import Decision, Look
-from lcsearch.stopping.gates import Ask, Hold, shield, target_of
+from lcsearch.stopping.gates import Ask, Hold, diverged, shield, target_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import Mark, risk_of
-from lcsearch.stopping.rules import has_diverged, threshold_for
+from lcsearch.stopping.rules import threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -67,7 +67,7 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
     if step >= max(snapshot.goal.horizon, snapshot.horizon):
         return Reason.HORIZON
     if stop.decision.reason is Reason.DIVERGED:
-        return None if has_diverged(trial.curve, snapshot.bank, policy.divergence_reports) else Reason.OVERTAKEN
+        return None if diverged(policy, snapshot, trial) else Reason.OVERTAKEN
     held = shield(policy, snapshot, trial, step)
     if isinstance(held, Hold):
         return held.reason

@@ -29,7 +29,7 @@ class Policy:
         few_factor: see `few`.
         epsilon: to beat the incumbent is to pass it by more than this share of the study's robust range.
         divergence_reports: a trial is stopped when its last reports are non-finite where finished trials have about
-            this many values, see decide.rules.has_diverged.
+            this many values, see lcsearch.stopping.gates.diverged.
     """
 
     threshold: float = 0.05

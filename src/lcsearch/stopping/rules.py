@@ -33,7 +33,7 @@ def has_diverged(curve: Curve, bank: Bank, patience: int) -> bool:
 
     A value is due at a report by the share of COMPLETE trials that had one since the report before (those that have no
     value any more from there on say nothing). A metric that is reported now and then has runs of placeholders: one no
-    longer than a run that this trial, or a COMPLETE one at these steps, came back from is no divergence.
+    longer than a run that this trial, or any COMPLETE one, came back from is no divergence.
     """
     run = curve.n_trailing_events
     if run < patience or run <= curve.gaps.max(initial=0):
@@ -44,20 +44,13 @@ def has_diverged(curve: Curve, bank: Bank, patience: int) -> bool:
         theirs = trial.curve
         if trial.status is not Status.COMPLETE or not len(theirs):
             continue
-        if theirs.event_steps.size and _longest_gap(theirs, edges[0], edges[-1]) >= run:
+        if theirs.gaps.max(initial=0) >= run:
             return False
         alive = edges[1:] <= theirs.steps[-1]
         spoke += alive
         had += alive & (np.diff(theirs.steps.searchsorted(edges, side="right")) > 0)
     due = np.divide(had, spoke, out=np.zeros(run), where=spoke > 0).sum()
     return bool(due + 0.5 >= patience)
-
-
-def _longest_gap(curve: Curve, after: float, until: float) -> int:
-    """The longest run of non-finite reports with one in (after, until] that the curve came back from."""
-    inside = curve.event_steps[(curve.event_steps > after) & (curve.event_steps <= until)]
-    before = curve.steps.searchsorted(inside)
-    return int(curve.gaps[before[before < len(curve)]].max(initial=0))
 
 
 @dataclass(frozen=True)

@@ -350,7 +350,7 @@ def test_the_report_of_an_empty_study(fields: dict[str, Any]) -> None:
 
 def test_the_report_lists_stops_in_order() -> None:
     study = study_of()
-    numbers = [stop_one(study), stop_one(study, [1.0, NAN, NAN, NAN]), stop_one(study)]
+    numbers = [stop_one(study), stop_one(study, [9.0, NAN, NAN, NAN]), stop_one(study)]
     report = of_study(study).report(study)
     expected = list(zip(numbers, (SHORTEST, 3, SHORTEST), strict=True))
     assert [(stop.trial, stop.step) for stop in report.stops] == expected

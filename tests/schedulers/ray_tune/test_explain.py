@@ -275,7 +275,7 @@ def test_a_decision_log(tmp_path: Path) -> None:
     runner.feed(runner.start("z"), decay(0.3, 8))
     records = list(read_log(tmp_path / "log"))
     told = [(r["trial"], r["step"], r["verdict"], r["reason"]) for r in records]
-    assert told[:2] == [("x", EARLIEST, "STOP", "BELOW"), ("y", 3, "STOP", "DIVERGED")]
+    assert told[:2] == [("x", EARLIEST, "STOP", "BELOW"), ("y", 6, "STOP", "DIVERGED")]
     assert {r["trial"] for r in records[2:]} <= {"z"}
     assert {r["study"] for r in records} == {"tune"}
     assert all(r["latency"] >= 0 and r["models"] == {"fake": "1"} for r in records)

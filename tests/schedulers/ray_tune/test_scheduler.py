@@ -156,14 +156,14 @@ def test_a_time_that_is_not_finite_is_passed_over(step: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_non_finite_metrics_stop_a_trial_at_the_third(bad: float) -> None:
+def test_non_finite_metrics_stop_a_trial_at_the_third_or_at_the_sixth_where_there_was_no_value_yet(bad: float) -> None:
     runner = run_of()
     assert runner.feed(runner.start("a"), [9.0, 9.0, *[bad] * 9], turn=False) == 5
-    assert runner.feed(runner.start("b"), [bad] * 9) == 3
+    assert runner.feed(runner.start("b"), [bad] * 9) == 6
     assert runner.feed(runner.start("c"), [0.01, bad, bad, 0.01, bad, bad, 0.01]) is None
     assert of_run(runner).stopped() == {
         "a": f"step 5: diverged, the last 3 reports were not finite (latest {bad})",
-        "b": f"step 3: diverged, the last 3 reports were not finite (latest {bad})",
+        "b": f"step 6: diverged, the last 6 reports were not finite (latest {bad})",
     }
     early = Runner(scheduler())
     assert early.feed(early.start(), [bad] * 60) == 50  # nothing has finished: no telling a late metric from a bad one
@@ -335,10 +335,10 @@ def test_without_a_controller() -> None:
     good, bad = (Trial("mock", trial_id=uid, stub=True) for uid in ("good", "bad"))
     for trial in (good, bad):
         of.on_trial_add(controller, trial)
-    for step, said in ((1, "CONTINUE"), (2, "CONTINUE"), (3, "CONTINUE"), (50, "STOP")):
+    for step, said in (*((step, "CONTINUE") for step in range(1, 7)), (50, "STOP")):
         assert of.on_trial_result(controller, good, {"training_iteration": step, "loss": 1.0}) == said
     of.on_trial_complete(controller, good, {"training_iteration": 50, "loss": 1.0})
-    for step, said in ((1, "CONTINUE"), (2, "CONTINUE"), (3, "STOP")):
+    for step, said in (*((step, "CONTINUE") for step in range(1, 6)), (6, "STOP")):
         assert of.on_trial_result(controller, bad, {"training_iteration": step, "loss": NAN}) == said
 
 
