@@ -176,7 +176,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  threshold: P(beat) must be below 0.05 at two looks in a row (0.01 below 8 reports)",
         "  risk: no stop may take the risk that the winner was lost above 0.2",
         "  not held: a metric that is not finite 3 times in a row stops as diverged where a finished trial has a value;"
-        " twice that before its first value, or when it ranked among the best",
+        " twice that before its first one, or where it ranked among the best",
         "  so 15 of 20 trials can be stopped, from epoch 6 of 20 on",
         "  8 workers start 8 trials at once: expect those to run nearly whole",
         "nothing was started",

@@ -305,7 +305,8 @@ def _gate_lines(file: SweepFile) -> list[str]:
                 if spec.risk is None
                 else f"risk: no stop may take the risk that the winner was lost above {spec.risk:g}",
                 f"not held: a metric that is not finite {_POLICY.divergence_reports} times in a row stops as diverged"
-                " where a finished trial has a value; twice that before its first value, or when it ranked among the best",
+                " where a finished trial has a value; twice that before its first one,"
+                " or where it ranked among the best",
             ]
         case MedianPrunerSpec():
             lines.append(f"startup: nothing is stopped before {found.whole} trials have run to the end")
