@@ -17,7 +17,7 @@ from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
-from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
+from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
 from lcsearch.session import explain as words
 from lcsearch.session import session_of
@@ -257,7 +257,7 @@ class CurvePruner(BasePruner):
             return several(study)
         if study is None:
             return words.explain(self._session, as_trial(frozen), None)
-        return words.explain(self._session, as_trial(frozen), self._now(study), _ended(study))
+        return words.explain(self._session, as_trial(frozen), self._now(study), ended_before(study, frozen))
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
@@ -294,12 +294,6 @@ class CurvePruner(BasePruner):
             n_disobeyed=self._session.disobeyed,
             name=int,
         )
-
-
-def _ended(study: Study) -> list[str]:
-    """Numbers of the COMPLETE trials in the order in which they ended."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [str(t.number) for t in sorted(complete, key=lambda t: (t.datetime_complete, t.number))]
 
 
 def several(study: Study) -> str:

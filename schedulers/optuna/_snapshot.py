@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 from collections import OrderedDict
@@ -209,3 +210,12 @@ def snapshot_of(study: Study, reading: Reading, current: Trial | None = None, si
         token=reading.token,
         abandoned=tuple(trial for trial in others if trial.uid in left),
     )
+
+
+def ended_before(study: Study, frozen: FrozenTrial) -> set[str]:
+    """Uids of the trials that had ended when a finished one did."""
+
+    def end(trial: FrozenTrial) -> tuple[float, int]:
+        return (trial.datetime_complete.timestamp() if trial.datetime_complete else math.inf), trial.number
+
+    return {str(t.number) for t in study.get_trials(deepcopy=False) if t.state.is_finished() and end(t) < end(frozen)}

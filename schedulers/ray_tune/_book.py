@@ -212,6 +212,10 @@ class Book:
         entry.status = status
         self._live.pop(uid, None)
 
+    def ended_before(self, uid: str) -> list[str]:
+        """The trials that had ended when this one did; all that have, while it runs."""
+        return self._ended[: self._ended.index(uid)] if uid in self._ended else self._ended
+
     def trial(self, uid: str) -> Trial:
         """The trial as it stands."""
         known = None if uid in self._changed else self._live.get(uid)

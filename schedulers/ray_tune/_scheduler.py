@@ -245,7 +245,8 @@ class CurveScheduler(FIFOScheduler):
         if len(found) != 1:
             got = f"{len(found)} trials that begin with {trial_id!r}"
             raise InvalidValue("the id of one trial of the run", got, "explain(trial_id)")
-        return words.explain(self._session, self._book.trial(found[0]), self._snapshot())
+        (uid,) = found
+        return words.explain(self._session, self._book.trial(uid), self._snapshot(), self._book.ended_before(uid))
 
     def why_not(self) -> str:
         """Why nothing stops (or not more): for every live trial what holds it, then the looks by what came of them.

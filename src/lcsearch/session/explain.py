@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,20 +15,20 @@ from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.session import Session
 from lcsearch.stopping.decision import Decision, exactly, percent
-from lcsearch.stopping.gates import Event
+from lcsearch.stopping.gates import Event, hold_spaced
 from lcsearch.stopping.risk import Mark
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Bank, Snapshot, Status, Trial, place
 
 
-def explain(session: Session, trial: Trial, snapshot: Snapshot | None, ended: Sequence[str] | None = None) -> str:
+def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: Collection[str] = ()) -> str:
     """Why a trial was stopped, or why it was not, in a few lines.
 
     Args:
         session: whose looks are told.
         trial: the trial as it stands.
         snapshot: its study as it stands; None when it is not known.
-        ended: uids of the trials that ran to their end, in that order; None: as the snapshot's bank has them.
+        before: uids of the trials that had ended when this one ended.
 
     Returns:
         For a stopped trial the stop as it was decided, from its mark. For another one that has ended, how near it came
@@ -39,7 +39,7 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, ended: Se
     if trial.status is Status.STOPPED and isinstance(mark, Mark):
         return mark.text
     if trial.status.finished:
-        return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, ended)])
+        return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, before)])
     if snapshot is None:
         return (
             f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
@@ -61,40 +61,46 @@ def _ended(trial: Trial) -> str:
     return f"trial {trial.uid} {'failed' if trial.status is Status.FAILED else 'ran to its end'}; no look stopped it"
 
 
-def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, ended: Sequence[str] | None) -> list[str]:
-    """The look at which a trial that has ended was nearest to a stop."""
+def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, before: Collection[str]) -> list[str]:
+    """The look at which a trial that has ended was nearest to a stop, or what held all of them."""
     folder = getattr(session.sink, "folder", None)
     with contextlib.suppress(OSError):
         study = None if snapshot is None else snapshot.study
         if folder is not None and (looks := judged_looks(read_log(folder), trial, study)):
             return nearest(looks, f"in {folder}")
+    if not len(trial.curve):
+        return [f"it reported no {'finite ' * (trial.curve.n_reports > 0)}value to look at"]
     if snapshot is None:
         stand = "its looks stand in the decision log, if one was kept"
         return [f"{stand}; pass its study to look at it again: explain({trial.uid}, study)"]
     known, n = session.lowest.get((snapshot.key, trial.uid), (None, 0))
     if known is not None and (looks := judged_looks([known.to_record()], trial)):
         return nearest(looks, "in this process", n)
-    again = list(_again(session, trial, snapshot))
-    if ended is None:
-        ended = [one.uid for one in snapshot.bank if one.status is Status.COMPLETE]
-    lines = _first_ones(session, trial, ended)
+    latest = session.latest.get((snapshot.key, trial.uid))
+    lines = [f"its latest look in this process: {latest.reason.name}: {latest.line}"] if latest is not None else []
+    again = list(_again(session, trial, snapshot, before))
     if looks := judged_looks((decision.to_record() for decision in again), trial):
-        return [*nearest(looks, "made just now, beside all that has ended since"), *lines]
+        return [*lines, *nearest(looks, AGAIN)]
     held = Counter(decision.reason for decision in again).most_common()
-    if held:
-        lines.append("looks made just now, beside all that has ended since, are held:")
-    return [NO_FORECAST, *lines, *(f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in held)]
+    return [
+        *_first_ones(session, trial, snapshot, before),
+        *lines,
+        f"none of {len(again)} looks {AGAIN}, comes to a forecast:",
+        *(f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in held),
+    ]
 
 
-def _first_ones(session: Session, trial: Trial, ended: Sequence[str]) -> list[str]:
+AGAIN = "made just now, beside what had ended when it did"
+"""Where looks stand that are made again; other trials that ran then are not known."""
+
+
+def _first_ones(session: Session, trial: Trial, snapshot: Snapshot, before: Collection[str]) -> list[str]:
     """That a COMPLETE trial is one of those that had to end before anything could be stopped."""
     n = session.policy.n_startup_trials
-    if trial.uid not in ended[:n]:
+    sooner = sum(one.status is Status.COMPLETE and one.uid in before for one in snapshot.bank)
+    if trial.status is not Status.COMPLETE or sooner >= n:
         return []
     return [f"it is one of the first {n} that ran to their end (n_startup_trials): until then nothing is stopped"]
-
-
-NO_FORECAST = "no look at it came to a forecast: every one was held before"
 
 
 def judged_looks(records: Iterable[Mapping[str, Any]], trial: Trial, study: str | None = None) -> list[dict[str, Any]]:
@@ -137,18 +143,26 @@ def nearest(looks: Sequence[Mapping[str, Any]], where: str, n: int = 0, step: st
     ]
 
 
-def _again(session: Session, trial: Trial, snapshot: Snapshot, most: int = 40) -> Iterator[Decision]:
-    """What looks at a finished trial come to now, at up to `most` of its steps; leaves no trace in counters and logs.
+def _again(
+    session: Session, trial: Trial, snapshot: Snapshot, before: Collection[str], most: int = 40
+) -> Iterator[Decision]:
+    """What looks at a finished trial come to, at up to `most` of the steps at which one was due; leaves no trace in
+    counters and logs.
 
-    The trial itself is left out of what it is compared with.
+    It is compared with those that had ended when it did: beside what has ended since, many a winner would be stopped.
     """
-    bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid != trial.uid)
-    steps = trial.curve.steps
-    aside = session.aside()
-    for step in dict.fromkeys(steps[np.linspace(0, steps.size - 1, min(most, steps.size)).astype(int)].tolist()):
+    bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid in before)
+    told, aside = trial.curve.steps.tolist(), session.aside()
+    due = [n for n in _some(range(len(told)), 1000) if hold_spaced(session.policy, told[: n + 1], told[n]) is None]
+    for step in (told[n] for n in _some(due, most)):
         cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
-        beside = replace(snapshot, bank=bank, live=(*snapshot.live, cut), token="again")
+        beside = replace(snapshot, bank=bank, live=(cut,), token="again")
         yield aside.check(beside, Event(cut, step)).decision
+
+
+def _some(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly."""
+    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int).tolist()]
 
 
 def hindsight(aside: Session, trial: Trial, snapshot: Snapshot) -> Decision:

@@ -48,6 +48,7 @@ class StudyReport:
         faults: what failed -> at how many of them, most frequent first; an opinion that came too late has its own name.
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
+        failed: trials that failed.
         spent: steps that all trials have trained.
         saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
         notices: what finished trials say about how the study was set up.
@@ -68,6 +69,7 @@ class StudyReport:
     faults: tuple[tuple[str, int], ...] = ()
     disobeyed: int = 0
     ignored: int = 0
+    failed: int = 0
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -77,6 +79,7 @@ class StudyReport:
         what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
+        others += f", {self.failed} failed" if self.failed else ""
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
@@ -132,6 +135,7 @@ def report_of(
         faults=tuple(faults),
         disobeyed=n_disobeyed,
         ignored=n_ignored(snapshot),
+        failed=sum(trial.status is Status.FAILED for trial in snapshot.bank),
     )
 
 

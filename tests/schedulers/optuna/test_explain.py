@@ -57,21 +57,28 @@ def test_a_diverged_trial() -> None:
     assert (report.stops[0].p, report.risk) == (None, 0.0)
 
 
-NONE = "no look at it came to a forecast: every one was held before"
-HELD = "looks made just now, beside all that has ended since, are held:"
+def held(*looks: tuple[int, Reason]) -> list[str]:
+    n = sum(n for n, _ in looks)
+    return [
+        f"none of {n} looks made just now, beside what had ended when it did, comes to a forecast:",
+        *(f"  {n:6d} {reason.name}: {reason.advice}" for n, reason in looks),
+    ]
+
+
+FIRST = "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped"
 
 
 def test_a_complete_trial() -> None:
     study = study_of()
-    assert of_study(study).explain(0, study).splitlines() == [
-        "trial 0 ran to its end; no look stopped it",
-        NONE,
-        "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped",
-        HELD,
-        f"  {31:6d} INCUMBENT: {Reason.INCUMBENT.advice}",
-        f"  {5:6d} GUARD: {Reason.GUARD.advice}",
-        f"  {4:6d} SHORT: {Reason.SHORT.advice}",
+    ran = "trial 4 ran to its end; no look stopped it"
+    assert pruner().explain(4, study).splitlines() == [ran, FIRST, *held((40, Reason.STARTUP))]
+    study.add_trial(finished(decay(0.05)))
+    assert pruner().explain(6, study).splitlines() == [
+        "trial 6 ran to its end; no look stopped it",
+        *held((28, Reason.INCUMBENT), (8, Reason.GUARD), (4, Reason.SHORT)),
     ]
+    spaced = pruner(look_growth=1.1).explain(6, study).splitlines()
+    assert spaced[1:] == held((11, Reason.INCUMBENT), (7, Reason.GUARD), (5, Reason.SHORT))  # those that were due
     trial = study.ask()
     first_stop(trial, decay(0.05, rate=0.5))
     study.tell(trial, 0.05)
@@ -105,7 +112,7 @@ def test_how_near_a_complete_trial_came(tmp_path: Path) -> None:
     # In another process without a log: by looking at it again.
     again = pruner(opinions=[NormalAroundBest(0.5)]).explain(7, study).splitlines()
     assert again[1].startswith("nearest to a stop: P(beat) ")
-    assert again[1].endswith("made just now, beside all that has ended since")
+    assert again[1].endswith("made just now, beside what had ended when it did")
 
 
 def test_a_log_of_another_study_of_that_name_says_nothing(tmp_path: Path) -> None:
@@ -162,8 +169,10 @@ def test_a_trial_that_never_moved() -> None:
     study = study_of()
     study.add_trial(finished([9.0] * 50))
     lines = of_study(study).explain(6, study).splitlines()
-    assert lines[:3] == ["trial 6 ran to its end; no look stopped it", NONE, HELD]
-    assert lines[3].endswith(f" UNMOVED: {Reason.UNMOVED.advice}")
+    assert lines == [
+        "trial 6 ran to its end; no look stopped it",
+        *held((35, Reason.UNMOVED), (4, Reason.SHORT), (1, Reason.HORIZON)),
+    ]
 
 
 def test_the_first_ones_are_those_that_ended_first() -> None:
@@ -175,8 +184,8 @@ def test_the_first_ones_are_those_that_ended_first() -> None:
     for step, value in enumerate(decay(5.0)):
         slow.report(value, step)
     study.tell(slow, 5.0)
-    said = "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped"
-    assert [said in pruner().explain(n, study).splitlines() for n in range(7)] == [False, *[True] * 5, False]
+    assert [FIRST in pruner().explain(n, study).splitlines() for n in range(7)] == [False, *[True] * 5, False]
+    assert "nearest to a stop" in pruner().explain(0, study)
 
 
 def test_a_trial_pruned_by_somebody_else() -> None:
@@ -185,9 +194,7 @@ def test_a_trial_pruned_by_somebody_else() -> None:
     expected = "trial 6 was stopped, but not by lcsearch: it carries no mark of a decision"
     assert of_study(study).explain(6, study).splitlines() == [
         expected,
-        NONE,
-        HELD,
-        f"       3 SHORT: {Reason.SHORT.advice}",
+        *held((3, Reason.SHORT)),
     ]
     assert pruner().explain(study.trials[6]).splitlines()[0] == expected
     looked_at = study.ask()
@@ -385,3 +392,13 @@ def test_stops_that_nobody_carries_out_are_told() -> None:
     said += "pruner around this one may hold stops"
     assert said in str(of_study(study).report(study)).splitlines()
     assert said in of_study(study).why_not(study).splitlines()
+
+
+def test_trials_that_failed_are_counted_in_the_report() -> None:
+    """26 complete and 28 stopped of 60 trials: nobody could tell what became of the rest."""
+    study = study_of()
+    study.add_trial(finished(decay(0.5, 3), TrialState.FAIL))
+    study.add_trial(finished([], TrialState.FAIL))
+    assert of_study(study).report(study).failed == 2
+    assert str(of_study(study).report(study)).splitlines()[0] == "trials: 6 complete, 0 stopped, 2 failed"
+    assert of_study(study).explain(7, study) == "trial 7 failed; no look stopped it\nit reported no value to look at"

@@ -42,7 +42,7 @@ def test_steps_from_one_trials_of_others_and_those_that_run() -> None:
     found = report(study)
     assert (found.complete, found.spent, found.saved) == (5, 5 * 50 + 2 + 1 + 1, 0)
     assert str(found).splitlines()[:3] == [
-        "trials: 5 complete, 0 stopped, 1 stopped by others",
+        "trials: 5 complete, 0 stopped, 1 stopped by others, 1 failed",
         "steps: 254 spent, 0 saved",
         "risk that some stop lost the winner: 0 % (uncalibrated)",
     ]

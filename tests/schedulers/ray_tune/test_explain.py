@@ -163,13 +163,15 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     runner.fail(young)
     assert of_run(runner).explain("young") == (
         "trial young failed; no look stopped it\n"
-        "no look at it came to a forecast: every one was held before\n"
-        "looks made just now, beside all that has ended since, are held:\n"
+        "none of 1 looks made just now, beside what had ended when it did, comes to a forecast:\n"
         f"       1 SHORT: {Reason.SHORT.advice}"
     )
     again = of_run(runner).explain("good2").splitlines()  # no look was made at it: they are made now
-    assert again[0] == "trial good2 ran to its end; no look stopped it"
-    assert again[1].endswith("made just now, beside all that has ended since")
+    assert again[:2] == [
+        "trial good2 ran to its end; no look stopped it",
+        "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped",
+    ]
+    assert again[3].endswith(f" STARTUP: {Reason.STARTUP.advice}")
     leader = runner.start("leader")
     runner.feed(leader, decay(0.05, rate=0.5))
     assert of_run(runner).explain("leader").startswith("trial leader ran to its end; no look stopped it")
@@ -260,7 +262,7 @@ def test_the_report_of_a_run() -> None:
     assert [(stop.trial, stop.step) for stop in found.stops] == [("a", EARLIEST), ("b", EARLIEST)]
     assert {stop.trial: stop.reason for stop in found.stops} == of_run(runner).stopped()
     assert str(found).splitlines() == [
-        "trials: 6 complete, 2 stopped",
+        "trials: 6 complete, 2 stopped, 1 failed",
         f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, {2 * (50 - EARLIEST)} saved (22 % of 405)",
         f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
         "in this process: 1 look failed open (the trial went on: reading a result 1), 0 held between looks "
