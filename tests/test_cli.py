@@ -105,6 +105,7 @@ def test_wrong_files_and_options_exit_with_2(
         ("status runs/bug", "Got unexpected extra argument(s) (runs/bug). {run} --folder runs/bug"),
         ("status runs/gub", "Got unexpected extra argument(s) (runs/gub). {run} --folder RUN"),
         ("report runs/bug", "Got unexpected extra argument(s) (runs/bug). {run} --folder runs/bug"),
+        (f"status {'9' * 5000}", f"Got unexpected extra argument(s) ({'9' * 5000}). {{run}} --folder RUN"),
         ("report x --folder runs/bug", "Got unexpected extra argument(s) (x)"),
     ],
 )

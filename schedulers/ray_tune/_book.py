@@ -212,9 +212,9 @@ class Book:
         entry.status = status
         self._live.pop(uid, None)
 
-    def ended_before(self, uid: str) -> list[str]:
-        """The trials that had ended when this one did; all that have, while it runs."""
-        return self._ended[: self._ended.index(uid)] if uid in self._ended else self._ended
+    def ended_before(self, uid: str) -> set[str]:
+        """Uids of the trials that had ended when this one did; all that have, while it runs."""
+        return set(self._ended[: self._ended.index(uid)] if uid in self._ended else self._ended)
 
     def trial(self, uid: str) -> Trial:
         """The trial as it stands."""

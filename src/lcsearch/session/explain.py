@@ -15,7 +15,7 @@ from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.session import Session
 from lcsearch.stopping.decision import Decision, exactly, percent
-from lcsearch.stopping.gates import Event, hold_spaced
+from lcsearch.stopping.gates import Event, hold_spaced, interval_of
 from lcsearch.stopping.risk import Mark
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Bank, Snapshot, Status, Trial, place
@@ -153,16 +153,15 @@ def _again(
     """
     bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid in before)
     told, aside = trial.curve.steps.tolist(), session.aside()
-    due = [n for n in _some(range(len(told)), 1000) if hold_spaced(session.policy, told[: n + 1], told[n]) is None]
-    for step in (told[n] for n in _some(due, most)):
+    first = told  # of each interval
+    if session.policy.interval_steps > 1:
+        first = sorted({interval_of(step, session.policy): step for step in reversed(told)}.values())
+    due = [step for step in first if hold_spaced(session.policy, told, step) is None]
+    for i in np.linspace(0, len(due) - 1, min(most, len(due))).astype(int).tolist():
+        step = due[i]
         cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
         beside = replace(snapshot, bank=bank, live=(cut,), token="again")
         yield aside.check(beside, Event(cut, step)).decision
-
-
-def _some(numbers: Sequence[int], most: int) -> list[int]:
-    """At most so many of them, evenly."""
-    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int).tolist()]
 
 
 def hindsight(aside: Session, trial: Trial, snapshot: Snapshot) -> Decision:

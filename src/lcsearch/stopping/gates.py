@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -153,13 +153,13 @@ def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | N
 
     Args:
         policy: the knobs.
-        steps: rising, at which finite values were reported, `step` included.
-        step: the last one.
+        steps: rising, at which finite values were reported, `step` included; later ones are passed over.
+        step: the one looked at.
     """
     before = previous_look(policy, steps, step)
     if policy.look_growth == 1 or before is None or before < policy.n_warmup_steps:
         return None
-    n, n_before = len(steps), bisect_right(steps, before)
+    n, n_before = bisect_right(steps, step), bisect_right(steps, before)
     if n_before < policy.min_observations:
         return None
     most = 64
@@ -178,17 +178,12 @@ def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float 
 
     Intervals reach below the warm-up, so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
     """
-    earlier = bisect_left(steps, step)
-    if not earlier:
-        return None
     if policy.interval_steps == 1:
-        return steps[earlier - 1]
-    here = interval_of(step, policy)
-    before = [s for s in steps[:earlier] if interval_of(s, policy) < here]
-    if not before:
-        return None
-    latest = interval_of(before[-1], policy)
-    return next(s for s in before if interval_of(s, policy) == latest)
+        earlier = bisect_left(steps, step)
+        return steps[earlier - 1] if earlier else None
+    index = partial(interval_of, policy=policy)
+    earlier = bisect_left(steps, index(step), key=index)
+    return steps[bisect_left(steps, index(steps[earlier - 1]), key=index)] if earlier else None
 
 
 def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:

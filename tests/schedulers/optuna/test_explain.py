@@ -79,10 +79,21 @@ def test_a_complete_trial() -> None:
     ]
     spaced = pruner(look_growth=1.1).explain(6, study).splitlines()
     assert spaced[1:] == held((11, Reason.INCUMBENT), (7, Reason.GUARD), (5, Reason.SHORT))  # those that were due
+    apart = pruner(interval_steps=10).explain(6, study).splitlines()
+    assert apart[1:] == held((3, Reason.INCUMBENT), (1, Reason.SHORT), (1, Reason.GUARD))  # steps 0, 10 ... 40
     trial = study.ask()
     first_stop(trial, decay(0.05, rate=0.5))
     study.tell(trial, 0.05)
     assert of_study(study).explain(trial.number).startswith(f"trial {trial.number} ran to its end; no look stopped it")
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_a_long_curve_is_looked_at_again_where_looks_were_due(interval: int) -> None:
+    """Of thousands of reports a few had a look: any few of the reports hardly hit one of them."""
+    study = study_of()
+    study.add_trial(finished(decay(0.05, 20_000)))
+    some = pruner(max_steps=20_000, look_growth=1.1, interval_steps=interval, n_startup_trials=9)
+    assert some.explain(6, study).splitlines()[2:] == held((40, Reason.STARTUP))
 
 
 def near(study: optuna.Study) -> optuna.trial.FrozenTrial:
