@@ -38,23 +38,24 @@ class CurvePruner(BasePruner):
 
     At every look the curve so far is extrapolated to `max_steps`, and P(beat) is the probability that the trial's
     judged value passes the best one reached so far by more than 1 % of the study's robust range. The trial is stopped
-    when P(beat) is below `threshold` at this look and at the previous one (below 8 observations: below a fifth of it),
-    unless it ranks among the best at its own step. A trial whose metric stays non-finite at three reports where
-    finished ones had values is stopped too.
+    when P(beat) is below `threshold` at a look, by the curve up to there and by the curve up to the report before
+    (with fewer than 8 observations: below a fifth of it), unless it ranks among the best at its own step. A trial
+    whose metric stays non-finite at three reports where finished ones had values is stopped too.
 
     Nothing that goes wrong in here reaches the study: the trial goes on, the failure is counted and logged once.
 
     Args:
         max_steps: the step at which trials end, on the axis of `trial.report(value, step)`; `range(50)` is 50. "auto"
             takes the largest last step of the COMPLETE trials.
-        threshold: P(beat) below which a trial is stopped, in [0, 1].
+        threshold: P(beat) below which a trial is stopped, at this report and at the one before, in [0, 1].
         guard: a trial among this best share of all trials at its own step is never stopped, in [0, 1].
         risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
             risk is worked out and shown all the same.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE, as in Optuna.
-        n_warmup_steps: no stop is earlier than this step, as in Optuna. Two looks and a few observations (see
+        n_warmup_steps: no stop is earlier than this step, as in Optuna. Two reports and a few observations (see
             engine.Policy) are needed too, so with 0 the first stop comes after some reports.
-        interval_steps: looks are this many steps apart, counted from the warm-up, as in Optuna.
+        interval_steps: looks are this many steps apart, counted from the warm-up, as in Optuna; the report before is
+            then the first of the interval before.
         n_min_trials: COMPLETE trials needed that say something about the step. Optuna asks for a report at that very
             step; here a report before and one after it will do.
         judged: "best" judges a trial by its best value, "final" by its last one.

@@ -54,7 +54,7 @@ class CurveScheduler(FIFOScheduler):
         mode: "min" or "max"; here or in `tune.TuneConfig`.
         max_t: trials are stopped when `time_attr` reaches it, as with ASHA; that is where they are judged.
         grace_period: no stop before `time_attr` reaches it, as with ASHA.
-        threshold: P(beat) below which a trial is stopped, in [0, 1].
+        threshold: P(beat) below which a trial is stopped, at this report and at the one before, in [0, 1].
         guard: a trial among this best share of all trials at its own step is never stopped, in [0, 1].
         risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
             risk is worked out and shown all the same.
@@ -63,7 +63,8 @@ class CurveScheduler(FIFOScheduler):
             None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder of the driver's machine; every look that reached a forecaster is appended there as one
             JSON line.
-        interval_steps: looks are this far apart in `time_attr`, counted from the grace period.
+        interval_steps: looks are this far apart in `time_attr`, counted from the grace period; the report before is
+            then the first of the interval before.
         n_min_trials: trials that ran to their end needed that say something about the step.
         judged: "best" judges a trial by its best value, "final" by its last one.
         bounds: (low, high), the least and the largest value that the metric can have; None, here or for an end: not

@@ -36,11 +36,11 @@ def test_the_line() -> None:
 def test_the_text() -> None:
     assert STOP.text.splitlines() == [
         "trial 12, step 9: STOP (BELOW)",
-        "P(beat) is below the threshold at this look and at the previous one.",
+        "P(beat) is below the threshold at this report and at the one before.",
         "incumbent: 0.123456, trial 3 at step 49; to beat it counts from 0.12",
         "this look: step 9, 10 observations, P(beat): parametric 0.42 %, rank-gap 0.1 %; threshold 5 %",
         "  forecast by step 49: 0.42, 90 % in [0.31, 0.6]",
-        "previous look: step 8, 9 observations, P(beat): parametric 1.2 %, rank-gap 0.2 %; threshold 5 %",
+        "report before: step 8, 9 observations, P(beat): parametric 1.2 %, rank-gap 0.2 %; threshold 5 %",
         "  forecast by step 49: 0.4, 90 % in [0.3, 0.6]",
         "rank 17 of 20 at this step",
         "risk that some stop so far lost the winner: 3.1 % (uncalibrated)",

@@ -22,7 +22,7 @@ from lcsearch.stopping.gates import (
     hold_spaced,
     interval_of,
     looks_at,
-    previous_look,
+    report_before,
     target_of,
 )
 from lcsearch.stopping.policy import Policy
@@ -441,20 +441,20 @@ def test_intervals_against_optuna_itself(warmup: int, interval: int, steps: set[
         (0, 3, [0, 10, 20], 20, 10),
     ],
 )
-def test_the_previous_look(warmup: int, interval: int, steps: list[float], at: float, before: float | None) -> None:
-    assert previous_look(Policy(n_warmup_steps=warmup, interval_steps=interval), steps, at) == before
+def test_the_report_before(warmup: int, interval: int, steps: list[float], at: float, before: float | None) -> None:
+    assert report_before(Policy(n_warmup_steps=warmup, interval_steps=interval), steps, at) == before
 
 
 @props
 @given(st.integers(0, 6), st.integers(1, 7), st.lists(st.integers(0, 40), unique=True, min_size=1, max_size=12))
-def test_the_previous_look_was_a_look_or_lies_below_the_warmup(warmup: int, interval: int, steps: list[int]) -> None:
+def test_the_report_before_was_a_look_or_lies_below_the_warmup(warmup: int, interval: int, steps: list[int]) -> None:
     policy = Policy(n_warmup_steps=warmup, interval_steps=interval)
     steps.sort()
     looks = [
         s for i, s in enumerate(steps) if hold_alone(replace(policy, n_warmup_steps=0), steps[: i + 1], s, None) is None
     ]
     for i, step in enumerate(steps):
-        before = previous_look(policy, steps, step)
+        before = report_before(policy, steps, step)
         assert before is None or before in steps[:i]
         if warmup == 0 and step in looks:
             assert before == max((s for s in looks if s < step), default=None)

@@ -18,7 +18,7 @@ _ALL_DIGITS = 14
 
 @dataclass(frozen=True)
 class Look:
-    """What was known of a trial at one look.
+    """What was known of a trial at one report: the one that is looked at, or the one before.
 
     Attributes:
         step: the last step seen.
@@ -63,7 +63,7 @@ class Decision:
         reason: the gate or rule that decided.
         detail: numbers behind a gate, in words; empty when the fields below say it.
         now: this look; None when a gate held before any forecast.
-        before: the previous look.
+        before: the same by the curve up to the report before, whether there was a look then or not.
         incumbent: what had to be beaten.
         target: the value that had to be passed: the incumbent moved by epsilon, in the metric's units.
         horizon: the step at which the trial would have been judged.
@@ -152,7 +152,7 @@ class Decision:
             elif self.target is not None and self.target != i.value:
                 line += f"; to beat it counts from {self.target:.6g}"
             lines.append(line)
-        for name, look in (("this look", self.now), ("previous look", self.before)):
+        for name, look in (("this look", self.now), ("report before", self.before)):
             if look is None:
                 continue
             said = ", ".join(

@@ -50,7 +50,8 @@ class Ask:
     Attributes:
         event: the look.
         queries: the judged value at this look by each step at which the trial may end
-            (:meth:`lcsearch.study.Snapshot.horizons`), then likewise at the previous look; empty when `diverged`.
+            (:meth:`lcsearch.study.Snapshot.horizons`), then likewise at the report before; empty when
+            `diverged`.
         diverged: the trial's last reports are all non-finite.
         incumbent: what must be beaten.
         target: the loss that must be undercut: the incumbent's, minus epsilon.
@@ -149,14 +150,14 @@ def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | N
     """The gate that spaces a trial's looks; None when this one is due.
 
     The first look that warm-up and shortness allow is due; a later one when the trial has passed another number of
-    observations of :func:`looks_at` since the look before it.
+    observations of :func:`looks_at` since the report before (:func:`report_before`).
 
     Args:
         policy: the knobs.
         steps: rising, at which finite values were reported, `step` included; later ones are passed over.
         step: the one looked at.
     """
-    before = previous_look(policy, steps, step)
+    before = report_before(policy, steps, step)
     if policy.look_growth == 1 or before is None or before < policy.n_warmup_steps:
         return None
     n, n_before = bisect_right(steps, step), bisect_right(steps, before)
@@ -172,11 +173,12 @@ def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | N
     return Hold(Reason.SPACED, f"{n} observations, the next look comes at {numbers[following]}")
 
 
-def previous_look(policy: Policy, steps: Sequence[float], step: float) -> float | None:
-    """The look before the one at `step`, from the rising steps of a curve's values: the first of the latest earlier
-    interval.
+def report_before(policy: Policy, steps: Sequence[float], step: float) -> float | None:
+    """The report whose forecast a stop at `step` needs beside its own, from the rising steps of a curve's values: the
+    one before; where looks are an interval apart, the first of the latest earlier interval. None: there is none.
 
-    Intervals reach below the warm-up, so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
+    It follows from the curve alone: whether there was a look at it does not matter. Intervals reach below the warm-up,
+    so that a stop at `n_warmup_steps` itself is possible, as in Optuna.
     """
     if policy.interval_steps == 1:
         earlier = bisect_left(steps, step)
@@ -207,7 +209,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
         return held
     if trial.curve.n_trailing_events:
         return Hold(Reason.NO_VALUE, f"{trial.curve.event_values[-1]} was reported here")
-    before = previous_look(policy, steps, step)
+    before = report_before(policy, steps, step)
     if before is None:
         return Hold(Reason.FIRST_LOOK)
     held = hold_spaced(policy, steps, step)

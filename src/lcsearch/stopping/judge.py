@@ -138,8 +138,8 @@ def _look(policy: Policy, query: Query, opinions: Opinions, target: float) -> tu
 def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> Judgement:
     """Decide one look.
 
-    STOP needs P(beat) below the threshold at this look and at the previous one, from every forecaster; an absent
-    opinion at either look means CONTINUE, and so does a stop whose mark would not read back from a storage.
+    STOP needs P(beat) below the threshold at this report and at the one before, from every forecaster; an absent
+    opinion at either means CONTINUE, and so does a stop whose mark would not read back from a storage.
 
     Raises:
         InvalidValue: a forecaster did not answer every query, or none was heard.

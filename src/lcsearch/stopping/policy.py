@@ -12,13 +12,15 @@ class Policy:
     """When a trial may be stopped. Names that Optuna has mean what they mean there.
 
     Attributes:
-        threshold: P(beat) below which a trial is stopped, in [0, 1]; 0 stops nothing but diverged trials.
+        threshold: a trial is stopped when P(beat) is below this at a look, by its curve up to there and by its curve up
+            to the report before, in [0, 1]; 0 stops nothing but diverged trials.
         guard: a trial among this best share at its own step is never stopped, in [0, 1]; nor one among that share of
             all trials, those that ended earlier compared where they ended.
         risk: largest allowed P(some stopped trial would have beaten the incumbent), in [0, 1]; None: no limit.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE.
         n_warmup_steps: nothing is stopped below this step.
-        interval_steps: at most one look an interval of this many steps, counted from the warm-up.
+        interval_steps: at most one look an interval of this many steps, counted from the warm-up: at its first report.
+            Above 1 the report before is the first of the latest earlier interval.
         look_growth: after a trial's first look the next one comes when its finite observations have grown by this
             factor, >= 1; 1: a look at every report. So the number of forecasts grows with the logarithm of a trial's
             length, and which looks are made follows from the curve alone, never from a clock.

@@ -28,7 +28,7 @@ class Reason(enum.Enum):
     WARMUP = "The step is below n_warmup_steps."
     INTERVAL = "This interval had its look already. Lower interval_steps to look more often."
     STARTUP = "Fewer than n_startup_trials trials have reached the horizon; the first ones always run to the end."
-    FIRST_LOOK = "A stop needs two looks in a row, and this is the trial's first."
+    FIRST_LOOK = "A stop needs P(beat) at two reports, and this is the trial's first."
     SHORT = "The curve has too few finite observations to have a shape. Report more often to be looked at sooner."
     NO_VALUE = "The last report is no finite value: no look. Looks are cast at values only."
     NO_INCUMBENT = "No trial has reached a judged value yet, so there is nothing to beat."
@@ -50,16 +50,16 @@ class Reason(enum.Enum):
     # Rules.
     ABSENT = "A forecaster gave no opinion, so the trial goes on."
     ABOVE = "P(beat) is not below the threshold at this look. Raise threshold to stop more."
-    ABOVE_BEFORE = "P(beat) is below the threshold now but was not at the previous look."
+    ABOVE_BEFORE = "P(beat) is below the threshold now but was not at the report before."
     RISK_LIMIT = "The stop would take the risk of having lost the winner above the limit. Raise risk to stop more."
     UNRECORDED = (
         "The stop's record would not read back from the storage, so nothing could explain it: the trial goes on. "
         "Look for values, or a step, beyond all measure."
     )
-    BELOW = "P(beat) is below the threshold at this look and at the previous one."
+    BELOW = "P(beat) is below the threshold at this report and at the one before."
     BOUND = (
-        "The incumbent is at the metric's bound and no trial can beat it; P(tie) is below the threshold at this look "
-        "and at the previous one. End the study, or choose a metric that still tells good trials apart."
+        "The incumbent is at the metric's bound and no trial can beat it; P(tie) is below the threshold at this "
+        "report and at the one before. End the study, or choose a metric that still tells good trials apart."
     )
     DIVERGED = "The trial's own metric stays non-finite where finished trials have values."
     RULE = "The rule of another method decided, for comparison in a replay; the detail says on which numbers."

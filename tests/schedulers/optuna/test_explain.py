@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.session.decision_log import read_log
 from lcsearch.stopping.verdict import Reason
 
 NAN = math.nan
@@ -30,15 +31,31 @@ def test_a_stopped_trial() -> None:
     text = of_study(study).explain(number)
     assert text.splitlines()[:3] == [
         f"trial 6, step {SHORTEST}: STOP (BELOW)",
-        "P(beat) is below the threshold at this look and at the previous one.",
+        "P(beat) is below the threshold at this report and at the one before.",
         "incumbent: 0.100018, trial 0 at step 49; to beat it counts from 0.0950178",
     ]
-    before = f"previous look: step {SHORTEST - 1}, {SHORTEST} observations, P(beat): fake < 0.01 %; threshold 1 %"
+    before = f"report before: step {SHORTEST - 1}, {SHORTEST} observations, P(beat): fake < 0.01 %; threshold 1 %"
     assert before in text
     assert of_study(study).explain(study.trials[number]) == text
     assert pruner().explain(study.trials[number]) == text  # a frozen trial carries its own story
     study.add_trial(finished(decay(-1.0)))
     assert of_study(study).explain(number) == text  # as it was decided, not as it would be now
+
+
+def test_a_stop_is_told_by_reports_whatever_looks_were_made(tmp_path: Path) -> None:
+    """Looks come at 6, 12, 24 ... reports: where the second one stops, there was no look at the report before it."""
+    study = study_of(pruner(look_growth=2, opinions=[NormalAroundBest(0.12)], decision_log=tmp_path))
+    trial = study.ask()
+    step = first_stop(trial, decay(0.6, rate=0.85))
+    study.tell(trial, state=TrialState.PRUNED)
+    assert step is not None
+    looks = [record["step"] for record in read_log(tmp_path)]
+    assert looks[-1] == step
+    assert step - 1 not in looks
+    lines = of_study(study).explain(trial.number).splitlines()
+    assert lines[1] == "P(beat) is below the threshold at this report and at the one before."
+    (before,) = (line for line in lines if line.startswith("report before: "))
+    assert before.startswith(f"report before: step {step - 1}, {step} observations, ")
 
 
 def test_a_diverged_trial() -> None:

@@ -111,11 +111,11 @@ def test_a_stopped_trial() -> None:
     text = of_run(runner).explain("5f3a_07")
     assert text.splitlines() == [
         f"trial 5f3a_07, step {EARLIEST}: STOP (BELOW)",
-        "P(beat) is below the threshold at this look and at the previous one.",
+        "P(beat) is below the threshold at this report and at the one before.",
         "incumbent: 0.100018, trial good0 at step 50; to beat it counts from 0.0950178",
         f"this look: step {EARLIEST}, 6 observations, P(beat): fake < 0.01 %; threshold 1 %",
         "  forecast by step 50: 5.328, 90 % in [5.245, 5.41]",
-        f"previous look: step {EARLIEST - 1}, 5 observations, P(beat): fake < 0.01 %; threshold 1 %",
+        f"report before: step {EARLIEST - 1}, 5 observations, P(beat): fake < 0.01 %; threshold 1 %",
         "  forecast by step 50: 5.41, 90 % in [5.327, 5.492]",
         "rank 7 of 7 at this step",
         "risk that some stop so far lost the winner: 0 % (uncalibrated)",

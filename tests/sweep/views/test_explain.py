@@ -27,8 +27,8 @@ from lcsearch.sweep.views.explain import explain, number_of
 from lcsearch.sweep.views.summary import summarize
 
 LEGEND = (
-    "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where two looks in a row "
-    "are below 5 % (1 % below 8 observations)"
+    "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where this report and the "
+    "one before are below 5 % (1 % below 8 observations)"
 )
 
 
@@ -68,7 +68,7 @@ def test_how_near_a_complete_trial_was_to_a_stop(folder: RunFolder) -> None:
     assert lines[2:-1] == [
         "it was not stopped",
         "nearest to a stop: P(beat) 4.9 % at epoch 9, threshold 5 %, the lowest of 2 in runs/toy/decisions",
-        "  P(beat) is below the threshold now but was not at the previous look.",
+        "  P(beat) is below the threshold now but was not at the report before.",
         LEGEND,
         "it is the best trial",
     ]

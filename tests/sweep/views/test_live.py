@@ -113,8 +113,8 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     view.event("worker 0 was killed")
     assert capsys.readouterr().out.splitlines() == [
         "toy: 4 trials of 10 epochs, minimize loss, 2 workers, tpe sampler, curve pruner",
-        "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where two looks in a "
-        "row are below 5 % (1 % below 8 observations)",
+        "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where this report and the "
+        "one before are below 5 % (1 % below 8 observations)",
         "[1/8] trial 0 complete: loss 0.1, new best",
         "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %, threshold 5 %",
         "[3/8] trial 2 failed; ValueError: no",

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from lcsearch.cli import app
 from lcsearch.curves import Curve
-from lcsearch.stopping.gates import hold_alone, hold_early, previous_look
+from lcsearch.stopping.gates import hold_alone, hold_early, report_before
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import collect
@@ -87,7 +87,7 @@ def test_the_first_stop_is_where_the_engines_gates_open(warmup: int, interval: i
     def is_open(step: int) -> bool:
         steps = [float(s) for s in range(1, step + 1)]
         early = hold_alone(policy, steps, step, horizon) or hold_early(policy, 99, len(steps), 1.0)
-        return early is None and previous_look(policy, steps, step) is not None
+        return early is None and report_before(policy, steps, step) is not None
 
     spec = {"kind": "curve", "n_warmup_steps": warmup, "interval_steps": interval}
     file = SweepFile.model_validate({**SWEEP, "max_steps": horizon, "pruner": spec, "budget": {"trials": 9}})
@@ -173,7 +173,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  looks: at 6, 7, 8, 9, 10, 11, 13, 15 ... reports of a trial (look_growth 1.1; 1 looks at every report)",
         "  guard: the best 0.1 of all at their own epoch are not stopped, nor where fewer than 4 others can be "
         "compared",
-        "  threshold: P(beat) must be below 0.05 at two looks in a row (0.01 below 8 reports)",
+        "  threshold: P(beat) must be below 0.05 at a report and at the one before (0.01 below 8 reports)",
         "  risk: no stop may take the risk that the winner was lost above 0.2",
         "  not held: a metric that is not finite 3 times in a row stops as diverged where a finished trial has a value;"
         " twice that before its first one, or where it ranked among the best",

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, previous_look
+from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, report_before
 from lcsearch.stopping.judge import Judgement, judge
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import Mark
@@ -121,7 +121,7 @@ class Gated:
     First trials, warm-up, intervals, short curves, what leads, the rank guard, and the stop of diverged trials; for a
     rule without the rank guard `Policy(guard=0, min_comparisons=0)`, for one without the stop of diverged trials a
     large `divergence_reports`. The threshold, epsilon and the risk limit mean nothing here. Production also asks for a
-    previous look (`FIRST_LOOK`), and so does this.
+    report before (`FIRST_LOOK`), and so does this.
 
     A look stands for all reports since the trial's previous one, as far as gates of the trial alone (warm-up,
     intervals, short curves) put it off: a rung passed between two looks is judged at the second. A rung passed while
@@ -167,4 +167,4 @@ class Gated:
         step = before.last_step
         passed = step >= policy.n_warmup_steps and len(before) >= policy.min_observations
         steps: list[float] = before.steps.tolist()
-        return step if passed and previous_look(policy, steps, step) is not None else -math.inf
+        return step if passed and report_before(policy, steps, step) is not None else -math.inf

@@ -107,7 +107,7 @@ def legend(sweep: SweepFile) -> str:
     threshold = sweep.pruner.threshold
     return (
         f"P(beat): a trial's forecast chance to beat the incumbent by {sweep.step} {sweep.max_steps}; "
-        f"it is stopped where two looks in a row are below {exactly(threshold)} "
+        f"it is stopped where this report and the one before are below {exactly(threshold)} "
         f"({exactly(strict(threshold))} below {FEW} observations)"
     )
 

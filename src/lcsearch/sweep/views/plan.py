@@ -74,7 +74,7 @@ def gates(file: SweepFile) -> Gates:
         case CurvePrunerSpec() as spec:
             # nothing is stopped before there is an incumbent, and finished trials to compare with at the step
             whole = max(spec.n_startup_trials, spec.n_min_trials, 1)
-            late = max(_POLICY.min_observations - spec.n_warmup_steps, 0)  # two looks are needed: fewer reports
+            late = max(_POLICY.min_observations - spec.n_warmup_steps, 0)  # two reports are needed: fewer
             first = spec.n_warmup_steps + spec.interval_steps * math.ceil(late / spec.interval_steps)
         case MedianPrunerSpec() as spec:
             whole = max(spec.n_startup_trials, spec.n_min_trials, 1)
@@ -299,7 +299,7 @@ def _gate_lines(file: SweepFile) -> list[str]:
                 f"looks: {spacing(spec.look_growth)}",
                 f"guard: the best {spec.guard:.3g} of all at their own {step} are not stopped, nor where fewer than"
                 f" {_POLICY.min_comparisons} others can be compared",
-                f"threshold: P(beat) must be below {spec.threshold:g} at two looks in a row"
+                f"threshold: P(beat) must be below {spec.threshold:g} at a report and at the one before"
                 f" ({spec.threshold * _POLICY.few_factor:g} below {_POLICY.few} reports)",
                 "risk: no limit"
                 if spec.risk is None
