@@ -47,6 +47,7 @@ def test_the_optuna_adapter_s_surface() -> None:
         "adopt",
         "as_trial",
         "decision_of",
+        "withdraw_stop",
         "write_stop",
     ]
 

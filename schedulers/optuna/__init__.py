@@ -10,7 +10,18 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import REASON, decision_of
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
-from lcsearch.schedulers.optuna._storage import adopt, write_stop
+from lcsearch.schedulers.optuna._storage import adopt, withdraw_stop, write_stop
 from lcsearch.session.study_report import Stop, StudyReport
 
-__all__ = ["REASON", "SCHEDULE", "CurvePruner", "Stop", "StudyReport", "adopt", "as_trial", "decision_of", "write_stop"]
+__all__ = [
+    "REASON",
+    "SCHEDULE",
+    "CurvePruner",
+    "Stop",
+    "StudyReport",
+    "adopt",
+    "as_trial",
+    "decision_of",
+    "withdraw_stop",
+    "write_stop",
+]

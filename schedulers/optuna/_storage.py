@@ -59,7 +59,7 @@ def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str
     _write(study, trial, text, reason)
 
 
-def withdraw_stop(study: Study, trial: FrozenTrial, made: bool = True) -> None:
+def withdraw_stop(study: Study, trial: FrozenTrial | Trial, made: bool = True) -> None:
     """Take back a stop that was not carried out: an attribute cannot be removed, so the reason becomes empty.
 
     Args:

@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ from sweep.kit import Remembering, launched, lcsearch, wait_for, write_toy
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.goal import Goal
+from lcsearch.session.decision_log import read_log
 from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.objective import lines
 from lcsearch.sweep.objective import program as command
 from lcsearch.sweep.objective.context import Context, Interrupted, Stopped
@@ -30,6 +33,7 @@ from lcsearch.sweep.runtime import launch, preflight
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.placeholders import placeholders
+from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.phrases import finished_line
 
 SWEEP = """\
@@ -467,22 +471,83 @@ def test_a_stopped_program_gets_sigterm_and_may_clean_up(tmp_path: Path, capfd: 
 
 
 HASTY = """\
-import signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-for epoch in range(1, 8):
-    print(f"epoch={epoch} loss=1")
-print("done")
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for epoch in range({first}, {end}):
+    print(f"epoch={{epoch}} loss={{1 / (1 + epoch)}}")
+open("there", "w").close()
+{then}
 """
 
 
+def hasty(folder: Path, first: int, end: int, then: str, **settings: Any) -> tuple[Context, Callable[[Context], None]]:
+    """A program whose stop, at its second report, is decided when it has printed all it prints."""
+    ctx, train = context(folder, HASTY.format(first=first, end=end, then=then), last=2, **settings)
+    told, there = ctx._reporter, folder / "there"
+
+    def should_prune() -> bool:
+        if told.should_prune():
+            wait_for(there.exists)
+        return told.should_prune()
+
+    ctx._reporter = SimpleNamespace(report=told.report, should_prune=should_prune)
+    return ctx, train
+
+
 def test_what_a_program_had_trained_when_its_stop_came_is_told(tmp_path: Path) -> None:
-    ctx, train = context(tmp_path, HASTY, last=2)
+    ctx, train = hasty(tmp_path, 1, 8, "time.sleep(60)")
     with pytest.raises(Stopped):
         train(ctx)
-    assert (list(ctx.reported), ctx.ahead) == ([1, 2], 7)
+    assert (list(ctx.reported), ctx.ahead, ctx.overtaken) == ([1, 2], 7, False)
     ctx, train = context(tmp_path, COUNTS, arguments=("--a=1",))
     train(ctx)
     assert (len(ctx.reported), ctx.ahead) == (6, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "then"),
+    [
+        (1, 8, ""),  # it ended by itself, early
+        (1, 3, ""),  # at the very report whose look came to a stop
+        (1, 10, ""),
+        (1, 10, "time.sleep(0.3); open('saved', 'w').close()"),  # its last step was printed; it saves what it trained
+        (0, 9, "time.sleep(0.3); open('saved', 'w').close()"),
+    ],
+)
+def test_a_program_that_had_come_to_its_end_is_not_stopped(tmp_path: Path, first: int, end: int, then: str) -> None:
+    ctx, train = hasty(tmp_path, first, end, then)
+    train(ctx)
+    assert list(ctx.reported) == list(range(first, end))
+    assert (ctx.ended, ctx.overtaken, ctx.ahead) == (None, True, None)
+    assert ctx.judged() == 1 / end
+    assert (tmp_path / "saved").exists() == bool(then)
+
+
+def test_a_last_step_that_was_printed_as_the_stop_came_is_an_end(tmp_path: Path) -> None:
+    then = "signal.signal(15, lambda *_: (print('epoch=9 loss=0.1'), sys.exit(3)))\ntime.sleep(60)"
+    ctx, train = hasty(tmp_path, 1, 9, then)
+    train(ctx)
+    assert (list(ctx.reported), ctx.ended, ctx.overtaken) == (list(range(1, 10)), None, True)
+
+
+def test_a_stop_of_a_program_that_had_failed_stands_but_for_one_that_had_printed_its_last_step(tmp_path: Path) -> None:
+    """Which of the two came first makes no difference."""
+    ctx, train = hasty(tmp_path, 1, 8, "sys.exit(1)")
+    with pytest.raises(Stopped):
+        train(ctx)
+    assert (list(ctx.reported), ctx.ahead, ctx.overtaken) == ([1, 2], 7, False)
+    for then in ("sys.exit(1)", "time.sleep(0.3); sys.exit(1)"):
+        (tmp_path / "there").unlink()
+        ctx, train = hasty(tmp_path, 1, 10, then)
+        with pytest.raises(CommandFailed, match="exit code 1"):
+            train(ctx)
+        assert (len(ctx.reported), ctx.ended) == (9, None)
+
+
+def test_a_program_that_had_ended_is_complete_as_the_sweep_drains(tmp_path: Path) -> None:
+    ctx, train = context(tmp_path, COUNTS, arguments=("--a=1",), interrupted=lambda: bool(ctx.reported))
+    train(ctx)
+    assert (list(ctx.reported), ctx.ended, ctx.overtaken) == ([1, 2, 3, 4, 5, 6], None, False)
 
 
 def test_a_sweep_that_drains_ends_its_program(tmp_path: Path) -> None:
@@ -729,26 +794,50 @@ def test_a_program_dies_with_launcher_and_worker_and_its_trial_is_not_run_twice(
     assert gone(away)
 
 
+LATER = """\
+import os, sys, time
+number = int(os.environ["LCSEARCH_NUMBER"])
+for epoch in range(1, {max_steps} + 1):
+    if number >= 5 and epoch > {last}:
+        {then}
+    print(f"epoch={{epoch}} loss={{(number >= 5) + 0.01 * number + 1 / epoch}}")
+"""
+
+
 def test_a_pruned_program(tmp_path: Path) -> None:
-    path = sweep_of(tmp_path, COUNTS, trials=9, pruner="median")
-    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
-    assert outcome.code == 0
-    assert outcome.progress.of("stopped")
-    assert outcome.progress.spent + outcome.progress.saved == 9 * 6
-
-
-def test_what_was_trained_before_a_stop_is_spent_and_not_saved(tmp_path: Path) -> None:
-    program = COUNTS.replace("import sys", "import signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)")
-    path = sweep_of(tmp_path, program, trials=9, pruner="median")
-    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
-    stopped = outcome.progress.of("stopped")
-    assert stopped
-    assert all(len(row.values) < 6 for row in stopped)
-    assert (outcome.progress.spent, outcome.progress.saved) == (9 * 6, 0)
-    sweep = load(path).file
+    program = LATER.format(max_steps=6, last=3, then="time.sleep(60)")
+    path = sweep_of(tmp_path, program, trials=7, pruner="median")
+    progress = launcher.run(path, folder=tmp_path / "run", view=Remembering()).progress
+    stopped = progress.of("stopped")
+    assert [row.number for row in stopped] == [5, 6]
+    assert {(len(row.values), row.spent, row.saved) for row in stopped} == {(1, 3, 3)}  # what was trained is spent
     for row in stopped:
-        assert f" stopped at epoch {len(row.values)} (" in finished_line(row, sweep)
-        assert "its program had trained to epoch 6): loss " in finished_line(row, sweep)
+        text = f"stopped at epoch {len(row.values)} (its program had trained to epoch 3), 3 saved: loss "
+        assert text in finished_line(row, load(path).file)
+
+
+@pytest.mark.parametrize("last", [30, 12])
+@pytest.mark.parametrize("pruner", ["median", "curve, opinions: [parametric, rank-gap]"])
+def test_a_program_that_was_faster_than_its_stop_is_complete_and_nothing_is_saved(
+    tmp_path: Path, pruner: str, last: int
+) -> None:
+    program = LATER.format(max_steps=30, last=last, then="sys.exit()")
+    path = sweep_of(tmp_path, program, trials=7, max_steps=30, pruner=pruner)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    progress = outcome.progress
+    assert [row.state for row in progress.rows] == ["complete"] * 7
+    assert [len(row.values) for row in progress.rows] == [30] * 5 + [last] * 2
+    assert progress.saved == 0
+    if pruner == "median":
+        return
+    told = lcsearch("explain", "6", "--folder", tmp_path / "run", cwd=tmp_path).stdout
+    line = r"^it was not stopped, although a look at epoch \d+ came to a stop: by then it was too late to carry it out$"
+    assert re.search(line, told, re.MULTILINE), told
+    final = [r for r in read_log(tmp_path / "run/decisions") if r.get("trial") == "6"][-1]
+    assert (final["verdict"], final["reason"]) == ("CONTINUE", "OVERTAKEN")
+    _, study, _ = reader(RunFolder(tmp_path / "run"))
+    assert [t.user_attrs["lcsearch:reason"] for t in study.trials[5:]] == ["", ""]
+    assert study.pruner.report(study).stops == ()  # type: ignore[attr-defined]
 
 
 WATCHED = """\

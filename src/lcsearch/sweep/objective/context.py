@@ -7,7 +7,7 @@ import importlib.util
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from numbers import Real
@@ -91,6 +91,7 @@ class Context:
         self._ended: Stopped | None = None
         self._noted: dict[str, list[float]] = {}
         self._ahead = -1
+        self._overtaken = False
 
     @property
     def ahead(self) -> int | None:
@@ -100,6 +101,22 @@ class Context:
     def missed(self, step: int) -> None:
         """A report of `step` came after the end: training had gone on to there."""
         self._ahead = max(self._ahead, _whole(step, "ctx.missed(step=)"))
+
+    @property
+    def overtaken(self) -> bool:
+        """Was there a stop that was taken back, because training had come to its end before it?"""
+        return self._overtaken
+
+    def overtake(self, late: Iterable[tuple[int, float, float]]) -> None:
+        """Take back what `report` raised: training was over by then. From here on nothing stops the trial.
+
+        Args:
+            late: (step, value, when) of what was trained meanwhile, as :meth:`take` takes it; all of it counts.
+        """
+        self._overtaken = self._overtaken or (self._ended is not None and not isinstance(self._ended, Interrupted))
+        self._ended = None
+        for step, value, at in late:
+            self._keep(value, step, at)
 
     @property
     def reported(self) -> Mapping[int, float]:
@@ -152,8 +169,17 @@ class Context:
         """As `report`, of what came at `at` by this process's monotonic clock and may have waited since."""
         if self._ended is not None:
             raise self._ended
+        new = self._keep(value, step, at)
+        # nothing is left to save at the horizon
+        if new and step < self.max_steps and not self._overtaken and self._reporter.should_prune():
+            self._ended = Stopped(f"stopped at step {step}")
+        self.check()
+
+    def _keep(self, value: float, step: int, at: float) -> bool:
+        """True for a report that says something new."""
         value, step = _number(value), _whole(step, "ctx.report(step=)")
         self._heard(step, at)
+        new = False
         if step > self.max_steps:
             if self._note("beyond", step):
                 print(f"report at step {step} ignored: max_steps is {self.max_steps}", file=sys.stderr)
@@ -169,12 +195,9 @@ class Context:
             except Stopped as ended:
                 self._ended = ended
                 raise
-            self._reported[step] = value
-            # nothing is left to save at the horizon
-            if step < self.max_steps and self._reporter.should_prune():
-                self._ended = Stopped(f"stopped at step {step}")
+            self._reported[step], new = value, True
         self._here.add(step)
-        self.check()
+        return new
 
     def check(self) -> None:
         """Raise what the next `report` would raise, if that is known already: for one who waits long between reports.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import string
@@ -18,7 +19,7 @@ from typing import IO, Any
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.sweep.objective import lines
-from lcsearch.sweep.objective.context import Context, Stopped
+from lcsearch.sweep.objective.context import Context, Interrupted, Stopped
 from lcsearch.sweep.objective.lines import Report
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.placeholders import OFFERED
@@ -26,6 +27,7 @@ from lcsearch.sweep.spec.placeholders import OFFERED
 Heard = tuple[int, float, float]  # and when, by the monotonic clock: training does not wait for a look
 
 _LAST_WORDS_S = 0.3  # how long a line may come after its program has ended
+_LEAVING_S = 0.1  # how long a program that may have said all is given to end by itself before it is stopped
 _POLL_S = 0.02
 _KILL_S = 5.0  # how long the kernel may take to end what was killed
 _LONGEST = 1 << 16  # characters; a longer line is passed on in pieces and holds no report
@@ -37,7 +39,17 @@ class CommandFailed(LcsearchError):
 
 
 def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None]:
-    """The sweep's program as an objective; it runs in `folder`, where the sweep file stands."""
+    """The sweep's program as an objective; it runs in `folder`, where the sweep file stands.
+
+    A program does not wait for looks, so a stop may come too late. What it has printed by then is read to its end, and
+
+    - where it has ended by itself with success, or has printed its last step (`max_steps`), nothing is left to stop:
+      all its reports count, and it ends as one that was never stopped does, by its exit code;
+    - where it has failed by itself before its last step, the stop stands: it was decided first, on what the program
+      had reported, which a failed trial would lose; and whether it failed or was told to end makes no difference.
+
+    A program that ended with success as a sweep drains has ended, too.
+    """
     assert file.objective.command is not None
     command, grace = file.objective.command, file.objective.grace
     named = file.step, file.metric, file.objective.pattern
@@ -64,24 +76,32 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 text = f"objective.command: expected a program that starts, got {error} ({arguments[0]})."
                 raise EnvironmentProblem(text) from error
             out, err = _Listener(process.stdout, "stdout", lines.reader(*named)), _Listener(process.stderr, "stderr")
-            patience = 0.0
+            patience, ended, late = 0.0, None, list[Heard]()
             try:
                 watch(process.pid)
-                for step, value, at in out.reports(process, ctx.check):
-                    ctx.take(value, step, at)
-                while process.poll() is None:  # it may have closed its standard output long before its end
-                    ctx.check()
-                    time.sleep(_POLL_S)
+                try:
+                    _hear(process, out, ctx)
+                except Stopped as error:
+                    ended = error
+                    if _is_over(process, out, late, math.inf if isinstance(error, Interrupted) else _last_step(ctx)):
+                        ctx.overtake(late)
+                        ended = None
+                        _hear(process, out, ctx)
                 patience = grace
-            except Stopped:
-                patience = grace
-                raise
+            except Stopped as error:
+                patience, ended = grace, error
             finally:
                 _end(process, mark, patience)
                 out.join(_LAST_WORDS_S)
                 err.join(_LAST_WORDS_S)
-                for step in out.rest():  # training does not wait for a look: this was trained before it could stop
+                late += out.rest()
+                for step, _, _ in late:  # training does not wait for a look: this was trained before it could stop
                     ctx.missed(step)
+        if ended is not None:
+            if isinstance(ended, Interrupted) or not _has_step(late, _last_step(ctx)):
+                raise ended
+            ctx.overtake(late)  # it came to its last step all the same; its exit code is of our signal
+            return
         how = how_ended(process.returncode) if process.returncode != 0 else ""
         if not how and not ctx.reported:
             how = f"no report: expected {lines.expected(*named)} on its standard output"
@@ -90,6 +110,42 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
             raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")
 
     return train
+
+
+def _hear(process: subprocess.Popen[str], out: _Listener, ctx: Context) -> None:
+    """Pass on what a program reports, until it has ended."""
+    for step, value, at in out.reports(process, ctx.check):
+        ctx.take(value, step, at)
+    while process.poll() is None:  # it may have closed its standard output long before its end
+        ctx.check()
+        time.sleep(_POLL_S)
+
+
+def _is_over(process: subprocess.Popen[str], out: _Listener, late: list[Heard], last: float) -> bool:
+    """Has the program ended by itself with success, or printed step `last`? What it has printed goes to `late`.
+
+    One that has printed all it has to say needs a moment to end.
+    """
+    deadline = time.monotonic() + _LEAVING_S
+    while process.poll() is None:
+        late += out.rest()
+        if _has_step(late, last):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    out.join(_LAST_WORDS_S)
+    late += out.rest()
+    return process.returncode == 0 or _has_step(late, last)
+
+
+def _has_step(reports: list[Heard], last: float) -> bool:
+    return any(step >= last for step, _, _ in reports)
+
+
+def _last_step(ctx: Context) -> int:
+    """The step of the last report: `range(n)` ends one before n."""
+    return ctx.max_steps - (0 in ctx.reported)
 
 
 class _Filler(string.Formatter):
@@ -148,12 +204,12 @@ class _Listener(threading.Thread):
                 return
             yield report
 
-    def rest(self) -> Iterator[int]:
-        """Steps that were heard of and that nobody has asked for, without waiting for more."""
+    def rest(self) -> Iterator[Heard]:
+        """What was heard and nobody has asked for, without waiting for more."""
         with suppress(Empty):
-            while True:
-                if (report := self._heard.get_nowait()) is not None:
-                    yield report[0]
+            while (report := self._heard.get_nowait()) is not None:
+                yield report
+            self._heard.put(None)  # for `reports`
 
 
 def _environment(ctx: Context) -> dict[str, str]:

@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 
 import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial
+from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
 from lcsearch.session.decision_log import DecisionLog, read_log
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Stopped, load_objective
 from lcsearch.sweep.objective.program import command_objective
@@ -84,7 +84,8 @@ def run_trial(
             _say_why(trial, sweep, reported)
             taken.end(state=TrialState.PRUNED)
             return TrialState.PRUNED
-        withdraw_stops(folder, trial.number)
+        died = "the worker died before the stop was carried out, and a look at the resumed trial let it go on"
+        withdraw_stops(folder, trial.number, died)
     context: Context | None = None
 
     def came(step: int, at: float) -> None:
@@ -117,6 +118,10 @@ def run_trial(
     except (Exception, SystemExit) as error:
         # what ended the trial is what report() said, even where the objective raised something after it
         ended = (context.ended if context is not None else None) or error
+    if context is not None and context.overtaken and held():
+        if file.pruner.kind == "curve":
+            withdraw_stop(study, trial)
+        withdraw_stops(folder, trial.number, "the program had come to its end before the stop could reach it")
     if isinstance(ended, Interrupted) or not held():
         return TrialState.RUNNING
     taken.noted.update(context.noted if context is not None else {})
@@ -138,8 +143,8 @@ def run_trial(
     return TrialState.COMPLETE
 
 
-def withdraw_stops(folder: RunFolder, number: int) -> None:
-    """Write into the decision log that a stop of the trial was never carried out: its worker died over it."""
+def withdraw_stops(folder: RunFolder, number: int, why: str) -> None:
+    """Write into the decision log that a stop of the trial was never carried out, and why."""
     if not folder.decisions.is_dir():
         return
     latest = None
@@ -147,8 +152,7 @@ def withdraw_stops(folder: RunFolder, number: int) -> None:
         if record.get("trial") == str(number) and record.get("verdict"):
             latest = record
     if latest is not None and latest["verdict"] == "STOP":
-        text = "the worker died before the stop was carried out, and a look at the resumed trial let it go on"
-        changed = {"verdict": "CONTINUE", "reason": "OVERTAKEN", "detail": text, "time": time.time()}
+        changed = {"verdict": "CONTINUE", "reason": "OVERTAKEN", "detail": why, "time": time.time()}
         DecisionLog(folder.decisions).append({**latest, **changed, "host": here(), "pid": os.getpid()})
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem
+from lcsearch.schedulers.optuna import as_trial
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.explain import judged_looks, nearest
 from lcsearch.stopping.decision import percent
+from lcsearch.stopping.risk import Mark
 from lcsearch.study import Trial, judged_loss
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.decision_tail import LookTail
@@ -93,7 +95,8 @@ def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> 
             again = [] if row.again is None else [f"it is run again as trial {row.again}"]
             return [f"error: {row.note}", *again, *_last_lines(row, sweep, folder)]
         case "complete":
-            return ["it was not stopped", *(_nearest(row, sweep, folder, study) if explainer is not None else [])]
+            near = _nearest(row, sweep, folder, study) if explainer is not None else []
+            return [f"it was not stopped{_overtaken(row, sweep, study)}", *near]
         case "stopped" if explainer is None:
             return [row.note]
         case "waiting":
@@ -114,6 +117,14 @@ def _today(row: Row, study: optuna.Study) -> list[str]:
         return []
     told = f"as things stand now: P(beat) {percent(stop.p_now)}"
     return [f"{told}, the stop's forecast against today's incumbent and margin"]
+
+
+def _overtaken(row: Row, sweep: SweepFile, study: optuna.Study) -> str:
+    """That a look at a trial that ran to its end came to a stop."""
+    stop = as_trial(study.get_trials(deepcopy=False)[row.number]).marks.get("ignored")
+    if not isinstance(stop, Mark):
+        return ""
+    return f", although a look at {sweep.step} {stop.step:g} came to a stop: by then it was too late to carry it out"
 
 
 def _nearest(row: Row, sweep: SweepFile, folder: RunFolder, study: optuna.Study) -> list[str]:
