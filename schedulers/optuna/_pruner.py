@@ -263,7 +263,8 @@ class CurvePruner(BasePruner):
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
 
-        Works in any process; the tally counts the looks of this one.
+        Works in any process; the tally counts the looks of this one. One that has made none says which stops the
+        study's storage holds, and what the decision log does.
         """
         return several(study) or words.why_not(self._session, self._shown(study), "trial.report(value, step)")
 

@@ -44,8 +44,13 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
         return (
             f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
         )
+    if not trial.curve.n_reports:
+        return f"trial {trial.uid}: {SILENT}"
     latest = session.latest.get((snapshot.key, trial.uid))
     return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
+
+
+SILENT = "it has not reported yet"
 
 
 def _ended(trial: Trial) -> str:
@@ -221,6 +226,30 @@ def disobeyed(looks: int, trials: int) -> list[str]:
     return [f"{seen}: {what}"] if looks or trials else []
 
 
+ELSEWHERE = "those of another one are counted there, and stand in the decision log that it keeps (decision_log=FOLDER)"
+"""Where looks of other processes are known."""
+
+
+def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> list[str]:
+    """What storage and decision log hold of looks that this process did not make."""
+    marks = [trial.marks.get("stop") for trial in snapshot.bank if trial.status is Status.STOPPED]
+    stops = Counter(mark.reason for mark in marks if isinstance(mark, Mark))
+    lines = []
+    if (n := stops.total()) > sum(here[reason] for reason in Reason if reason.name in stops):
+        said = ", ".join(f"{m} {name}" for name, m in stops.most_common())
+        lines.append(f"{n} stop{'s' * (n != 1)} of whichever process stand with the study's trials: {said}")
+    folder = getattr(session.sink, "folder", None)
+    if folder is None or here:
+        return lines
+    with contextlib.suppress(OSError):
+        told = Counter(str(one.get("reason")) for one in read_log(folder) if one.get("study") == snapshot.study)
+        lines.append(f"{told.total()} looks in {folder}, of those that came to a forecast or a divergence:")
+        lines += [f"  {n:6d} {name}: {Reason[name].advice}" for name, n in told.most_common() if name in _REASONS]
+    return lines
+
+
+_REASONS = Reason.__members__
+
 _NAMED = 10
 """Abandoned trials that are named."""
 
@@ -239,17 +268,20 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
     first, aside = len(lines), session.aside()
     for trial in snapshot.live:
         decision = hindsight(aside, trial, snapshot)
-        lines.append(f"trial {trial.uid}: {decision.reason.name}: {decision.line}")
+        held = f"{decision.reason.name}: {decision.line}" if trial.curve.n_reports else SILENT
+        lines.append(f"trial {trial.uid}: {held}")
     if snapshot.abandoned:
         uids = sorted((trial.uid for trial in snapshot.abandoned), key=place)
         some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
         lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
     counted, failed = session.tally()
     total = sum(n for _, n in counted)
-    lines.append(f"{total} looks in this process" + (":" if total else "; nothing was looked at yet"))
+    alone = not total and len(lines) == first
+    lines.append(f"{total} looks in this process" + (":" if total else f"; {ELSEWHERE}"))
     lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
-    if not total and len(lines) == first + 1:
+    if alone:
         known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials
         lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
     lines += [f"  {n:6d} failed open: {what}" for what, n in failed]
+    lines += _elsewhere(session, snapshot, Counter(dict(counted)))
     return "\n".join([*lines, *disobeyed(session.disobeyed, n_ignored(snapshot))])

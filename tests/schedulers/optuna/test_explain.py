@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.session.decision_log import read_log
+from lcsearch.session.explain import ELSEWHERE
 from lcsearch.stopping.verdict import Reason
 
 NAN = math.nan
@@ -174,22 +175,20 @@ def test_a_study_made_again_has_a_new_memory(tmp_path: Path) -> None:
         optuna.delete_study(study_name="s", storage=on)
         two = study_of(of, on=on, study_name="s")
         two.ask()
-        assert "NO_REPORT" in of.explain(6, two)
+        assert of.explain(6, two) == "trial 6: it has not reported yet"
 
 
 def test_a_running_a_waiting_and_a_failed_trial() -> None:
     study = study_of()
     trial = study.ask()
-    assert of_study(study).explain(trial.number, study) == (
-        "trial 6, step -1: CONTINUE (NO_REPORT)\nThe trial has not reported a value yet. Report the metric every step."
-    )
+    assert of_study(study).explain(trial.number, study) == ("trial 6: it has not reported yet")
     for step, value in enumerate(decay(5.0, SHORTEST + 3)):
         trial.report(value, step)
     assert "STOP (BELOW)" in of_study(study).explain(trial.number, study)  # what a look would come to now
     study.tell(trial, state=TrialState.FAIL)
     assert of_study(study).explain(trial.number, study).startswith("trial 6 failed; no look stopped it")
     study.enqueue_trial({})
-    assert "NO_REPORT" in of_study(study).explain(7, study)
+    assert of_study(study).explain(7, study) == "trial 7: it has not reported yet"
 
 
 def test_a_trial_that_never_moved() -> None:
@@ -304,17 +303,36 @@ def test_why_not_names_the_gate_of_every_running_trial_and_tallies_the_looks() -
     lines = of_study(study).why_not(study).splitlines()
     assert lines == [
         "trial 6: STARTUP: step 3: 6 of 7 trials have finished",
-        "trial 7: NO_REPORT: step -1: The trial has not reported a value yet. Report the metric every step.",
+        "trial 7: it has not reported yet",
         "4 looks in this process:",
         "       4 STARTUP: Fewer than n_startup_trials trials have reached the horizon; the first ones always run to "
         "the end.",
     ]
 
 
+def test_why_not_in_another_process_tells_what_is_known_there(tmp_path: Path) -> None:
+    """It said that nothing was looked at yet, beside stops in the storage and looks in the log."""
+    study = study_of(pruner(decision_log=tmp_path / "log"))
+    for _ in range(2):
+        stop_one(study)
+    stop_one(study, [9.0, NAN, NAN, math.inf])
+    here = of_study(study).why_not(study).splitlines()
+    assert not any("whichever process" in line for line in here), "they are all counted"
+    stored = "3 stops of whichever process stand with the study's trials: 2 BELOW, 1 DIVERGED"
+    none = f"0 looks in this process; {ELSEWHERE}"
+    known = "  6 trials are COMPLETE, n_startup_trials is 5"
+    assert pruner().why_not(study).splitlines() == [none, known, stored]
+    logged = pruner(decision_log=tmp_path / "log").why_not(study).splitlines()
+    assert logged[:3] == [none, known, stored]
+    assert logged[3] == f"3 looks in {tmp_path / 'log'}, of those that came to a forecast or a divergence:"
+    assert logged[4:] == [f"       2 BELOW: {Reason.BELOW.advice}", f"       1 DIVERGED: {Reason.DIVERGED.advice}"]
+    assert pruner(decision_log=tmp_path / "none").why_not(study).splitlines() == [none, known, stored]
+
+
 def test_why_not_of_an_idle_study() -> None:
     study = study_of()
     assert of_study(study).why_not(study).splitlines() == [
-        "0 looks in this process; nothing was looked at yet",
+        f"0 looks in this process; {ELSEWHERE}",
         "  6 trials are COMPLETE, n_startup_trials is 5",
     ]
 
@@ -340,7 +358,7 @@ def test_why_not_names_trials_that_report_nothing_first() -> None:
         study.add_trial(finished({}))
     assert of_study(study).why_not(study).splitlines()[:2] == [
         "3 of 5 trials that ran to their end reported no value: call trial.report(value, step) as they train",
-        "0 looks in this process; nothing was looked at yet",
+        f"0 looks in this process; {ELSEWHERE}",
     ]
 
 
@@ -395,8 +413,6 @@ def test_the_report_lists_stops_in_order() -> None:
 
 
 def test_a_decision_log(tmp_path: Any) -> None:
-    from lcsearch.session.decision_log import read_log
-
     study = study_of(pruner(decision_log=tmp_path / "log"))
     stop_one(study)
     records = list(read_log(tmp_path / "log"))

@@ -213,7 +213,8 @@ def test_another_process_reads_why(kind: str, tmp_path: Path) -> None:
         assert text == of.explain(6, study)
         assert risk == of.report(study).risk
         assert stops == [study.trials[6].user_attrs["lcsearch:reason"]]
-        assert "nothing was looked at yet" in why_not
+        assert "0 looks in this process; those of another one are counted there" in why_not
+        assert "1 stop of whichever process stand with the study's trials: 1 BELOW" in why_not
 
 
 @pytest.mark.parametrize("how", ["pickle", "cloudpickle", "deepcopy"])

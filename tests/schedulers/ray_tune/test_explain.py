@@ -18,6 +18,7 @@ from lcsearch.forecast.contract import Forecasts
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.session.decision_log import read_log
+from lcsearch.session.explain import ELSEWHERE
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
 
@@ -144,10 +145,7 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     trial = runner.start("run")
     runner.add("wait")
     said = of_run(runner).explain("wait")
-    assert said == (
-        "trial wait, step -1: CONTINUE (NO_REPORT)\nThe trial has not reported a value yet. Report the metric every "
-        "step."
-    )
+    assert said == "trial wait: it has not reported yet"
     assert of_run(runner).explain("run") == said.replace("wait", "run")
     runner.feed(trial, decay(5.0, 3))
     assert of_run(runner).explain("run").endswith("3 of 6 observations")
@@ -186,7 +184,9 @@ def test_which_trial() -> None:
         assert str(error.value) == (
             f"explain(trial_id): expected the id of one trial of the run, got \"{n} trials that begin with '{given}'\"."
         )
-    assert "NO_REPORT" in of_run(runner).explain("good")  # a whole id, and the beginning of others
+    assert (
+        of_run(runner).explain("good") == "trial good: it has not reported yet"
+    )  # a whole id, and the beginning of others
     assert "ran to its end" in of_run(runner).explain("good1")
 
 
@@ -206,7 +206,7 @@ def test_explaining_leaves_no_trace() -> None:
 def test_why_not_names_the_gate_of_every_trial_that_reports_and_tallies_the_looks() -> None:
     runner = Runner(scheduler())
     assert of_run(runner).why_not().splitlines() == [
-        "0 looks in this process; nothing was looked at yet",
+        f"0 looks in this process; {ELSEWHERE}",
         "  0 trials are COMPLETE, n_startup_trials is 5",
     ]
     runner.feed(runner.start("x"), decay(5.0, 4))
