@@ -309,7 +309,7 @@ def read(path: Path) -> str:
         ("from lcsearch.replay import policies", "lcsearch.schedulers.optuna._pruner"),  # of one floor
         ("from lcsearch.sweep.views.live import make_view", "lcsearch.sweep.runtime.launch"),
         ("from lcsearch.sweep.runtime import exits", "lcsearch.sweep.views.status"),
-        ("from lcsearch.sweep.monitor.state import Observer", "lcsearch.sweep.store.budget"),
+        ("from lcsearch.sweep.monitor.state import StateReader", "lcsearch.sweep.store.budget"),
         ("from lcsearch.forecast.prior import draw", "lcsearch.forecast.network.model"),
         ("from lcsearch.nowhere import thing", "lcsearch.sweep.run"),
     ],
@@ -326,7 +326,7 @@ def test_climbing_is_seen(source: str, here: str) -> None:
         ("from . import rules\nfrom ..study import Trial", "lcsearch.stopping.judge"),
         ("from lcsearch.errors import InvalidValue", "lcsearch.curves"),
         ("from lcsearch import __version__", "lcsearch.cli"),
-        ("from lcsearch.sweep.monitor.state import Observer", "lcsearch.sweep.views.live"),
+        ("from lcsearch.sweep.monitor.state import StateReader", "lcsearch.sweep.views.live"),
     ],
 )
 def test_going_down_is_fine(source: str, here: str) -> None:

@@ -208,6 +208,7 @@ def run(
     Ctrl-C once ends the workers at their next report (go on with --resume), twice kills them.
     """
     with _told_plainly(), ExitStack() as stack:
+        from lcsearch.sweep.monitor.state import StateReader
         from lcsearch.sweep.monitor.view import View
         from lcsearch.sweep.run import run as launch
         from lcsearch.sweep.spec.model import SweepFile
@@ -240,14 +241,16 @@ def run(
             overrides=overrides or (),
             view=make,
         )
-        sweep = RunFolder(outcome.folder).read().file
+        where = RunFolder(outcome.folder)
+        sweep = where.read().file
+        state = StateReader(sweep, where).state(outcome.progress, outcome.study)
         if outcome.progress.rows or not outcome.message:
-            text = summarize(outcome.progress, sweep, outcome.study, outcome.folder, outcome.seconds, outcome.code)
+            text = summarize(state, outcome.seconds, outcome.code)
             say("\n" + text, sys.stderr if events else None)
         if outcome.message:
             _complain(f"{sweep.name}: {outcome.message}")
         for view in told:
-            view.end(outcome)
+            view.end(outcome, state)
     raise typer.Exit(outcome.code)
 
 
@@ -270,15 +273,14 @@ def explain(
 ) -> None:
     """Tell why a trial was stopped, or was not."""
     with _told_plainly():
-        from lcsearch.sweep.monitor.open_run import reader
+        from lcsearch.sweep.monitor.open_run import read_state
         from lcsearch.sweep.store.folder import RunFolder, latest
         from lcsearch.sweep.views import explain as story
         from lcsearch.terminal import say
 
         where = RunFolder((folder or latest(Path("runs"))).resolve())
-        sweep, study, read = reader(where)
-        progress = read()
-        say(story.explain(story.number_of(trial, progress), progress, sweep.file, study, where))
+        study, state = read_state(where)
+        say(story.explain(story.number_of(trial, state.progress), state, study))
 
 
 @app.command(cls=_OfARun)

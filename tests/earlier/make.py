@@ -58,19 +58,18 @@ def train(ctx):
 
 def told_of_run(root: Path) -> dict[str, Any]:
     """What summary, plain lines and `explain` say of the run in `root`, which is the working directory's `run`."""
-    from lcsearch.sweep.monitor.open_run import reader
+    from lcsearch.sweep.monitor.open_run import read_state
     from lcsearch.sweep.store.folder import RunFolder
     from lcsearch.sweep.views.explain import explain
     from lcsearch.sweep.views.phrases import finished_line
     from lcsearch.sweep.views.summary import summarize
 
-    folder = RunFolder(root)
-    sweep, study, progress = reader(folder)
-    now = progress()
+    study, state = read_state(RunFolder(root))
+    rows = state.progress.rows
     return {
-        "summary": summarize(now, sweep.file, study, folder.root).splitlines(),
-        "lines": [finished_line(row, sweep.file) for row in now.rows],
-        "stories": [explain(row.number, now, sweep.file, study, folder).splitlines() for row in now.rows],
+        "summary": summarize(state).splitlines(),
+        "lines": [finished_line(row, state.sweep) for row in rows],
+        "stories": [explain(row.number, state, study).splitlines() for row in rows],
     }
 
 

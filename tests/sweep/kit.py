@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import Progress
+from lcsearch.sweep.monitor.state import StateReader, SweepState
+from lcsearch.sweep.store.folder import RunFolder
 
 TOY = """\
 version: 1
@@ -111,3 +114,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def state_of(outcome: Outcome) -> SweepState:
+    """As the command line reads it when a launch has ended."""
+    folder = RunFolder(outcome.folder)
+    return StateReader(folder.read().file, folder).state(outcome.progress, outcome.study)

@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sweep.kit import TRAIN, Remembering, command, lcsearch, write_toy
+from sweep.kit import TRAIN, Remembering, command, lcsearch, state_of, write_toy
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.sweep import run as launcher
@@ -94,18 +94,16 @@ def test_raising_nan_and_exiting_objectives(tmp_path: Path) -> None:
     assert "JSONDecodeError: Expecting value" in RunFolder(tmp_path / "run").log(0).read_text()
     assert outcome.progress.best is not None
     assert outcome.progress.best.number == 3
-    folder = RunFolder(tmp_path / "run")
-    file = folder.read().file
-    text = summarize(outcome.progress, file, outcome.study, folder.root)
+    text = summarize(state := state_of(outcome))
     assert "  trial 0: JSONDecodeError: Expecting value: line 1 column 1 (char 0) (toy.py:7)\n" in text
     assert text.splitlines()[0] == "toy: 2 complete, 2 failed"
-    story = explain(1, outcome.progress, file, outcome.study, folder)
+    story = explain(1, state, outcome.study)
     assert "loss over epoch 1..6: !!!!!!\n  first nan, last nan; 6 reports were no finite number" in story
     assert "error: JSONDecodeError: Expecting value: line 1 column 1 (char 0) (toy.py:7)" in explain(
-        0, outcome.progress, file, outcome.study, folder
+        0, state, outcome.study
     )
     with pytest.raises(FileProblem, match=r"expected the number of a trial \(0 to 3\), got 4"):
-        explain(4, outcome.progress, file, outcome.study, folder)
+        explain(4, state, outcome.study)
 
 
 def test_a_sweep_that_only_fails_is_ended(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor import open_run
 from lcsearch.sweep.monitor.progress import Progress, collect
+from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.objective.context import Lost
 from lcsearch.sweep.runtime import launch, trial
 from lcsearch.sweep.runtime.trial import StudyReporter
@@ -198,7 +199,7 @@ def test_a_trial_that_is_not_there(tmp_path: Path) -> None:
     file, study = load(path).file, optuna.create_study()
 
     def ask(progress: Progress) -> str:
-        return refused(lambda: explain.explain(4, progress, file, study, run))
+        return refused(lambda: explain.explain(4, SweepState(file, run, progress), study))
 
     assert ask(Progress((), 3, None)) == f"file: {run.root}: expected the number of a trial (none yet), got 4."
     study.ask()

@@ -18,7 +18,7 @@ import optuna
 import pytest
 import ray
 from ray.tune.error import TuneError
-from sweep.kit import RESUMING, Remembering, command, wait_for, write_toy
+from sweep.kit import RESUMING, Remembering, command, state_of, wait_for, write_toy
 from sweep.kit import lcsearch as typed
 
 import lcsearch.sweep.on_ray
@@ -109,7 +109,7 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monke
     path = write_toy(tmp_path, CURVES, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2)
     outcome = run(path)
     assert known == [0], "the forecaster is loaded once, before the first trial"
-    folder, sweep = RunFolder(tmp_path / "run"), load(path).file
+    folder = RunFolder(tmp_path / "run")
     stopped = outcome.progress.of("stopped")
     assert len(stopped) >= 4
     assert outcome.progress.saved == sum(30 - row.spent for row in stopped) > 0
@@ -125,11 +125,11 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monke
         record = logged[str(row.number), "STOP"]
         assert (record["study"], record["reason"]) == ("toy", "BELOW")
         assert row.spent >= record["step"]  # acted on at the next result, or sooner
-        story = explain(row.number, outcome.progress, sweep, outcome.study, folder)
+        story = explain(row.number, state_of(outcome), outcome.study)
         assert f"trial {row.number}, step {record['step']:g}: STOP (BELOW)" in story
         assert f"trial-{row.number:05d}.log" in story
     assert {number for number, verdict in logged if verdict == "STOP"} == {str(row.number) for row in stopped}
-    text = summarize(outcome.progress, sweep, outcome.study, folder.root)
+    text = summarize(state_of(outcome))
     assert f"{len(outcome.progress.of('complete'))} complete, {len(stopped)} stopped" in text
     assert "risk that some stop lost the winner: " in text
     assert "looks: " in text

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
-from sweep.kit import Remembering, write_toy
+from sweep.kit import Remembering, state_of, write_toy
 from typer.testing import CliRunner
 
 from lcsearch.cli import app
@@ -31,7 +31,8 @@ from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor import open_run, progress
 from lcsearch.sweep.monitor.importances import LEAST, MOST, importances
 from lcsearch.sweep.monitor.outcome import Outcome
-from lcsearch.sweep.report.collect import Compute, Report, axis_of, best_path, collect, compute_of
+from lcsearch.sweep.monitor.state import SweepState
+from lcsearch.sweep.report.collect import Report, axis_of, best_path, collect
 from lcsearch.sweep.report.figures import LIGHT, p_beat, scale_of
 from lcsearch.sweep.report.page import page as make_page
 from lcsearch.sweep.report.write import write
@@ -105,9 +106,8 @@ def page(outcome: Outcome) -> Path:
 
 def test_the_numbers_are_the_summary_s(outcome: Outcome, page: Path) -> None:
     done, text = outcome.progress, read(page).text
-    file = RunFolder(outcome.folder).read().file
     assert len(done.of("stopped")) > 3
-    said = summarize(done, file, outcome.study, outcome.folder)
+    said = summarize(state_of(outcome))
     ((spent, saved, share, total),) = re.findall(r"epochs: (\d+) spent, (\d+) saved \((\d+%) of (\d+)\)", said)
     assert f"Compute in epochs {spent} spent saved by stops {saved} ({share} of {total}) unpruned {total}" in (
         re.sub(r" +", " ", text)
@@ -145,12 +145,10 @@ def test_what_is_collected_of_stops_and_looks(outcome: Outcome) -> None:
         assert len(stop.forecast) == len(LEVELS)
         assert report.looks[stop.number][-1][:2] == (stop.step, stop.p)
     kept = math.prod(1 - (stop.p_today or 0.0) for stop in report.stops)
-    assert report.risk == pytest.approx(1 - kept)
-    compute, c = report.compute, outcome.progress
-    assert (compute.spent, compute.saved, compute.unpruned) == (c.spent, c.saved, c.spent + c.saved)
-    assert compute.seconds_spent is not None
-    assert compute.seconds_unpruned == pytest.approx(compute.seconds_spent + (compute.seconds_saved or 0.0))
-    assert compute.seconds_spent == open_run.reader(RunFolder(outcome.folder))[2]().seconds
+    state, c = report.state, outcome.progress
+    assert state.risk == pytest.approx(1 - kept)
+    assert (report.progress.spent, report.progress.saved, state.unpruned) == (c.spent, c.saved, c.spent + c.saved)
+    assert state.seconds_unpruned == pytest.approx(report.progress.seconds + (report.progress.seconds_saved or 0.0))
     assert c.best is not None
     assert report.best_path[-1] == (c.spent, c.best.value)
     assert [v for _, v in report.best_path[:-1]] == sorted({v for _, v in report.best_path}, reverse=True)
@@ -305,9 +303,9 @@ def test_no_complete_trial(tmp_path: Path) -> None:
     waiting = trial(1, falling(2, 3), TrialState.RUNNING, attrs={"lcsearch:worker": None})
     failed = trial(2, falling(3, 2), TrialState.FAIL, attrs={"lcsearch:error": "OSError: disk", **paced(7.5, 1)})
     report = collect(folder := folder_of(tmp_path, [running, waiting, failed]))
-    assert (report.compute.spent, report.compute.saved, report.compute.unpruned) == (10, 0, 22)
+    assert (report.progress.spent, report.progress.saved, report.state.unpruned) == (10, 0, 22)
     # the failed one took 15 s, 7.5 s from its first step to its second; of the others nothing is known
-    assert (report.compute.seconds_spent, report.compute.seconds_unpruned) == (15.0, 105.0)
+    assert (report.progress.seconds, report.state.seconds_unpruned) == (15.0, 105.0)
     text = read(write(folder)).text
     assert "Not finished: 2 running or waiting, 0 of 3 not begun." in text
     assert "OSError: disk" in text
@@ -413,8 +411,9 @@ def test_trials_without_times(tmp_path: Path) -> None:
         one.number, one.datetime_start = number, None
     file = load(write_toy(tmp_path, max_steps=10)).file
     found = progress.collect(trials, file.target, 3, file.space)
-    wall = progress.wall_clock(Reading(), found.rows)
-    assert compute_of(found, 10, wall) == Compute(30, 0, 30, wall=20.0)
+    state = SweepState(file, RunFolder(tmp_path), found)
+    assert (found.spent, found.saved, found.seconds) == (30, 0, 0.0)
+    assert (state.unpruned, state.seconds_unpruned, state.wall) == (30, None, 20.0)
     assert best_path(found.rows, file.target, axis_of(found.rows, Reading()))[0] == pytest.approx((1, 1.0))
 
 
@@ -425,13 +424,9 @@ def test_of_a_trial_that_was_taken_up_again_the_night_between_does_not_count(tmp
     night.datetime_complete = BEGAN + timedelta(days=1)
     away = trial(4, falling(4, 5), TrialState.RUNNING, attrs={"lcsearch:retries": 0, "lcsearch:seconds": 10.0})
     folder = folder_of(tmp_path, [*trials, night, away], budget={"trials": 5, "money_per_hour": 7200})
-    compute = collect(folder).compute
-    assert (compute.seconds_spent, compute.seconds_saved, compute.seconds_unpruned) == (95.0, 0.0, 105.0)
-    sweep, study, read_again = open_run.reader(folder)
-    assert read_again().seconds == 95.0
-    assert "money: 190.00 spent (0.0264 worker hours at 7200)" in summarize(
-        read_again(), sweep.file, study, folder.root
-    )
+    _, state = open_run.read_state(folder)
+    assert (state.progress.seconds, state.progress.seconds_saved, state.seconds_unpruned) == (95.0, 0.0, 105.0)
+    assert "money: 190.00 spent (0.0264 worker hours at 7200)" in summarize(state)
     text = paper(folder).text
     assert "Worker time 1 min 35 s spent" in text
     assert "Cost 190.00 spent saved by stops, estimate 0.00 unpruned, estimate 210.00" in text
@@ -448,7 +443,7 @@ def test_the_cost_of_stops_where_an_hour_has_a_price_and_only_there(tmp_path: Pa
 
 def test_reports_from_step_0_and_fewer_than_the_horizon(tmp_path: Path) -> None:
     report = collect(folder_of(tmp_path, [trial(0, {0: 3.0, 4: 2.0, 8: 1.0}), trial(1, dict.fromkeys(range(10), 2.0))]))
-    assert report.compute.spent == 20
+    assert report.progress.spent == 20
     assert report.best_path[-1] == (20, 1.0)
 
 
@@ -528,10 +523,10 @@ def test_a_thousand_trials(tmp_path: Path) -> None:
 def test_the_risk_is_made_of_what_the_table_shows(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [trial(n, falling(n)) for n in range(6)] + [stopped(6), stopped(7)])
     report = collect(folder)
-    assert report.risk is not None
-    assert 0 < report.risk < 1
+    assert report.state.risk is not None
+    assert 0 < report.state.risk < 1
     kept = math.prod(1 - (stop.p_today or 0.0) for stop in report.stops)
-    assert report.risk == pytest.approx(1 - kept)
+    assert report.state.risk == pytest.approx(1 - kept)
 
 
 def no_run(tmp_path: Path) -> tuple[Path, Path | None]:
@@ -583,7 +578,7 @@ def test_a_report_s_type_is_frozen(outcome: Outcome) -> None:
     report = collect(RunFolder(outcome.folder))
     assert isinstance(report, Report)
     with pytest.raises(AttributeError):
-        report.risk = 0.0  # type: ignore[misc]
+        report.state = report.state  # type: ignore[misc]
 
 
 def test_of_very_many_stops_the_likeliest_to_have_won_are_listed(

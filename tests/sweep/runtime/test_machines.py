@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sweep.kit import Remembering, write_toy
+from sweep.kit import Remembering, state_of, write_toy
 from sweep.store.test_budget import file_of
 
 from lcsearch.errors import FileProblem
@@ -244,8 +244,7 @@ def test_a_budget_is_raised_after_a_surplus_trial(tmp_path: Path) -> None:
     assert [(row.number, row.state) for row in more.progress.rows] == [
         (0, "complete"), (1, "complete"), (3, "complete"),
     ]  # fmt: skip
-    file = RunFolder(run).read().file
-    assert explain(3, more.progress, file, more.study, RunFolder(run)).startswith("trial 3: complete, 6 of 6 epochs")
+    assert explain(3, state_of(more), more.study).startswith("trial 3: complete, 6 of 6 epochs")
 
 
 def test_a_trial_beyond_the_budget_is_not_run_after_a_take_over(tmp_path: Path, study: optuna.Study) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sweep.kit import TRAIN, Remembering, write_toy
+from sweep.kit import TRAIN, Remembering, state_of, write_toy
 from sweep.spec.test_space import SWEEP
 
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import collect
+from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.runtime import launch
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import ownership
@@ -38,8 +39,7 @@ def file_of(**budget: Any) -> SweepFile:
 
 
 def said(outcome: Outcome) -> list[str]:
-    file = RunFolder(outcome.folder).read().file
-    return summarize(outcome.progress, file, outcome.study, outcome.folder, outcome.seconds).splitlines()
+    return summarize(state_of(outcome), outcome.seconds).splitlines()
 
 
 def test_which_limit() -> None:
@@ -181,7 +181,9 @@ def test_money(tmp_path: Path) -> None:
     progress = collect(study.trials, file.target, 9, file.space)
     assert progress.seconds == pytest.approx(140.0, abs=2.0)
     assert progress.seconds_saved == 48.0  # 6 steps at 8 s: 2 s of every 10 were no steps
-    (line,) = [t for t in summarize(progress, file, study, tmp_path).splitlines() if t.startswith("money")]
+    (line,) = [
+        t for t in summarize(SweepState(file, RunFolder(tmp_path), progress)).splitlines() if t.startswith("money")
+    ]
     assert line.startswith("money: 1.4")
     assert line.endswith(" worker hours at 36), about 0.48 saved")
     assert [money(x) for x in (0.0, 0.0123, 12.345)] == ["0.00", "0.012", "12.35"]

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from sweep.kit import Remembering, write_toy
+from sweep.kit import Remembering, state_of, write_toy
 from sweep.report.test_report import BEGAN, falling, folder_of, paper, trial
 
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.report.collect import axis_of, collect
 from lcsearch.sweep.report.figures import LIGHT, timeline
 from lcsearch.sweep.report.page import duration
-from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.budget import Clock, Launch, Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views import status
@@ -44,7 +43,7 @@ def paused(tmp_path: Path) -> RunFolder:
 def test_a_pause_between_launches_is_no_work(tmp_path: Path) -> None:
     """Issue: it was drawn as work, and counted as wall clock in the report alone."""
     report = collect(paused(tmp_path))
-    assert report.compute.wall == 70.0
+    assert report.state.wall == 70.0
     axis, rows = report.axis, report.progress.rows
     assert axis is not None
     assert (axis.end, axis.breaks, axis.counted) == (70.0, (40.0,), True)
@@ -62,12 +61,11 @@ def test_status_summary_and_report_say_the_same(tmp_path: Path, capsys: pytest.C
     launcher.run(path, folder=tmp_path / "run", view=Remembering())
     outcome = launcher.run(path, folder=tmp_path / "run", resume=True, trials=3, view=Remembering())
     folder = RunFolder(tmp_path / "run")
-    file: SweepFile = folder.read().file
     reading = read_clock(folder)
     assert len(reading.launches) == 2
     assert reading.seconds == pytest.approx(sum(launch.seconds for launch in reading.launches))
     assert outcome.seconds == reading.launches[1].seconds
-    said = summarize(outcome.progress, file, outcome.study, folder.root, outcome.seconds).splitlines()
+    said = summarize(state_of(outcome), outcome.seconds).splitlines()
     total = f"{clock(reading.seconds)} of wall clock"
     assert said[0] == f"toy: 3 complete in {total} ({clock(outcome.seconds)} in this launch)"
     status.show(folder)
@@ -84,12 +82,12 @@ def test_a_run_of_an_earlier_lcsearch(tmp_path: Path) -> None:
     """It counted seconds and no launches, or nothing at all."""
     folder = folder_of(tmp_path, [trial(n, falling(n)) for n in range(3)])
     report = collect(folder)
-    assert report.compute.wall == 35.0
+    assert report.state.wall == 35.0
     assert report.axis is not None
     assert (report.axis.end, report.axis.counted) == (35.0, False)
     folder.clock.write_text(json.dumps({"seconds": 50.0, "until": ZERO.isoformat(), "monotonic": 1.0}))
     report = collect(folder)
-    assert report.compute.wall == 50.0
+    assert report.state.wall == 50.0
     assert report.axis is not None
     assert not report.axis.counted
     Clock(folder).tick()  # goes on with it

@@ -13,7 +13,8 @@ from sweep.views.test_live import FILE, trial
 
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress, collect
-from lcsearch.sweep.report.collect import compute_of
+from lcsearch.sweep.monitor.state import SweepState
+from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import TOOK
 from lcsearch.sweep.store.pace import Pace, Pacer, pace_in, usual
 
@@ -117,8 +118,8 @@ def test_saved_is_counted_to_where_trials_end_by_themselves() -> None:
     ]
     progress = collect(frozen, goal, 9, FILE.space)
     assert [row.saved for row in progress.rows] == [0, 0, 0, 40, 5, 0, 0]
-    compute = compute_of(progress, 1000)
-    assert (compute.spent, compute.saved, compute.unpruned) == (305, 45, 305 + 45 + 30)
+    state = SweepState(FILE.model_copy(update={"max_steps": 1000}), RunFolder(Path()), progress)
+    assert (progress.spent, progress.saved, state.unpruned) == (305, 45, 305 + 45 + 30)
     assert [progress.left(n, 1000) for n in (0, 20, 60)] == [50, 30, 0]
 
 

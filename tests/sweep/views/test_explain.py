@@ -20,6 +20,7 @@ from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._record import MARK
 from lcsearch.stopping.risk import LEVELS, Mark
 from lcsearch.sweep.monitor.progress import Progress, collect
+from lcsearch.sweep.monitor.state import StateReader, SweepState
 from lcsearch.sweep.runtime.failures import hopeless
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
@@ -46,7 +47,7 @@ def told(number: int, folder: RunFolder, *trials: FrozenTrial) -> list[str]:
     file = folder.read().file
     study = optuna_study(*trials)
     progress = collect(trials, file.target, file.budget.trials, file.space)
-    lines = explain(number, progress, file, study, folder).splitlines()
+    lines = explain(number, StateReader(file, folder).state(progress, study), study).splitlines()
     return lines[lines.index("  k: 3") + 1 :]
 
 
@@ -155,7 +156,7 @@ def optuna_study(*trials: FrozenTrial) -> optuna.Study:
 def summary(folder: RunFolder, *trials: FrozenTrial, code: int | None = 0) -> list[str]:
     file = folder.read().file
     progress: Progress = collect(trials, file.target, file.budget.trials, file.space)
-    return summarize(progress, file, optuna.create_study(), folder.root, 1.0, code).splitlines()
+    return summarize(SweepState(file, folder, progress), 1.0, code).splitlines()
 
 
 def test_stops_and_failures_stand_in_groups(folder: RunFolder) -> None:

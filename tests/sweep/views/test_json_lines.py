@@ -18,6 +18,7 @@ from sweep.views.test_live import FILE, STOPPED, progress, trial
 
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import collect
+from lcsearch.sweep.monitor.state import StateReader
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views import json_lines
 from lcsearch.sweep.views.json_lines import JsonView
@@ -61,7 +62,8 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     shown.update(progress(), study)
     shown.event("worker 0 was killed; trial 3 goes on", worker=0, how="was killed", trial=3, retry=1, retries=2)
     shown.stop()
-    shown.end(Outcome(tmp_path, progress(), study, 130, "interrupted", 7.5))
+    outcome = Outcome(tmp_path, progress(), study, 130, "interrupted", 7.5)
+    shown.end(outcome, StateReader(FILE, folder).state(outcome.progress, study))
     told = lines(stream.getvalue())
     assert [entry["event"] for entry in told] == [
         "sweep", "notice", "trial", "best",

@@ -19,10 +19,11 @@ from sweep.spec.test_space import SWEEP
 
 from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.progress import Progress, collect
+from lcsearch.sweep.monitor.state import StateReader
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.live import PlainView
-from lcsearch.sweep.views.phrases import clock, finished_line, standing
+from lcsearch.sweep.views.phrases import clock, finished_line, looks_told, standing
 from lcsearch.sweep.views.screen import RichView
 from lcsearch.sweep.views.sparkline import spark
 
@@ -218,8 +219,10 @@ def test_the_tail_of_the_log_waits_for_whole_lines(tmp_path: Path) -> None:
 
 
 def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
-    tail = LookTail(tmp_path)
-    assert tail.line() is None
+    folder = RunFolder(tmp_path)
+    folder.decisions.mkdir()
+    before = StateReader(FILE, folder).state(collect([], FILE.target, 8, FILE.space), optuna.create_study())
+    assert looks_told(before) is None
     look = {"step": 3.0, "p": 0.5, "heard": {"parametric": 0.5}}
     records = [
         {"trial": "7", "reason": "ABOVE", "now": look, "before": look, "latency": 0.010},
@@ -228,9 +231,10 @@ def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
         {"trial": "8", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"network": "LATE"}},
          "before": {**look, "p": None, "heard": {"network": "LATE"}}, "latency": 31.0},
     ]  # fmt: skip
-    (tmp_path / "w.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder.decisions / "w.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     expected = "looks: 3 forecasts, p50 30 ms, p99 31000 ms; no opinion, so the trial went on: "
-    assert tail.line() == f"{expected}parametric OFF_LAW 1, network LATE 1"
+    state = StateReader(FILE, folder).state(collect([], FILE.target, 8, FILE.space), optuna.create_study())
+    assert looks_told(state) == f"{expected}parametric OFF_LAW 1, network LATE 1"
 
 
 def test_sparks_and_clocks() -> None:

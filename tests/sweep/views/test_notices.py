@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from sweep.kit import Remembering, write_toy
+from sweep.kit import Remembering, state_of, write_toy
 from sweep.report.test_report import paper
 from sweep.views.test_live import FILE, trial
 
@@ -65,7 +65,7 @@ def test_each_kind_is_said_once(tmp_path: Path) -> None:
     path = write_toy(tmp_path, ODD, trials=4)
     outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
     folder = RunFolder(tmp_path / "run")
-    said = summarize(outcome.progress, folder.read().file, outcome.study, folder.root).splitlines()
+    said = summarize(state_of(outcome)).splitlines()
     assert [line.removeprefix("! ") for line in said if line.startswith("! ")] == SAID
     page = paper(folder).text
     for text in SAID:

@@ -19,14 +19,15 @@ from rich.console import Console
 from sweep.kit import write_toy
 from sweep.views.test_live import FILE, trial
 
+from lcsearch.schedulers.optuna import StudyReport
 from lcsearch.stopping.earlier import decision_of
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
-from lcsearch.sweep.monitor.state import Observer, Picture, time_left
+from lcsearch.sweep.monitor.state import StateReader, SweepState, time_left
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import studies
-from lcsearch.sweep.store.budget import read_clock
+from lcsearch.sweep.store.budget import Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.pace import Pace
 from lcsearch.sweep.views import status
@@ -47,15 +48,16 @@ def row(number: int, state: str, spent: int, *, note: str = "", values: dict[int
     return Row(number, state, {"a": 0.5}, curve, spent, saved, note, number % 2, 0, *times, stop=decision_of(note))
 
 
-def picture(rows: list[Row], budget: int = 8, **numbers: Any) -> Picture:
+def state_with(rows: list[Row], budget: int = 8, price: float | None = None, **numbers: Any) -> SweepState:
     states = [row.state for row in rows]
     best = Best(0.1, 0, 10, {"a": 0.5}, "complete") if rows else None
     counts = {state: states.count(state) for state in states}
     progress = Progress(tuple(rows), budget, best, counts, incumbent=best)
-    return Picture(progress, **{"seconds": 75.0, **numbers})
+    sweep = FILE.model_copy(update={"budget": FILE.budget.model_copy(update={"money_per_hour": price})})
+    return SweepState(sweep, RunFolder(Path()), progress, Reading(75.0, monotonic=1.0), **numbers)
 
 
-SMALL = picture(
+SMALL = state_with(
     [
         row(0, "complete", 10),
         row(1, "stopped", 6, note=f"step 6: {WHY}"),
@@ -66,17 +68,19 @@ SMALL = picture(
     ],
     left=130.0,
     best_age=42.0,
-    risk=0.0123,
+    ledger=StudyReport(0.0123, (), 0),
     looks={3: (5.0, 0.25)},
     n_looks=12,
     latency=(0.013, 0.032),
-    failed_open=1,
+    failed_open={"fake LATE": 1},
     price=3.6,
 )
 
 
-def text(shown: Picture, width: int, height: int | None = None, file: SweepFile = FILE) -> list[str]:
-    lines = [line.text.rstrip() for line in layout(shown, file, width, height)]
+def text(state: SweepState, width: int, height: int | None = None, file: SweepFile | None = None) -> list[str]:
+    lines = [
+        line.text.rstrip() for line in layout(state if file is None else replace(state, sweep=file), width, height)
+    ]
     assert all(cell_len(line) <= width for line in lines)
     assert height is None or len(lines) <= height
     return lines
@@ -103,6 +107,18 @@ def test_a_wide_terminal() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_best_that_is_not_the_incumbent_s_is_told_beside_it_on_any_terminal(width: int) -> None:
+    trials = [row(0, "complete", 10), row(1, "stopped", 6)]
+    seen = state_with(trials)
+    seen = replace(seen, progress=replace(seen.progress, best=Best(0.01, 1, 4, {}, "stopped")))
+    told = " ".join(text(seen, width))
+    assert "best so far, stopped: loss 0.01" in told
+    assert "incumbent, the best complete: 0.1 (trial 0, epoch 10)" in told
+    alone = replace(seen, progress=replace(seen.progress, incumbent=None))
+    assert "incumbent, the best complete: none yet" in " ".join(text(alone, width))
+
+
 def test_a_small_terminal() -> None:
     assert text(SMALL, 60, 14) == [
         "toy  3/8 trials  about 2 min 10 s left  1 complete",
@@ -126,7 +142,7 @@ def test_a_sweep_that_is_over_shows_its_best_first() -> None:
     rows = [row(n, "complete", 10, values={1: 0.5, 9: 0.9 - n / 10, 10: 1.0}) for n in range(6)]
     rows += [row(6, "failed", 1, values={1: 0.0}), row(7, "complete", 10, values={10: float("nan")})]
     rows.append(row(8, "stopped", 8, note=f"step 7: {WHY}", values={7: 0.45, 8: 0.47}))
-    assert text(picture(rows), 60)[-8:] == [
+    assert text(state_with(rows), 60)[-8:] == [
         "trial     ended  epoch  loss  why",
         "    5  complete     10   0.4",
         "    8   stopped      8  0.45  step 7: P(beat) 0.42 % (was 1…",
@@ -136,12 +152,12 @@ def test_a_sweep_that_is_over_shows_its_best_first() -> None:
         "    3  complete     10   0.5",
         "and 3 more; these are the best",
     ]
-    lines = text(picture(rows[5:8]), 60)
+    lines = text(state_with(rows[5:8]), 60)
     assert [line.split()[0] for line in lines[-3:]] == ["5", "6", "7"]
 
 
 def test_nothing_yet() -> None:
-    empty = picture([])
+    empty = state_with([])
     assert text(empty, 80, 24) == [
         "toy  0/8 trials",
         "best: none yet",
@@ -158,7 +174,7 @@ def test_any_size(width: int, height: int | None) -> None:
     long = FILE.model_copy(update={"name": "n" * 90, "metric": "損失" * 30, "step": "gradient_accumulation_step"})
     many = [row(n, "stopped", 6, note="step 6: " + "x" * 300) for n in range(150)]
     many += [row(n, "running", 9) for n in range(150, 400)]
-    lines = text(picture(many, 1000), width, height, long)
+    lines = text(state_with(many, 1000), width, height, long)
     if width >= 60 and height is not None and height >= 14:
         assert any(line.startswith("and ") and line.endswith(" more") for line in lines)
         assert any("stopped" in line and "xxx" in line for line in lines)
@@ -192,7 +208,7 @@ def test_a_terminal_without_blocks(tmp_path: Path) -> None:
     assert "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is " in stream.getvalue()
     trials = [row(0, "running", 7), row(1, "failed", 1, note="naïve " + "é" * 200)]
     view.event("ein Fähnchen")
-    view.update(picture(trials).progress, optuna.create_study())
+    view.update(state_with(trials).progress, optuna.create_study())
     view.stop()
     shown = stream.getvalue()
     for said in ("##=:.._", "na\\xefve", "! ein F\\xe4hnchen"):
@@ -210,7 +226,7 @@ def test_a_resized_terminal_is_drawn_anew(tmp_path: Path) -> None:
     view = RichView(FILE, RunFolder(tmp_path), screen)
     view.start()
     view.event("worker 0 was killed")
-    study, progress = optuna.create_study(), picture([row(0, "running", 3)]).progress
+    study, progress = optuna.create_study(), state_with([row(0, "running", 3)]).progress
     view.update(progress, study)
     assert "\x1b[2J" not in stream.getvalue()
     stream.truncate(0)
@@ -240,7 +256,7 @@ def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path, last: Callable[[
     view = RichView(FILE, RunFolder(tmp_path), console(stream))
     view.start()
     stream.there = False
-    study, progress = optuna.create_study(), picture([row(0, "running", 3)]).progress
+    study, progress = optuna.create_study(), state_with([row(0, "running", 3)]).progress
     for _ in range(2):
         view.update(progress, study)
     last(view)
@@ -257,12 +273,12 @@ def test_the_risk_follows_a_stop_at_once(tmp_path: Path) -> None:
             now[0] += 0.1  # what it takes
             return type("Report", (), {"risk": 0.01 * len(asked)})
 
-    observer = Observer(FILE, RunFolder(tmp_path), clock=lambda: now[0], wall=lambda: 0.0)
+    reader = StateReader(FILE, RunFolder(tmp_path), clock=lambda: now[0], wall=lambda: 0.0)
     study = optuna.create_study(pruner=Pruner())
     trials = [row(0, "complete", 10)]
 
     def risk() -> float | None:
-        return observer.picture(picture(trials).progress, study).risk
+        return reader.state(state_with(trials).progress, study).risk
 
     assert [risk(), risk()] == [0.01, 0.01]
     trials.append(row(1, "stopped", 6))
@@ -276,19 +292,18 @@ def test_the_age_of_the_best_is_that_of_its_report(tmp_path: Path) -> None:
     """Whoever looks, and whenever: the launcher notes it once, a later one does not note it again."""
     study = optuna.create_study()
     best = Best(0.1, 0, 5, {}, "complete")
-    shown = picture([row(0, "complete", 10)])
-    progress = replace(shown.progress, best=best)
+    progress = replace(state_with([row(0, "complete", 10)]).progress, best=best)
     end = START.timestamp() + 20
     ended = replace(progress.rows[0], ended=START + timedelta(seconds=10))
     progress = replace(progress, rows=(ended,))
     # no note: half of its steps, half of its time
-    assert Observer(FILE, RunFolder(tmp_path), wall=lambda: end).picture(progress, study).best_age == 15.0
+    assert StateReader(FILE, RunFolder(tmp_path), wall=lambda: end).state(progress, study).best_age == 15.0
     run_record.note_best(study, best)
     noted = study.user_attrs[run_record.BEST]
     run_record.note_best(study, best)
     assert study.user_attrs[run_record.BEST] == noted
-    late = Observer(FILE, RunFolder(tmp_path), wall=lambda: noted["time"] + 300.0)
-    assert late.picture(progress, study).best_age == 300.0
+    late = StateReader(FILE, RunFolder(tmp_path), wall=lambda: noted["time"] + 300.0)
+    assert late.state(progress, study).best_age == 300.0
     run_record.note_best(study, replace(best, step=6))
     assert study.user_attrs[run_record.BEST]["step"] == 6
 
@@ -299,16 +314,16 @@ def test_the_time_left() -> None:
     workers = file.backend.workers.n
     assert workers == 2
     # 5 steps a trial, a second each; 3 trials to come over two workers
-    assert time_left(picture(rows, 6).progress, file, 15.0) == 7.5
+    assert time_left(state_with(rows, 6).progress, file, 15.0) == 7.5
     # one that has passed the average runs half of what it has left, a lone one to its own end
-    assert time_left(picture([*rows, row(3, "running", 8)], 4).progress, file, 15.0) == 1.0
-    assert time_left(picture([*rows, row(3, "running", 1)], 4).progress, file, 15.0) == 4.0
-    assert time_left(picture(rows[:2], 6).progress, file, 15.0) is None
-    assert time_left(picture(rows, 3).progress, file, 15.0) is None
+    assert time_left(state_with([*rows, row(3, "running", 8)], 4).progress, file, 15.0) == 1.0
+    assert time_left(state_with([*rows, row(3, "running", 1)], 4).progress, file, 15.0) == 4.0
+    assert time_left(state_with(rows[:2], 6).progress, file, 15.0) is None
+    assert time_left(state_with(rows, 3).progress, file, 15.0) is None
     spent = file.model_copy(update={"budget": file.budget.model_copy(update={"steps": 15})})
-    assert time_left(picture([*rows, row(3, "running", 1)], 9).progress, spent, 15.0) == 4.0
+    assert time_left(state_with([*rows, row(3, "running", 1)], 9).progress, spent, 15.0) == 4.0
     late = file.model_copy(update={"budget": file.budget.model_copy(update={"seconds": 15.0})})
-    assert time_left(picture([*rows, row(3, "running", 1)], 9).progress, late, 15.0) == 4.0
+    assert time_left(state_with([*rows, row(3, "running", 1)], 9).progress, late, 15.0) == 4.0
 
 
 def test_the_clock_of_all_launches_is_read(tmp_path: Path) -> None:
@@ -316,8 +331,8 @@ def test_the_clock_of_all_launches_is_read(tmp_path: Path) -> None:
     assert read_clock(folder).counted is None
     (tmp_path / "clock.json").write_text(json.dumps({"seconds": 90.5, "until": START.isoformat(), "monotonic": 1.0}))
     assert read_clock(folder).counted == 90.5
-    observer = Observer(FILE, folder)
-    assert observer.picture(picture([]).progress, optuna.create_study()).seconds == 90.5
+    reader = StateReader(FILE, folder)
+    assert reader.state(state_with([]).progress, optuna.create_study()).wall == 90.5
 
 
 def test_steps_are_paced_by_the_trials_own_times() -> None:

@@ -78,23 +78,6 @@ class LookTail:
             self._latest[int(uid)] = (step, float(p))
         return True
 
-    def line(self) -> str | None:
-        """Looks, their latency and the failed-open ones in one line; None before the first look."""
-        self.latest()
-        latency = self.latency()
-        if latency is None:
-            return None
-        text = f"looks: {self.count} forecasts, {latency_words(latency)}"
-        if self.failed_open:
-            said = ", ".join(f"{what} {n}" for what, n in self.failed_open.most_common())
-            text += f"; no opinion, so the trial went on: {said}"
-        return text
-
-
-def latency_words(latency: tuple[float, float]) -> str:
-    """`p50 13 ms, p99 32 ms`."""
-    return f"p50 {1e3 * latency[0]:.0f} ms, p99 {1e3 * latency[1]:.0f} ms"
-
 
 def quantiles(values: Sequence[float], levels: Iterable[float]) -> list[float]:
     """The value at each level, none interpolated."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import optuna
 
 from lcsearch.sweep.monitor.progress import Progress, collect
+from lcsearch.sweep.monitor.state import StateReader, SweepState
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.store import studies
 from lcsearch.sweep.store.budget import read_clock
@@ -29,3 +30,13 @@ def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progres
         return collect(trials, file.target, file.budget.trials, file.space, now=read_clock(folder).until)
 
     return sweep, study, progress
+
+
+def read_state(folder: RunFolder) -> tuple[optuna.Study, SweepState]:
+    """A finished or running run as it stands: its study, and its state.
+
+    Raises:
+        FileProblem: `folder` holds no run.
+    """
+    sweep, study, progress = reader(folder)
+    return study, StateReader(sweep.file, folder).state(progress(), study)

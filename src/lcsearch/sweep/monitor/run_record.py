@@ -15,7 +15,7 @@ import optuna
 from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import left_out_words
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
-from lcsearch.sweep.store.budget import read_clock
+from lcsearch.sweep.store.budget import Reading
 from lcsearch.sweep.store.folder import RunFolder
 
 BEST = "lcsearch:best"
@@ -43,7 +43,7 @@ def saved(folder: RunFolder, number: int) -> bool:
     return any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
 
 
-def damage(folder: RunFolder, progress: Progress, left_out: Sequence[str] = ()) -> list[str]:
+def damage(folder: RunFolder, progress: Progress, clock: Reading, left_out: Sequence[str] = ()) -> list[str]:
     """What of a run could not be read back and was left out, and what that means; one sentence each.
 
     Args:
@@ -52,7 +52,7 @@ def damage(folder: RunFolder, progress: Progress, left_out: Sequence[str] = ()) 
     found = [left_out_words(left_out)] if left_out else []
     if folder.decisions.exists() and not folder.decisions.is_dir():
         found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
-    if read_clock(folder).damaged:
+    if clock.damaged:
         text = "expected the run's wall clock, got what cannot be read: what earlier launches took is not known"
         found.append(f"{folder.clock}: {text}")
     if n := len(progress.unreadable):

@@ -1,13 +1,13 @@
-"""One picture of a sweep in numbers: what the screen draws and `--json` tells.
+"""The state of a sweep in facts: the one model that live view, `status`, summary, `--json` and report render.
 
-Nothing is drawn here. `take` is pure; :class:`Observer` reads what it needs: study, decision log, run folder.
+Nothing is drawn here. :class:`StateReader` reads what it needs: study, decision log, run folder.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.progress import Progress, wall_clock
 from lcsearch.sweep.spec.model import SweepFile
-from lcsearch.sweep.store.budget import read_clock
+from lcsearch.sweep.store.budget import Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -33,42 +33,87 @@ _RISK_SHARE = 0.1  # of the time goes into the risk at most
 
 
 @dataclass(frozen=True)
-class Picture:
+class SweepState:
     """A sweep at one moment.
 
     Attributes:
-        seconds: wall clock of all launches so far, see :func:`lcsearch.sweep.monitor.progress.wall_clock`.
+        progress: its trials, what they spent and saved, best and incumbent.
+        clock: the wall clock of all launches so far.
         left: estimated seconds to the end; None before a few trials have ended, and at the end.
         best_age: seconds since the report of the best value; None when there is none, or nothing says.
-        risk: that some stop lost the winner; None when not known.
+        ledger: what the curve pruner's stops came to; None for other pruners, or when it cannot be worked out now.
         looks: trial -> (step, P(beat)) at its latest look.
         n_looks: looks that reached a forecaster.
         latency: (p50, p99) of such a look in seconds; None before the first.
-        failed_open: looks at which a forecaster gave no opinion.
-        price: of one worker's hour; None when the file names none.
+        failed_open: "forecaster REASON" -> looks at which it gave no opinion, most frequent first.
+        damage: what could not be read and was left out, one sentence each.
     """
 
+    sweep: SweepFile
+    folder: RunFolder
     progress: Progress
-    seconds: float
+    clock: Reading = field(default_factory=Reading)
     left: float | None = None
     best_age: float | None = None
-    risk: float | None = None
-    looks: Mapping[int, tuple[float, float]] | None = None
+    ledger: StudyReport | None = None
+    looks: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     n_looks: int = 0
     latency: tuple[float, float] | None = None
-    failed_open: int = 0
-    price: float | None = None
+    failed_open: Mapping[str, int] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
+
+    @property
+    def risk(self) -> float | None:
+        """That some stop lost the winner; None when not known."""
+        return None if self.ledger is None else self.ledger.risk
+
+    @property
+    def wall(self) -> float | None:
+        """Seconds of wall clock, see :func:`lcsearch.sweep.monitor.progress.wall_clock`; None when not known."""
+        return wall_clock(self.clock, self.progress.rows)
+
+    @property
+    def n_failed_open(self) -> int:
+        """Looks at which a forecaster gave no opinion."""
+        return sum(self.failed_open.values())
+
+    @property
+    def share_saved(self) -> float | None:
+        """Of the steps that were spent or saved, the saved ones; None before any."""
+        total = self.progress.spent + self.progress.saved
+        return self.progress.saved / total if total else None
 
     @property
     def money(self) -> tuple[float, float | None] | None:
-        """(spent, saved), see :func:`priced`; None without a price."""
-        return None if self.price is None else priced(self.progress, self.price)
+        """(spent, saved), None for what is not known; None where the file gives a worker's hour no price."""
+        spent = self._price(self.progress.seconds)
+        return None if spent is None else (spent, self._price(self.progress.seconds_saved))
 
+    @property
+    def money_unpruned(self) -> float | None:
+        """What the same trials would have cost unpruned, an estimate; None when not known, or without a price."""
+        return self._price(self.seconds_unpruned)
 
-def priced(progress: Progress, price: float) -> tuple[float, float | None]:
-    """(spent, saved) where a worker's hour costs `price`; None for what is not known."""
-    saved = progress.seconds_saved
-    return progress.seconds / 3600 * price, None if saved is None else saved / 3600 * price
+    def _price(self, seconds: float | None) -> float | None:
+        price = self.sweep.budget.money_per_hour
+        return None if price is None or seconds is None else seconds / 3600 * price
+
+    @property
+    def unpruned(self) -> int:
+        """Steps that the same trials would have taken unpruned; failed ones as long as they ran."""
+        return round(self.progress.spent + self.progress.saved + sum(self._to_go.values()))
+
+    @property
+    def seconds_unpruned(self) -> float | None:
+        """What those would have taken of workers' time, an estimate by the trials' pace; None when not known."""
+        p = self.progress
+        saved, rest = p.seconds_saved, p.seconds_of(self._to_go)
+        return None if saved is None or rest is None or not p.seconds else p.seconds + saved + rest
+
+    @property
+    def _to_go(self) -> dict[int, float]:
+        live = self.progress.of("running", "waiting")
+        return {row.number: self.progress.left(row.spent, self.sweep.max_steps) for row in live}
 
 
 def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | None:
@@ -98,8 +143,8 @@ def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | N
     return pace * max((new + sum(rest)) / workers, longest)
 
 
-class Observer:
-    """Takes pictures of one run; what is costly is read again only when it can have changed.
+class StateReader:
+    """Reads the state of one run; what is costly is read again only when it can have changed.
 
     Args:
         clock: monotonic seconds.
@@ -115,28 +160,29 @@ class Observer:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._sweep, self._folder, self._clock, self._wall = sweep, folder, clock, wall
-        self.looks = LookTail(folder.decisions)
-        self._risk: float | None = None
-        self._risk_of: object = ()
-        self._risk_due = -float("inf")
+        self._looks = LookTail(folder.decisions)
+        self._ledger: StudyReport | None = None
+        self._ledger_of: object = ()
+        self._ledger_due = -float("inf")
         self._best: tuple[tuple[int, int], float | None] | None = None
 
-    def picture(self, progress: Progress, study: optuna.Study) -> Picture:
-        """The sweep now."""
-        now, seconds = self._wall(), wall_clock(read_clock(self._folder), progress.rows) or 0.0
-        since = self._since(progress, study)
-        looks = self.looks.latest()
-        return Picture(
-            progress=progress,
-            seconds=seconds,
-            left=time_left(progress, self._sweep, seconds),
-            best_age=None if since is None else max(0.0, now - since),
-            risk=self._risk_now(progress, study),
-            looks=dict(looks),
-            n_looks=self.looks.count,
-            latency=self.looks.latency(),
-            failed_open=sum(self.looks.failed_open.values()),
-            price=self._sweep.budget.money_per_hour,
+    def state(self, progress: Progress, study: optuna.Study) -> SweepState:
+        """The sweep now, as far as `progress` has it."""
+        since, clock, looks = self._since(progress, study), read_clock(self._folder), self._looks
+        latest = dict(looks.latest())
+        return SweepState(
+            self._sweep,
+            self._folder,
+            progress,
+            clock,
+            left=time_left(progress, self._sweep, wall_clock(clock, progress.rows) or 0.0),
+            best_age=None if since is None else max(0.0, self._wall() - since),
+            ledger=self._ledger_now(progress, study),
+            looks=latest,
+            n_looks=looks.count,
+            latency=looks.latency(),
+            failed_open=dict(looks.failed_open.most_common()),
+            damage=tuple(run_record.damage(self._folder, progress, clock, looks.left_out)),
         )
 
     def _since(self, progress: Progress, study: optuna.Study) -> float | None:
@@ -152,31 +198,17 @@ class Observer:
                 return None
         return self._best[1]
 
-    def _risk_now(self, progress: Progress, study: optuna.Study) -> float | None:
+    def _ledger_now(self, progress: Progress, study: optuna.Study) -> StudyReport | None:
         """Worked out anew when a trial has ended or a new best has come, if that does not take too long."""
+        report = getattr(study.pruner, "report", None)
         best = progress.best
         what = (best and (best.number, best.value), sum(progress.counts.get(state, 0) for state in ENDED))
         before = self._clock()
-        if what != self._risk_of and before >= self._risk_due:
-            self._risk, self._risk_of = risk_now(study), what
-            after = self._clock()
-            self._risk_due = after + (after - before) / _RISK_SHARE
-        return self._risk
-
-
-def risk_now(study: optuna.Study) -> float | None:
-    """The risk by the curve pruner's ledger; None for other pruners, or when it cannot be worked out now."""
-    report = stops_now(study)
-    return None if report is None or report.risk is None else float(report.risk)
-
-
-def stops_now(study: optuna.Study) -> StudyReport | None:
-    """The curve pruner's ledger; None for other pruners, or when it cannot be worked out now."""
-    report = getattr(study.pruner, "report", None)
-    if report is None:
-        return None
-    try:
-        found: StudyReport = report(study)
-        return found
-    except Exception:  # a number on a screen must not end a sweep; the summary says when it is missing
-        return None
+        if report is not None and what != self._ledger_of and before >= self._ledger_due:
+            try:
+                self._ledger = report(study)
+            except Exception:  # a number on a screen must not end a sweep; the summary says when it is missing
+                self._ledger = None
+            self._ledger_of, after = what, self._clock()
+            self._ledger_due = after + (after - before) / _RISK_SHARE
+        return self._ledger

@@ -18,17 +18,13 @@ from lcsearch.errors import FileProblem
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.session.decision_log import read_log
-from lcsearch.stopping.gates import target_of
-from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import Mark
-from lcsearch.study import Bank, Snapshot, trained_by
-from lcsearch.sweep.monitor.decision_tail import LookTail
+from lcsearch.study import trained_by
 from lcsearch.sweep.monitor.importances import Importances, importances
 from lcsearch.sweep.monitor.open_run import reader
-from lcsearch.sweep.monitor.progress import Progress, Row, times_of, wall_clock
+from lcsearch.sweep.monitor.progress import Progress, Row, times_of
 from lcsearch.sweep.monitor.progress import collect as read_progress
-from lcsearch.sweep.monitor.run_record import damage
-from lcsearch.sweep.monitor.state import risk_now
+from lcsearch.sweep.monitor.state import StateReader, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.budget import Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
@@ -76,27 +72,6 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Compute:
-    """What was spent, what stops saved, what the same trials would have cost unpruned.
-
-    Failed trials count as long as they ran, also unpruned. Seconds are the workers', as status and summary count them.
-    Saved and unpruned seconds are estimates, None where not known: each trial's own pace (the median time between its
-    reports, start-up apart) over the steps it did not train.
-
-    Attributes:
-        wall: seconds of wall clock, as status and summary have them; None where nothing is known.
-    """
-
-    spent: int
-    saved: int
-    unpruned: int
-    seconds_spent: float | None = None
-    seconds_saved: float | None = None
-    seconds_unpruned: float | None = None
-    wall: float | None = None
-
-
-@dataclass(frozen=True)
 class Axis:
     """Where the times of a run stand on an axis of seconds.
 
@@ -121,30 +96,32 @@ class Axis:
 
 @dataclass(frozen=True)
 class Report:
-    """A run, read once.
+    """A run, read once: its state, and what only the page shows.
 
     Attributes:
-        risk: P(some stop lost the winner) now; None when not known.
         looks: trial -> its looks that reached a forecaster, in step order.
-        latencies: seconds of every such look.
-        failed_open: what gave no opinion -> at how many looks.
         best_path: (cumulative steps, best judged value) at every improvement.
         axis: where its trials' times stand.
         notes: what could not be read, and what the trials and the sweep file disagree about.
     """
 
-    sweep: SweepFile
-    progress: Progress
-    compute: Compute
+    state: SweepState
     stops: tuple[Stop, ...]
     importances: Importances
-    risk: float | None = None
     looks: Mapping[int, tuple[LookPoint, ...]] = field(default_factory=dict)
-    latencies: tuple[float, ...] = ()
-    failed_open: tuple[tuple[str, int], ...] = ()
     best_path: tuple[tuple[int, float], ...] = ()
     axis: Axis | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def sweep(self) -> SweepFile:
+        """What was asked for."""
+        return self.state.sweep
+
+    @property
+    def progress(self) -> Progress:
+        """The trials."""
+        return self.state.progress
 
     @property
     def goal(self) -> Goal:
@@ -172,29 +149,22 @@ def collect(folder: RunFolder) -> Report:
         raise FileProblem(text + "Start it with `lcsearch run`.")
     _, study, _ = reader(folder)
     trials = counted(study.get_trials(deepcopy=False))
-    clock = read_clock(folder)
-    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=clock.until)
-    axis = axis_of(progress.rows, clock)
+    now = read_clock(folder).until
+    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=now)
+    state = StateReader(file, folder).state(progress, study)
+    axis = axis_of(progress.rows, state.clock)
     records, notes = _records(folder.decisions)
-    tail = LookTail(folder.decisions)
-    tail.latest()
-    curve = file.pruner.kind == "curve"
     return Report(
-        sweep=file,
-        progress=progress,
-        compute=compute_of(progress, file.max_steps, wall_clock(clock, progress.rows)),
-        stops=_stops(progress.rows, trials, records, file),
-        importances=importances(trials, file.target),
-        risk=risk_now(study) if curve and trials else None,
+        state,
+        _stops(state, trials, records),
+        importances(trials, file.target),
         looks=_looks(records),
-        latencies=tuple(tail.latencies),
-        failed_open=tuple(tail.failed_open.most_common()),
         best_path=best_path(progress.rows, file.target, axis),
         axis=axis,
         notes=(
-            *(notes if curve else ()),
+            *(notes if file.pruner.kind == "curve" else ()),
             *(f"{text[:1].upper()}{text[1:]}." for text in notices(progress, file)),
-            *damage(folder, progress, tail.left_out),
+            *state.damage,
         ),
     )
 
@@ -230,26 +200,21 @@ def _looks(records: Sequence[Mapping[str, Any]]) -> dict[int, tuple[LookPoint, .
     return {n: tuple(looks[step] for step in sorted(looks)) for n, looks in sorted(found.items())}
 
 
-def _stops(
-    rows: Sequence[Row], trials: Sequence[FrozenTrial], records: Sequence[Mapping[str, Any]], file: SweepFile
-) -> tuple[Stop, ...]:
+def _stops(state: SweepState, trials: Sequence[FrozenTrial], records: Sequence[Mapping[str, Any]]) -> tuple[Stop, ...]:
     told = {str(record.get("trial")): record for record in records if record.get("verdict") == "STOP"}
-    known = [as_trial(trial) for trial in trials]
-    bank = Bank(file.target).extend(trial for trial in known if trial.status.finished)
-    live = tuple(trial for trial in known if not trial.status.finished)
-    target = target_of(Policy(), Snapshot(file.name, file.target, bank, live))
+    today = {stop.trial: stop.p_now for stop in state.ledger.stops} if state.ledger is not None else {}
     stops = []
-    for row, trial in zip(rows, known, strict=True):
+    for row, trial in zip(state.progress.rows, trials, strict=True):
         if row.state == "stopped":
-            mark = trial.marks.get("stop")
+            mark = as_trial(trial).marks.get("stop")
             mark = mark if isinstance(mark, Mark) else None
             kept = None if mark is None else mark.decision
             record = kept.to_record() if kept is not None else told.get(str(row.number), {})
-            stops.append(_stop(row, mark, record, file.target.sign, target))
+            stops.append(_stop(row, mark, record, state.sweep.target.sign, today.get(row.number, math.nan)))
     return tuple(stops)
 
 
-def _stop(row: Row, mark: Mark | None, record: Mapping[str, Any], sign: float, target: float) -> Stop:
+def _stop(row: Row, mark: Mark | None, record: Mapping[str, Any], sign: float, today: float) -> Stop:
     """From the mark in the study, and from the log what a mark without a decision does not keep."""
     step = float(row.last[0] if row.last else 0)
     if mark is None:
@@ -268,7 +233,7 @@ def _stop(row: Row, mark: Mark | None, record: Mapping[str, Any], sign: float, t
         threshold=_threshold(record),
         incumbent=_incumbent(record),
         rank=_rank(record),
-        p_today=mark.p_lost(target) if math.isfinite(target) else None,
+        p_today=today if math.isfinite(today) else None,
         forecast=tuple(sign * loss for loss in mark.losses),
     )
 
@@ -292,20 +257,6 @@ def _rank(record: Mapping[str, Any]) -> tuple[int, int] | None:
         return int(record["standing"]["rank"]), int(record["standing"]["n"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def compute_of(progress: Progress, max_steps: int, wall: float | None = None) -> Compute:
-    """Steps and seconds; see :class:`Compute`."""
-    rows, spent, saved = progress.rows, progress.spent, progress.saved
-    live = [row for row in rows if row.state in ("running", "waiting")]
-    left = {row.number: progress.left(row.spent, max_steps) for row in live}
-    unpruned = round(spent + saved + sum(left.values()))
-    seconds, kept = progress.seconds, progress.seconds_saved
-    if not seconds:
-        return Compute(spent, saved, unpruned, wall=wall)
-    rest = progress.seconds_of(left)
-    whole = None if kept is None or rest is None else seconds + kept + rest
-    return Compute(spent, saved, unpruned, seconds, kept, whole, wall)
 
 
 def axis_of(rows: Sequence[Row], clock: Reading) -> Axis | None:

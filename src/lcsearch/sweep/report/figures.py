@@ -243,7 +243,7 @@ def best(report: Report, theme: Theme) -> Figure | None:
     path, scale = report.best_path, scale_of(report)
     if not path or scale is None:
         return None
-    compute = report.compute
+    spent, unpruned = report.progress.spent, report.state.unpruned
     figure = _figure(3.2)
     axes = figure.subplots()
     cost, values = np.array(path).T
@@ -251,19 +251,19 @@ def best(report: Report, theme: Theme) -> Figure | None:
     values = scale.clip(values)
     axes.step(cost, values, where="post", color=theme.state["complete"], linewidth=1.8)
     axes.plot(cost[:-1], values[:-1], "o", color=theme.state["complete"], markersize=4)
-    axes.axvline(compute.spent, color=theme.ink, linewidth=1)
-    if compute.unpruned > compute.spent:
-        axes.axvline(compute.unpruned, color=theme.state["stopped"], linewidth=1.4, linestyle="--")
-        axes.axvspan(compute.spent, compute.unpruned, color=theme.state["stopped"], alpha=0.08, linewidth=0)
+    axes.axvline(spent, color=theme.ink, linewidth=1)
+    if unpruned > spent:
+        axes.axvline(unpruned, color=theme.state["stopped"], linewidth=1.4, linestyle="--")
+        axes.axvspan(spent, unpruned, color=theme.state["stopped"], alpha=0.08, linewidth=0)
     top = axes.get_xaxis_transform()
-    side = "right" if compute.spent > 0.2 * compute.unpruned else "left"
-    axes.text(compute.spent, 1.02, f"{compute.spent} spent ", transform=top, ha=side, va="bottom", fontsize=8.5)
-    if compute.unpruned > 1.05 * compute.spent:
-        axes.text(compute.unpruned, 1.02, f"unpruned: {compute.unpruned}", transform=top, ha="right", va="bottom",
+    side = "right" if spent > 0.2 * unpruned else "left"
+    axes.text(spent, 1.02, f"{spent} spent ", transform=top, ha=side, va="bottom", fontsize=8.5)
+    if unpruned > 1.05 * spent:
+        axes.text(unpruned, 1.02, f"unpruned: {unpruned}", transform=top, ha="right", va="bottom",
                   fontsize=8.5, color=theme.state["stopped"])  # fmt: skip
     if scale.log and values.max() / values.min() > 5:
         Scale(values.min() / 1.25, values.max() * 1.25, True).put(axes)
-    axes.set_xlim(0, max(compute.unpruned, compute.spent, 1) * 1.01)
+    axes.set_xlim(0, max(unpruned, spent, 1) * 1.01)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel(f"{plain(report.sweep.step)}s trained, all trials together")
     axes.set_ylabel(f"best {plain(report.sweep.metric)}")

@@ -8,11 +8,9 @@ from html import escape
 
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
-from lcsearch.sweep.monitor.decision_tail import quantiles
-from lcsearch.sweep.monitor.state import CALIBRATION
 from lcsearch.sweep.report.collect import Report, Stop
 from lcsearch.sweep.report.figures import Picture, likely
-from lcsearch.sweep.views.phrases import clock, money, place, standing
+from lcsearch.sweep.views.phrases import clock, money, place, risk_told, standing
 from lcsearch.sweep.views.summary import plain
 from lcsearch.terminal import tame
 
@@ -140,44 +138,44 @@ def _best(report: Report) -> str:
 
 
 def _compute(report: Report) -> str:
-    c, step = report.compute, report.sweep.step
-    total = c.spent + c.saved
-    share = f"{c.saved / total:.0%} of {total}" if total else "nothing yet"
-    rows = [("saved by stops", f"{c.saved} ({share})"), ("unpruned", f"{c.unpruned}")]
+    p, part, step = report.progress, report.state.share_saved, report.sweep.step
+    share = "nothing yet" if part is None else f"{part:.0%} of {p.spent + p.saved}"
+    rows = [("saved by stops", f"{p.saved} ({share})"), ("unpruned", f"{report.state.unpruned}")]
     n = len(report.progress.rows)
     whole = f"of {report.sweep.max_steps} {step}s"
     if any(row.spent < report.sweep.max_steps for row in report.progress.of("complete")):
         whole = "as long as the complete ones were"
     soft = f"Unpruned: {n} trials {whole}"
     soft += "; failed ones as long as they ran." if report.progress.of("failed") else "."
-    return _card(f"Compute in {step}s", f"{c.spent} spent", rows, soft)
+    return _card(f"Compute in {step}s", f"{p.spent} spent", rows, soft)
 
 
 def _seconds(report: Report) -> str:
-    c = report.compute
-    if c.seconds_spent is None:
+    p, state = report.progress, report.state
+    if not p.seconds:
         return _card("Worker time", "not known", soft="No worker's time is known yet.")
     rows = [
         (f"{name}, estimate", duration(seconds) if seconds is not None else "not known")
-        for name, seconds in (("saved by stops", c.seconds_saved), ("unpruned", c.seconds_unpruned))
+        for name, seconds in (("saved by stops", p.seconds_saved), ("unpruned", state.seconds_unpruned))
     ]
-    if c.wall is not None:
-        rows.append(("wall clock", duration(c.wall)))
+    if state.wall is not None:
+        rows.append(("wall clock", duration(state.wall)))
     soft = "Trials' own time, added up over workers. Estimated from the median time between each trial's reports, "
     soft += "so without its start-up."
-    return _card("Worker time", f"{duration(c.seconds_spent)} spent", rows, soft)
+    return _card("Worker time", f"{duration(p.seconds)} spent", rows, soft)
 
 
 def _cost(report: Report) -> str:
-    price, c = report.sweep.budget.money_per_hour, report.compute
-    if price is None or c.seconds_spent is None:
+    price, state = report.sweep.budget.money_per_hour, report.state
+    if state.money is None or not report.progress.seconds:
         return ""
     spent, saved, unpruned = (
-        "not known" if s is None else money(s / 3600 * price)
-        for s in (c.seconds_spent, c.seconds_saved, c.seconds_unpruned)
+        "not known" if amount is None else money(amount) for amount in (*state.money, state.money_unpruned)
     )
     rows = [("saved by stops, estimate", saved), ("unpruned, estimate", unpruned)]
-    return _card("Cost", f"{spent} spent", rows, f"{c.seconds_spent / 3600:.3g} worker hours at {price:g} each.")
+    return _card(
+        "Cost", f"{spent} spent", rows, f"{report.progress.seconds / 3600:.3g} worker hours at {price:g} each."
+    )
 
 
 def duration(seconds: float) -> str:
@@ -192,23 +190,22 @@ def duration(seconds: float) -> str:
 def _risk(report: Report) -> str:
     if report.sweep.pruner.kind != "curve":
         return ""
-    text = "not known yet" if report.risk is None else f"{report.risk:.1%} ({CALIBRATION})"
     limit = getattr(report.sweep.pruner, "risk", None)
     soft = "From the forecasts stored at the stops, against the incumbent of today. "
     soft += "No limit was set." if limit is None else f"The limit is {percent(limit)}."
-    return _card("Risk that some stop lost the winner", text, soft=soft)
+    return _card("Risk that some stop lost the winner", risk_told(report.state), soft=soft)
 
 
 def _looks(report: Report) -> str:
     if report.sweep.pruner.kind != "curve":
         return ""
-    if not report.latencies:
+    state = report.state
+    if state.latency is None:
         return _card("Looks", "none yet", soft="No look reached a forecaster, or the decision log is gone.")
-    low, high = (1e3 * q for q in quantiles(report.latencies, (0.5, 0.99)))
-    failed = sum(n for _, n in report.failed_open)
-    rows = [("p50", f"{low:.0f} ms"), ("p99", f"{high:.0f} ms"), ("failed open", str(failed))]
-    rows += [(f"  {what}", str(n)) for what, n in report.failed_open]
-    return _card("Looks", f"{len(report.latencies)} forecasts", rows)
+    low, high = (f"{1e3 * seconds:.0f} ms" for seconds in state.latency)
+    rows = [("p50", low), ("p99", high), ("failed open", str(state.n_failed_open))]
+    rows += [(f"  {what}", str(n)) for what, n in state.failed_open.items()]
+    return _card("Looks", f"{state.n_looks} forecasts", rows)
 
 
 def _section(name: str, drawn: dict[str, Picture]) -> list[str]:

@@ -18,9 +18,8 @@ from lcsearch.stopping.decision import percent
 from lcsearch.stopping.risk import Mark
 from lcsearch.study import Trial, judged_loss
 from lcsearch.sweep.monitor import run_record
-from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.progress import Progress, Row
-from lcsearch.sweep.monitor.state import stops_now
+from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import worker_log
 from lcsearch.sweep.store.folder import RunFolder
@@ -53,12 +52,13 @@ def number_of(word: str, progress: Progress) -> int:
     return progress.best.number
 
 
-def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> str:
+def explain(number: int, state: SweepState, study: optuna.Study) -> str:
     """The full story of one trial.
 
     Raises:
         FileProblem: there is no such trial.
     """
+    progress, sweep, folder = state.progress, state.sweep, state.folder
     row = progress.numbered.get(number)
     if row is None:
         known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
@@ -70,7 +70,7 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
         on = "from its last checkpoint" if run_record.saved(folder, number) else "with nothing in its checkpoint folder"
         lines.append(f"its worker died {times(row.retries)}; it went on {on}")
     lines += [f"it runs trial {other.number} again, which failed" for other in progress.rows if other.again == number]
-    lines += _why(row, sweep, study, folder)
+    lines += _why(row, state, study)
     best = progress.best
     if best is not None:
         lines.append("it is the best trial" if best.number == number else f"best: {best_line(best, sweep)}")
@@ -79,16 +79,15 @@ def explain(number: int, progress: Progress, sweep: SweepFile, study: optuna.Stu
     lines.append(f"checkpoints: {shown(folder.checkpoints(number))}")
     if row.slot is not None:
         lines.append(f"printed to: {shown(_log(row, sweep, folder))}")
-    looks = LookTail(folder.decisions)
-    looks.latest()
-    lines += [f"! {text}" for text in run_record.damage(folder, progress, looks.left_out)]
+    lines += [f"! {text}" for text in state.damage]
     if not unfinished(progress, folder):
         lines.append(f"next: lcsearch report{at(folder)}")
     return "\n".join(lines)
 
 
-def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> list[str]:
+def _why(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
     """What ended the trial, or what holds it."""
+    sweep, folder = state.sweep, state.folder
     explainer = getattr(study.pruner, "explain", None)
     match row.state:
         case "failed":
@@ -106,13 +105,13 @@ def _why(row: Row, sweep: SweepFile, study: optuna.Study, folder: RunFolder) -> 
         return []
     text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
     by_chance = row.state == "running" or (row.stop is not None and row.stop.chance is not None)
-    return [text, *_today(row, study), *([legend(sweep)] if by_chance else [])]
+    return [text, *_today(row, state), *([legend(sweep)] if by_chance else [])]
 
 
-def _today(row: Row, study: optuna.Study) -> list[str]:
+def _today(row: Row, state: SweepState) -> list[str]:
     """What a stop is worth by now, where that is not what it said: the summary and the risk go by it."""
-    report = stops_now(study) if row.state == "stopped" else None
-    stop = next((stop for stop in report.stops if stop.trial == row.number), None) if report is not None else None
+    stops = () if state.ledger is None else state.ledger.stops
+    stop = next((stop for stop in stops if stop.trial == row.number), None)
     if stop is None or stop.p is None or not math.isfinite(stop.p_now) or percent(stop.p_now) == percent(stop.p):
         return []
     told = f"as things stand now: P(beat) {percent(stop.p_now)}"

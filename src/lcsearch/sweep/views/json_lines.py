@@ -36,8 +36,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
-from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, Observer
+from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.live import PlainView
@@ -63,11 +64,10 @@ class JsonView:
         *,
         resumed: bool,
         people: PlainView | None = None,
-        observer: Observer | None = None,
     ) -> None:
         self._sweep, self._folder, self._stream, self._resumed = sweep, folder, stream, resumed
         self._people = people or PlainView(sweep, sys.stderr)
-        self._observer = observer or Observer(sweep, folder)
+        self._looks = LookTail(folder.decisions)
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._best: tuple[int, int] | None = None
@@ -114,7 +114,7 @@ class JsonView:
         ended = [row for row in news if row.state in ENDED]
         for row in sorted(ended, key=lambda row: (row.ended is not None, row.ended, row.number)):
             self._ended.add(row.number)
-            looks = dict(self._observer.looks.latest()) if looks is None else looks
+            looks = self._looks.latest() if looks is None else looks
             self._tell("trial", trial=row.number, state=row.state, **_end_of(row, self._sweep, looks))
         best = progress.best
         if best is not None and (best.number, best.step) != self._best:
@@ -130,13 +130,11 @@ class JsonView:
     def stop(self) -> None:
         """Nothing: the end comes with the outcome."""
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome, state: SweepState) -> None:
         """The last line."""
-        p = outcome.progress
+        p, money = state.progress, state.money
         for text in notices(p, self._sweep):
             self._tell("notice", text=text)
-        picture = self._observer.picture(p, outcome.study)
-        money = picture.money
         self._tell(
             "end",
             exit_code=outcome.code,
@@ -147,14 +145,14 @@ class JsonView:
             spent=p.spent,
             saved=p.saved,
             seconds=outcome.seconds,
-            seconds_total=picture.seconds,
+            seconds_total=state.wall or 0.0,
             worker_seconds=p.seconds,
             worker_seconds_saved=p.seconds_saved,
             money=None if money is None else {"spent": money[0], "saved": money[1]},
-            risk=picture.risk,
+            risk=state.risk,
             calibration=CALIBRATION,
-            looks=picture.n_looks,
-            failed_open=picture.failed_open,
+            looks=state.n_looks,
+            failed_open=state.n_failed_open,
             folder=str(outcome.folder),
         )
 

@@ -10,6 +10,7 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import threshold_for
 from lcsearch.study import trained_by
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
+from lcsearch.sweep.monitor.state import CALIBRATION, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 
 SHOWN = 10
@@ -148,6 +149,25 @@ def worker_time(progress: Progress) -> str:
     saved = progress.seconds_saved
     told = f"{clock(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
     return f"worker time: {clock(progress.seconds)} spent, {told}"
+
+
+def risk_told(state: SweepState) -> str:
+    """`12.3% (uncalibrated)`."""
+    return "not known yet" if state.risk is None else f"{state.risk:.1%} ({CALIBRATION})"
+
+
+def looks_told(state: SweepState) -> str | None:
+    """Looks, their latency and the failed-open ones in one line; None before the first look."""
+    if state.latency is None:
+        return None
+    said = ", ".join(f"{what} {n}" for what, n in state.failed_open.items())
+    text = f"looks: {state.n_looks} forecasts, {latency_told(state.latency)}"
+    return text + (f"; no opinion, so the trial went on: {said}" if said else "")
+
+
+def latency_told(latency: tuple[float, float]) -> str:
+    """`p50 13 ms, p99 32 ms`."""
+    return f"p50 {1e3 * latency[0]:.0f} ms, p99 {1e3 * latency[1]:.0f} ms"
 
 
 def money(amount: float) -> str:

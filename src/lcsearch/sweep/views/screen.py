@@ -1,4 +1,4 @@
-"""The screen of a running sweep: a picture laid out for the terminal's width, height and letters, redrawn in place."""
+"""The screen of a running sweep: its state laid out for the terminal's width, height and letters, redrawn in place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcsearch.stopping.decision import percent
-from lcsearch.sweep.monitor.decision_tail import latency_words
 from lcsearch.sweep.monitor.progress import Progress, Row
-from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, Observer, Picture
+from lcsearch.sweep.monitor.state import ENDED, StateReader, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.views.phrases import clock, legend, money, standing, worker_time
+from lcsearch.sweep.views.phrases import clock, latency_told, legend, money, place, risk_told, worker_time
 from lcsearch.sweep.views.sparkline import spark
 from lcsearch.terminal import fit, safe
 
@@ -37,16 +36,16 @@ class Line:
     style: str = ""
 
 
-def layout(picture: Picture, sweep: SweepFile, width: int, height: int | None) -> list[Line]:
-    """The picture in lines of at most `width` columns, at most `height` of them (None: as many as there are)."""
-    width = max(width, 1)
-    head = _head(picture, sweep, width)
+def layout(state: SweepState, width: int, height: int | None) -> list[Line]:
+    """The state in lines of at most `width` columns, at most `height` of them (None: as many as there are)."""
+    sweep, width = state.sweep, max(width, 1)
+    head = _head(state, width)
     if height is not None:
         height = max(height, 1)
-        head = head[: max(1, height - 3)] if picture.progress.rows else head[:height]
+        head = head[: max(1, height - 3)] if state.progress.rows else head[:height]
     room = None if height is None else height - len(head)
-    running = picture.progress.of("running", "waiting")
-    ended = picture.progress.of(*ENDED)
+    running = state.progress.of("running", "waiting")
+    ended = state.progress.of(*ENDED)
     # the latest last while it goes on, the best first when all is over
     ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))
     over = room is None and not running
@@ -63,7 +62,7 @@ def layout(picture: Picture, sweep: SweepFile, width: int, height: int | None) -
     if over and len(ended) > n_ended:
         these = "; these are the best" if any(row.state != "failed" for row in ended) else ""
         below.append(Line(f"and {len(ended) - n_ended} more{these}", "dim"))
-    for table in (_running(running, n_running, picture, sweep, width), below):
+    for table in (_running(running, n_running, state, width), below):
         cut = [Line(fit(line.text, width), line.style) for line in table]
         lines += [Line("")] * air + cut if cut else []
     return lines if height is None else lines[:height]
@@ -86,43 +85,37 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
     return n_running, max(0, min(_RECENT, ended, rest - 1))
 
 
-def _head(picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
-    p = picture.progress
+def _head(state: SweepState, width: int) -> list[Line]:
+    p, sweep = state.progress, state.sweep
     done = sum(row.again is None for row in p.of(*ENDED))
     first = [sweep.name, f"{done}/{p.budget} trials"]
-    if picture.left is not None:
-        first.append(f"about {clock(picture.left)} left")
-    counts = [f"{p.counts[state]} {state}" for state in _ORDER if p.counts.get(state)]
+    if state.left is not None:
+        first.append(f"about {clock(state.left)} left")
+    counts = [f"{p.counts[fate]} {fate}" for fate in _ORDER if p.counts.get(fate)]
     best = ["best: none yet"]
     if p.best is not None:
         short = fit(sweep.metric, max(_LABEL, width // 3))
-        age = "" if picture.best_age is None else f", {clock(picture.best_age)} ago"
-        best = [f"best: {short} {p.best.value:.6g}", f"(trial {p.best.number}, {sweep.step} {p.best.step}){age}"]
-        if text := standing(p, sweep):
-            best.append(f" {text}")
+        age = "" if state.best_age is None else f", {clock(state.best_age)} ago"
+        best = [f"best: {short} {p.best.value:.6g}", f"{place(p.best, sweep)}{age}"]
+        if p.incumbent is None or p.incumbent.number != p.best.number:  # short: a line that is cut loses its number
+            best[0] = f"best so far, {p.best.state}{best[0].removeprefix('best')}"
+            told = "none yet" if p.incumbent is None else f"{p.incumbent.value:.6g} {place(p.incumbent, sweep)}"
+            best.append(f"incumbent, the best complete: {told}")
+    share = "" if state.share_saved is None else f" ({state.share_saved:.0%})"
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
-    spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{_share(p)}"]
-    spent += [f"wall clock: {clock(picture.seconds)}", worker_time(p)]
-    if picture.money is not None:
-        saved = picture.money[1]
-        spent.append(
-            f"money: {money(picture.money[0])} spent" + (f", {money(saved)} saved" if saved is not None else "")
-        )
+    spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{share}"]
+    spent += [f"wall clock: {clock(state.wall or 0.0)}", worker_time(p)]
+    if state.money is not None:
+        saved = state.money[1]
+        spent.append(f"money: {money(state.money[0])} spent" + (f", {money(saved)} saved" if saved is not None else ""))
     lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":
-        risk = "not known yet" if picture.risk is None else f"{picture.risk:.1%} ({CALIBRATION})"
-        said = [f"risk that some stop lost the winner: {risk}"]
-        if picture.latency is not None:
-            said.append(
-                f"looks: {picture.n_looks}, {latency_words(picture.latency)}, {picture.failed_open} without an opinion"
-            )
+        said = [f"risk that some stop lost the winner: {risk_told(state)}"]
+        if state.latency is not None:
+            told = f"{latency_told(state.latency)}, {state.n_failed_open} without an opinion"
+            said.append(f"looks: {state.n_looks}, {told}")
         lines += _flow(said, width)
     return lines
-
-
-def _share(progress: Progress) -> str:
-    total = progress.spent + progress.saved
-    return f" ({progress.saved / total:.0%})" if total else ""
 
 
 def _flow(pieces: Sequence[str], width: int, style: str = "", gap: str = _GAP) -> list[Line]:
@@ -138,14 +131,14 @@ def _flow(pieces: Sequence[str], width: int, style: str = "", gap: str = _GAP) -
     return [Line(fit(line, width), style) for line in lines]
 
 
-def _running(rows: Sequence[Row], n: int, picture: Picture, sweep: SweepFile, width: int) -> list[Line]:
+def _running(rows: Sequence[Row], n: int, state: SweepState, width: int) -> list[Line]:
     """A line for each of the first `n` trials, and what was left out."""
     if not n:
         return []
     left_out = len(rows) - n
     if left_out:
         n, left_out = n - 1, left_out + 1
-    looks = picture.looks or {}
+    looks, sweep = state.looks, state.sweep
     cells = [["trial", "worker", sweep.step, sweep.metric, "P(beat)", "age", "curve"]]
     for row in rows[:n]:
         step, value = row.last or (None, 0.0)
@@ -160,8 +153,8 @@ def _running(rows: Sequence[Row], n: int, picture: Picture, sweep: SweepFile, wi
     curve = min(_CURVE, width - cell_len(lines[1])) if len(lines) > 1 else 0
     for at, row in enumerate(rows[:n], start=1):
         lines[at] += spark(list(row.values.values()), curve) if curve > 3 and row.values else ""
-        if row.number in picture.progress.silent:
-            lines[at] += f" stalled: no report for {clock(picture.progress.silent[row.number])}"
+        if row.number in state.progress.silent:
+            lines[at] += f" stalled: no report for {clock(state.progress.silent[row.number])}"
         elif row.state == "waiting":
             lines[at] += " waits for a worker"
     table = [Line(lines[0], "dim"), *(Line(line) for line in lines[1:])]
@@ -196,12 +189,12 @@ def _columns(cells: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def draw(picture: Picture, sweep: SweepFile, console: Console, height: int | None) -> RenderableType:
+def draw(state: SweepState, console: Console, height: int | None) -> RenderableType:
     """What rich prints."""
     from rich.console import Group
     from rich.text import Text
 
-    lines = layout(picture, sweep, console.width, height)
+    lines = layout(state, console.width, height)
     texts = [Text(safe(line.text, console.encoding), style=line.style, no_wrap=True) for line in lines]
     for text in texts:
         text.truncate(console.width)  # escapes and dots are longer than what they stand for
@@ -213,11 +206,11 @@ class RichView:
 
     _NOTICES = 10  # shown again on a screen that was cleared
 
-    def __init__(self, sweep: SweepFile, folder: RunFolder, console: Console, observer: Observer | None = None) -> None:
+    def __init__(self, sweep: SweepFile, folder: RunFolder, console: Console) -> None:
         from rich.live import Live
 
         self._sweep, self._console = sweep, console
-        self._observer = observer or Observer(sweep, folder)
+        self._reader = StateReader(sweep, folder)
         # sys.stdout is left alone: on Ray the launcher keeps it apart from what Ray prints
         self._live = Live(
             console=console, auto_refresh=False, transient=True, vertical_overflow="crop", redirect_stdout=False
@@ -233,8 +226,8 @@ class RichView:
     def update(self, progress: Progress, study: optuna.Study) -> None:
         """Redraw."""
         if not self._gone:
-            picture = self._observer.picture(progress, study)
-            self._guarded(lambda: self._redraw(picture))
+            state = self._reader.state(progress, study)
+            self._guarded(lambda: self._redraw(state))
 
     def event(self, text: str, **facts: object) -> None:
         """A line above the screen, which stays."""
@@ -253,7 +246,7 @@ class RichView:
     def _print(self, text: str) -> None:
         self._console.print(safe(f"! {text}", self._console.encoding), style="yellow", markup=False, highlight=False)
 
-    def _redraw(self, picture: Picture) -> None:
+    def _redraw(self, state: SweepState) -> None:
         size = self._console.size
         resized, self._size = size != self._size, size
         if resized:  # the old frame was folded by the terminal: nobody knows where its lines are now
@@ -261,7 +254,7 @@ class RichView:
             self._console.clear()
             for text in self._notices:
                 self._print(text)
-        self._live.update(draw(picture, self._sweep, self._console, size.height - 1), refresh=True)
+        self._live.update(draw(state, self._console, size.height - 1), refresh=True)
 
     def _guarded(self, write: Callable[[], object]) -> None:
         """A terminal that goes away takes the view with it, not the sweep."""

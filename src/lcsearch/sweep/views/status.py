@@ -1,4 +1,4 @@
-"""`lcsearch status`: the screen's picture once, of a run that goes on in another process or has ended. Reads only."""
+"""`lcsearch status`: the screen once, of a run that goes on in another process or has ended. Reads only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 from dataclasses import replace
 
 from lcsearch.sweep.monitor import run_record
-from lcsearch.sweep.monitor.open_run import reader
-from lcsearch.sweep.monitor.state import Observer
+from lcsearch.sweep.monitor.open_run import read_state
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.screen import draw
 from lcsearch.sweep.views.summary import at, run_again, shown, unfinished
@@ -24,10 +23,8 @@ def show(folder: RunFolder) -> None:
     """
     from rich.console import Console
 
-    sweep, study, read = reader(folder)
-    progress, going_on = read(), run_record.at_work(folder)
-    observer = Observer(sweep.file, folder)
-    picture = observer.picture(progress, study)
+    _, state = read_state(folder)
+    progress, going_on = state.progress, run_record.at_work(folder)
     if going_on:
         last = "going on"
     elif progress.of("failed") and not progress.of("complete", "stopped"):
@@ -37,12 +34,12 @@ def show(folder: RunFolder) -> None:
     else:
         last = f"ended; next: lcsearch report{at(folder)}, or lcsearch explain TRIAL{at(folder)}"
     if not going_on:
-        picture = replace(picture, left=None)
+        state = replace(state, left=None)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     try:
-        console.print(draw(picture, sweep.file, console, None))
+        console.print(draw(state, console, None))
     except (OSError, SystemExit):
         return
-    for text in run_record.damage(folder, progress, observer.looks.left_out):
+    for text in state.damage:
         say(f"! {text}")
     say(f"{shown(folder.root)}: {last}")

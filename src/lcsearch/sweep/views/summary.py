@@ -10,70 +10,68 @@ from typing import TYPE_CHECKING
 from lcsearch.errors import FileProblem
 from lcsearch.stopping.decision import Decision, percent
 from lcsearch.stopping.verdict import Reason
-from lcsearch.sweep.monitor import run_record
-from lcsearch.sweep.monitor.decision_tail import LookTail
 from lcsearch.sweep.monitor.progress import Progress, Row
-from lcsearch.sweep.monitor.state import CALIBRATION, priced, stops_now
+from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
 from lcsearch.sweep.store.budget import ended_by, read_clock
 from lcsearch.sweep.store.folder import RunFolder, latest
 from lcsearch.sweep.views.notices import notices
-from lcsearch.sweep.views.phrases import SHOWN, UNTIMED, best_line, clock, money, named, spacing, standing, worker_time
+from lcsearch.sweep.views.phrases import (
+    SHOWN,
+    UNTIMED,
+    best_line,
+    clock,
+    looks_told,
+    money,
+    named,
+    risk_told,
+    spacing,
+    standing,
+    worker_time,
+)
 
 if TYPE_CHECKING:
-    import optuna
-
     from lcsearch.schedulers.optuna import Stop
 
 _CLOSEST = 3  # stopped trials
 _SAME_S = 0.5  # a launch that took all the time but this was the only one
 
 
-def summarize(
-    progress: Progress,
-    sweep: SweepFile,
-    study: optuna.Study,
-    folder: Path,
-    seconds: float | None = None,
-    code: int | None = None,
-) -> str:
+def summarize(state: SweepState, seconds: float | None = None, code: int | None = None) -> str:
     """Best value and configuration, steps spent and saved, risk, stops and failures in groups, what next.
 
     `seconds` and `code` (its exit code) are those of the last launch; None when the run is only looked at.
     """
-    counts = progress.counts
+    progress, sweep, folder, counts = state.progress, state.sweep, state.folder, state.progress.counts
     said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
-    lines = [f"{sweep.name}: {said or 'no trials'}{_time(folder, seconds)}"]
+    lines = [f"{sweep.name}: {said or 'no trials'}{_time(state, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
         if text := standing(progress, sweep):
             lines.append(f"  {text}")
     else:
         lines.append("best: none")
-    total = progress.spent + progress.saved
-    share = f" ({progress.saved / total:.0%} of {total})" if total else ""
-    lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{share}")
+    share = state.share_saved
+    text = "" if share is None else f" ({share:.0%} of {progress.spent + progress.saved})"
+    lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{text}")
     lines.append(worker_time(progress))
-    lines += _spending(progress, sweep, read_clock(RunFolder(folder)).seconds)
-    looks = LookTail(folder / "decisions")
-    report = stops_now(study) if sweep.pruner.kind == "curve" else None
-    closest = sorted((s for s in report.stops if s.p_now > 0), key=lambda s: -s.p_now) if report is not None else []
+    lines += _spending(state)
+    stops = () if state.ledger is None else state.ledger.stops
+    closest = sorted((stop for stop in stops if stop.p_now > 0), key=lambda stop: -stop.p_now)
     if sweep.pruner.kind == "curve":
-        risk = None if report is None else report.risk
-        text = "not known yet" if risk is None else f"{risk:.1%} ({CALIBRATION})"
-        lines.append(f"risk that some stop lost the winner: {text}")
-        if risk:
+        lines.append(f"risk that some stop lost the winner: {risk_told(state)}")
+        if state.risk:
             lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
-        if (line := looks.line()) is not None:
+        if (line := looks_told(state)) is not None:
             lines += [line, f"  looked {spacing(sweep.pruner.look_growth)}"]
     lines += _stopped(progress, sweep, closest)
     lines += _failed(progress.of("failed"))
     lines += [f"! {text}" for text in notices(progress, sweep)]
-    lines += [f"! {text}" for text in run_record.damage(RunFolder(folder), progress, looks.left_out)]
-    lines.append(f"files: {shown(folder)}")
-    return "\n".join([*lines, *_next(progress, RunFolder(folder), closest, code)])
+    lines += [f"! {text}" for text in state.damage]
+    lines.append(f"files: {shown(folder.root)}")
+    return "\n".join([*lines, *_next(progress, folder, closest, code)])
 
 
 def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> list[str]:
@@ -161,21 +159,21 @@ def run_again(folder: RunFolder, how: str) -> str:
     return f"lcsearch run {shlex.quote(shown(sweep.path))} {how}{where}"
 
 
-def _time(folder: Path, seconds: float | None) -> str:
+def _time(state: SweepState, seconds: float | None) -> str:
     """How long it took; of a run that was resumed, all its launches together."""
     if seconds is None:
         return ""
-    reading = read_clock(RunFolder(folder))
-    total = reading.seconds if reading.counted is not None else seconds
+    total = seconds if state.clock.counted is None else state.clock.counted
     this = f" ({clock(seconds)} in this launch)" if total - seconds > _SAME_S else ""
     return f" in {clock(total)} of wall clock{this}"
 
 
-def _spending(progress: Progress, sweep: SweepFile, seconds: float) -> list[str]:
+def _spending(state: SweepState) -> list[str]:
     """What it cost where a worker's hour has a price, and which limit ended it where there are several."""
-    lines, budget = [], sweep.budget
-    if budget.money_per_hour is not None:
-        spent, saved = priced(progress, budget.money_per_hour)
+    progress, sweep, budget, seconds = state.progress, state.sweep, state.sweep.budget, state.clock.seconds
+    lines = []
+    if state.money is not None:
+        spent, saved = state.money
         hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
         told = f"about {money(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
         lines.append(f"money: {money(spent)} spent ({hours}), {told}")
