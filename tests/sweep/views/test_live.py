@@ -202,7 +202,13 @@ def test_the_screen(tmp_path: Path, no_color: bool) -> None:
     view.update(progress(), optuna.create_study())
     shown = stream.getvalue()
     view.stop()
-    for text in ("4/8 trials", "best: loss 0.05 (trial 3, epoch 2)", "25 spent, 8 saved (24%)", "25 %", "█▁"):
+    for text in (
+        "4/8 trials",
+        "best so far, running: loss 0.05 (trial 3, epoch 2)",
+        "25 spent, 8 saved (24%)",
+        "25 %",
+        "█▁",
+    ):
         assert text in shown
     assert ("\x1b[32m" in shown) is not no_color
 
