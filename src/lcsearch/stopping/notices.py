@@ -55,7 +55,8 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
         how = f"far beyond max_steps (max_t), which is {named:g} ({ratio:.3g} times as far)"
         if ratio < FAR:
             how = f"{100 * (ratio - 1):.0f} % beyond max_steps (max_t), which is {named:g}"
-        text = f"trials go on to step {bank.end:g}, {how}: they are judged there"
+        text = f"trials go on to step {bank.end:g}, {how}: they are judged there. "
+        text += f"Set it to {length}, unless longer trials are still to come"
     else:
         key, same = "horizon", f" (half of them by step {bank.ends[(n - 1) // 2]:g})"
         if bank.ends[0] == bank.end:
@@ -63,8 +64,10 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
         text = (
             f"none of {n} trials that ended by themselves reached max_steps (max_t), which is {named:g}: they ended by "
         )
-        text += f"step {bank.end:g}{same}. Looks ask about where trials end, and steps saved are counted to there"
-    yield Notice(key, f"{text}. Set it to {length}, unless longer trials are still to come", bank.end)
+        text += f"step {bank.end:g}{same}. Looks ask about where trials end, and steps saved are counted to there. "
+        text += "Nothing is to be done where they stop early by themselves, or where longer ones are still to come; "
+        text += f"else set it to {length}"
+    yield Notice(key, text, bank.end)
 
 
 def _bounds(snapshot: Snapshot) -> Iterator[Notice]:

@@ -143,8 +143,9 @@ def test_what_the_summary_notices_is_a_notice(tmp_path: Path) -> None:
     done = lcsearch("run", path, "--json", cwd=tmp_path)
     (notice,) = of(lines(done.stdout), "notice")
     assert notice["text"] == (
-        "1 of 1 complete trials ended before epoch 6, at epoch 3: let the objective train ctx.max_steps epochs, or set "
-        "max_steps to its own length"
+        "1 of 1 complete trials ended before epoch 6, at epoch 3: if they stop early by themselves, nothing is to be "
+        "done (looks ask about where trials end, and epochs saved are counted to there); if they are meant to train 6 "
+        "epochs, the objective gets that number as ctx.max_steps"
     )
     assert f"\n! {notice['text']}\n" in done.stderr
 

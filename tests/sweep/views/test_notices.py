@@ -103,3 +103,26 @@ def test_a_best_that_diverged(last: float, how: str) -> None:
 
 def test_a_trial_that_has_just_begun_with_nan_is_not_told_yet() -> None:
     assert told(whole(0, 1.0), trial(1, TrialState.RUNNING, {1: math.nan})) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "how"),
+    [
+        (
+            "--lr={a}",
+            "the program gets that number where its command line has the placeholder '{max_steps}', and in the "
+            "environment variable LCSEARCH_MAX_STEPS",
+        ),
+        ("--epochs={max_steps}", "see what the program does with that number, which its command line passes on"),
+    ],
+)
+def test_programs_that_stop_early_are_blamed_for_nothing(argument: str, how: str) -> None:
+    """It may be their own early stopping; and braces in a text looked like a gap that nobody had filled in."""
+    objective = FILE.objective.model_copy(update={"python": None, "command": ("train", argument)})
+    ended = [trial(n, TrialState.COMPLETE, {1: 1.0, 2: 0.5, 3: 0.4}) for n in range(2)]
+    (text,) = told(*ended, objective=objective)
+    assert text == (
+        "2 of 2 complete trials ended before epoch 10, the longest at epoch 3: if they stop early by themselves, "
+        "nothing is to be done (looks ask about where trials end, and epochs saved are counted to there); if they are "
+        f"meant to train 10 epochs, {how}"
+    )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.placeholders import placeholders
 from lcsearch.sweep.views.phrases import named
 
 
@@ -31,12 +32,22 @@ def _lengths(progress: Progress, sweep: SweepFile) -> str:
         return f"reports after {end} were ignored: set max_steps to the objective's own length, or let it end there"
     if not early:
         return ""
-    own = "ctx.max_steps" if sweep.objective.python is not None else "{max_steps}"
     longest = f"the longest at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
     return (
-        f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}: "
-        f"let the objective train {own} {sweep.step}s, or set max_steps to its own length"
+        f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}: if they stop early by "
+        f"themselves, nothing is to be done (looks ask about where trials end, and {sweep.step}s saved are counted to "
+        f"there); if they are meant to train {sweep.max_steps} {sweep.step}s, {_how_told(sweep)}"
     )
+
+
+def _how_told(sweep: SweepFile) -> str:
+    """How the objective gets max_steps. Braces are named as what they are: nobody may take them for a gap in a text."""
+    if sweep.objective.command is None:
+        return "the objective gets that number as ctx.max_steps"
+    if any("max_steps" in placeholders(part) for part in sweep.objective.command):
+        return "see what the program does with that number, which its command line passes on"
+    where = "where its command line has the placeholder '{max_steps}'"
+    return f"the program gets that number {where}, and in the environment variable LCSEARCH_MAX_STEPS"
 
 
 def _repeated(progress: Progress, sweep: SweepFile) -> str:
