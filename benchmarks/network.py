@@ -189,7 +189,7 @@ def make(method: str, case: Case, plan: Plan) -> tuple[Callable[[], Call], Calla
         snapshot, queries = ask()
         return lambda: kept[0].forecast(snapshot, queries)
 
-    return following, lambda: _size(kept[0]._network) if isinstance(kept[0], NetworkForecaster) else 0
+    return following, lambda: _size(kept[0]._network) if isinstance(kept[0], NetworkForecaster) else 0  # noqa: SLF001
 
 
 def _forecaster(method: str, plan: Plan) -> Forecaster:

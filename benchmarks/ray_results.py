@@ -84,7 +84,7 @@ class Run:
             self.times.append(took)
             self.cpu += time.thread_time() - cpu
         if self.in_pace:
-            self.scheduler._session.wait()
+            self.scheduler.session.wait()
 
 
 def curve(rng: np.random.Generator) -> list[float]:
@@ -129,7 +129,7 @@ def results() -> None:
                 line = f"{n:6d} {at_once:7d}  {name:19s} {times.size:7d} {np.median(times):8.1f} {times.mean():8.1f}"
                 line += f" {np.quantile(times, 0.99):9.1f} {1e6 * run.cpu / times.size:8.1f}"
                 if isinstance(run.scheduler, CurveScheduler):
-                    counted = dict(run.scheduler._session.tally()[0])
+                    counted = dict(run.scheduler.session.tally()[0])
                     looks = [sum(counted.get(reason, 0) for reason in FORECASTS)]
                     looks += [counted.get(reason, 0) for reason in (Reason.OVERTAKEN, Reason.SPACED)]
                     line += "     " + " ".join(f"{k:6d}" for k in (*looks, len(run.scheduler.stopped())))

@@ -18,7 +18,7 @@ def loaded_by(module: str, watched: tuple[str, ...]) -> list[str]:
 
 
 def test_every_public_name_resolves() -> None:
-    assert sorted(lcsearch.__all__) == lcsearch.__all__ or set(lcsearch.__all__) == set(lcsearch._HOME) | {
+    assert sorted(lcsearch.__all__) == lcsearch.__all__ or set(lcsearch.__all__) == set(lcsearch._HOME) | {  # noqa: SLF001
         "__version__"
     }
     for name in lcsearch.__all__:
@@ -27,7 +27,7 @@ def test_every_public_name_resolves() -> None:
         if name not in ("__version__",):
             assert getattr(thing, "__name__", name) == name
             assert thing.__doc__
-    assert set(lcsearch._HOME) | {"__version__"} == set(lcsearch.__all__)
+    assert set(lcsearch._HOME) | {"__version__"} == set(lcsearch.__all__)  # noqa: SLF001
 
 
 def test_an_unknown_name() -> None:

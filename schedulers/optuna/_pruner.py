@@ -19,8 +19,8 @@ from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
+from lcsearch.session import Session, session_of
 from lcsearch.session import explain as words
-from lcsearch.session import session_of
 from lcsearch.session.session import Present
 from lcsearch.session.study_report import StudyReport, report_of
 from lcsearch.stopping.gates import Event
@@ -296,6 +296,15 @@ class CurvePruner(BasePruner):
             n_disobeyed=self._session.disobeyed,
             name=int,
         )
+
+    @property
+    def session(self) -> Session:
+        """Who judges: its counts of looks and failures, and the latest decision of each trial. To be read."""
+        return self._session
+
+    def snapshot(self, study: Study) -> Snapshot:
+        """The study as a look at this moment would see it: its goal, the trials that have ended and those that run."""
+        return self._now(study)
 
 
 def several(study: Study) -> str:

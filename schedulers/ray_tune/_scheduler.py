@@ -195,7 +195,7 @@ class CurveScheduler(FIFOScheduler):
             if point is not None and not self._book.entries[uid].echoed(*point):
                 self._book.report(uid, *point)
             self._end(uid, self._ended_as(uid, result))
-            if not self._heard.read and (said := self._unheard() or words.silent(self._snapshot(), self._call)):
+            if not self._heard.read and (said := self._unheard() or words.silent(self.snapshot(), self._call)):
                 self._session.tell("nothing heard", f"nothing can be stopped: {said}")
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
@@ -247,14 +247,14 @@ class CurveScheduler(FIFOScheduler):
             got = f"{len(found)} trials that begin with {trial_id!r}"
             raise InvalidValue("the id of one trial of the run", got, "explain(trial_id)")
         (uid,) = found
-        return words.explain(self._session, self._book.trial(uid), self._snapshot(), self._book.ended_before(uid))
+        return words.explain(self._session, self._book.trial(uid), self.snapshot(), self._book.ended_before(uid))
 
     def why_not(self) -> str:
         """Why nothing stops (or not more): for every live trial what holds it, then the looks by what came of them.
 
         First of all a key that no result has (a misspelt `time_attr` or `metric`), and trials that report nothing.
         """
-        return words.why_not(self._session, self._snapshot(), self._call, self._unheard())
+        return words.why_not(self._session, self.snapshot(), self._call, self._unheard())
 
     def stopped(self) -> dict[str, str]:
         """Trial id -> the reason in one line, of every trial that a decision of lcsearch stopped."""
@@ -269,7 +269,7 @@ class CurveScheduler(FIFOScheduler):
         """P(some stopped trial would have beaten the present incumbent); None before there is an incumbent."""
         if not self._metric or self._mode not in _DIRECTIONS:
             return None
-        return risk_now(self._session.policy, self._snapshot())
+        return risk_now(self._session.policy, self.snapshot())
 
     def report(self) -> StudyReport:
         """The stops so far with their reasons, and the risk now.
@@ -279,9 +279,18 @@ class CurveScheduler(FIFOScheduler):
         """
         held, faults = self._session.tally()
         spaced = dict(held).get(Reason.SPACED, 0)
-        shown = self._snapshot()
+        shown = self.snapshot()
         notices = self._session.notices(shown)
         return report_of(self._session.policy, shown, self.stopped(), faults, spaced, notices=notices)
+
+    @property
+    def session(self) -> Session:
+        """Who judges: its counts of looks and failures, and the latest decision of each trial. To be read."""
+        return self._session
+
+    def snapshot(self) -> Snapshot:
+        """The run as a look at this moment would see it: its goal, the trials that have ended and those that run."""
+        return self._book.snapshot(self._goal)
 
     # State.
 
@@ -315,9 +324,6 @@ class CurveScheduler(FIFOScheduler):
             metric, direction = self._metric or DEFAULT_METRIC, _DIRECTIONS[self._mode or "min"]
             self._known_goal = Goal(metric, direction, self._max_t, self._judged, self._bounds)
         return self._known_goal
-
-    def _snapshot(self) -> Snapshot:
-        return self._book.snapshot(self._goal)
 
     def _failing_open(self, what: str) -> _FailingOpen:
         return _FailingOpen(self._session, what)
@@ -383,7 +389,7 @@ class CurveScheduler(FIFOScheduler):
                 self._look(uid, step)
             if step >= self._max_t and self._stops_at_max_t:  # where trials end, not a decision
                 return TrialScheduler.STOP
-        for judgement in self._session.poll(self._snapshot, lambda one: one == uid):
+        for judgement in self._session.poll(self.snapshot, lambda one: one == uid):
             if judgement.decision.trial == uid and judgement.decision.verdict is Verdict.STOP:
                 self._stop(uid, judgement)
                 return TrialScheduler.STOP
@@ -393,10 +399,10 @@ class CurveScheduler(FIFOScheduler):
         session, book = self._session, self._book
 
         def present() -> Present:
-            return Present(id(book), book.bank(self._goal), self._snapshot)
+            return Present(id(book), book.bank(self._goal), self.snapshot)
 
         if session.gate(book.entries[uid].reports, step, present) is None:
-            session.submit(self._snapshot(), Event(book.trial(uid), step))
+            session.submit(self.snapshot(), Event(book.trial(uid), step))
             session.settle(uid)
 
     def _carry_out(self, tune_controller: TuneController) -> None:
@@ -411,7 +417,7 @@ class CurveScheduler(FIFOScheduler):
                         running[self.uid(trial)] = trial
             return uid in running
 
-        for judgement in self._session.poll(self._snapshot, ready):
+        for judgement in self._session.poll(self.snapshot, ready):
             uid = judgement.decision.trial
             if judgement.decision.verdict is not Verdict.STOP:
                 continue

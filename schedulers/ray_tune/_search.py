@@ -70,16 +70,16 @@ class PrunedSearch(Searcher):
         if step > seen:
             self._seen[trial_id] = step
             self.searcher.on_trial_result(trial_id, {**result, self.metric: value, TRAINING_ITERATION: int(step)})
-        elif (step, value) != (seen, self._last.get(trial_id)) and trial_id in _inner(self.searcher)._ot_trials:
+        elif (step, value) != (seen, self._last.get(trial_id)) and trial_id in _inner(self.searcher)._ot_trials:  # noqa: SLF001
             # another attempt; not the last result told twice
-            report_again(_inner(self.searcher)._ot_trials[trial_id], int(step), value)
+            report_again(_inner(self.searcher)._ot_trials[trial_id], int(step), value)  # noqa: SLF001
         self._last[trial_id] = value
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended; one that lcsearch stopped is handed on without a value: so OptunaSearch files PRUNED."""
         if result and not error:
             if TRAINING_ITERATION not in result:
-                self._scheduler._session.tell(
+                self._scheduler.session.tell(
                     "repeater",
                     "a Repeater around PrunedSearch gives Optuna the mean of last values, and a stopped repeat's is "
                     "that of an early step; repeat inside one trial and report the mean",

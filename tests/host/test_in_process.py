@@ -175,7 +175,7 @@ def test_one_thread_computes_and_the_user_has_his_own_back(folder: Path, monkeyp
     seen: list[int] = []
     held = Pretrained(where=folder)
     held.prepare()
-    inner = held._network
+    inner = held._network  # noqa: SLF001
     assert inner is not None
     answer = inner.forecast
 

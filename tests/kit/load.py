@@ -51,8 +51,8 @@ study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler
 study.optimize(objective, n_trials=trials)
 print(json.dumps({
     "trials": [[t.number, t.state.name, t.last_step, t.user_attrs, t.system_attrs] for t in study.trials],
-    "looks": {reason.name: n for reason, n in pruner._session.tally()[0]},
-    "failed": dict(pruner._session.tally()[1]),
+    "looks": {reason.name: n for reason, n in pruner.session.tally()[0]},
+    "failed": dict(pruner.session.tally()[1]),
     "why_not": pruner.why_not(study),
     "report": str(pruner.report(study)),
     "explain": [pruner.explain(t.number) for t in study.trials if t.state.name == "PRUNED"],

@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from kit.doubles import Liar
+from kit.studies import id_of
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.host.registry import forecasters
 from lcsearch.schedulers.optuna import CurvePruner
@@ -250,11 +251,11 @@ class Play:
             warnings.simplefilter("ignore")  # Optuna's, of steps that come twice
             run.trial.report(value, step)
         self.looks += 1
-        before = self.pruner._session.reasons.total()
+        before = self.pruner.session.reasons.total()
         other = CurvePruner(**self.knobs) if self.rng.random() < 0.03 else None
         stop = run.trial.should_prune()
         assert type(stop) is bool, self.seed
-        assert self.pruner._session.reasons.total() == before + 1, self.seed
+        assert self.pruner.session.reasons.total() == before + 1, self.seed
         if stop:
             self.stops += 1
             self.examine(run.trial.number)
@@ -270,7 +271,7 @@ class Play:
         rng, state = self.rng, TrialState.COMPLETE
         (frozen,) = (t for t in self.study.get_trials(deepcopy=False) if t.number == run.trial.number)
         if self.constrained:
-            run.trial.storage.set_trial_system_attr(run.trial._trial_id, "constraints", [float(rng.normal())])
+            run.trial.storage.set_trial_system_attr(id_of(run.trial), "constraints", [float(rng.normal())])
         if frozen.user_attrs.get(REASON) and rng.random() < 0.8:
             state = TrialState.PRUNED
         elif rng.random() < 0.1:
@@ -297,7 +298,7 @@ class Play:
         assert decision.verdict is Verdict.STOP, self.seed
         assert record.mark.p == (None if decision.now is None else decision.now.p), self.seed
         assert (decision.now is None) == (decision.reason is Reason.DIVERGED), self.seed
-        policy = self.pruner._session.policy
+        policy = self.pruner.session.policy
         for look in (decision.now, decision.before):
             if look is not None:
                 assert look.p is not None, self.seed
@@ -318,7 +319,7 @@ class Play:
         assert record.mark.text in self.pruner.explain(number, self.study), self.seed
 
     def decision(self, number: int) -> Decision:
-        latest = self.pruner._session.latest
+        latest = self.pruner.session.latest
         return next(latest[key] for key in reversed(latest) if key[1] == str(number))
 
     def leads(self, frozen: FrozenTrial, decision: Decision) -> bool:
@@ -340,7 +341,7 @@ class Play:
             assert str(told), self.seed
             assert told.risk is None or 0 <= told.risk <= 1, (self.seed, told.risk)
             assert told.saved >= 0, self.seed
-        reasons, failed = self.pruner._session.tally()
+        reasons, failed = self.pruner.session.tally()
         assert {what for what, _ in failed} <= {"opinion"}, (self.seed, failed)
         assert sum(n for _, n in failed) == dict(reasons).get(Reason.ABSENT, 0), (self.seed, failed)
         self.forecasts = sum(n for reason, n in reasons if reason in (Reason.BELOW, Reason.ABOVE, Reason.ABOVE_BEFORE))

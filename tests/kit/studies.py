@@ -11,6 +11,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from kit.fakes import NormalAroundBest
@@ -45,6 +46,16 @@ def storage(kind: str, folder: Path) -> Iterator[BaseStorage]:
             yield made
         finally:
             made.engine.dispose()
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """Where a study is kept; Optuna has no public way to it."""
+    return study._storage  # noqa: SLF001
+
+
+def id_of(trial: Trial | FrozenTrial) -> int:
+    """What a trial is called by its storage; Optuna has no public way to it."""
+    return trial._trial_id  # noqa: SLF001
 
 
 def pruner(**fields: Any) -> CurvePruner:

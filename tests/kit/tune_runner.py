@@ -8,15 +8,18 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 from unittest import mock
 
+from optuna.study import Study
 from ray import cloudpickle
 from ray.tune.experiment import Trial
 from ray.tune.result import RESULT_DUPLICATE
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict  # type: ignore[attr-defined]
 
 from kit.fakes import NormalAroundBest
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
+from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.stopping.policy import Policy
 
 EARLIEST = Policy().min_observations
@@ -114,7 +117,7 @@ class Runner:
         if not isinstance(self.scheduler, CurveScheduler):
             yield
             return
-        session, answered = self.scheduler._session, threading.Event()
+        session, answered = self.scheduler.session, threading.Event()
         asked = session.panel.ask
 
         def ask(*arguments: Any) -> Any:
@@ -172,7 +175,7 @@ class Runner:
         for step, value in enumerate(values, first):
             self.report(trial, step, value)
             if isinstance(self.scheduler, CurveScheduler):
-                assert self.scheduler._session.wait(10)
+                assert self.scheduler.session.wait(10)
             if turn:
                 self.step()
             if trial.status == Trial.TERMINATED:
@@ -215,6 +218,20 @@ def run_of(of: CurveScheduler | None = None, n: int = 6, *, sign: float = 1.0, s
 def of_run(runner: Runner) -> CurveScheduler:
     assert isinstance(runner.scheduler, CurveScheduler)
     return runner.scheduler
+
+
+def book_of(of: CurveScheduler) -> Book:
+    """What a scheduler has heard of its trials, asked for as `StateCallback` asks for it."""
+    book = of.get_state()["book"]
+    assert isinstance(book, Book)
+    return book
+
+
+def searched_study(searcher: OptunaSearch) -> Study:
+    """The study in which Tune's searcher keeps its trials; Tune has no public way to it."""
+    study: Any = searcher._ot_study  # noqa: SLF001  # typed as None
+    assert isinstance(study, Study)
+    return study
 
 
 def restored(runner: Runner, state: dict[str, Any], **fields: Any) -> tuple[CurveScheduler, Runner]:

@@ -84,7 +84,7 @@ def test_it_draws_from_the_generator_alone() -> None:
 def test_warps_keep_the_order(seed: int) -> None:
     chance = np.random.default_rng(seed)
     loss = np.sort(np.concatenate([chance.normal(size=200), 10.0 ** chance.uniform(-6, 34, 20)]))[None]
-    bent = real._warp(chance, loss)
+    bent = real._warp(chance, loss)  # noqa: SLF001
     rises = np.diff(bent[0])
     assert (rises >= 0).all()
     assert (rises[(np.diff(loss[0]) > 1e-6) & (loss[0, 1:] < 1e3)] > 0).all()
@@ -96,11 +96,11 @@ def test_small_differences_survive() -> None:
     base[1] = base[0] + 1e-8  # float64 has no less here: 1e-10
     made = task(12, 8, losses=base)
     chance = np.random.default_rng(0)
-    scaled = real._standard(made.losses).astype(np.float32)
+    scaled = real._standard(made.losses).astype(np.float32)  # noqa: SLF001
     assert scaled[1, -1] > scaled[0, -1]
     assert len(np.unique(scaled[:, -1])) == 12
     assert np.abs(scaled).max() < 10
-    assert np.isfinite(real._bent(chance, made.losses)).all()
+    assert np.isfinite(real._bent(chance, made.losses)).all()  # noqa: SLF001
 
 
 def test_blow_ups_and_constants_stay_finite() -> None:
@@ -145,7 +145,7 @@ def test_sources_are_equally_likely_unless_they_are_small(
     monkeypatch.setattr(real, "ENOUGH_RUNS", enough)
     tasks = [task(5, 20, "small"), *(task(40, 21, "large") for _ in range(9))]
     curves, chance = RealCurves(tasks), np.random.default_rng(0)
-    counts = sum(curves._task(chance, 4).source == "small" for _ in range(400))
+    counts = sum(curves._task(chance, 4).source == "small" for _ in range(400))  # noqa: SLF001
     assert low < counts < high
 
 

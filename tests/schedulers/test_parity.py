@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 import pytest
 from kit.fakes import Kept, NormalAroundBest, chances
+from kit.tune_runner import book_of
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
@@ -250,16 +251,16 @@ class Watch:
     """What a session counts and keeps during one report."""
 
     def __init__(self, session: Session, uid: str) -> None:
-        self._session, self._uid = session, uid
+        self.session, self._uid = session, uid
         for key in [key for key in session.latest if key[1] == uid]:
             del session.latest[key]
         self._before = Counter(session.reasons)
 
     def _latest(self) -> Decision | None:
-        return next((decision for (_, uid), decision in self._session.latest.items() if uid == self._uid), None)
+        return next((decision for (_, uid), decision in self.session.latest.items() if uid == self._uid), None)
 
     def look(self, stop: bool) -> Look:
-        return Look(stop, self._session.reasons - self._before, self._latest())
+        return Look(stop, self.session.reasons - self._before, self._latest())
 
 
 class OptunaRun:
@@ -269,7 +270,7 @@ class OptunaRun:
         sampler = optuna.samplers.RandomSampler(seed=of.seed)
         self.study = optuna.create_study(direction=of.direction, sampler=sampler, pruner=self.pruner, study_name=STUDY)
         self.trials: list[optuna.Trial] = []
-        self.session = self.pruner._session
+        self.session = self.pruner.session
 
     def begin(self) -> dict[str, Any]:
         trial = self.study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
@@ -287,7 +288,7 @@ class OptunaRun:
     def protected(self, number: int) -> bool:
         """Whether a gate protects the trial as it stands now."""
         own = as_trial(self.study.get_trials(deepcopy=False)[number])
-        return isinstance(shield(self.session.policy, self.pruner._now(self.study), own, own.curve.last_step), Hold)
+        return isinstance(shield(self.session.policy, self.pruner.snapshot(self.study), own, own.curve.last_step), Hold)
 
     def end(self, number: int, state: TrialState, point: Point | None = None) -> None:
         if point is not None:
@@ -330,7 +331,7 @@ class RayRun:
         mode = self.history.direction[:3]
         max_t, grace = knobs.pop("max_steps"), knobs.pop("n_warmup_steps")
         self.scheduler: Any = CurveScheduler("epoch", "loss", mode, max_t, grace, **knobs)
-        self.session: Session = self.scheduler._session
+        self.session: Session = self.scheduler.session
 
     # What the scheduler calls.
 
@@ -384,7 +385,8 @@ class RayRun:
         self.stop_trial(trial)
 
     def stored(self, number: int) -> tuple[Mark, str]:
-        entry = self.scheduler._book.entries[str(number)]
+        entry = book_of(self.scheduler).entries[str(number)]
+        assert entry.stop is not None
         return entry.stop, entry.line
 
     # Trouble: nothing of it is part of the history.
@@ -409,7 +411,7 @@ class RayRun:
 
     def _replay(self, trial: TrialDouble, rng: np.random.Generator) -> None:
         """The trial reports some of its steps anew: from a checkpoint the same, within one attempt anything."""
-        entry = self.scheduler._book.entries[trial.trial_id]
+        entry = book_of(self.scheduler).entries[trial.trial_id]
         known, same = sorted(entry.reports.items()), entry.repeated is not None
         before = Counter(self.session.reasons)
         for step, was in known[int(rng.integers(len(known) + 1)) :]:

@@ -208,7 +208,7 @@ def test_at_on_a_common_grid_against_plain_python(trials: list[Trial], best: boo
     """At every step, before the first and after the last, also of a bank that was extended since."""
     early = Bank(goal()).extend(trials[:n])
     bank = early.extend(trials[n:])
-    assert trials[-1].uid == "odd" or bank._columns.grid is not None
+    assert trials[-1].uid == "odd" or bank.grid is not None
     for step in np.arange(-1.0, 14.0, 0.5):
         np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
         np.testing.assert_array_equal(early.at(step, best=best), slow_at(early, step, best=best))
@@ -233,7 +233,7 @@ def test_trials_without_a_report_at_the_ends_and_in_between(
     trials = [trial(str(i), values, status, steps=[3, 5, 9][: len(values)]) for i, values in enumerate(curves)]
     odd = trial("odd", [7, 6], status, steps=[4, 8])
     bank = Bank(goal()).extend(trials if on_grid else [*trials, odd])
-    assert (bank._columns.grid is not None) == on_grid
+    assert (bank.grid is not None) == on_grid
     for step in (-1, 0, 2.9, 3, 4, 5, 7, 8, 9, 12):
         for best in (True, False):
             np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
@@ -252,7 +252,7 @@ def test_a_grid_that_differs_is_no_common_grid(steps: list[float], first: bool) 
     regular = [trial(str(i), values) for i, values in enumerate([[5, 4, 3], [], [9, 8]])]
     odd = trial("odd", [7.0 - i for i in range(len(steps))], Status.STOPPED, steps=steps)
     bank = Bank(goal()).extend([odd, *regular] if first else [*regular, odd])
-    assert bank._columns.grid is None
+    assert bank.grid is None
     for step in np.arange(-2, 5, 0.25):
         np.testing.assert_array_equal(bank.at(step, best=False), slow_at(bank, step, best=False))
 
@@ -456,10 +456,10 @@ def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial],
 
 def test_an_irregular_trial_ends_the_common_grid_for_later_banks_and_leaves_earlier_ones_right() -> None:
     regular = Bank(goal()).extend([trial("0", [5, 4, 3]), trial("1", [9, 8]), trial("2", [7, 6, 5, 4])])
-    assert regular._columns.grid is not None
+    assert regular.grid is not None
     before = regular.at(1.5, best=False).tolist()
     mixed = regular.extend([Trial("3", Curve.of([0.5, 1.5], [2.0, 1.0]), status=Status.COMPLETE)])
-    assert mixed._columns.grid is None
+    assert mixed.grid is None
     assert regular.at(1.5, best=False).tolist() == before == [4.0, 8.0, 6.0]
     assert mixed.at(1.5, best=False).tolist() == [4.0, 8.0, 6.0, 1.0]
 

@@ -433,12 +433,12 @@ def test_a_folder_left_by_a_kill_before_its_record_was_written_is_used(tmp_path:
 def test_gpus_are_counted_within_the_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet(RunFolder(tmp_path), Workers(n=3, devices=("cuda:0", "cuda:1", "cpu")), 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
-    seen = [fleet._device(slot) for slot in range(3)]
+    seen = [fleet._device(slot) for slot in range(3)]  # noqa: SLF001
     assert [(device, env["CUDA_VISIBLE_DEVICES"]) for device, env in seen] == [
         ("cuda:0", "4"), ("cuda:0", "GPU-5"), ("cpu", "4,GPU-5"),
     ]  # fmt: skip
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert fleet._device(1)[1]["CUDA_VISIBLE_DEVICES"] == "1"
+    assert fleet._device(1)[1]["CUDA_VISIBLE_DEVICES"] == "1"  # noqa: SLF001
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     path = write_toy(tmp_path)
     path.write_text(path.read_text().replace("workers: {", "workers: {devices: ['cuda:1'], "))

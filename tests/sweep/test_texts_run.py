@@ -189,7 +189,7 @@ def test_nodes_that_are_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)
     path = write_toy(tmp_path, kind="ray")
     path.write_text(path.read_text().replace("{n: 1", "{n: 1, threads: 64"))
-    assert refused(lambda: ray_cluster._check_nodes(load(path).file)) == (
+    assert refused(lambda: ray_cluster._check_nodes(load(path).file)) == (  # noqa: SLF001
         "machine: backend.workers: expected a node with 64 CPU and 0 GPU, got 2 CPU + 0 GPU, 8 CPU + 1 GPU."
     )
 

@@ -130,7 +130,8 @@ class Forecasts:
         knots = np.unique(np.concatenate([part.knots[0] for part in parts]))
         # an atom is a jump: the knot stands twice, with what lies strictly below it first
         sides = [
-            np.mean([part._loss_cdf(knots[None], left=left)[0] for part in parts], axis=0) for left in (True, False)
+            np.mean([part._loss_cdf(knots[None], left=left)[0] for part in parts], axis=0)  # noqa: SLF001
+            for left in (True, False)
         ]
         jumps = sides[1] > sides[0]
         knots = np.repeat(knots, 1 + jumps)

@@ -327,7 +327,7 @@ def device_of(recipe: Recipe) -> torch.device:
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where recipe and device have it; a CPU without the instructions emulates it, at a loss."""
-    has = torch.cuda.is_bf16_supported if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported
+    has = torch.cuda.is_bf16_supported if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported  # noqa: SLF001
     if recipe.precision == "bfloat16" and has():
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -147,6 +147,11 @@ class Bank:
         return view
 
     @property
+    def grid(self) -> Floats | None:
+        """The steps at which all trials report, each of them up to its last one; None when they differ."""
+        return self._columns.grid
+
+    @property
     def steps(self) -> Floats:
         """(points,) step of every report of every trial."""
         return self._view(self._columns.step, self._n_points)
@@ -369,7 +374,7 @@ class Bank:
         starts, first, _ = self._bounds
         last, reach = self._reach
         silent = reach < step
-        grid = self._columns.grid
+        grid = self.grid
         if grid is not None:  # the usual case: all trials report at the same steps
             at = int(grid.searchsorted(step, side="right")) - 1
             index = starts + np.minimum(last, at)
@@ -407,7 +412,7 @@ class Bank:
         where = np.array(steps)[place]
         both = first[rows] <= where
         rows, place, where = rows[both], place[both], where[both]
-        grid = self._columns.grid
+        grid = self.grid
         if grid is not None:
             index = (
                 starts[rows] + np.minimum(self.stops[rows] - starts[rows], grid.searchsorted(where, side="right")) - 1

@@ -234,7 +234,7 @@ def tune(root: Path, name: str, results: Sequence[dict[str, Any]], *, json_too: 
     trial: Any = Logged(root, name)
     made: list[Any] = [CSVLoggerCallback, JsonLoggerCallback]
     for logger in (make() for make in made[: 1 + json_too]):
-        logger._restore_from_remote = lambda *_: None  # there is no remote storage
+        logger._restore_from_remote = lambda *_: None  # there is no remote storage  # noqa: SLF001
         for i, result in enumerate(results, 1):
             base = {"training_iteration": i, "time_total_s": 2.0 * i, "trial_id": name, "config": trial.config}
             logger.log_trial_result(i, trial, {**result, **base, "pid": 1, "done": False, "timestamp": 17})

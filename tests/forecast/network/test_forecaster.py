@@ -310,13 +310,13 @@ def test_one_more_finished_trial_is_one_more_trial_to_read(monkeypatch: pytest.M
     f, of = forecaster(), snapshot(400)
     f.forecast(of, queries(of))
     sizes: list[int] = []
-    whole = f._network.encode_ends
+    whole = f._network.encode_ends  # noqa: SLF001
 
     def spy(tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         sizes.append(len(tokens))
         return whole(tokens, ends)
 
-    monkeypatch.setattr(f._network, "encode_ends", spy)
+    monkeypatch.setattr(f._network, "encode_ends", spy)  # noqa: SLF001
     f.forecast(of, queries(of))
     assert sizes == [len(of.live)], "each live trial once, whatever is asked about it"
     old = of.bank[0].curve
@@ -331,7 +331,7 @@ def test_studies_of_many_names_do_not_mix() -> None:
     for _ in range(2):
         for of in studies:
             same(f.forecast(of, queries(of)), forecaster().forecast(of, queries(of)))
-    assert len(f._contexts) <= 8
+    assert len(f._contexts) <= 8  # noqa: SLF001
 
 
 def test_what_else_is_asked_changes_less_than_stated() -> None:
@@ -394,7 +394,7 @@ def test_torch_is_left_as_it_was() -> None:
 def test_weights_that_say_nothing_finite_are_no_answer() -> None:
     f, of = forecaster(), snapshot(12)
     with torch.no_grad():
-        f._network.head[2].bias.fill_(math.nan)  # type: ignore[operator]
+        f._network.head[2].bias.fill_(math.nan)  # type: ignore[operator]  # noqa: SLF001
     asked = [*queries(of), Query(of.live[3], "value", 2.0)]
     answers = f.forecast(of, asked)
     assert set(answers.absent[:-1]) == {Absent.NONFINITE}

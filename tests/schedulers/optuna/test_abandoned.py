@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from kit.studies import decay, finished, first_stop, pruner, stop_one, study_of
+from kit.studies import decay, finished, first_stop, id_of, pruner, stop_one, study_of
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner
@@ -73,7 +73,7 @@ def test_trials_that_are_trained_are_not_abandoned(workers: int, slower: int) ->
                 study.tell(trial, 0.5)
                 under_way.remove(entry)
         if tick % 10 == 0:
-            assert of._now(study).abandoned == ()
+            assert of.snapshot(study).abandoned == ()
         if tick == 300:
             break
 
@@ -86,7 +86,7 @@ def test_an_abandoned_trial_that_is_resumed_is_looked_at_as_ever() -> None:
         trial.report(value, step)
     for _ in range(12):
         study.add_trial(finished(decay(0.3)))
-    assert [t.uid for t in of._now(study).abandoned] == ["6"]
+    assert [t.uid for t in of.snapshot(study).abandoned] == ["6"]
     trial.report(decay(5.0)[5], 5)
     assert trial.should_prune()
     assert of.report(study).risk is not None
@@ -104,8 +104,8 @@ def test_a_missed_heartbeat_is_told_and_decides_nothing(tmp_path: Path, monkeypa
         study.ask()
         of = of_study(study)
         assert "abandoned" not in of.why_not(study)
-        monkeypatch.setattr(on, "_get_stale_trial_ids", lambda study_id: [study.trials[6]._trial_id])
+        monkeypatch.setattr(on, "_get_stale_trial_ids", lambda study_id: [id_of(study.trials[6])])
         assert "1 running, but abandoned as far as can be told, and left out of ranks: 6" in of.why_not(study)
-        assert of._now(study).abandoned == ()
+        assert of.snapshot(study).abandoned == ()
     finally:
         on.engine.dispose()

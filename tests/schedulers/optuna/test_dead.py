@@ -64,7 +64,7 @@ def test_dead_trials_are_stopped(ties: bool, opinions: list[str]) -> None:
     assert max(ends.values()) < 30, ends
     assert study.best_value == max(row.max() for row in curves)
     if "parametric" not in opinions:  # it may say of another curve that it left its law
-        assert of._session.tally()[1] == []
+        assert of.session.tally()[1] == []
 
 
 @pytest.mark.parametrize("opinions", OPINIONS, ids="+".join)

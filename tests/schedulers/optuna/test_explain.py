@@ -292,7 +292,7 @@ def test_explaining_leaves_no_trace() -> None:
     of = of_study(study)
     of.explain(trial.number, study)
     of.why_not(study)
-    assert not of._session.reasons
+    assert not of.session.reasons
     assert study.trials[trial.number].user_attrs == {}
 
 

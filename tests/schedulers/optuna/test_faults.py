@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from kit.fakes import Dead, Mute, NormalAroundBest, Returns, chances
-from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, storage_of, study_of
 from optuna.trial import TrialState, create_trial
 
 from lcsearch.forecast.contract import Forecasts
@@ -31,7 +31,7 @@ def with_attrs(state: TrialState = TrialState.PRUNED, *, mark: Any = None, sched
 
 def failures(study: optuna.Study) -> dict[str, int]:
     assert isinstance(study.pruner, CurvePruner)
-    return dict(study.pruner._session.failed_open)
+    return dict(study.pruner.session.failed_open)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_storage_that_cannot_be_read(error: Exception, caplog: pytest.LogCaptu
             raise error
 
     trial = study.ask()
-    broken = Unreadable(study.study_name, study._storage, study.sampler, of)
+    broken = Unreadable(study.study_name, storage_of(study), study.sampler, of)
     trial.report(1.0, 0)
     trial.report(1.0, 1)
     frozen = study.get_trials(deepcopy=False)[-1]
@@ -95,7 +95,7 @@ def test_a_stop_that_cannot_be_recorded_is_no_stop(
     def refuse(*_: Any) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr(study._storage, "set_trial_system_attr", refuse)
+    monkeypatch.setattr(storage_of(study), "set_trial_system_attr", refuse)
     trial = study.ask()
     assert first_stop(trial, decay(5.0, SHORTEST + 3)) is None
     assert failures(study) == {"record of a stop": 3}
@@ -184,7 +184,7 @@ def test_a_sqlite_file_that_turns_read_only(tmp_path: Path, monkeypatch: pytest.
             raise optuna.exceptions.StorageInternalError("attempt to write a readonly database")
 
         # Root may write a read-only file, so the error is made by hand.
-        monkeypatch.setattr(study._storage, "set_trial_system_attr", refuse)
+        monkeypatch.setattr(storage_of(study), "set_trial_system_attr", refuse)
         assert trial.should_prune() is False
         assert failures(study) == {"record of a stop": 1}
 

@@ -30,7 +30,7 @@ def test_late_answers_are_counted_and_stop_nothing() -> None:
     """The one thing a clock can do: an answer after the deadline holds the stop, and is told wherever people look."""
     answered = threading.Event()
     pruner = CurvePruner(max_steps=20, opinions=[Slow(Liar(), 60, answered.wait)])
-    pruner._session.panel.deadline = 0.02
+    pruner.session.panel.deadline = 0.02
     study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0))
 
     def objective(trial: optuna.Trial) -> float:
@@ -44,7 +44,7 @@ def test_late_answers_are_counted_and_stop_nothing() -> None:
     study.optimize(objective, n_trials=12)
     answered.set()
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
-    n = dict(pruner._session.tally()[0])[Reason.ABSENT]
-    assert dict(pruner._session.tally()[1]) == {"late opinion": n}
+    n = dict(pruner.session.tally()[0])[Reason.ABSENT]
+    assert dict(pruner.session.tally()[1]) == {"late opinion": n}
     assert f"{n:6d} failed open: late opinion" in pruner.why_not(study).splitlines()[-1]
     assert f"{n} looks failed open (the trial went on: late opinion {n})" in str(pruner.report(study))

@@ -42,7 +42,7 @@ def test_a_metric_with_placeholders(judged: Judged) -> None:
     assert stops[BROKEN].last_step == 34, "three values were due, at 24, 29 and 34"
     assert len(stops) >= 15
     assert all(t.last_step in range(4, 50, 5) for n, t in stops.items() if n != BROKEN), "looks are cast at values"
-    held, failed = of._session.tally()
+    held, failed = of.session.tally()
     assert failed == []
     assert dict(held)[Reason.NO_VALUE] > 200
 

@@ -22,7 +22,7 @@ NAN, INF = math.nan, math.inf
 
 
 def reasons(of: CurvePruner) -> set[str]:
-    return {reason.name for reason in of._session.reasons}
+    return {reason.name for reason in of.session.reasons}
 
 
 # As in Optuna
@@ -204,7 +204,7 @@ def test_running_trials_are_compared_but_do_not_lead() -> None:
 def test_two_studies_one_pruner() -> None:
     of = pruner()
     one, two = study_of(of), study_of(of, sign=-1.0)
-    assert (one._study_id, two._study_id) == (0, 0)
+    assert (one._study_id, two._study_id) == (0, 0)  # noqa: SLF001
     for _ in range(2):
         assert first_stop(one.ask(), decay(5.0)) == SHORTEST
         assert first_stop(two.ask(), [-v for v in decay(5.0)]) == SHORTEST
@@ -235,7 +235,7 @@ def test_a_study_of_several_objectives_is_answered_with_one_sentence(caplog: pyt
         assert not of.prune(study, frozen)
         assert not of.prune(study, frozen)
     assert [record.getMessage() for record in caplog.records] == [f"lcsearch: {sentence}"]
-    assert of._session.failed_open == {}
+    assert of.session.failed_open == {}
     assert of.why_not(study) == of.explain(0, study) == sentence
     report = of.report(study)
     assert (report.complete, report.stops, report.risk) == (1, (), None)

@@ -50,7 +50,7 @@ def test_one_lucky_value_of_a_dead_attempt_leads_nothing(on: optuna.storages.Bas
     study.tell(trial, 0.4)
     own = as_trial(study.trials[trial.number])
     assert own.curve.steps.tolist() == list(range(n, 50))  # Optuna passed over the others
-    incumbent = of_study(study)._now(study).incumbent
+    incumbent = of_study(study).snapshot(study).incumbent
     assert incumbent is not None
     assert incumbent.uid == "0"
 
@@ -118,4 +118,4 @@ def test_values_that_are_no_numbers_and_attempts_that_are_gone() -> None:
     alone = part.ask()
     alone.report(5.0, 4)
     assert not alone.should_prune()
-    assert of_study(part)._session.failed_open == {}
+    assert of_study(part).session.failed_open == {}

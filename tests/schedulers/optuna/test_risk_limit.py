@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from kit.fakes import NormalAroundBest, chances
-from kit.studies import SHORTEST, decay, finished, pruner, storage, study_of
+from kit.studies import SHORTEST, decay, finished, id_of, pruner, storage, study_of
 from optuna.trial import Trial, TrialState
 
 from lcsearch.forecast.contract import Forecasts, Query
@@ -81,7 +81,7 @@ def test_threads_do_not_pass_the_limit_together(kind: str, tmp_path: Path) -> No
 
 def meanwhile(of: CurvePruner, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     """Something happens after this pruner has read the study and before it writes."""
-    record, acted = of._record, threading.Event()
+    record, acted = of._record, threading.Event()  # noqa: SLF001
 
     def late(*given: Any) -> None:
         if not acted.is_set():
@@ -102,7 +102,7 @@ def test_another_process_that_records_at_the_same_time(
         other = optuna.load_study(study_name="s", storage=there, pruner=limited_to(LIMIT))
         lower, higher = ready(study), ready(study)
         mine, theirs = (lower, higher) if first else (higher, lower)
-        adopted = Trial(other, theirs._trial_id)
+        adopted = Trial(other, id_of(theirs))
         meanwhile(one, monkeypatch, lambda: stopped.append(adopted.should_prune()))
         stopped: list[bool] = []
         stopped.append(mine.should_prune())
@@ -124,11 +124,11 @@ def test_two_at_once_leave_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         other_pruner = limited_to(LIMIT)
         other = optuna.load_study(study_name="s", storage=there, pruner=other_pruner)
         mine, theirs = ready(study), ready(study)
-        adopted = Trial(other, theirs._trial_id)
+        adopted = Trial(other, id_of(theirs))
         # They write between our reading and our writing, and we write between their writing and their second reading.
         answers: dict[str, bool] = {}
         wrote, both, gone = threading.Event(), threading.Event(), threading.Event()
-        record = other_pruner._record
+        record = other_pruner._record  # noqa: SLF001
 
         def wait_for_mine(*given: Any) -> None:
             record(*given)
@@ -137,7 +137,7 @@ def test_two_at_once_leave_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
         monkeypatch.setattr(other_pruner, "_record", wait_for_mine)
         thread = threading.Thread(target=lambda: answers.update(theirs=adopted.should_prune()))
-        mine_record, mine_withdraw = one._record, one._withdraw
+        mine_record, mine_withdraw = one._record, one._withdraw  # noqa: SLF001
 
         def mine_after(*given: Any) -> None:
             if not wrote.is_set():

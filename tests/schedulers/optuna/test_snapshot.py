@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.builders import props
-from kit.studies import decay, finished, pruner, study_of
+from kit.studies import decay, finished, pruner, storage_of, study_of
 from optuna.trial import TrialState, create_trial
 
 from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, as_trial, snapshot_of
@@ -40,7 +40,7 @@ def test_reading_bit_by_bit_is_reading_at_once(seed: int, max_steps: int | Liter
     rng = np.random.default_rng(seed)
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
     if copies:
-        study = Copying(study.study_name, study._storage)
+        study = Copying(study.study_name, storage_of(study))
     reader = Reader(max_steps, "best")
     running: list[optuna.Trial] = []
     for _ in range(rng.integers(1, 25)):

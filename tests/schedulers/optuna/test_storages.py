@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from kit.fakes import NormalAroundBest
-from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, storage_of, study_of
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner
@@ -73,7 +73,7 @@ class Counting(optuna.Study):
 
 
 def counting(study: optuna.Study) -> Counting:
-    return Counting(study.study_name, study._storage, study.sampler, study.pruner)
+    return Counting(study.study_name, storage_of(study), study.sampler, study.pruner)
 
 
 def test_a_stop_and_its_reason(on: optuna.storages.BaseStorage) -> None:
@@ -230,7 +230,7 @@ def test_a_pruner_travels(how: str) -> None:
         twin = pickle.loads(of_bytes)
     else:
         twin = pickle.loads(pickle.dumps(of)) if how == "pickle" else copy.deepcopy(of)
-    assert twin._session.policy == of._session.policy
+    assert twin.session.policy == of.session.policy
     study.pruner = twin
     assert first_stop(study.ask(), decay(5.0)) == SHORTEST + 2
     assert first_stop(study.ask(), decay(0.01, rate=0.5)) is None

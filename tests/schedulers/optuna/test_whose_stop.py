@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pytest
 from kit.fakes import NormalAroundBest
-from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
+from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, storage_of, study_of
 from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -48,7 +48,7 @@ class Never(BasePruner):
 def elsewhere(study: optuna.Study) -> tuple[CurvePruner, optuna.Study]:
     """As another process sees the study."""
     of = pruner()
-    return of, optuna.load_study(study_name=study.study_name, storage=study._storage, pruner=of)
+    return of, optuna.load_study(study_name=study.study_name, storage=storage_of(study), pruner=of)
 
 
 def test_a_stop_obeyed_by_returning_a_value_is_a_stop(on: optuna.storages.BaseStorage) -> None:
@@ -283,10 +283,10 @@ def test_a_withdrawal_that_cannot_be_stored_is_told_and_changes_nothing(monkeypa
         def refuse(*_: Any) -> None:
             raise OSError("read-only")
 
-        patch.setattr(study._storage, "set_trial_user_attr", refuse)
+        patch.setattr(storage_of(study), "set_trial_user_attr", refuse)
         trial.report(0.01, SHORTEST + 1)
         assert not trial.should_prune()
-    assert of._session.failed_open["withdrawing a stop"] > 0
+    assert of.session.failed_open["withdrawing a stop"] > 0
     study.tell(trial, 0.01)
     assert of.report(study).stops == ()
 
@@ -308,14 +308,14 @@ def test_a_record_that_was_half_written_is_none(monkeypatch: pytest.MonkeyPatch,
     study = study_of()
     of = study.pruner
     assert isinstance(of, CurvePruner)
-    whole = getattr(study._storage, broken)
+    whole = getattr(storage_of(study), broken)
 
     def full_disk(trial_id: int, key: str, value: Any) -> None:
         if key.startswith("lcsearch") and value:
             raise OSError("no space left")
         whole(trial_id, key, value)
 
-    monkeypatch.setattr(study._storage, broken, full_disk)
+    monkeypatch.setattr(storage_of(study), broken, full_disk)
     for _ in range(3):
         trial = study.ask()
         assert first_stop(trial, decay(5.0, SHORTEST + 1)) is None

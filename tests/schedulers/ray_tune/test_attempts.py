@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from kit.tune_runner import EARLIEST, Runner, copy_of, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, copy_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
@@ -35,7 +35,7 @@ def test_a_retry_from_scratch_begins_a_new_curve() -> None:
     curve = decay(0.05, rate=0.5)
     assert runner.feed(trial, curve) == 50
     assert reports(of_run(runner), "x") == dict(enumerate(curve, 1))
-    assert of_run(runner)._snapshot().incumbent == Incumbent(min(curve), "x", 1 + curve.index(min(curve)))
+    assert of_run(runner).snapshot().incumbent == Incumbent(min(curve), "x", 1 + curve.index(min(curve)))
 
 
 def test_one_that_was_good_in_its_dead_attempt_only_is_looked_at_like_any_other() -> None:
@@ -60,11 +60,11 @@ def test_an_attempt_that_repeats_a_dead_one_to_the_letter_leaves_no_trace(first:
     """It decides as one that did not die: what was looked at once is not looked at again."""
     values = [*decay(0.05, 6, rate=0.5), math.nan, 0.2]
     runner, trial = died(values)
-    before = of_run(runner)._session.reasons.total()
+    before = of_run(runner).session.reasons.total()
     runner.feed(trial, values[first - 1 :], first)
-    assert of_run(runner)._session.reasons.total() == before
+    assert of_run(runner).session.reasons.total() == before
     runner.feed(trial, [0.1], 9)
-    assert of_run(runner)._session.reasons.total() == before + 1
+    assert of_run(runner).session.reasons.total() == before + 1
     assert repr(list(reports(of_run(runner), "x").values())) == repr([*values, 0.1])
 
 
@@ -94,7 +94,7 @@ def test_an_attempt_that_finds_all_done() -> None:
     trial.status = Trial.RUNNING
     runner.end(trial)
     assert reports(of_run(runner), "x") == {1: 0.5, 2: 0.4}
-    assert of_run(runner)._book.entries["x"].status is Status.COMPLETE
+    assert book_of(of_run(runner)).entries["x"].status is Status.COMPLETE
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -107,7 +107,7 @@ def test_an_attempt_from_scratch_that_never_reports_has_no_curve(values: list[fl
     else:
         runner.end(trial)
     assert reports(of_run(runner), "x") == {}
-    incumbent = of_run(runner)._snapshot().incumbent
+    incumbent = of_run(runner).snapshot().incumbent
     assert incumbent is not None
     assert incumbent.uid == "good0"
     later: CurveScheduler = copy_of(of_run(runner))
@@ -121,7 +121,7 @@ def test_what_the_dead_attempt_reported_stands_until_the_next_one_reports() -> N
     runner.report(trial, 2, 9.0)
     assert list(reports(of_run(runner), "x")) == [1, 2]
     runner.fail(trial)
-    assert (len(reports(of_run(runner), "x")), of_run(runner)._book.entries["x"].status) == (2, Status.FAILED)
+    assert (len(reports(of_run(runner), "x")), book_of(of_run(runner)).entries["x"].status) == (2, Status.FAILED)
 
 
 def test_within_one_attempt_the_first_report_of_a_step_counts() -> None:
@@ -136,7 +136,7 @@ def test_an_attempt_that_ends_early_is_judged_by_itself() -> None:
     runner.feed(trial, [0.5, 0.4])
     runner.end(trial)
     assert reports(of_run(runner), "x") == {1: 0.5, 2: 0.4}
-    incumbent = of_run(runner)._snapshot().incumbent
+    incumbent = of_run(runner).snapshot().incumbent
     assert incumbent is not None
     assert incumbent.uid == "good0"
 

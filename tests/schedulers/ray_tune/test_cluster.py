@@ -20,6 +20,7 @@ import pytest
 import ray
 from kit.doubles import Liar
 from kit.fakes import NormalAroundBest, chances
+from kit.tune_runner import searched_study
 from optuna.samplers import RandomSampler
 from ray import cloudpickle, tune
 from ray.tune.search import ConcurrencyLimiter
@@ -282,7 +283,7 @@ def test_optuna_hears_of_stops_as_pruned(cluster: Any, tmp_path: Path) -> None:
     )
     results = {result.config["limit"]: result for result in all_of(tuner.fit()) if result.config}
     assert_as_expected(of, tmp_path, [results[limit] for limit in LIMITS])
-    study: Any = inner._ot_study
+    study = searched_study(inner)
     trials = study.trials
     states = Counter(trial.state.name for trial in trials)
     assert states == {"PRUNED": len(of.stopped()), "COMPLETE": len(LIMITS) - len(of.stopped())}
@@ -318,7 +319,7 @@ def test_which_result_is_the_best(cluster: Any, tmp_path: Path, judged: Any) -> 
     else:
         ended = [r for r in all_of(results) if uid(r) not in lc.stopped()]
         best = min(ended, key=lambda r: (r.metrics or {})["loss"])
-    incumbent = lc._snapshot().incumbent
+    incumbent = lc.snapshot().incumbent
     assert incumbent is not None
     assert incumbent.uid == uid(best)
     assert best.config is not None
@@ -358,7 +359,7 @@ def test_optuna_in_a_limiter_and_a_metric_that_comes_every_second_time(
     results = {result.config["limit"]: result for result in all_of(tuner.fit()) if result.config}
     assert not any(result.error for result in results.values())
     assert list(of.stopped()) == [uid(results[5.0])]
-    study: Any = inner._ot_study
+    study = searched_study(inner)
     for trial in study.trials:
         known = curve(of, results[trial.params["limit"]])
         stopped = trial.params["limit"] == 5.0
@@ -549,8 +550,8 @@ def test_results_flow_while_a_forecaster_is_stuck(cluster: Any, tmp_path: Path) 
         assert {book(of).trial(uid(result)).status for result in results} == {Status.COMPLETE}
     finally:
         (tmp_path / "go").touch()
-    assert of._session.wait(10)  # and what it says in the end reaches nobody
-    assert list(of._session.poll(of._snapshot)) == []
+    assert of.session.wait(10)  # and what it says in the end reaches nobody
+    assert list(of.session.poll(of.snapshot)) == []
     assert {record["verdict"] for record in read_log(tmp_path / "decisions")} == {"CONTINUE"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit.tune_runner import EARLIEST, Runner, decay, of_run, restored, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, restored, scheduler
 from ray.tune.experiment import Trial
 
 from lcsearch.schedulers.ray_tune import StateCallback
@@ -31,7 +31,7 @@ def test_loops_shorter_than_max_t(by: str) -> None:
     for trial in trials[5:]:
         loop(runner, trial, decay(5.0), by)
     of = of_run(runner)
-    known = [of._book.trial(trial.trial_id) for trial in trials]
+    known = [book_of(of).trial(trial.trial_id) for trial in trials]
     assert [one.status for one in known] == [Status.COMPLETE] * 5 + [Status.STOPPED] * 2
     for i, one in enumerate(known[:5]):
         assert one.curve.reports()[1].tolist() == decay(0.1 * (i + 1))
@@ -66,5 +66,5 @@ def test_an_end_between_two_saves_is_complete_where_others_end() -> None:
     runner.feed(half, decay(0.5, 25)[20:], 21)
     runner.end(half)
     of, _ = restored(runner, state, max_t=1000)
-    ends = {uid: of._book.entries[uid].status for uid in ("whole", "half")}
+    ends = {uid: book_of(of).entries[uid].status for uid in ("whole", "half")}
     assert ends == {"whole": Status.COMPLETE, "half": Status.STOPPED}

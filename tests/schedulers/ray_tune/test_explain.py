@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kit.builders import WRONG_ARGUMENTS
 from kit.fakes import Dead, NormalAroundBest
-from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
 from lcsearch.errors import InvalidValue
@@ -51,9 +51,9 @@ def test_constructor_errors_word_for_word(fields: dict[str, Any], message: str) 
 
 def test_the_first_five_arguments_stand_in_the_order_of_ray() -> None:
     of = CurveScheduler("epoch", "loss", "min", 30, 4)
-    assert (of._time_attr, of.metric, of._mode, of._max_t, of._session.policy.n_warmup_steps) == (
-        "epoch", "loss", "min", 30.0, 4,
-    )  # fmt: skip
+    goal = of.snapshot().goal
+    assert (of._time_attr, goal.metric, goal.direction, goal.horizon) == ("epoch", "loss", "minimize", 30.0)  # noqa: SLF001
+    assert of.session.policy.n_warmup_steps == 4
     with pytest.raises(TypeError):
         CurveScheduler("epoch", "loss", "min", 30, 4, 0.05)  # type: ignore[call-arg]
     numbers = scheduler(max_t=np.int64(50), threshold=np.float32(0.05), n_startup_trials=np.int64(5))
@@ -90,16 +90,16 @@ def test_a_planned_schedule_reaches_the_forecaster(planned: Any) -> None:
 def test_another_schedule_is_the_users_own(planned: Any) -> None:
     runner = run_of()
     trial = runner.start(config={SCHEDULE: planned})
-    assert of_run(runner)._book.entries[trial.trial_id].schedule is None
+    assert book_of(of_run(runner)).entries[trial.trial_id].schedule is None
     assert runner.feed(trial, decay(5.0)) == EARLIEST
-    assert not of_run(runner)._session.failed_open
+    assert not of_run(runner).session.failed_open
 
 
 def test_only_plain_values_of_what_the_searcher_chose_are_kept() -> None:
     runner = run_of()
     chosen = {"lr": 0.1, "n": 3, "on": True, "opt": "sgd", "data": np.zeros(9), "f": print, "none": None, "l": [1]}
     trial = runner.start("x", config={"big": "data", **chosen}, evaluated_params=chosen)
-    assert dict(of_run(runner)._book.trial("x").params) == {"lr": 0.1, "n": 3, "on": True, "opt": "sgd"}
+    assert dict(book_of(of_run(runner)).trial("x").params) == {"lr": 0.1, "n": 3, "on": True, "opt": "sgd"}
     assert runner.feed(trial, decay(5.0)) == EARLIEST
 
 
@@ -195,12 +195,12 @@ def test_explaining_leaves_no_trace() -> None:
     trial = runner.start("x")
     runner.feed(trial, decay(5.0, EARLIEST - 1))
     of = of_run(runner)
-    before = dict(of._session.reasons), dict(of._session.latest), of.debug_string()
+    before = dict(of.session.reasons), dict(of.session.latest), of.debug_string()
     for _ in range(2):
         of.explain("x")
         of.why_not()
         of.risk_now()
-    assert (dict(of._session.reasons), dict(of._session.latest), of.debug_string()) == before
+    assert (dict(of.session.reasons), dict(of.session.latest), of.debug_string()) == before
 
 
 def test_why_not_names_the_gate_of_every_trial_that_reports_and_tallies_the_looks() -> None:
@@ -291,7 +291,7 @@ def test_a_run_is_called_by_its_folder() -> None:
     trial = Trial("mock", trial_id="x", stub=True)
     trial.storage = Storage()  # type: ignore[assignment]
     of.on_trial_add(None, trial)  # type: ignore[arg-type]
-    assert of._snapshot().study == "digits_2026"
+    assert of.snapshot().study == "digits_2026"
 
 
 def test_steps_that_count_down_are_what_why_not_names_first() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kit.doubles import Dead, Liar, NotANumber, Random, Short, Silent, Slow
 from kit.fakes import Mute, NormalAroundBest
-from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 
 from lcsearch.forecast.contract import Absent
@@ -22,7 +22,7 @@ from lcsearch.study import Status
 
 
 def failures(runner: Runner) -> dict[str, int]:
-    return dict(of_run(runner)._session.failed_open)
+    return dict(of_run(runner).session.failed_open)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
     runner = run_of(scheduler(opinions=[forecaster]))
     trial = runner.start()
     assert runner.feed(trial, decay(5.0)) == 50
-    assert of_run(runner)._book.entries[trial.trial_id].status is Status.COMPLETE
+    assert book_of(of_run(runner)).entries[trial.trial_id].status is Status.COMPLETE
     assert sum(failures(runner).values()) == 50 - EARLIEST
     assert f", {50 - EARLIEST} failed open, " in of_run(runner).debug_string()
 
@@ -49,7 +49,7 @@ def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
 def test_a_slow_forecaster_stops_nothing() -> None:
     answered = threading.Event()
     of = scheduler(opinions=[Slow(Liar(), 60, answered.wait)])
-    of._session.panel.deadline = 0.05
+    of.session.panel.deadline = 0.05
     runner = run_of(of)
     assert runner.feed(runner.start("x"), decay(5.0, 20)) is None
     assert failures(runner) == {"late opinion": 21 - EARLIEST}
@@ -66,7 +66,7 @@ def test_gates_hold_against_a_liar(forecaster: Any) -> None:
     for values in (decay(0.05, rate=0.5), decay(0.04, rate=0.45), decay(0.03, rate=0.4)):
         trial = runner.start()
         assert runner.feed(trial, values) == 50
-        assert of_run(runner)._book.entries[trial.trial_id].status is Status.COMPLETE
+        assert book_of(of_run(runner)).entries[trial.trial_id].status is Status.COMPLETE
     runner.feed(runner.start(), decay(5.0))
     assert forecaster.calls > 0
     assert failures(runner) == {}
@@ -117,7 +117,7 @@ def test_a_bug_of_ours_never_reaches_the_run(
             if trial.status == Trial.RUNNING:
                 runner.report(trial, step, 5.0 if step % 2 else math.nan)
         if name not in ("_decide", "submit"):
-            assert of_run(runner)._session.wait(10)
+            assert of_run(runner).session.wait(10)
         runner.scheduler.debug_string()
     waiting = runner.add("waiting")
     runner.fail(trials[0], retry=True)
@@ -165,7 +165,7 @@ def test_a_decision_log_that_cannot_be_written(tmp_path: Path) -> None:
     runner = run_of(scheduler(decision_log=tmp_path / "file" / "log"))
     for _ in range(2):
         assert runner.feed(runner.start(), decay(5.0)) == EARLIEST
-    assert of_run(runner)._session.wait(10)
+    assert of_run(runner).session.wait(10)
     assert failures(runner) == {"decision log": 2}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.tune_runner import scheduler
+from kit.tune_runner import book_of, scheduler
 
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.schedulers.ray_tune._moved import MOVED
@@ -26,7 +26,7 @@ KEPT: dict[str, Any] = json.loads(Path(__file__).with_name("pickles.json").read_
 def test_a_state_that_was_kept_is_given_back_with_its_curves_ends_and_stops() -> None:
     of = scheduler()
     StateCallback(of).set_state({"scheduler": b64decode(KEPT["state"])})
-    assert {uid: entry.status.value for uid, entry in of._book.entries.items()} == KEPT["ends"]
+    assert {uid: entry.status.value for uid, entry in book_of(of).entries.items()} == KEPT["ends"]
     assert of.stopped() == KEPT["stopped"]
     assert of.explain("bad") == KEPT["explain"]
 
@@ -36,8 +36,8 @@ def test_a_tuner_s_scheduler_and_callback_are_read(tmp_path: Path, monkeypatch: 
     of, callback = pickle.loads(b64decode(KEPT["pair"]))
     assert isinstance(of, CurveScheduler)
     assert callback.scheduler is of
-    assert isinstance(of._session.policy, Policy)
-    assert isinstance(of._session.sink, DecisionLog)
+    assert isinstance(of.session.policy, Policy)
+    assert isinstance(of.session.sink, DecisionLog)
 
 
 def test_a_process_that_has_imported_nothing_yet_reads_them(tmp_path: Path) -> None:

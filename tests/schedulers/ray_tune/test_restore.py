@@ -351,8 +351,8 @@ def test_tune_knows_of_ends_that_the_saved_state_does_not() -> None:
         "failing": Status.FAILED,
     }
     assert book.trial("best").curve.steps.tolist() == [*range(1, 41), 50]
-    assert book.snapshot(of._goal).live == ()
-    assert book.snapshot(of._goal).incumbent.uid == "best"
+    assert book.snapshot(of.snapshot().goal).live == ()
+    assert book.snapshot(of.snapshot().goal).incumbent.uid == "best"
     assert "it carries no mark of a decision" in of.explain("bad")
 
 
@@ -363,7 +363,7 @@ def test_a_stop_under_way_when_the_state_was_saved_is_decided_anew() -> None:
     trial = runner.start("x")
     for step, value in enumerate(decay(5.0)[:6], 1):
         runner.report(trial, step, value)
-    assert of_run(runner)._session.wait(10)
+    assert of_run(runner).session.wait(10)
     runner.save(trial)
     assert runner.report(trial, 7, 5.0) == "STOP"
     of, twin = restored(runner, StateCallback(of_run(runner)).get_state())
@@ -373,4 +373,4 @@ def test_a_stop_under_way_when_the_state_was_saved_is_decided_anew() -> None:
     book = of.get_state()["book"]
     assert (book.trial("x").status, book.trial("x").marks) == (Status.COMPLETE, {})
     assert of.stopped() == {}
-    assert book.snapshot(of._goal).incumbent.uid == "x"
+    assert book.snapshot(of.snapshot().goal).incumbent.uid == "x"

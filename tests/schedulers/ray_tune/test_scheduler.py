@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
@@ -20,15 +20,15 @@ NAN, INF = math.nan, math.inf
 
 
 def reasons(runner: Runner) -> set[str]:
-    return {reason.name for reason in of_run(runner)._session.reasons}
+    return {reason.name for reason in of_run(runner).session.reasons}
 
 
 def status(runner: Runner, trial: Trial) -> Status:
-    return of_run(runner)._book.entries[trial.trial_id].status
+    return book_of(of_run(runner)).entries[trial.trial_id].status
 
 
 def reports(runner: Runner, trial: Trial) -> dict[float, float]:
-    return of_run(runner)._book.entries[trial.trial_id].reports
+    return book_of(of_run(runner)).entries[trial.trial_id].reports
 
 
 # Metric, mode, time
@@ -56,7 +56,7 @@ def test_another_metric_and_time_in_nested_results() -> None:
     for i in range(EARLIEST):
         assert bad.status == Trial.RUNNING
         runner.result(bad, {"val/score": -9.0 + i, "at": {"samples": 100 * (i + 1)}})
-        assert of_run(runner)._session.wait(10)
+        assert of_run(runner).session.wait(10)
     runner.step()
     assert bad.status == Trial.TERMINATED
     assert reports(runner, bad) == {100.0 * (i + 1): -9.0 + i for i in range(EARLIEST)}
@@ -65,7 +65,7 @@ def test_another_metric_and_time_in_nested_results() -> None:
 def test_metric_and_mode_come_from_one_place() -> None:
     of = CurveScheduler()
     assert of.set_search_properties("loss", "min")
-    assert (of.metric, of._mode) == ("loss", "min")
+    assert (of.metric, of.snapshot().goal.direction) == ("loss", "minimize")
     assert not of.set_search_properties("loss", None)
     assert not of.set_search_properties(None, "min")
     assert of.set_search_properties(None, None)
@@ -81,7 +81,8 @@ def test_the_goal_follows_what_tune_says() -> None:
     of = scheduler(metric=None, mode=None)
     assert of.risk_now() is None
     assert of.set_search_properties("accuracy", "max")
-    assert (of._goal.metric, of._goal.direction, of._goal.horizon) == ("accuracy", "maximize", 50)
+    goal = of.snapshot().goal
+    assert (goal.metric, goal.direction, goal.horizon) == ("accuracy", "maximize", 50)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_result_without_metric_or_time_is_passed_over_as_by_asha(result: dict[
     trial = runner.start()
     assert runner.result(trial, result) == "CONTINUE"
     assert reports(runner, trial) == {}
-    assert not of_run(runner)._session.failed_open
+    assert not of_run(runner).session.failed_open
     asha = Runner(AsyncHyperBandScheduler("training_iteration", "loss", "min", 50, 50))
     assert asha.result(asha.start(), result) == "CONTINUE"
 
@@ -136,7 +137,7 @@ def test_what_is_no_number_is_counted_and_passed_over(key: str, value: Any) -> N
     assert reports(runner, trial) == {2: 0.5}
     runner.result(trial, {"training_iteration": 3, "loss": 0.5, key: value, "done": True})
     assert status(runner, trial) is Status.COMPLETE
-    assert of_run(runner)._session.failed_open == {"reading a result": 2}
+    assert of_run(runner).session.failed_open == {"reading a result": 2}
 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2), "0.5"], ids=kind)
@@ -209,14 +210,14 @@ def test_time_runs_backwards() -> None:
     runner = run_of()
     trial = runner.start()
     runner.feed(trial, decay(5.0, EARLIEST - 1))
-    before = dict(reports(runner, trial)), of_run(runner)._session.reasons.total()
+    before = dict(reports(runner, trial)), of_run(runner).session.reasons.total()
     assert runner.feed(trial, [0.0] * (EARLIEST - 1)) is None
-    assert (reports(runner, trial), of_run(runner)._session.reasons.total()) == before
+    assert (reports(runner, trial), of_run(runner).session.reasons.total()) == before
     assert runner.feed(trial, [5.0], EARLIEST) == EARLIEST
     gap = runner.start()
     for step in (2, 4, 1, 3):
         runner.report(gap, step, 1.0)
-    assert list(of_run(runner)._book.trial(gap.trial_id).curve.steps) == [1, 2, 3, 4]
+    assert list(book_of(of_run(runner)).trial(gap.trial_id).curve.steps) == [1, 2, 3, 4]
 
 
 def test_a_final_result_told_twice() -> None:
@@ -228,7 +229,7 @@ def test_a_final_result_told_twice() -> None:
     assert len(reports(runner, trial)) == 10
     of_run(runner).on_trial_complete(runner, trial, {"training_iteration": 11, "loss": 0.0})  # type: ignore[arg-type]
     assert status(runner, trial) is Status.COMPLETE
-    assert not of_run(runner)._session.failed_open
+    assert not of_run(runner).session.failed_open
 
 
 def test_an_end_without_a_result() -> None:
@@ -237,7 +238,7 @@ def test_an_end_without_a_result() -> None:
     runner.stop_trial(trial)
     assert (status(runner, trial), reports(runner, trial)) == (Status.COMPLETE, {})
     assert runner.feed(runner.start(), decay(5.0)) == EARLIEST
-    assert not of_run(runner)._session.failed_open
+    assert not of_run(runner).session.failed_open
 
 
 def test_the_last_point_of_a_class_is_seen_at_its_end_only() -> None:
@@ -246,7 +247,7 @@ def test_the_last_point_of_a_class_is_seen_at_its_end_only() -> None:
     runner.feed(trial, decay(0.05, 10))
     runner.result(trial, {"training_iteration": 11, "loss": 0.001, "done": True})
     assert reports(runner, trial)[11] == 0.001
-    incumbent = of_run(runner)._snapshot().incumbent
+    incumbent = of_run(runner).snapshot().incumbent
     assert incumbent is not None
     assert (incumbent.value, incumbent.uid, incumbent.step) == (0.001, "class", 11)
     bare = runner.start("bare")
@@ -263,7 +264,7 @@ def test_an_error_and_another_try() -> None:
     assert status(runner, trial) is Status.RUNNING
     assert runner.step() is trial
     assert runner.feed(trial, [5.0] * 20, 3) == EARLIEST
-    assert [one.uid for one in of_run(runner)._snapshot().bank][-1] == "x"
+    assert [one.uid for one in of_run(runner).snapshot().bank][-1] == "x"
 
 
 def test_an_error_for_good() -> None:
@@ -271,7 +272,7 @@ def test_an_error_for_good() -> None:
     trial = runner.start()
     runner.feed(trial, decay(0.001, 20))
     runner.fail(trial)
-    snapshot = of_run(runner)._snapshot()
+    snapshot = of_run(runner).snapshot()
     assert status(runner, trial) is Status.FAILED
     assert (len(snapshot.bank), snapshot.bank.n_complete, snapshot.live) == (7, 6, ())
     assert snapshot.incumbent is not None
@@ -305,7 +306,7 @@ def test_a_trial_is_removed_before_it_runs_or_while_it_is_paused(before: str) ->
     runner.stop_trial(trial)
     assert status(runner, trial) is Status.STOPPED
     assert trial.trial_id not in of_run(runner).stopped()
-    assert not of_run(runner)._session.unfetched
+    assert not of_run(runner).session.unfetched
     assert "was stopped, but not by lcsearch" in of_run(runner).explain(trial.trial_id)
 
 
@@ -317,15 +318,15 @@ def test_trials_that_nobody_added_and_results_after_the_end() -> None:
     of.on_trial_complete(controller, unknown[1], {"training_iteration": 1, "loss": 1.0})
     of.on_trial_error(controller, unknown[2])
     of.on_trial_remove(controller, unknown[3])
-    states = [entry.status.name for entry in of._book.entries.values()]
+    states = [entry.status.name for entry in book_of(of).entries.values()]
     assert states == ["RUNNING", "COMPLETE", "FAILED", "STOPPED"]
     late = {"training_iteration": 2, "loss": 0.0}
     assert [of.on_trial_result(controller, trial, late) for trial in unknown[1:]] == ["CONTINUE"] * 3
     for trial in unknown[1:]:
         of.on_trial_error(controller, trial)
         of.on_trial_remove(controller, trial)
-    assert [entry.status.name for entry in of._book.entries.values()] == states
-    assert not of._session.failed_open
+    assert [entry.status.name for entry in book_of(of).entries.values()] == states
+    assert not of.session.failed_open
 
 
 def test_without_a_controller() -> None:
@@ -344,5 +345,5 @@ def test_without_a_controller() -> None:
 
 def test_bounds_are_the_goals() -> None:
     """The state says nothing of them: they are the scheduler's, as `judged` is."""
-    assert scheduler(mode="max", bounds=(0, 1))._goal.bounds == (0.0, 1.0)
-    assert scheduler(mode="max")._goal.bounds is None
+    assert scheduler(mode="max", bounds=(0, 1)).snapshot().goal.bounds == (0.0, 1.0)
+    assert scheduler(mode="max").snapshot().goal.bounds is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from kit.tune_runner import EARLIEST, Runner, copy_of, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, copy_of, decay, of_run, run_of, scheduler, searched_study
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
@@ -57,7 +57,7 @@ def told(runner: Runner) -> list[FrozenTrial]:
     searcher: Any = runner.searcher
     while hasattr(searcher, "searcher"):
         searcher = searcher.searcher
-    trials: list[FrozenTrial] = searcher._ot_study.trials
+    trials: list[FrozenTrial] = searched_study(searcher).trials
     return trials
 
 
@@ -212,7 +212,7 @@ def test_a_space_defined_by_run() -> None:
     assert runner.feed(trial, decay(5.0)) == EARLIEST
     (frozen,) = told(runner)
     assert (frozen.state, frozen.params) == (TrialState.PRUNED, {"lr": trial.config["lr"]})
-    assert of_run(runner)._book.entries[trial.trial_id].params == trial.config
+    assert book_of(of_run(runner)).entries[trial.trial_id].params == trial.config
 
 
 def test_metric_and_space_from_tune() -> None:
@@ -233,7 +233,7 @@ def test_several_metrics_have_no_curve() -> None:
     trial = suggested(runner)
     for step in range(1, EARLIEST + 1):
         runner.result(trial, {"training_iteration": step, "loss": decay(5.0)[step - 1], "size": 1.0})
-        assert of_run(runner)._session.wait(10)
+        assert of_run(runner).session.wait(10)
         runner.step()
     other = suggested(runner)
     runner.result(other, {"training_iteration": 1, "loss": 5.0, "size": 1.0})
@@ -268,7 +268,7 @@ def test_saved_and_restored_as_tune_does(limit: int | None, around: bool, tmp_pa
     assert runner.searcher is not None
     SearchGenerator(runner.searcher).save_to_dir(str(tmp_path), "session")
     fresh: Any = searched(limit, around=around).searcher
-    (fresh.searcher if limit and not around else fresh)._scheduler = of_run(runner)
+    (fresh.searcher if limit and not around else fresh)._scheduler = of_run(runner)  # noqa: SLF001
     again = SearchGenerator(fresh)
     again.restore_from_dir(str(tmp_path))
     runner.searcher = again.searcher
@@ -284,7 +284,7 @@ def test_pickled_with_its_scheduler() -> None:
     runner.feed(suggested(runner), decay(5.0))
     of, searcher = copy_of((of_run(runner), runner.searcher))
     assert isinstance(searcher, PrunedSearch)
-    assert searcher._scheduler is of
+    assert searcher._scheduler is of  # noqa: SLF001
     twin = runner.fork(of)
     twin.searcher = searcher
     twin.feed(suggested(twin), decay(5.0))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from kit.fakes import NormalAroundBest
-from kit.tune_runner import EARLIEST, Runner, copy_of, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, copy_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.study import Status
 
@@ -40,14 +41,14 @@ def play(runner: Runner, of: list[Event]) -> Runner:
         known[trial.trial_id] = trial
         if trial.status == Trial.RUNNING:
             runner.report(trial, step, value)
-            assert of_run(runner)._session.wait(10)
+            assert of_run(runner).session.wait(10)
             runner.step()
     return runner
 
 
 def outcome(runner: Runner) -> dict[str, tuple[str, int, str]]:
     """Trial -> how it ended, after how many reports, for which reason."""
-    entries = of_run(runner)._book.entries.items()
+    entries = book_of(of_run(runner)).entries.items()
     return {uid: (entry.status.name, len(entry.reports), entry.line) for uid, entry in entries}
 
 
@@ -85,7 +86,7 @@ def test_a_state_given_to_a_fresh_scheduler_after_any_event_changes_no_verdict()
         for trial in twin.trials:
             fresh.on_trial_add(twin, trial)  # type: ignore[arg-type]  # a restored run adds every trial again
         assert outcome(play(twin, made[i + 1 :])) == expected, f"after event {i}"
-        assert not fresh._session.failed_open
+        assert not fresh.session.failed_open
 
 
 def test_a_copy_amid_a_look_has_it_at_the_next_report() -> None:
@@ -108,7 +109,7 @@ def test_a_copy_amid_a_look_has_it_at_the_next_report() -> None:
     assert begun.wait(10)
     busy = copy_of(of_run(runner))
     go.set()
-    assert of_run(runner)._session.wait(10)
+    assert of_run(runner).session.wait(10)
     judged = copy_of(of_run(runner))
     runner.step()
     for copy in (busy, judged):
@@ -124,21 +125,22 @@ def test_a_new_scheduler_is_pickled_with_its_callback(fields: dict[str, Any]) ->
     of = scheduler(**fields)
     copy, callback = copy_of((of, StateCallback(of)))
     assert callback.scheduler is copy
-    assert copy._session.policy == of._session.policy
-    assert (copy.metric, copy._mode, copy._max_t, copy._time_attr) == ("loss", "min", 50.0, "training_iteration")
+    assert copy.session.policy == of.session.policy
+    assert copy.snapshot().goal == of.snapshot().goal == Goal("loss", "minimize", 50.0)
+    assert copy._time_attr == "training_iteration"  # noqa: SLF001
 
 
 def test_a_copy_begins_with_clean_counts_and_its_own_log(tmp_path: Any) -> None:
     runner = run_of(scheduler(decision_log=tmp_path / "log"))
     runner.feed(runner.start("x"), decay(5.0))
     of: CurveScheduler = copy_of(of_run(runner))
-    assert of._session.tally() == ([], [])
+    assert of.session.tally() == ([], [])
     assert of.explain("x") == of_run(runner).explain("x")
     assert of.stopped() == of_run(runner).stopped()
     twin = runner.fork(of)
     twin.feed(twin.start("y"), decay(5.0))
-    assert of_run(runner)._session.wait(10)
-    assert of._session.wait(10)
+    assert of_run(runner).session.wait(10)
+    assert of.session.wait(10)
     assert len(list((tmp_path / "log").iterdir())) == 2
 
 
@@ -151,10 +153,10 @@ def test_a_saved_state_does_not_change_with_the_run() -> None:
     assert state["scheduler"] == before
     of = scheduler()
     StateCallback(of).set_state(state)
-    assert list(of._book.entries) == [f"good{i}" for i in range(6)]
+    assert list(book_of(of).entries) == [f"good{i}" for i in range(6)]
     twin = runner.fork(of)
     assert twin.feed(twin.start("again"), decay(5.0)) == EARLIEST
-    assert list(of_run(runner)._book.entries)[-1] == "later"  # two schedulers, two books
+    assert list(book_of(of_run(runner)).entries)[-1] == "later"  # two schedulers, two books
 
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
@@ -181,8 +183,8 @@ def test_a_run_restored_without_a_state_says_so_and_goes_on() -> None:
     twin = runner.fork(of)
     for trial in twin.trials:
         of.on_trial_add(twin, trial)  # type: ignore[arg-type]
-    assert of._session.failed_open == {"restoring a trial that had ended": 7}
-    assert of._book.entries == {}
+    assert of.session.failed_open == {"restoring a trial that had ended": 7}
+    assert book_of(of).entries == {}
     assert twin.feed(twin.start("new"), decay(5.0)) == 50
 
 
@@ -198,7 +200,7 @@ def test_a_restored_run_goes_on_where_it_was() -> None:
     again.status = Trial.PENDING
     for one in twin.trials:
         of.on_trial_add(twin, one)  # type: ignore[arg-type]
-    assert of._book.entries["x"].status is Status.RUNNING
+    assert book_of(of).entries["x"].status is Status.RUNNING
     assert twin.step() is again
     assert twin.feed(again, decay(5.0)[3:], 4) == EARLIEST
     assert of.stopped().keys() == {"x"}
@@ -230,12 +232,12 @@ def test_another_run_with_the_same_scheduler_is_another_book(named: bool) -> Non
         for i, trial in enumerate(trials[:6]):
             second.report(trial, step, 100 * decay(0.1 * (i + 1))[step - 1])
         second.step()
-    assert {of._book.entries[trial.trial_id].status for trial in trials[:6]} == {Status.COMPLETE}
+    assert {book_of(of).entries[trial.trial_id].status for trial in trials[:6]} == {Status.COMPLETE}
     assert second.feed(trials[6], [100 * value for value in decay(5.0)]) == EARLIEST
     assert list(of.stopped()) == ["n6"]
-    assert list(of._book.entries) == [f"n{i}" for i in range(12)]
-    assert not of._session.unfetched
-    assert not of._session.failed_open
+    assert list(book_of(of).entries) == [f"n{i}" for i in range(12)]
+    assert not of.session.unfetched
+    assert not of.session.failed_open
 
 
 def test_a_run_that_goes_on_with_the_same_scheduler_keeps_its_book() -> None:
@@ -248,7 +250,7 @@ def test_a_run_that_goes_on_with_the_same_scheduler_keeps_its_book() -> None:
     for trial in twin.trials:
         trial.status = Trial.PENDING if trial.status == Trial.RUNNING else trial.status
         of.on_trial_add(twin, trial)  # type: ignore[arg-type]
-    assert len(of._book.entries) == 7
+    assert len(book_of(of).entries) == 7
     twin.step()
     assert twin.feed(twin.trials[-1], decay(5.0)[4:], 5) == EARLIEST
 
@@ -268,4 +270,4 @@ def test_a_scheduler_pickled_after_a_run_knows_nothing_of_it_in_another() -> Non
     of: CurveScheduler = copy_of(of_run(run_of(scheduler())))
     twin = next_run(of)
     assert twin.feed(twin.start("new"), decay(500.0)) == 50
-    assert list(of._book.entries) == ["new"]
+    assert list(book_of(of).entries) == ["new"]

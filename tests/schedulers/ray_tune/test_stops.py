@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from kit.fakes import Scripted
-from kit.tune_runner import EARLIEST, Runner, decay, of_run, run_of, scheduler
+from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -23,7 +23,7 @@ def looked_at(runner: Runner, uid: str = "bad") -> Trial:
     """A running trial whose look came to a STOP that nobody has fetched yet."""
     trial = runner.start(uid)
     assert runner.feed(trial, decay(5.0, EARLIEST), turn=False) is None
-    assert of_run(runner)._session.unfetched[-1] == uid
+    assert of_run(runner).session.unfetched[-1] == uid
     return trial
 
 
@@ -33,7 +33,7 @@ def test_a_stop_in_the_next_turn_of_the_loop() -> None:
     runner.step()
     assert trial.status == Trial.TERMINATED
     assert list(of_run(runner).stopped()) == ["bad"]
-    assert of_run(runner)._book.entries["bad"].status is Status.STOPPED
+    assert book_of(of_run(runner)).entries["bad"].status is Status.STOPPED
 
 
 def test_a_stop_at_the_next_result() -> None:
@@ -42,7 +42,7 @@ def test_a_stop_at_the_next_result() -> None:
     assert runner.report(trial, EARLIEST + 1, 5.0) == "STOP"
     assert trial.status == Trial.TERMINATED
     assert list(of_run(runner).stopped()) == ["bad"]
-    assert len(of_run(runner)._book.entries["bad"].reports) == EARLIEST + 1
+    assert len(book_of(of_run(runner)).entries["bad"].reports) == EARLIEST + 1
 
 
 def test_a_stop_at_a_result_that_says_nothing() -> None:
@@ -68,7 +68,7 @@ def test_nothing_waits_for_a_forecast() -> None:
         runner.step()
     assert begun.wait(10)
     go.set()
-    assert of_run(runner)._session.wait(10)
+    assert of_run(runner).session.wait(10)
     runner.step()
     assert trial.status == Trial.TERMINATED
 
@@ -79,10 +79,10 @@ def test_max_t_and_an_end_come_before_a_waiting_stop() -> None:
     assert runner.report(trial, 50, 5.0) == "STOP"
     other = looked_at(runner, "other")
     runner.end(other)
-    entries = of_run(runner)._book.entries
+    entries = book_of(of_run(runner)).entries
     assert entries["bad"].status is entries["other"].status is Status.COMPLETE
     assert of_run(runner).stopped() == {}
-    assert not of_run(runner)._session.unfetched
+    assert not of_run(runner).session.unfetched
 
 
 def test_choosing_is_idempotent() -> None:
@@ -138,7 +138,7 @@ def test_a_trial_that_leads_is_not_stopped_by_an_older_look() -> None:
     assert runner.report(trial, EARLIEST + 1, 0.01) == "CONTINUE"
     runner.step()
     assert trial.status == Trial.RUNNING
-    assert of_run(runner)._session.reasons[Reason.INCUMBENT] == 2  # this look, and what the older one came to
+    assert of_run(runner).session.reasons[Reason.INCUMBENT] == 2  # this look, and what the older one came to
     assert of_run(runner).stopped() == {}
 
 
@@ -146,7 +146,7 @@ def test_a_trial_that_leads_is_not_stopped_by_an_older_look() -> None:
 def test_a_trial_at_its_end_is_not_stopped_by_an_older_look(turn: bool) -> None:
     """Also where trials end by themselves, as in a sweep, and do something after their last report."""
     runner = run_of()
-    of_run(runner)._stops_at_max_t = False
+    of_run(runner)._stops_at_max_t = False  # noqa: SLF001
     trial = looked_at(runner)
     assert runner.report(trial, 50, 0.01) == "CONTINUE"
     if turn:
@@ -154,7 +154,7 @@ def test_a_trial_at_its_end_is_not_stopped_by_an_older_look(turn: bool) -> None:
     assert trial.status == Trial.RUNNING
     runner.end(trial)
     assert of_run(runner).stopped() == {}
-    assert of_run(runner)._book.entries[trial.trial_id].status is Status.COMPLETE
+    assert book_of(of_run(runner)).entries[trial.trial_id].status is Status.COMPLETE
 
 
 def test_a_trial_that_leads_between_two_looks_is_not_stopped() -> None:
@@ -170,7 +170,7 @@ def test_one_that_went_on_after_its_stop_failed_is_looked_at_again() -> None:
     runner = run_of()
     trial = looked_at(runner)
     runner.fail(trial, retry=True)
-    assert not of_run(runner)._session.unfetched
+    assert not of_run(runner).session.unfetched
     runner.step()
     assert trial.status == Trial.RUNNING
     assert runner.feed(trial, decay(5.0)) == EARLIEST + 1  # steps seen before are not looked at again
@@ -190,11 +190,11 @@ def test_a_run_of_bad_trials_ends(bad: Any, slots: int) -> None:
             runner.report(trial, steps[trial.trial_id], bad)
             if steps[trial.trial_id] == 12 and trial.status == Trial.RUNNING:
                 runner.end(trial)  # its function is over
-        assert of_run(runner)._session.wait(10)
+        assert of_run(runner).session.wait(10)
     assert {trial.status for trial in waiting} == {Trial.TERMINATED}
     assert of_run(runner).choose_trial_to_run(runner) is None  # type: ignore[arg-type]
-    assert all(entry.status.finished for entry in of_run(runner)._book.entries.values())
-    assert len(of_run(runner)._snapshot().bank) == 9
+    assert all(entry.status.finished for entry in book_of(of_run(runner)).entries.values())
+    assert len(of_run(runner).snapshot().bank) == 9
 
 
 def test_startup_trials_run_to_their_end_whatever_happens() -> None:

@@ -132,7 +132,7 @@ def reported(folder: Path, program: str, **settings: Any) -> dict[int, float]:
 
 def gone(pid: int) -> bool:
     """No such process, or a zombie that nobody has fetched yet."""
-    return command._born(pid) is None
+    return command._born(pid) is None  # noqa: SLF001
 
 
 def number_in(file: Path) -> int:

@@ -70,7 +70,7 @@ def test_bounds_are_the_goals(tmp_path: Path) -> None:
     assert load(write(tmp_path)).file.target.bounds is None
     pruner = curve_pruner(CurvePrunerSpec(), file, RunFolder(tmp_path / "run"))
     assert isinstance(pruner, CurvePruner)
-    assert pruner._reader.read(optuna.create_study()).bank.goal.bounds == (0.0, None)
+    assert pruner.snapshot(optuna.create_study()).goal.bounds == (0.0, None)
 
 
 def test_yaml_1_2_scalars() -> None:

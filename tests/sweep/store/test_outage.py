@@ -130,9 +130,9 @@ def test_an_end_whose_answer_was_lost_is_no_error() -> None:
         raise StorageInternalError("cut off") if self.tries == 1 else UpdateFinishedTrialError
 
     double = Double()
-    assert storage._patiently(set_trial_state_values)(double) is True
+    assert storage._patiently(set_trial_state_values)(double) is True  # noqa: SLF001
     with pytest.raises(UpdateFinishedTrialError):
-        storage._patiently(set_trial_state_values)(double)  # at the first try it is one
+        storage._patiently(set_trial_state_values)(double)  # at the first try it is one  # noqa: SLF001
 
 
 def test_a_storage_that_stays_away_ends_the_sweep_in_plain_words(
