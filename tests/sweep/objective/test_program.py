@@ -483,14 +483,14 @@ open("there", "w").close()
 def hasty(folder: Path, first: int, end: int, then: str, **settings: Any) -> tuple[Context, Callable[[Context], None]]:
     """A program whose stop, at its second report, is decided when it has printed all it prints."""
     ctx, train = context(folder, HASTY.format(first=first, end=end, then=then), last=2, **settings)
-    told, there = ctx._reporter, folder / "there"
+    told, there = ctx._reporter, folder / "there"  # noqa: SLF001
 
     def should_prune() -> bool:
         if told.should_prune():
             wait_for(there.exists)
         return told.should_prune()
 
-    ctx._reporter = SimpleNamespace(report=told.report, should_prune=should_prune)
+    ctx._reporter = SimpleNamespace(report=told.report, should_prune=should_prune)  # noqa: SLF001
     return ctx, train
 
 
