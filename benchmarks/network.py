@@ -47,7 +47,8 @@ from lcsearch import Bank, Curve, Goal, Query, Snapshot, Status, Trial, __versio
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.forecast.network.forecaster import NetworkForecaster
-from lcsearch.forecast.network.model import CurveNetwork, Size
+from lcsearch.forecast.network.model import CurveNetwork
+from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.weights import shipped
 from lcsearch.weights import store as weights

@@ -124,7 +124,8 @@ def _of_module(name: str) -> Forecaster:
 def _network(path: str | None, name: str | None) -> Forecaster:
     """The network with the weights of a file, or with those that ship."""
     from lcsearch.forecast.network.forecaster import NetworkForecaster
-    from lcsearch.forecast.network.model import CurveNetwork, Size
+    from lcsearch.forecast.network.model import CurveNetwork
+    from lcsearch.forecast.network.size import Size
     from lcsearch.weights import shipped
     from lcsearch.weights import store as weights
 

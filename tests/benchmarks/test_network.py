@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lcsearch.forecast.network.model import CurveNetwork, Size
+from lcsearch.forecast.network.model import CurveNetwork
+from lcsearch.forecast.network.size import Size
 from lcsearch.weights import store as weights
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "network.py"

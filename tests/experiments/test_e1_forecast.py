@@ -20,7 +20,8 @@ from kit.forecasters import ForecasterKit
 
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
-from lcsearch.forecast.network.model import CurveNetwork, Size
+from lcsearch.forecast.network.model import CurveNetwork
+from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Goal
 from lcsearch.pretrain.real_tables import read

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lcsearch.forecast.network.forecaster import NetworkForecaster
-from lcsearch.forecast.network.model import CurveNetwork, Size
+from lcsearch.forecast.network.model import CurveNetwork
+from lcsearch.forecast.network.size import Size
 
 SMALL = Size(
     curve_width=32,

@@ -22,8 +22,9 @@ from scipy.special import gammaln, stdtr
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Query
 from lcsearch.forecast.network.forecaster import NetworkForecaster
-from lcsearch.forecast.network.model import CurveNetwork, Size
+from lcsearch.forecast.network.model import CurveNetwork
 from lcsearch.forecast.network.objective import objective
+from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.goal import Goal
 from lcsearch.study import Bank, Snapshot, Trial

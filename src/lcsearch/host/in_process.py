@@ -7,23 +7,20 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
+from lcsearch.forecast.network.size import Size
 from lcsearch.study import Snapshot
 from lcsearch.weights.shipped import ANOTHER, about, content, found
 
 if TYPE_CHECKING:
     from lcsearch.forecast.network.forecaster import NetworkForecaster
 
-SIZE = (
-    *("curve_width", "curve_layers", "curve_heads", "study_width", "study_layers", "study_heads", "pair_width"),
-    "bins",
-)
-"""Fields of the network's size, named here because the network itself cannot be imported without torch."""
 DEFAULT = "network"
 """Name of the weights that are used unless others are named."""
 
@@ -105,8 +102,9 @@ class Pretrained:
             self._weights, self._file, wanted = file.stem, file.resolve(), None
             self.name = f"network={file.stem}"
         data, self._sha256 = content(self._file, wanted)
-        if (size := about(data, str(self._file))["size"]).keys() != set(SIZE):
-            text = f"{self._file}: expected weights of lcsearch's network, with {', '.join(SIZE)}, got {size}."
+        names = [field.name for field in fields(Size)]
+        if (size := about(data, str(self._file))["size"]).keys() != set(names):
+            text = f"{self._file}: expected weights of lcsearch's network, with {', '.join(names)}, got {size}."
             raise EnvironmentProblem(f"{text} {ANOTHER}")
         self._begin()
         self._network: NetworkForecaster | None = None
@@ -168,7 +166,7 @@ class Pretrained:
         import torch
 
         from lcsearch.forecast.network.forecaster import NetworkForecaster
-        from lcsearch.forecast.network.model import CurveNetwork, Size
+        from lcsearch.forecast.network.model import CurveNetwork
         from lcsearch.weights.store import load
 
         held = load(self._file, self._sha256)

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lcsearch.forecast.network.model import CurveNetwork, Size
+from lcsearch.forecast.network.model import CurveNetwork
 from lcsearch.forecast.network.objective import objective as network_objective
+from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.forecast.prior.contexts import censor
 from lcsearch.forecast.prior.draw import draw

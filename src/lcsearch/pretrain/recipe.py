@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
+
+from lcsearch.forecast.network.size import Size
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,17 +22,11 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class SizeSpec(Model):
-    """Size of the network, as `lcsearch.forecast.network.model.Size` has it."""
+_FIELDS: dict[str, Any] = {field.name: (Count, ...) for field in fields(Size)}
 
-    curve_width: Count
-    curve_layers: Count
-    curve_heads: Count
-    study_width: Count
-    study_layers: Count
-    study_heads: Count
-    pair_width: Count
-    bins: Count
+
+class SizeSpec(create_model("_Sizes", __base__=Model, **_FIELDS)):  # type: ignore[misc]  # the fields are those of Size
+    """Size of the network, see :class:`lcsearch.forecast.network.size.Size`; every one is named."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

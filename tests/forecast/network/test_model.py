@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_PLAN, N_TOKEN
-from lcsearch.forecast.network.model import Past, Size
+from lcsearch.forecast.network.model import Past
 from lcsearch.forecast.network.params import N_MATCH
+from lcsearch.forecast.network.size import Size
 
 NET = network()
 

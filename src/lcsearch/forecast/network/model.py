@@ -19,29 +19,9 @@ from torch.nn import functional as F
 
 from lcsearch.forecast.network.features import N_CUT, N_PAIR, N_PLAN, N_TOKEN
 from lcsearch.forecast.network.params import N_MATCH
+from lcsearch.forecast.network.size import Size
 
 KINDS = ("value", "latent", "best_by")
-
-
-@dataclass(frozen=True)
-class Size:
-    """Widths and depths.
-
-    Attributes:
-        curve_width, curve_layers, curve_heads: of the curve level.
-        study_width, study_layers, study_heads: of the study level.
-        pair_width: of a query beside a context trial.
-        bins: between the outermost borders.
-    """
-
-    curve_width: int = 96
-    curve_layers: int = 3
-    curve_heads: int = 4
-    study_width: int = 160
-    study_layers: int = 2
-    study_heads: int = 8
-    pair_width: int = 64
-    bins: int = 100
 
 
 def default_borders(bins: int) -> Tensor:
