@@ -658,6 +658,12 @@ def test_a_failed_program_is_a_failed_trial(tmp_path: Path) -> None:
     (row,) = outcome.progress.rows
     assert (outcome.code, row.state) == (1, "failed")
     assert row.note == (f"{sys.executable} ended with exit code 1; it said last: no more disk")
+    told = lcsearch("explain", "0", "--folder", tmp_path / "run", cwd=tmp_path).stdout
+    assert f"\nerror: {row.note}\nthe last lines it printed:\n" in told
+    assert "Traceback" not in told  # of lcsearch's own
+    said = told.partition("the last lines it printed:\n")[2].splitlines()
+    assert sorted(said[:2]) == ["  epoch=1 loss=1", "  no more disk"]  # two pipes
+    assert not said[2].startswith(" ")
 
 
 def test_a_program_that_says_nothing(tmp_path: Path) -> None:

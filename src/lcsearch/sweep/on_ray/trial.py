@@ -11,7 +11,6 @@ import operator
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from lcsearch.files import loads
 from lcsearch.sweep.monitor.run_record import REPORTS
 from lcsearch.sweep.objective.context import Context
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, NO_REPORT
-from lcsearch.sweep.runtime.trial import describe, load_any
+from lcsearch.sweep.runtime.trial import describe, load_any, print_place
 from lcsearch.sweep.spec.space import planned_schedule
 from lcsearch.sweep.store.folder import RunFolder
 
@@ -173,7 +172,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
                 raised = NO_REPORT
         except (Exception, SystemExit) as error:
             if not reporter.stopped:
-                traceback.print_exc()
+                print_place(error)
                 raised = describe(error, sweep.path.parent)
         reporter.note(context.noted if context is not None else {})
     if reporter.stopped:

@@ -17,7 +17,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
 from lcsearch.session.decision_log import DecisionLog, read_log
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Stopped, load_objective
-from lcsearch.sweep.objective.program import command_objective
+from lcsearch.sweep.objective.program import CommandFailed, command_objective
 from lcsearch.sweep.runtime.exits import NO_REPORT
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.space import planned_schedule, suggest
@@ -135,7 +135,7 @@ def run_trial(
     if ended is None and value is None:
         ended = FileProblem(NO_REPORT)
     if ended is not None:
-        traceback.print_exception(ended)
+        print_place(ended)
         trial.set_user_attr(ownership.ERROR, describe(ended, sweep.path.parent))
         taken.end(state=TrialState.FAIL)
         return TrialState.FAIL
@@ -163,6 +163,12 @@ def _say_why(trial: Trial, sweep: Sweep, reported: Mapping[int, float]) -> None:
     step = max(reported)
     text = f"{sweep.file.pruner.kind} pruner at {sweep.file.step} {step}: {reported[step]:.6g}"
     trial.set_user_attr(REASON, text)
+
+
+def print_place(error: BaseException) -> None:
+    """The traceback, where it tells of the objective: not that of a program, which has told of its failure itself."""
+    if error.__traceback__ is not None and not isinstance(error, CommandFailed):
+        traceback.print_exception(error)
 
 
 def describe(error: BaseException, folder: Path) -> str:
