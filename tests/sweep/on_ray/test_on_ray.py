@@ -533,3 +533,36 @@ def train(ctx):
     assert [row.noted for row in outcome.progress.rows] == [
         {"descending": (2.0, 3.0), "repeated": (2.0,), "returned": (77.0,)}
     ] * 2
+
+
+FAST = """\
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+number = int(os.environ["LCSEARCH_NUMBER"])
+for epoch in range(1, 41):
+    if number >= 5 and epoch > {last}:
+        {then}
+    print(f"epoch={{epoch}} loss={{(number >= 5) + 0.01 * number + 0.8 ** epoch}}", flush=True)
+"""
+
+
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_a_program_had_printed_when_its_stop_came_counts(tmp_path: Path, stays: bool) -> None:
+    """What was printed is spent; a program that had ended by itself is complete, with all its values."""
+    path = write_toy(tmp_path, kind="ray", pruner="curve", trials=7, max_steps=40, workers=1)
+    (tmp_path / "program.py").write_text(FAST.format(last=30, then="time.sleep(60)" if stays else "sys.exit()"))
+    objective = f"objective: {{command: [{sys.executable}, -S, program.py]}}"
+    text = path.read_text().replace('objective: {python: "toy:train"}', objective)
+    path.write_text(text.replace("kind: curve", "kind: curve, opinions: [parametric, rank-gap]"))
+    outcome = run(path)
+    rows = outcome.progress.rows[5:]
+    assert [row.state for row in rows] == ["stopped" if stays else "complete"] * 2, [row.note for row in rows]
+    assert [row.spent for row in rows] == [30, 30]
+    if stays:
+        assert all(len(row.values) < 30 and row.saved == 10 for row in rows)
+        return
+    assert all(len(row.values) == 30 for row in rows)
+    assert outcome.progress.saved == 0
+    story = explain(5, state_of(outcome), outcome.study)
+    assert "it was not stopped, although a look at epoch " in story

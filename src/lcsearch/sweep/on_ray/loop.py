@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -34,13 +34,14 @@ from lcsearch.study import Status
 from lcsearch.sweep.monitor.outcome import FAILED
 from lcsearch.sweep.objective.context import judged_value
 from lcsearch.sweep.on_ray.cluster import cluster, handlers_kept, note, resources
-from lcsearch.sweep.on_ray.trial import AT, CODE, ERROR, PROBLEM, STEP, TRIAL, VALUE, noted, trainable
+from lcsearch.sweep.on_ray.trial import AT, CODE, ERROR, LEFT, PATIENCE_S, PROBLEM, STEP, TRIAL, VALUE, noted, trainable
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, NO_REPORT
 from lcsearch.sweep.runtime.launch import Watch, after
-from lcsearch.sweep.runtime.trial import StudyReporter
+from lcsearch.sweep.runtime.trial import StudyReporter, take_back
 from lcsearch.sweep.spec.model import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.spec.space import planned_schedule, suggest
 from lcsearch.sweep.store import attributes, ownership
+from lcsearch.sweep.store.budget import TRAINED
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.studies import is_forecast
 
@@ -80,10 +81,24 @@ class SweepScheduler(CurveScheduler):
                 ):
                     self._book.take(as_trial(frozen), str(frozen.user_attrs.get(REASON, "")))
 
+    def relearn(self, frozen: FrozenTrial) -> None:
+        """Take a trial that was stopped here as the study has it: its program had come to its end before that."""
+        with self._failing_open("learning that a trial had ended"):
+            self._book.enter(str(frozen.number), frozen.params, None)
+            self._book.take(as_trial(frozen))
+
     def _ended_as(self, uid: str, result: Mapping[str, Any]) -> Status:
         if ERROR in result or PROBLEM in result:
             return Status.FAILED
         return super()._ended_as(uid, result)
+
+
+class _Leaving(NamedTuple):
+    """A stopped trial whose process has yet to tell how it left, and until when that is waited for."""
+
+    claimed: ownership.Claim
+    reported: dict[int, float]
+    deadline: float
 
 
 class Ledger:
@@ -94,6 +109,7 @@ class Ledger:
         self._claims: dict[str, ownership.Claim] = {}
         self._reported: dict[str, dict[int, float]] = {}
         self._slots: dict[str, int] = {}
+        self._leaving: list[_Leaving] = []
         self._met = 0
         self.begun = 0
         self.dry = False
@@ -171,7 +187,7 @@ class Ledger:
         trial = claimed.trial
         watch, result, reported = self._watch, result or {}, self._reported[trial_id]
         self.report(trial_id, result)
-        claimed.noted.update(noted(watch.folder.checkpoints(trial.number)))
+        claimed.noted.update(self._noted(claimed))
         del self._claims[trial_id], self._reported[trial_id], self._slots[trial_id]
         stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
         value = judged_value(reported, watch.file.target)
@@ -187,11 +203,45 @@ class Ledger:
             self._fail(claimed, result[ERROR])
         elif stop is not None:
             write_stop(watch.study, trial, *stop)
-            claimed.end(state=TrialState.PRUNED)
+            # a program does not wait for looks: its process tells what it had printed by then
+            grace = watch.file.objective.grace if watch.file.objective.command is not None else -PATIENCE_S
+            self._leaving.append(_Leaving(claimed, reported, time.monotonic() + grace + PATIENCE_S))
+            self.settle()
         elif value is None:
             self._fail(claimed, NO_REPORT)
         else:
             claimed.end(value)
+
+    def _noted(self, claimed: ownership.Claim) -> dict[str, Any]:
+        return {k: v for k, v in noted(self._watch.folder.checkpoints(claimed.trial.number)).items() if k != LEFT}
+
+    def settle(self, wait: bool = True) -> None:
+        """File the stopped trials whose processes have told how they left, or are late with that."""
+        waiting, self._leaving = self._leaving, []
+        for one in waiting:
+            left = noted(self._watch.folder.checkpoints(one.claimed.trial.number)).get(LEFT)
+            if not isinstance(left, dict) and wait and time.monotonic() < one.deadline:
+                self._leaving.append(one)
+                continue
+            self._file(one, left if isinstance(left, dict) else {})
+
+    def _file(self, one: _Leaving, left: Mapping[str, Any]) -> None:
+        claimed, trial, file = one.claimed, one.claimed.trial, self._watch.file
+        claimed.noted.update(self._noted(claimed))
+        if not left.get("overtaken"):
+            trained = left.get("trained")
+            if file.objective.command is not None and isinstance(trained, int) and trained > max(one.reported, default=-1):
+                trial.set_user_attr(TRAINED, min(trained, file.max_steps))
+            claimed.end(state=TrialState.PRUNED)
+            return
+        for step, value in left["late"]:
+            if step not in one.reported:
+                StudyReporter(trial).report(value, step)
+                one.reported[step] = value
+        take_back(self._watch.study, trial, self._watch.folder, curve=True)
+        claimed.end(judged_value(one.reported, file.target))
+        if self._scheduler is not None:
+            self._scheduler.relearn(self._frozen(trial))
 
     def _fail(self, claimed: ownership.Claim, text: str) -> None:
         claimed.trial.set_user_attr(ownership.ERROR, text)
@@ -252,6 +302,7 @@ class _Watcher(tune.Callback):
         """A turn is over."""
         with self._ledger.ending_on_errors():
             self._ledger.meet(trials)
+            self._ledger.settle()
             self._watch.look()
             self._ask_for_nodes()
 
@@ -358,6 +409,8 @@ class RayWatch(Watch):
                 said = (str(error).strip().splitlines() or [""])[0]
                 text = f"Ray Tune broke off the run: {type(error).__name__}: {said}. Go on with --resume."
                 self.problem = (FAILED, f"{text}\nTraceback: {self.folder.ray_log}")
+        with ledger.ending_on_errors():
+            ledger.settle(wait=False)  # Tune has waited for its processes
         if not self.ending and (ledger.under_way or (ledger.begun < left and not ledger.dry)):
             self.interrupts += 1  # SIGUSR1 is one for Tune
             self.view.event("Ray Tune was told to end by a signal; trials can be resumed from their checkpoints")

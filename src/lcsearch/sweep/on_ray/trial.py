@@ -33,7 +33,9 @@ TRIAL = "lcsearch:trial"
 VALUE, STEP, AT, ERROR, PROBLEM, CODE = "value", "step", "at", "error", "problem", "code"
 """The keys of a result; AT is when it came, by its process's monotonic clock; an ERROR is the trial's own, a PROBLEM is
 one that no other trial would escape."""
-_PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
+LEFT = "left"
+"""The key of a note: what a process had to say of its trial's last reports when that was over."""
+PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
 
 _idle = threading.Event()  # no trial is under way in this process
 _idle.set()
@@ -46,10 +48,12 @@ class _Reporter:
         stopped: Tune has ended the trial, and waits for this thread to end.
         known: step -> value, reports of earlier processes included.
         sent: Tune has heard of this trial from this process.
+        late: step -> value, what was reported as Tune ended the trial, or later.
     """
 
     def __init__(self, folder: Path) -> None:
         self.stopped = self.sent = False
+        self.late: dict[int, float] = {}
         self._file = folder / REPORTS
         self._at = math.nan
         self.known: dict[int, float] = {}
@@ -65,10 +69,13 @@ class _Reporter:
 
     def report(self, value: float, step: int) -> None:
         self.sent = True
-        try:
-            tune.report({VALUE: value, STEP: step, AT: self._at})
-        except SystemExit:
-            self.stopped = True
+        if not self.stopped:
+            try:
+                tune.report({VALUE: value, STEP: step, AT: self._at})
+            except SystemExit:
+                self.stopped = True
+        if self.stopped:  # Tune may not have it, and a resume must not take it for filed
+            self.late[step] = value
             return
         with files.append(self._file) as file:
             file.write((json.dumps([step, value]) + "\n").encode())
@@ -76,11 +83,25 @@ class _Reporter:
     def should_prune(self) -> bool:
         return self.stopped
 
+    def leave(self, context: Context | None) -> None:
+        """The trial is over in this process: tell the launcher, where that waits to hear what became of a stop."""
+        overtaken = context is not None and context.overtaken
+        ahead = context.ahead if context is not None else None
+        steps = max([*self.late, *([] if ahead is None else [ahead])], default=None)
+        self._write({LEFT: {"overtaken": overtaken, "late": list(self.late.items()), "trained": steps}})
+
+    def begin(self) -> None:
+        """What an earlier process told when it left is over."""
+        self._write({LEFT: None})
+
     def note(self, noted: Mapping[str, list[float]]) -> None:
         """What was odd about the reports, for the launcher, see :func:`noted`."""
         if noted:
-            with contextlib.suppress(OSError), files.append(self._file) as file:
-                file.write((json.dumps(dict(noted)) + "\n").encode())
+            self._write(dict(noted))
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError), files.append(self._file) as file:
+            file.write((json.dumps(entry) + "\n").encode())
 
 
 def noted(folder: Path) -> dict[str, Any]:
@@ -124,7 +145,7 @@ def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
 
 def _wait(grace: float) -> None:
     """Until the trial of this process has ended. (A class made in a function travels by value and can hold no lock.)"""
-    _idle.wait(grace + _PATIENCE_S)
+    _idle.wait(grace + PATIENCE_S)
 
 
 def train(root: str, cwd: str, config: Mapping[str, Any]) -> None:
@@ -147,6 +168,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
             checkpoints = folder.checkpoints(number)
             checkpoints.mkdir(parents=True, exist_ok=True)
             reporter = _Reporter(checkpoints)
+            reporter.begin()
         except (LcsearchError, OSError) as error:
             code = ENVIRONMENT if isinstance(error, EnvironmentProblem | OSError) else FILE
             tune.report({VALUE: math.nan, STEP: math.nan, PROBLEM: str(error), CODE: code})
@@ -175,6 +197,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
                 print_place(error)
                 raised = describe(error, sweep.path.parent)
         reporter.note(context.noted if context is not None else {})
+        reporter.leave(context)
     if reporter.stopped:
         sys.exit(0)  # what Tune had raised in our report
     if raised is not None:

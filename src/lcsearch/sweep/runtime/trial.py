@@ -119,9 +119,7 @@ def run_trial(
         # what ended the trial is what report() said, even where the objective raised something after it
         ended = (context.ended if context is not None else None) or error
     if context is not None and context.overtaken and held():
-        if file.pruner.kind == "curve":
-            withdraw_stop(study, trial)
-        withdraw_stops(folder, trial.number, "the program had come to its end before the stop could reach it")
+        take_back(study, trial, folder, curve=file.pruner.kind == "curve")
     if isinstance(ended, Interrupted) or not held():
         return TrialState.RUNNING
     taken.noted.update(context.noted if context is not None else {})
@@ -141,6 +139,13 @@ def run_trial(
         return TrialState.FAIL
     taken.end(value)
     return TrialState.COMPLETE
+
+
+def take_back(study: optuna.Study, trial: Trial, folder: RunFolder, curve: bool) -> None:
+    """A stop came too late: its record (the curve pruner's; others keep none) says so, and the decision log."""
+    if curve:
+        withdraw_stop(study, trial)
+    withdraw_stops(folder, trial.number, "the program had come to its end before the stop could reach it")
 
 
 def withdraw_stops(folder: RunFolder, number: int, why: str) -> None:
