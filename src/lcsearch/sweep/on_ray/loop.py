@@ -229,8 +229,8 @@ class Ledger:
         claimed, trial, file = one.claimed, one.claimed.trial, self._watch.file
         claimed.noted.update(self._noted(claimed))
         if not left.get("overtaken"):
-            trained = left.get("trained")
-            if file.objective.command is not None and isinstance(trained, int) and trained > max(one.reported, default=-1):
+            trained, last = left.get("trained"), max(one.reported, default=-1)
+            if file.objective.command is not None and isinstance(trained, int) and trained > last:
                 trial.set_user_attr(TRAINED, min(trained, file.max_steps))
             claimed.end(state=TrialState.PRUNED)
             return
