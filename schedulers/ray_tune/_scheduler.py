@@ -21,9 +21,9 @@ from lcsearch.schedulers.ray_tune._heard import Heard
 from lcsearch.session import Session, session_of
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
-from lcsearch.session.study_report import StudyReport, report_of
+from lcsearch.session.study_report import StudyReport, report_of, without_risk
 from lcsearch.stopping.gates import Event
-from lcsearch.stopping.judge import Judgement, risk_now
+from lcsearch.stopping.judge import Judgement, risk_now, stored_marks
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status
@@ -224,10 +224,12 @@ class CurveScheduler(FIFOScheduler):
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
         if failed:
             text += f", {sum(n for _, n in failed)} failed open"
-        risk = None
+        risk, unknown = None, ""
         with self._failing_open("the risk in the status line"):
             risk = self.risk_now()
-        return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated)"
+            if risk is not None:
+                unknown = without_risk(sum(mark.p is None for mark in stored_marks(self.snapshot())))
+        return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated){unknown}"
 
     # What people ask.
 

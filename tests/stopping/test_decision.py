@@ -43,7 +43,7 @@ def test_the_text() -> None:
         "report before: step 8, 9 observations, P(beat): parametric 1.2 %, rank-gap 0.2 %; threshold 5 %",
         "  forecast by step 49: 0.4, 90 % in [0.3, 0.6]",
         "rank 17 of 20 at this step",
-        "risk that some stop so far lost the winner: 3.1 % (uncalibrated)",
+        "risk that some stop by P(beat) so far lost the winner: 3.1 % (uncalibrated)",
     ]
 
 

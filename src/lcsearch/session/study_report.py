@@ -40,7 +40,8 @@ class StudyReport:
     """A study's stops.
 
     Attributes:
-        risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent.
+        risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent. Stops for
+            divergence are not in it: no forecast was made.
         stops: in order of trials.
         failed_open: looks of this process where something failed and the trial went on.
         disobeyed: looks of this process that came to a stop after which the trial reported on.
@@ -50,7 +51,9 @@ class StudyReport:
         complete: trials that ran to the end.
         failed: trials that failed.
         spent: steps that all trials have trained.
-        saved: steps that the stopped ones had left, by what trials that ended by themselves went on to.
+        saved: an estimate of the steps that the stopped ones had left: each counted to the middle end of the COMPLETE
+            trials that went further. Where trials end by themselves, it is too high when bad ones end sooner than
+            those that were left to run, and too low when they would have gone on for longer.
         notices: what finished trials say about how the study was set up.
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
@@ -71,10 +74,15 @@ class StudyReport:
     ignored: int = 0
     failed: int = 0
 
+    @property
+    def diverged(self) -> int:
+        """How many stops were for divergence: they are in no risk."""
+        return sum(stop.p is None for stop in self.stops)
+
     def __str__(self) -> str:
         """A few lines for people."""
         total = self.spent + self.saved
-        share = f" ({percent(self.saved / total)} of {_whole(total)})" if self.saved else ""
+        share = f" ({percent(self.saved / total)} of {_whole(total)}), {COUNTED}" if self.saved else ""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
         what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
@@ -84,13 +92,34 @@ class StudyReport:
             [
                 *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
-                f"steps: {_whole(self.spent)} spent, {_whole(self.saved)} saved{share}",
-                f"risk that some stop lost the winner: {risk}",
+                f"steps: {_whole(self.spent)} spent, {about(_whole(self.saved))} saved{share}",
+                f"risk that some stop lost the winner: {risk}{without_risk(self.diverged)}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
                 *disobeyed(self.disobeyed, self.ignored),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
             ]
         )
+
+
+COUNTED = "counted to where complete trials ended"
+"""How steps saved are estimated, see :attr:`StudyReport.saved`."""
+
+
+def about(saved: object) -> str:
+    """What is saved is an estimate, unless it is nothing."""
+    return str(saved) if str(saved).startswith("0 ") or str(saved) == "0" else f"about {saved}"
+
+
+def without_risk(diverged: int) -> str:
+    """What a risk says nothing of; empty without stops for divergence.
+
+    >>> without_risk(2)
+    '; 2 stops for divergence are not in it: no risk is known for them'
+    """
+    if not diverged:
+        return ""
+    stops, them = ("stop for divergence is", "it") if diverged == 1 else ("stops for divergence are", "them")
+    return f"; {diverged} {stops} not in it: no risk is known for {them}"
 
 
 def _whole(steps: float) -> str:

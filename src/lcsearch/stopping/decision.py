@@ -166,8 +166,12 @@ class Decision:
                 lines.append(f"  forecast by {self._where(self.horizon)}: {mid:.4g}, 90 % in [{low:.4g}, {high:.4g}]")
         if self.standing is not None:
             lines.append(str(self.standing))
+        if self.reason is Reason.DIVERGED:
+            lines.append("no forecast was made, so no risk is known for this stop")
         if self.risk is not None:
-            lines.append(f"risk that some stop so far lost the winner: {percent(self.risk)} (uncalibrated)")
+            lines.append(
+                f"risk that some stop by {self._chance} so far lost the winner: {percent(self.risk)} (uncalibrated)"
+            )
         return "\n".join(lines)
 
     def to_record(self) -> dict[str, Any]:

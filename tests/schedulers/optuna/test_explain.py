@@ -66,13 +66,19 @@ def test_a_diverged_trial() -> None:
     assert text == (
         "trial 6, step 3: STOP (DIVERGED)\n"
         "The trial's own metric stays non-finite where finished trials have values.\n"
-        "the last 3 reports were not finite (latest inf)"
+        "the last 3 reports were not finite (latest inf)\n"
+        "no forecast was made, so no risk is known for this stop"
     )
     assert study.trials[number].user_attrs["lcsearch:reason"] == (
         "step 3: diverged, the last 3 reports were not finite (latest inf)"
     )
     report = of_study(study).report(study)
-    assert (report.stops[0].p, report.risk) == (None, 0.0)
+    assert (report.stops[0].p, report.risk, report.diverged) == (None, 0.0, 1)
+    (risk,) = (line for line in str(report).splitlines() if line.startswith("risk"))
+    assert risk == (
+        "risk that some stop lost the winner: 0 % (uncalibrated); 1 stop for divergence is not in it: no risk is known "
+        "for it"
+    )
 
 
 def held(*looks: tuple[int, Reason]) -> list[str]:

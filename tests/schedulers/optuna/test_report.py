@@ -8,6 +8,7 @@ from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one,
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner, StudyReport
+from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 
 
@@ -25,7 +26,7 @@ def test_it_prints_in_a_few_lines() -> None:
     done = SHORTEST + 1
     assert str(found).splitlines() == [
         "trials: 6 complete, 2 stopped",
-        f"steps: {300 + 2 * done} spent, {2 * (50 - done)} saved (22 % of 400)",
+        f"steps: {300 + 2 * done} spent, about {2 * (50 - done)} saved (22 % of 400), {COUNTED}",
         f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
         "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
@@ -56,7 +57,7 @@ def test_a_complete_trial_that_owed_no_report_trained_to_the_horizon() -> None:
 
 
 def test_steps_are_whole_numbers() -> None:
-    """Between two lengths lies half a step: '326.5 saved'."""
+    """Between two lengths lies half a step: 'about 326.5 saved'."""
     study = study_of(pruner(n_startup_trials=4), n=0)
     for length in (30, 36, 43, 50):
         study.add_trial(finished(decay(0.1, length)))
@@ -66,13 +67,13 @@ def test_steps_are_whole_numbers() -> None:
     assert (
         str(found)
         .splitlines()[-3]
-        .startswith(f"steps: {30 + 36 + 43 + 50 + SHORTEST + 1} spent, {38 - SHORTEST} saved")
+        .startswith(f"steps: {30 + 36 + 43 + 50 + SHORTEST + 1} spent, about {38 - SHORTEST} saved")
     )
 
     found = StudyReport(0.0, (), 0, spent=1234567.0, saved=765433.0)
-    assert str(found).splitlines()[1] == "steps: 1234567 spent, 765433 saved (38 % of 2000000)"
+    assert str(found).splitlines()[1] == "steps: 1234567 spent, about 765433 saved (38 % of 2000000), " + COUNTED
     found = StudyReport(0.0, (), 0, spent=1.25, saved=120.625)  # seconds
-    assert str(found).splitlines()[1] == "steps: 1.25 spent, 121 saved (99 % of 122)"
+    assert str(found).splitlines()[1] == "steps: 1.25 spent, about 121 saved (99 % of 122), " + COUNTED
 
 
 def test_before_anything_has_ended() -> None:

@@ -19,6 +19,7 @@ from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.explain import ELSEWHERE
+from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
 
@@ -119,7 +120,7 @@ def test_a_stopped_trial() -> None:
         f"report before: step {EARLIEST - 1}, 5 observations, P(beat): fake < 0.01 %; threshold 1 %",
         "  forecast by step 50: 5.41, 90 % in [5.327, 5.492]",
         "rank 7 of 7 at this step",
-        "risk that some stop so far lost the winner: 0 % (uncalibrated)",
+        "risk that some stop by P(beat) so far lost the winner: 0 % (uncalibrated)",
     ]
     assert of_run(runner).explain("5f") == text
     runner.feed(runner.start("better"), decay(-1.0))
@@ -136,7 +137,8 @@ def test_a_diverged_trial() -> None:
     assert of_run(runner).explain("x") == (
         "trial x, step 4: STOP (DIVERGED)\n"
         "The trial's own metric stays non-finite where finished trials have values.\n"
-        "the last 3 reports were not finite (latest inf)"
+        "the last 3 reports were not finite (latest inf)\n"
+        "no forecast was made, so no risk is known for this stop"
     )
 
 
@@ -263,7 +265,7 @@ def test_the_report_of_a_run() -> None:
     assert {stop.trial: stop.reason for stop in found.stops} == of_run(runner).stopped()
     assert str(found).splitlines() == [
         "trials: 6 complete, 2 stopped, 1 failed",
-        f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, {2 * (50 - EARLIEST)} saved (22 % of 405)",
+        f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, about {2 * (50 - EARLIEST)} saved (22 % of 405), {COUNTED}",
         f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
         "in this process: 1 look failed open (the trial went on: reading a result 1), 0 held between looks "
         "(look_growth)",

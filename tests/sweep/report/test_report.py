@@ -108,9 +108,10 @@ def test_the_numbers_are_the_summary_s(outcome: Outcome, page: Path) -> None:
     done, text = outcome.progress, read(page).text
     assert len(done.of("stopped")) > 3
     said = summarize(state_of(outcome))
-    ((spent, saved, share, total),) = re.findall(r"epochs: (\d+) spent, (\d+) saved \((\d+%) of (\d+)\)", said)
-    assert f"Compute in epochs {spent} spent saved by stops {saved} ({share} of {total}) unpruned {total}" in (
-        re.sub(r" +", " ", text)
+    ((spent, saved, share, total),) = re.findall(r"epochs: (\d+) spent, about (\d+) saved \((\d+%) of (\d+)\)", said)
+    assert (
+        f"Compute in epochs {spent} spent saved by stops, estimate {saved} ({share} of {total}) unpruned {total}"
+        in (re.sub(r" +", " ", text))
     )
     ((value, where),) = re.findall(r"best: loss (\S+) (\(trial \d+, epoch \d+\))", said)
     assert f"Best loss {where} {value}" in text

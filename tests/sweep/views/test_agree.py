@@ -97,16 +97,16 @@ def test_all_views_of_a_sweep_agree(folder: RunFolder, capsys: pytest.CaptureFix
     spent, saved = end["spent"], end["saved"]
     assert min(spent, saved) > 0
     share = f"{saved / (spent + saved):.0%}"
-    shows(lambda name: f"{spent} spent saved by stops {saved} ({share}" if name == "report" else
-          f"epochs: {spent} spent, {saved} saved ({share}")  # fmt: skip
+    shows(lambda name: f"{spent} spent saved by stops, estimate {saved} ({share}" if name == "report" else
+          f"epochs: {spent} spent, about {saved} saved ({share}")  # fmt: skip
     worker, kept = clock(end["worker_seconds"]), clock(end["worker_seconds_saved"])
-    shows(in_report(f"worker time: {worker} spent, {kept} saved", f"Worker time {worker} spent"))
+    shows(in_report(f"worker time: {worker} spent, about {kept} saved", f"Worker time {worker} spent"))
     assert end["seconds_total"] == WALL
     shows(lambda name: "" if name == "summary" else f"wall clock{':' * (name != 'report')} {clock(WALL)}", least=3)
     assert clock(WALL) in summarize(state, seconds=1.0)
     cost = {name: money(amount) for name, amount in end["money"].items()}
     shows(lambda name: f"Cost {cost['spent']} spent" if name == "report" else f"money: {cost['spent']} spent")
-    shows(lambda name: f"estimate {cost['saved']}" if name == "report" else f"{cost['saved']} saved")
+    shows(lambda name: f"estimate {cost['saved']}" if name == "report" else f"about {cost['saved']} saved")
 
     assert 0 < end["risk"] < 1
     shows(in_report(f"lost the winner: {end['risk']:.1%} ({end['calibration']})",

@@ -166,6 +166,8 @@ def test_stops_and_failures_stand_in_groups(folder: RunFolder) -> None:
     errors = ("no", "other", "no", "no")
     failed = [trial(15 + n, TrialState.FAIL, {}, **{"lcsearch:error": text}) for n, text in enumerate(errors)]
     lines = summary(folder, whole(0), *stopped, *failed)
+    unknown = "1 stop for divergence is not in it: no risk is known for it"
+    assert f"risk that some stop lost the winner: not known yet; {unknown}" in lines
     at = lines.index("stopped by P(beat): 12 (trials 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)")
     assert lines[at + 1 :] == [
         "stopped as diverged: 1 (trial 13)",

@@ -117,7 +117,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where this report and the "
         "one before are below 5 % (1 % below 8 observations)",
         "[1/8] trial 0 complete: loss 0.1, new best",
-        "[2/8] trial 1 stopped at epoch 2, 8 saved: loss 1.5; P(beat) 0.1 %, threshold 5 %",
+        "[2/8] trial 1 stopped at epoch 2, about 8 saved: loss 1.5; P(beat) 0.1 %, threshold 5 %",
         "[3/8] trial 2 failed; ValueError: no",
         "[4/8] trial 5 complete: loss nan",
         "! worker 0 was killed",
@@ -135,14 +135,16 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
          "trial 4 complete at epoch 2 of 10: best loss 0.3 at epoch 1 (last nan)"),
         (TrialState.PRUNED, {7: 0.3, 8: 0.4},
          "step 8: P(beat) 4 % (was 3 % at step 7), threshold 5 %, incumbent 0.1 of trial 0, rank 6 of 7 at this step",
-         "trial 4 stopped at epoch 8, 2 saved: loss 0.4; P(beat) 4 % (was 3 % at step 7), threshold 5 %"),
+         "trial 4 stopped at epoch 8, about 2 saved: loss 0.4; P(beat) 4 % (was 3 % at step 7), threshold 5 %"),
         (TrialState.PRUNED, {6: 0.3}, "step 6: P(beat) 0.4 %, threshold 1 %, incumbent 0.1 of trial 0",
-         "trial 4 stopped at epoch 6, 4 saved: loss 0.3; P(beat) 0.4 %, threshold 1 % (strict below 8 observations)"),
+         "trial 4 stopped at epoch 6, about 4 saved: loss 0.3; P(beat) 0.4 %, threshold 1 % "
+         "(strict below 8 observations)"),
         (TrialState.PRUNED, {8: 0.3, 9: 0.4}, "step 8: P(beat) 4 %, threshold 5 %, incumbent 0.1 of trial 0",
-         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), 1 saved: loss 0.4; P(beat) 4 %, "
+         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), about 1 saved: loss 0.4; P(beat) 4 %, "
          "threshold 5 %"),
         (TrialState.PRUNED, {8: math.nan, 9: math.nan}, "step 8: diverged, 3 reports in a row are not finite",
-         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), 1 saved: loss nan; diverged, 3 reports "
+         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), about 1 saved: loss nan; diverged, 3 "
+         "reports "
          "in a row are not finite"),
     ],
 )  # fmt: skip
@@ -205,7 +207,7 @@ def test_the_screen(tmp_path: Path, no_color: bool) -> None:
     for text in (
         "4/8 trials",
         "best so far, running: loss 0.05 (trial 3, epoch 2)",
-        "25 spent, 8 saved (24%)",
+        "25 spent, about 8 saved (24%)",
         "25 %",
         "█▁",
     ):

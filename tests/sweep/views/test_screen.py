@@ -90,8 +90,8 @@ def test_a_wide_terminal() -> None:
     assert text(SMALL, 118, 30) == [
         "toy  3/8 trials  about 2 min 10 s left  1 complete  1 stopped  1 failed  2 running  1 waiting",
         "best: loss 0.1 (trial 0, epoch 10), 42 s ago",
-        "epochs: 26 spent, 4 saved (13%)  wall clock: 1 min 15 s  worker time: 26 s spent, 4 s saved",
-        "money: 0.026 spent, 0.004 saved",
+        "epochs: 26 spent, about 4 saved (13%)  counted to where complete trials ended  wall clock: 1 min 15 s",
+        "worker time: 26 s spent, about 4 s saved  money: 0.026 spent, about 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)  looks: 12, p50 13 ms, p99 32 ms, "
         "1 without an opinion",
         "",
@@ -120,13 +120,14 @@ def test_a_best_that_is_not_the_incumbent_s_is_told_beside_it_on_any_terminal(wi
 
 
 def test_a_small_terminal() -> None:
-    assert text(SMALL, 60, 14) == [
+    assert text(SMALL, 60, 15) == [
         "toy  3/8 trials  about 2 min 10 s left  1 complete",
         "1 stopped  1 failed  2 running  1 waiting",
         "best: loss 0.1 (trial 0, epoch 10), 42 s ago",
-        "epochs: 26 spent, 4 saved (13%)  wall clock: 1 min 15 s",
-        "worker time: 26 s spent, 4 s saved",
-        "money: 0.026 spent, 0.004 saved",
+        "epochs: 26 spent, about 4 saved (13%)",
+        "wall clock: 1 min 15 s",
+        "worker time: 26 s spent, about 4 s saved",
+        "money: 0.026 spent, about 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)",
         "looks: 12, p50 13 ms, p99 32 ms, 1 without an opinion",
         "trial  worker  epoch    loss  P(beat)  age  curve",

@@ -14,6 +14,7 @@ from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of
 from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.verdict import Reason
 from lcsearch.study import Bank, Status, Trial, judged_at_end
 from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
 from lcsearch.sweep.store import attributes
@@ -129,8 +130,13 @@ class Progress:
 
     @property
     def saved(self) -> int:
-        """Steps that stops saved."""
+        """Steps that stops saved, an estimate: :attr:`lcsearch.session.study_report.StudyReport.saved`."""
         return sum(row.saved for row in self.rows)
+
+    @property
+    def diverged(self) -> int:
+        """Stops for divergence, which are in no risk."""
+        return sum(row.stop is not None and row.stop.reason is Reason.DIVERGED for row in self.of("stopped"))
 
     @property
     def seconds(self) -> float:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.report.collect import Report, Stop
@@ -140,13 +141,14 @@ def _best(report: Report) -> str:
 def _compute(report: Report) -> str:
     p, part, step = report.progress, report.state.share_saved, report.sweep.step
     share = "nothing yet" if part is None else f"{part:.0%} of {p.spent + p.saved}"
-    rows = [("saved by stops", f"{p.saved} ({share})"), ("unpruned", f"{report.state.unpruned}")]
+    rows = [("saved by stops, estimate", f"{p.saved} ({share})"), ("unpruned", f"{report.state.unpruned}")]
     n = len(report.progress.rows)
     whole = f"of {report.sweep.max_steps} {step}s"
     if any(row.spent < report.sweep.max_steps for row in report.progress.of("complete")):
         whole = "as long as the complete ones were"
     soft = f"Unpruned: {n} trials {whole}"
     soft += "; failed ones as long as they ran." if report.progress.of("failed") else "."
+    soft += f" Saved: {COUNTED}." if p.saved else ""
     return _card(f"Compute in {step}s", f"{p.spent} spent", rows, soft)
 
 
@@ -233,7 +235,7 @@ def _table(report: Report) -> list[str]:
     if not report.stops:
         return [heading, "<p>No trial was stopped.</p>"]
     names = ("trial", "step", "rule", "P(beat) now", "before", "threshold", "P(beat) today", "incumbent then", "rank",
-             "saved")  # fmt: skip
+             "saved, about")  # fmt: skip
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     chance = {stop.number: stop.p_today if stop.p_today is not None else stop.p or 0.0 for stop in report.stops}
     shown = sorted(report.stops, key=lambda stop: -chance[stop.number])[:_STOPS]

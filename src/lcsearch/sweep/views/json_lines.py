@@ -11,8 +11,9 @@ sweep    first. `name`, `folder`, `resumed`, `trials` (budget), `max_steps`, `st
          `judged`, `workers`, `sampler`, `pruner`, `seed`
 trial    `trial` (its number) and `state`: "began" with `params` (a trial that `--resume` goes on with begins again), or
          "complete", "stopped", "failed" with `value` (judged, as far as it came), `last` (the last report), `step` of
-         the last report, `spent`, `saved` (steps), `reason` (of a stop or a failure, else null), `p_beat` (at the look
-         that stopped it; null for trials that were not stopped, or not by P(beat))
+         the last report, `spent`, `saved` (steps; here and at the end an estimate, counted to where complete trials
+         ended), `reason` (of a stop or a failure, else null), `p_beat` (at the look that stopped it; null for trials
+         that were not stopped, or not by P(beat))
 best     a new best value, of any trial that has not failed: `trial`, `step`, `value`, `params`, `state` (of the trial)
 worker   one has died, stalled or been retried: `text`; as far as known `worker` (its slot), `how`, `trial`, `retry`,
          `retries`, `given_up` (the trial is marked failed)
@@ -21,7 +22,7 @@ end      last. `exit_code`, `message` (null when all went well), `counts` (state
          null), `incumbent` (the best of the complete trials, or null), `spent`, `saved` (steps), `seconds` (wall clock
          of this launch), `seconds_total` (of all launches), `worker_seconds`, `worker_seconds_saved` (null where no
          pace is known), `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
-         `calibration`, `looks`, `failed_open`, `folder`
+         `diverged` (stops for divergence, which are not in `risk`), `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
 """
 
@@ -150,6 +151,7 @@ class JsonView:
             worker_seconds_saved=p.seconds_saved,
             money=None if money is None else {"spent": money[0], "saved": money[1]},
             risk=state.risk,
+            diverged=p.diverged,
             calibration=CALIBRATION,
             looks=state.n_looks,
             failed_open=state.n_failed_open,

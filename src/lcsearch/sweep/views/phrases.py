@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lcsearch.session.study_report import about, without_risk
 from lcsearch.stopping.decision import exactly
 from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
@@ -53,7 +54,7 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
     """One line for a trial that ended, with its reason in short.
 
     `trial 4 complete: best loss 0.3123 at epoch 12 (last 0.3597), new best`
-    `trial 12 stopped at epoch 9, 31 saved: loss 0.83; P(beat) 0.4 % (was 1.2 % at step 8), threshold 5 %`
+    `trial 12 stopped at epoch 9, about 31 saved: loss 0.83; P(beat) 0.4 % (was 1.2 % at step 8), threshold 5 %`
     """
     line, unit = f"trial {row.number} {row.state}", sweep.step
     if row.state == "complete":
@@ -61,7 +62,7 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
             line += f" at {unit} {row.spent} of {sweep.max_steps}"
         line += f": {_judged(row, sweep)}"
     elif row.state == "stopped":
-        line += f" at {unit} {_stopped_at(row)}{_late(row, unit)}" + (f", {row.saved} saved" if row.saved else "")
+        line += f" at {unit} {_stopped_at(row)}{_late(row, unit)}" + (f", about {row.saved} saved" if row.saved else "")
         line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
     reason = _short(row, sweep)
     return line + (f"; {reason}" if reason else "") + (f", new {new}" if new else "")
@@ -145,15 +146,16 @@ def clock(seconds: float) -> str:
 
 
 def worker_time(progress: Progress) -> str:
-    """`worker time: 3 min 07 s spent, 1 min 21 s saved`."""
+    """`worker time: 3 min 07 s spent, about 1 min 21 s saved`."""
     saved = progress.seconds_saved
-    told = f"{clock(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
+    told = f"{about(clock(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
     return f"worker time: {clock(progress.seconds)} spent, {told}"
 
 
 def risk_told(state: SweepState) -> str:
-    """`12.3% (uncalibrated)`."""
-    return "not known yet" if state.risk is None else f"{state.risk:.1%} ({CALIBRATION})"
+    """`12.3% (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
+    risk = "not known yet" if state.risk is None else f"{state.risk:.1%} ({CALIBRATION})"
+    return f"{risk}{without_risk(state.progress.diverged)}"
 
 
 def looks_told(state: SweepState) -> str | None:

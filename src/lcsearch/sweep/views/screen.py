@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lcsearch.session.study_report import COUNTED, about
 from lcsearch.stopping.decision import percent
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import ENDED, StateReader, SweepState
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _RECENT = 6  # trials that ended, on the screen
+_ROOMY = 100  # columns from which on a line is spared for what the summary says too
 _LABEL = 14  # columns of a table's heading at most
 _CURVE = 60  # columns of a sparkline at most
 _GAP = "  "
@@ -103,14 +105,16 @@ def _head(state: SweepState, width: int) -> list[Line]:
             best.append(f"incumbent, the best complete: {told}")
     share = "" if state.share_saved is None else f" ({state.share_saved:.0%})"
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
-    spent = [f"{sweep.step}s: {p.spent}{of} spent, {p.saved} saved{share}"]
+    spent = [f"{sweep.step}s: {p.spent}{of} spent, {about(p.saved)} saved{share}"]
+    spent += [COUNTED] if p.saved and width >= _ROOMY else []
     spent += [f"wall clock: {clock(state.wall or 0.0)}", worker_time(p)]
     if state.money is not None:
         saved = state.money[1]
-        spent.append(f"money: {money(state.money[0])} spent" + (f", {money(saved)} saved" if saved is not None else ""))
+        told = f", about {money(saved)} saved" if saved is not None else ""
+        spent.append(f"money: {money(state.money[0])} spent{told}")
     lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":
-        said = [f"risk that some stop lost the winner: {risk_told(state)}"]
+        said = f"risk that some stop lost the winner: {risk_told(state)}".split("; ")
         if state.latency is not None:
             told = f"{latency_told(state.latency)}, {state.n_failed_open} without an opinion"
             said.append(f"looks: {state.n_looks}, {told}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcsearch.errors import FileProblem
+from lcsearch.session.study_report import COUNTED, about
 from lcsearch.stopping.decision import Decision, percent
 from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.monitor.progress import Progress, Row
@@ -53,7 +54,8 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
         lines.append("best: none")
     share = state.share_saved
     text = "" if share is None else f" ({share:.0%} of {progress.spent + progress.saved})"
-    lines.append(f"{sweep.step}s: {progress.spent} spent, {progress.saved} saved{text}")
+    text += f", {COUNTED}" if progress.saved else ""
+    lines.append(f"{sweep.step}s: {progress.spent} spent, {about(progress.saved)} saved{text}")
     lines.append(worker_time(progress))
     lines += _spending(state)
     stops = () if state.ledger is None else state.ledger.stops
