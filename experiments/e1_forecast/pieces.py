@@ -157,7 +157,10 @@ def clean(x: Any) -> Any:
     return x
 
 
-def compact(x: Any) -> str:
-    """JSON with lists of numbers on one line."""
-    text = json.dumps(x, indent=1, allow_nan=False)
-    return re.sub(r"\[\s+([^\[\]{}\"]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
+def compact(x: Any, depth: int = 0) -> str:
+    """JSON with a line for each figure of a row; what lies deeper stands on it, without blanks."""
+    if not (isinstance(x, dict) and x) or depth == 7:
+        return json.dumps(x, separators=(",", ":"), allow_nan=False)
+    pad = " " * depth
+    inner = ",\n".join(f"{pad} {json.dumps(key)}: {compact(value, depth + 1)}" for key, value in x.items())
+    return f"{{\n{inner}\n{pad}}}"
