@@ -177,7 +177,7 @@ def test_the_command_line_says_so_too(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_twice_kills_while_the_storage_does_not_answer(tmp_path: Path) -> None:
-    path, run = write_toy(tmp_path, RESUMING, trials=2, max_steps=1000, pruner="curve"), tmp_path / "run"
+    path, run = write_toy(tmp_path, RESUMING, trials=2, max_steps=300, pruner="curve"), tmp_path / "run"
     with launched(command("run", path, "--folder", run)) as process:
         state = run / "checkpoints/trial-00000/state.json"
         wait_for(state.exists)
