@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 import optuna
 
-from lcsearch import Bank, Curve, Goal, Query, Snapshot, Status, Trial
+from lcsearch import Curve, FinishedTrials, Goal, Query, Snapshot, Status, Trial
 from lcsearch.host.registry import NAMES, forecaster
 from lcsearch.schedulers.optuna import CurvePruner
 
@@ -93,7 +93,7 @@ def batches() -> None:
     goal = Goal("loss", "minimize", STEPS - 1)
     finished = [Trial(str(i), Curve.of(range(STEPS), curve(rng)), status=Status.COMPLETE) for i in range(100)]
     live = tuple(Trial(f"live-{i}", Curve.of(range(25), curve(rng)[:25])) for i in range(100))
-    snapshot = Snapshot("benchmark", goal, Bank(goal).extend(finished), live)
+    snapshot = Snapshot("benchmark", goal, FinishedTrials(goal).extend(finished), live)
     for name in NAMES:
         one = [Query(live[0].cut(step), "best_by", STEPS - 1) for step in (24, 23)]
         many = [Query(trial, "best_by", STEPS - 1) for trial in live]

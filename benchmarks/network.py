@@ -43,7 +43,7 @@ import torch
 from mcmc import EnsembleMCMC
 from torch import Tensor, nn
 
-from lcsearch import Bank, Curve, Goal, Query, Snapshot, Status, Trial, __version__
+from lcsearch import Curve, FinishedTrials, Goal, Query, Snapshot, Status, Trial, __version__
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.forecast.network.forecaster import NetworkForecaster
@@ -123,7 +123,7 @@ def questions(case: Case) -> Callable[[], tuple[Snapshot, list[Query]]]:
     """Gives what the next call is asked; never timed."""
     rng = np.random.default_rng(0)
     goal = Goal("loss", "minimize", STEPS - 1)
-    bank = Bank(goal).extend(trials_of(curves(case.finished, rng), "done-", rng, Status.COMPLETE))
+    bank = FinishedTrials(goal).extend(trials_of(curves(case.finished, rng), "done-", rng, Status.COMPLETE))
     live = trials_of(curves(max(case.trials, POOL), rng)[:, :SEEN], "live-", rng)
     count = 0
 

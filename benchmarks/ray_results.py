@@ -131,7 +131,7 @@ def results() -> None:
                 if isinstance(run.scheduler, CurveScheduler):
                     counted = dict(run.scheduler.session.tally()[0])
                     looks = [sum(counted.get(reason, 0) for reason in FORECASTS)]
-                    looks += [counted.get(reason, 0) for reason in (Reason.OVERTAKEN, Reason.SPACED)]
+                    looks += [counted.get(reason, 0) for reason in (Reason.SUPERSEDED, Reason.SPACED)]
                     line += "     " + " ".join(f"{k:6d}" for k in (*looks, len(run.scheduler.stopped())))
                     line += f"  {took:6.1f} s"
                 print(line, flush=True)

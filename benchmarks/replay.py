@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-from lcsearch.data.made import Kind, made
+from lcsearch.data.synthetic import Kind, synthetic_task
 from lcsearch.data.task import Task
 from lcsearch.host.in_process import Pretrained
-from lcsearch.host.registry import forecasters
+from lcsearch.host.registry import resolve_forecasters
 from lcsearch.replay import ahead
-from lcsearch.replay.ahead import Ahead, Memo
-from lcsearch.replay.policies import Entrant, entrant, session_for
+from lcsearch.replay.policies import PolicySpec, policy_spec, session_for
+from lcsearch.replay.prefetching import Memo, PrefetchingForecaster
 from lcsearch.replay.simulator import simulate
 from lcsearch.replay.whatif import THRESHOLDS, replay
 
@@ -35,16 +35,19 @@ POLICIES = ("curve", "median", "asha")
 Saved = dict[tuple[str, float | None], list[float]]
 
 
-def before(task: Task, entrants: Sequence[Entrant], orders: int) -> Saved:
+def before(task: Task, entrants: Sequence[PolicySpec], orders: int) -> Saved:
     """One search after another: forecasts of a trial's next cuts in a batch, and no two states of the study alike."""
 
-    def stopper(one: Entrant, memos: dict[str, Memo]):  # type: ignore[no-untyped-def]
+    def stopper(one: PolicySpec, memos: dict[str, Memo]):  # type: ignore[no-untyped-def]
         if one.policy is None:
             return one.make(task)
-        heard = [Ahead(forecasters(name)[0], task, memos.setdefault(name, {})) for name in one.opinions]
+        heard = [
+            PrefetchingForecaster(resolve_forecasters(name)[0], task, memos.setdefault(name, {}))
+            for name in one.forecasters
+        ]
         return session_for(one.policy, heard)
 
-    def saved(one: Entrant, order: Sequence[int], memos: dict[str, Memo]) -> float:
+    def saved(one: PolicySpec, order: Sequence[int], memos: dict[str, Memo]) -> float:
         found = simulate(task, order, stopper(one, memos))
         return 1.0 - found.spent / found.full_cost
 
@@ -61,7 +64,7 @@ def before(task: Task, entrants: Sequence[Entrant], orders: int) -> Saved:
     return result
 
 
-def now(task: Task, entrants: Sequence[Entrant], orders: int) -> Saved:
+def now(task: Task, entrants: Sequence[PolicySpec], orders: int) -> Saved:
     """As the command does it."""
     found = replay(task, entrants, orders=orders)
     points = [*found.points, *(point for line in found.frontiers for point in line)]
@@ -72,7 +75,7 @@ def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int) -> 
     """CPU seconds of the replay of another checkout, in a process of its own."""
     script = f"""
 import time
-from lcsearch.data.made import made
+from lcsearch.data.synthetic import made
 from lcsearch.replay.policies import entrant
 from lcsearch.replay.whatif import replay
 entrants = [entrant(name) for name in {POLICIES}]
@@ -94,15 +97,15 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--beside", type=Path, help="checkout of an earlier version")
     settings = parser.parse_args()
-    entrants = [entrant(name) for name in POLICIES]
-    replay(made("power", 14, n_steps=14), entrants, orders=1)  # loads torch and the weights
+    entrants = [policy_spec(name) for name in POLICIES]
+    replay(synthetic_task("power", 14, n_steps=14), entrants, orders=1)  # loads torch and the weights
     studies: list[tuple[Kind, int, int]] = [("late", 25, 20), ("power", 40, 40), ("late", 40, 40)]
     times, orders = (1, 1) if settings.quick else (settings.times, settings.orders)
     if settings.quick:
         studies = [("power", 14, 14)]
     print(f"{'study':>16}  orders  before, s  now, s  ratio")
     for kind, runs, steps in studies:
-        task = made(kind, runs, 1, n_steps=steps)
+        task = synthetic_task(kind, runs, 1, n_steps=steps)
         took: dict[str, list[float]] = {"before": [], "now": [], "earlier": []}
         for _ in range(times):
             results = []

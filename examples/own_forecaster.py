@@ -1,4 +1,4 @@
-"""A forecaster of your own: the average of two that ship, where `opinions=[...]` would ask both to agree.
+"""A forecaster of your own: the average of two that ship, where `forecasters=[...]` would ask both to agree.
 
 Anything with `name`, `version` and `forecast(snapshot, queries)` will do; this one passes `tests/kit/forecasters.py`.
 """
@@ -32,9 +32,9 @@ class Average:
         said = [part.forecast(snapshot, queries) for part in self.parts]
         rows: list[Forecasts | Absent] = []
         for i in range(len(queries)):
-            opinions = [one.opinion(i) for one in said]
-            known = [one for one in opinions if isinstance(one, Forecasts)]
-            rows.append(Forecasts.mixture(known) if known else opinions[0])
+            forecasters = [one.row(i) for one in said]
+            known = [one for one in forecasters if isinstance(one, Forecasts)]
+            rows.append(Forecasts.mixture(known) if known else forecasters[0])
         width = max((row.knots.shape[1] for row in rows if isinstance(row, Forecasts)), default=2)
         knots, levels, tails = (np.full((len(rows), n), np.nan) for n in (width, width, 2))
         for i, row in enumerate(rows):
@@ -57,7 +57,7 @@ def objective(trial: optuna.Trial) -> float:
 
 
 if __name__ == "__main__":
-    pruner = CurvePruner(max_steps=30, opinions=Average(ParametricEnsemble(), RankAndGap()))
+    pruner = CurvePruner(max_steps=30, forecasters=Average(ParametricEnsemble(), RankAndGap()))
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0), pruner=pruner)
     study.optimize(objective, n_trials=30)
     print(pruner.report(study))

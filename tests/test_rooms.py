@@ -34,11 +34,11 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
-    "lcsearch.allocation": (("contract",), ("arms", "check", "gain"), ("policies",)),
-    "lcsearch.data": (("task",), ("made", "tables"), ("readers", "real_curves")),
+    "lcsearch.allocation": (("contract",), ("arms", "check", "gain"), ("allocators",)),
+    "lcsearch.data": (("task",), ("synthetic", "tables"), ("readers", "real_curves")),
     "lcsearch.replay": (
         ("baselines", "history", "stopper"),
-        ("ahead", "oracle", "score"),
+        ("oracle", "prefetching", "score"),
         ("policies", "simulator"),
         ("whatif",),
         ("text",),
@@ -304,7 +304,7 @@ def read(path: Path) -> str:
         ("from importlib import import_module\nimport_module('lcsearch.cli')", "lcsearch.sweep.run"),
         ("if TYPE_CHECKING:\n    from lcsearch.forecast.contract import Query", "lcsearch.study.bank"),
         ("from lcsearch import Curve", "lcsearch.stopping.rules"),  # the front door leads to every room
-        ("from lcsearch.study import Bank", "lcsearch.study.trial"),  # as a room's own door does
+        ("from lcsearch.study import FinishedTrials", "lcsearch.study.trial"),  # as a room's own door does
         ("from lcsearch.sweep import Context", "lcsearch.sweep.views.live"),
         ("from lcsearch.replay import policies", "lcsearch.schedulers.optuna._pruner"),  # of one floor
         ("from lcsearch.sweep.views.live import make_view", "lcsearch.sweep.runtime.launch"),

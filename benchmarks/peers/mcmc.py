@@ -179,8 +179,8 @@ class EnsembleMCMC:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query.
 
-        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW when nothing gives it a scale, no prior
-        draw is near it, or only a noise far above the prior's explains it.
+        Absent rows: NONFINITE when the curve has no finite observation; UNSUPPORTED when nothing gives it a scale, no
+        prior draw is near it, or only a noise far above the prior's explains it.
         """
         sign, source = snapshot.goal.sign, f"{self.name}/{self.version}"
         absent, batches = batched(queries, _width, _CHUNK)
@@ -191,7 +191,7 @@ class EnsembleMCMC:
         for rows, k, p, t, off in parts:
             knots[rows], levels[rows], tails[rows] = k, p, t
             for i in rows[off]:
-                absent[i], knots[i], levels[i], tails[i] = Absent.OFF_LAW, np.nan, np.nan, np.nan
+                absent[i], knots[i], levels[i], tails[i] = Absent.UNSUPPORTED, np.nan, np.nan, np.nan
         return Forecasts.of(knots, levels, tails, sign=sign, source=source, absent=absent)
 
     def posterior(self, snapshot: Snapshot, curves: Sequence[Curve]) -> tuple[Floats, Floats]:
@@ -282,7 +282,7 @@ def _scale(curves: Sequence[Curve], snapshot: Snapshot, bounds: tuple[float, flo
     x, y, mask = np.ones((c, width)), np.zeros((c, width)), np.zeros((c, width))
     m, base, spacing, last = np.empty(c), np.empty(c), np.empty(c), np.empty(c)
     zero, scale = np.full(c, np.nan), np.full(c, np.nan)
-    leader = snapshot.bank.leader
+    leader = snapshot.bank.best_complete
     for i, curve in enumerate(curves):
         steps, loss = curve.steps, goal.sign * curve.values
         first = float(steps[0])
@@ -297,7 +297,7 @@ def _scale(curves: Sequence[Curve], snapshot: Snapshot, bounds: tuple[float, flo
         if bounds is not None:
             zero[i], scale[i] = _given(bounds, goal)
         else:
-            loss, zero[i], scale[i] = _by_rule(loss, snapshot.spread, None if leader is None else leader[0])
+            loss, zero[i], scale[i] = _by_rule(loss, snapshot.robust_range, None if leader is None else leader[0])
         if np.isfinite(scale[i]):
             with np.errstate(over="ignore"):
                 y[i, :n] = (zero[i] - loss) / scale[i]

@@ -31,14 +31,14 @@ class Cheap(ABC):
 
     @abstractmethod
     def later(self, snapshot: Snapshot, query: Query) -> Law | None:
-        """The value at a step that is still to come; None for no opinion."""
+        """The value at a step that is still to come; None for no forecast."""
 
     def laters(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Law | None]:
         """The same of many queries."""
         return [self.later(snapshot, query) for query in queries]
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
-        """One row a query. Absent: NONFINITE as above, OFF_LAW where there is too little to go by."""
+        """One row a query. Absent: NONFINITE as above, UNSUPPORTED where there is too little to go by."""
         known = [self._known(snapshot, query) for query in queries]
         unknown = [
             query._replace(trial=query.trial.cut(float(query.trial.curve.steps[-1])))  # reports that are no value aside
@@ -79,7 +79,7 @@ class Cheap(ABC):
     def _judged(self, snapshot: Snapshot, query: Query, law: Law | None) -> Law | Absent:
         """A best-by is the better of the law and the best so far."""
         if law is None:
-            return Absent.OFF_LAW
+            return Absent.UNSUPPORTED
         best = float((snapshot.goal.sign * query.trial.curve.values).min())
         return capped(law, best) if query.kind == "best_by" else law
 

@@ -32,7 +32,7 @@ TRAIN = "python experiments/e1_forecast/train_peers.py"
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
+class PolicySpec:
     """A forecaster under the name of its row.
 
     Attributes:
@@ -58,7 +58,7 @@ class Entrant:
         return p if self.calibration is None else self.calibration.p_beat(source, snapshot, queries, p)
 
 
-def entrant(spec: str) -> Entrant:
+def entrant(spec: str) -> PolicySpec:
     """See the module.
 
     Raises:
@@ -66,15 +66,15 @@ def entrant(spec: str) -> Entrant:
         SystemExit: there is no such forecaster, or it is not trained yet.
     """
     if spec in RECALIBRATED:
-        return Entrant(spec, entrant(RECALIBRATED[spec][0]).method, calibration=_calibration(spec))
+        return PolicySpec(spec, entrant(RECALIBRATED[spec][0]).method, calibration=_calibration(spec))
     if spec in PEERS:
-        return Entrant(spec, _peer(spec))
+        return PolicySpec(spec, _peer(spec))
     if spec in NAMES:
-        return Entrant(spec, forecaster(spec))
+        return PolicySpec(spec, forecaster(spec))
     if spec in CHEAP:
-        return Entrant(spec, CHEAP[spec]())
+        return PolicySpec(spec, CHEAP[spec]())
     if spec == "mcmc":
-        return Entrant(spec, _of_module("mcmc"))
+        return PolicySpec(spec, _of_module("mcmc"))
     asked = NETWORK.fullmatch(spec)
     if asked is None:
         known = ", ".join((*NAMES, *CHEAP, "mcmc", *PEERS, *RECALIBRATED, "network[+configs][@NAME][=PATH]"))
@@ -82,7 +82,7 @@ def entrant(spec: str) -> Entrant:
     path, name = asked["path"], asked["name"]
     name = name or (Path(path).stem if path else None)
     label = "network" + (asked["configs"] or "") + (f"@{name}" if name else "")
-    return Entrant(label, _network(path, name), bool(asked["configs"]))
+    return PolicySpec(label, _network(path, name), bool(asked["configs"]))
 
 
 def _peer(name: str) -> Forecaster:

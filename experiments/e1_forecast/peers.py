@@ -217,7 +217,7 @@ class LcPfn(Peer):
 
     def unit(self, loss: Floats, snapshot: Snapshot) -> tuple[float, float] | None:
         """As `mcmc`, mirrored."""
-        leader, spread = snapshot.bank.leader, snapshot.spread
+        leader, spread = snapshot.bank.best_complete, snapshot.robust_range
         middle = float(np.median(loss))
         usual = max(spread, 3.0 * float(np.median(np.abs(loss - middle)))) or float(np.ptp(loss))
         loss = np.clip(loss, middle - 10.0 * usual, middle + 10.0 * usual)

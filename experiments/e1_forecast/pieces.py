@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from cheap import CHEAP
-from entrants import PEERS, RECALIBRATED, Entrant
+from entrants import PEERS, RECALIBRATED, PolicySpec
 from questions import CUTS, GROUP, KINDS, NOTHING, OTHERS, SEED, RealCurves, ask
 from scores import CAP, CLIP, LEAST, SCORES, WINDOW, beat_figures, value_figures
 
@@ -61,7 +61,7 @@ def read_piece(
     return (rows, about) if same else None
 
 
-def work(out: Path, who: Entrant, task: RealCurves, curves: int, stamp: dict[str, str]) -> str:
+def work(out: Path, who: PolicySpec, task: RealCurves, curves: int, stamp: dict[str, str]) -> str:
     """Ask what is not kept yet."""
     knobs, took = knobs_of(curves), ""
     for kind in KINDS:

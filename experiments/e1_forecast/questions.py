@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from entrants import Entrant
+from entrants import PolicySpec
 from numpy.typing import NDArray
 from scores import Unit, value_scores
 
 from lcsearch.curves import Curve, Floats
-from lcsearch.data.made import made
+from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.tables import Table
 from lcsearch.forecast.contract import Kind, Query
 from lcsearch.goal import Goal
 from lcsearch.pretrain.real_tables import half_of, of_task
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 SOURCES = ("lcbench", "taskset_adam8p")
 KINDS: tuple[Kind, ...] = ("value", "best_by")
@@ -108,7 +108,7 @@ def _config(row: Floats, kinds: NDArray[np.int64]) -> dict[str, Any]:
 
 def _made(kind: Any, seed: int) -> RealCurves:
     """Curves the project makes itself."""
-    task = made(kind, 60, seed, n_steps=50)
+    task = synthetic_task(kind, 60, seed, n_steps=50)
     losses = np.array([task.goal.sign * run.curve.values for run in task.runs])
     params = tuple(dict(run.params) for run in task.runs)
     return RealCurves("made", kind, (SEED, seed), task.runs[0].curve.steps, losses, params)
@@ -145,14 +145,14 @@ def asked(task: RealCurves, kind: Kind, most: int, *, configs: bool = False) -> 
         others = picked[rng.choice(np.setdiff1d(np.arange(len(picked)), group), OTHERS, replace=False)]
         rows = picked[group]
         done = [task.trial(f"done-{i}", i, done=True, configs=configs) for i in others]
-        snapshot = Snapshot("e1", goal, Bank(goal).extend(done))
+        snapshot = Snapshot("e1", goal, FinishedTrials(goal).extend(done))
         for at, cut in enumerate(CUTS):
             n = round(cut * task.steps.size)
             queries = [Query(task.trial(f"live-{i}", i, n, configs=configs), kind, end) for i in rows]
             yield Asked(at, snapshot, queries, judged[rows], float(judged[others].min()))
 
 
-def ask(who: Entrant, kind: Kind, task: RealCurves, most: int) -> tuple[Floats, float]:
+def ask(who: PolicySpec, kind: Kind, task: RealCurves, most: int) -> tuple[Floats, float]:
     """(C, N, 8) COLUMNS of every curve at each cut, NaN where nothing was said, and CPU seconds of the forecasts."""
     found: list[list[Floats]] = [[] for _ in CUTS]
     seconds = 0.0

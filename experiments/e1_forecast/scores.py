@@ -18,7 +18,7 @@ from scipy.stats import beta
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecasts
 from lcsearch.goal import Goal
-from lcsearch.study import Bank, Status, Trial
+from lcsearch.study import FinishedTrials, Status, Trial
 
 SCORES = 1
 """Raise it when a score comes to mean something else: what is kept is asked again then."""
@@ -37,8 +37,8 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Unit:
-    """A task's range: from its best final loss, as wide as `Bank.spread` (twice best to median, at most eight times
-    best to lower quartile), for the median blow-up says nothing of the differences that matter."""
+    """A task's range: from its best final loss, as wide as `FinishedTrials.robust_range` (twice best to median, at
+    most eight times best to lower quartile), for the median blow-up says nothing of the differences that matter."""
 
     best: float
     width: float
@@ -47,8 +47,8 @@ class Unit:
     def of(cls, finals: Sequence[Trial], goal: Goal) -> Unit:
         """Of COMPLETE trials; without a spread the whole range, and without that none (NaN)."""
         assert all(trial.status is Status.COMPLETE for trial in finals)
-        bank = Bank(goal).extend(finals)
-        width = bank.spread or float(np.ptp(bank.judged)) or math.nan
+        bank = FinishedTrials(goal).extend(finals)
+        width = bank.robust_range or float(np.ptp(bank.judged)) or math.nan
         return cls(float(bank.judged.min()), width)
 
     def scaled(self, forecasts: Forecasts) -> Forecasts:

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
 import numpy as np
 import torch
 from calibration import FEATURES, Calibration, features, fit
-from entrants import RECALIBRATED, WEIGHTS, Entrant, entrant
+from entrants import RECALIBRATED, WEIGHTS, PolicySpec, entrant
 from peer_data import Batch, Source, lc_pfn, wide
 from peers import SingleCurve, Size
 from questions import KINDS, SOURCES, RealCurves, asked, curves_of
@@ -106,7 +106,7 @@ def train(recipe: Recipe, say: Callable[[str], None]) -> tuple[SingleCurve, int]
     return network, curves
 
 
-def rows_of(who: Entrant, kind: Kind, tasks: Sequence[RealCurves], curves: int) -> tuple[Floats, Floats]:
+def rows_of(who: PolicySpec, kind: Kind, tasks: Sequence[RealCurves], curves: int) -> tuple[Floats, Floats]:
     """(N, 5) FEATURES of all questions that were answered, and what came of them (N,)."""
     x, won = [], []
     for task in tasks:

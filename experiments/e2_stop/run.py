@@ -47,7 +47,7 @@ from lcsearch.data.tables import load
 from lcsearch.data.task import Task
 from lcsearch.pretrain.real_tables import Half, half_of
 from lcsearch.replay import baselines
-from lcsearch.replay.policies import Entrant
+from lcsearch.replay.policies import PolicySpec
 from lcsearch.replay.score import geometric, regrets, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.replay.stopper import Stopper
@@ -115,7 +115,7 @@ def asked(*names: str, guard: bool, threshold: float | None = None) -> Make:
         policy = guarded(policy, guard)
         if threshold is not None:
             policy = replace(policy, threshold=threshold)
-        return Entrant("&".join(names), tuple(asdict(policy).items()), names).make(task)
+        return PolicySpec("&".join(names), tuple(asdict(policy).items()), names).make(task)
 
     return make
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lcsearch import Bank, Curve, Goal, Query, Snapshot, Status, Trial
+from lcsearch import Curve, FinishedTrials, Goal, Query, Snapshot, Status, Trial
 from lcsearch.curves import Floats
 from lcsearch.host.registry import forecaster
 from lcsearch.schedule import Schedule, Shape
@@ -84,7 +84,7 @@ def ask(world: str, told: tuple[bool, bool]) -> tuple[Floats, Floats]:
         make = {"rates": rates, "shapes": shapes}[world]
         done = [make(chance, chance.uniform(0, 1)) for _ in range(TRIALS)]
         asked = [make(chance, chance.uniform(1, 1.1)) for _ in range(TRIALS)]
-        bank = Bank(goal).extend(run.trial(str(i), STEPS, told) for i, run in enumerate(done))
+        bank = FinishedTrials(goal).extend(run.trial(str(i), STEPS, told) for i, run in enumerate(done))
         best = min(float(run.losses.min()) for run in done)
         for look in LOOKS:
             live = [run.trial(f"asked-{i}", look, told) for i, run in enumerate(asked)]

@@ -19,15 +19,15 @@ from lcsearch.schedulers.optuna._record import REASON, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
-from lcsearch.session import Session, session_of
+from lcsearch.session import Session, make_session
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
 from lcsearch.session.study_report import StudyReport, report_of
 from lcsearch.stopping.gates import Event
-from lcsearch.stopping.judge import Judgement, limited, marked, revoked
+from lcsearch.stopping.judge import Judgement, limited, revoked, stops_at_risk
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Snapshot, Trial, place
+from lcsearch.study import Snapshot, Trial, uid_sort_key
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -61,12 +61,14 @@ class CurvePruner(BasePruner):
         judged: "best" judges a trial by its best value, "final" by its last one.
         bounds: (low, high), the least and the largest value that the metric can have; None, here or for an end: not
             known. No trial is asked to pass one: where the margin would end beyond it, to reach it counts.
-        opinions: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to agree.
+        forecasters: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to
+            agree.
             None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
+        opinions: of earlier versions, the name that `forecasters` had; deprecated.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -100,10 +102,11 @@ class CurvePruner(BasePruner):
         n_min_trials: int = 1,
         judged: Judged = "best",
         bounds: Bounds | None = None,
-        opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
+        forecasters: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
         look_growth: float = 1.1,
         max_overhead: float | None = None,
+        opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
     ) -> None:
         if max_steps != "auto" and not (is_finite_number(max_steps) and max_steps > 0):
             raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
@@ -120,7 +123,7 @@ class CurvePruner(BasePruner):
             look_growth=look_growth,
             n_min_trials=n_min_trials,
         )
-        self._session = session_of(policy, opinions, decision_log, max_overhead)
+        self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions)
         if max_steps != "auto":
             words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
         self._reader = Reader(max_steps, judged, checked_bounds(bounds, "bounds"))
@@ -148,7 +151,7 @@ class CurvePruner(BasePruner):
 
     def _prune(self, study: Study, trial: FrozenTrial) -> bool:
         if several(study):
-            self._session.tell("objectives", several(study))
+            self._session.warn_once("objectives", several(study))
             return False
         step = trial.last_step
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
@@ -199,15 +202,17 @@ class CurvePruner(BasePruner):
                     return weighed
                 self._withdraw(study, trial, made=False)
                 weighed = revoked(weighed, Reason.RISK_LIMIT)
-                if any(place(uid) < place(own.uid) for uid in marked(after) - marked(before)):
+                if any(
+                    uid_sort_key(uid) < uid_sort_key(own.uid) for uid in stops_at_risk(after) - stops_at_risk(before)
+                ):
                     break
             return weighed
 
     def _record(self, study: Study, trial: FrozenTrial, stop: Judgement) -> None:
-        if stop.mark is None:
+        if stop.record is None:
             return
         try:
-            write_stop(study, trial, stop.mark, stop.decision.line)
+            write_stop(study, trial, stop.record, stop.decision.line)
         except Exception:  # half of it may be there, and the trial goes on
             self._withdraw(study, trial, made=False)
             raise
@@ -269,7 +274,7 @@ class CurvePruner(BasePruner):
         return several(study) or words.why_not(self._session, self._shown(study), "trial.report(value, step)")
 
     def report(self, study: Study) -> StudyReport:
-        """The stops so far with their reasons, and the risk now, from the marks in the study's storage.
+        """The stops so far with their reasons, and the risk now, from the records in the study's storage.
 
         Printed, it says in a few lines what was spent and saved, how risky that was, and what looks came to nothing.
         """

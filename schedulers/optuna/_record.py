@@ -23,7 +23,7 @@ from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.stopping import earlier
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -40,26 +40,26 @@ _OF, _GONE = "of", "withdrawn"
 
 @dataclass(frozen=True)
 class Record:
-    """A mark as it was stored with a trial.
+    """A stop as it was stored with a trial.
 
     Attributes:
-        mark: what the stop left behind.
+        stop: what the stop left behind.
         number: the trial's number then; None in records of earlier versions, as the two below.
         last: its last step then.
         digest: of its curve up to that step.
         withdrawn: the trial was seen to go on.
     """
 
-    mark: Mark
+    stop: StopRecord
     number: int | None = None
     last: float | None = None
     digest: str | None = None
     withdrawn: bool = False
 
     @classmethod
-    def of(cls, mark: Mark, number: int, curve: Curve) -> Record:
+    def of(cls, stop: StopRecord, number: int, curve: Curve) -> Record:
         """The record of a stop at the end of a curve."""
-        return cls(mark, number, curve.last_step, curve.digest)
+        return cls(stop, number, curve.last_step, curve.digest)
 
     @classmethod
     def read(cls, frozen: FrozenTrial) -> Record | None:
@@ -74,7 +74,7 @@ class Record:
     def to_json(self) -> str:
         """As :meth:`read` reads it."""
         more: dict[str, Any] = {_OF: (self.number, self.last, self.digest)} if self.number is not None else {}
-        return self.mark.to_json(**more, **({_GONE: True} if self.withdrawn else {}))
+        return self.stop.to_json(**more, **({_GONE: True} if self.withdrawn else {}))
 
     def belongs(self, frozen: FrozenTrial) -> bool:
         """Is it a record of this trial, under whatever number, and not of an attempt that this one repeats?"""
@@ -87,30 +87,30 @@ class Record:
         if self.withdrawn or not self.belongs(frozen):
             return False
         if self.digest is None:
-            return frozen.state == TrialState.PRUNED or curve.last_step == self.mark.step
+            return frozen.state == TrialState.PRUNED or curve.last_step == self.stop.step
         return self.digest == curve.digest
 
-    def told(self, frozen: FrozenTrial) -> Mark:
-        """The mark, and in its text what people must know to read it beside this trial."""
+    def told(self, frozen: FrozenTrial) -> StopRecord:
+        """The stop, and in its text what people must know to read it beside this trial."""
         notes = []
         if self.number is not None and self.number != frozen.number:
             notes.append(f"trial {frozen.number} was trial {self.number} where it was stopped, and is called so below:")
         if frozen.state == TrialState.COMPLETE:
             notes.append(f"trial {frozen.number} obeyed by returning a value, so Optuna counts it as COMPLETE")
-        return replace(self.mark, text="\n".join([*notes, self.mark.text])) if notes else self.mark
+        return replace(self.stop, text="\n".join([*notes, self.stop.text])) if notes else self.stop
 
 
 @lru_cache(maxsize=1 << 14)  # views read all records again and again
 def _parsed(text: str) -> Record | None:
     with contextlib.suppress(InvalidValue):
-        mark = Mark.from_json(text)
+        stop = StopRecord.from_json(text)
         more = json.loads(text)
         gone = bool(more.get(_GONE))
         try:
             number, last, digest = more[_OF]
-            return Record(mark, int(number), float(last), str(digest), gone)
+            return Record(stop, int(number), float(last), str(digest), gone)
         except (KeyError, TypeError, ValueError, OverflowError):
-            return Record(mark, withdrawn=gone)
+            return Record(stop, withdrawn=gone)
     return None
 
 
@@ -122,8 +122,8 @@ def decision_of(frozen: FrozenTrial) -> Decision | None:
     record = Record.read(frozen)
     if record is not None and (record.withdrawn or not record.belongs(frozen)):
         return None
-    if record is not None and record.mark.decision is not None:
-        return record.mark.decision
+    if record is not None and record.stop.decision is not None:
+        return record.stop.decision
     line = frozen.user_attrs.get(REASON)
     return earlier.decision_of(line, str(frozen.number)) if isinstance(line, str) else None
 

@@ -19,7 +19,7 @@ from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import Record, curve_of
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -43,25 +43,25 @@ _STATUS = {
 def as_trial(frozen: FrozenTrial) -> Trial:
     """A FrozenTrial as a trial. Attributes that lcsearch cannot read are left out: they are the user's own.
 
-    A stop that stands is the mark "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
-    trial did not obey is the mark "ignored".
+    A stop that stands is the record "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
+    trial did not obey is the record "ignored".
     """
-    marks: dict[str, Any] = {}
+    records: dict[str, Any] = {}
     curve, status = curve_of(frozen), _STATUS[frozen.state]
     record = Record.read(frozen)
     if record is not None and record.belongs(frozen):
         if record.stands(frozen, curve):
-            marks["stop"] = record.told(frozen)
+            records["stop"] = record.told(frozen)
             status = Status.STOPPED if status is Status.COMPLETE else status
         else:
-            marks["ignored"] = record.mark
+            records["ignored"] = record.stop
     return Trial(
         str(frozen.number),
         curve,
         frozen.params,
         status,
         _schedule(frozen.user_attrs.get(SCHEDULE)),
-        marks=marks,
+        stop_records=records,
         feasible=not frozen.state.is_finished() or all(value <= 0 for value in frozen.constraints.values()),
         returned=frozen.value if frozen.state == TrialState.COMPLETE and len(frozen.values or ()) == 1 else None,
     )
@@ -87,7 +87,7 @@ class _Known:
         token: tells the study from another one of its name.
     """
 
-    bank: Bank
+    bank: FinishedTrials
     settled: list[FrozenTrial] = field(default_factory=list)
     later: dict[int, FrozenTrial] = field(default_factory=dict)
     token: object = field(default_factory=object)
@@ -102,7 +102,7 @@ class Reading(NamedTuple):
         token: see :class:`~lcsearch.study.Snapshot`.
     """
 
-    bank: Bank
+    bank: FinishedTrials
     unfinished: list[FrozenTrial]
     token: object
 
@@ -148,13 +148,13 @@ class Reader:
         direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
         return _Known(self._bank(direction, ()))
 
-    def _bank(self, direction: Direction, complete: Sequence[FrozenTrial]) -> Bank:
+    def _bank(self, direction: Direction, complete: Sequence[FrozenTrial]) -> FinishedTrials:
         """An empty bank. "auto" takes the horizon from COMPLETE trials: they end at step 49 when the loop is range(50),
         and that is the horizon, whatever the user calls it. Before one has ended nothing can be stopped but a diverged
         trial, and any horizon will do.
         """
         horizon = float(self._max_steps) if self._max_steps != "auto" else float(_end(complete) or UNKNOWN)
-        return Bank(Goal("value", direction, horizon, self._judged, self._bounds))
+        return FinishedTrials(Goal("value", direction, horizon, self._judged, self._bounds))
 
     def _learn(self, known: _Known, trials: list[FrozenTrial], fresh: list[FrozenTrial]) -> None:
         """Take in newly finished trials."""

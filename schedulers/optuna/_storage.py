@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._record import ANEW, MARK, REASON, Record, curve_of
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -42,16 +42,16 @@ def adopt(study: Study, number: int) -> Trial:
     return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
-def write_stop(study: Study, trial: FrozenTrial | Trial, mark: Mark, reason: str) -> None:
-    """Store a stop with its trial, which must still be RUNNING: the mark for us, the reason for people to read.
+def write_stop(study: Study, trial: FrozenTrial | Trial, stop: StopRecord, reason: str) -> None:
+    """Store a stop with its trial, which must still be RUNNING: the stop for us, the reason for people to read.
 
-    The mark is a system attribute (dashboards do not show it), the reason a user attribute (they do).
+    The stop is a system attribute (dashboards do not show it), the reason a user attribute (they do).
 
     Raises:
         InvalidValue: the record would not read back; nothing was stored.
     """
     known = trial if isinstance(trial, FrozenTrial) else study._storage.get_trial(trial._trial_id)
-    record = Record.of(mark, known.number, curve_of(known))
+    record = Record.of(stop, known.number, curve_of(known))
     text = record.to_json()
     back = Record.parse(text)
     if back is None or (back.number, back.last, back.digest) != (record.number, record.last, record.digest):
@@ -72,10 +72,10 @@ def withdraw_stop(study: Study, trial: FrozenTrial | Trial, made: bool = True) -
     _write(study, trial, None if record is None else gone, "")
 
 
-def _write(study: Study, trial: FrozenTrial | Trial, mark: str | None, reason: str) -> None:
+def _write(study: Study, trial: FrozenTrial | Trial, stored: str | None, reason: str) -> None:
     study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
-    if mark is not None:  # last: where the reason could not be written there is no record either
-        study._storage.set_trial_system_attr(trial._trial_id, MARK, mark)
+    if stored is not None:  # last: where the reason could not be written there is no record either
+        study._storage.set_trial_system_attr(trial._trial_id, MARK, stored)
     # as Trial.set_user_attr does: what this process knows of the trial is not read again
     (trial if isinstance(trial, FrozenTrial) else trial._cached_frozen_trial).user_attrs[REASON] = reason
 

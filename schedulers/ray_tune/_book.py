@@ -10,8 +10,8 @@ from typing import Any
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.stopping.risk import Mark
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.stopping.risk import StopRecord
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Entry:
         schedule: its planned learning rate, when known.
         reports: step -> value; within one attempt the first report of a step counts.
         status: as the run has it.
-        stop: the mark of the decision that stopped it.
+        stop: the record of the decision that stopped it.
         line: that decision in one line.
         last: the largest step reported; -inf before the first.
         repeated: the last step that another attempt (after an error or a restore) has reported as a dead one had;
@@ -35,7 +35,7 @@ class Entry:
     schedule: Schedule | None = None
     reports: dict[float, float] = field(default_factory=dict)
     status: Status = Status.RUNNING
-    stop: Mark | None = None
+    stop: StopRecord | None = None
     line: str = ""
     last: float = -math.inf
     repeated: float | None = None
@@ -64,7 +64,7 @@ class Entry:
                 **record,
                 "schedule": None if schedule is None else Schedule(**schedule),
                 "status": Status[record["status"]],
-                "stop": None if stop is None else Mark.from_record(stop),
+                "stop": None if stop is None else StopRecord.from_record(stop),
             }
         )
 
@@ -109,7 +109,7 @@ class Book:
         """
         self._live: dict[str, Trial | None] = {u: None for u, e in self.entries.items() if not e.status.finished}
         self._changed = set(self._live)
-        self._bank: Bank | None = None
+        self._bank: FinishedTrials | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.to_record()
@@ -177,7 +177,7 @@ class Book:
         self._live[trial.uid] = None
         self._changed.add(trial.uid)
         if trial.status.finished:
-            entry.stop, entry.line = trial.marks.get("stop"), line
+            entry.stop, entry.line = trial.stop_records.get("stop"), line
             self.end(trial.uid, trial.status)
 
     def report(self, uid: str, step: float, value: float) -> bool:
@@ -192,9 +192,9 @@ class Book:
             self._changed.add(uid)
         return latest
 
-    def stop(self, uid: str, mark: Mark | None, line: str) -> None:
+    def stop(self, uid: str, record: StopRecord | None, line: str) -> None:
         """The trial is about to be stopped by a decision of ours."""
-        self.entries[uid].stop, self.entries[uid].line = mark, line
+        self.entries[uid].stop, self.entries[uid].line = record, line
         self._changed.add(uid)
 
     def end(self, uid: str, status: Status) -> None:
@@ -221,17 +221,19 @@ class Book:
         known = None if uid in self._changed else self._live.get(uid)
         if known is None:
             entry = self.entries[uid]
-            marks = {} if entry.stop is None else {"stop": entry.stop}
-            known = Trial(uid, Curve.of(entry.reports), entry.params, entry.status, entry.schedule, marks=marks)
+            records = {} if entry.stop is None else {"stop": entry.stop}
+            known = Trial(
+                uid, Curve.of(entry.reports), entry.params, entry.status, entry.schedule, stop_records=records
+            )
             if uid in self._live and entry.reports:
                 self._live[uid] = known
             self._changed.discard(uid)
         return known
 
-    def bank(self, goal: Goal) -> Bank:
+    def bank(self, goal: Goal) -> FinishedTrials:
         """The finished trials, in the order in which they ended."""
         if self._bank is None or self._bank.goal != goal:
-            self._bank = Bank(goal)
+            self._bank = FinishedTrials(goal)
         if len(self._bank) < len(self._ended):
             self._bank = self._bank.extend([self.trial(uid) for uid in self._ended[len(self._bank) :]])
         return self._bank

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "lcsearch.decide": "lcsearch.stopping",
@@ -28,6 +29,9 @@ MOVED = {
     "lcsearch.host.pretrained": "lcsearch.host.in_process",
 }
 """Module that was -> module that is."""
+
+RENAMED = {"Hold": "GateHold", "Mark": "StopRecord", "Standing": "Rank"}
+"""Class that was -> class that is."""
 
 
 class Moved(MetaPathFinder, Loader):
@@ -48,7 +52,11 @@ class Moved(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Its names are those of the module that is."""
         now = MOVED[module.__name__]
-        module.__dict__["__getattr__"] = lambda name: getattr(import_module(now), name)
+
+        def attribute(name: str) -> Any:
+            return getattr(import_module(now), RENAMED.get(name, name))
+
+        module.__dict__["__getattr__"] = attribute
 
 
 if not any(isinstance(finder, Moved) for finder in sys.meta_path):

@@ -18,12 +18,12 @@ from lcsearch.goal import Bounds, Goal, Judged, checked_bounds
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.schedulers.ray_tune._heard import Heard
-from lcsearch.session import Session, session_of
+from lcsearch.session import Session, make_session
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
 from lcsearch.session.study_report import StudyReport, report_of, without_risk
 from lcsearch.stopping.gates import Event
-from lcsearch.stopping.judge import Judgement, risk_now, stored_marks
+from lcsearch.stopping.judge import Judgement, risk_now, stored_records
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status
@@ -59,7 +59,8 @@ class CurveScheduler(FIFOScheduler):
         risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
             risk is worked out and shown all the same.
         n_startup_trials: nothing is stopped before this many trials have run to their end.
-        opinions: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to agree.
+        forecasters: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to
+            agree.
             None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder of the driver's machine; every look that reached a forecaster is appended there as one
             JSON line.
@@ -72,6 +73,7 @@ class CurveScheduler(FIFOScheduler):
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
+        opinions: of earlier versions, the name that `forecasters` had; deprecated.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -93,7 +95,7 @@ class CurveScheduler(FIFOScheduler):
         guard: float = 0.1,
         risk: float | None = None,
         n_startup_trials: int = 5,
-        opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
+        forecasters: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
         interval_steps: int = 1,
         n_min_trials: int = 1,
@@ -101,6 +103,7 @@ class CurveScheduler(FIFOScheduler):
         bounds: Bounds | None = None,
         look_growth: float = 1.1,
         max_overhead: float | None = None,
+        opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's is untyped, here and below
         if not (isinstance(time_attr, str) and time_attr):
@@ -127,7 +130,7 @@ class CurveScheduler(FIFOScheduler):
             look_growth=look_growth,
             n_min_trials=n_min_trials,
         )
-        self._session = session_of(policy, opinions, decision_log, max_overhead)
+        self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions)
         if (
             time_attr != TIME_TOTAL_S and max_t >= 2
         ):  # seconds, and shares of a whole, are reported as often as one likes
@@ -196,7 +199,7 @@ class CurveScheduler(FIFOScheduler):
                 self._book.report(uid, *point)
             self._end(uid, self._ended_as(uid, result))
             if not self._heard.read and (said := self._unheard() or words.silent(self.snapshot(), self._call)):
-                self._session.tell("nothing heard", f"nothing can be stopped: {said}")
+                self._session.warn_once("nothing heard", f"nothing can be stopped: {said}")
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """A trial has failed; Tune adds it again when it is to be retried."""
@@ -228,7 +231,7 @@ class CurveScheduler(FIFOScheduler):
         with self._failing_open("the risk in the status line"):
             risk = self.risk_now()
             if risk is not None:
-                unknown = without_risk(sum(mark.p is None for mark in stored_marks(self.snapshot())))
+                unknown = without_risk(sum(record.p is None for record in stored_records(self.snapshot())))
         return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated){unknown}"
 
     # What people ask.
@@ -432,7 +435,7 @@ class CurveScheduler(FIFOScheduler):
                     raise
 
     def _stop(self, uid: str, judgement: Judgement) -> None:
-        self._book.stop(uid, judgement.mark, judgement.decision.line)
+        self._book.stop(uid, judgement.record, judgement.decision.line)
 
     def _ended_as(self, uid: str, result: Mapping[str, Any]) -> Status:
         """A trial that was not stopped by us has run to its end: by itself, at max_t, or by a rule of the user's."""
@@ -447,7 +450,7 @@ class CurveScheduler(FIFOScheduler):
         status = Status.FAILED if trial.status == TuneTrial.ERROR else self._ended_as(uid, result)
         end = min(self._max_t, self._book.bank(self._goal).end)
         if status is Status.COMPLETE and self._book.entries[uid].last < end:
-            status = Status.STOPPED  # perhaps by us: the mark is lost
+            status = Status.STOPPED  # perhaps by us: the record is lost
         self._end(uid, status)
 
     def _end(self, uid: str, status: Status) -> None:

@@ -79,7 +79,7 @@ class PrunedSearch(Searcher):
         """A trial has ended; one that lcsearch stopped is handed on without a value: so OptunaSearch files PRUNED."""
         if result and not error:
             if TRAINING_ITERATION not in result:
-                self._scheduler.session.tell(
+                self._scheduler.session.warn_once(
                     "repeater",
                     "a Repeater around PrunedSearch gives Optuna the mean of last values, and a stopped repeat's is "
                     "that of an early step; repeat inside one trial and report the mean",

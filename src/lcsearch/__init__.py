@@ -5,7 +5,8 @@ P(it beats the incumbent); trials without a chance stop.
 
 - In an Optuna study: `lcsearch.schedulers.optuna.CurvePruner`.
 - As a sweep file: `lcsearch run configs/digits.yaml`.
-- The values underneath: `Curve`, `Trial`, `Goal`, `Schedule`, `Bank`, `Snapshot`; forecasters in `lcsearch.forecast`.
+- The values underneath: `Curve`, `Trial`, `Goal`, `Schedule`, `FinishedTrials`, `Snapshot`; forecasters in
+  `lcsearch.forecast`.
 
 Importing this module loads nothing heavy: not even numpy, before a name is used.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lcsearch.schedule import Schedule as Schedule
     from lcsearch.session import Session as Session
     from lcsearch.stopping.policy import Policy as Policy
-    from lcsearch.study import Bank as Bank
+    from lcsearch.study import FinishedTrials as FinishedTrials
     from lcsearch.study import Snapshot as Snapshot
     from lcsearch.study import Status as Status
     from lcsearch.study import Trial as Trial
@@ -38,10 +39,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Absent",
-    "Bank",
     "Curve",
     "EnvironmentProblem",
     "FileProblem",
+    "FinishedTrials",
     "Forecaster",
     "Forecasts",
     "Goal",
@@ -59,7 +60,7 @@ __all__ = [
 
 _HOME = {
     "Absent": "forecast.contract",
-    "Bank": "study",
+    "FinishedTrials": "study",
     "Curve": "curves",
     "EnvironmentProblem": "errors",
     "FileProblem": "errors",

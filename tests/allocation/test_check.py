@@ -7,9 +7,9 @@ import pytest
 from kit.allocators import PAUSES, RUNS_ON, Says
 from kit.builders import goal, snapshot, trial
 
+from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.check import allocate
-from lcsearch.allocation.contract import Abilities, Allocation, Move, Opinions, Slots
-from lcsearch.allocation.policies.greedy import GreedyGain
+from lcsearch.allocation.contract import Abilities, Allocation, Answers, Move, Slots
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent
 from lcsearch.study import Status, Trial
@@ -37,7 +37,7 @@ def test_what_is_legal_comes_back_as_it_was() -> None:
     assert done(moves, stops) == Allocation("state", moves, stops)
     assert done() == Allocation("state", ())
     assert done((Move(None, 10),) * 2, abilities=RUNS_ON).moves == (Move(None, 10),) * 2
-    assert done((Move("3", np.float64(1.0), np.float64(0.5)),)).moves[0].until == 1.0
+    assert done((Move("3", np.float64(1.0), np.float64(0.5)),)).moves[0].pause_at == 1.0
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_slots_that_cannot_be(slots: Slots) -> None:
 
 
 def test_every_question_needs_an_answer_and_absent_is_one() -> None:
-    policy = GreedyGain()
-    n = len(policy.questions(None, SEEN, Slots(1, 1)))
+    allocator = GreedyGain()
+    n = len(allocator.questions(None, SEEN, Slots(1, 1)))
     assert n == 3
-    short: Opinions = {"short": [Absent.DEAD] * (n - 1)}
-    with pytest.raises(InvalidValue, match=r"^allocate\(opinions='short'\): expected 3 opinions, got 2\.$"):
-        allocate(policy, None, SEEN, short, PAUSES, Slots(1, 1), (0, 0))
-    assert allocate(policy, None, SEEN, {"dead": [Absent.DEAD] * n}, PAUSES, Slots(1, 1), (0, 0)).moves
+    short: Answers = {"short": [Absent.FAILED] * (n - 1)}
+    with pytest.raises(InvalidValue, match=r"^allocate\(forecasts='short'\): expected 3 forecasts, got 2\.$"):
+        allocate(allocator, None, SEEN, short, PAUSES, Slots(1, 1), (0, 0))
+    assert allocate(allocator, None, SEEN, {"dead": [Absent.FAILED] * n}, PAUSES, Slots(1, 1), (0, 0)).moves

@@ -5,11 +5,11 @@ from typing import ClassVar
 import pytest
 from kit.allocators import AllocatorKit, Faulty, Plot, passed_on
 
+from lcsearch.allocation.allocators.asha import AshaPromotion
+from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Allocator
-from lcsearch.allocation.policies.asha import AshaPromotion
-from lcsearch.allocation.policies.greedy import GreedyGain
-from lcsearch.allocation.policies.run_to_end import RunToEnd
-from lcsearch.allocation.policies.uniform import Uniform
 
 
 class TestRunToEnd(AllocatorKit):
@@ -109,4 +109,4 @@ def test_the_kit_sees_global_random_numbers() -> None:
 
 def test_the_kit_sees_a_policy_that_needs_its_opinions() -> None:
     with pytest.raises(RuntimeError, match="nobody answers"):
-        FaultyKit("absent opinions").test_an_ordinary_study("off law", 1)
+        FaultyKit("absent forecasts").test_an_ordinary_study("off law", 1)

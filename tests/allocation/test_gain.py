@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kit.builders import goal, props, snapshot, trial
 from scipy.integrate import quad
 
-from lcsearch.allocation.gain import expected_improvement, gains, mean_gains, untried
+from lcsearch.allocation.gain import expected_improvement, gains, mean_gains, new_config_forecast
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.study import Status
@@ -141,8 +141,8 @@ def test_what_is_no_number_is_no_gain() -> None:
 
 def test_the_mean_is_over_those_that_answered() -> None:
     said: dict[str, list[Forecasts | Absent]] = {
-        "b": [uniform(2.0), Absent.DEAD, Absent.DEAD],
-        "a": [uniform(0.0), uniform(2.0), Absent.OFF_LAW],
+        "b": [uniform(2.0), Absent.FAILED, Absent.FAILED],
+        "a": [uniform(0.0), uniform(2.0), Absent.UNSUPPORTED],
     }
     np.testing.assert_allclose(mean_gains(said, 3, 4.0, "improvement"), [(0.5 + 2.0) / 2, 0.5, NAN])
     assert np.isnan(mean_gains({}, 2, 4.0, "improvement")).all()
@@ -152,7 +152,7 @@ def test_the_mean_is_over_those_that_answered() -> None:
 def finished(*losses: float, others: int = 0) -> Forecasts | None:
     trials = [trial(str(i), [loss]) for i, loss in enumerate(losses)]
     trials += [trial(f"x{i}", [-9.0], Status.STOPPED) for i in range(others)]
-    return untried(snapshot(goal(), trials).bank)
+    return new_config_forecast(snapshot(goal(), trials).bank)
 
 
 def test_a_new_configuration_beats_the_best_of_n_one_time_in_n_plus_one() -> None:

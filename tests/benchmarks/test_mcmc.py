@@ -12,10 +12,10 @@ from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.goal import Goal
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 GOAL = Goal("accuracy", "maximize", 100, "final")
-EMPTY = Snapshot("prior", GOAL, Bank(GOAL))
+EMPTY = Snapshot("prior", GOAL, FinishedTrials(GOAL))
 X = np.arange(1.0, 101.0)
 QUICK = EnsembleMCMC(walkers=40, steps=2500, burn_in=1500, draws=240, bounds=(0.0, 1.0))
 
@@ -141,14 +141,14 @@ def test_why_it_says_nothing() -> None:
     }
     quick = EnsembleMCMC(walkers=26, steps=200, burn_in=100, draws=52)
     answers = quick.forecast(EMPTY, [Query(Trial(name, curve), "value", 100.0) for name, curve in trials.items()])
-    assert answers.absent == (Absent.OFF_LAW,) * 3
+    assert answers.absent == (Absent.UNSUPPORTED,) * 3
     done = [Trial(f"d{i}", Curve.of(X, 0.1 * i + 0.3 - 0.2 / X), status=Status.COMPLETE) for i in range(4)]
-    study = Snapshot("study", GOAL, Bank(GOAL).extend(done))
+    study = Snapshot("study", GOAL, FinishedTrials(GOAL).extend(done))
     answers = quick.forecast(study, [Query(Trial("one", trials["one report, no study"]), "value", 100.0)])
     assert answers.absent == (None,)
     far = EnsembleMCMC(walkers=26, steps=20, burn_in=10, bounds=(0.0, 1.0))
     blown = Query(Trial("blown", Curve.of(X[:3], [0.1, 0.2, 1e300])), "value", 100.0)
-    assert far.forecast(EMPTY, [blown]).absent == (Absent.OFF_LAW,)
+    assert far.forecast(EMPTY, [blown]).absent == (Absent.UNSUPPORTED,)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Goal
 from lcsearch.pretrain.real_tables import read
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 from lcsearch.weights import store as weights
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "e1_forecast"
@@ -182,7 +182,9 @@ def study(final: float = 0.5) -> tuple[Snapshot, Trial]:
     goal = Goal("loss", "minimize", 10.0, "final")
     losses = [np.linspace(1.0, final, 10) + i / 100 for i in range(8)]
     done = [Trial(f"d{i}", Curve.of(t, loss), status=Status.COMPLETE) for i, loss in enumerate(losses)]
-    return Snapshot("s", goal, Bank(goal).extend(done)), Trial("live", Curve.of(t[:5], np.linspace(1.0, 0.8, 5)))
+    return Snapshot("s", goal, FinishedTrials(goal).extend(done)), Trial(
+        "live", Curve.of(t[:5], np.linspace(1.0, 0.8, 5))
+    )
 
 
 def test_last_value_and_nearest() -> None:
@@ -299,7 +301,7 @@ def test_nobody_sees_the_future_and_all_the_same_questions() -> None:
 
     (task, _), _ = questions.curves_of("made", None, "all")
     for kind in questions.KINDS:
-        rows, _ = questions.ask(entrants.Entrant("spy", Spy()), kind, task, 45)
+        rows, _ = questions.ask(entrants.PolicySpec("spy", Spy()), kind, task, 45)
         assert rows.shape == (3, 45, 8)
     assert seen["final"] == seen["best"]
     assert {last for group in seen["final"] for _, last, _ in group} == {5.0, 10.0, 20.0}
@@ -421,7 +423,7 @@ def test_a_small_network_is_a_forecaster(name: str, monkeypatch: pytest.MonkeyPa
     scaled = [
         Trial(t.uid, Curve.of(t.curve.steps, 3.0 + 50.0 * t.curve.values), status=t.status) for t in snapshot.bank
     ]
-    other = Snapshot("s", snapshot.goal, Bank(snapshot.goal).extend(scaled))
+    other = Snapshot("s", snapshot.goal, FinishedTrials(snapshot.goal).extend(scaled))
     curve = Curve.of(live.curve.steps, 3.0 + 50.0 * live.curve.values)
     again = method.forecast(other, [Query(Trial("live", curve), "value", 10.0)])
     np.testing.assert_allclose(again.p_beat(3.0 + 50.0 * 0.6), found.p_beat(0.6)[:1], rtol=1e-3)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kit.scripts import script
 
-from lcsearch.data.made import made
+from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.task import Task
 
 
@@ -20,7 +20,10 @@ def e2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script, on two small tasks that the project makes itself."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     module = script("e2_stop/run.py")
-    tasks = {task.name: task for task in (made("power", 30, 1, n_steps=12), made("crossing", 30, 2, n_steps=12))}
+    tasks = {
+        task.name: task
+        for task in (synthetic_task("power", 30, 1, n_steps=12), synthetic_task("crossing", 30, 2, n_steps=12))
+    }
 
     def load(folder: Path, tasks_: Any = None, **only: Any) -> Iterator[Task]:
         yield from (task for name, task in tasks.items() if name in only.get("tasks", tasks))

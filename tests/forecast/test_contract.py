@@ -107,14 +107,14 @@ def test_a_row_that_is_no_distribution_becomes_absent() -> None:
     tails[5, 0] = -1.0
     made = Forecasts.of(knots, levels, tails, sign=1.0, source="test")
     assert made.absent == (None, *[Absent.NONFINITE] * 5)
-    assert made.opinion(1) is Absent.NONFINITE
-    assert isinstance(made.opinion(0), Forecasts)
+    assert made.row(1) is Absent.NONFINITE
+    assert isinstance(made.row(0), Forecasts)
 
 
 def test_absent_rows_answer_nan() -> None:
-    none = Forecasts.none([Absent.LATE, Absent.OFF_LAW])
+    none = Forecasts.none([Absent.LATE, Absent.UNSUPPORTED])
     assert len(none) == 2
-    assert none.opinion(-1) is Absent.OFF_LAW
+    assert none.row(-1) is Absent.UNSUPPORTED
     for answer in (none.cdf(0.0), none.p_beat(0.0), none.quantile(0.5), none.mean()):
         assert np.isnan(answer).all()
 
@@ -130,7 +130,7 @@ def test_rows_do_not_mix() -> None:
     )
     assert two.cdf(np.array([0.5, 15.0])) == pytest.approx([0.5, 0.5])
     assert two.cdf(0.5) == pytest.approx([0.5, 0.0])
-    last = two.opinion(-1)
+    last = two.row(-1)
     assert isinstance(last, Forecasts)
     assert last.mean() == pytest.approx([15.0])
 

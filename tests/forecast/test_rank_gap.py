@@ -49,7 +49,7 @@ def test_never_nothing_never_certain_from_few_trials() -> None:
 
 
 def test_fewer_than_four_comparisons_say_nothing() -> None:
-    for finished, reason in ((3, Absent.OFF_LAW), (4, None)):
+    for finished, reason in ((3, Absent.UNSUPPORTED), (4, None)):
         snapshot = study(laws(finished), [("live", laws(1, seed=1)[0, :10])])
         answer = RankAndGap().forecast(snapshot, [Query(snapshot.live[0], "best_by", HORIZON)])
         assert answer.absent == (reason,)

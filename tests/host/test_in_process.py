@@ -23,7 +23,7 @@ from lcsearch.host import registry
 from lcsearch.host.in_process import Pretrained
 from lcsearch.session import Session
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 from lcsearch.weights import shipped
 from lcsearch.weights import store as weights
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def snapshot() -> Snapshot:
     goal = Goal("loss", "minimize", 20.0)
     done = [Trial(f"d{i}", Curve.of(STEPS, 1 / STEPS + 0.1 * i), status=Status.COMPLETE) for i in range(4)]
-    return Snapshot("s", goal, Bank(goal).extend(done))
+    return Snapshot("s", goal, FinishedTrials(goal).extend(done))
 
 
 def query() -> Query:
@@ -65,7 +65,7 @@ def test_answers_with_the_weights_and_names_them(folder: Path) -> None:
 
 def test_weights_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    (own,) = registry.forecasters("network=network.safetensors")
+    (own,) = registry.resolve_forecasters("network=network.safetensors")
     shipped_here = Pretrained(where=folder)
     assert (own.name, own.version) == ("network=network", shipped_here.version)
     want = shipped_here.forecast(snapshot(), [query()])
@@ -73,17 +73,17 @@ def test_weights_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir("/")
     np.testing.assert_array_equal(pickle.loads(there).forecast(snapshot(), [query()]).knots, want.knots)
     with pytest.raises(EnvironmentProblem, match=r"none\.safetensors: expected a file of weights, got No such file"):
-        registry.forecasters("network=none.safetensors")
+        registry.resolve_forecasters("network=none.safetensors")
 
 
 def test_what_is_no_weight_file_of_the_network_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     path.write_bytes(b"hello")
     with pytest.raises(EnvironmentProblem, match=r"mine\.safetensors: expected a file of weights, got one that cannot"):
-        registry.forecasters(f"network={path}")
+        registry.resolve_forecasters(f"network={path}")
     weights.save(path, {"a": torch.zeros(2)}, size={"width": 3}, recipe="other", seed=0, step=1)
     with pytest.raises(EnvironmentProblem, match=r"expected weights of lcsearch's network, with curve_.*'width'"):
-        registry.forecasters(f"network={path}")
+        registry.resolve_forecasters(f"network={path}")
 
 
 def test_weights_of_another_network_say_so(folder: Path) -> None:
@@ -140,14 +140,14 @@ def test_the_others_carry_on_with_one_warning(
     monkeypatch.setattr(shipped, "package", lambda: folder)
     monkeypatch.setattr(registry, "_told", set())
     with caplog.at_level(logging.WARNING, logger="lcsearch"):
-        assert [f.name for f in registry.forecasters(None)] == ["parametric", "rank-gap"]
-        assert [f.name for f in registry.forecasters(None)] == ["parametric", "rank-gap"]
+        assert [f.name for f in registry.resolve_forecasters(None)] == ["parametric", "rank-gap"]
+        assert [f.name for f in registry.resolve_forecasters(None)] == ["parametric", "rank-gap"]
     (record,) = caplog.records
     text = record.getMessage()
     assert text.startswith("lcsearch: forecasts are made by parametric and rank-gap, without the network: ")
     assert text.endswith("Install lcsearch again, or name a file of your own.")
     with pytest.raises(EnvironmentProblem):
-        registry.forecasters("network")  # who asks for it by name is told
+        registry.resolve_forecasters("network")  # who asks for it by name is told
 
 
 @pytest.mark.parametrize("index", ["3", "null", "[1]", '{"network": 3}'])
@@ -252,7 +252,7 @@ def test_where_torch_does_not_import_the_stand_ins_carry_on(folder: Path, caplog
     )
     alone = Session(Policy(), [Broken(where=folder)])
     alone.panel.load()
-    assert [f.name for f in alone.panel.forecasters] == ["network"]  # asked all the same: DEAD, and the trial goes on
+    assert [f.name for f in alone.panel.forecasters] == ["network"]  # asked all the same: FAILED, and the trial goes on
 
 
 LOOKS = """
@@ -317,6 +317,6 @@ def test_a_header_or_an_index_of_any_depth_is_a_damaged_one(folder: Path, tmp_pa
 
 def test_the_network_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "package", lambda: folder)
-    (network,) = registry.forecasters(None)
+    (network,) = registry.resolve_forecasters(None)
     assert isinstance(network, Pretrained)
     assert [f.name for f in network.stand_ins] == list(registry.FALLBACK)

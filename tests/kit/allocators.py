@@ -25,11 +25,11 @@ from kit.builders import mirrored, props
 from kit.doubles import Dead, NotANumber, Random, Scripted, Silent
 from kit.fakes import NormalAroundBest
 from lcsearch.allocation.check import allocate
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Move, Opinions, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Answers, Key, Move, Slots
 from lcsearch.curves import Curve
-from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion, Query
+from lcsearch.forecast.contract import Absent, Answer, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 PAUSES = Abilities(stop=True, pause=True)
 RUNS_ON = Abilities(stop=True, pause=False)
@@ -40,16 +40,16 @@ def passed_on(state: Any) -> Any:
     return json.loads(json.dumps(state, allow_nan=False))
 
 
-def heard(forecasters: Sequence[Forecaster], snapshot: Snapshot, queries: Sequence[Query]) -> Opinions:
-    """The opinions of all; of one that raises, DEAD for every question."""
-    said: dict[str, list[Opinion]] = {}
+def heard(forecasters: Sequence[Forecaster], snapshot: Snapshot, queries: Sequence[Query]) -> Answers:
+    """The forecasts of all; of one that raises, FAILED for every question."""
+    said: dict[str, list[Answer]] = {}
     for who in forecasters:
         try:
             answers: Forecasts = who.forecast(snapshot, queries)
         except RuntimeError:
-            said[who.name] = [Absent.DEAD] * len(queries)
+            said[who.name] = [Absent.FAILED] * len(queries)
         else:
-            said[who.name] = [answers.opinion(i) for i in range(len(queries))]
+            said[who.name] = [answers.row(i) for i in range(len(queries))]
     return said
 
 
@@ -104,7 +104,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.goal = self.plot.goal
-        self.bank = Bank(self.goal)
+        self.bank = FinishedTrials(self.goal)
         self.chance = random.Random(self.plot.seed)
 
     @property
@@ -141,7 +141,7 @@ class World:
                 self.begun[uid] = len(self.begun)
                 self.trials[uid] = Trial(uid)
             self.trials[uid] = replace(self.trials[uid], status=Status.RUNNING)
-            self.running[uid] = move.until
+            self.running[uid] = move.pause_at
             self.log.append(move)
 
     def advance(self) -> None:
@@ -287,7 +287,7 @@ class AllocatorKit:
             world = self.play(plot, who, RUNS_ON)
             self.assert_all_done(world)
             assert len(world.log) == len(world.begun)
-            assert {move.until for move in world.log} <= {world.goal.horizon}
+            assert {move.pause_at for move in world.log} <= {world.goal.horizon}
 
         holds()
 
@@ -336,7 +336,7 @@ class AllocatorKit:
         over = {"at": Curve.of([1, 10], [0.5, 0.4]), "beyond": Curve.of([1, 14], [0.5, 0.4])}
         live = [Trial(uid, curve, status=Status.PAUSED) for uid, curve in (curves | over).items()]
         live.append(Trial("runs", Curve.of([1], [0.5])))
-        bank = Bank(goal).extend(
+        bank = FinishedTrials(goal).extend(
             Trial(f"{i:03}", Curve.of([0, 1, 5, 10], [1.0, 0.9, 0.8, 0.7 + i]), status=Status.COMPLETE)
             for i in range(finished)
         )
@@ -344,14 +344,14 @@ class AllocatorKit:
             done = self.step(self.make().init(), Snapshot("kit", goal, bank, tuple(live)), who, slots, (0, 0))
             assert not {move.uid for move in done.moves} & set(over), "there is nothing left to run"
             if not self.waits and self.arms is None:
-                assert len(done.moves) == min(slots.free, len(curves) + slots.fresh)
+                assert len(done.moves) == min(slots.free, len(curves) + slots.n_new_allowed)
 
     def test_nothing_to_do(self) -> None:
         goal = Goal("metric", "minimize", 10)
         live = (Trial("0", Curve.of([1], [0.5])),)
         for abilities in (PAUSES, RUNS_ON):
             for who in ("nobody", "normal"):
-                seen = Snapshot("kit", goal, Bank(goal), live)
+                seen = Snapshot("kit", goal, FinishedTrials(goal), live)
                 done = self.step(self.make().init(), seen, who, Slots(2, 0), (0, 0), abilities)
                 assert done.moves == ()
                 assert done.stops == ()
@@ -396,7 +396,7 @@ class Says:
         return ()
 
     def allocate(
-        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """What it always says."""
         return Allocation(state, self.moves, self.stops)
@@ -420,14 +420,14 @@ class Faulty:
         return self.inner.questions(state["inner"], snapshot, slots)
 
     def allocate(
-        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """The inner one's allocation, spoiled."""
         if self.fault == "state is changed in place":
             state["calls"].append(1)
         if self.fault == "global random numbers":
             random.random()
-        done = self.inner.allocate(state["inner"], snapshot, opinions, abilities, slots, key)
+        done = self.inner.allocate(state["inner"], snapshot, forecasts, abilities, slots, key)
         moves = list(done.moves)
         paused = [trial for trial in snapshot.live if trial.status is Status.PAUSED]
         if self.fault == "nothing is moved":
@@ -439,7 +439,7 @@ class Faulty:
         elif self.fault == "nothing goes on":
             moves = [move for move in moves if move.uid is None]
         elif self.fault == "the order of live" and paused and moves:
-            moves[0] = moves[0]._replace(uid=paused[0].uid, until=snapshot.goal.horizon)
+            moves[0] = moves[0]._replace(uid=paused[0].uid, pause_at=snapshot.goal.horizon)
             moves = [m for i, m in enumerate(moves) if i == 0 or m.uid != paused[0].uid]
         elif self.fault == "the sign of values" and moves:
             total = math.fsum(value for trial in snapshot.live for value in trial.curve.values.tolist())
@@ -447,6 +447,8 @@ class Faulty:
         elif self.fault == "memory outside the state":
             self.made.append(1)
             moves = [m._replace(score=len(self.made)) for m in moves]
-        elif self.fault == "absent opinions" and any(isinstance(o, Absent) for said in opinions.values() for o in said):
+        elif self.fault == "absent forecasts" and any(
+            isinstance(o, Absent) for said in forecasts.values() for o in said
+        ):
             raise RuntimeError("nobody answers")
         return Allocation({**state, "inner": done.state}, tuple(moves), done.stops)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from lcsearch.curves import Curve, Floats
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 props = settings(
     derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -50,8 +50,11 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"max_overhead": 0}, "max_overhead: expected a number > 0, got 0."),
     ({"max_overhead": math.nan}, "max_overhead: expected a number > 0, got nan."),
     ({"max_overhead": "1%"}, "max_overhead: expected a number > 0, got '1%'."),
-    ({"opinions": []}, "opinions: expected at least one forecaster, got []. Pass None for the default."),
-    ({"opinions": "oracle"}, "opinions: expected one of network, parametric, rank-gap, network=PATH, got 'oracle'."),
+    ({"forecasters": []}, "forecasters: expected at least one forecaster, got []. Pass None for the default."),
+    (
+        {"forecasters": "oracle"},
+        "forecasters: expected one of network, parametric, rank-gap, network=PATH, got 'oracle'.",
+    ),
 ]
 """Of every adapter, and what it says to them."""
 
@@ -82,7 +85,7 @@ def trial(
 
 
 def snapshot(of: Goal, finished: Iterable[Trial], live: Iterable[Trial] = (), *, study: str = "s") -> Snapshot:
-    return Snapshot(study, of, Bank(of).extend(finished), tuple(live))
+    return Snapshot(study, of, FinishedTrials(of).extend(finished), tuple(live))
 
 
 def mirrored_goal(of: Goal) -> Goal:
@@ -99,8 +102,8 @@ def mirrored(of: Snapshot) -> Snapshot:
     return snapshot(mirrored_goal(of.goal), map(mirrored_trial, of.bank), map(mirrored_trial, of.live), study=of.study)
 
 
-def slow_at(bank: Bank, step: float, *, best: bool) -> list[float]:
-    """Bank.at in plain Python, trial by trial."""
+def slow_at(bank: FinishedTrials, step: float, *, best: bool) -> list[float]:
+    """FinishedTrials.at in plain Python, trial by trial."""
     out = []
     for one in bank:
         steps, losses = (a.tolist() for a in one.curve.losses(bank.goal.sign))
@@ -114,4 +117,4 @@ def slow_at(bank: Bank, step: float, *, best: bool) -> list[float]:
 def others_at(snapshot: Snapshot, step: float, uid: str) -> Floats:
     """(m,) losses at `step` of every other trial that says something about it."""
     finished = snapshot.bank.at(step, best=snapshot.goal.judged == "best")
-    return np.concatenate([finished[~np.isnan(finished)], snapshot.beside(step, uid)])
+    return np.concatenate([finished[~np.isnan(finished)], snapshot.concurrent_losses(step, uid)])

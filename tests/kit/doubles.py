@@ -93,7 +93,7 @@ class NotANumber:
 class Silent:
     """Always absent, for one reason."""
 
-    reason: Absent = Absent.OFF_LAW
+    reason: Absent = Absent.UNSUPPORTED
     name: str = "silent"
     version: str = "1"
 

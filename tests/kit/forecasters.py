@@ -24,7 +24,7 @@ import pytest
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Kind, Query
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 HORIZON = 40
 KINDS: tuple[Kind, ...] = ("value", "latent", "best_by")
@@ -58,7 +58,7 @@ def study(
 
     done = [Trial(f"done-{i}", curve(row), status=Status.COMPLETE) for i, row in enumerate(losses)]
     live = tuple(Trial(uid, curve(loss)) for uid, loss in looks)
-    return Snapshot("kit", goal, Bank(goal).extend(done), live)
+    return Snapshot("kit", goal, FinishedTrials(goal).extend(done), live)
 
 
 def ask(snapshot: Snapshot, kinds: tuple[Kind, ...] = KINDS, step: float = HORIZON) -> list[Query]:
@@ -70,7 +70,7 @@ def assert_valid(forecasts: Forecasts, n: int) -> None:
     """n answers, each a distribution or a reason."""
     assert len(forecasts) == n
     for i in range(n):
-        one = forecasts.opinion(i)
+        one = forecasts.row(i)
         if isinstance(one, Absent):
             continue
         assert np.isfinite(one.knots).all()
@@ -110,7 +110,7 @@ def _tied(snapshot: Snapshot) -> Snapshot:
     def coarse(trial: Trial) -> Trial:
         return replace(trial, curve=Curve.of(trial.curve.steps, np.round(trial.curve.values, 1)))
 
-    bank = Bank(snapshot.goal).extend([coarse(trial) for trial in snapshot.bank])
+    bank = FinishedTrials(snapshot.goal).extend([coarse(trial) for trial in snapshot.bank])
     return replace(snapshot, bank=bank, live=tuple(coarse(trial) for trial in snapshot.live))
 
 
@@ -200,7 +200,7 @@ class ForecasterKit:
 
     def test_order_of_finished_trials_does_not_matter(self, snapshot: Snapshot) -> None:
         for seen in (snapshot, _tied(snapshot)):
-            other = replace(seen, bank=Bank(seen.goal).extend(list(seen.bank)[::-1]))
+            other = replace(seen, bank=FinishedTrials(seen.goal).extend(list(seen.bank)[::-1]))
             np.testing.assert_allclose(self._p_beat(other), self._p_beat(seen), rtol=1e-9, atol=1e-12 + self.batch_atol)
 
     @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from kit.doubles import Liar
 from kit.studies import id_of
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.host.registry import forecasters
+from lcsearch.host.registry import resolve_forecasters
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._record import MARK, REASON, Record, retried
 from lcsearch.stopping.decision import Decision
@@ -27,7 +27,7 @@ Rng = np.random.Generator
 NAN, INF = math.nan, math.inf
 JUNK = ("", "{", "[1, 2]", '{"step": "x"}', '{"version": 99}', 7, None, "[" * 50_000, '{"p": NaN, "step": Infinity}')
 LEAGUE = tuple(
-    forecasters(names)
+    resolve_forecasters(names)
     for names in ("network", "network", "network", "network", "parametric", "rank-gap", ("network", "rank-gap"))
 )
 """The network in most studies; shared, as nothing but weights is kept in them."""
@@ -99,7 +99,7 @@ def params_of(rng: Rng) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
 
 def knobs_of(rng: Rng, longest: int) -> dict[str, Any]:
     """What CurvePruner is made with."""
-    opinions: tuple[Forecaster, ...] = LEAGUE[rng.integers(len(LEAGUE))]
+    forecasters: tuple[Forecaster, ...] = LEAGUE[rng.integers(len(LEAGUE))]
     return {
         "max_steps": (longest, longest, "auto", max(longest // 10, 1), 20 * longest)[rng.integers(5)],
         "threshold": float(rng.choice([0.0, 0.05, 0.3, 0.9, 1.0])),
@@ -111,7 +111,7 @@ def knobs_of(rng: Rng, longest: int) -> dict[str, Any]:
         "n_min_trials": int(rng.choice([1, 1, 3])),
         "judged": ("best", "final")[rng.integers(2)],
         "look_growth": float(rng.choice([1.0, 1.1, 2.0])),
-        "opinions": opinions,
+        "forecasters": forecasters,
     }
 
 
@@ -146,7 +146,7 @@ class Play:
         self.longest = int(rng.choice([1, 5, 12, 30, 100, 300], p=[0.03, 0.07, 0.3, 0.4, 0.15, 0.05]))
         self.knobs = knobs_of(rng, self.longest)
         if self.seed % 4 == 3:  # what protects a trial must do so whatever is forecast
-            self.knobs |= {"opinions": Liar(), "guard": float(rng.choice([0.0, 0.1, 0.5])), "threshold": 0.3}
+            self.knobs |= {"forecasters": Liar(), "guard": float(rng.choice([0.0, 0.1, 0.5])), "threshold": 0.3}
         self.pruner = CurvePruner(**self.knobs)
         self.maximize = bool(rng.integers(2))
         self.study = optuna.create_study(
@@ -296,7 +296,7 @@ class Play:
         json.dumps(frozen.user_attrs)
         decision = self.decision(number)
         assert decision.verdict is Verdict.STOP, self.seed
-        assert record.mark.p == (None if decision.now is None else decision.now.p), self.seed
+        assert record.stop.p == (None if decision.now is None else decision.now.p), self.seed
         assert (decision.now is None) == (decision.reason is Reason.DIVERGED), self.seed
         policy = self.pruner.session.policy
         for look in (decision.now, decision.before):
@@ -305,7 +305,7 @@ class Play:
                 few = look.n_observations < 8  # strict on short curves
                 assert look.p < look.threshold, self.seed
                 assert look.threshold == self.knobs["threshold"] * (0.2 if few else 1.0), self.seed
-                assert record.mark.text.count("\n") < 20, self.seed
+                assert record.stop.text.count("\n") < 20, self.seed
         assert decision.incumbent is None or decision.incumbent.uid != str(number), self.seed
         if (rank := decision.standing) is not None:  # not among the best share, of those here and of all
             assert rank.n > 4, self.seed
@@ -316,7 +316,7 @@ class Play:
             assert decision.risk is not None, self.seed
             assert decision.risk <= policy.risk, self.seed
         assert not self.leads(frozen, decision), self.seed
-        assert record.mark.text in self.pruner.explain(number, self.study), self.seed
+        assert record.stop.text in self.pruner.explain(number, self.study), self.seed
 
     def decision(self, number: int) -> Decision:
         latest = self.pruner.session.latest
@@ -342,6 +342,6 @@ class Play:
             assert told.risk is None or 0 <= told.risk <= 1, (self.seed, told.risk)
             assert told.saved >= 0, self.seed
         reasons, failed = self.pruner.session.tally()
-        assert {what for what, _ in failed} <= {"opinion"}, (self.seed, failed)
+        assert {what for what, _ in failed} <= {"forecast"}, (self.seed, failed)
         assert sum(n for _, n in failed) == dict(reasons).get(Reason.ABSENT, 0), (self.seed, failed)
         self.forecasts = sum(n for reason, n in reasons if reason in (Reason.BELOW, Reason.ABOVE, Reason.ABOVE_BEFORE))

@@ -60,7 +60,7 @@ def id_of(trial: Trial | FrozenTrial) -> int:
 
 def pruner(**fields: Any) -> CurvePruner:
     """A CurvePruner of trials of 50 steps that asks the plain fake forecaster at every report."""
-    return CurvePruner(**{"max_steps": 50, "look_growth": 1, "opinions": [NormalAroundBest()], **fields})
+    return CurvePruner(**{"max_steps": 50, "look_growth": 1, "forecasters": [NormalAroundBest()], **fields})
 
 
 def decay(limit: float, n: int = 50, rate: float = 0.8) -> list[float]:

@@ -195,7 +195,7 @@ class Runner:
 
 def scheduler(**fields: Any) -> CurveScheduler:
     """A CurveScheduler of trials of 50 steps that asks the plain fake forecaster."""
-    known = {"metric": "loss", "mode": "min", "max_t": 50, "opinions": [NormalAroundBest()], "look_growth": 1}
+    known = {"metric": "loss", "mode": "min", "max_t": 50, "forecasters": [NormalAroundBest()], "look_growth": 1}
     return CurveScheduler(**{**known, **fields})
 
 

@@ -27,7 +27,7 @@ from lcsearch.forecast.network.objective import objective
 from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.goal import Goal
-from lcsearch.study import Bank, Snapshot, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 H = 24
 SLOPE, SHIFT = 0.5, 4.0  # prior sds, in units of the noise's
@@ -145,7 +145,7 @@ def test_the_reference_is_calibrated() -> None:
 def test_the_network_comes_to_the_exact_posterior(kernels: Kernels, allowed: float) -> None:
     network = NetworkForecaster(trained(kernels, 3000, 0), "0")
     goal = Goal("loss", "minimize", float(H), "final")
-    snapshot, rng = Snapshot("s", goal, Bank(goal)), np.random.default_rng(2)
+    snapshot, rng = Snapshot("s", goal, FinishedTrials(goal)), np.random.default_rng(2)
     curves = draw(kernels, 400, rng)
     for n in CUTS:
         queries = [Query(Trial(f"{i}", Curve.of(TIME[:n], c[:n])), "value", float(H)) for i, c in enumerate(curves)]

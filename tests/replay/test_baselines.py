@@ -27,7 +27,7 @@ from lcsearch.replay.stopper import Stopper
 from lcsearch.stopping.gates import Event
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 NAN, INF = math.nan, math.inf
 DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
@@ -220,7 +220,7 @@ class Beside:
 
     def __init__(self, rule: Stopper, goal: Goal, study: str = "s") -> None:
         self.rule, self.goal, self.study = rule, goal, study
-        self.bank, self.live = Bank(goal), dict[int, Trial]()
+        self.bank, self.live = FinishedTrials(goal), dict[int, Trial]()
         self.looks = self.stops = 0
 
     def look(self, i: int, step: int, value: float) -> bool:

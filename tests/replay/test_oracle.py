@@ -64,13 +64,13 @@ RUNS = (
         ("blows up", "value", 4, 3.0),  # as judged: the last finite one
         ("nothing", "best_by", 4, Absent.NONFINITE),
         ("censored", "best_by", 2, 3.0),
-        ("censored", "best_by", 4, Absent.OFF_LAW),
-        ("censored", "value", 4, Absent.OFF_LAW),
+        ("censored", "best_by", 4, Absent.UNSUPPORTED),
+        ("censored", "value", 4, Absent.UNSUPPORTED),
         ("broke", "best_by", 4, 3.0),
         ("broke", "value", 4, 4.0),
         ("late", "best_by", 2, Absent.NONFINITE),
         ("late", "best_by", 4, 1.0),
-        ("unknown", "best_by", 4, Absent.OFF_LAW),
+        ("unknown", "best_by", 4, Absent.UNSUPPORTED),
     ],
 )
 def test_an_atom_at_the_truth(uid: str, kind: Kind, step: float, expected: float | Absent, turn: bool) -> None:
@@ -81,7 +81,7 @@ def test_an_atom_at_the_truth(uid: str, kind: Kind, step: float, expected: float
     oracle, seen = Oracle(task_of(goal, runs)), snapshot(goal, [])
     told = oracle.forecast(seen, [Query(trial("dips", [9]), "value", 4), Query(trial(uid, [9]), kind, step)])
     assert told.mean()[0] == (-4 if turn else 4)
-    one = told.opinion(1)
+    one = told.row(1)
     if isinstance(expected, Absent):
         assert one is expected
         return
@@ -106,9 +106,11 @@ def whole(n: int = 24, seed: int = 3) -> tuple[Task, list[Trial]]:
     return task_of(goal, trials), trials
 
 
-def searched(opinion: Forecaster, policy: Policy, task: Task, trials: Sequence[Trial]) -> tuple[set[str], float, float]:
+def searched(
+    forecast: Forecaster, policy: Policy, task: Task, trials: Sequence[Trial]
+) -> tuple[set[str], float, float]:
     """One trial after the other by a production session: who was stopped, steps spent, best value found."""
-    session = Session(policy, [opinion], clock=lambda: 0.0)
+    session = Session(policy, [forecast], clock=lambda: 0.0)
     seen, stopped, spent = snapshot(task.goal, []), set(), 0.0
     for one in trials:
         for step in one.curve.steps.tolist():
@@ -180,7 +182,7 @@ class TestConformance(ForecasterKit):
         seen = study(laws(12), [("late", np.array([NAN])), ("empty", np.zeros(0))])
         self.known = task_of(seen.goal, [Trial("late", Curve.of([1, 2], [NAN, 0.25]))])
         told = self.make().forecast(seen, ask(seen, ("best_by",)))
-        assert told.absent == (None, Absent.OFF_LAW)
+        assert told.absent == (None, Absent.UNSUPPORTED)
         assert told.mean()[0] == 0.25
 
     def test_deterministic_in_threads_and_processes(self, snapshot: Snapshot, answers: Forecasts) -> None:
@@ -198,8 +200,8 @@ class TestConformance(ForecasterKit):
 # Flipped
 
 
-def p_beats(opinion: Forecaster, seen: Snapshot, policy: Policy) -> list[float]:
-    told = opinion.forecast(seen, ask(seen, ("best_by",)))
+def p_beats(forecast: Forecaster, seen: Snapshot, policy: Policy) -> list[float]:
+    told = forecast.forecast(seen, ask(seen, ("best_by",)))
     found: list[float] = told.p_beat(seen.goal.sign * target_of(policy, seen)).tolist()
     return found
 
@@ -251,7 +253,7 @@ def test_the_share_is_a_share_the_same_at_every_look_and_grows() -> None:
 def test_what_is_not_known_is_not_flipped() -> None:
     seen = live_study(3)
     told = Flipped(Silent(), 1.0).forecast(seen, ask(seen))
-    assert told.absent == (Absent.OFF_LAW,) * len(ask(seen))
+    assert told.absent == (Absent.UNSUPPORTED,) * len(ask(seen))
     young = study(laws(20)[:0], [("live", laws(1)[0, :12])])
     inner = NormalAroundBest()
     plain, flipped = inner.forecast(young, ask(young)), Flipped(inner, 1.0).forecast(young, ask(young))

@@ -10,16 +10,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from lcsearch.curves import Curve
-from lcsearch.data.made import made
+from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.task import Run, Task
 from lcsearch.replay.command import draw
 from lcsearch.replay.plots import PANELS, disagreement, frontier
-from lcsearch.replay.policies import entrant
+from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.whatif import THRESHOLDS, Point, Replay, differences, replay
 from lcsearch.study import Status
 
-TASK = made("power", 24, n_steps=12)
-POLICIES = [entrant(name) for name in ("curve:n_startup_trials=3", "median", "asha", "oracle")]
+TASK = synthetic_task("power", 24, n_steps=12)
+POLICIES = [policy_spec(name) for name in ("curve:n_startup_trials=3", "median", "asha", "oracle")]
 
 
 def censored(task: Task, every: int) -> Task:
@@ -92,7 +92,7 @@ def test_a_panel_a_difference_and_censored_curves_end_openly() -> None:
 
 
 def test_curves_that_blow_up_or_never_report_a_number_can_be_drawn(tmp_path: Path) -> None:
-    task = made("diverging", 24, 3, n_steps=12)
+    task = synthetic_task("diverging", 24, 3, n_steps=12)
     bad = Run("nan", Curve.of(range(1, 13), [np.nan] * 12), np.arange(1.0, 13))
     task = Task("bad", task.goal, (*task.runs, bad))
     found = replay(task, POLICIES[1::-1], orders=1)
@@ -101,5 +101,5 @@ def test_curves_that_blow_up_or_never_report_a_number_can_be_drawn(tmp_path: Pat
 
 
 def test_no_panels_where_nobody_disagrees() -> None:
-    assert disagreement(replay(TASK, [entrant("none")], orders=1)) is None
-    assert disagreement(replay(TASK, [entrant("none"), entrant("patience:patience=99")], orders=1)) is None
+    assert disagreement(replay(TASK, [policy_spec("none")], orders=1)) is None
+    assert disagreement(replay(TASK, [policy_spec("none"), policy_spec("patience:patience=99")], orders=1)) is None

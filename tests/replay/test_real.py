@@ -16,7 +16,7 @@ from lcsearch.data.readers import read
 from lcsearch.data.task import Run, Task
 from lcsearch.goal import Goal
 from lcsearch.replay.history import History
-from lcsearch.replay.policies import entrant
+from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.simulator import simulate
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.session.decision_log import read_log
@@ -50,7 +50,7 @@ def test_a_real_sweep_stops_the_very_same_trials(tmp_path: Path) -> None:
     assert [row.params for row in full.progress.rows] == [row.params for row in real.progress.rows]
     task = read(tmp_path / "full").task
     assert task.complete.all()
-    simulated = simulate(task, range(25), entrant("curve:threshold=0.1").make(task))
+    simulated = simulate(task, range(25), policy_spec("curve:threshold=0.1").make(task))
     logged = {
         record["trial"]: (record["step"], record["reason"])
         for record in read_log(tmp_path / "real" / "decisions")
@@ -75,11 +75,11 @@ def curve_of(params: dict[str, Any], number: int) -> list[float]:
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-@pytest.mark.parametrize("opinions", ["parametric", "rank-gap"])
-def test_plain_optimize_stops_the_very_same_trials(direction: Any, opinions: str) -> None:
+@pytest.mark.parametrize("forecasters", ["parametric", "rank-gap"])
+def test_plain_optimize_stops_the_very_same_trials(direction: Any, forecasters: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sign = 1.0 if direction == "minimize" else -1.0
-    pruner = CurvePruner(max_steps=20, threshold=0.1, opinions=opinions, look_growth=1)
+    pruner = CurvePruner(max_steps=20, threshold=0.1, forecasters=forecasters, look_growth=1)
     study = optuna.create_study(direction=direction, pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=5))
     runs: list[Run] = []
 
@@ -95,7 +95,7 @@ def test_plain_optimize_stops_the_very_same_trials(direction: Any, opinions: str
 
     study.optimize(train, n_trials=32, n_jobs=1)
     task = Task(study.study_name, Goal("value", direction, 20.0), tuple(runs))
-    policy = entrant(f"curve:threshold=0.1,opinions={opinions}")
+    policy = policy_spec(f"curve:threshold=0.1,forecasters={forecasters}")
     assert policy.policy == Policy(threshold=0.1)
     simulated = simulate(task, range(32), policy.make(task))
     pruned = [trial for trial in study.trials if trial.state is optuna.trial.TrialState.PRUNED]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lcsearch.allocation.allocators.asha import AshaPromotion
+from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Allocation, Allocator, Key, Move, Slots
-from lcsearch.allocation.policies.asha import AshaPromotion
-from lcsearch.allocation.policies.greedy import GreedyGain
-from lcsearch.allocation.policies.run_to_end import RunToEnd
-from lcsearch.allocation.policies.uniform import Uniform
 from lcsearch.curves import Curve
-from lcsearch.data.made import KINDS, made
+from lcsearch.data.synthetic import KINDS, synthetic_task
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Query
@@ -29,7 +29,7 @@ from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Event
 from lcsearch.stopping.judge import Judgement
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status
 
@@ -66,7 +66,7 @@ class Above:
         decision = Decision(
             snapshot.study, event.trial.uid, event.step, verdict, reason, now=now, incumbent=snapshot.incumbent
         )
-        return Judgement(decision, Mark(event.step, reason.name, None, "") if stop else None)
+        return Judgement(decision, StopRecord(event.step, reason.name, None, "") if stop else None)
 
 
 class Never:
@@ -338,8 +338,8 @@ class Counting:
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
         return self.inner.questions(state, snapshot, slots)
 
-    def allocate(self, state: Any, snapshot: Snapshot, opinions: Any, abilities: Any, slots: Slots, key: Key) -> Any:
-        made = self.inner.allocate(state, snapshot, opinions, abilities, slots, key)
+    def allocate(self, state: Any, snapshot: Snapshot, forecasters: Any, abilities: Any, slots: Slots, key: Key) -> Any:
+        made = self.inner.allocate(state, snapshot, forecasters, abilities, slots, key)
         now = {t.uid: t.curve.last_step for t in snapshot.live if t.status is Status.PAUSED}
         new = [uid for uid, step in now.items() if self.paused.get(uid) != step]
         self.paused.update(now)
@@ -350,7 +350,7 @@ class Counting:
 @pytest.mark.parametrize("workers", [1, 4, 16])
 @pytest.mark.parametrize("allocator", [AshaPromotion(1), Uniform(12, 2)], ids=lambda a: a.name)
 def test_every_pause_is_paid_for_unless_the_trial_goes_on_at_once(allocator: Allocator, workers: int) -> None:
-    task = made("power", 20, 1, n_steps=20)
+    task = synthetic_task("power", 20, 1, n_steps=20)
     counting = Counting(allocator)
     found = simulate(task, task.order(0), Never(), World(workers=workers, checkpoint=1.0), counting)
     assert counting.pauses > 10 or (workers, allocator.name) == (16, "uniform")  # a worker an arm: all go on at once
@@ -370,7 +370,7 @@ class Script:
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
         return ()
 
-    def allocate(self, state: Any, snapshot: Snapshot, opinions: Any, abilities: Any, slots: Slots, key: Key) -> Any:
+    def allocate(self, state: Any, snapshot: Snapshot, forecasters: Any, abilities: Any, slots: Slots, key: Key) -> Any:
         moves = self.moves[state] if state < len(self.moves) else []
         return Allocation(state + 1, tuple(Move(*move) for move in moves))
 
@@ -399,7 +399,7 @@ def test_a_checkpoint_is_paid_when_nobody_takes_the_worker() -> None:
 
 
 def test_without_pauses_every_allocator_runs_to_the_end() -> None:
-    task = made("power", 9, 1, n_steps=9)
+    task = synthetic_task("power", 9, 1, n_steps=9)
     found = simulate(task, task.order(0), Never(), World(pause=False), AshaPromotion(1))
     assert found.spent == found.full_cost
     assert same(found, simulate(task, task.order(0), Never()))
@@ -415,7 +415,7 @@ def test_an_allocator_that_breaks_its_contract_is_named() -> None:
 def test_wrong_is_what_would_have_beaten_the_incumbent(judged: Judged, workers: int) -> None:
     n = 0
     for kind in KINDS:
-        task = made(kind, 24, 1, n_steps=20, judged=judged)
+        task = synthetic_task(kind, 24, 1, n_steps=20, judged=judged)
         policy = Policy(n_startup_trials=3, min_observations=3, guard=0.0, min_comparisons=0)
         found = simulate(task, task.order(0), Gated(Median(0), policy), World(workers=workers))
         told = [(life, life.stop.incumbent) for life in found.stopped if life.stop and life.stop.incumbent]
@@ -445,7 +445,7 @@ def test_wrong_needs_no_incumbent_in_the_decision() -> None:
     "allocator", [RunToEnd(), Uniform(12, 2), AshaPromotion(2), GreedyGain(3)], ids=lambda a: a.name
 )
 def test_every_allocator_plays_a_task_to_its_end(allocator: Allocator, workers: int) -> None:
-    task = made("crossing", 20, 1, n_steps=18)
+    task = synthetic_task("crossing", 20, 1, n_steps=18)
     world = World(workers=workers, budget=None, checkpoint=0.1, resume=0.1)
     found = simulate(task, task.order(0), Never(), world, allocator, [forecaster("rank-gap")])
     assert {life.status for life in found.lives} <= {Status.COMPLETE, Status.STOPPED}
@@ -456,7 +456,7 @@ def test_every_allocator_plays_a_task_to_its_end(allocator: Allocator, workers: 
 
 
 def test_asha_spends_most_on_the_best() -> None:
-    task = made("power", 27, 2, n_steps=27)
+    task = synthetic_task("power", 27, 2, n_steps=27)
     found = simulate(task, task.order(0), Never(), World(), AshaPromotion(1))
     assert found.spent < 0.6 * found.full_cost
     shown = [life.shown for life in sorted(found.lives, key=lambda life: task.judged[life.row])]

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from lcsearch.curves import Curve
-from lcsearch.data.made import made
+from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.replay import command
 from lcsearch.replay.command import show
-from lcsearch.replay.policies import entrant
+from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.simulator import simulate
 from lcsearch.replay.text import compared, summary
 from lcsearch.replay.whatif import THRESHOLDS, Replay, differences, ranks, replay, rounds
@@ -58,8 +58,8 @@ def task_of(
 def test_saved_stopped_and_lost_by_hand(direction: Direction) -> None:
     task = task_of(CURVES, direction=direction)
     # Judged 2, 6, 1, 0.5, 0.501. Best to median 0.5, to lower quartile 0.001: the range is twice 4 * 0.001.
-    assert task.spread == pytest.approx(0.008)
-    found = replay(task, [entrant("none"), entrant(MEDIAN)], orders=3)
+    assert task.robust_range == pytest.approx(0.008)
+    found = replay(task, [policy_spec("none"), policy_spec(MEDIAN)], orders=3)
     (_, none), (_, history) = found.played
     assert found.best is task.runs[3]
     assert none.spent == none.full_cost == 20
@@ -75,7 +75,7 @@ def test_saved_stopped_and_lost_by_hand(direction: Direction) -> None:
     never, point = found.points
     assert never.saved == (0.0, 0.0, 0.0)
     assert (never.stopped, never.lost, never.threshold) == (0, 0, None)
-    histories = [simulate(task, task.order(seed), entrant(MEDIAN).make(task)) for seed in range(3)]
+    histories = [simulate(task, task.order(seed), policy_spec(MEDIAN).make(task)) for seed in range(3)]
     assert point.saved == tuple(1 - h.spent / 20 for h in histories)
     assert point.stopped == sum(bool(h.lost()) for h in histories)
     assert point.lost == sum(h.missed() for h in histories)
@@ -84,32 +84,32 @@ def test_saved_stopped_and_lost_by_hand(direction: Direction) -> None:
 
 def test_what_is_as_good_is_not_lost() -> None:
     task = task_of(CURVES | {"d": [4, 4, 4, 0.501], "e": [7, 7, 7, 0.50095]})
-    history = replay(task, [entrant(MEDIAN)], orders=1).played[0][1]
+    history = replay(task, [policy_spec(MEDIAN)], orders=1).played[0][1]
     assert [life.uid for life in history.stopped] == ["b", "d", "e"]
     # In another order d runs to its end before e, the best by 0.00005, is stopped.
-    kept = simulate(task, [3, 0, 4, 1, 2], entrant(MEDIAN).make(task))
+    kept = simulate(task, [3, 0, 4, 1, 2], policy_spec(MEDIAN).make(task))
     assert [life.uid for life in kept.lost()] == ["e"]
     assert kept.found() == 0.501
-    assert not kept.missed(0.01 * 0.0005 / task.spread + 0.2)
+    assert not kept.missed(0.01 * 0.0005 / task.robust_range + 0.2)
     assert kept.missed(0.0)
 
 
 def test_a_run_judged_by_its_final_value_must_end() -> None:
-    history = simulate(task_of(CURVES, judged="final"), range(5), entrant(MEDIAN).make(task_of(CURVES)))
+    history = simulate(task_of(CURVES, judged="final"), range(5), policy_spec(MEDIAN).make(task_of(CURVES)))
     assert all(history.shown_loss(life) == np.inf for life in history.stopped)
     assert history.found() == 1
 
 
 def test_the_frontier_has_every_threshold_and_the_policys_own() -> None:
-    task = made("power", 14, n_steps=16)
-    found = replay(task, [entrant("curve:threshold=0.3"), entrant("median"), entrant("oracle")], orders=2)
+    task = synthetic_task("power", 14, n_steps=16)
+    found = replay(task, [policy_spec("curve:threshold=0.3"), policy_spec("median"), policy_spec("oracle")], orders=2)
     (line,) = found.frontiers
     assert [p.threshold for p in line] == sorted([*THRESHOLDS, 0.3])
     assert found.points[0] in line
     assert [p.name for p in found.points] == ["curve:threshold=0.3", "median", "oracle"]
     for point in line:
         alone = [
-            simulate(task, task.order(seed), entrant(f"curve:threshold={point.threshold}").make(task))
+            simulate(task, task.order(seed), policy_spec(f"curve:threshold={point.threshold}").make(task))
             for seed in range(2)
         ]
         assert point.saved == tuple(1 - h.spent / h.full_cost for h in alone)  # sharing forecasts changes no bit
@@ -119,7 +119,7 @@ def test_the_frontier_has_every_threshold_and_the_policys_own() -> None:
 
 def test_progress_counts_trials_and_tells_the_orders() -> None:
     told: list[tuple[int, ...]] = []
-    replay(task_of(CURVES), [entrant("none"), entrant("curve")], orders=7, progress=lambda *n: told.append(n))
+    replay(task_of(CURVES), [policy_spec("none"), policy_spec("curve")], orders=7, progress=lambda *n: told.append(n))
     first = [n for n in told if n[2:] == (0, 5)]
     then = [n for n in told if n[2:] == (5, 7)]
     assert first + then == told
@@ -130,7 +130,7 @@ def test_progress_counts_trials_and_tells_the_orders() -> None:
 
 
 def test_what_there_is_by_then_is_what_fewer_orders_give() -> None:
-    task, entrants = made("power", 14, n_steps=16), [entrant("curve"), entrant("median")]
+    task, entrants = synthetic_task("power", 14, n_steps=16), [policy_spec("curve"), policy_spec("median")]
     found = list(rounds(task, entrants, orders=12))
     assert [part.points[0].orders for part in found] == [5, 10, 12]
     for part in found:
@@ -141,9 +141,9 @@ def test_what_there_is_by_then_is_what_fewer_orders_give() -> None:
 
 def test_differences_by_hand() -> None:
     task = task_of(CURVES | {"f": [9, 9, 9]}, {"f": Status.STOPPED})
-    one = simulate(task, range(6), entrant(MEDIAN).make(task))
-    late = simulate(task, range(6), entrant("median:n_startup_trials=1,n_warmup_steps=3").make(task))
-    never = simulate(task, range(6), entrant("none").make(task))
+    one = simulate(task, range(6), policy_spec(MEDIAN).make(task))
+    late = simulate(task, range(6), policy_spec("median:n_startup_trials=1,n_warmup_steps=3").make(task))
+    never = simulate(task, range(6), policy_spec("none").make(task))
     assert ranks(task) == {3: 1, 4: 2, 2: 3, 0: 4, 1: 5}
     apart = differences(one, never)
     assert [(d.uid, d.rank, d.alone) for d in apart] == [
@@ -166,7 +166,7 @@ def test_of_a_study_that_was_pruned_the_stops_fall_where_they_fell(name: str) ->
     """Nothing was stopped by what had pruned it, and that was laid to STARTUP."""
     task = task_of({str(i): [round(0.1 * (i + 1) + 0.8**step, 6) for step in range(20)] for i in range(12)})
     task = replace(task, goal=replace(task.goal, horizon=20.0))
-    one = entrant(name)
+    one = policy_spec(name)
     before = simulate(task, range(12), one.make(task))
     ends = {life.row: life.shown for life in before.stopped}
     assert 3 < len(ends) < 12
@@ -188,7 +188,7 @@ def test_of_a_study_that_was_pruned_the_stops_fall_where_they_fell(name: str) ->
 
 def test_the_summary_word_for_word() -> None:
     task = task_of(CURVES | {"f": [9, 9, 9]}, {"f": Status.STOPPED})
-    found = replay(task, [entrant(MEDIAN), entrant("none")], orders=1)
+    found = replay(task, [policy_spec(MEDIAN), policy_spec("none")], orders=1)
     point = found.points[0]
     saved = f"{100 * point.saved[0]:3.0f} % ({100 * point.saved[0]:.0f} to {100 * point.saved[0]:.0f})"
     assert summary(found).splitlines() == [
@@ -218,10 +218,10 @@ def test_the_summary_word_for_word() -> None:
         f"    trial b, rank 5 of 5: {MEDIAN} at step 2",
         f"  of unknown end, nothing to conclude: 1 trial, of which {MEDIAN} stops 1 and none 0",
     ]
-    assert compared(replay(task, [entrant("none"), entrant("patience:patience=99")], orders=1)) == (
+    assert compared(replay(task, [policy_spec("none"), policy_spec("patience:patience=99")], orders=1)) == (
         "none and patience:patience=99 agree on every trial."
     )
-    assert compared(replay(task, [entrant("none")], orders=1)) == ""
+    assert compared(replay(task, [policy_spec("none")], orders=1)) == ""
 
 
 def test_a_study_without_a_known_best() -> None:
@@ -231,7 +231,7 @@ def test_a_study_without_a_known_best() -> None:
         task_of({"a": [nan] * 4, "b": [nan] * 4}),
         task_of(CURVES, dict.fromkeys(CURVES, Status.FAILED)),
     ):
-        found = replay(task, [entrant("curve"), entrant("median")], orders=1)
+        found = replay(task, [policy_spec("curve"), policy_spec("median")], orders=1)
         assert found.best is None
         assert [(p.stopped, p.lost) for p in found.points] == [(0, 0), (0, 0)]
         text = summary(found)
@@ -241,7 +241,9 @@ def test_a_study_without_a_known_best() -> None:
 
 
 def test_one_trial() -> None:
-    found = replay(task_of({"a": [4, 3, 2, 1]}), [entrant("curve"), entrant("median"), entrant("asha")], orders=2)
+    found = replay(
+        task_of({"a": [4, 3, 2, 1]}), [policy_spec("curve"), policy_spec("median"), policy_spec("asha")], orders=2
+    )
     assert summary(found).startswith("five: 1 trial, minimize loss")
     assert "0 of 1 trial stopped, 0 % of the steps saved; the best kept" in summary(found)
 
@@ -337,7 +339,7 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(InvalidValue, match=r"^policies: expected at least one policy, none twice, got \[\].$"):
         replay(task, [])
     with pytest.raises(InvalidValue, match=r"^orders: expected a number >= 1, got 0.$"):
-        replay(task, [entrant("none")], orders=0)
+        replay(task, [policy_spec("none")], orders=0)
 
 
 CSV = "trial,step,value\n" + "".join(f"{u},{s},{v}\n" for u, c in CURVES.items() for s, v in enumerate(c, 1))

@@ -29,8 +29,8 @@ from lcsearch.schedulers.optuna._storage import withdraw_stop
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.session import Session
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Hold, shield
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.gates import GateHold, protection_gates
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Trial
 
@@ -44,7 +44,7 @@ CANNOT_OCCUR = {
     Reason.NO_REPORT,  # Tune casts no look without a report
     Reason.FIRST_LOOK,  # six observations are asked for before, and five of them lie below the look
     Reason.SPACED,  # a look at every report
-    Reason.OVERTAKEN,  # every look is waited for
+    Reason.SUPERSEDED,  # every look is waited for
     Reason.RULE,  # only in replays
     Reason.UNRECORDED,  # every record here reads back
 }
@@ -79,14 +79,14 @@ class Fingerprint:
             asked = repr((frame, query.kind, query.step)).encode()
             number = zlib.crc32(asked, self.print_of(query.trial))
             kind = number % 30
-            absent.append(Absent.OFF_LAW if kind == 0 else None)
+            absent.append(Absent.UNSUPPORTED if kind == 0 else None)
             p.append(NAN if kind == 1 else ((number >> 8) / 2**24) ** 4)
         told = chances(p, goal.sign)
         return Forecasts(told.knots, told.levels, told.tails, told.sign, tuple(absent), self.name)
 
     def print_of(self, trial: Trial) -> int:
-        mark = trial.marks.get("stop")
-        left = (mark.step, mark.reason, mark.p) if isinstance(mark, Mark) and self.marks else None
+        mark = trial.stop_records.get("stop")
+        left = (mark.step, mark.reason, mark.p) if isinstance(mark, StopRecord) and self.marks else None
         about = (trial.uid, trial.status.name, sorted(trial.params.items()), trial.schedule, left)
         return zlib.crc32(b"|".join(trial.curve.key), zlib.crc32(repr(about).encode()))
 
@@ -178,7 +178,7 @@ class History:
                 running.remove(one)
 
 
-def history(direction: Direction, seed: int, n_trials: int, opinion: Forecaster | Sequence[str]) -> History:
+def history(direction: Direction, seed: int, n_trials: int, forecast: Forecaster | Sequence[str]) -> History:
     rng = np.random.default_rng(seed)
     max_steps = int(rng.integers(12, 25))
     knobs = {
@@ -192,7 +192,7 @@ def history(direction: Direction, seed: int, n_trials: int, opinion: Forecaster 
         "n_min_trials": int(rng.choice([1, 1, 2, 6])),
         "judged": str(rng.choice(["best", "final"])),
         "look_growth": 1,
-        "opinions": opinion,
+        "forecasters": forecast,
     }
     sign = 1.0 if direction == "minimize" else -1.0
     tied = rng.random() < 0.3
@@ -288,16 +288,18 @@ class OptunaRun:
     def protected(self, number: int) -> bool:
         """Whether a gate protects the trial as it stands now."""
         own = as_trial(self.study.get_trials(deepcopy=False)[number])
-        return isinstance(shield(self.session.policy, self.pruner.snapshot(self.study), own, own.curve.last_step), Hold)
+        return isinstance(
+            protection_gates(self.session.policy, self.pruner.snapshot(self.study), own, own.curve.last_step), GateHold
+        )
 
     def end(self, number: int, state: TrialState, point: Point | None = None) -> None:
         if point is not None:
             self.trials[number].report(point.value, point.step)
         self.study.tell(self.trials[number], 1.0 if state == TrialState.COMPLETE else None, state)
 
-    def stored(self, number: int) -> tuple[Mark, str]:
+    def stored(self, number: int) -> tuple[StopRecord, str]:
         frozen = self.study.get_trials(deepcopy=False)[number]
-        return as_trial(frozen).marks["stop"], frozen.user_attrs[REASON]
+        return as_trial(frozen).stop_records["stop"], frozen.user_attrs[REASON]
 
 
 @dataclass
@@ -384,7 +386,7 @@ class RayRun:
             trial.last_result = {"epoch": point.step, "loss": point.value}
         self.stop_trial(trial)
 
-    def stored(self, number: int) -> tuple[Mark, str]:
+    def stored(self, number: int) -> tuple[StopRecord, str]:
         entry = book_of(self.scheduler).entries[str(number)]
         assert entry.stop is not None
         return entry.stop, entry.line
@@ -435,7 +437,7 @@ def close(a: Any, b: Any) -> bool:
 
 
 def same(a: Decision | None, b: Decision | None, *, risk: bool = True) -> bool:
-    """The same decision; risk to 1e-9, as Optuna's storage keeps twelve digits of a mark's losses, Tune's state all."""
+    """The same decision; risk to 1e-9, as Optuna's storage keeps twelve digits of a record's losses, Tune all."""
     if a is None or b is None:
         return a is b
     if a == b:
@@ -506,14 +508,14 @@ def check_ends(one: OptunaRun, two: RayRun, stopped: list[int]) -> None:
     """What is left behind of two runs that agreed at every look."""
     for number in stopped:
         (mark, line), (other, other_line) = one.stored(number), two.stored(number)
-        assert close(asdict(mark), asdict(Mark.from_json(other.to_json()))), f"trial {number}"
+        assert close(asdict(mark), asdict(StopRecord.from_json(other.to_json()))), f"trial {number}"
         assert close(mark.p, other.p)
         assert line == other_line
     assert two.scheduler.stopped() == {str(number): one.stored(number)[1] for number in stopped}
     risk, other_risk = one.pruner.report(one.study).risk, two.scheduler.risk_now()
     assert (risk is None) == (other_risk is None)
     assert risk is None or math.isclose(risk, other_risk, rel_tol=1e-9, abs_tol=1e-9)
-    assert one.session.failed_open.keys() <= {"opinion"}
+    assert one.session.failed_open.keys() <= {"forecast"}
     if not two.troubles:
         assert one.session.reasons == two.session.reasons
         assert one.session.failed_open == two.session.failed_open
@@ -526,8 +528,8 @@ def check_ends(one: OptunaRun, two: RayRun, stopped: list[int]) -> None:
 def test_the_same_verdicts_for_the_same_reasons(direction: Direction, seed: int) -> None:
     seen = Seen()
     for i in range(30):
-        opinion = NormalAroundBest([0.02, 0.3][i % 2]) if i % 4 == 3 else Fingerprint()
-        compare(history(direction, 1000 * seed + i, 25, opinion), seen)
+        forecast = NormalAroundBest([0.02, 0.3][i % 2]) if i % 4 == 3 else Fingerprint()
+        compare(history(direction, 1000 * seed + i, 25, forecast), seen)
     assert seen.trials == 750
     assert seen.looks > 7000
     assert seen.stops > 100
@@ -539,7 +541,7 @@ def test_the_same_verdicts_for_the_same_reasons(direction: Direction, seed: int)
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_real_opinions(direction: Direction) -> None:
+def test_the_real_forecasters(direction: Direction) -> None:
     seen = Seen()
     for seed in range(4):
         of = history(direction, 7000 + seed, 16, ["parametric", "rank-gap"])
@@ -549,7 +551,7 @@ def test_the_real_opinions(direction: Direction) -> None:
 
 
 @pytest.mark.parametrize("seed", [50120, 50290])
-def test_the_real_opinions_where_values_tie(seed: int) -> None:
+def test_the_real_forecasters_where_values_tie(seed: int) -> None:
     """Tune's bank is in the order of the trials' ends; Optuna's in that of their numbers, look by look."""
     compare(history("minimize", seed, 16, ["parametric", "rank-gap"]), Seen())
 
@@ -586,9 +588,9 @@ def compare_late(of: History, seen: LateSeen) -> None:
     CurvePruner is asked at every report and not obeyed: Tune's run says when a trial ends. Its marks stand one report
     earlier, so nothing that reads marks (the risk limit) is compared.
     """
-    opinion, one_kept, two_kept = Fingerprint(marks=False), Kept(), Kept()
-    of, behind = replace(of, knobs={**of.knobs, "risk": None, "opinions": opinion}), Behind(opinion)
-    one, two = OptunaRun(of), RayRun(replace(of, knobs={**of.knobs, "opinions": behind}))
+    forecast, one_kept, two_kept = Fingerprint(marks=False), Kept(), Kept()
+    of, behind = replace(of, knobs={**of.knobs, "risk": None, "forecasters": forecast}), Behind(forecast)
+    one, two = OptunaRun(of), RayRun(replace(of, knobs={**of.knobs, "forecasters": behind}))
     one.session.sink, two.session.sink = one_kept, two_kept
     due: set[int] = set()  # trials that CurvePruner stopped at their last report
     ended: set[int] = set()
@@ -638,9 +640,9 @@ def compare_logs(one: Kept, two: Kept, seen: LateSeen) -> None:
     assert len({(d.trial, d.step) for d in late}) == len(late)
     for decision in late:
         as_decided = decided[decision.trial, decision.step]
-        if decision.reason is Reason.OVERTAKEN or as_decided.verdict is not decision.verdict:
+        if decision.reason is Reason.SUPERSEDED or as_decided.verdict is not decision.verdict:
             assert decision.verdict is Verdict.CONTINUE
-            seen.overtaken += decision.reason is Reason.OVERTAKEN
+            seen.overtaken += decision.reason is Reason.SUPERSEDED
             if decision.now is None:  # the trial's end came before any forecast
                 continue
             as_decided = replace(as_decided, verdict=decision.verdict, reason=decision.reason)

@@ -23,7 +23,7 @@ from lcsearch.session import Session
 from lcsearch.session.decision_log import DecisionLog, read_log
 from lcsearch.session.session import REMEMBERED, Present
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Event, Hold
+from lcsearch.stopping.gates import Event, GateHold
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
@@ -64,19 +64,19 @@ def faulty_forecasts() -> list[Any]:
         np.array([[-1e9, 1e9]] * 2), np.array([[-5.0, -5.0]] * 2), np.zeros((2, 2)), 1.0, (None, None), "negative"
     )
     return [
-        pytest.param(Dead(), "DEAD", id="raises"),
-        pytest.param(Dead(MemoryError()), "DEAD", id="out of memory"),
-        pytest.param(Dead(RecursionError()), "DEAD", id="recursion"),
-        pytest.param(Dead(Mute()), "DEAD", id="an error that cannot be printed"),
-        pytest.param(Returns(None), "DEAD", id="nothing"),
-        pytest.param(Returns([0.0, 0.0]), "DEAD", id="numbers"),
-        pytest.param(Returns("no"), "DEAD", id="text of the right length"),
-        pytest.param(Returns(chances([0.0])), "DEAD", id="too short"),
-        pytest.param(Returns(chances([0.0] * 3)), "DEAD", id="too long"),
+        pytest.param(Dead(), "FAILED", id="raises"),
+        pytest.param(Dead(MemoryError()), "FAILED", id="out of memory"),
+        pytest.param(Dead(RecursionError()), "FAILED", id="recursion"),
+        pytest.param(Dead(Mute()), "FAILED", id="an error that cannot be printed"),
+        pytest.param(Returns(None), "FAILED", id="nothing"),
+        pytest.param(Returns([0.0, 0.0]), "FAILED", id="numbers"),
+        pytest.param(Returns("no"), "FAILED", id="text of the right length"),
+        pytest.param(Returns(chances([0.0])), "FAILED", id="too short"),
+        pytest.param(Returns(chances([0.0] * 3)), "FAILED", id="too long"),
         pytest.param(Returns(nan), "NONFINITE", id="NaN"),
         pytest.param(Returns(unsorted), "NONFINITE", id="no distribution"),
         pytest.param(Returns(negative), "NONFINITE", id="a negative probability"),
-        pytest.param(Returns(Forecasts.none([Absent.OFF_LAW] * 2)), "OFF_LAW", id="off law"),
+        pytest.param(Returns(Forecasts.none([Absent.UNSUPPORTED] * 2)), "UNSUPPORTED", id="off law"),
         pytest.param(Scripted(0.0, Absent.LATE), 0.0, id="absent at the previous look"),
         pytest.param(Scripted(Absent.LATE, 0.0), "LATE", id="absent at this look"),
     ]
@@ -93,7 +93,7 @@ def test_whatever_a_forecaster_does_the_trial_goes_on(forecaster: Any, heard: st
     assert decision.now is not None
     assert decision.now.heard[0] == (forecaster.name, heard)
     assert judging.failed_open.total() == 1
-    assert (forecaster.name in kept.receipts[0].errors) == (heard == "DEAD")
+    assert (forecaster.name in kept.receipts[0].errors) == (heard == "FAILED")
     json.dumps(kept.receipts[0].to_record())
 
 
@@ -114,11 +114,11 @@ def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
         decision = check(judging)
         assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.ABSENT)
     assert [receipt.errors for receipt in kept.receipts] == 3 * [{"slow": "no answer within 0.05 s"}]
-    assert judging.failed_open == {"late opinion": 3}
+    assert judging.failed_open == {"late forecast": 3}
     (late,) = (thread for thread in threading.enumerate() if thread.name == "lcsearch forecast by slow")
     answered.set()
     late.join(60)
-    assert session(Slow(Scripted(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).mark is not None
+    assert session(Slow(Scripted(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).record is not None
 
 
 def test_a_clock_that_runs_ahead_makes_no_answer_late() -> None:
@@ -137,9 +137,9 @@ def test_a_fault_is_logged_once_and_counted_every_time(caplog: pytest.LogCapture
         for _ in range(3):
             check(judging)
     assert [r.getMessage() for r in caplog.records] == [
-        "lcsearch: forecaster 'dead' gave no opinion, trials go on: RuntimeError: CUDA error: device lost"
+        "lcsearch: forecaster 'dead' gave no forecast, trials go on: RuntimeError: CUDA error: device lost"
     ]
-    assert judging.failed_open == {"opinion": 3}
+    assert judging.failed_open == {"forecast": 3}
     assert judging.reasons == {Reason.ABSENT: 3}
 
 
@@ -189,7 +189,7 @@ def test_held_looks_are_counted_and_leave_no_receipt() -> None:
     kept = Kept()
     judging = session(sink=kept)
     studies: list[Present] = []
-    assert judging.gate({0: 1.0}, None, studies.pop) == Hold(Reason.NO_REPORT)
+    assert judging.gate({0: 1.0}, None, studies.pop) == GateHold(Reason.NO_REPORT)
     check(judging, trial("9", [8.0] * 2, Status.RUNNING))
     check(judging, trial("9", [8.0, *[math.nan] * 3], Status.RUNNING))
     assert judging.reasons == {Reason.NO_REPORT: 1, Reason.SHORT: 1, Reason.DIVERGED: 1}

@@ -148,8 +148,8 @@ def test_a_submitted_look_is_decided_as_a_checked_one() -> None:
     reasons = set()
     for seed in range(300):
         policy, seen, event = random_look(seed)
-        opinion = NormalAroundBest(0.3) if seed % 3 else Random(seed=seed)
-        at_once, later = session(opinion, policy=policy), session(opinion, policy=policy)
+        forecast = NormalAroundBest(0.3) if seed % 3 else Random(seed=seed)
+        at_once, later = session(forecast, policy=policy), session(forecast, policy=policy)
         expected = at_once.check(seen, event)
         later.submit(seen, event)
         assert later.wait(LIMIT_S)
@@ -169,7 +169,7 @@ def test_a_submitted_look_is_decided_as_a_checked_one() -> None:
         pytest.param(Dead(), id="raises"),
         pytest.param(Dead(MemoryError()), id="out of memory"),
         pytest.param(NotANumber(), id="NaN"),
-        pytest.param(Scripted(Absent.OFF_LAW, 0.0), id="off law"),
+        pytest.param(Scripted(Absent.UNSUPPORTED, 0.0), id="off law"),
         pytest.param(Scripted(0.0, Absent.LATE), id="absent at the previous look"),
     ],
 )
@@ -266,7 +266,7 @@ def test_at_most_one_look_of_a_trial_waits() -> None:
     door.await_question()
     for n in (9, 10, 11):
         submit(judging, loser("b", n))
-    assert judging.reasons == {Reason.OVERTAKEN: 2}
+    assert judging.reasons == {Reason.SUPERSEDED: 2}
     overtaken = judging.latest["s", "b"]
     assert (overtaken.verdict, overtaken.now) == (Verdict.CONTINUE, None)
     assert overtaken.standing is not None
@@ -274,7 +274,7 @@ def test_at_most_one_look_of_a_trial_waits() -> None:
     door.let(2)
     assert short(settled(judging)) == [("a", 11, "BELOW"), ("b", 10, "BELOW")]
     assert door.asked == [("a", 11), ("b", 10)]
-    assert judging.reasons == {Reason.OVERTAKEN: 2, Reason.BELOW: 2}
+    assert judging.reasons == {Reason.SUPERSEDED: 2, Reason.BELOW: 2}
 
 
 def test_a_look_that_is_judged_and_not_fetched_gives_way_to_a_newer_one() -> None:
@@ -283,7 +283,7 @@ def test_a_look_that_is_judged_and_not_fetched_gives_way_to_a_newer_one() -> Non
     for n in (9, 10, 11):
         submit(judging, loser(n=n))
         assert judging.wait(LIMIT_S)
-    assert logged(kept) == [("9", 8, "OVERTAKEN"), ("9", 9, "OVERTAKEN")]
+    assert logged(kept) == [("9", 8, "SUPERSEDED"), ("9", 9, "SUPERSEDED")]
     assert all(receipt.decision.now is not None for receipt in kept.receipts)
     assert short(settled(judging)) == [("9", 10, "ABOVE")]
 
@@ -305,7 +305,7 @@ def test_no_look_is_begun_while_a_stop_is_to_be_fetched() -> None:
     assert (decision.step, decision.verdict) == (10, Verdict.STOP)
     assert mark is not None
     assert settled(judging) == []
-    assert logged(kept) == [("9", 11, "OVERTAKEN"), ("9", 10, "BELOW")]
+    assert logged(kept) == [("9", 11, "SUPERSEDED"), ("9", 10, "BELOW")]
 
 
 def test_a_stop_takes_back_the_newer_look_that_waits_behind_it() -> None:
@@ -316,7 +316,7 @@ def test_a_stop_takes_back_the_newer_look_that_waits_behind_it() -> None:
     submit(judging, loser(n=12))
     door.let()
     assert short(settled(judging)) == [("9", 10, "BELOW")]
-    assert logged(kept) == [("9", 11, "OVERTAKEN"), ("9", 10, "BELOW")]
+    assert logged(kept) == [("9", 11, "SUPERSEDED"), ("9", 10, "BELOW")]
 
 
 def test_a_newer_look_keeps_the_place_of_the_older_one() -> None:
@@ -428,7 +428,7 @@ def test_stops_that_were_judged_side_by_side_keep_to_the_risk_limit() -> None:
     stopped = []
     for judgement in judging.poll(lambda: replace(SEEN, live=tuple(live.values()))):
         uid = judgement.decision.trial
-        live[uid] = replace(live[uid], marks={"stop": judgement.mark})
+        live[uid] = replace(live[uid], stop_records={"stop": judgement.record})
         stopped.append(uid)
     assert stopped == ["a", "b"]
     assert judging.reasons == {Reason.BELOW: 2, Reason.RISK_LIMIT: 6}
@@ -446,7 +446,7 @@ def test_other_gates_leave_a_stop_under_way(reason: Reason, moment: str) -> None
     assert judging.reasons == {reason: 1}
     door.let(2)
     assert ("9", 11, "BELOW") in short(settled(judging))
-    assert Reason.OVERTAKEN not in judging.reasons
+    assert Reason.SUPERSEDED not in judging.reasons
 
 
 def test_every_gate_protects_or_does_not() -> None:
@@ -467,7 +467,7 @@ def test_a_trial_that_has_ended_takes_its_look_with_it(moment: str) -> None:
     judging.withdraw("9")
     door.let(2)
     assert [d.trial for d in settled(judging)] == (["8"] if moment == "waiting" else [])
-    assert [entry for entry in logged(kept) if entry[0] == "9"] == [("9", 11, "OVERTAKEN")]
+    assert [entry for entry in logged(kept) if entry[0] == "9"] == [("9", 11, "SUPERSEDED")]
 
 
 def test_another_trials_withdrawal_leaves_a_look_that_is_being_judged() -> None:
@@ -486,7 +486,7 @@ def test_a_look_after_a_withdrawal_counts() -> None:
     submit(judging, loser(n=14))
     door.let(2)
     assert short(settled(judging)) == [("9", 13, "BELOW")]
-    assert logged(kept) == [("9", 11, "OVERTAKEN"), ("9", 13, "BELOW")]
+    assert logged(kept) == [("9", 11, "SUPERSEDED"), ("9", 13, "BELOW")]
 
 
 # Divergence
@@ -509,7 +509,7 @@ def test_a_diverged_trial_needs_no_forecaster(moment: str) -> None:
     door.let(2)
     assert [d.trial for d in settled(judging)] == (["8"] if moment == "waiting" else [])
     assert ("9", 12, "DIVERGED") in logged(kept)
-    assert judging.reasons[Reason.OVERTAKEN] == (moment != "nothing")
+    assert judging.reasons[Reason.SUPERSEDED] == (moment != "nothing")
 
 
 # Waiting for one look
@@ -535,8 +535,8 @@ def test_a_forecaster_that_is_stuck_is_waited_for_once_and_told(caplog: pytest.L
         assert judging.settle(uid)
     assert {d.reason for d in settled(judging)} == {Reason.ABSENT}
     assert door.asked == [("a", 11)]  # nobody asks one that has not come back
-    assert judging.failed_open == {"late opinion": 3}
-    assert "forecaster 'door' gave no opinion, trials go on: no answer within 0.05 s" in caplog.text
+    assert judging.failed_open == {"late forecast": 3}
+    assert "forecaster 'door' gave no forecast, trials go on: no answer within 0.05 s" in caplog.text
     (stuck,) = (thread for thread in threading.enumerate() if thread.name == "lcsearch forecast by door")
     door.let(2)
     stuck.join(LIMIT_S)
@@ -622,10 +622,10 @@ def test_one_receipt_for_each_look_that_reached_a_forecaster() -> None:
     heard = [(r.decision.trial, r.decision.step) for r in kept.receipts if r.decision.now is not None]
     assert sorted(heard) == sorted(door.asked)
     unheard = [r.decision.reason for r in kept.receipts if r.decision.now is None]
-    assert set(unheard) <= {Reason.OVERTAKEN}
+    assert set(unheard) <= {Reason.SUPERSEDED}
     assert judging.reasons.total() == 3 * 19
     # Of looks in a row that were overtaken before they were judged the first is written.
-    assert 0 < len(unheard) <= judging.reasons[Reason.OVERTAKEN]
+    assert 0 < len(unheard) <= judging.reasons[Reason.SUPERSEDED]
 
 
 def test_whoever_has_waited_finds_every_look_recorded() -> None:
@@ -635,7 +635,7 @@ def test_whoever_has_waited_finds_every_look_recorded() -> None:
         judging.withdraw("9")
         door.let()
         assert judging.wait(LIMIT_S)
-        assert logged(kept) == [("9", 11, "OVERTAKEN")]
+        assert logged(kept) == [("9", 11, "SUPERSEDED")]
 
 
 def test_an_older_judgement_does_not_count_before_it_is_fetched() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lcsearch.stopping.decision import Decision, Look, Receipt, percent
-from lcsearch.stopping.rules import Standing
+from lcsearch.stopping.rules import Rank
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
@@ -21,7 +21,7 @@ STOP = Decision(
     incumbent=Incumbent(0.123456, "3", 49.0),
     target=0.12,
     horizon=49.0,
-    standing=Standing(17, 20),
+    standing=Rank(17, 20),
     risk=0.031,
 )
 

@@ -14,19 +14,19 @@ from lcsearch.goal import Judged
 from lcsearch.stopping.gates import (
     Ask,
     Event,
-    Hold,
+    GateHold,
     ask,
     held_decision,
-    hold_alone,
-    hold_early,
-    hold_spaced,
     interval_of,
     looks_at,
     report_before,
+    spacing_gate,
+    study_gates,
     target_of,
+    trial_gates,
 )
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.rules import Standing
+from lcsearch.stopping.rules import Rank
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent, Snapshot, Status, Trial
 
@@ -43,14 +43,14 @@ def look(
     judged: Judged = "best",
     horizon: float = 10,
     **policy: Any,
-) -> Ask | Hold:
+) -> Ask | GateHold:
     seen = snapshot(goal(horizon=horizon, judged=judged), finished, (own, *others))
     return ask(replace(POLICY, **policy), seen, Event(own, own.curve.last_step))
 
 
 def reason(*args: Any, **fields: Any) -> Reason:
     answer = look(*args, **fields)
-    assert isinstance(answer, Hold)
+    assert isinstance(answer, GateHold)
     return answer.reason
 
 
@@ -62,7 +62,7 @@ def test_a_look_that_passes_every_gate_asks_about_both_looks() -> None:
     assert isinstance(answer, Ask)
     assert [(q.trial.curve.last_step, q.kind, q.step) for q in answer.queries] == [(3, "best_by", 9), (2, "best_by", 9)]
     assert answer.incumbent == Incumbent(1.0, "0", 0.0)
-    assert answer.standing == Standing(6, 6)
+    assert answer.standing == Rank(6, 6)
     assert answer.target == pytest.approx(1.0 - 0.01 * 4.0)  # the spread is twice (3 - 1)
     assert not answer.diverged
 
@@ -76,7 +76,7 @@ def test_final_asks_for_the_value_and_compares_the_latest() -> None:
 
 def test_no_report() -> None:
     answer = ask(POLICY, snapshot(goal(), FINISHED), Event(trial("9", [], Status.RUNNING), -1))
-    assert isinstance(answer, Hold)
+    assert isinstance(answer, GateHold)
     assert answer.reason is Reason.NO_REPORT
 
 
@@ -88,12 +88,12 @@ def test_warmup_ends_at_its_step() -> None:
 def test_the_horizon_of_the_goal_and_of_the_finished_trials() -> None:
     short = [trial(str(i), [1.0 + i] * 4) for i in range(5)]
     held = look(finished=short, horizon=4)
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.HORIZON, "trials end at step 3")
     assert isinstance(look(finished=[trial(str(i), [1.0 + i] * 5) for i in range(5)], horizon=4), Ask)
 
 
-def ends_asked(answer: Ask | Hold) -> list[float]:
+def ends_asked(answer: Ask | GateHold) -> list[float]:
     assert isinstance(answer, Ask)
     now, before = answer.queries[: len(answer.queries) // 2], answer.queries[len(answer.queries) // 2 :]
     assert [query.step for query in now] == [query.step for query in before]
@@ -127,7 +127,7 @@ def test_an_interval_has_one_look() -> None:
 
 def test_startup() -> None:
     held = look(n_startup_trials=6)
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.STARTUP, "5 of 6 trials have finished")
     assert isinstance(look(n_startup_trials=5), Ask)
 
@@ -145,7 +145,7 @@ def test_a_first_look_cannot_stop() -> None:
 
 def test_a_short_curve() -> None:
     held = look(trial("9", [8.0, 8.0, NAN, 8.0], Status.RUNNING))
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.SHORT, "3 of 4 observations")
     assert isinstance(look(trial("9", [8.0, 8.0, NAN, 8.0, 8.0], Status.RUNNING)), Ask)
 
@@ -168,7 +168,7 @@ def test_the_incumbent() -> None:
 def test_finished_trials_needed_at_the_step() -> None:
     far = [trial(str(i), [1.0 + i] * 5, first=5) for i in range(5)]  # nothing at step 3 yet
     held = look(finished=far)
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.MIN_TRIALS, "0 of 1")
     assert isinstance(look(n_min_trials=5), Ask)
     stopped = [trial("5", [1.0] * 10, Status.STOPPED)]
@@ -177,7 +177,7 @@ def test_finished_trials_needed_at_the_step() -> None:
 
 def test_comparisons() -> None:
     held = look(finished=FINISHED[:3])
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.COMPARISONS, "rank 4 of 4 at this step")
     assert isinstance(look(finished=FINISHED[:4]), Ask)
     # Stopped and running trials that got as far count as comparisons.
@@ -193,8 +193,8 @@ def test_the_guard() -> None:
     second = trial("9", [1.5] * 4, Status.RUNNING)
     assert isinstance(look(second), Ask)  # rank 2 of 6 at a tenth
     held = look(second, guard=0.2)
-    assert isinstance(held, Hold)
-    assert (held.reason, held.detail, held.standing) == (Reason.GUARD, "rank 2 of 6 at this step", Standing(2, 6))
+    assert isinstance(held, GateHold)
+    assert (held.reason, held.detail, held.standing) == (Reason.GUARD, "rank 2 of 6 at this step", Rank(2, 6))
 
 
 def test_the_guard_is_of_all_trials_not_of_the_survivors() -> None:
@@ -202,12 +202,12 @@ def test_the_guard_is_of_all_trials_not_of_the_survivors() -> None:
     second = trial("9", [1.5] * 4, Status.RUNNING)
     stopped = [trial(str(i), [4.0, 4.0], Status.STOPPED) for i in range(10, 16)]
     held = look(second, finished=[*FINISHED, *stopped])
-    assert isinstance(held, Hold)
-    assert (held.reason, held.standing) == (Reason.GUARD, Standing(2, 6, ended_ahead=0, ended=6))
+    assert isinstance(held, GateHold)
+    assert (held.reason, held.standing) == (Reason.GUARD, Rank(2, 6, ended_ahead=0, ended=6))
     ahead = [trial(str(i), [1.2, 1.2], Status.STOPPED) for i in range(10, 16)]
     passed = look(second, finished=[*FINISHED, *ahead])
     assert isinstance(passed, Ask)
-    assert passed.standing == Standing(2, 6, ended_ahead=6, ended=6)
+    assert passed.standing == Rank(2, 6, ended_ahead=6, ended=6)
 
 
 def test_a_slow_starter_that_leads_is_held_whatever_was_ahead_of_it_once() -> None:
@@ -215,8 +215,8 @@ def test_a_slow_starter_that_leads_is_held_whatever_was_ahead_of_it_once() -> No
     once_ahead = [trial(str(i), [4.0, 4.0], Status.STOPPED) for i in range(10, 40)]
     finished = [trial(str(i), [2.0] * 4 + [1.0 + i] * 6) for i in range(5)]
     held = look(leader, finished=[*finished, *once_ahead])
-    assert isinstance(held, Hold)
-    assert (held.reason, held.standing) == (Reason.GUARD, Standing(1, 6, ended_ahead=30, ended=30))
+    assert isinstance(held, GateHold)
+    assert (held.reason, held.standing) == (Reason.GUARD, Rank(1, 6, ended_ahead=30, ended=30))
 
 
 def test_a_margin_ends_at_a_bound_that_is_given() -> None:
@@ -274,15 +274,15 @@ def test_a_curve_that_stands_and_leads_is_held(made: list[tuple[float, int]], be
         answer = ask(POLICY, seen, Event(own, 19))
         late = any(1 + start + len(first) > 19 for _, start in made)  # of the others, one still stood here
         if value < 1.0:
-            assert isinstance(answer, Hold), "it leads"
+            assert isinstance(answer, GateHold), "it leads"
         elif not late:
-            assert isinstance(answer, Hold)
+            assert isinstance(answer, GateHold)
             assert answer.reason in (Reason.UNMOVED, Reason.GUARD)
 
 
 def test_a_curve_that_has_begun_to_move_is_as_short_as_what_it_has_shown_since() -> None:
     held = look(trial("9", [8.0, NAN, 8.0, 8.0, 8.0, 8.1, 8.0], Status.RUNNING))
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.SHORT, "3 of 4 observations since the curve began to move")
     assert isinstance(look(trial("9", [8.0, NAN, 8.0, 8.0, 8.1, 8.0, 8.0], Status.RUNNING)), Ask)
 
@@ -364,7 +364,7 @@ def test_gates_in_their_order() -> None:
     ):
         everything |= mended
         answer = look(**everything)
-        met.append(answer.reason if isinstance(answer, Hold) else None)
+        met.append(answer.reason if isinstance(answer, GateHold) else None)
     assert met == [
         Reason.WARMUP,
         Reason.HORIZON,
@@ -384,16 +384,16 @@ def test_gates_in_their_order() -> None:
 
 def test_a_hold_is_a_decision_to_go_on() -> None:
     seen = snapshot(goal(), FINISHED, (LOSER,))
-    decision = held_decision(seen, Event(LOSER, 3), Hold(Reason.GUARD, "rank 1 of 9", Standing(1, 9)))
+    decision = held_decision(seen, Event(LOSER, 3), GateHold(Reason.GUARD, "rank 1 of 9", Rank(1, 9)))
     assert (decision.verdict, decision.reason, decision.detail) == (Verdict.CONTINUE, Reason.GUARD, "rank 1 of 9")
-    assert (decision.trial, decision.step, decision.standing) == ("9", 3, Standing(1, 9))
+    assert (decision.trial, decision.step, decision.standing) == ("9", 3, Rank(1, 9))
 
 
 def test_startup_by_itself_lets_a_non_finite_report_through() -> None:
     policy = Policy(n_startup_trials=3)
-    assert hold_early(policy, 2, 9, NAN) is None
-    assert hold_early(policy, 3, 9, 1.0) is None
-    held = hold_early(policy, 2, 9, 1.0)
+    assert study_gates(policy, 2, 9, NAN) is None
+    assert study_gates(policy, 3, 9, 1.0) is None
+    held = study_gates(policy, 2, 9, 1.0)
     assert held is not None
     assert held.detail == "2 of 3 trials have finished"
 
@@ -409,7 +409,7 @@ def test_intervals_mean_what_they_mean_in_optuna(warmup: int, interval: int, eve
     for step in range(max(expected) + 1):
         if step % every == 0:
             reported.append(step)
-        if hold_alone(policy, reported, reported[-1], None) is None:
+        if trial_gates(policy, reported, reported[-1], None) is None:
             passed.append(step)
     assert passed == expected
 
@@ -422,7 +422,7 @@ def test_intervals_against_optuna_itself(warmup: int, interval: int, steps: set[
     policy = Policy(n_warmup_steps=warmup, interval_steps=interval)
     last = max(steps)
     theirs = last >= warmup and _is_first_in_interval_step(last, dict.fromkeys(steps).keys(), warmup, interval)
-    assert (hold_alone(policy, steps, last, None) is None) == theirs
+    assert (trial_gates(policy, steps, last, None) is None) == theirs
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,9 @@ def test_the_report_before_was_a_look_or_lies_below_the_warmup(warmup: int, inte
     policy = Policy(n_warmup_steps=warmup, interval_steps=interval)
     steps.sort()
     looks = [
-        s for i, s in enumerate(steps) if hold_alone(replace(policy, n_warmup_steps=0), steps[: i + 1], s, None) is None
+        s
+        for i, s in enumerate(steps)
+        if trial_gates(replace(policy, n_warmup_steps=0), steps[: i + 1], s, None) is None
     ]
     for i, step in enumerate(steps):
         before = report_before(policy, steps, step)
@@ -480,8 +482,8 @@ def due(n: int, **policy: float) -> list[float]:
     of = Policy(**{"min_observations": 6, "look_growth": 1.25, **policy})  # type: ignore[arg-type]
     steps = [float(step) for step in range(n)]
     looks = [steps[: i + 1] for i in range(n)]
-    passed = [seen for seen in looks if hold_alone(of, seen, seen[-1], None) is None]
-    return [seen[-1] for seen in passed if hold_spaced(of, seen, seen[-1]) is None and len(seen) >= 6]
+    passed = [seen for seen in looks if trial_gates(of, seen, seen[-1], None) is None]
+    return [seen[-1] for seen in passed if spacing_gate(of, seen, seen[-1]) is None and len(seen) >= 6]
 
 
 def test_looks_come_at_growing_distances() -> None:
@@ -507,7 +509,7 @@ def test_a_placeholder_is_no_observation() -> None:
     held = look(own, finished, horizon=50, look_growth=1.5)  # 4, 6, 9
     assert isinstance(held, Ask)
     held = look(trial("9", values[:36], Status.RUNNING), finished, horizon=50, look_growth=1.5)
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert (held.reason, held.detail) == (Reason.SPACED, "8 observations, the next look comes at 9")
 
 

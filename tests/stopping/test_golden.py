@@ -19,7 +19,7 @@ from kit.fakes import NormalAroundBest
 from lcsearch.stopping.gates import Ask, Event, ask, held_decision
 from lcsearch.stopping.judge import judge
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.risk import LEVELS, Mark
+from lcsearch.stopping.risk import LEVELS, StopRecord
 from lcsearch.study import Snapshot, Status, Trial
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -32,7 +32,10 @@ def decay(limit: float, n: int, rate: float = 0.8) -> list[float]:
 
 DONE = [trial(str(i), decay(0.1 * (i + 1), 30)) for i in range(6)]
 STOPPED = trial(
-    "6", decay(0.9, 12), Status.STOPPED, marks={"stop": Mark(11.0, "BELOW", 0.01, "", tuple(0.05 + p for p in LEVELS))}
+    "6",
+    decay(0.9, 12),
+    Status.STOPPED,
+    stop_records={"stop": StopRecord(11.0, "BELOW", 0.01, "", tuple(0.05 + p for p in LEVELS))},
 )
 
 
@@ -85,8 +88,8 @@ def decided(policy: Policy, seen: Snapshot, own: Trial) -> dict[str, Any]:
     question = ask(policy, seen, event)
     if isinstance(question, Ask):
         said = NormalAroundBest(0.1).forecast(seen, question.queries)
-        opinions = {} if question.diverged else {"fake": [said.opinion(i) for i in range(2)]}
-        decision = judge(policy, seen, question, opinions).decision
+        forecasts = {} if question.diverged else {"fake": [said.row(i) for i in range(2)]}
+        decision = judge(policy, seen, question, forecasts).decision
     else:
         decision = held_decision(seen, event, question)
     record: dict[str, Any] = json.loads(json.dumps(decision.to_record()))

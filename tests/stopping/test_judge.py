@@ -16,10 +16,10 @@ from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.host.registry import forecaster
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, target_of
-from lcsearch.stopping.judge import Judgement, judge, stored_marks
+from lcsearch.stopping.gates import Ask, Event, GateHold, ask, held_decision, target_of
+from lcsearch.stopping.judge import Judgement, judge, stored_records
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.risk import LEVELS, Mark, risk_of
+from lcsearch.stopping.risk import LEVELS, StopRecord, risk_of
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -51,11 +51,11 @@ def verdict(answers: dict[str, Sequence[float | Absent]], own: Trial = LOSER, **
         (0.5, 0.5, Reason.ABOVE),
         (Absent.LATE, 0.01, Reason.ABSENT),
         (0.01, Absent.LATE, Reason.ABSENT),
-        (Absent.DEAD, Absent.DEAD, Reason.ABSENT),
-        (0.01, Absent.OFF_LAW, Reason.ABSENT),
+        (Absent.FAILED, Absent.FAILED, Reason.ABSENT),
+        (0.01, Absent.UNSUPPORTED, Reason.ABSENT),
         (NAN, 0.01, Reason.ABSENT),
         (0.01, NAN, Reason.ABSENT),
-        (0.5, Absent.DEAD, Reason.ABOVE),
+        (0.5, Absent.FAILED, Reason.ABOVE),
     ],
 )
 def test_both_looks_must_lie_below(now: Any, before: Any, expected: Reason) -> None:
@@ -72,21 +72,21 @@ def test_a_decision_names_every_end_it_asked_about() -> None:
         seen = snapshot(goal(horizon=20, judged=judged), finished, (own,))  # type: ignore[arg-type]
         question = asked(own, seen)
         answers = {"one": NormalAroundBest().forecast(seen, question.queries)}
-        opinions = {name: [of.opinion(i) for i in range(len(question.queries))] for name, of in answers.items()}
-        decision = judge(POLICY, seen, question, opinions).decision
+        forecasts = {name: [of.row(i) for i in range(len(question.queries))] for name, of in answers.items()}
+        decision = judge(POLICY, seen, question, forecasts).decision
         assert (decision.ends, decision.horizon) == (ends, 19)
         assert tuple(query.step for query in question.queries[: len(ends)]) == ends
 
 
 def test_a_stop_whose_record_does_not_read_back_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing could explain it afterwards, and the risk would not count it."""
-    monkeypatch.setattr(Mark, "read_back", lambda mark: None)
+    monkeypatch.setattr(StopRecord, "read_back", lambda mark: None)
     found = judge(POLICY, SEEN, asked(), scripted({"one": (0.01, 0.01)}))
-    assert (found.decision.verdict, found.decision.reason, found.mark) == (Verdict.CONTINUE, Reason.UNRECORDED, None)
+    assert (found.decision.verdict, found.decision.reason, found.record) == (Verdict.CONTINUE, Reason.UNRECORDED, None)
     assert found.decision.reason.fails_open
     gone = trial("9", [8.0, *[NAN] * 9], Status.RUNNING)
     found = judge(POLICY, SEEN, asked(gone), {})
-    assert (found.decision.verdict, found.decision.reason, found.mark) == (Verdict.CONTINUE, Reason.UNRECORDED, None)
+    assert (found.decision.verdict, found.decision.reason, found.record) == (Verdict.CONTINUE, Reason.UNRECORDED, None)
 
 
 def test_few_observations_need_a_smaller_p_at_the_look_that_had_them() -> None:
@@ -109,7 +109,7 @@ def test_few_observations_need_a_smaller_p_at_the_look_that_had_them() -> None:
         ({"one": (0.01, 0.01), "two": (0.02, 0.02)}, Reason.BELOW),
         ({"one": (0.01, 0.01), "two": (0.2, 0.01)}, Reason.ABOVE),
         ({"one": (0.01, 0.2), "two": (0.01, 0.01)}, Reason.ABOVE_BEFORE),
-        ({"one": (0.01, 0.01), "two": (Absent.DEAD, 0.01)}, Reason.ABSENT),
+        ({"one": (0.01, 0.01), "two": (Absent.FAILED, 0.01)}, Reason.ABSENT),
         ({"one": (0.01, Absent.LATE), "two": (0.01, 0.01)}, Reason.ABSENT),
     ],
 )
@@ -123,7 +123,7 @@ def test_at_the_metrics_bound_a_tie_is_what_counts() -> None:
     share = [[0.2, 0.9, 1.0, 1.0], [0.1, 0.8, 0.9, 1.0], *[[0.1, 0.2 + i / 10, 0.3, 0.5] for i in range(8)]]
     of = goal("maximize", horizon=20)
     seen = snapshot(of, [trial(str(i), [*row, *row[-1:] * 16]) for i, row in enumerate(share)])
-    assert seen.spread > 0
+    assert seen.robust_range > 0
     own = trial("9", [0.1, 0.15, 0.2, 0.2, 0.2], Status.RUNNING)
     question = asked(own, seen)
     assert question.target == math.nextafter(-1.0, math.inf)
@@ -137,7 +137,7 @@ def test_at_the_metrics_bound_a_tie_is_what_counts() -> None:
         assert (mark is None) == (said is Verdict.CONTINUE)
     tied = trial("9", [0.1, 0.15, 0.9, 1.0, 1.0], Status.RUNNING)
     held = ask(POLICY, seen, Event(tied, 4))
-    assert isinstance(held, Hold)
+    assert isinstance(held, GateHold)
     assert held.reason is Reason.GUARD
     assert "bound" not in verdict({"one": (0.01, 0.01)}).to_record()
 
@@ -179,10 +179,10 @@ def test_what_is_no_probability_stops_nothing(lie: float) -> None:
 
 
 def test_a_stop_leaves_a_mark_and_nothing_else_does() -> None:
-    for answers, marked in (((0.01, 0.01), True), ((0.5, 0.01), False), ((Absent.DEAD, 0.0), False)):
+    for answers, marked in (((0.01, 0.01), True), ((0.5, 0.01), False), ((Absent.FAILED, 0.0), False)):
         judgement = judge(POLICY, SEEN, asked(), scripted({"one": answers}))
-        assert (judgement.mark is not None) is marked
-    mark = judge(POLICY, SEEN, asked(), scripted({"one": (0.01, 0.01)})).mark
+        assert (judgement.record is not None) is marked
+    mark = judge(POLICY, SEEN, asked(), scripted({"one": (0.01, 0.01)})).record
     assert mark is not None
     assert (mark.step, mark.reason, mark.p) == (11, "BELOW", 0.01)
     assert mark.text.startswith("trial 9, step 11: STOP (BELOW)")
@@ -201,43 +201,43 @@ def test_a_diverged_trial_is_stopped_without_a_forecast() -> None:
 def test_answers_must_fit_the_questions() -> None:
     with pytest.raises(InvalidValue) as error:
         judge(POLICY, SEEN, asked(), scripted({"one": (0.01,)}))
-    assert str(error.value) == "judge(opinions='one'): expected 2 opinions, got 1."
+    assert str(error.value) == "judge(forecasts='one'): expected 2 forecasts, got 1."
     with pytest.raises(InvalidValue) as error:
         judge(POLICY, SEEN, asked(), {})
-    assert str(error.value) == "judge(opinions=): expected at least one forecaster's opinions, got {}."
+    assert str(error.value) == "judge(forecasts=): expected at least one forecaster's forecasts, got {}."
 
 
 # Risk
 
 
-def flat(p: float) -> Mark:
+def flat(p: float) -> StopRecord:
     """A mark that gives about p against every incumbent within reach."""
     at = [-1e9 if level < p else 1e9 for level in LEVELS]
-    return Mark(3.0, "BELOW", p, "", tuple(sorted(at)))
+    return StopRecord(3.0, "BELOW", p, "", tuple(sorted(at)))
 
 
-def with_marks(*marks: Mark) -> Snapshot:
-    stopped = [trial(f"m{i}", [9.0] * 3, Status.STOPPED, marks={"stop": m}) for i, m in enumerate(marks)]
+def with_marks(*marks: StopRecord) -> Snapshot:
+    stopped = [trial(f"m{i}", [9.0] * 3, Status.STOPPED, stop_records={"stop": m}) for i, m in enumerate(marks)]
     return snapshot(SEEN.goal, [*SEEN.bank, *stopped])
 
 
-def sloped(p: float) -> Mark:
+def sloped(p: float) -> StopRecord:
     """A mark that gives p against the incumbent of SEEN, linearly less against a better one."""
     target = asked().target
-    return Mark(3.0, "BELOW", p, "", tuple(target + 10 * (level - p) for level in LEVELS))
+    return StopRecord(3.0, "BELOW", p, "", tuple(target + 10 * (level - p) for level in LEVELS))
 
 
 def test_the_risk_is_shown_without_a_limit_and_binds_with_one() -> None:
     seen = with_marks(sloped(0.1), sloped(0.2))
-    opinions = scripted({"one": (0.0, 0.0)})
-    free = judge(POLICY, seen, asked(seen=seen), opinions).decision
+    forecasts = scripted({"one": (0.0, 0.0)})
+    free = judge(POLICY, seen, asked(seen=seen), forecasts).decision
     assert free.verdict is Verdict.STOP
     assert free.risk is not None
     own = 1 - (1 - free.risk) / (0.9 * 0.8)
     assert 0.0 <= own < 1e-3  # a scripted zero is stored as "below the smallest level"
     for limit, expected in ((0.3, Verdict.STOP), (0.27, Verdict.CONTINUE), (0.0, Verdict.CONTINUE)):
         policy = replace(POLICY, risk=limit)
-        judgement = judge(policy, seen, asked(seen=seen, policy=policy), opinions)
+        judgement = judge(policy, seen, asked(seen=seen, policy=policy), forecasts)
         assert judgement.decision.verdict is expected
         assert judgement.decision.risk is not None
         if expected is Verdict.STOP:
@@ -245,7 +245,7 @@ def test_the_risk_is_shown_without_a_limit_and_binds_with_one() -> None:
         if expected is Verdict.CONTINUE:
             assert judgement.decision.risk > limit
             assert judgement.decision.reason is Reason.RISK_LIMIT
-            assert judgement.mark is None
+            assert judgement.record is None
 
 
 def test_the_limit_holds_for_any_margin_to_come() -> None:
@@ -256,21 +256,21 @@ def test_the_limit_holds_for_any_margin_to_come() -> None:
     low = risk_of([sloped(0.1)], target)
     high = risk_of([sloped(0.1)], incumbent)
     assert low < high
-    opinions = scripted({"one": (0.0, 0.0)})
+    forecasts = scripted({"one": (0.0, 0.0)})
     for limit, expected in ((high + 1e-3, Verdict.STOP), ((low + high) / 2, Verdict.CONTINUE)):
         policy = replace(POLICY, risk=limit)
-        assert judge(policy, seen, asked(seen=seen, policy=policy), opinions).decision.verdict is expected
+        assert judge(policy, seen, asked(seen=seen, policy=policy), forecasts).decision.verdict is expected
 
 
 def test_only_marks_of_trials_that_were_stopped_count() -> None:
-    ran_on = trial("a", [9.0] * 20, Status.COMPLETE, marks={"stop": flat(0.5)})
-    failed = trial("b", [9.0] * 2, Status.FAILED, marks={"stop": flat(0.5)})
-    foreign = trial("c", [9.0] * 2, Status.STOPPED, marks={"stop": "not ours", "other": flat(0.5)})
-    stopped = trial("d", [9.0] * 2, Status.STOPPED, marks={"stop": sloped(0.1)})
-    about_to = trial("e", [9.0] * 2, Status.RUNNING, marks={"stop": sloped(0.3)})
+    ran_on = trial("a", [9.0] * 20, Status.COMPLETE, stop_records={"stop": flat(0.5)})
+    failed = trial("b", [9.0] * 2, Status.FAILED, stop_records={"stop": flat(0.5)})
+    foreign = trial("c", [9.0] * 2, Status.STOPPED, stop_records={"stop": "not ours", "other": flat(0.5)})
+    stopped = trial("d", [9.0] * 2, Status.STOPPED, stop_records={"stop": sloped(0.1)})
+    about_to = trial("e", [9.0] * 2, Status.RUNNING, stop_records={"stop": sloped(0.3)})
     seen = snapshot(goal(), [ran_on, failed, foreign, stopped], [about_to])
-    assert stored_marks(seen) == [stopped.marks["stop"], about_to.marks["stop"]]
-    assert stored_marks(seen, "e") == [stopped.marks["stop"]]
+    assert stored_records(seen) == [stopped.stop_records["stop"], about_to.stop_records["stop"]]
+    assert stored_records(seen, "e") == [stopped.stop_records["stop"]]
 
 
 def test_the_risk_is_valued_against_the_present_incumbent() -> None:
@@ -298,8 +298,8 @@ def study(seed: int, *, judged: Any = "best") -> tuple[Snapshot, Trial]:
 
     finished = [trial(str(i), curve(20)) for i in range(rng.integers(2, 10))]
     for i in range(rng.integers(0, 4)):
-        mark = Mark(3.0, "BELOW", 0.01, "", tuple(float(rng.integers(0, 4)) + level for level in LEVELS))
-        finished.append(trial(f"s{i}", curve(int(rng.integers(1, 15))), Status.STOPPED, marks={"stop": mark}))
+        mark = StopRecord(3.0, "BELOW", 0.01, "", tuple(float(rng.integers(0, 4)) + level for level in LEVELS))
+        finished.append(trial(f"s{i}", curve(int(rng.integers(1, 15))), Status.STOPPED, stop_records={"stop": mark}))
     live = [trial(f"l{i}", curve(int(rng.integers(0, 18))), Status.RUNNING) for i in range(rng.integers(0, 4))]
     own = trial("own", curve(int(rng.integers(2, 18))), Status.RUNNING)
     return snapshot(of, finished, [*live, own]), own
@@ -308,10 +308,10 @@ def study(seed: int, *, judged: Any = "best") -> tuple[Snapshot, Trial]:
 def decide(policy: Policy, seen: Snapshot, own: Trial, forecaster: Any = None) -> Judgement:
     event = Event(own, own.curve.last_step)
     question = ask(policy, seen, event)
-    if isinstance(question, Hold):
+    if isinstance(question, GateHold):
         return Judgement(held_decision(seen, event, question))
     said = (forecaster or NormalAroundBest(1.0)).forecast(seen, question.queries)
-    return judge(policy, seen, question, {"fake": [said.opinion(i) for i in range(len(question.queries))]})
+    return judge(policy, seen, question, {"fake": [said.row(i) for i in range(len(question.queries))]})
 
 
 policies = st.builds(
@@ -419,9 +419,9 @@ def test_the_better_twin_of_an_incumbent_that_outlived_all_others_goes_on() -> N
         question = ask(Policy(look_growth=1), seen, Event(twin, n - 1))
         assert isinstance(question, Ask)
         assert {query.step for query in question.queries} == {499}
-        forecasts = forecaster("parametric").forecast(seen, question.queries)
-        opinions = {"parametric": [forecasts.opinion(i) for i in range(2)]}
-        assert judge(Policy(), seen, question, opinions).decision.verdict is Verdict.CONTINUE
+        said = forecaster("parametric").forecast(seen, question.queries)
+        forecasts = {"parametric": [said.row(i) for i in range(2)]}
+        assert judge(Policy(), seen, question, forecasts).decision.verdict is Verdict.CONTINUE
 
 
 hostile = st.builds(
@@ -437,5 +437,5 @@ def test_every_stop_has_the_record_that_is_read_back(uid: str, who: str, p: floa
     seen = snapshot(goal(horizon=20), [trial(str(i), [(1.0 + i) * scale] * 20) for i in range(5)])
     found = judge(POLICY, seen, asked(own, seen), scripted({who: (p, p)}))
     assert found.decision.verdict is Verdict.STOP
-    assert found.mark is not None
-    assert found.mark.read_back() == found.mark
+    assert found.record is not None
+    assert found.record.read_back() == found.record

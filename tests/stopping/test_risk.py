@@ -14,15 +14,15 @@ from kit.fakes import NormalAroundBest, chances
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.stopping.decision import Decision, Look
-from lcsearch.stopping.risk import LEVELS, Mark, risk_of
-from lcsearch.stopping.rules import Standing
+from lcsearch.stopping.risk import LEVELS, StopRecord, risk_of
+from lcsearch.stopping.rules import Rank
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
 
-def straight(low: float = 0.0, high: float = 1.0) -> Mark:
+def straight(low: float = 0.0, high: float = 1.0) -> StopRecord:
     """A mark whose forecast has loss = low + level * (high - low)."""
-    return Mark(5.0, "BELOW", 0.02, "why", tuple(low + level * (high - low) for level in LEVELS))
+    return StopRecord(5.0, "BELOW", 0.02, "why", tuple(low + level * (high - low) for level in LEVELS))
 
 
 def a_forecast(sign: float, sd: float = 0.1) -> Forecasts:
@@ -40,7 +40,7 @@ def test_p_beat_is_linear_between_levels() -> None:
 
 
 def test_p_beat_falls_exponentially_below_the_first_level() -> None:
-    mark = Mark(5.0, "BELOW", 0.02, "", tuple(float(i) for i in range(len(LEVELS))))
+    mark = StopRecord(5.0, "BELOW", 0.02, "", tuple(float(i) for i in range(len(LEVELS))))
     # Levels rise from 1e-4 to 1e-2 over three units: a factor 100 each three.
     assert mark.p_beat(0.0) == pytest.approx(1e-4)
     assert mark.p_beat(-3.0) == pytest.approx(1e-6)
@@ -48,25 +48,25 @@ def test_p_beat_falls_exponentially_below_the_first_level() -> None:
 
 
 def test_a_forecast_without_width() -> None:
-    mark = Mark(5.0, "BELOW", 0.0, "", (2.0,) * len(LEVELS))
+    mark = StopRecord(5.0, "BELOW", 0.0, "", (2.0,) * len(LEVELS))
     assert mark.p_beat(1.999) == 0.0
     assert mark.p_beat(2.001) == LEVELS[-1]
 
 
 def test_a_divergence_counts_nothing() -> None:
-    assert Mark(5.0, "DIVERGED", None, "gone").p_beat(1e9) == 0.0
+    assert StopRecord(5.0, "DIVERGED", None, "gone").p_beat(1e9) == 0.0
 
 
 def test_a_stop_whose_forecast_could_not_be_kept_counts_with_its_own_p() -> None:
-    assert Mark(5.0, "BELOW", 0.03, "why").p_beat(1.0) == 0.03
-    assert risk_of([Mark(5.0, "BELOW", 0.03, "why")], 1.0) == pytest.approx(0.03)
+    assert StopRecord(5.0, "BELOW", 0.03, "why").p_beat(1.0) == 0.03
+    assert risk_of([StopRecord(5.0, "BELOW", 0.03, "why")], 1.0) == pytest.approx(0.03)
 
 
 def test_the_risk_formula_by_hand() -> None:
     assert risk_of([], 0.5) == 0.0
     assert risk_of([straight()], 0.1) == pytest.approx(0.1)
     assert risk_of([straight()] * 2, 0.1) == pytest.approx(1 - 0.9**2)
-    marks = [straight(), straight(0.0, 2.0), Mark(1.0, "DIVERGED", None, "")]
+    marks = [straight(), straight(0.0, 2.0), StopRecord(1.0, "DIVERGED", None, "")]
     assert risk_of(marks, 0.2) == pytest.approx(1 - (1 - 0.2) * (1 - 0.1))
 
 
@@ -88,7 +88,7 @@ def test_risk_grows_with_marks_and_shrinks_when_the_incumbent_improves(
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_mark_reads_its_forecast_off_in_losses(sign: float) -> None:
     forecast = a_forecast(sign)
-    mark = Mark.of(1.0, "BELOW", 0.01, "why", forecast)
+    mark = StopRecord.of(1.0, "BELOW", 0.01, "why", forecast)
     assert list(mark.losses) == sorted(mark.losses)
     assert mark.losses[9] == pytest.approx(2.0)  # the median: best loss so far
     for loss in (1.7, 1.85, 2.0, 2.1):
@@ -102,7 +102,7 @@ def test_at_the_target_of_its_stop_a_mark_says_what_the_stop_said(sign: float, t
     """Between stored levels the distribution is bent: a line from level to level is up to half as much again."""
     forecast = a_forecast(sign)
     p = float(forecast.p_beat(sign * target)[0])
-    mark = Mark.from_json(Mark.of(1.0, "BELOW", p, "why", forecast, target).to_json())
+    mark = StopRecord.from_json(StopRecord.of(1.0, "BELOW", p, "why", forecast, target).to_json())
     assert mark.p_beat(target) == pytest.approx(p, rel=1e-12)
     assert risk_of([mark], target) == pytest.approx(p, rel=1e-9)
     rising = [mark.p_beat(loss) for loss in sorted([*np.linspace(0.0, 3.0, 301).tolist(), *mark.losses, target])]
@@ -110,7 +110,7 @@ def test_at_the_target_of_its_stop_a_mark_says_what_the_stop_said(sign: float, t
 
 
 def test_a_target_on_an_atom() -> None:
-    mark = Mark(5.0, "BELOW", 0.03, "", (1.0, 1.5, 1.8, *(2.0,) * (len(LEVELS) - 3)), 2.0)
+    mark = StopRecord(5.0, "BELOW", 0.03, "", (1.0, 1.5, 1.8, *(2.0,) * (len(LEVELS) - 3)), 2.0)
     assert mark.p_beat(2.0) == 0.01  # no more than the first level that stands there
     assert mark.p_beat(1.9999) < 0.01 < mark.p_beat(2.0001)
 
@@ -118,24 +118,24 @@ def test_a_target_on_an_atom() -> None:
 def test_an_unbounded_forecast_leaves_no_levels() -> None:
     wild = Forecasts(np.array([[-math.inf, math.inf]]), np.array([[0.0, 1.0]]), np.zeros((1, 2)), 1.0, (None,), "wild")
     with np.errstate(invalid="ignore"):
-        assert Mark.of(1.0, "BELOW", 0.01, "", wild).losses == ()
+        assert StopRecord.of(1.0, "BELOW", 0.01, "", wild).losses == ()
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_json_round_trip(sign: float) -> None:
     for mark in (
-        Mark.of(7.0, "BELOW", 0.0123456789012345, 'a\nfew "lines"', a_forecast(sign)),
-        Mark(3.0, "DIVERGED", None, "gone"),
-        Mark.of(7.0, "BELOW", 0.5, "", chances([0.5])),
+        StopRecord.of(7.0, "BELOW", 0.0123456789012345, 'a\nfew "lines"', a_forecast(sign)),
+        StopRecord(3.0, "DIVERGED", None, "gone"),
+        StopRecord.of(7.0, "BELOW", 0.5, "", chances([0.5])),
     ):
-        twin = Mark.from_json(mark.to_json())
+        twin = StopRecord.from_json(mark.to_json())
         assert (twin.step, twin.reason, twin.p, twin.text) == (mark.step, mark.reason, mark.p, mark.text)
         np.testing.assert_allclose(twin.losses, mark.losses, rtol=1e-9)
 
 
 def test_a_stored_mark_keeps_its_resolution_far_from_zero() -> None:
     mark = straight(1_000_000.0, 1_000_001.0)
-    twin = Mark.from_json(mark.to_json())
+    twin = StopRecord.from_json(mark.to_json())
     for loss in (1_000_000.05, 1_000_000.5):
         assert twin.p_beat(loss) == pytest.approx(mark.p_beat(loss), rel=1e-3)
 
@@ -144,11 +144,11 @@ def test_a_stored_mark_keeps_its_resolution_far_from_zero() -> None:
 @pytest.mark.parametrize("big", [1.0, 1.2345678901234567e-301, -9.87654321e299])
 def test_every_storage_can_keep_a_mark(text: str, big: float) -> None:
     losses = tuple(sorted(big * (1.0 + 0.1234567890123 * i) for i in range(len(LEVELS))))
-    stored = Mark(123456.789, "BELOW", 0.012345678901234567, text, losses).to_json()
+    stored = StopRecord(123456.789, "BELOW", 0.012345678901234567, text, losses).to_json()
     assert len(stored) < 2046
     assert len(stored.encode()) < 2046
-    assert text.startswith(Mark.from_json(stored).text)
-    assert len(Mark.from_json(stored).text) > 100
+    assert text.startswith(StopRecord.from_json(stored).text)
+    assert len(StopRecord.from_json(stored).text) > 100
 
 
 HUGE = 1.7976931348623157e308
@@ -179,8 +179,8 @@ def test_every_mark_of_a_stop_reads_back(
     with np.errstate(all="ignore"):
         p = None if target is None else float(forecast.p_beat(forecast.sign * target)[0])
         if p is not None and not -1e-9 <= p <= 1.0 + 1e-9:
-            return  # no opinion, and no stop
-        mark = Mark.of(step, "BELOW", p, "why", forecast, target)
+            return  # no forecast, and no stop
+        mark = StopRecord.of(step, "BELOW", p, "why", forecast, target)
     if not math.isfinite(step):
         assert mark.read_back() is None
         return
@@ -197,7 +197,7 @@ def test_every_mark_of_a_stop_reads_back(
 def test_a_probability_beyond_one_by_a_rounding_error_is_kept() -> None:
     """judge() takes such a p for one, from_json took it for damage."""
     for p, kept in ((-1e-12, 0.0), (1.0 + 1e-12, 1.0)):
-        twin = Mark.of(1.0, "BELOW", p, "", None, 2.0).read_back()
+        twin = StopRecord.of(1.0, "BELOW", p, "", None, 2.0).read_back()
         assert twin is not None
         assert twin.p == kept
 
@@ -209,26 +209,26 @@ def test_a_quantile_that_overshoots_its_knot_is_kept() -> None:
     jagged = Forecasts(np.array(knots), np.array(levels), np.zeros((1, 2)), 1.0, (None,), "jagged")
     read = jagged.quantile([LEVELS])[0]
     assert list(read) != sorted(read)
-    twin = Mark.of(1.0, "BELOW", 0.01, "", jagged).read_back()
+    twin = StopRecord.of(1.0, "BELOW", 0.01, "", jagged).read_back()
     assert twin is not None
     assert len(twin.losses) == len(LEVELS)
 
 
 @pytest.mark.parametrize("target", [math.inf, -math.inf, math.nan])
 def test_a_target_that_is_no_number_is_not_kept(target: float) -> None:
-    twin = Mark.of(1.0, "BELOW", 0.01, "", a_forecast(1.0), target).read_back()
+    twin = StopRecord.of(1.0, "BELOW", 0.01, "", a_forecast(1.0), target).read_back()
     assert twin is not None
     assert twin.target is None
 
 
 @pytest.mark.parametrize("step", [math.nan, math.inf, np.float32(3.0)])
 def test_what_cannot_be_written_does_not_read_back(step: float) -> None:
-    assert Mark(step, "BELOW", 0.01, "").read_back() is None
+    assert StopRecord(step, "BELOW", 0.01, "").read_back() is None
 
 
 def test_what_is_too_long_beside_its_text_is_an_error() -> None:
     """It was shortened for ever."""
-    assert Mark(1.0, "B" * 3000, 0.01, "why").read_back() is None
+    assert StopRecord(1.0, "B" * 3000, 0.01, "why").read_back() is None
 
 
 good = json.loads(straight().to_json())
@@ -259,34 +259,34 @@ good = json.loads(straight().to_json())
         json.dumps({**good, "target": math.inf}),
     ],
 )
-def test_what_is_no_mark_is_refused(text: str) -> None:
+def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue) as error:
-        Mark.from_json(text)
-    assert str(error.value) == f"lcsearch:mark: expected a mark written by lcsearch, got {text[:80]!r}."
+        StopRecord.from_json(text)
+    assert str(error.value) == f"lcsearch:mark: expected a record written by lcsearch, got {text[:80]!r}."
 
 
 def test_a_mark_keeps_the_decision_and_its_text_is_a_view_of_it() -> None:
     look = Look(9.0, 10, 0.05, 0.0042, (0.31, 0.42, math.inf), (("parametric", 0.0042), ("rank-gap", "LATE")))
     decision = Decision(
         "s", "12", 9.0, Verdict.STOP, Reason.BOUND, now=look, before=replace(look, step=8.0, interval=None),
-        incumbent=Incumbent(0.1, "3", 49.0), target=0.12, horizon=49.0, standing=Standing(17, 20, 3, 9), risk=0.031,
+        incumbent=Incumbent(0.1, "3", 49.0), target=0.12, horizon=49.0, standing=Rank(17, 20, 3, 9), risk=0.031,
         bound=True, seen="cafe",
     )  # fmt: skip
-    mark = Mark(9.0, "BOUND", 0.0042, decision.text, decision=decision)
+    mark = StopRecord(9.0, "BOUND", 0.0042, decision.text, decision=decision)
     stored = mark.to_json(of=[12, 9.0, "cafe"])
     assert json.loads(stored)["text"] == ""
-    read = Mark.from_json(stored)
+    read = StopRecord.from_json(stored)
     assert (read.decision, read.text) == (replace(decision, study=""), decision.text)
     assert read.to_json(of=[12, 9.0, "cafe"]) == stored
     with pytest.raises(InvalidValue):
-        Mark.from_json(stored.replace('"STOP"', '"HALT"'))
+        StopRecord.from_json(stored.replace('"STOP"', '"HALT"'))
 
 
 def test_a_decision_that_does_not_fit_leaves_its_text() -> None:
     heard = tuple((f"forecaster {n}", 0.001) for n in range(99))
     look = Look(9.0, 10, 0.05, 0.0042, heard=heard)
     decision = Decision("s", "12", 9.0, Verdict.STOP, Reason.BELOW, now=look, incumbent=Incumbent(0.1, "3", 49.0))
-    read = Mark.from_json(Mark(9.0, "BELOW", 0.0042, decision.text, decision=decision).to_json())
+    read = StopRecord.from_json(StopRecord(9.0, "BELOW", 0.0042, decision.text, decision=decision).to_json())
     assert read.decision is None
     assert decision.text.startswith(read.text)
     assert "this look: step 9" in read.text

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from kit.builders import goal, props, trial
 
 from lcsearch.curves import Curve
-from lcsearch.stopping.rules import Standing, epsilon_of, has_diverged, threshold_for
+from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged, threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Bank
+from lcsearch.study import FinishedTrials
 
 
 @pytest.mark.parametrize(("n", "threshold"), [(0, 0.01), (7, 0.01), (8, 0.05), (100, 0.05)])
@@ -39,7 +39,7 @@ def test_epsilon_is_a_share_of_the_spread() -> None:
     ],
 )
 def test_divergence_counts_the_last_reports(values: list[float], diverged: bool) -> None:
-    bank = Bank(goal()).extend([trial(str(i), [1.0] * 20) for i in range(4)])
+    bank = FinishedTrials(goal()).extend([trial(str(i), [1.0] * 20) for i in range(4)])
     assert has_diverged(Curve.of(range(len(values)), values), bank, 3) is diverged
 
 
@@ -50,7 +50,7 @@ def now_and_then(n: int, every: int = 5, of: int = 50) -> list[float]:
 
 def diverged_at(values: list[float], finished: list[list[float]]) -> int | None:
     """The report at which a trial counts as diverged."""
-    bank = Bank(goal(horizon=50)).extend(trial(str(i), row) for i, row in enumerate(finished))
+    bank = FinishedTrials(goal(horizon=50)).extend(trial(str(i), row) for i, row in enumerate(finished))
     cut = (n for n in range(1, len(values) + 1) if has_diverged(Curve.of(range(n), values[:n]), bank, 3))
     return next((n - 1 for n in cut), None)
 
@@ -94,7 +94,9 @@ def test_values_due_on_an_axis_of_seconds() -> None:
     """No two trials report at the same second."""
     rng = np.random.default_rng(0)
     ended = [np.cumsum(rng.uniform(0.9, 1.1, 60)) for _ in range(5)]
-    bank = Bank(goal(horizon=60)).extend(trial(str(i), [1.0] * 60, steps=at.tolist()) for i, at in enumerate(ended))
+    bank = FinishedTrials(goal(horizon=60)).extend(
+        trial(str(i), [1.0] * 60, steps=at.tolist()) for i, at in enumerate(ended)
+    )
     steps = np.cumsum(rng.uniform(0.9, 1.1, 24))
     values = np.where(np.arange(24) < 20, 1.0, np.nan)
     assert [has_diverged(Curve.of(steps[:n], values[:n]), bank, 3) for n in (20, 22, 23)] == [False, False, True]
@@ -102,23 +104,23 @@ def test_values_due_on_an_axis_of_seconds() -> None:
 
 def test_ranks_by_hand() -> None:
     others = np.array([1.0, 2.0, 2.0, 3.0, math.inf])
-    assert Standing.of(0.5, others) == Standing(1, 6)
-    assert Standing.of(2.0, others) == Standing(2, 6)  # ties count in the trial's favour
-    assert Standing.of(math.inf, others) == Standing(5, 6)
-    assert Standing.of(1.0, np.array([])) == Standing(1, 1)
-    assert Standing.of(2.0, np.array([1.0, math.nan, 3.0]), [0.5, 2.0]) == Standing(3, 5)  # NaN: nothing to say there
+    assert Rank.of(0.5, others) == Rank(1, 6)
+    assert Rank.of(2.0, others) == Rank(2, 6)  # ties count in the trial's favour
+    assert Rank.of(math.inf, others) == Rank(5, 6)
+    assert Rank.of(1.0, np.array([])) == Rank(1, 1)
+    assert Rank.of(2.0, np.array([1.0, math.nan, 3.0]), [0.5, 2.0]) == Rank(3, 5)  # NaN: nothing to say there
 
 
 def test_trials_that_ended_earlier_are_compared_too() -> None:
     here = np.array([1.0, 2.0, 3.0, math.nan])
-    standing = Standing.of(1.5, here, ended=(2, 10))
-    assert standing == Standing(2, 4, ended_ahead=2, ended=10)
+    standing = Rank.of(1.5, here, ended=(2, 10))
+    assert standing == Rank(2, 4, ended_ahead=2, ended=10)
     assert str(standing) == "rank 2 of 4 at this step, 4 of 14 with those that ended earlier"
     # second of four among those that came as far, second of 24 among all
-    assert Standing.of(1.5, here).held_by(0.1, 3) is None
-    assert Standing.of(1.5, here, ended=(0, 20)).held_by(0.1, 3) is Reason.GUARD
+    assert Rank.of(1.5, here).held_by(0.1, 3) is None
+    assert Rank.of(1.5, here, ended=(0, 20)).held_by(0.1, 3) is Reason.GUARD
     # these are no comparisons at the step
-    assert Standing.of(1.5, here, ended=(0, 20)).held_by(0.1, 4) is Reason.COMPARISONS
+    assert Rank.of(1.5, here, ended=(0, 20)).held_by(0.1, 4) is Reason.COMPARISONS
 
 
 @props
@@ -126,8 +128,8 @@ def test_trials_that_ended_earlier_are_compared_too() -> None:
 def test_what_ended_earlier_never_takes_a_guard_away(rank: int, n: int, ahead: int, ended: int, guard: float) -> None:
     """A slow starter that leads at its own step is held, however many were ahead of it before they were stopped."""
     rank, ahead = min(rank, n), min(ahead, ended)
-    if Standing(rank, n).held_by(guard, 4):
-        assert Standing(rank, n, ahead, ended).held_by(guard, 4)
+    if Rank(rank, n).held_by(guard, 4):
+        assert Rank(rank, n, ahead, ended).held_by(guard, 4)
 
 
 @pytest.mark.parametrize(
@@ -147,16 +149,16 @@ def test_what_ended_earlier_never_takes_a_guard_away(rank: int, n: int, ahead: i
     ],
 )
 def test_guard_boundaries(rank: int, n: int, guard: float, reason: Reason | None) -> None:
-    assert Standing(rank, n).held_by(guard, 4) is reason
+    assert Rank(rank, n).held_by(guard, 4) is reason
 
 
 @props
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_guard_and_a_better_rank_hold_more(rank: int, n: int, a: float, b: float) -> None:
     rank, (low, high) = min(rank, n), sorted((a, b))
-    if Standing(rank, n).held_by(low, 0):
-        assert Standing(rank, n).held_by(high, 0)
-        assert rank == 1 or Standing(rank - 1, n).held_by(low, 0)
+    if Rank(rank, n).held_by(low, 0):
+        assert Rank(rank, n).held_by(high, 0)
+        assert rank == 1 or Rank(rank - 1, n).held_by(low, 0)
 
 
 @props
@@ -164,7 +166,7 @@ def test_a_larger_guard_and_a_better_rank_hold_more(rank: int, n: int, a: float,
 def test_standing_ignores_order(loss: float, others: list[float], random: Random) -> None:
     shuffled = list(others)
     random.shuffle(shuffled)
-    assert Standing.of(loss, np.array(others)) == Standing.of(loss, np.array(shuffled))
+    assert Rank.of(loss, np.array(others)) == Rank.of(loss, np.array(shuffled))
 
 
 def test_every_verdict_and_reason_gives_advice_in_whole_sentences() -> None:

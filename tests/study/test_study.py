@@ -13,7 +13,17 @@ from kit.builders import goal, mirrored, others_at, props, slow_at, snapshot, tr
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.study import Bank, Incumbent, Snapshot, Status, Trial, judged_at_end, judged_loss, loss_at, steps_trained
+from lcsearch.study import (
+    FinishedTrials,
+    Incumbent,
+    Snapshot,
+    Status,
+    Trial,
+    judged_at_end,
+    judged_loss,
+    loss_at,
+    steps_trained,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -52,7 +62,7 @@ many = st.integers(0, 10**6).map(some_trials)
 gridded = st.integers(0, 10**6).map(on_a_grid)
 
 
-def content(bank: Bank) -> list[object]:
+def content(bank: FinishedTrials) -> list[object]:
     arrays = (bank.steps, bank.losses, bank.best_losses, bank.stops, bank.judged, bank.judged_steps, bank.complete)
     return [[t.uid for t in bank], *(a.tolist() for a in arrays), bank.last_steps.tolist(), bank.n_complete]
 
@@ -135,7 +145,7 @@ def test_loss_at_a_step() -> None:
 
 
 def test_columns_by_hand() -> None:
-    bank = Bank(goal("maximize")).extend(
+    bank = FinishedTrials(goal("maximize")).extend(
         [trial("0", [1, 3, NAN, 2]), trial("1", []), trial("2", [5], Status.STOPPED, first=2)]
     )
     assert len(bank) == 3
@@ -156,40 +166,42 @@ def test_columns_by_hand() -> None:
     [(-1, NAN, NAN), (0, 4, 4), (1, 2, 2), (1.5, 2, 2), (2, 2, 3), (3, 2, 3), (50, 2, 3)],
 )
 def test_a_complete_trial_keeps_its_last_value_beyond_its_end(step: float, best: float, now: float) -> None:
-    bank = Bank(goal()).extend([trial("0", [4, 2, 3])])
+    bank = FinishedTrials(goal()).extend([trial("0", [4, 2, 3])])
     np.testing.assert_array_equal(bank.at(step, best=True), [best])
     np.testing.assert_array_equal(bank.at(step, best=False), [now])
 
 
 @pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
 def test_a_stopped_trial_says_nothing_beyond_its_end(status: Status) -> None:
-    bank = Bank(goal()).extend([trial("0", [4, 2, 3], status)])
+    bank = FinishedTrials(goal()).extend([trial("0", [4, 2, 3], status)])
     assert bank.at(2, best=False).tolist() == [3]
     assert np.isnan(bank.at(2.5, best=False)).all()
 
 
 def test_trials_without_a_report_are_kept_and_silent() -> None:
-    bank = Bank(goal()).extend([trial("0", []), trial("1", [1]), trial("2", []), trial("3", [2]), trial("4", [])])
+    bank = FinishedTrials(goal()).extend(
+        [trial("0", []), trial("1", [1]), trial("2", []), trial("3", [2]), trial("4", [])]
+    )
     np.testing.assert_array_equal(bank.at(0, best=True), [NAN, 1, NAN, 2, NAN])
-    nothing = Bank(goal()).extend([trial("0", []), trial("1", [])])
+    nothing = FinishedTrials(goal()).extend([trial("0", []), trial("1", [])])
     assert np.isnan(nothing.at(0, best=True)).all()
-    assert Bank(goal()).at(3, best=False).shape == (0,)
-    assert Bank(goal()).last_steps.shape == (0,)
+    assert FinishedTrials(goal()).at(3, best=False).shape == (0,)
+    assert FinishedTrials(goal()).last_steps.shape == (0,)
 
 
 def test_only_finished_trials_go_in() -> None:
     with pytest.raises(InvalidValue) as error:
-        Bank(goal()).extend([trial("8", [1], Status.RUNNING)])
-    assert str(error.value) == "Bank.extend(trial 8): expected a finished trial, got 'RUNNING'."
-    assert len(Bank(goal()).extend([])) == 0
+        FinishedTrials(goal()).extend([trial("8", [1], Status.RUNNING)])
+    assert str(error.value) == "FinishedTrials.extend(trial 8): expected a finished trial, got 'RUNNING'."
+    assert len(FinishedTrials(goal()).extend([])) == 0
 
 
 @props
 @given(many, st.integers(0, 8))
 def test_extending_is_building_at_once(trials: list[Trial], n: int) -> None:
-    at_once = Bank(goal()).extend(trials)
-    assert content(Bank(goal()).extend(trials[:n]).extend(trials[n:])) == content(at_once)
-    one_by_one = Bank(goal())
+    at_once = FinishedTrials(goal()).extend(trials)
+    assert content(FinishedTrials(goal()).extend(trials[:n]).extend(trials[n:])) == content(at_once)
+    one_by_one = FinishedTrials(goal())
     for each in trials:
         one_by_one = one_by_one.extend([each])
     assert content(one_by_one) == content(at_once)
@@ -198,7 +210,7 @@ def test_extending_is_building_at_once(trials: list[Trial], n: int) -> None:
 @props
 @given(many, st.floats(-1, 14) | st.integers(-1, 14), st.booleans(), st.sampled_from(["minimize", "maximize"]))
 def test_at_against_plain_python(trials: list[Trial], step: float, best: bool, direction: Direction) -> None:
-    bank = Bank(goal(direction)).extend(trials)
+    bank = FinishedTrials(goal(direction)).extend(trials)
     np.testing.assert_array_equal(bank.at(step, best=best), slow_at(bank, step, best=best))
 
 
@@ -206,7 +218,7 @@ def test_at_against_plain_python(trials: list[Trial], step: float, best: bool, d
 @given(gridded, st.booleans(), st.integers(0, 9))
 def test_at_on_a_common_grid_against_plain_python(trials: list[Trial], best: bool, n: int) -> None:
     """At every step, before the first and after the last, also of a bank that was extended since."""
-    early = Bank(goal()).extend(trials[:n])
+    early = FinishedTrials(goal()).extend(trials[:n])
     bank = early.extend(trials[n:])
     assert trials[-1].uid == "odd" or bank.grid is not None
     for step in np.arange(-1.0, 14.0, 0.5):
@@ -232,7 +244,7 @@ def test_trials_without_a_report_at_the_ends_and_in_between(
     """Steps 3, 5, 9: before them, between them, and after the end of each trial; on a grid and off it."""
     trials = [trial(str(i), values, status, steps=[3, 5, 9][: len(values)]) for i, values in enumerate(curves)]
     odd = trial("odd", [7, 6], status, steps=[4, 8])
-    bank = Bank(goal()).extend(trials if on_grid else [*trials, odd])
+    bank = FinishedTrials(goal()).extend(trials if on_grid else [*trials, odd])
     assert (bank.grid is not None) == on_grid
     for step in (-1, 0, 2.9, 3, 4, 5, 7, 8, 9, 12):
         for best in (True, False):
@@ -251,7 +263,7 @@ def test_trials_without_a_report_at_the_ends_and_in_between(
 def test_a_grid_that_differs_is_no_common_grid(steps: list[float], first: bool) -> None:
     regular = [trial(str(i), values) for i, values in enumerate([[5, 4, 3], [], [9, 8]])]
     odd = trial("odd", [7.0 - i for i in range(len(steps))], Status.STOPPED, steps=steps)
-    bank = Bank(goal()).extend([odd, *regular] if first else [*regular, odd])
+    bank = FinishedTrials(goal()).extend([odd, *regular] if first else [*regular, odd])
     assert bank.grid is None
     for step in np.arange(-2, 5, 0.25):
         np.testing.assert_array_equal(bank.at(step, best=False), slow_at(bank, step, best=False))
@@ -260,7 +272,7 @@ def test_a_grid_that_differs_is_no_common_grid(steps: list[float], first: bool) 
 @props
 @given(many, many, many)
 def test_an_earlier_bank_never_changes(first: list[Trial], second: list[Trial], third: list[Trial]) -> None:
-    parent = Bank(goal()).extend(first)
+    parent = FinishedTrials(goal()).extend(first)
     before = content(parent)
     left = parent.extend(second)
     left_before = content(left)
@@ -268,8 +280,8 @@ def test_an_earlier_bank_never_changes(first: list[Trial], second: list[Trial], 
     again = left.extend(third)
     assert content(parent) == before
     assert content(left) == left_before
-    assert content(right) == content(Bank(goal()).extend([*first, *third]))
-    assert content(again) == content(Bank(goal()).extend([*first, *second, *third]))
+    assert content(right) == content(FinishedTrials(goal()).extend([*first, *third]))
+    assert content(again) == content(FinishedTrials(goal()).extend([*first, *second, *third]))
 
 
 @props
@@ -278,8 +290,18 @@ def test_what_a_bank_says_does_not_hang_on_the_order_of_reading(trials: list[Tri
     """Processes meet finished trials in different orders, and must come to the same verdicts."""
     other = random.sample(trials, len(trials))
     for known in (goal(), replace(goal(), judged="final")):
-        one, two = Bank(known).extend(trials), Bank(known).extend(other)
-        for name in ("end", "tremble", "reached", "leader", "spread", "at_bound", "longest", "n_complete", "begun"):
+        one, two = FinishedTrials(known).extend(trials), FinishedTrials(known).extend(other)
+        for name in (
+            "end",
+            "tremble",
+            "reached",
+            "best_complete",
+            "robust_range",
+            "at_bound",
+            "longest",
+            "n_complete",
+            "begun",
+        ):
             assert getattr(one, name) == getattr(two, name), name
         assert one.ends.tolist() == two.ends.tolist()
 
@@ -291,12 +313,12 @@ def test_of_trials_that_end_together_the_closest_tells_where() -> None:
     once = trial("2", [0.5], steps=[819])
     known = replace(goal(), horizon=300.0)
     for trials in ([often, seldom, once], [once, seldom, often], [seldom, once, often]):
-        assert Bank(known).extend(trials).tremble == Bank(known).extend([often]).tremble
-    assert Bank(known).extend([once]).tremble == 0.0
+        assert FinishedTrials(known).extend(trials).tremble == FinishedTrials(known).extend([often]).tremble
+    assert FinishedTrials(known).extend([once]).tremble == 0.0
 
 
 def test_extending_costs_the_new_trials_only() -> None:
-    bank = Bank(goal()).extend([trial(str(i), range(100)) for i in range(50)])
+    bank = FinishedTrials(goal()).extend([trial(str(i), range(100)) for i in range(50)])
     grown = bank.extend([trial("50", range(100))])
     further = grown.extend([trial("51", range(10))])
     assert np.shares_memory(grown.steps, further.steps)
@@ -308,7 +330,7 @@ def test_extending_costs_the_new_trials_only() -> None:
 
 
 def test_columns_are_read_only() -> None:
-    bank = Bank(goal()).extend([trial("0", [1, 2])])
+    bank = FinishedTrials(goal()).extend([trial("0", [1, 2])])
     for array in (bank.steps, bank.losses, bank.best_losses, bank.stops, bank.judged, bank.judged_steps, bank.complete):
         assert not array.flags.writeable
 
@@ -320,7 +342,7 @@ def test_the_bank_must_be_judged_by_the_goal() -> None:
     with pytest.raises(
         InvalidValue, match=r"^Snapshot\.bank: expected a bank judged by Goal\(.*'best',.*\), got Goal\("
     ):
-        Snapshot("s", goal(), Bank(goal(judged="final")))
+        Snapshot("s", goal(), FinishedTrials(goal(judged="final")))
 
 
 def test_no_incumbent() -> None:
@@ -353,7 +375,7 @@ def test_values_are_in_the_metrics_own_direction() -> None:
 
 
 def spread_of(*values: float) -> float:
-    return snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values)]).spread
+    return snapshot(goal(), [trial(str(i), [v]) for i, v in enumerate(values)]).robust_range
 
 
 def test_spread_is_twice_the_way_from_the_best_to_the_median() -> None:
@@ -369,8 +391,8 @@ def test_trials_that_never_learned_do_not_widen_the_spread() -> None:
 
 
 def test_spread_of_degenerate_studies() -> None:
-    assert snapshot(goal(), [trial("0", [1]), trial("1", [9], Status.STOPPED)]).spread == 0.0
-    assert snapshot(goal(), []).spread == 0.0
+    assert snapshot(goal(), [trial("0", [1]), trial("1", [9], Status.STOPPED)]).robust_range == 0.0
+    assert snapshot(goal(), []).robust_range == 0.0
     assert spread_of(-1.7e308, *[1.7e308] * 9) == 0.0  # an infinite margin would let nobody beat the incumbent
 
 
@@ -446,7 +468,7 @@ def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial],
     running = [replace(t, uid=f"r{t.uid}", status=Status.RUNNING) for t in live]
     one = snapshot(goal(judged=judged), done, running)
     two = mirrored(one)
-    assert (one.horizon, one.spread) == (two.horizon, two.spread)
+    assert (one.horizon, one.robust_range) == (two.horizon, two.robust_range)
     np.testing.assert_array_equal(others_at(one, step, "r0"), others_at(two, step, "r0"))
     a, b = one.incumbent, two.incumbent
     assert (a is None) == (b is None)
@@ -455,7 +477,7 @@ def test_a_mirrored_snapshot_says_the_same(done: list[Trial], live: list[Trial],
 
 
 def test_an_irregular_trial_ends_the_common_grid_for_later_banks_and_leaves_earlier_ones_right() -> None:
-    regular = Bank(goal()).extend([trial("0", [5, 4, 3]), trial("1", [9, 8]), trial("2", [7, 6, 5, 4])])
+    regular = FinishedTrials(goal()).extend([trial("0", [5, 4, 3]), trial("1", [9, 8]), trial("2", [7, 6, 5, 4])])
     assert regular.grid is not None
     before = regular.at(1.5, best=False).tolist()
     mixed = regular.extend([Trial("3", Curve.of([0.5, 1.5], [2.0, 1.0]), status=Status.COMPLETE)])
@@ -480,7 +502,7 @@ def test_where_trials_ended(trials: list[Trial], seed: int, step: int, judged: J
         if before.size and reported[0] <= before[-1]:
             n += 1
             ahead += loss_at(one.curve, aim, before[-1]) < loss_at(curve, aim, before[-1])
-    assert Bank(aim).extend(trials).ended(step, curve) == (ahead, n)
+    assert FinishedTrials(aim).extend(trials).rank_among_ended(step, curve) == (ahead, n)
 
 
 @props
@@ -493,13 +515,13 @@ def test_one_that_was_worse_at_every_step_did_not_end_ahead(seed: int, grid: boo
         Trial(str(i), Curve.of(np.arange(n) + (0 if grid else 0.1 * i), 1.05 * losses[:n]), {}, Status.STOPPED)
         for i, n in enumerate(rng.integers(1, 19, 6))
     ]
-    bank = Bank(goal(horizon=30)).extend(others)
-    assert bank.ended(25, Curve.of(mine, losses[mine]))[0] == 0
+    bank = FinishedTrials(goal(horizon=30)).extend(others)
+    assert bank.rank_among_ended(25, Curve.of(mine, losses[mine]))[0] == 0
 
 
 def bounded(sign: float, *rows: list[float]) -> int:
     of = goal("minimize" if sign > 0 else "maximize")
-    return Bank(of).extend(trial(str(i), [sign * v for v in row]) for i, row in enumerate(rows)).at_bound
+    return FinishedTrials(of).extend(trial(str(i), [sign * v for v in row]) for i, row in enumerate(rows)).at_bound
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, -100.0])
@@ -511,15 +533,15 @@ def test_a_bound_is_where_metrics_end_and_reports_tie(bound: float) -> None:
         assert bounded(sign, *[[bound] * 9] * 5, [bound + 0.2] * 9) == 0, "a share of 0 that no trial ever leaves"
         assert bounded(sign, up, up, [bound - 1e-9]) == 0, "something was better"
         assert bounded(sign, *[[v + 0.01 for v in up]] * 5) == 0, "metrics do not end there"
-    assert Bank(goal()).at_bound == 0
-    seen = Bank(goal()).extend([trial("0", [0.5, 0.0, 0.0, 0.0], Status.STOPPED), trial("1", [0.5, 0.0])])
+    assert FinishedTrials(goal()).at_bound == 0
+    seen = FinishedTrials(goal()).extend([trial("0", [0.5, 0.0, 0.0, 0.0], Status.STOPPED), trial("1", [0.5, 0.0])])
     assert seen.at_bound == 0
 
 
 def test_a_bound_that_is_given_needs_no_ties() -> None:
-    def bank(high: float | None, *rows: list[float], low: float | None = None) -> Bank:
+    def bank(high: float | None, *rows: list[float], low: float | None = None) -> FinishedTrials:
         of = replace(goal("maximize"), bounds=(low, high))
-        return Bank(of).extend(trial(str(i), row) for i, row in enumerate(rows))
+        return FinishedTrials(of).extend(trial(str(i), row) for i, row in enumerate(rows))
 
     assert bank(0.9, [0.5, 0.9], [0.3]).at_bound == 1
     assert bank(0.9, [0.5, 0.9 + 1e-8], [0.3]).at_bound == 1, "a mean in single precision"
@@ -528,5 +550,5 @@ def test_a_bound_that_is_given_needs_no_ties() -> None:
     assert bank(None, [0.5, 0.9, 0.9, 0.9], low=0.0).at_bound == 0
     passed = bank(0.9, [0.5, 0.95], [0.3, 1.0, 1.0, 1.0])
     assert (passed.least, passed.at_bound) == (-math.inf, 3), "not the bound, as was said"
-    minimized = Bank(replace(goal(), bounds=(0.25, None))).extend([trial("0", [0.5, 0.25])])
+    minimized = FinishedTrials(replace(goal(), bounds=(0.25, None))).extend([trial("0", [0.5, 0.25])])
     assert (minimized.least, minimized.at_bound) == (0.25, 1)

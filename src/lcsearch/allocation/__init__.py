@@ -1,1 +1,1 @@
-"""Which arm gets the next free worker, and the check that holds a policy to what it may do: pure."""
+"""Which arm gets the next free worker, and the check that holds an allocator to what it may do: pure."""

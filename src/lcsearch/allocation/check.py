@@ -1,10 +1,10 @@
-"""allocate: ask a policy where free slots go, and check what it says. Pure."""
+"""allocate: ask an allocator where free slots go, and check what it says. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Move, Opinions, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Answers, Key, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.study import Snapshot, Status
 
@@ -15,7 +15,7 @@ def allocate(
     allocator: Allocator,
     state: Any,
     snapshot: Snapshot,
-    opinions: Opinions,
+    forecasts: Answers,
     abilities: Abilities,
     slots: Slots,
     key: Key,
@@ -23,20 +23,20 @@ def allocate(
     """Pick arms for the free slots.
 
     The caller has put `allocator.questions(state, snapshot, slots)` to his forecasters, with the same arguments. He
-    catches what is raised here, :class:`~lcsearch.allocation.policies.run_to_end.RunToEnd` in hand: a broken policy
-    must not end a study.
+    catches what is raised here, :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd` in hand: a broken
+    allocator must not end a study.
 
     Raises:
         InvalidValue: slots that cannot be, a forecaster that did not answer every question (absent is an answer), or
             an allocation that breaks the contract, see :func:`check`.
     """
-    if slots.free < 1 or slots.fresh < 0:
+    if slots.free < 1 or slots.n_new_allowed < 0:
         raise InvalidValue("at least 1 free slot and no negative number of configurations", slots, "allocate(slots=)")
     n = len(allocator.questions(state, snapshot, slots))
-    for who, answers in opinions.items():
+    for who, answers in forecasts.items():
         if len(answers) != n:
-            raise InvalidValue(f"{n} opinions", len(answers), f"allocate(opinions={who!r})")
-    allocation = allocator.allocate(state, snapshot, opinions, abilities, slots, key)
+            raise InvalidValue(f"{n} forecasts", len(answers), f"allocate(forecasts={who!r})")
+    allocation = allocator.allocate(state, snapshot, forecasts, abilities, slots, key)
     check(allocation, snapshot, abilities, slots, by=allocator.name)
     return allocation
 
@@ -79,17 +79,19 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
         last = 0.0
         if move.uid is None:
             begun += 1
-            if begun > slots.fresh:
-                raise InvalidValue(f"at most {slots.fresh} new configurations", begun, at, _FALL_BACK)
+            if begun > slots.n_new_allowed:
+                raise InvalidValue(f"at most {slots.n_new_allowed} new configurations", begun, at, _FALL_BACK)
         elif not abilities.pause:
             raise InvalidValue("new configurations only, for nothing can be resumed", move.uid, f"{at}.uid", _FALL_BACK)
         else:
             name(move.uid, f"{at}.uid")
             last = paused[move.uid]
-        if not is_finite_number(move.until) or not last < move.until <= horizon:
-            raise InvalidValue(f"a step in ({last:g}, {horizon:g}]", move.until, f"{at}.until", _FALL_BACK)
-        if not abilities.pause and move.until != horizon:
-            raise InvalidValue(f"the horizon {horizon:g}, for nothing can pause", move.until, f"{at}.until", _FALL_BACK)
+        if not is_finite_number(move.pause_at) or not last < move.pause_at <= horizon:
+            raise InvalidValue(f"a step in ({last:g}, {horizon:g}]", move.pause_at, f"{at}.until", _FALL_BACK)
+        if not abilities.pause and move.pause_at != horizon:
+            raise InvalidValue(
+                f"the horizon {horizon:g}, for nothing can pause", move.pause_at, f"{at}.until", _FALL_BACK
+            )
         if not is_finite_number(move.score):
             raise InvalidValue("a finite number", move.score, f"{at}.score", _FALL_BACK)
     for i, (uid, _) in enumerate(allocation.stops):

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from lcsearch.forecast.contract import Opinion, Query
+from lcsearch.forecast.contract import Answer, Query
 from lcsearch.study import Snapshot
 
 Key = tuple[int, ...]
 """Seed of one allocation, (study seed, number of the allocation): np.random.default_rng(key)."""
 
-Opinions = Mapping[str, Sequence[Opinion]]
-"""Forecaster name -> its opinions, one for each question."""
+Answers = Mapping[str, Sequence[Answer]]
+"""Forecaster name -> its forecasts, one for each question."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Slots(NamedTuple):
     """
 
     free: int
-    fresh: int
+    n_new_allowed: int
 
 
 class Move(NamedTuple):
@@ -50,12 +50,12 @@ class Move(NamedTuple):
         uid: a PAUSED trial to go on with; None: begin a new configuration.
         until: the step at which the arm is to be asked about again, beyond its last one and at most the goal's horizon:
             it pauses at its first report there or later, and at the horizon runs to its end.
-        score: gain per unit of cost, or whatever the policy ranked by; higher is better.
+        score: gain per unit of cost, or whatever the allocator ranked by; higher is better.
         why: in a few words, for people.
     """
 
     uid: str | None
-    until: float
+    pause_at: float
     score: float = 0.0
     why: str = ""
 
@@ -76,7 +76,7 @@ class Allocation(NamedTuple):
 
 @runtime_checkable
 class Allocator(Protocol):
-    """A policy that picks arms. Pure: the same state, snapshot, opinions, slots and key give the same moves.
+    """An allocator that picks arms. Pure: the same state, snapshot, forecasts, slots and key give the same moves.
 
     States are plain values (numbers, text, tuples, dictionaries), so that they can be stored as JSON.
     """
@@ -91,16 +91,17 @@ class Allocator(Protocol):
         ...
 
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        """What must be forecast for the next allocation; none for policies that ask nobody."""
+        """What must be forecast for the next allocation; none for allocators that ask nobody."""
         ...
 
     def allocate(
-        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """Pick arms for the free slots among PAUSED trials of the snapshot and new configurations.
 
-        The moves are carried out before the next call: a trial begun is `live` by then. An absent opinion is no reason
-        to fail: the policy falls back on what it knows without it. Without the ability to pause there are new
-        configurations only, each to the horizon. :func:`lcsearch.allocation.check.check` holds a policy to all this.
+        The moves are carried out before the next call: a trial begun is `live` by then. An absent forecast is no reason
+        to fail: the allocator falls back on what it knows without it. Without the ability to pause there are new
+        configurations only, each to the horizon. :func:`lcsearch.allocation.check.check` holds an allocator to all
+        this.
         """
         ...

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lcsearch.curves import Floats
-from lcsearch.forecast.contract import Absent, Forecasts, Opinion
-from lcsearch.study import Bank
+from lcsearch.forecast.contract import Absent, Answer, Forecasts
+from lcsearch.study import FinishedTrials
 
 Gain = Literal["improvement", "p_beat"]
 
@@ -48,8 +48,8 @@ def expected_improvement(forecasts: Forecasts, loss: ArrayLike) -> Floats:
     return np.where(absent, np.nan, total[:, 0])
 
 
-def gains(answers: Sequence[Opinion], loss: float, gain: Gain) -> Floats:
-    """(Q,) what each of one forecaster's Q opinions promises beyond `loss`; NaN where it promises nothing finite.
+def gains(answers: Sequence[Answer], loss: float, gain: Gain) -> Floats:
+    """(Q,) what each of one forecaster's Q forecasts promises beyond `loss`; NaN where it promises nothing finite.
 
     Args:
         answers: single-row forecasts, or reasons for there being none.
@@ -72,18 +72,18 @@ def gains(answers: Sequence[Opinion], loss: float, gain: Gain) -> Floats:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def mean_gains(opinions: Mapping[str, Sequence[Opinion]], n: int, loss: float, gain: Gain) -> Floats:
-    """(n,) mean over the forecasters that answered, each with n opinions; NaN where none did."""
-    told = np.full((len(opinions), n), np.nan)
-    for row, name in zip(told, sorted(opinions), strict=True):  # sorted: a sum depends on its order
-        row[:] = gains(opinions[name], loss, gain)
+def mean_gains(forecasts: Mapping[str, Sequence[Answer]], n: int, loss: float, gain: Gain) -> Floats:
+    """(n,) mean over the forecasters that answered, each with n forecasts; NaN where none did."""
+    told = np.full((len(forecasts), n), np.nan)
+    for row, name in zip(told, sorted(forecasts), strict=True):  # sorted: a sum depends on its order
+        row[:] = gains(forecasts[name], loss, gain)
     heard = np.isfinite(told)
     with np.errstate(over="ignore"):
         total = np.where(heard, told, 0.0).sum(0)
     return np.where(heard.any(0), total / np.maximum(heard.sum(0), 1), np.nan)
 
 
-def untried(bank: Bank) -> Forecasts | None:
+def new_config_forecast(bank: FinishedTrials) -> Forecasts | None:
     """Judged loss of a configuration not begun yet, from the finished ones; None before two have a finite one.
 
     The i-th best of n finished trials stands at level i / (n + 1), Laplace's rule: a new one is as likely to fall into

@@ -14,7 +14,7 @@ from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.study import Bank, Status, Trial, judged_loss
+from lcsearch.study import FinishedTrials, Status, Trial, judged_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +115,10 @@ class Task:
         return np.array([run.status is Status.COMPLETE for run in self.runs])
 
     @cached_property
-    def spread(self) -> float:
-        """Robust range of the judged values of all complete runs, as :attr:`~lcsearch.study.Bank.spread` has it."""
+    def robust_range(self) -> float:
+        """Robust range of judged values, all complete runs: :attr:`~lcsearch.study.FinishedTrials.robust_range`."""
         whole = [Trial(run.uid, run.curve, status=run.status) for run in self.runs if run.status is Status.COMPLETE]
-        return Bank(self.goal).extend(whole).spread
+        return FinishedTrials(self.goal).extend(whole).robust_range
 
     def order(self, seed: int) -> list[int]:
         """The runs in a random order that depends on the task's name and `seed` alone."""

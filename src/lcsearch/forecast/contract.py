@@ -38,12 +38,15 @@ class Query(NamedTuple):
 
 
 class Absent(enum.Enum):
-    """Why a forecaster said nothing; the value is what to make of it. An absent opinion never stops a trial."""
+    """Why a forecaster said nothing; the value is what to make of it. An absent forecast never stops a trial."""
 
     LATE = "No answer within the deadline: the trial goes on. Check the host's load, or raise the deadline."
-    DEAD = "The forecaster failed: the trial goes on. The receipt holds the error."
+    FAILED = "The forecaster failed: the trial goes on. The receipt holds the error."
     NONFINITE = "Nothing finite to forecast from: the trial goes on unless its reports stay non-finite."
-    OFF_LAW = "The curve is unlike anything the forecaster knows: the trial goes on."
+    UNSUPPORTED = "The curve is unlike anything the forecaster knows: the trial goes on."
+    # names of an earlier version, in logs and records that are still read
+    DEAD = FAILED
+    OFF_LAW = UNSUPPORTED
 
     @property
     def advice(self) -> str:
@@ -141,7 +144,7 @@ class Forecasts:
         tails = np.max([part.tails[0] for part in parts], axis=0)
         return cls(knots[None], levels[None], tails[None], first.sign, (None,), first.source)
 
-    def opinion(self, index: int) -> Opinion:
+    def row(self, index: int) -> Answer:
         """The answer to one query: a single-row Forecasts, or the reason for there being none."""
         reason = self.absent[index]
         if reason is not None:
@@ -273,7 +276,7 @@ def _count(rows: Floats, x: Floats, *, left: bool) -> NDArray[np.intp]:
     return np.asarray(below.sum(2))
 
 
-Opinion = Forecasts | Absent
+Answer = Forecasts | Absent
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ class RankAndGap:
     A blow-up (1e34) is clipped ten scales beyond the median trial; ranks do the rest.
 
     Attributes:
-        min_comparisons: fewest COMPLETE trials with a value at the trial's step; OFF_LAW below.
+        min_comparisons: fewest COMPLETE trials with a value at the trial's step; UNSUPPORTED below.
         rank_width: h, in share of trials; 1 / sqrt(n) is added.
         gap_width: b, in robust scales of the losses at the step.
         floor: weight that every finished trial keeps.
@@ -59,7 +59,7 @@ class RankAndGap:
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query; "latent" is answered as "value", the trial's noise being part of the gains.
 
-        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW with fewer than `min_comparisons`
+        Absent rows: NONFINITE when the curve has no finite observation; UNSUPPORTED with fewer than `min_comparisons`
         finished trials at the trial's last value.
         """
         absent: list[Absent | None] = [None] * len(queries)
@@ -82,7 +82,7 @@ class RankAndGap:
                 part = self._answer(snapshot, now, step, best, x)
             if part is None:
                 for i in rows:
-                    absent[i] = Absent.OFF_LAW
+                    absent[i] = Absent.UNSUPPORTED
             else:
                 parts.append((rows, *part))
         q, width = len(queries), max((part[1].shape[1] for part in parts), default=1)

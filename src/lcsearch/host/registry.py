@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,9 @@ OWN = "network="
 """Followed by the path of a weight file: the network with weights of one's own (`lcsearch pretrain`)."""
 FALLBACK = ("parametric", "rank-gap")
 """Who is asked where the network cannot be: a stop then needs both."""
+
+Named = Sequence[Forecaster | str] | Forecaster | str | None
+"""Forecasters, or their names; None: the default ones."""
 
 _log = logging.getLogger("lcsearch")
 _told: set[str] = set()
@@ -39,7 +43,7 @@ def forecaster(name: str) -> Forecaster:
         from lcsearch.forecast.rank_gap import RankAndGap
 
         return RankAndGap()
-    raise InvalidValue(f"one of {', '.join(NAMES)}, {OWN}PATH", name, "opinions")
+    raise InvalidValue(f"one of {', '.join(NAMES)}, {OWN}PATH", name, "forecasters")
 
 
 def _network(stand_ins: Sequence[Forecaster] = (), file: Path | None = None) -> Forecaster:
@@ -63,25 +67,39 @@ def default() -> tuple[Forecaster, ...]:
         return others
 
 
-def forecasters(opinions: Sequence[Forecaster | str] | Forecaster | str | None) -> tuple[Forecaster, ...]:
+def renamed(forecasters: Named, opinions: Named) -> Named:
+    """What `forecasters` was given, or `opinions`, its name in an earlier version.
+
+    Raises:
+        InvalidValue: both were given.
+    """
+    if opinions is None:
+        return forecasters
+    if forecasters is not None:
+        raise InvalidValue("forecasters or its earlier name, opinions", "both", "forecasters")
+    warnings.warn("opinions= is called forecasters= now.", DeprecationWarning, stacklevel=4)
+    return opinions
+
+
+def resolve_forecasters(forecasters: Named) -> tuple[Forecaster, ...]:
     """Names or forecasters -> forecasters; None gives the default ones, see :func:`default`.
 
     Raises:
         InvalidValue: an unknown name, something that is no forecaster, or an empty list.
         EnvironmentProblem: the network was named, and is not to be had.
     """
-    if opinions is None:
+    if forecasters is None:
         return default()
-    if isinstance(opinions, str | Forecaster):
-        opinions = (opinions,)
+    if isinstance(forecasters, str | Forecaster):
+        forecasters = (forecasters,)
     found = []
-    for opinion in opinions:
-        if isinstance(opinion, str):
-            found.append(forecaster(opinion))
-        elif isinstance(opinion, Forecaster):
-            found.append(opinion)
+    for one in forecasters:
+        if isinstance(one, str):
+            found.append(forecaster(one))
+        elif isinstance(one, Forecaster):
+            found.append(one)
         else:
-            raise InvalidValue(f"a forecaster or one of {', '.join(NAMES)}, {OWN}PATH", opinion, "opinions")
+            raise InvalidValue(f"a forecaster or one of {', '.join(NAMES)}, {OWN}PATH", one, "forecasters")
     if not found:
-        raise InvalidValue("at least one forecaster", opinions, "opinions", "pass None for the default")
+        raise InvalidValue("at least one forecaster", forecasters, "forecasters", "pass None for the default")
     return tuple(found)

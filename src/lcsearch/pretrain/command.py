@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lcsearch.errors import FileProblem
 from lcsearch.pretrain import card
-from lcsearch.pretrain.feed import Source
+from lcsearch.pretrain.batches import Source
+from lcsearch.pretrain.components import Censored, Prior, evaluation, make_network, objective, source_of
 from lcsearch.pretrain.loop import Outcome, device_of, shown, train
-from lcsearch.pretrain.parts import Censored, Prior, evaluation, make_network, objective, source_of
 from lcsearch.pretrain.progress import duration, make_view
 from lcsearch.pretrain.real import RealTask
 from lcsearch.pretrain.recipe import Recipe

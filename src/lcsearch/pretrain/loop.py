@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lcsearch.errors import EnvironmentProblem, InvalidValue, LcsearchError
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.pretrain import checkpoint
-from lcsearch.pretrain.feed import Source, feed
+from lcsearch.pretrain.batches import Source, feed
 from lcsearch.pretrain.folder import LOG, held, move_aside, reopen
 from lcsearch.pretrain.log import Log
 from lcsearch.pretrain.randomness import generator_of, seed_of

@@ -127,7 +127,7 @@ class RealCurves:
         least = min(size // 2 + 1, wanted)
         drawn = []
         with np.errstate(over="ignore"):  # a blow-up in units of a tiny range
-            for k in range(evened(n, trials)):
+            for k in range(balanced(n, trials)):
                 task = self._task(chance, least) if k else first
                 length = int(chance.integers(least, min(size, task.natural) + 1))
                 drawn.append(_study(chance, task, length, trials))
@@ -150,7 +150,7 @@ class RealCurves:
         return int(np.clip(length, min(task.natural, USEFUL_REPORTS), self._longest))
 
 
-def evened(n: int, trials: int) -> int:
+def balanced(n: int, trials: int) -> int:
     """How many studies of so many trials cost about what `n` of `TYPICAL_TRIALS` do."""
     return min(max(round(n * TYPICAL_TRIALS / trials), 1), 2 * n)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lcsearch.data.readers import read
 from lcsearch.errors import EnvironmentProblem, InvalidValue
-from lcsearch.replay.policies import entrant
+from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.text import compared, summary
 from lcsearch.replay.whatif import Replay, rounds
 
@@ -33,7 +33,7 @@ def show(
 
     Args:
         where: see :func:`~lcsearch.data.readers.read`.
-        policies: see :func:`~lcsearch.replay.policies.entrant`.
+        policies: see :func:`~lcsearch.replay.policies.policy_spec`.
         wish: further arguments of the reader.
         orders: random orders of the trials; None: MOST, or as many as SECONDS allow.
         workers: trials at once.
@@ -46,7 +46,7 @@ def show(
     for name, value, high in (("--orders", orders, None), ("--workers", workers, 64)):
         if value is not None and (value < 1 or (high is not None and value > high)):
             raise InvalidValue("a number >= 1" if high is None else f"1 to {high}", value, name)
-    entrants = [entrant(text) for text in policies]
+    entrants = [policy_spec(text) for text in policies]
     twice = next((text for text in policies if policies.count(text) > 1), None)
     if twice is not None:
         raise InvalidValue("every policy once", twice, "--policy")

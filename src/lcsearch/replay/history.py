@@ -21,7 +21,7 @@ NEAR = Policy().epsilon
 
 
 @dataclass(frozen=True)
-class Life:
+class RunOutcome:
     """One run in one search.
 
     Attributes:
@@ -64,19 +64,19 @@ class History:
     """
 
     task: Task
-    lives: tuple[Life, ...]
+    lives: tuple[RunOutcome, ...]
     trace: tuple[tuple[float, float, float], ...]
     spent: float
     time: float
     reasons: Mapping[Reason, int]
 
     @property
-    def stopped(self) -> list[Life]:
+    def stopped(self) -> list[RunOutcome]:
         """Runs that a verdict stopped."""
         return [life for life in self.lives if life.stop is not None and life.status is Status.STOPPED]
 
     @property
-    def again(self) -> list[Life]:
+    def again(self) -> list[RunOutcome]:
         """Of these the ones that had been stopped there already, when they were really run: nothing is saved by it."""
         runs = self.task.runs
         return [life for life in self.stopped if life.shown == len(runs[life.row].steps)]
@@ -86,11 +86,11 @@ class History:
         """What the runs that were begun would have cost, each to its end."""
         return sum(self.task.runs[life.row].cost for life in self.lives)
 
-    def known(self, life: Life) -> bool:
+    def known(self, life: RunOutcome) -> bool:
         """Whether it is on record how the run would have ended: it reached its horizon when it was really run."""
         return bool(self.task.complete[life.row])
 
-    def lost(self, top: int = 1) -> list[Life]:
+    def lost(self, top: int = 1) -> list[RunOutcome]:
         """Runs among the `top` best of those begun that a verdict stopped before they had their judged value.
 
         A run stopped after its best value lost nothing when the best is judged. Ties with the worst of the top count
@@ -111,9 +111,9 @@ class History:
         beats another. `lost(1)` is strict: it also counts a best run that was stopped when one as good had been kept.
         """
         best = min((float(self.task.judged[life.row]) for life in self.lives if self.known(life)), default=math.inf)
-        return self.found() > best + epsilon_of(self.task.spread, share)
+        return self.found() > best + epsilon_of(self.task.robust_range, share)
 
-    def to_beat(self, life: Life) -> float:
+    def to_beat(self, life: RunOutcome) -> float:
         """Best judged loss among runs that were COMPLETE when this one was stopped; +inf for none.
 
         Rules of the field note no incumbent in their decisions, so it is worked out here for all alike.
@@ -122,13 +122,13 @@ class History:
         done = (o for o in self.lives if o.status is Status.COMPLETE and o.place is not None and o.place <= until)
         return min((float(self.task.judged[other.row]) for other in done), default=math.inf)
 
-    def shown_loss(self, life: Life) -> float:
+    def shown_loss(self, life: RunOutcome) -> float:
         """Judged loss of what was shown; +inf for a stopped run when the final value is judged."""
         if self.task.goal.judged == "final" and life.status is not Status.COMPLETE:
             return math.inf
         return judged_loss(self.task.runs[life.row].curve.cut(life.step), self.task.goal)[0]
 
-    def wrong(self) -> list[Life]:
+    def wrong(self) -> list[RunOutcome]:
         """Stopped runs that would have beaten what there was to beat, and had not yet shown the value they would have.
 
         Censored runs are left out, and stops before any run was COMPLETE.

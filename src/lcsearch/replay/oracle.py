@@ -31,9 +31,9 @@ class Oracle:
     finite one, as :func:`~lcsearch.study.judged_loss` has it: of a run that blows up at the end, the last value before.
     A run keeps its last value beyond its last report, one that FAILED too: what it reported is all there will ever be.
 
-    Absent: OFF_LAW for a trial that is no run of the task, and beyond the last report of a STOPPED run, which somebody
-    ended, so that nobody knows how it would have gone on; NONFINITE where the truth is not finite (such a trial is for
-    the divergence rule). Unlike other forecasters it also answers for a curve that has nothing finite yet.
+    Absent: UNSUPPORTED for a trial that is no run of the task, and beyond the last report of a STOPPED run, which
+    somebody ended, so that nobody knows how it would have gone on; NONFINITE where the truth is not finite (such a
+    trial is for the divergence rule). Unlike other forecasters it also answers for a curve that has nothing finite yet.
 
     Attributes:
         task: the runs.
@@ -63,7 +63,7 @@ class Oracle:
         """The loss a run will have reached at a step."""
         run = self._runs.get(uid)
         if run is None or (run.status is Status.STOPPED and step > run.curve.last_step):
-            return Absent.OFF_LAW
+            return Absent.UNSUPPORTED
         loss = run.curve.at(step, sign, best=kind == "best_by")
         return loss if math.isfinite(loss) else Absent.NONFINITE
 
@@ -131,7 +131,7 @@ class Flipped:
             return told
         target = target_of(self.policy, snapshot)
         p = np.clip(told.p_beat(told.sign * target)[rows], 0.0, 1.0)
-        apart = max(snapshot.spread, 1e-6 * abs(target)) or 1.0
+        apart = max(snapshot.robust_range, 1e-6 * abs(target)) or 1.0
         width = max(told.knots.shape[1], 4)
         pad = ((0, 0), (0, width - told.knots.shape[1]))
         knots, levels = (np.pad(a, pad, mode="edge") for a in (told.knots, told.levels))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lcsearch.data.task import Task
-from lcsearch.replay.history import History, Life
+from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.text import place_of
 from lcsearch.replay.whatif import Point, Replay, differences
 from lcsearch.stopping.decision import percent
@@ -123,7 +123,7 @@ _KEYS: tuple[dict[str, Any], ...] = (
 )
 
 
-def _panel(axes: Axes, task: Task, lives: tuple[Life, Life], histories: tuple[History, History]) -> None:
+def _panel(axes: Axes, task: Task, lives: tuple[RunOutcome, RunOutcome], histories: tuple[History, History]) -> None:
     """One trial's curve, where each policy stops it, and what was to be beaten there; censored ones end openly."""
     run = task.runs[lives[0].row]
     steps, values = np.asarray(run.steps), np.asarray(run.values)

@@ -1,4 +1,4 @@
-"""Policies by name, as people type them: `curve`, `curve:threshold=0.02,opinions=parametric+rank-gap`, `median`."""
+"""Policies by name, as people type them: `curve`, `curve:threshold=0.02,forecasters=parametric+rank-gap`, `median`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lcsearch.data.tables import hint
 from lcsearch.data.task import Task
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.host.registry import default, forecasters
-from lcsearch.replay.ahead import Ahead, Memo
+from lcsearch.host.registry import default, resolve_forecasters
 from lcsearch.replay.baselines import Asha, Hyperband, Median, Never, Patience, SuccessiveHalving
 from lcsearch.replay.oracle import Oracle
+from lcsearch.replay.prefetching import Memo, PrefetchingForecaster
 from lcsearch.replay.stopper import Stopper
 from lcsearch.session import Session
 from lcsearch.stopping.policy import Policy
@@ -51,23 +51,23 @@ class Shared:
     def of(self, name: str) -> tuple[Forecaster, Memo]:
         """The forecaster of that name and its memo."""
         if name not in self._made:
-            self._made[name] = forecasters(name)[0], {}
+            self._made[name] = resolve_forecasters(name)[0], {}
         return self._made[name]
 
 
 @dataclass(frozen=True)
-class Entrant:
+class PolicySpec:
     """A policy that takes part in a replay.
 
     Attributes:
         name: as it was typed.
         knobs: what was set beside the name.
-        opinions: who forecasts; empty for a rule of the field.
+        forecasters: who forecasts; empty for a rule of the field.
     """
 
     name: str
     knobs: tuple[tuple[str, Any], ...] = ()
-    opinions: tuple[str, ...] = ()
+    forecasters: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -77,15 +77,15 @@ class Entrant:
     @property
     def policy(self) -> Policy | None:
         """The knobs of production's rule; None for a rule of the field."""
-        return Policy(**dict(self.knobs)) if self.opinions else None
+        return Policy(**dict(self.knobs)) if self.forecasters else None
 
-    def at(self, threshold: float) -> Entrant:
+    def at(self, threshold: float) -> PolicySpec:
         """The same with another threshold.
 
         Raises:
             InvalidValue: a rule of the field has none.
         """
-        if not self.opinions:
+        if not self.forecasters:
             raise InvalidValue("a policy with a threshold (curve, oracle)", self.name, "threshold")
         knobs = {**dict(self.knobs), "threshold": threshold}
         return replace(self, knobs=tuple(knobs.items()))
@@ -97,24 +97,25 @@ class Entrant:
             task: the runs.
             shared: forecasters and their answers, shared with other searches over the task, which then wait for each
                 other, see :func:`~lcsearch.replay.simulator.simulate_all`; None: none are.
-            ahead: forecasts are made in batches and remembered, see :class:`~lcsearch.replay.ahead.Ahead`; False where
-                the time of a look is measured (`World.latency=None`).
+            ahead: forecasts are made in batches and remembered, see
+                :class:`~lcsearch.replay.prefetching.PrefetchingForecaster`; False where the time of a look is measured
+                (`World.latency=None`).
         """
         if self.policy is None:
             rule, defaults = RULES[self.kind]
             made: Stopper = rule(**{**defaults(task), **dict(self.knobs)})
             return made
         heard: list[Forecaster] = []
-        for name in self.opinions:
+        for name in self.forecasters:
             if name == "oracle":
                 heard.append(Oracle(task))
                 continue
             if shared is not None:
                 told, memo = shared.of(name)
-                heard.append(Ahead(told, task, memo, waits=True, policy=self.policy))
+                heard.append(PrefetchingForecaster(told, task, memo, waits=True, policy=self.policy))
             else:
-                told = forecasters(name)[0]
-                heard.append(Ahead(told, task, policy=self.policy) if ahead else told)
+                told = resolve_forecasters(name)[0]
+                heard.append(PrefetchingForecaster(told, task, policy=self.policy) if ahead else told)
         return session_for(self.policy, heard)
 
 
@@ -123,7 +124,7 @@ def session_for(policy: Policy, heard: Sequence[Forecaster]) -> Session:
     return Session(policy, heard, deadline=math.inf, clock=lambda: 0.0)
 
 
-def entrant(text: str) -> Entrant:
+def policy_spec(text: str) -> PolicySpec:
     """Read NAME or NAME:KEY=VALUE,...
 
     Raises:
@@ -141,20 +142,22 @@ def entrant(text: str) -> Entrant:
         if (key := key.strip()) in knobs:
             raise InvalidValue("every key once", key, f"policy {text!r}")
         knobs[key] = _plain(value.strip())
-    opinions: tuple[str, ...] = ()
+    forecasters: tuple[str, ...] = ()
     if kind == "curve":
-        opinions = tuple(str(knobs.pop("opinions", "+".join(f.name for f in default()))).split("+"))
-        forecasters(opinions)  # names what is wrong
+        if "opinions" in knobs and "forecasters" not in knobs:  # its name in an earlier version
+            knobs["forecasters"] = knobs.pop("opinions")
+        forecasters = tuple(str(knobs.pop("forecasters", "+".join(f.name for f in default()))).split("+"))
+        resolve_forecasters(forecasters)  # names what is wrong
     elif kind == "oracle":
-        opinions = ("oracle",)
-    known = [field.name for field in fields(Policy if opinions else RULES[kind][0])]
-    known += ["opinions"] if kind == "curve" else []
+        forecasters = ("oracle",)
+    known = [field.name for field in fields(Policy if forecasters else RULES[kind][0])]
+    known += ["forecasters"] if kind == "curve" else []
     for key in knobs:
         if key not in known:
             expected = f"one of {', '.join(known)}" if known else "no key"
             raise InvalidValue(expected, key, f"policy {text!r}", hint(key, known))
-    found = Entrant(text, tuple(knobs.items()), opinions)
-    if opinions:
+    found = PolicySpec(text, tuple(knobs.items()), forecasters)
+    if forecasters:
         Policy(**knobs)
     return found
 

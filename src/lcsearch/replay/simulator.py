@@ -16,19 +16,19 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.check import allocate
 from lcsearch.allocation.contract import Abilities, Allocator, Move, Slots
-from lcsearch.allocation.policies.run_to_end import RunToEnd
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Absent, Forecaster, Opinion, Query
-from lcsearch.replay.ahead import Missing, Wanted, answer
-from lcsearch.replay.history import History, Life
+from lcsearch.forecast.contract import Absent, Answer, Forecaster, Query
+from lcsearch.replay.history import History, RunOutcome
+from lcsearch.replay.prefetching import Missing, Wanted, answer
 from lcsearch.replay.stopper import Stopper
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.gates import Event
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Bank, Snapshot, Status, Trial, judged_loss
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, judged_loss
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class World:
             run had been stopped one is: whoever decides now may come to the same.
         latency: cost of a look that reached a forecaster, in the task's unit, during which the trial waits; None: the
             seconds the stopper took over it, times `per_second`. Of a forecaster with a memo (see
-            :class:`~lcsearch.replay.ahead.Ahead`) these are no measure: make the stopper without one.
+            :class:`~lcsearch.replay.prefetching.PrefetchingForecaster`) these are no measure: make the stopper without
+            one.
         per_second: units of the task's clock in one second, for `latency=None`.
         checkpoint: cost of pausing a trial. Its worker pays, and is busy that long, before it takes another; nothing
             for a trial that goes on at once where it stands.
@@ -94,13 +95,15 @@ class _Begun:
     pauses: int = 0
     waits: bool = False
 
-    def life(self) -> Life:
+    def life(self) -> RunOutcome:
         """For the history."""
         run, n = self.run, self.shown
         cost, step = (float(run.clock[n - 1]), run.steps[n - 1]) if n else (0.0, -math.inf)
         status = self.trial.status
         stop = self.stop if status is Status.STOPPED else None  # not when the budget ended before the wait for it
-        return Life(run.uid, self.row, status, n, step, cost, self.begun, self.ended, stop, self.pauses, self.place)
+        return RunOutcome(
+            run.uid, self.row, status, n, step, cost, self.begun, self.ended, stop, self.pauses, self.place
+        )
 
 
 def simulate(
@@ -109,7 +112,7 @@ def simulate(
     stopper: Stopper,
     world: World | None = None,
     allocator: Allocator | None = None,
-    opinions: Sequence[Forecaster] = (),
+    forecasters: Sequence[Forecaster] = (),
 ) -> History:
     """Search `task` and say what became of every run.
 
@@ -119,7 +122,7 @@ def simulate(
         stopper: decides looks.
         world: workers, budget, looks, costs.
         allocator: picks arms; None: every run goes to its end or its stop, in order.
-        opinions: forecasters that the allocator's questions are put to.
+        forecasters: forecasters that the allocator's questions are put to.
 
     Raises:
         InvalidValue: a row that is not there or comes twice, or an allocator that breaks its contract. Whatever an
@@ -127,7 +130,7 @@ def simulate(
     """
     if len(set(order)) != len(order) or not all(0 <= row < len(task) for row in order):
         raise InvalidValue(f"rows of 0..{len(task) - 1}, none twice", list(order)[:10], "simulate(order=)")
-    search = _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(opinions))
+    search = _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(forecasters))
     for wanted in search.run():
         answer([wanted])
     return search.history()
@@ -176,16 +179,16 @@ class _Search:
         stopper: Stopper,
         world: World,
         allocator: Allocator,
-        opinions: tuple[Forecaster, ...],
+        forecasters: tuple[Forecaster, ...],
     ) -> None:
         self.task, self.stopper, self.world = task, stopper, world
-        self.allocator, self.opinions = allocator, opinions
+        self.allocator, self.forecasters = allocator, forecasters
         self.abilities = Abilities(pause=world.pause)
         self.state: Any = allocator.init()
         self.fresh = list(reversed(order))
         self.begun: dict[str, _Begun] = {}
         self.live: dict[str, _Begun] = {}
-        self.bank = Bank(task.goal)
+        self.bank = FinishedTrials(task.goal)
         self.heap: list[tuple[float, int, str]] = []
         self.events = self.allocations = self.n_paused = 0
         self.now = self.spent = 0.0
@@ -235,7 +238,7 @@ class _Search:
                 return
             snapshot, slots = self.snapshot(), Slots(free, len(self.fresh))
             questions = self.allocator.questions(self.state, snapshot, slots)
-            heard = {f.name: _answers(f, snapshot, questions) for f in self.opinions} if questions else {}
+            heard = {f.name: _answers(f, snapshot, questions) for f in self.forecasters} if questions else {}
             key = (self.world.seed, self.allocations)
             made = allocate(self.allocator, self.state, snapshot, heard, self.abilities, slots, key)
             self.state, self.allocations = made.state, self.allocations + 1
@@ -275,7 +278,7 @@ class _Search:
             b = self.begun[move.uid]
             b.trial = replace(b.trial, status=Status.RUNNING)
             self.n_paused -= 1
-        b.until = move.until
+        b.until = move.pause_at
         self._next(b, at)
 
     def _next(self, b: _Begun, at: float) -> None:
@@ -342,8 +345,8 @@ class _Search:
         self.reasons[decision.reason] += 1
         if decision.verdict is Verdict.STOP:
             b.stop = decision
-            marks = {} if judgement.mark is None else {"stop": judgement.mark}
-            b.trial = replace(b.trial, marks=marks)
+            stopped = {} if judgement.record is None else {"stop": judgement.record}
+            b.trial = replace(b.trial, stop_records=stopped)
         if decision.now is None:  # held before any forecast
             return 0.0
         return took * self.world.per_second if self.world.latency is None else self.world.latency
@@ -371,10 +374,10 @@ class _Search:
             self.trace.append((self.now, self.spent, loss))
 
 
-def _answers(forecaster: Forecaster, snapshot: Snapshot, questions: Sequence[Query]) -> list[Opinion]:
+def _answers(forecaster: Forecaster, snapshot: Snapshot, questions: Sequence[Query]) -> list[Answer]:
     """As a session hears them: a forecaster that fails says nothing, and the search goes on."""
     try:
         forecasts = forecaster.forecast(snapshot, questions)
-        return [forecasts.opinion(i) for i in range(len(questions))]
+        return [forecasts.row(i) for i in range(len(questions))]
     except Exception:
-        return [Absent.DEAD] * len(questions)
+        return [Absent.FAILED] * len(questions)

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 
 from lcsearch.data.task import Task
-from lcsearch.replay.history import NEAR, History, Life
-from lcsearch.replay.policies import Entrant
+from lcsearch.replay.history import NEAR, History, RunOutcome
+from lcsearch.replay.policies import PolicySpec
 from lcsearch.replay.whatif import Point, Replay, differences, ranks
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.rules import epsilon_of
@@ -53,12 +53,12 @@ def _study(found: Replay) -> list[str]:
         value = goal.sign * task.judged[task.runs.index(found.best)]
         lines.append(
             f"The best: trial {found.best.uid}, {value:.6g}; as good is what is worse by at most "
-            f"{epsilon_of(task.spread, NEAR):.3g}, {percent(NEAR)} of the study's range."
+            f"{epsilon_of(task.robust_range, NEAR):.3g}, {percent(NEAR)} of the study's range."
         )
     return lines
 
 
-def _played(found: Replay, one: Entrant, history: History) -> list[str]:
+def _played(found: Replay, one: PolicySpec, history: History) -> list[str]:
     """What became of the study under one policy, in its own order."""
     task = found.task
     saved = 1.0 - history.spent / history.full_cost if history.full_cost else 0.0
@@ -84,7 +84,7 @@ def _played(found: Replay, one: Entrant, history: History) -> list[str]:
     return lines
 
 
-def _end(history: History, fate: Life) -> str:
+def _end(history: History, fate: RunOutcome) -> str:
     goal, loss = history.task.goal, history.found()
     instead = "nothing found" if loss == math.inf else f"best found {goal.sign * loss:.6g}"
     return f"stopped at step {fate.step:g}, {instead}, {'worse' if history.missed() else 'as good'}"
@@ -151,7 +151,7 @@ def compared(found: Replay) -> str:
     return "\n".join(lines)
 
 
-def _censored(lives: Sequence[tuple[Life, Life]], names: tuple[str, str]) -> str:
+def _censored(lives: Sequence[tuple[RunOutcome, RunOutcome]], names: tuple[str, str]) -> str:
     counts = [sum(pair[i].stop is not None for pair in lives) for i in (0, 1)]
     return f"{_count(len(lives), 'trial')}, of which {names[0]} stops {counts[0]} and {names[1]} {counts[1]}"
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
-from lcsearch.replay.history import History, Life
-from lcsearch.replay.policies import Entrant, Shared
+from lcsearch.replay.history import History, RunOutcome
+from lcsearch.replay.policies import PolicySpec, Shared
 from lcsearch.replay.simulator import World, simulate_all
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -64,7 +64,7 @@ class Replay:
     """
 
     task: Task
-    played: tuple[tuple[Entrant, History], ...]
+    played: tuple[tuple[PolicySpec, History], ...]
     points: tuple[Point, ...]
     frontiers: tuple[tuple[Point, ...], ...]
 
@@ -77,7 +77,7 @@ class Replay:
 
 
 def replay(
-    task: Task, entrants: Sequence[Entrant], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
+    task: Task, entrants: Sequence[PolicySpec], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
 ) -> Replay:
     """Run every policy over the study, in its own order and in random ones.
 
@@ -96,7 +96,7 @@ def replay(
 
 
 def rounds(
-    task: Task, entrants: Sequence[Entrant], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
+    task: Task, entrants: Sequence[PolicySpec], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
 ) -> Iterator[Replay]:
     """As :func:`replay`, and says what there is so far: after ROUND orders, twice as many, and so on.
 
@@ -117,7 +117,7 @@ def rounds(
     searched = own | {(n, t): by_name[n].at(t) for line in lines for n, t in line if (n, t) not in own}
     saved: dict[tuple[str, float | None], list[float]] = {key: [] for key in searched}
     stopped, lost = dict.fromkeys(searched, 0), dict.fromkeys(searched, 0)
-    played: tuple[tuple[Entrant, History], ...] = ()
+    played: tuple[tuple[PolicySpec, History], ...] = ()
     shared = Shared()
     end = 0
     while end < orders:
@@ -143,7 +143,7 @@ def rounds(
         yield Replay(task, played, tuple(points[key] for key in own), frontiers)
 
 
-def _threshold(entrant: Entrant) -> float | None:
+def _threshold(entrant: PolicySpec) -> float | None:
     return None if entrant.policy is None else entrant.policy.threshold
 
 
@@ -158,7 +158,7 @@ class Difference:
     """
 
     uid: str
-    lives: tuple[Life, Life]
+    lives: tuple[RunOutcome, RunOutcome]
     rank: int | None
 
     @property

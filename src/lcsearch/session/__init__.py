@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from lcsearch.session.session import Session, session_of
+from lcsearch.session.session import Session, make_session
 
-__all__ = ["Session", "session_of"]
+__all__ = ["Session", "make_session"]

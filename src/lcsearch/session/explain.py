@@ -15,10 +15,10 @@ from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.session import Session
 from lcsearch.stopping.decision import Decision, exactly, percent
-from lcsearch.stopping.gates import Event, hold_spaced, interval_of
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.gates import Event, interval_of, spacing_gate
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.verdict import Reason
-from lcsearch.study import Bank, Snapshot, Status, Trial, place
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
 
 
 def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: Collection[str] = ()) -> str:
@@ -31,13 +31,14 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
         before: uids of the trials that had ended when this one ended.
 
     Returns:
-        For a stopped trial the stop as it was decided, from its mark. For another one that has ended, how near it came
+        For a stopped trial the stop as it was decided, from its record. For another one that has ended, how near it
+        came
         to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
         latest look in this process, or what a look at its last step comes to now.
     """
-    mark = trial.marks.get("stop")
-    if trial.status is Status.STOPPED and isinstance(mark, Mark):
-        return mark.text
+    record = trial.stop_records.get("stop")
+    if trial.status is Status.STOPPED and isinstance(record, StopRecord):
+        return record.text
     if trial.status.finished:
         return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, before)])
     if snapshot is None:
@@ -55,14 +56,14 @@ SILENT = "it has not reported yet"
 
 def _ended(trial: Trial) -> str:
     """How a trial ended that no stop of ours ended."""
-    mark, ignored = trial.marks.get("stop"), trial.marks.get("ignored")
-    if isinstance(ignored, Mark) and trial.status is not Status.FAILED:
+    record, ignored = trial.stop_records.get("stop"), trial.stop_records.get("ignored")
+    if isinstance(ignored, StopRecord) and trial.status is not Status.FAILED:
         how = "ran to its end" if trial.status is Status.COMPLETE else "was stopped later, by something else"
         return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: it was not obeyed"
     if trial.status is Status.STOPPED:
-        return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no mark of a decision"
-    if trial.status is Status.FAILED and isinstance(mark, Mark):
-        return f"trial {trial.uid} failed at step {mark.step:g}, where a look had come to a stop"
+        return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no record of a decision"
+    if trial.status is Status.FAILED and isinstance(record, StopRecord):
+        return f"trial {trial.uid} failed at step {record.step:g}, where a look had come to a stop"
     return f"trial {trial.uid} {'failed' if trial.status is Status.FAILED else 'ran to its end'}; no look stopped it"
 
 
@@ -156,15 +157,15 @@ def _again(
 
     It is compared with those that had ended when it did: beside what has ended since, many a winner would be stopped.
     """
-    bank = Bank(snapshot.goal).extend(other for other in snapshot.bank if other.uid in before)
+    bank = FinishedTrials(snapshot.goal).extend(other for other in snapshot.bank if other.uid in before)
     told, aside = trial.curve.steps.tolist(), session.aside()
     first = told  # of each interval
     if session.policy.interval_steps > 1:
         first = sorted({interval_of(step, session.policy): step for step in reversed(told)}.values())
-    due = [step for step in first if hold_spaced(session.policy, told, step) is None]
+    due = [step for step in first if spacing_gate(session.policy, told, step) is None]
     for i in np.linspace(0, len(due) - 1, min(most, len(due))).astype(int).tolist():
         step = due[i]
-        cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, marks={})
+        cut = replace(trial, curve=trial.curve.cut(step), status=Status.RUNNING, stop_records={})
         beside = replace(snapshot, bank=bank, live=(cut,), token="again")
         yield aside.check(beside, Event(cut, step)).decision
 
@@ -203,12 +204,12 @@ def tell_few_reports(session: Session, given: str, condition: str, end: float) -
             f"{given}: {condition}{most} reports come before the end and a stop needs {needed}, so only a trial that "
         )
         text += "diverges can be stopped. Report more often (say, within a fold or an epoch), on an axis that counts "
-        session.tell("few reports", f"{text}these reports")
+        session.warn_once("few reports", f"{text}these reports")
 
 
 def n_ignored(snapshot: Snapshot) -> int:
     """How many trials reported on after a look that had come to a stop, by what is stored with them."""
-    return sum("ignored" in trial.marks for trial in (*snapshot.bank, *snapshot.live, *snapshot.abandoned))
+    return sum("ignored" in trial.stop_records for trial in (*snapshot.bank, *snapshot.live, *snapshot.abandoned))
 
 
 def disobeyed(looks: int, trials: int) -> list[str]:
@@ -232,8 +233,8 @@ ELSEWHERE = "those of another one are counted there, and stand in the decision l
 
 def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> list[str]:
     """What storage and decision log hold of looks that this process did not make."""
-    marks = [trial.marks.get("stop") for trial in snapshot.bank if trial.status is Status.STOPPED]
-    stops = Counter(mark.reason for mark in marks if isinstance(mark, Mark))
+    records = [trial.stop_records.get("stop") for trial in snapshot.bank if trial.status is Status.STOPPED]
+    stops = Counter(record.reason for record in records if isinstance(record, StopRecord))
     lines = []
     if (n := stops.total()) > sum(here[reason] for reason in Reason if reason.name in stops):
         said = ", ".join(f"{m} {name}" for name, m in stops.most_common())
@@ -271,7 +272,7 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         held = f"{decision.reason.name}: {decision.line}" if trial.curve.n_reports else SILENT
         lines.append(f"trial {trial.uid}: {held}")
     if snapshot.abandoned:
-        uids = sorted((trial.uid for trial in snapshot.abandoned), key=place)
+        uids = sorted((trial.uid for trial in snapshot.abandoned), key=uid_sort_key)
         some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
         lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
     counted, failed = session.tally()

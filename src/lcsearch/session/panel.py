@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lcsearch.errors import InvalidValue, in_words
-from lcsearch.forecast.contract import Absent, Batching, Forecaster, Forecasts, Loading, Opinion, Query
+from lcsearch.forecast.contract import Absent, Answer, Batching, Forecaster, Forecasts, Loading, Query
 from lcsearch.study import Snapshot
 
 DEADLINE_S = 30.0
@@ -30,18 +30,18 @@ class Heard(NamedTuple):
     """What a panel said to one question.
 
     Attributes:
-        opinions: forecaster name -> one opinion a query.
+        answers: forecaster name -> one answer a query.
         errors: forecaster name -> why it gave none.
     """
 
-    opinions: dict[str, list[Opinion]]
+    answers: dict[str, list[Answer]]
     errors: dict[str, str]
 
 
 class _Answer(NamedTuple):
-    """One forecaster's to one question: an opinion a query, and why there is none."""
+    """One forecaster's to one question: an answer a query, and why there is none."""
 
-    opinions: list[Opinion]
+    answers: list[Answer]
     error: str = ""
 
 
@@ -50,7 +50,7 @@ class _Late(Exception):
 
 
 class Panel:
-    """Forecasters, each asked within a deadline: one that raises, answers nonsense or is late has no opinion.
+    """Forecasters, each asked within a deadline: one that raises, answers nonsense or is late has no answer.
 
     A call is made on a thread of its own, which ends with it, so that the wait ends at the deadline whatever the
     forecaster does. Thread-safe.
@@ -87,12 +87,12 @@ class Panel:
         """Every forecaster's answers to every question; of one that answers several in one pass, in one call."""
         heard = [Heard({}, {}) for _ in questions]
         for forecaster in self.load():
-            for (opinions, errors), (answer, error) in zip(heard, self._answers(forecaster, questions), strict=True):
-                opinions[forecaster.name] = answer
+            for (answers, errors), (answer, error) in zip(heard, self._answers(forecaster, questions), strict=True):
+                answers[forecaster.name] = answer
                 if error:
                     errors[forecaster.name] = error
                     self._warn(
-                        forecaster.name, f"forecaster {forecaster.name!r} gave no opinion, trials go on: {error}"
+                        forecaster.name, f"forecaster {forecaster.name!r} gave no forecast, trials go on: {error}"
                     )
         return heard
 
@@ -108,7 +108,7 @@ class Panel:
     def _answers(self, forecaster: Forecaster, questions: Sequence[Question]) -> list[_Answer]:
         if len(questions) > 1 and isinstance(forecaster, Batching):
             found = self._attempt(forecaster.name, questions, partial(forecaster.forecast_each, questions))
-            if not found[0].error or found[0].opinions[0] is Absent.LATE:
+            if not found[0].error or found[0].answers[0] is Absent.LATE:
                 return found
         return [
             answer
@@ -119,14 +119,14 @@ class Panel:
     def _attempt(
         self, name: str, questions: Sequence[Question], call: Callable[[], Sequence[Forecasts]]
     ) -> list[_Answer]:
-        """One call's answers; where it fails every question's are DEAD, or LATE."""
+        """One call's answers; where it fails every question's are FAILED, or LATE."""
         try:
             found = self._within(self.deadline, name, call)
             return [_Answer(_opinions(name, said, one)) for said, one in zip(found, questions, strict=True)]
         except _Late:
             why, error = Absent.LATE, f"no answer within {self.deadline:g} s"
         except Exception as failure:  # whatever a model does, the study goes on
-            why, error = Absent.DEAD, in_words(failure)
+            why, error = Absent.FAILED, in_words(failure)
         return [_Answer([why] * len(queries), error) for _, queries in questions]
 
     def _within(self, seconds: float, name: str, call: Callable[[], T]) -> T:
@@ -189,10 +189,10 @@ def _alone(forecaster: Forecaster, question: Question) -> list[Forecasts]:
     return [forecaster.forecast(*question)]
 
 
-def _opinions(name: str, forecasts: object, question: Question) -> list[Opinion]:
+def _opinions(name: str, forecasts: object, question: Question) -> list[Answer]:
     n = len(question[1])
     if not isinstance(forecasts, Forecasts):
         raise InvalidValue("Forecasts", type(forecasts).__name__, f"{name}.forecast")
     if len(forecasts) != n:
         raise InvalidValue(f"{n} forecasts", len(forecasts), f"{name}.forecast")
-    return [forecasts.opinion(i) for i in range(n)]
+    return [forecasts.row(i) for i in range(n)]

@@ -2,7 +2,7 @@
 looks are made.
 
 `check` decides a look at once (Optuna, simulators); `submit` and `poll` decide it on a thread (Ray, whose loop must not
-wait). Both go the same way: gates, opinions, judgement.
+wait). Both go the same way: gates, forecasts, judgement.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import numpy as np
 
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster
-from lcsearch.host.registry import forecasters
+from lcsearch.host.registry import Named, renamed, resolve_forecasters
 from lcsearch.session.decision_log import DecisionLog, Sink
 from lcsearch.session.look_queue import Judged, Look, LookQueue
 from lcsearch.session.panel import DEADLINE_S, Panel
 from lcsearch.stopping.axis import ENOUGH, odd_axis
 from lcsearch.stopping.decision import Decision, Receipt
-from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, hold_before
-from lcsearch.stopping.judge import Judgement, fallen, judge, revoked
+from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held_decision
+from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by
 from lcsearch.stopping.notices import Notice, notices
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Bank, Snapshot
+from lcsearch.study import FinishedTrials, Snapshot
 
 _log = logging.getLogger("lcsearch")
 
@@ -54,7 +54,7 @@ class Present(NamedTuple):
     """
 
     key: Hashable
-    bank: Bank
+    bank: FinishedTrials
     snapshot: Callable[[], Snapshot]
 
 
@@ -92,7 +92,7 @@ class Session:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.policy, self.sink = policy, sink
-        self.panel = Panel(forecasters, deadline, self.tell)
+        self.panel = Panel(forecasters, deadline, self.warn_once)
         self._clock, self._wall = clock, wall
         self._begin()
 
@@ -132,7 +132,7 @@ class Session:
 
     # Looks that are decided at once.
 
-    def gate(self, reports: Mapping[Any, float], step: float | None, present: Callable[[], Present]) -> Hold | None:
+    def gate(self, reports: Mapping[Any, float], step: float | None, present: Callable[[], Present]) -> GateHold | None:
         """The gates that need no snapshot, before one is made; counts what holds, and says what the study's finished
         trials tell of how it was set up.
 
@@ -150,7 +150,7 @@ class Session:
             self._notice(study)
             return study.bank.n_complete
 
-        hold = hold_before(self.policy, reports, step, n_complete)
+        hold = early_gates(self.policy, reports, step, n_complete)
         if hold is not None:
             with self._lock:
                 self.reasons[hold.reason] += 1
@@ -168,7 +168,7 @@ class Session:
             self._noticed[study.key] = n, end
         with np.errstate(all="ignore"):
             for notice in self.notices(study.snapshot()):
-                self.tell(f"{study.key}: {notice.key}", notice.text, notice.number)
+                self.warn_once(f"{study.key}: {notice.key}", notice.text, notice.number)
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """What trials say about how the study was set up. What only live ones show of its steps is kept: they end."""
@@ -196,24 +196,26 @@ class Session:
                     judgement = commit(judgement)
                 except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
                     text = f"{_STORING} failed, the trial goes on: {in_words(error)}"
-                    self.tell(f"{_STORING}:{type(error).__name__}", text)
+                    self.warn_once(f"{_STORING}:{type(error).__name__}", text)
                     judgement = revoked(judgement, Reason.UNRECORDED)
             self._record(judgement.decision, self._clock() - start, errors, snapshot.key)
         return judgement
 
-    def _decide(self, looks: Sequence[tuple[Snapshot, Event, Ask | Hold]]) -> list[tuple[Judgement, dict[str, str]]]:
+    def _decide(
+        self, looks: Sequence[tuple[Snapshot, Event, Ask | GateHold]]
+    ) -> list[tuple[Judgement, dict[str, str]]]:
         """Judge looks together: the forecasters are asked about all of them at once."""
         asked = [(snapshot, q.queries) for snapshot, _, q in looks if isinstance(q, Ask) and not q.diverged]
         heard = iter(self.panel.ask(asked) if asked else ())
         found: list[tuple[Judgement, dict[str, str]]] = []
         for snapshot, event, question in looks:
-            if isinstance(question, Hold):
+            if isinstance(question, GateHold):
                 found.append((Judgement(held_decision(snapshot, event, question)), {}))
             elif question.diverged:
                 found.append((judge(self.policy, snapshot, question, {}), {}))
             else:
-                opinions, errors = next(heard)
-                found.append((judge(self.policy, snapshot, question, opinions), errors))
+                answers, errors = next(heard)
+                found.append((judge(self.policy, snapshot, question, answers), errors))
         return found
 
     # Looks that are decided on a thread.
@@ -234,7 +236,7 @@ class Session:
                 queue.put(Look(snapshot, event, question, start))
                 return
             ((judgement, _),) = self._decide([(snapshot, event, question)])
-            if isinstance(question, Hold):
+            if isinstance(question, GateHold):
                 self._record(judgement.decision, self._clock() - start, {})
             else:
                 queue.put_judged(event.trial.uid, Judged(judgement, self._clock() - start, {}))
@@ -247,13 +249,13 @@ class Session:
         pairs = zip(looks, decided, strict=True)
         return [Judged(judgement, now - look.start, errors) for look, (judgement, errors) in pairs]
 
-    def drop(self, look: Look | Judged, reason: Reason = Reason.OVERTAKEN) -> None:
+    def drop(self, look: Look | Judged, reason: Reason = Reason.SUPERSEDED) -> None:
         """For the queue: record a look that will not be carried out."""
         if isinstance(look, Judged):
             decision = replace(look.judgement.decision, verdict=Verdict.CONTINUE, reason=reason)
             self._record(decision, look.latency, look.errors)
         else:  # no forecaster was asked
-            hold = Hold(reason, standing=look.question.standing, incumbent=look.question.incumbent)
+            hold = GateHold(reason, standing=look.question.standing, incumbent=look.question.incumbent)
             self._record(held_decision(look.snapshot, look.event, hold), self._clock() - look.start, {})
 
     def withdraw(self, uid: str) -> None:
@@ -279,9 +281,9 @@ class Session:
                 snapshot = present()
                 trial = next((trial for trial in snapshot.live if trial.uid == uid), None)
                 with np.errstate(all="ignore"):
-                    gone = trial is None or fallen(self.policy, snapshot, trial, done.judgement)
+                    gone = trial is None or stop_invalidated_by(self.policy, snapshot, trial, done.judgement)
                 if gone:
-                    self.drop(done, gone if isinstance(gone, Reason) else Reason.OVERTAKEN)
+                    self.drop(done, gone if isinstance(gone, Reason) else Reason.SUPERSEDED)
                     continue
             self._record(done.judgement.decision, done.latency, done.errors)
             yield done.judgement
@@ -313,7 +315,7 @@ class Session:
 
     # What is counted, told and written.
 
-    def tell(self, key: str, message: str, number: float = math.nan) -> None:
+    def warn_once(self, key: str, message: str, number: float = math.nan) -> None:
         """Warn once a key, in the log and not by a warning that a filter may turn into an exception; again where the
         number that the message names is outgrown.
         """
@@ -333,7 +335,7 @@ class Session:
         """Count a failure of lcsearch itself or of the storage; the trial goes on."""
         with self._lock:
             self.failed_open[what] += 1
-        self.tell(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {in_words(error)}")
+        self.warn_once(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {in_words(error)}")
 
     def _record(self, decision: Decision, latency: float, errors: dict[str, str], study: Hashable = None) -> None:
         with self._lock:
@@ -343,10 +345,10 @@ class Session:
                 late = any(
                     why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
                 )
-                what = "late opinion" if late else "opinion"  # the one thing that hangs on a clock has its own name
+                what = "late forecast" if late else "forecast"  # the one thing that hangs on a clock has its own name
                 self.failed_open[what if decision.reason is Reason.ABSENT else _STORING] += 1
         # Of looks in a row that were overtaken the first is written: thousands say no more.
-        unjudged = decision.now is None and decision.reason is Reason.OVERTAKEN
+        unjudged = decision.now is None and decision.reason is Reason.SUPERSEDED
         repeated = unjudged and before is not None and before.reason is decision.reason
         judged = decision.now is not None or decision.reason is Reason.DIVERGED
         if self.sink is None or repeated or not (unjudged or judged):
@@ -390,20 +392,22 @@ class Session:
             return self.reasons.most_common(), self.failed_open.most_common()
 
 
-def session_of(
+def make_session(
     policy: Policy,
-    opinions: Sequence[Forecaster | str] | Forecaster | str | None,
+    forecasters: Named,
     decision_log: str | os.PathLike[str] | None,
     max_overhead: float | None,
+    opinions: Named = None,
 ) -> Session:
     """A session from what adapters are given; see their arguments of these names.
 
     Raises:
-        InvalidValue: `max_overhead` is not above 0, or `opinions` names no forecaster.
+        InvalidValue: `max_overhead` is not above 0, `forecasters` names no forecaster, or was given under both its
+            names.
     """
     if max_overhead == math.inf:
         policy = replace(policy, look_growth=1)
     elif max_overhead is not None and not (is_finite_number(max_overhead) and max_overhead > 0):
         raise InvalidValue("a number > 0", max_overhead, "max_overhead")
     sink = None if decision_log is None else DecisionLog(decision_log)
-    return Session(policy, forecasters(opinions), sink)
+    return Session(policy, resolve_forecasters(renamed(forecasters, opinions)), sink)

@@ -1,4 +1,4 @@
-"""What a study's stops came to, read from the marks of its trials: the same lines for every framework."""
+"""What a study's stops came to, read from the records of its trials: the same lines for every framework."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import risk_now
 from lcsearch.stopping.notices import Notice
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Snapshot, Status, Trial, place, steps_trained
+from lcsearch.study import Snapshot, Status, Trial, steps_trained, uid_sort_key
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class StudyReport:
         failed_open: looks of this process where something failed and the trial went on.
         disobeyed: looks of this process that came to a stop after which the trial reported on.
         ignored: trials that reported on after such a look, whichever process made it.
-        faults: what failed -> at how many of them, most frequent first; an opinion that came too late has its own name.
+        faults: what failed -> at how many of them, most frequent first; a forecast that came too late has its own name.
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
         failed: trials that failed.
@@ -141,11 +141,11 @@ def report_of(
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
     `notices` of :class:`lcsearch.session.Session` have them, `name` is what a framework calls the trial of a uid."""
     stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
-    for trial in sorted(snapshot.bank, key=lambda trial: place(trial.uid)):
-        mark = trial.marks.get("stop")
-        if trial.status is Status.STOPPED and mark is not None:
-            reason = reasons.get(trial.uid, mark.reason)
-            stops.append(Stop(name(trial.uid), mark.step, mark.p, reason, mark.p_lost(target)))
+    for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
+        record = trial.stop_records.get("stop")
+        if trial.status is Status.STOPPED and record is not None:
+            reason = reasons.get(trial.uid, record.reason)
+            stops.append(Stop(name(trial.uid), record.step, record.p, reason, record.p_lost(target)))
             saved += snapshot.bank.left(trial.curve.last_step)
         elif trial.status is Status.STOPPED:
             others += 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from lcsearch.study import Bank, Trial, place
+from lcsearch.study import FinishedTrials, Trial, uid_sort_key
 
 PATIENCE = 4
 """Whole trainings that every worker has done since a trial began, before it counts as abandoned."""
 
 
-def abandoned(bank: Bank, live: Iterable[Trial], current: Trial | None = None) -> set[str]:
+def abandoned(bank: FinishedTrials, live: Iterable[Trial], current: Trial | None = None) -> set[str]:
     """The uids of those of `live` that have stood still for too long by the study's own pace.
 
     Uids rise in the order in which trials begin. Since a trial began, those that began after it have made some reports;
@@ -30,10 +30,12 @@ def abandoned(bank: Bank, live: Iterable[Trial], current: Trial | None = None) -
     found: set[str] = set()
     if not whole:
         return found
-    for trial in sorted(live, key=lambda trial: place(trial.uid), reverse=True):  # those that began last are alive
+    for trial in sorted(
+        live, key=lambda trial: uid_sort_key(trial.uid), reverse=True
+    ):  # those that began last are alive
         if current is not None and trial.uid == current.uid:
             continue
-        since = reports[bisect_right(uids, place(trial.uid))] + under_way
+        since = reports[bisect_right(uids, uid_sort_key(trial.uid))] + under_way
         n = trial.curve.n_reports
         if since > PATIENCE * (workers + 1) * max(whole, n):
             found.add(trial.uid)

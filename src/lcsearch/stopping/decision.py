@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcsearch.errors import InvalidValue
-from lcsearch.stopping.rules import Standing
+from lcsearch.stopping.rules import Rank
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
@@ -86,7 +86,7 @@ class Decision:
     incumbent: Incumbent | None = None
     target: float | None = None
     horizon: float | None = None
-    standing: Standing | None = None
+    standing: Rank | None = None
     risk: float | None = None
     bound: bool | None = None
     ends: tuple[float, ...] = ()
@@ -211,7 +211,7 @@ class Decision:
                 else Incumbent(float(place["value"]), str(place["uid"]), float(place["step"])),
                 target=target,
                 horizon=horizon,
-                standing=None if rank is None else Standing(**{name: int(n) for name, n in rank.items()}),
+                standing=None if rank is None else Rank(**{name: int(n) for name, n in rank.items()}),
                 risk=risk,
                 bound=None if bound is None else bool(bound),
                 ends=tuple(map(float, record.get("ends", ()))),

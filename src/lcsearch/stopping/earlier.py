@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 
 from lcsearch.stopping.decision import Decision, Look
-from lcsearch.stopping.rules import Standing
+from lcsearch.stopping.rules import Rank
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
@@ -59,10 +59,10 @@ def _share(percent: str) -> float:
     return _LEAST if percent.startswith("<") else float(percent) / 100
 
 
-def _standing(found: re.Match[str]) -> Standing | None:
+def _standing(found: re.Match[str]) -> Rank | None:
     if found["rank"] is None:
         return None
     rank, n = int(found["rank"]), int(found["n"])
     if found["overall"] is None:
-        return Standing(rank, n)
-    return Standing(rank, n, int(found["overall"]) - rank, int(found["all"]) - n)
+        return Rank(rank, n)
+    return Rank(rank, n, int(found["overall"]) - rank, int(found["all"]) - n)

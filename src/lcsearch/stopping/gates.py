@@ -15,7 +15,7 @@ from lcsearch.forecast.contract import Kind, Query
 from lcsearch.goal import Goal
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.rules import Standing, epsilon_of, has_diverged
+from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent, Snapshot, Trial, loss_at
 
@@ -34,12 +34,12 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Hold:
+class GateHold:
     """The look is over before any forecast: the trial goes on."""
 
     reason: Reason
     detail: str = ""
-    standing: Standing | None = None
+    standing: Rank | None = None
     incumbent: Incumbent | None = None
 
 
@@ -63,7 +63,7 @@ class Ask:
     diverged: bool = False
     incumbent: Incumbent | None = None
     target: float = math.nan
-    standing: Standing | None = None
+    standing: Rank | None = None
 
 
 def interval_of(step: float, policy: Policy) -> int:
@@ -71,7 +71,7 @@ def interval_of(step: float, policy: Policy) -> int:
     return math.floor((step - policy.n_warmup_steps) / policy.interval_steps)
 
 
-def hold_alone(policy: Policy, steps: Iterable[float], step: float | None, horizon: float | None) -> Hold | None:
+def trial_gates(policy: Policy, steps: Iterable[float], step: float | None, horizon: float | None) -> GateHold | None:
     """The gates that need nothing but the trial's own steps; None when they let the look pass.
 
     Args:
@@ -81,20 +81,20 @@ def hold_alone(policy: Policy, steps: Iterable[float], step: float | None, horiz
         horizon: where trials end, when known.
     """
     if step is None:
-        return Hold(Reason.NO_REPORT)
+        return GateHold(Reason.NO_REPORT)
     if step < policy.n_warmup_steps:
-        return Hold(Reason.WARMUP)
+        return GateHold(Reason.WARMUP)
     # A COMPLETE trial of range(50) ends at 49, so a look at the last but one step could still save one step.
     if horizon is not None and step >= horizon:
-        return Hold(Reason.HORIZON)
+        return GateHold(Reason.HORIZON)
     if policy.interval_steps > 1:
         here = interval_of(step, policy)
         if any(s < step and interval_of(s, policy) >= here for s in steps):
-            return Hold(Reason.INTERVAL)
+            return GateHold(Reason.INTERVAL)
     return None
 
 
-def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value: float) -> Hold | None:
+def study_gates(policy: Policy, n_complete: int, n_observations: int, last_value: float) -> GateHold | None:
     """The gates of young studies and young curves, for callers that can count before they build a snapshot.
 
     Args:
@@ -106,15 +106,15 @@ def hold_early(policy: Policy, n_complete: int, n_observations: int, last_value:
     if not math.isfinite(last_value):
         return None
     if n_complete < policy.n_startup_trials:
-        return Hold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
+        return GateHold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
     if n_observations < policy.min_observations:
-        return Hold(Reason.SHORT, f"{n_observations} of {policy.min_observations} observations")
+        return GateHold(Reason.SHORT, f"{n_observations} of {policy.min_observations} observations")
     return None
 
 
-def hold_before(
+def early_gates(
     policy: Policy, reports: Mapping[Any, float], step: float | None, n_complete: Callable[[], int]
-) -> Hold | None:
+) -> GateHold | None:
     """The gates that need no snapshot, cheapest first, for callers that have not built one; None when all let it pass.
 
     Args:
@@ -124,12 +124,12 @@ def hold_before(
         n_complete: counts the study's COMPLETE trials; called once the trial's own gates have let the look pass.
     """
     told = sorted(at for at, value in reports.items() if math.isfinite(value))
-    held = hold_alone(policy, told, step, None)
+    held = trial_gates(policy, told, step, None)
     if held is not None or step is None:
         return held
-    if math.isfinite(reports[step]) and (held := hold_spaced(policy, told, step)) is not None:
+    if math.isfinite(reports[step]) and (held := spacing_gate(policy, told, step)) is not None:
         return held
-    return hold_early(policy, n_complete(), len(reports), reports[step])
+    return study_gates(policy, n_complete(), len(reports), reports[step])
 
 
 @lru_cache(maxsize=64)
@@ -146,7 +146,7 @@ def looks_at(first: int, growth: float, most: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | None:
+def spacing_gate(policy: Policy, steps: Sequence[float], step: float) -> GateHold | None:
     """The gate that spaces a trial's looks; None when this one is due.
 
     The first look that warm-up and shortness allow is due; a later one when the trial has passed another number of
@@ -170,7 +170,7 @@ def hold_spaced(policy: Policy, steps: Sequence[float], step: float) -> Hold | N
     following = bisect_right(numbers, n)
     if following > bisect_right(numbers, n_before):
         return None
-    return Hold(Reason.SPACED, f"{n} observations, the next look comes at {numbers[following]}")
+    return GateHold(Reason.SPACED, f"{n} observations, the next look comes at {numbers[following]}")
 
 
 def report_before(policy: Policy, steps: Sequence[float], step: float) -> float | None:
@@ -188,7 +188,7 @@ def report_before(policy: Policy, steps: Sequence[float], step: float) -> float 
     return steps[bisect_left(steps, index(steps[earlier - 1]), key=index)] if earlier else None
 
 
-def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
+def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | GateHold:
     """Pass the look through the gates, cheapest first, and say what must be forecast.
 
     Divergence comes before the gates that protect first trials: a metric that stays NaN is beyond saving. But it takes
@@ -198,25 +198,25 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     trial, step, goal, bank = event.trial, event.step, snapshot.goal, snapshot.bank
     steps: list[float] = trial.curve.steps.tolist()
     end = max(goal.horizon, snapshot.horizon)
-    held = hold_alone(policy, steps, step if trial.curve.n_reports else None, end)
+    held = trial_gates(policy, steps, step if trial.curve.n_reports else None, end)
     if held is not None:
         return held
     incumbent, best = snapshot.incumbent, goal.judged == "best"
     if incumbent is not None and diverged(policy, snapshot, trial) and not leads(trial, step, incumbent, goal):
         return Ask(event, (), diverged=True, incumbent=incumbent)
-    held = hold_early(policy, bank.n_complete, len(trial.curve), 0.0)
+    held = study_gates(policy, bank.n_complete, len(trial.curve), 0.0)
     if held is not None:
         return held
     if trial.curve.n_trailing_events:
-        return Hold(Reason.NO_VALUE, f"{trial.curve.event_values[-1]} was reported here")
+        return GateHold(Reason.NO_VALUE, f"{trial.curve.event_values[-1]} was reported here")
     before = report_before(policy, steps, step)
     if before is None:
-        return Hold(Reason.FIRST_LOOK)
-    held = hold_spaced(policy, steps, step)
+        return GateHold(Reason.FIRST_LOOK)
+    held = spacing_gate(policy, steps, step)
     if held is not None:
         return held
-    standing = shield(policy, snapshot, trial, step)
-    if isinstance(standing, Hold):
+    standing = protection_gates(policy, snapshot, trial, step)
+    if isinstance(standing, GateHold):
         return standing
     kind: Kind = "best_by" if best else "value"
     cuts, ends = (trial.cut(step), trial.cut(before)), snapshot.horizons(step)
@@ -224,31 +224,33 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | Hold:
     return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
 
 
-def shield(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> Hold | Standing:
+def protection_gates(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> GateHold | Rank:
     """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does."""
     goal, bank, incumbent = snapshot.goal, snapshot.bank, snapshot.incumbent
     if incumbent is None:
         infeasible = bank.n_complete and not bank.eligible.any()
-        return Hold(Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none is feasible" if infeasible else "")
+        return GateHold(
+            Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none is feasible" if infeasible else ""
+        )
     if leads(trial, step, incumbent, goal):
-        return Hold(Reason.INCUMBENT, incumbent=incumbent)
+        return GateHold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:
-        return Hold(Reason.HORIZON, f"trials end at step {snapshot.horizon:g}", incumbent=incumbent)
+        return GateHold(Reason.HORIZON, f"trials end at step {snapshot.horizon:g}", incumbent=incumbent)
     seen = bank.at(step, best=goal.judged == "best")
     n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
     if n_here < policy.n_min_trials:
-        return Hold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
-    beside, ended = snapshot.beside(step, trial.uid), bank.ended(step, trial.curve)
-    standing = Standing.of(loss_at(trial.curve, goal, step), seen, beside, ended)
+        return GateHold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
+    beside, ended = snapshot.concurrent_losses(step, trial.uid), bank.rank_among_ended(step, trial.curve)
+    standing = Rank.of(loss_at(trial.curve, goal, step), seen, beside, ended)
     guarded = standing.held_by(policy.guard, policy.min_comparisons)
     if guarded is not None:
-        return Hold(guarded, str(standing), standing, incumbent)
+        return GateHold(guarded, str(standing), standing, incumbent)
     if trial.curve.still and not bank.stood(step, trial.curve):
-        return Hold(Reason.UNMOVED, "", standing, incumbent)
+        return GateHold(Reason.UNMOVED, "", standing, incumbent)
     # One that stood still and has begun to move is as short as what it has shown since.
     if (n := trial.curve.n_moving) < min(policy.min_observations, len(trial.curve)):
         detail = f"{n} of {policy.min_observations} observations since the curve began to move"
-        return Hold(Reason.SHORT, detail, standing, incumbent)
+        return GateHold(Reason.SHORT, detail, standing, incumbent)
     return standing
 
 
@@ -263,9 +265,9 @@ def diverged(policy: Policy, snapshot: Snapshot, trial: Trial) -> bool:
         return False
     if len(curve):
         last = float(curve.steps[-1])
-        seen, beside = snapshot.bank.at(last, best=goal.judged == "best"), snapshot.beside(last, trial.uid)
+        seen, beside = snapshot.bank.at(last, best=goal.judged == "best"), snapshot.concurrent_losses(last, trial.uid)
         loss = loss_at(curve.to_last_value(), goal, last)
-        standing = Standing.of(loss, seen, beside, snapshot.bank.ended(last, curve))
+        standing = Rank.of(loss, seen, beside, snapshot.bank.rank_among_ended(last, curve))
         if standing.held_by(policy.guard, 0) is None:
             return True
     return has_diverged(curve, snapshot.bank, 2 * patience)
@@ -291,11 +293,11 @@ def target_of(policy: Policy, snapshot: Snapshot) -> float:
         return math.nan
     if snapshot.bank.at_bound:
         return math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
-    target = snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.spread, policy.epsilon)
+    target = snapshot.goal.sign * snapshot.incumbent.value - epsilon_of(snapshot.robust_range, policy.epsilon)
     return max(target, math.nextafter(snapshot.bank.least, math.inf))
 
 
-def held_decision(snapshot: Snapshot, event: Event, hold: Hold) -> Decision:
+def held_decision(snapshot: Snapshot, event: Event, hold: GateHold) -> Decision:
     """A hold as a decision: the trial goes on."""
     return Decision(
         snapshot.study,

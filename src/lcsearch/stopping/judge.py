@@ -1,4 +1,4 @@
-"""judge: from opinions to a decision. Pure; an absent opinion means CONTINUE."""
+"""judge: from forecasts to a decision. Pure; an absent forecast means CONTINUE."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Forecasts, Opinion, Query
+from lcsearch.forecast.contract import Absent, Answer, Forecasts, Query
 from lcsearch.stopping.decision import Decision, Look
-from lcsearch.stopping.gates import Ask, Hold, diverged, shield, target_of
+from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.risk import Mark, risk_of
+from lcsearch.stopping.risk import StopRecord, risk_of
 from lcsearch.stopping.rules import threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
 
-Opinions = Mapping[str, Sequence[Opinion]]
-"""Forecaster name -> its opinions, one for each of the ask's queries."""
+Answers = Mapping[str, Sequence[Answer]]
+"""Forecaster name -> its forecasts, one for each of the ask's queries."""
 
 
 class Judgement(NamedTuple):
-    """A decision and, when it is a stop, the mark to store with the trial."""
+    """A decision and, when it is a stop, the record to store with the trial."""
 
     decision: Decision
-    mark: Mark | None = None
+    record: StopRecord | None = None
 
 
-def stored_marks(snapshot: Snapshot, but: str = "") -> list[Mark]:
-    """The marks of trials that were stopped, or are about to end so, but for the trial `but`.
+def stored_records(snapshot: Snapshot, but: str = "") -> list[StopRecord]:
+    """The records of trials that were stopped, or are about to end so, but for the trial `but`.
 
     A trial that ran to its end although it was marked lost nothing.
     """
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
     stopped = (t for t in everyone if t.status is Status.STOPPED or not t.status.finished)
-    marks = (t.marks.get("stop") for t in stopped if t.uid != but)
-    return [mark for mark in marks if isinstance(mark, Mark)]
+    records = (t.stop_records.get("stop") for t in stopped if t.uid != but)
+    return [record for record in records if isinstance(record, StopRecord)]
 
 
-def marked(snapshot: Snapshot) -> set[str]:
-    """The uids of trials whose marks take their part in the risk."""
-    return {t.uid for t in (*snapshot.bank, *snapshot.live, *snapshot.abandoned) if "stop" in t.marks}
+def stops_at_risk(snapshot: Snapshot) -> set[str]:
+    """The uids of trials whose records take their part in the risk."""
+    return {t.uid for t in (*snapshot.bank, *snapshot.live, *snapshot.abandoned) if "stop" in t.stop_records}
 
 
 def risk_now(policy: Policy, snapshot: Snapshot) -> float | None:
     """P(some stopped trial would have beaten the present incumbent); None without an incumbent."""
     if snapshot.incumbent is None:
         return None
-    return risk_of(stored_marks(snapshot), target_of(policy, snapshot))
+    return risk_of(stored_records(snapshot), target_of(policy, snapshot))
 
 
-def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Reason | None:
+def stop_invalidated_by(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Reason | None:
     """Why a stop that was judged on an earlier snapshot must not be carried out on this one; None: it stands.
 
     The verdict of a look is not worked out anew. But what protects a trial is a matter of the moment: where it stands
@@ -67,9 +67,9 @@ def fallen(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) ->
     if step >= max(snapshot.goal.horizon, snapshot.horizon):
         return Reason.HORIZON
     if stop.decision.reason is Reason.DIVERGED:
-        return None if diverged(policy, snapshot, trial) else Reason.OVERTAKEN
-    held = shield(policy, snapshot, trial, step)
-    if isinstance(held, Hold):
+        return None if diverged(policy, snapshot, trial) else Reason.SUPERSEDED
+    held = protection_gates(policy, snapshot, trial, step)
+    if isinstance(held, GateHold):
         return held.reason
     return None if limited(policy, snapshot, stop).decision.verdict is Verdict.STOP else Reason.RISK_LIMIT
 
@@ -80,16 +80,20 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
     The margin of the target moves with the study's spread. The limit holds for any margin to come: with none at all a
     target is easiest, and no incumbent is ever worse than the present one.
     """
-    decision, mark = stop
-    if mark is None or mark.p is None:
+    decision, record = stop
+    if record is None or record.p is None:
         return stop
-    marks, target, incumbent = [*stored_marks(snapshot, decision.trial), mark], target_of(policy, snapshot), math.nan
+    records, target, incumbent = (
+        [*stored_records(snapshot, decision.trial), record],
+        target_of(policy, snapshot),
+        math.nan,
+    )
     if snapshot.incumbent is not None:
         incumbent = math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
-    if policy.risk is not None and (most := risk_of(marks, incumbent)) > policy.risk:
+    if policy.risk is not None and (most := risk_of(records, incumbent)) > policy.risk:
         return revoked(Judgement(replace(decision, risk=most)), Reason.RISK_LIMIT)
-    decision = replace(decision, risk=risk_of(marks, target))
-    kept = replace(mark, text=decision.text, decision=decision).read_back()  # a long text is cut short
+    decision = replace(decision, risk=risk_of(records, target))
+    kept = replace(record, text=decision.text, decision=decision).read_back()  # a long text is cut short
     return revoked(stop, Reason.UNRECORDED) if kept is None else Judgement(decision, kept)
 
 
@@ -98,13 +102,13 @@ def revoked(stop: Judgement, reason: Reason) -> Judgement:
     return Judgement(replace(stop.decision, verdict=Verdict.CONTINUE, reason=reason))
 
 
-def _look(policy: Policy, query: Query, opinions: Opinions, target: float) -> tuple[Look, Forecasts | None]:
+def _look(policy: Policy, query: Query, forecasts: Answers, target: float) -> tuple[Look, Forecasts | None]:
     """What one look came to, and the forecast most in the trial's favour (all must agree on a stop).
 
     Args:
         policy: the knobs.
         query: any of the look's.
-        opinions: each forecaster's, one for each step at which the trial may end: their mixture is what it says.
+        forecasts: each forecaster's, one for each step at which the trial may end: their mixture is what it says.
         target: the loss that must be undercut.
     """
     n = len(query.trial.curve)
@@ -112,21 +116,21 @@ def _look(policy: Policy, query: Query, opinions: Opinions, target: float) -> tu
     heard: list[tuple[str, float | str]] = []
     best: Forecasts | None = None
     highest, absent = -math.inf, False
-    for name, answers in opinions.items():
+    for name, answers in forecasts.items():
         some = [answer for answer in answers if isinstance(answer, Forecasts)]
         if len(some) < len(answers):
             heard.append((name, next(answer.name for answer in answers if isinstance(answer, Absent))))
             absent = True
             continue
-        opinion = Forecasts.mixture(some)
-        p = float(opinion.p_beat(opinion.sign * target)[0])
+        forecast = Forecasts.mixture(some)
+        p = float(forecast.p_beat(forecast.sign * target)[0])
         if not -1e-9 <= p <= 1.0 + 1e-9:  # NaN, or no probability at all
             heard.append((name, Absent.NONFINITE.name))
             absent = True
             continue
         heard.append((name, p))
         if p > highest:
-            highest, best = p, opinion
+            highest, best = p, forecast
     interval = None
     if best is not None:
         low, mid, high = (float(v) for v in best.quantile([[0.05, 0.5, 0.95]])[0])
@@ -135,11 +139,11 @@ def _look(policy: Policy, query: Query, opinions: Opinions, target: float) -> tu
     return Look(query.trial.curve.last_step, n, threshold, p_all, interval, tuple(heard)), best
 
 
-def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> Judgement:
+def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> Judgement:
     """Decide one look.
 
     STOP needs P(beat) below the threshold at this report and at the one before, from every forecaster; an absent
-    opinion at either means CONTINUE, and so does a stop whose mark would not read back from a storage.
+    forecast at either means CONTINUE, and so does a stop whose record would not read back from a storage.
 
     Raises:
         InvalidValue: a forecaster did not answer every query, or none was heard.
@@ -151,23 +155,23 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         decision = Decision(
             snapshot.study, trial.uid, step, Verdict.STOP, Reason.DIVERGED, detail, seen=trial.curve.digest
         )
-        mark = Mark(step, Reason.DIVERGED.name, None, decision.text, decision=decision).read_back()
-        if mark is None:
+        record = StopRecord(step, Reason.DIVERGED.name, None, decision.text, decision=decision).read_back()
+        if record is None:
             decision = replace(decision, verdict=Verdict.CONTINUE, reason=Reason.UNRECORDED)
-        return Judgement(decision, mark)
-    if not opinions:
-        raise InvalidValue("at least one forecaster's opinions", opinions, "judge(opinions=)")
-    for name, answers in opinions.items():
+        return Judgement(decision, record)
+    if not forecasts:
+        raise InvalidValue("at least one forecaster's forecasts", forecasts, "judge(forecasts=)")
+    for name, answers in forecasts.items():
         if len(answers) != len(ask.queries):
-            raise InvalidValue(f"{len(ask.queries)} opinions", len(answers), f"judge(opinions={name!r})")
+            raise InvalidValue(f"{len(ask.queries)} forecasts", len(answers), f"judge(forecasts={name!r})")
     n = len(ask.queries) // 2
     (now, forecast), (before, _) = (
-        _look(policy, ask.queries[i], {name: answers[i : i + n] for name, answers in opinions.items()}, ask.target)
+        _look(policy, ask.queries[i], {name: answers[i : i + n] for name, answers in forecasts.items()}, ask.target)
         for i in (0, n)
     )
     bound, ends = snapshot.bank.at_bound > 0, tuple(query.step for query in ask.queries[:n])
     verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.BELOW
-    mark = None
+    record = None
     if now.p is None:
         reason = Reason.ABSENT
     elif not now.p < now.threshold:
@@ -176,7 +180,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         reason = Reason.ABSENT
     elif not before.p < before.threshold:
         reason = Reason.ABOVE_BEFORE
-    elif (mark := Mark.of(step, reason.name, now.p, "", forecast, ask.target).read_back()) is None:
+    elif (record := StopRecord.of(step, reason.name, now.p, "", forecast, ask.target).read_back()) is None:
         reason = Reason.UNRECORDED
     else:
         verdict = Verdict.STOP
@@ -196,4 +200,4 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, opinions: Opinions) -> J
         ends=ends if len(set(ends)) > 1 else (),
         seen=trial.curve.digest,
     )
-    return limited(policy, snapshot, Judgement(decision, mark))
+    return limited(policy, snapshot, Judgement(decision, record))

@@ -11,7 +11,7 @@ import numpy as np
 
 from lcsearch.goal import Judged
 from lcsearch.stopping.axis import ENOUGH, odd_axis
-from lcsearch.study import Snapshot, Status, Trial, judged_loss, place, trained_by
+from lcsearch.study import Snapshot, Status, Trial, judged_loss, trained_by, uid_sort_key
 
 FAR = 2.0
 """Times the horizon that was named: from here on trials that pass it go far beyond it."""
@@ -103,7 +103,7 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
     if incumbent is None or len(ended) < ENOUGH:
         return
     returned = {t.uid: t.returned or 0.0 for t in known}
-    best = min(known, key=lambda t: (goal.sign * returned[t.uid], place(t.uid)))
+    best = min(known, key=lambda t: (goal.sign * returned[t.uid], uid_sort_key(t.uid)))
     if returned[best.uid] == returned.get(incumbent.uid):
         return
 

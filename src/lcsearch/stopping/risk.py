@@ -1,9 +1,9 @@
 """The risk ledger: how likely it is that a stopped trial would have beaten the present incumbent.
 
-Risk = 1 - prod(1 - p_i) over the stopped trials. A stop leaves a mark in the framework's own storage: the stopped
+Risk = 1 - prod(1 - p_i) over the stopped trials. A stop leaves a record in the framework's own storage: the stopped
 trial's forecast, read off at a few levels, and the target that P(beat) was of. When the incumbent improves, every p_i
-is read again from its mark, so the ledger is a function of the stored marks and the present target, and needs no state
-of its own.
+is read again from its record, so the ledger is a function of the stored records and the present target, and needs no
+state of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST = 2046
 
 
 @dataclass(frozen=True)
-class Mark:
+class StopRecord:
     """What a stop leaves behind.
 
     Attributes:
@@ -39,7 +39,7 @@ class Mark:
         losses: forecast judged losses at LEVELS, non-decreasing; empty for a divergence, whose p counts as 0, and for
             a forecast without finite quantiles, whose p counts as it was.
         target: the loss that had to be undercut then: `p` is the forecast's probability of that.
-        decision: what was decided on which numbers; None in marks of an earlier lcsearch, which kept the text alone.
+        decision: what was decided on which numbers; None in records of an earlier lcsearch, which kept the text alone.
             Read back, it does not name the study.
     """
 
@@ -60,7 +60,7 @@ class Mark:
         text: str,
         forecast: Forecasts | None,
         target: float | None = None,
-    ) -> Mark:
+    ) -> StopRecord:
         """Read a single-row forecast off at LEVELS.
 
         A `p` that misses [0, 1] by a rounding error is its end; a `target` that is no finite number is not kept.
@@ -102,10 +102,10 @@ class Mark:
             return 0.0 if loss < losses[0] else levels[0]
         return levels[0] * math.exp((loss - losses[0]) / scale)
 
-    def read_back(self) -> Mark | None:
-        """The mark as whoever reads the storage will have it; None where it cannot be written or read."""
+    def read_back(self) -> StopRecord | None:
+        """The record as whoever reads the storage will have it; None where it cannot be written or read."""
         try:
-            return Mark.from_json(self.to_json())
+            return StopRecord.from_json(self.to_json())
         except (ValueError, TypeError, OverflowError):  # InvalidValue is a ValueError
             return None
 
@@ -124,7 +124,7 @@ class Mark:
         where that does not fit.
 
         Args:
-            more: plain values to stand beside the mark's own; :meth:`from_json` passes over them.
+            more: plain values to stand beside the record's own; :meth:`from_json` passes over them.
 
         Raises:
             InvalidValue: what stands beside the text is too long already.
@@ -142,21 +142,21 @@ class Mark:
         room = 1500
         while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
             if not room:
-                raise InvalidValue(f"a record of less than {LONGEST} characters", len(packed), "Mark.to_json")
+                raise InvalidValue(f"a record of less than {LONGEST} characters", len(packed), "StopRecord.to_json")
             room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
         return packed
 
     @classmethod
-    def from_json(cls, text: str) -> Mark:
+    def from_json(cls, text: str) -> StopRecord:
         """Read :meth:`to_json` back.
 
         Raises:
-            InvalidValue: the text is no mark.
+            InvalidValue: the text is no record.
         """
         try:
             return cls.from_record(json.loads(text))
         except (ValueError, RecursionError) as error:
-            raise InvalidValue("a mark written by lcsearch", text[:80], "lcsearch:mark") from error
+            raise InvalidValue("a record written by lcsearch", text[:80], "lcsearch:mark") from error
 
     def to_record(self) -> dict[str, Any]:
         """Plain values, nothing left out."""
@@ -165,11 +165,11 @@ class Mark:
         return {**{name: getattr(self, name) for name in names}, "decision": decision}
 
     @classmethod
-    def from_record(cls, record: Any) -> Mark:
+    def from_record(cls, record: Any) -> StopRecord:
         """Read :meth:`to_record` back.
 
         Raises:
-            InvalidValue: the record is that of no mark.
+            InvalidValue: the record is that of no record.
         """
         try:
             losses = tuple(float(v) for v in record["losses"])
@@ -184,16 +184,16 @@ class Mark:
             told = str(record["text"]) or ("" if decision is None else decision.text)
             return cls(step, str(record["reason"]), p, told, losses, target, decision)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise InvalidValue("a mark written by lcsearch", str(record)[:80], "a mark's record") from error
+            raise InvalidValue("a record written by lcsearch", str(record)[:80], "a record's record") from error
 
 
-def risk_of(marks: Iterable[Mark], loss: float) -> float:
+def risk_of(records: Iterable[StopRecord], loss: float) -> float:
     """1 - prod(1 - p_i): P(some stopped trial would have reached a judged loss below `loss`), in [0, 1].
 
-    It rises by stops alone, see :meth:`Mark.p_lost`, so a limit that no stop passed is kept. Stopped trials are taken
-    as independent given their forecasts.
+    It rises by stops alone, see :meth:`StopRecord.p_lost`, so a limit that no stop passed is kept. Stopped trials are
+    taken as independent given their forecasts.
     """
     kept = 1.0
-    for mark in marks:
-        kept *= 1.0 - mark.p_lost(loss)
+    for record in records:
+        kept *= 1.0 - record.p_lost(loss)
     return 1.0 - kept

@@ -9,7 +9,7 @@ import numpy as np
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.stopping.verdict import Reason
-from lcsearch.study import Bank, Status
+from lcsearch.study import FinishedTrials, Status
 
 
 def threshold_for(threshold: float, n_observations: int, *, few: int, factor: float) -> float:
@@ -28,7 +28,7 @@ def epsilon_of(spread: float, share: float) -> float:
     return share * spread
 
 
-def has_diverged(curve: Curve, bank: Bank, patience: int) -> bool:
+def has_diverged(curve: Curve, bank: FinishedTrials, patience: int) -> bool:
     """True when the last reports were all non-finite though about `patience` values were due there.
 
     A value is due at a report by the share of COMPLETE trials that had one since the report before (those that have no
@@ -54,7 +54,7 @@ def has_diverged(curve: Curve, bank: Bank, patience: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Rank:
     """Where a trial stands among the others at its own step, and among all.
 
     The more a search stops, the better those are that come as far as a trial, so the best tenth of these is far less
@@ -74,7 +74,7 @@ class Standing:
     ended: int = 0
 
     @classmethod
-    def of(cls, loss: float, finished: Floats, live: Sequence[float] = (), ended: tuple[int, int] = (0, 0)) -> Standing:
+    def of(cls, loss: float, finished: Floats, live: Sequence[float] = (), ended: tuple[int, int] = (0, 0)) -> Rank:
         """From the trial's loss and the others' at the same step, lower is better.
 
         Args:

@@ -43,12 +43,13 @@ class Reason(enum.Enum):
         "Looks are spaced: the next one comes when the trial has more observations. Set look_growth to 1 to look at "
         "every report."
     )
-    OVERTAKEN = (
+    SUPERSEDED = (
         "The trial went on before this look was judged, and a newer look, or its end, took its place. Forecasts are "
         "slower than the trial's steps; it just runs a little longer."
     )
+    OVERTAKEN = SUPERSEDED  # its name in an earlier version, in logs that are still read
     # Rules.
-    ABSENT = "A forecaster gave no opinion, so the trial goes on."
+    ABSENT = "A forecaster gave no forecast, so the trial goes on."
     ABOVE = "P(beat) is not below the threshold at this look. Raise threshold to stop more."
     ABOVE_BEFORE = "P(beat) is below the threshold now but was not at the report before."
     RISK_LIMIT = "The stop would take the risk of having lost the winner above the limit. Raise risk to stop more."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lcsearch.study.bank import BOUNDS, Bank, judged_at_end, judged_loss
+from lcsearch.study.bank import BOUNDS, FinishedTrials, judged_at_end, judged_loss
 from lcsearch.study.snapshot import Incumbent, Snapshot, loss_at
-from lcsearch.study.trial import Status, Trial, place, steps_trained, trained_by
+from lcsearch.study.trial import Status, Trial, steps_trained, trained_by, uid_sort_key
 
 __all__ = [
     "BOUNDS",
-    "Bank",
+    "FinishedTrials",
     "Incumbent",
     "Snapshot",
     "Status",
@@ -16,7 +16,7 @@ __all__ = [
     "judged_at_end",
     "judged_loss",
     "loss_at",
-    "place",
     "steps_trained",
     "trained_by",
+    "uid_sort_key",
 ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lcsearch.curves import Curve, Floats, latest
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import ROUNDING, Goal
-from lcsearch.study.trial import Status, Trial, place
+from lcsearch.study.trial import Status, Trial, uid_sort_key
 
 BOUNDS = (0.0, -1.0, -100.0)
 """Losses that metrics end at: no error, all of a share, all of a percentage."""
@@ -63,7 +63,7 @@ class _Columns:
         # The longest trial's steps, while every other trial's are its first ones; None once they differ.
         self.grid: Floats | None = np.zeros(0)
 
-    def meet(self, steps: Floats) -> None:
+    def update_grid(self, steps: Floats) -> None:
         """Keep `grid` true of one more trial."""
         if self.grid is not None:
             short, long = sorted((steps, self.grid), key=len)
@@ -81,7 +81,7 @@ class _Columns:
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class FinishedTrials:
     """Finished trials in columns. Append-only: `extend` returns a new bank and costs O(new trials).
 
     Points of all trials stand one after the other, each trial's in step order; trials without a report are kept
@@ -107,7 +107,7 @@ class Bank:
             raise IndexError(index)
         return self._columns.trials[index % self._n_trials]
 
-    def extend(self, trials: Iterable[Trial]) -> Bank:
+    def extend(self, trials: Iterable[Trial]) -> FinishedTrials:
         """A bank with `trials` after the present ones.
 
         Raises:
@@ -118,7 +118,7 @@ class Bank:
             return self
         for trial in new:
             if not trial.status.finished:
-                raise InvalidValue("a finished trial", trial.status.name, f"Bank.extend(trial {trial.uid})")
+                raise InvalidValue("a finished trial", trial.status.name, f"FinishedTrials.extend(trial {trial.uid})")
         c = self._columns
         if len(c.trials) != self._n_trials:  # a sibling was extended already: leave it its columns
             c = c.fork(self._n_trials, self._n_points)
@@ -127,7 +127,7 @@ class Bank:
             steps, losses = trial.curve.losses(sign)
             best = np.minimum.accumulate(losses) if losses.size else losses
             judged, at = judged_loss(trial.curve, self.goal)
-            c.meet(steps)
+            c.update_grid(steps)
             c.step.append(steps)
             c.loss.append(losses)
             c.best.append(best)
@@ -139,7 +139,7 @@ class Bank:
             c.complete.append(np.array([trial.status is Status.COMPLETE]))
             c.eligible.append(np.array([trial.status is Status.COMPLETE and trial.feasible]))
             c.trials.append(trial)
-        return Bank(self.goal, c, len(c.trials), c.step.size)
+        return FinishedTrials(self.goal, c, len(c.trials), c.step.size)
 
     def _view(self, column: _Column, n: int) -> NDArray[Any]:
         view = column.data[:n]
@@ -217,7 +217,7 @@ class Bank:
         """Places of the trials in the order in which they began, and behind each how many reports it and all later ones
         made together; one more number, 0, for none."""
         sizes = np.diff(self.stops, prepend=0)
-        ranked = sorted((place(trial.uid), int(n)) for trial, n in zip(self, sizes, strict=True))
+        ranked = sorted((uid_sort_key(trial.uid), int(n)) for trial, n in zip(self, sizes, strict=True))
         reports = np.cumsum([0, *(n for _, n in reversed(ranked))])[::-1]
         return [where for where, _ in ranked], reports.tolist()
 
@@ -274,13 +274,13 @@ class Bank:
         return (math.floor(middle) if np.array_equal(beyond, np.floor(beyond)) else middle) - step
 
     @cached_property
-    def leader(self) -> tuple[float, str, float] | None:
+    def best_complete(self) -> tuple[float, str, float] | None:
         """(judged loss, uid, its step) of the best feasible COMPLETE trial, or None. Ties go to the earlier uid."""
         losses = np.where(self.eligible, self.judged, np.inf)
         if not losses.size or not math.isfinite(low := float(losses.min())):
             return None
         rows = np.flatnonzero(losses == low).tolist()
-        row = min(rows, key=lambda row: place(self[row].uid))  # as Optuna's `best_trial` has it
+        row = min(rows, key=lambda row: uid_sort_key(self[row].uid))  # as Optuna's `best_trial` has it
         return low, self[row].uid, float(self.judged_steps[row])
 
     @cached_property
@@ -298,9 +298,9 @@ class Bank:
         100 (or -1, -100 when minimized), errors at 0. Three reports at such a value, none beyond it, and a trial that
         came to it from a worse one make it the bound; a share of 0 that no trial ever leaves is none.
         """
-        if self.leader is None:
+        if self.best_complete is None:
             return 0
-        low, given = self.leader[0], self.least > -math.inf
+        low, given = self.best_complete[0], self.least > -math.inf
         if low > self.least if given else low not in BOUNDS:
             return 0
         starts, sizes = self._bounds[0], self.stops - self._bounds[0]
@@ -314,7 +314,7 @@ class Bank:
         return n if n >= _TIES and came.size and float(self.losses.min()) == low else 0
 
     @cached_property
-    def spread(self) -> float:
+    def robust_range(self) -> float:
         """Robust range of judged values of feasible COMPLETE trials, >= 0; beyond floating point 0, no margin at all.
 
         Twice the distance from the best to the median, and at most eight times that to the lower quartile (rounded
@@ -390,7 +390,7 @@ class Bank:
             out[silent] = np.nan
         return out
 
-    def ended(self, step: float, curve: Curve) -> tuple[int, int]:
+    def rank_among_ended(self, step: float, curve: Curve) -> tuple[int, int]:
         """How a curve stood beside the trials that had ended before `step` short of the horizon.
 
         Each is compared at the curve's last report not after its end, by best or latest loss, as the goal judges; those

@@ -14,7 +14,7 @@ import numpy as np
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
-from lcsearch.study.bank import Bank
+from lcsearch.study.bank import FinishedTrials
 from lcsearch.study.trial import Trial
 
 
@@ -49,7 +49,7 @@ class Snapshot:
 
     study: str
     goal: Goal
-    bank: Bank
+    bank: FinishedTrials
     live: tuple[Trial, ...] = ()
     budget: float | None = None
     abandoned: tuple[Trial, ...] = ()
@@ -66,7 +66,7 @@ class Snapshot:
 
     @cached_property
     def horizon(self) -> float:
-        """The step at which trials are judged in fact: where the longest ones end, see :attr:`Bank.end`.
+        """The step at which trials are judged in fact: where the longest ones end, see :attr:`FinishedTrials.end`.
 
         While a live trial stands beyond all that have ended it is further away, at most twice as far as that trial:
         the short ones end first.
@@ -107,17 +107,17 @@ class Snapshot:
         Only these will be there when the study ends: a running trial may still fail, or be a leftover of a killed
         process that nobody trains; a stopped one is not what the study returns.
         """
-        if self.bank.leader is None:
+        if self.bank.best_complete is None:
             return None
-        loss, uid, step = self.bank.leader
+        loss, uid, step = self.bank.best_complete
         return Incumbent(self.goal.sign * loss, uid, step)
 
     @property
-    def spread(self) -> float:
-        """Robust range of judged values, see :attr:`Bank.spread`."""
-        return self.bank.spread
+    def robust_range(self) -> float:
+        """Robust range of judged values, see :attr:`FinishedTrials.robust_range`."""
+        return self.bank.robust_range
 
-    def beside(self, step: float, uid: str) -> list[float]:
+    def concurrent_losses(self, step: float, uid: str) -> list[float]:
         """Losses at `step` of the other live trials that say something about it (best so far when so judged)."""
         found = []
         sign, best = self.goal.sign, self.goal.judged == "best"

@@ -27,7 +27,7 @@ class Status(enum.Enum):
         return self in (Status.COMPLETE, Status.STOPPED, Status.FAILED)
 
 
-def place(uid: str) -> tuple[int, str]:
+def uid_sort_key(uid: str) -> tuple[int, str]:
     """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
 
     >>> sorted(["10", "9", "a_02", "a_01"], key=place)
@@ -59,7 +59,7 @@ class Trial:
     status: Status = Status.RUNNING
     schedule: Schedule | None = None
     cost: float | None = None
-    marks: Mapping[str, Any] = field(default_factory=dict)
+    stop_records: Mapping[str, Any] = field(default_factory=dict)
     feasible: bool = True
     returned: float | None = None
 

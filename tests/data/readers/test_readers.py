@@ -705,7 +705,7 @@ def test_a_table_of_curves(tmp_path: Path) -> None:
 
 def test_reading_pulls_in_nothing_heavy() -> None:
     program = (
-        "import sys, lcsearch.data.readers, lcsearch.data.made\n"
+        "import sys, lcsearch.data.readers, lcsearch.data.synthetic\n"
         "print([m for m in ('optuna', 'sqlalchemy', 'torch', 'ray', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -20,7 +20,7 @@ from lcsearch.forecast.network.studies import Studies
 from lcsearch.forecast.prior.draw import draw
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule, Shape
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 
 class Spy:
@@ -52,7 +52,7 @@ def snapshot(some: Studies, study: int, use: list[int], by_best: bool) -> Snapsh
         k = min(int(some.reported[study, trial]), n)
         curve = Curve.of(steps[:k], some.loss[study, trial, :k].double().numpy())
         done.append(Trial(f"t{trial}", curve, status=Status.COMPLETE if k == n else Status.STOPPED))
-    return Snapshot("s", goal, Bank(goal).extend(done))
+    return Snapshot("s", goal, FinishedTrials(goal).extend(done))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -89,7 +89,7 @@ def test_inputs_are_those_of_training(seed: int, monkeypatch: pytest.MonkeyPatch
             live = Trial(f"t{trial}", Curve.of(steps[: i + 1], some.loss[b, trial, : i + 1].double().numpy()))
             asked = Query(live, KINDS[int(kind[b, q])], float(steps[then]))  # type: ignore[arg-type]
             known = snapshot(some, b, among, by_best)
-            if not (known.spread > 0 or len(set(live.curve.values.tolist())) > 1):
+            if not (known.robust_range > 0 or len(set(live.curve.values.tolist())) > 1):
                 continue  # without a scale in training; something stands in for it here
             with monkeypatch.context() as patch:
                 answer = Spy(patch, CurveNetwork, "answer")
@@ -123,7 +123,9 @@ def test_a_planned_schedule_is_what_training_saw() -> None:
     live = Trial("t", Curve.of(steps.numpy()[:10], 1.0 / steps.numpy()[:10]), schedule=plan)
     with pytest.MonkeyPatch.context() as patch:
         describe = Spy(patch, features, "describe")
-        NetworkForecaster(network(), "").forecast(Snapshot("s", goal, Bank(goal)), [Query(live, "best_by", 20.0)])
+        NetworkForecaster(network(), "").forecast(
+            Snapshot("s", goal, FinishedTrials(goal)), [Query(live, "best_by", 20.0)]
+        )
     c, *_, rate_until, area_until = describe.given[0]
     torch.testing.assert_close(c.rate[0], rate[:10], rtol=0.0, atol=1e-5)
     torch.testing.assert_close(c.area[0], area[:10], rtol=0.0, atol=0.03)
@@ -180,7 +182,7 @@ def test_schedules_beside_one_another_are_what_training_saw() -> None:
             spy = Spy(patch, CurveNetwork, "answer")
             patch.setattr(CurveNetwork, "answer", lambda *args, to=spy: to(*args))
             NetworkForecaster(net, "").forecast(
-                Snapshot("s", goal, Bank(goal).extend(done)), [Query(live, "best_by", then)]
+                Snapshot("s", goal, FinishedTrials(goal).extend(done)), [Query(live, "best_by", then)]
             )
         torch.testing.assert_close(spy.given[0][5][0, 0], want[0, q, among], rtol=0.0, atol=0.05)
         compared += 1

@@ -9,7 +9,7 @@ from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.network.context import CONTEXT, Context, choose
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 GOAL = Goal("loss", "minimize", 20)
 NET = network()
@@ -24,11 +24,11 @@ def trial(i: int, n: int = 20, start: float = 1.0, gap: float = 1.0, **more: obj
     return Trial(f"t{i}", Curve.of(start + gap * (t - 1.0), values), params, status, **more)  # type: ignore[arg-type]
 
 
-def bank(n: int, first: int = 0) -> Bank:
-    return Bank(GOAL).extend([trial(i, 20 if i % 3 else 4 + i % 13) for i in range(first, first + n)])
+def bank(n: int, first: int = 0) -> FinishedTrials:
+    return FinishedTrials(GOAL).extend([trial(i, 20 if i % 3 else 4 + i % 13) for i in range(first, first + n)])
 
 
-def context(of: Bank, before: Context | None = None) -> Context:
+def context(of: FinishedTrials, before: Context | None = None) -> Context:
     with torch.inference_mode():
         return Context.of(Snapshot("s", of.goal, of), NET, "cpu", {} if before is None else before.kept)
 
@@ -60,7 +60,7 @@ def test_the_same_trials_are_chosen_in_whatever_order_they_came() -> None:
     rng = np.random.default_rng(0)
     chosen = []
     for _ in range(4):
-        one = Bank(GOAL).extend([trials[i] for i in rng.permutation(300)])
+        one = FinishedTrials(GOAL).extend([trials[i] for i in rng.permutation(300)])
         chosen.append({one[i].uid for i in choose(one)})
     assert all(uids == chosen[0] for uids in chosen)
 
@@ -76,12 +76,12 @@ def test_one_more_trial_changes_few_rows() -> None:
 def test_those_without_a_finite_report_are_no_context() -> None:
     nan = Trial("nan", Curve.of([1, 2], [np.nan, np.nan]), status=Status.FAILED)
     empty = Trial("empty", status=Status.FAILED)
-    assert choose(Bank(GOAL).extend([nan, trial(1), empty])).tolist() == [1]
+    assert choose(FinishedTrials(GOAL).extend([nan, trial(1), empty])).tolist() == [1]
 
 
 def test_equal_values_are_chosen_by_place() -> None:
     same = Curve.of([1, 20], [0.5, 0.5])
-    one = Bank(GOAL).extend([Trial(f"t{i}", same, status=Status.COMPLETE) for i in range(300)])
+    one = FinishedTrials(GOAL).extend([Trial(f"t{i}", same, status=Status.COMPLETE) for i in range(300)])
     rows = choose(one)
     assert rows.size == CONTEXT
     assert set(range(64)) <= set(rows.tolist())
@@ -94,16 +94,16 @@ def test_what_is_taken_over_is_what_would_be_made(n: int) -> None:
     for i in range(3):
         one = one.extend([trial(n + i, 20 if i else 7)])
         before = context(one, before)
-        assert_same(before, context(Bank(GOAL).extend(list(one))))
+        assert_same(before, context(FinishedTrials(GOAL).extend(list(one))))
 
 
 def test_what_has_changed_is_read_anew() -> None:
     one = [trial(i) for i in range(6)]
-    before = context(Bank(GOAL).extend(one))
+    before = context(FinishedTrials(GOAL).extend(one))
     plan = Schedule("cosine", 0.1, 20)
     others = [trial(0, 7), trial(1, schedule=plan), trial(99), trial(3), *one[4:]]
     others[2] = Trial("t2", one[2].curve, {"lr": 7.0}, Status.STOPPED)
-    after = Bank(GOAL).extend(others)
+    after = FinishedTrials(GOAL).extend(others)
     assert_same(context(after, before), context(after))
     states = context(after, before).states[0]
     assert torch.equal(states[3:], before.states[0, 3:])
@@ -113,7 +113,7 @@ def test_what_has_changed_is_read_anew() -> None:
 @pytest.mark.parametrize("irregular", [False, True])
 def test_places_are_reports_not_after_a_step(irregular: bool) -> None:
     odd = [trial(50, gap=0.7)] if irregular else []
-    one = context(Bank(GOAL).extend([trial(1), trial(2, 5), trial(3, 1), *odd]))
+    one = context(FinishedTrials(GOAL).extend([trial(1), trial(2, 5), trial(3, 1), *odd]))
     steps: Floats = np.array([0.5, 1.0, 4.9, 5.0, 5.5, 19.0, 20.0, 40.0])
     got = one.place(steps)[:, :3].T.tolist()
     assert got[0][:7] == [-1, 0, 3, 4, 4, 18, 19]
@@ -125,5 +125,7 @@ def test_places_are_reports_not_after_a_step(irregular: bool) -> None:
 def test_without_a_spread_a_blow_up_does_not_set_the_scale() -> None:
     values = np.linspace(1.0, 0.5, 20)
     values[7] = 1e34
-    one = context(Bank(GOAL).extend([Trial("a", Curve.of(np.arange(1.0, 21.0), values), status=Status.STOPPED)]))
+    one = context(
+        FinishedTrials(GOAL).extend([Trial("a", Curve.of(np.arange(1.0, 21.0), values), status=Status.STOPPED)])
+    )
     assert 0.05 < one.scale < 1.0

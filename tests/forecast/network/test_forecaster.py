@@ -15,7 +15,7 @@ from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 H = 40
 pytestmark = pytest.mark.filterwarnings("error")
@@ -43,7 +43,7 @@ def snapshot(
         done.append(trial(f"done-{i}", row[: 3 + i % 20] if stopped else row, status, i))
     looks = [row[:k] for row, k in zip(laws(live, seed=1), (1, 2, 5, 12, 25, 39), strict=False)]
     running = tuple(trial(f"live-{i}", row, Status.RUNNING, -i) for i, row in enumerate(looks))
-    return Snapshot("s", goal, Bank(goal).extend(done), running)
+    return Snapshot("s", goal, FinishedTrials(goal).extend(done), running)
 
 
 def queries(of: Snapshot) -> list[Query]:
@@ -68,17 +68,17 @@ def test_any_number_of_finished_trials(n: int) -> None:
     assert_valid(answers, 3 * len(of.live))
     known = [reason is None for reason in answers.absent]
     assert all(known[3:]), "every curve with two reports that differ has a scale"
-    assert all(known[:3]) == (of.spread > 0), "one report has one where the study has"
+    assert all(known[:3]) == (of.robust_range > 0), "one report has one where the study has"
 
 
 def test_only_stopped_and_failed_trials() -> None:
     of = snapshot(12)
     bad = [replace(t, status=Status.FAILED if i % 2 else Status.STOPPED) for i, t in enumerate(of.bank)]
-    of = replace(of, bank=Bank(of.goal).extend(bad))
+    of = replace(of, bank=FinishedTrials(of.goal).extend(bad))
     assert of.incumbent is None
     answers = forecaster().forecast(of, queries(of))
     assert_valid(answers, len(queries(of)))
-    assert answers.absent[:3] == (Absent.OFF_LAW,) * 3
+    assert answers.absent[:3] == (Absent.UNSUPPORTED,) * 3
     assert set(answers.absent[3:]) == {None}
 
 
@@ -89,7 +89,7 @@ def test_reasons_for_saying_nothing() -> None:
     assert one([0.5, 0.4], some, step=math.nan).absent == (Absent.NONFINITE,)
     assert one([0.5, 0.4], some, step=0.5).absent == (Absent.NONFINITE,), "nothing had been reported"
     for values in ([0.5], [0.7] * 9, [0.0] * 9, [1e34] * 3):
-        assert one(values, none).absent == (Absent.OFF_LAW,)
+        assert one(values, none).absent == (Absent.UNSUPPORTED,)
         assert one(values, some).absent == (None,)
         assert one(values, none, step=1.0).absent == (None,), "what is reported is certain all the same"
     assert one([0.5, math.nan, 0.4], none).absent == (None,)
@@ -108,16 +108,16 @@ def tied(scale: float) -> Snapshot:
     steps = np.arange(1.0, rows.shape[1] + 1.0)
     goal = Goal("loss", "minimize", H)
     trials = [Trial(str(i), Curve.of(steps, scale * row), status=Status.COMPLETE) for i, row in enumerate(finished)]
-    return Snapshot("tied", goal, Bank(goal).extend(trials))
+    return Snapshot("tied", goal, FinishedTrials(goal).extend(trials))
 
 
 def test_a_constant_curve_has_a_forecast_where_the_best_values_tie() -> None:
     """The spread is 0 then; each of its looks failed open."""
-    assert tied(1.0).spread == 0.0
+    assert tied(1.0).robust_range == 0.0
     p = [one([1.5 * scale] * 9, tied(scale)).p_beat(0.7 * scale)[0] for scale in (1.0, 2.0**-600, 2.0**600)]
     assert np.isfinite(p).all()
     np.testing.assert_allclose(p, p[0], atol=1e-6)
-    assert one([1.5], tied(1.0)).absent == (Absent.OFF_LAW,), "a single report has no scale yet"
+    assert one([1.5], tied(1.0)).absent == (Absent.UNSUPPORTED,), "a single report has no scale yet"
 
 
 @pytest.mark.parametrize("kind", ["value", "best_by"])
@@ -173,8 +173,8 @@ def test_a_finished_trial_of_the_same_uid_is_not_its_own_context() -> None:
     # what it did later is not seen: it is neither the best nor the latest
     changed = replace(own, curve=Curve.of(own.curve.steps, np.r_[own.curve.values[:12], own.curve.values[12:] + 1e-4]))
     trials = [changed if t is own else t for t in of.bank]
-    there = replace(of, bank=Bank(of.goal).extend(trials))
-    assert there.spread == pytest.approx(of.spread, rel=1e-2)
+    there = replace(of, bank=FinishedTrials(of.goal).extend(trials))
+    assert there.robust_range == pytest.approx(of.robust_range, rel=1e-2)
     again = p_beat(there, asked, forecaster())
     assert abs(again[0] - a) < abs(again[2] - c) + 1e-4
 
@@ -192,7 +192,9 @@ def test_parameters_of_any_type() -> None:
         some[3] = 1.0
         return replace(trial, params=some)
 
-    of = replace(of, bank=Bank(of.goal).extend([odd(t) for t in of.bank]), live=tuple(odd(t) for t in of.live))
+    of = replace(
+        of, bank=FinishedTrials(of.goal).extend([odd(t) for t in of.bank]), live=tuple(odd(t) for t in of.live)
+    )
     answers = forecaster().forecast(of, queries(of))
     assert_valid(answers, len(queries(of)))
     assert set(answers.absent) == {None}
@@ -264,7 +266,7 @@ def test_strange_curves(name: str, finished: int, in_bank: bool) -> None:
         of = replace(of, live=(*of.live, trial))
     answers = forecaster().forecast(of, queries(of))
     assert_valid(answers, len(queries(of)))
-    assert set(answers.absent) <= {None, Absent.OFF_LAW}
+    assert set(answers.absent) <= {None, Absent.UNSUPPORTED}
     if of.incumbent is not None:
         p = answers.p_beat(of.incumbent.value)
         assert ((p >= 0) & (p <= 1))[[reason is None for reason in answers.absent]].all()
@@ -279,7 +281,7 @@ def test_irregular_steps_and_lengths_that_differ() -> None:
 
     done = [trial(i, 5 + 3 * i, Status.COMPLETE) for i in range(10)]
     live = tuple(trial(100 + i, 1 + 4 * i, Status.RUNNING) for i in range(8))
-    of = Snapshot("s", goal, Bank(goal).extend(done), live)
+    of = Snapshot("s", goal, FinishedTrials(goal).extend(done), live)
     answers = forecaster().forecast(of, queries(of))
     assert_valid(answers, len(queries(of)))
     assert set(answers.absent) == {None}
@@ -300,7 +302,7 @@ def test_a_memo_changes_no_bit(n: int) -> None:
         now = replace(of, bank=of.bank.extend(more[:i]))
         answers = f.forecast(now, queries(now))
         same(f.forecast(now, queries(now)), answers)
-    rebuilt = replace(now, bank=Bank(now.goal).extend([replace(t) for t in now.bank]))
+    rebuilt = replace(now, bank=FinishedTrials(now.goal).extend([replace(t) for t in now.bank]))
     for other, seen in ((f, rebuilt), (forecaster(), now), (pickle.loads(pickle.dumps(f)), now)):
         same(other.forecast(seen, queries(seen)), answers)
     same(f.forecast(of, queries(of)), forecaster().forecast(of, queries(of)))
@@ -350,10 +352,10 @@ def test_many_studies_in_one_pass_are_answered_as_each_alone() -> None:
     bare = snapshot(9)
     planned = replace(
         bare,
-        bank=Bank(bare.goal).extend([replace(trial, schedule=plan) for trial in bare.bank]),
+        bank=FinishedTrials(bare.goal).extend([replace(trial, schedule=plan) for trial in bare.bank]),
         live=tuple(replace(trial, schedule=plan) for trial in bare.live),
     )
-    unlike = replace(bare, bank=Bank(bare.goal).extend([replace(trial, params={}) for trial in bare.bank]))
+    unlike = replace(bare, bank=FinishedTrials(bare.goal).extend([replace(trial, params={}) for trial in bare.bank]))
     gone = Trial("gone", Curve.of([1, 2, 3], [math.nan] * 3), status=Status.FAILED)
     odd = replace(bare, bank=bare.bank.extend([gone]), live=(*bare.live, Trial("dead", Curve.of([1, 2], [0.7, 0.7]))))
     itself = replace(bare, live=tuple(bare.bank)[:4])  # finished trials asked about: no context of their own
@@ -404,7 +406,7 @@ def test_weights_that_say_nothing_finite_are_no_answer() -> None:
 def test_a_horizon_that_a_live_trial_moves_is_read_anew() -> None:
     """The bank is the same object, and where trials end another: a new process answered otherwise."""
     goal, of = Goal("loss", "minimize", 400.0), snapshot(12)
-    of = Snapshot("s", goal, Bank(goal).extend(of.bank), of.live)
+    of = Snapshot("s", goal, FinishedTrials(goal).extend(of.bank), of.live)
     ahead = Trial(
         "far", Curve.of(np.arange(1.0, 3 * H + 1), np.repeat(laws(1, seed=2)[0][:H], 3)), status=Status.RUNNING
     )

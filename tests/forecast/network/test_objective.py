@@ -15,7 +15,7 @@ from lcsearch.forecast.network.objective import Queries, objective, query, study
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.forecast.prior.draw import draw
 from lcsearch.goal import Goal
-from lcsearch.study import Bank, Status, Trial
+from lcsearch.study import FinishedTrials, Status, Trial
 
 TRIALS = 8
 
@@ -121,8 +121,8 @@ def test_figures_of_a_study_are_those_of_the_bank() -> None:
     goal, inf = Goal("loss", "minimize", 2), math.inf
     for judged in ([3.0, 1.0, 2.0, 9.0], [0.5, 3.0, 1.0, 2.0, 9.0, 4.0, 4.5], [4.0], []):
         done = [Trial(str(i), Curve.of([1, 2], [x, x]), status=Status.COMPLETE) for i, x in enumerate(judged)]
-        bank = Bank(goal).extend(done)
+        bank = FinishedTrials(goal).extend(done)
         spread, incumbent, n = study_figures(torch.tensor([inf, *judged, inf]))
-        assert float(spread) == pytest.approx(bank.spread)
+        assert float(spread) == pytest.approx(bank.robust_range)
         assert float(n) == bank.n_complete
-        assert math.isnan(incumbent) if bank.leader is None else float(incumbent) == bank.leader[0]
+        assert math.isnan(incumbent) if bank.best_complete is None else float(incumbent) == bank.best_complete[0]

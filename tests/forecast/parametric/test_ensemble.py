@@ -16,7 +16,7 @@ from lcsearch.forecast.parametric.mixture import LEVELS, TIMES, future, read_off
 from lcsearch.forecast.parametric.observed import observe
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Goal
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 T = np.arange(1.0, HORIZON + 1.0)
 
@@ -32,7 +32,7 @@ def simulate(snapshot: Snapshot, trial: Trial, n: int = 40_000) -> tuple[Floats,
     """Plain Monte Carlo of the documented model, report by report: (values at the horizon, best by the horizon)."""
     rng = np.random.default_rng(0)
     method = ParametricEnsemble()
-    seen = observe([trial.curve], snapshot.goal, snapshot.horizon, snapshot.spread)
+    seen = observe([trial.curve], snapshot.goal, snapshot.horizon, snapshot.robust_range)
     fitted = fit(seen)
     steps = np.arange(trial.curve.last_step + 1.0, HORIZON + 1.0)
     u = seen.time(np.zeros(1, np.intp), steps[None])[0]
@@ -170,7 +170,7 @@ def test_a_jump_is_off_law_and_an_outlier_is_not() -> None:
         trial = Trial("live", Curve.of(T[: len(curve)], curve))
         return ParametricEnsemble().forecast(snapshot, [Query(trial, "best_by", HORIZON)]).absent[0]
 
-    assert reason(jumped[:23]) is Absent.OFF_LAW
+    assert reason(jumped[:23]) is Absent.UNSUPPORTED
     assert reason(spiked[:23]) is None
     assert reason(loss[:23]) is None
 
@@ -190,9 +190,9 @@ def test_no_scale_is_off_law() -> None:
     goal = Goal("loss", "minimize", HORIZON)
     curves = {"one": Curve.of([1], [0.5]), "constant": Curve.of([1, 2, 3], [0.5] * 3)}
     live = tuple(Trial(uid, curve) for uid, curve in curves.items())
-    snapshot = Snapshot("s", goal, Bank(goal), live)
+    snapshot = Snapshot("s", goal, FinishedTrials(goal), live)
     answers = ParametricEnsemble().forecast(snapshot, [Query(t, "best_by", HORIZON) for t in live])
-    assert answers.absent == (Absent.OFF_LAW, Absent.OFF_LAW)
+    assert answers.absent == (Absent.UNSUPPORTED, Absent.UNSUPPORTED)
     known = study(laws(5), [(uid, curve.values) for uid, curve in curves.items()])
     assert_valid(ParametricEnsemble().forecast(known, [Query(t, "best_by", HORIZON) for t in known.live]), 2)
 
@@ -221,7 +221,7 @@ def test_sparse_steps_and_other_axes_say_the_same() -> None:
         done = [
             Trial(f"d{i}", Curve.of(first + unit * T, row), status=Status.COMPLETE) for i, row in enumerate(laws(10))
         ]
-        snapshot = Snapshot("s", goal, Bank(goal).extend(done))
+        snapshot = Snapshot("s", goal, FinishedTrials(goal).extend(done))
         trial = Trial("live", Curve.of(steps[:8], loss[:8]))
         return float(ParametricEnsemble().forecast(snapshot, [Query(trial, "best_by", HORIZON * unit)]).p_beat(0.4)[0])
 

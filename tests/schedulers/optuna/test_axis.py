@@ -63,7 +63,7 @@ def test_a_count_down_is_told_when_its_trials_have_ended_too() -> None:
 
 def test_a_metric_at_its_bound(caplog: pytest.LogCaptureFixture) -> None:
     """An accuracy on 38 samples."""
-    of = pruner(opinions=["rank-gap"])
+    of = pruner(forecasters=["rank-gap"])
     study = study_of(of, n=0, sign=-1.0)
     with caplog.at_level(logging.WARNING, "lcsearch"):
         for number in range(20):

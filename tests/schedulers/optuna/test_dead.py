@@ -52,52 +52,52 @@ def run(of: CurvePruner, curves: list[Floats]) -> optuna.Study:
     return study
 
 
-@pytest.mark.parametrize("opinions", OPINIONS, ids="+".join)
+@pytest.mark.parametrize("forecasters", OPINIONS, ids="+".join)
 @pytest.mark.parametrize("ties", [True, False])
-def test_dead_trials_are_stopped(ties: bool, opinions: list[str]) -> None:
+def test_dead_trials_are_stopped(ties: bool, forecasters: list[str]) -> None:
     """8 of 14 ran to the end, and each of their looks failed open."""
     curves, dead = rows(ties)
     assert not ties or sum(row.max() == 1.0 for row in curves) > 5
-    of = pruner(opinions=opinions, max_overhead=math.inf)
+    of = pruner(forecasters=forecasters, max_overhead=math.inf)
     study = run(of, curves)
     ends = {t.number: t.last_step or 0 for t in study.trials if t.number in dead[2:]}
     assert max(ends.values()) < 30, ends
     assert study.best_value == max(row.max() for row in curves)
-    if "parametric" not in opinions:  # it may say of another curve that it left its law
+    if "parametric" not in forecasters:  # it may say of another curve that it left its law
         assert of.session.tally()[1] == []
 
 
-@pytest.mark.parametrize("opinions", OPINIONS, ids="+".join)
-def test_a_slow_starter_wins_where_one_has_finished(opinions: list[str]) -> None:
+@pytest.mark.parametrize("forecasters", OPINIONS, ids="+".join)
+def test_a_slow_starter_wins_where_one_has_finished(forecasters: list[str]) -> None:
     """What became of finished trials that stood here: most stayed dead, one began to learn at step 12."""
     curves, _ = rows(ties=False)
     curves[3], curves[24] = counted(slow(12, 0.8)), counted(slow(10, 1.0))
-    study = run(pruner(opinions=opinions, max_overhead=math.inf), curves)
+    study = run(pruner(forecasters=forecasters, max_overhead=math.inf), curves)
     assert study.trials[24].state.name == "COMPLETE"
     assert study.best_trial.number == 24
 
 
-@pytest.mark.parametrize("opinions", OPINIONS, ids="+".join)
-def test_a_slow_starter_is_not_stopped_while_none_like_it_has_finished(opinions: list[str]) -> None:
+@pytest.mark.parametrize("forecasters", OPINIONS, ids="+".join)
+def test_a_slow_starter_is_not_stopped_while_none_like_it_has_finished(forecasters: list[str]) -> None:
     curves, dead = rows(ties=False)
     for number in dead:
         curves[number] = curves[0] - 0.01 * number
     curves[20] = counted(slow(25, 1.0))
-    study = run(pruner(opinions=opinions, max_overhead=math.inf), curves)
+    study = run(pruner(forecasters=forecasters, max_overhead=math.inf), curves)
     end = study.trials[20].last_step
     assert end is not None
     assert end >= 30, "five reports after it began to learn"
-    if opinions != ["rank-gap"]:  # which extrapolates nothing
+    if forecasters != ["rank-gap"]:  # which extrapolates nothing
         assert study.best_trial.number == 20
 
 
-@pytest.mark.parametrize("opinions", OPINIONS, ids="+".join)
-def test_dead_trials_are_stopped_where_others_reported_before_they_trained(opinions: list[str]) -> None:
+@pytest.mark.parametrize("forecasters", OPINIONS, ids="+".join)
+def test_dead_trials_are_stopped_where_others_reported_before_they_trained(forecasters: list[str]) -> None:
     """A first report of another value, then chance for ever: one more dead trial ran to its end."""
     curves, dead = rows(ties=False)
     for number in dead[:2]:
         curves[number] = np.concatenate([[0.13], curves[number][1:]])
-    study = run(pruner(opinions=opinions, max_overhead=math.inf), curves)
+    study = run(pruner(forecasters=forecasters, max_overhead=math.inf), curves)
     ends = {number: study.trials[number].last_step or 0 for number in dead[2:]}
     assert max(ends.values()) < 30, ends
     assert study.best_value == max(row.max() for row in curves)

@@ -48,7 +48,7 @@ def power_laws(n: int, length: int, seed: int = 0) -> list[list[float]]:
 def test_a_horizon_twenty_times_too_far(caplog: pytest.LogCaptureFixture) -> None:
     """60 trials of 50 steps with max_steps=1000: 47 252 steps were told as saved, of 3000 that there were to train."""
     curves = power_laws(60, 50)
-    far, near = (run(pruner(max_steps=n, opinions="parametric"), curves) for n in (1000, 50))
+    far, near = (run(pruner(max_steps=n, forecasters="parametric"), curves) for n in (1000, 50))
     best = min(range(60), key=lambda number: min(curves[number]))
     assert stopped(far)
     assert best not in stopped(far)
@@ -68,7 +68,7 @@ def test_a_horizon_ten_times_too_near() -> None:
     fast = [[0.5 + 0.01 * k + 0.5 * 0.5**step for step in range(100)] for k in range(12)]
     slow = [[1.0 - 0.009 * step + 0.001 * k for step in range(100)] for k in range(12)]
     curves = [values for pair in zip(fast, slow, strict=True) for values in pair]
-    study = run(pruner(max_steps=10, opinions="network"), curves)
+    study = run(pruner(max_steps=10, forecasters="network"), curves)
     best = min(range(24), key=lambda number: min(curves[number]))
     assert best not in stopped(study)
     assert study.best_trial.number == best

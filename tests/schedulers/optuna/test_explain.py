@@ -45,7 +45,7 @@ def test_a_stopped_trial() -> None:
 
 def test_a_stop_is_told_by_reports_whatever_looks_were_made(tmp_path: Path) -> None:
     """Looks come at 6, 12, 24 ... reports: where the second one stops, there was no look at the report before it."""
-    study = study_of(pruner(look_growth=2, opinions=[NormalAroundBest(0.12)], decision_log=tmp_path))
+    study = study_of(pruner(look_growth=2, forecasters=[NormalAroundBest(0.12)], decision_log=tmp_path))
     trial = study.ask()
     step = first_stop(trial, decay(0.6, rate=0.85))
     study.tell(trial, state=TrialState.PRUNED)
@@ -129,7 +129,7 @@ def near(study: optuna.Study) -> optuna.trial.FrozenTrial:
 
 
 def test_how_near_a_complete_trial_came(tmp_path: Path) -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(0.5)], decision_log=tmp_path / "log"))
+    study = study_of(pruner(forecasters=[NormalAroundBest(0.5)], decision_log=tmp_path / "log"))
     frozen = near(study)
     logged = of_study(study).explain(6, study).splitlines()
     assert logged[0] == "trial 6 ran to its end; no look stopped it"
@@ -140,18 +140,18 @@ def test_how_near_a_complete_trial_came(tmp_path: Path) -> None:
     other = pruner(decision_log=tmp_path / "log")
     assert other.explain(6, study).splitlines() == other.explain(frozen).splitlines() == logged
     # Without a log: by the looks of this process.
-    of = study.pruner = pruner(opinions=[NormalAroundBest(0.5)])
+    of = study.pruner = pruner(forecasters=[NormalAroundBest(0.5)])
     frozen = near(study)
     mine = of.explain(7, study).splitlines()
     assert mine[1].replace(" in this process", "") == logged[1].replace(f" in {tmp_path / 'log'}", "")
     # In another process without a log: by looking at it again.
-    again = pruner(opinions=[NormalAroundBest(0.5)]).explain(7, study).splitlines()
+    again = pruner(forecasters=[NormalAroundBest(0.5)]).explain(7, study).splitlines()
     assert again[1].startswith("nearest to a stop: P(beat) ")
     assert again[1].endswith("made just now, beside what had ended when it did")
 
 
 def test_a_log_of_another_study_of_that_name_says_nothing(tmp_path: Path) -> None:
-    one = study_of(pruner(opinions=[NormalAroundBest(0.5)], decision_log=tmp_path / "log"), study_name="same")
+    one = study_of(pruner(forecasters=[NormalAroundBest(0.5)], decision_log=tmp_path / "log"), study_name="same")
     near(one)
     two = study_of(pruner(decision_log=tmp_path / "log"), study_name="same")
     two.add_trial(finished([0.3, *decay(0.2)]))
@@ -159,7 +159,7 @@ def test_a_log_of_another_study_of_that_name_says_nothing(tmp_path: Path) -> Non
 
 
 def test_two_studies_of_one_name_have_a_memory_each() -> None:
-    of = pruner(opinions=[NormalAroundBest(0.5)])
+    of = pruner(forecasters=[NormalAroundBest(0.5)])
     one = study_of(of, study_name="same")
     mine = one.ask()
     assert first_stop(mine, decay(0.27, SHORTEST + 3)) is None
@@ -174,7 +174,7 @@ def test_two_studies_of_one_name_have_a_memory_each() -> None:
 
 def test_a_study_made_again_has_a_new_memory(tmp_path: Path) -> None:
     with storage("sqlite", tmp_path) as on:
-        of = pruner(opinions=[NormalAroundBest(0.5)])
+        of = pruner(forecasters=[NormalAroundBest(0.5)])
         one = study_of(of, on=on, study_name="s")
         assert first_stop(one.ask(), decay(0.27, SHORTEST + 3)) is None
         assert "step 7" in of.explain(6, one)
@@ -224,7 +224,7 @@ def test_the_first_ones_are_those_that_ended_first() -> None:
 def test_a_trial_pruned_by_somebody_else() -> None:
     study = study_of()
     study.add_trial(finished(decay(0.5, 3), TrialState.PRUNED))
-    expected = "trial 6 was stopped, but not by lcsearch: it carries no mark of a decision"
+    expected = "trial 6 was stopped, but not by lcsearch: it carries no record of a decision"
     assert of_study(study).explain(6, study).splitlines() == [
         expected,
         *held((3, Reason.SHORT)),
@@ -234,7 +234,7 @@ def test_a_trial_pruned_by_somebody_else() -> None:
     assert first_stop(looked_at, decay(0.1, SHORTEST + 2)) is None
     study.tell(looked_at, state=TrialState.PRUNED)  # the objective gave up by itself
     assert of_study(study).explain(7).splitlines()[0] == (
-        "trial 7 was stopped, but not by lcsearch: it carries no mark of a decision"
+        "trial 7 was stopped, but not by lcsearch: it carries no record of a decision"
     )
 
 
@@ -269,7 +269,7 @@ import re, optuna
 from lcsearch.schedulers.optuna import CurvePruner
 
 study = optuna.load_study(study_name="s", storage="sqlite:///{tmp_path / "study.db"}")
-of = CurvePruner(max_steps=50, opinions="parametric")
+of = CurvePruner(max_steps=50, forecasters="parametric")
 
 
 def typed(given):
@@ -369,16 +369,16 @@ def test_why_not_names_trials_that_report_nothing_first() -> None:
 
 
 def test_why_not_shows_what_failed() -> None:
-    study = study_of(pruner(opinions=[Dead()]))
+    study = study_of(pruner(forecasters=[Dead()]))
     assert first_stop(study.ask(), decay(5.0, SHORTEST + 3)) is None
     text = of_study(study).why_not(study)
-    assert "       3 failed open: opinion" in text
-    assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
+    assert "       3 failed open: forecast" in text
+    assert "ABSENT: A forecaster gave no forecast, so the trial goes on." in text
 
 
 def test_a_dead_forecaster_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """`why_not` looks at every running trial: one warning each, and one more at every question."""
-    study = study_of(pruner(opinions=[Dead()]))
+    study = study_of(pruner(forecasters=[Dead()]))
     for _ in range(4):
         trial = study.ask()
         for step, value in enumerate(decay(5.0, SHORTEST + 2)):
@@ -391,7 +391,7 @@ def test_a_dead_forecaster_is_told_of_once(caplog: pytest.LogCaptureFixture) -> 
     study.tell(9, state=TrialState.FAIL)
     assert first_stop(study.ask(), decay(5.0, SHORTEST + 2)) is None
     (told,) = [record.message for record in caplog.records]
-    assert told == "lcsearch: forecaster 'dead' gave no opinion, trials go on: RuntimeError: CUDA error: device lost"
+    assert told == "lcsearch: forecaster 'dead' gave no forecast, trials go on: RuntimeError: CUDA error: device lost"
 
 
 def test_why_not_before_auto_knows_the_horizon() -> None:

@@ -50,13 +50,13 @@ def failures(study: optuna.Study) -> dict[str, int]:
     ],
 )
 def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
-    study = study_of(pruner(opinions=[forecaster]))
+    study = study_of(pruner(forecasters=[forecaster]))
     assert first_stop(study.ask(), decay(5.0, 20)) is None
-    assert failures(study) == {"opinion": 20 - SHORTEST}
+    assert failures(study) == {"forecast": 20 - SHORTEST}
 
 
 def test_a_fault_in_optimize_fails_no_trial() -> None:
-    study = study_of(pruner(opinions=[Dead()]))
+    study = study_of(pruner(forecasters=[Dead()]))
 
     def objective(trial: optuna.Trial) -> float:
         return 5.0 if first_stop(trial, decay(5.0)) is None else 0.0
@@ -162,7 +162,7 @@ def test_a_good_schedule_reaches_the_forecaster() -> None:
             seen.extend(t.schedule for t in snapshot.bank)
             return super().forecast(snapshot, queries)
 
-    study = study_of(pruner(opinions=[Curious()]))
+    study = study_of(pruner(forecasters=[Curious()]))
     fields = {"shape": "cosine", "peak": 0.1, "horizon": 50, "warmup": 0.1}
     study.add_trial(with_attrs(TrialState.COMPLETE, schedule=json.dumps(fields)))
     trial = study.ask()

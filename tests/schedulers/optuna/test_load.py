@@ -29,7 +29,7 @@ def test_the_same_stops_on_a_busy_machine_and_by_any_clock() -> None:
 def test_late_answers_are_counted_and_stop_nothing() -> None:
     """The one thing a clock can do: an answer after the deadline holds the stop, and is told wherever people look."""
     answered = threading.Event()
-    pruner = CurvePruner(max_steps=20, opinions=[Slow(Liar(), 60, answered.wait)])
+    pruner = CurvePruner(max_steps=20, forecasters=[Slow(Liar(), 60, answered.wait)])
     pruner.session.panel.deadline = 0.02
     study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0))
 
@@ -45,6 +45,6 @@ def test_late_answers_are_counted_and_stop_nothing() -> None:
     answered.set()
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
     n = dict(pruner.session.tally()[0])[Reason.ABSENT]
-    assert dict(pruner.session.tally()[1]) == {"late opinion": n}
-    assert f"{n:6d} failed open: late opinion" in pruner.why_not(study).splitlines()[-1]
-    assert f"{n} looks failed open (the trial went on: late opinion {n})" in str(pruner.report(study))
+    assert dict(pruner.session.tally()[1]) == {"late forecast": n}
+    assert f"{n:6d} failed open: late forecast" in pruner.why_not(study).splitlines()[-1]
+    assert f"{n} looks failed open (the trial went on: late forecast {n})" in str(pruner.report(study))

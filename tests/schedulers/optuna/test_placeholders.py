@@ -35,7 +35,7 @@ def run(of: CurvePruner, every: int = 5, n: int = 60) -> optuna.Study:
 @pytest.mark.parametrize("judged", ["best", "final"])
 def test_a_metric_with_placeholders(judged: Judged) -> None:
     """59 of 60 were stopped as diverged (judged by the final value: nothing but those was ever stopped)."""
-    of = pruner(judged=judged, opinions=["parametric", "rank-gap"], max_overhead=math.inf)
+    of = pruner(judged=judged, forecasters=["parametric", "rank-gap"], max_overhead=math.inf)
     study = run(of)
     stops = {t.number: t for t in study.trials if t.state.name == "PRUNED"}
     assert [n for n, t in stops.items() if "diverged" in t.user_attrs[REASON]] == [BROKEN]
@@ -48,7 +48,7 @@ def test_a_metric_with_placeholders(judged: Judged) -> None:
 
 
 def test_a_look_at_no_value_says_so() -> None:
-    of = pruner(opinions=["rank-gap"])
+    of = pruner(forecasters=["rank-gap"])
     study = run(of, n=12)
     trial = study.ask()
     for step, value in enumerate(decay(0.5)[:32]):

@@ -31,8 +31,8 @@ def run(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("opinions", [[NormalAroundBest()], None], ids=["fake", "default"])
-def test_random_states_and_torch_threads_stay_as_they_were(opinions: Any) -> None:
+@pytest.mark.parametrize("forecasters", [[NormalAroundBest()], None], ids=["fake", "default"])
+def test_random_states_and_torch_threads_stay_as_they_were(forecasters: Any) -> None:
     def state() -> tuple[object, ...]:
         return (
             random.getstate(),
@@ -45,7 +45,7 @@ def test_random_states_and_torch_threads_stay_as_they_were(opinions: Any) -> Non
             str(np.geterr()),
         )
 
-    study = study_of(pruner(opinions=opinions))
+    study = study_of(pruner(forecasters=forecasters))
     before = state()
     stop_one(study)
     trial = study.ask()

@@ -283,18 +283,27 @@ def test_inside_a_patient_pruner() -> None:
 def test_the_threshold_is_what_p_must_lie_below() -> None:
     for p, threshold, expected in ((0.049, 0.05, 8), (0.05, 0.05, None), (0.0, 0.0, None), (0.3, 1.0, 8)):
         # At step 8, when the previous look had its eight observations too.
-        of = pruner(opinions=[Scripted(p, p)], threshold=threshold)
+        of = pruner(forecasters=[Scripted(p, p)], threshold=threshold)
         assert first_stop(study_of(of).ask(), decay(5.0)) == expected
 
 
-def test_all_opinions_must_agree() -> None:
+def test_the_earlier_name_of_forecasters_is_taken_for_one_version() -> None:
+    with pytest.warns(DeprecationWarning, match="opinions= is called forecasters= now") as told:
+        of = CurvePruner(max_steps=20, opinions=["rank-gap"])
+    assert told[0].filename == __file__
+    assert [one.name for one in of.session.panel.forecasters] == ["rank-gap"]
+    with pytest.raises(InvalidValue, match="expected forecasters or its earlier name, opinions, got 'both'"):
+        CurvePruner(max_steps=20, opinions="rank-gap", forecasters="rank-gap")
+
+
+def test_all_forecasters_must_agree() -> None:
     sure, unsure = Scripted(0.0, 0.0, name="sure"), Scripted(0.9, 0.9, name="unsure")
-    assert first_stop(study_of(pruner(opinions=[sure, unsure])).ask(), decay(5.0)) is None
-    assert first_stop(study_of(pruner(opinions=[sure])).ask(), decay(5.0)) == SHORTEST
+    assert first_stop(study_of(pruner(forecasters=[sure, unsure])).ask(), decay(5.0)) is None
+    assert first_stop(study_of(pruner(forecasters=[sure])).ask(), decay(5.0)) == SHORTEST
 
 
 def test_a_risk_limit_ends_the_stops() -> None:
-    of = pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5, risk=0.2)
+    of = pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5, risk=0.2)
     study = study_of(of)
     risks = []
     for _ in range(12):

@@ -18,7 +18,7 @@ def report(study: optuna.Study) -> StudyReport:
 
 
 def test_it_prints_in_a_few_lines() -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5))
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5))
     stop_one(study)
     stop_one(study)
     found = report(study)
@@ -77,7 +77,7 @@ def test_steps_are_whole_numbers() -> None:
 
 
 def test_before_anything_has_ended() -> None:
-    found = report(optuna.create_study(pruner=CurvePruner(opinions=[NormalAroundBest()])))
+    found = report(optuna.create_study(pruner=CurvePruner(forecasters=[NormalAroundBest()])))
     assert str(found).splitlines() == [
         "trials: 0 complete, 0 stopped",
         "steps: 0 spent, 0 saved",
@@ -87,10 +87,10 @@ def test_before_anything_has_ended() -> None:
 
 
 def test_looks_that_came_to_nothing_are_told() -> None:
-    study = study_of(pruner(opinions=[Dead()], look_growth=1.5))
+    study = study_of(pruner(forecasters=[Dead()], look_growth=1.5))
     trial = study.ask()
     assert first_stop(trial, decay(5.0, SHORTEST + 1)) is None
-    told = ": 1 look failed open (the trial went on: opinion 1), "
+    told = ": 1 look failed open (the trial went on: forecast 1), "
     assert str(report(study)).endswith(f"{told}0 held between looks (look_growth)")
     trial.report(5.0, SHORTEST + 1)
     assert not trial.should_prune()

@@ -34,7 +34,7 @@ class Together:
 
 
 def limited_to(risk: float, n: int = 1) -> CurvePruner:
-    return pruner(opinions=[Together(n)], threshold=0.5, risk=risk)
+    return pruner(forecasters=[Together(n)], threshold=0.5, risk=risk)
 
 
 def ready(study: optuna.Study) -> Trial:
@@ -160,7 +160,7 @@ def test_two_at_once_leave_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_risk_does_not_rise_without_a_stop() -> None:
     """The margin narrows as the spread does: what must be undercut is no easier for trials that were stopped before."""
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5, risk=0.95))
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5, risk=0.95))
     trial = ready(study)
     assert trial.should_prune()
     study.tell(trial, state=TrialState.PRUNED)

@@ -17,11 +17,11 @@ from kit.studies import decay, finished, pruner, storage_of, study_of
 from optuna.trial import TrialState, create_trial
 
 from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, as_trial, snapshot_of
-from lcsearch.stopping.risk import Mark
-from lcsearch.study import Bank, Status
+from lcsearch.stopping.risk import StopRecord
+from lcsearch.study import FinishedTrials, Status
 
 
-def content(bank: Bank) -> Any:
+def content(bank: FinishedTrials) -> Any:
     """What a bank says, whatever the order in which its trials came."""
     rows = sorted((t.uid, t.status.name, *t.curve.key) for t in bank)
     return bank.goal, rows, np.sort(bank.judged).tolist(), sorted(map(str, bank.at(2, best=True).tolist())), bank.end
@@ -121,7 +121,7 @@ def test_finished_trials_are_translated_once() -> None:
     ],
 )
 def test_a_frozen_trial_as_a_trial(state: TrialState, status: Status) -> None:
-    mark = Mark(2.0, "BELOW", 0.01, "why")
+    mark = StopRecord(2.0, "BELOW", 0.01, "why")
     frozen = create_trial(
         state=state,
         value=1.0 if state == TrialState.COMPLETE else None,
@@ -138,7 +138,7 @@ def test_a_frozen_trial_as_a_trial(state: TrialState, status: Status) -> None:
     assert trial.schedule is not None
     obeyed = state == TrialState.COMPLETE
     told = "trial -1 obeyed by returning a value, so Optuna counts it as COMPLETE\nwhy"
-    assert trial.marks == {"stop": replace(mark, text=told) if obeyed else mark}
+    assert trial.stop_records == {"stop": replace(mark, text=told) if obeyed else mark}
 
 
 def test_waiting_trials_are_not_live_and_the_current_one_is_there_once() -> None:

@@ -90,7 +90,7 @@ def test_a_stop_and_its_reason(on: optuna.storages.BaseStorage) -> None:
 
 
 def test_the_same_history_gets_the_same_stop_on_every_storage(on: optuna.storages.BaseStorage) -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(0.5)], threshold=0.2), on=on)
+    study = study_of(pruner(forecasters=[NormalAroundBest(0.5)], threshold=0.2), on=on)
     stops = []
     for limit in (0.9, 0.35, 0.75, 2.0, 0.2, 0.45):
         trial = study.ask()
@@ -104,7 +104,7 @@ EXPECTED_STOPS = [SHORTEST, 8, SHORTEST, SHORTEST, None, 8]
 
 
 def test_marks_are_read_by_another_pruner(on: optuna.storages.BaseStorage) -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5), on=on)
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5), on=on)
     numbers = [stop_one(study), stop_one(study)]
     assert isinstance(study.pruner, CurvePruner)
     again = optuna.load_study(study_name=study.study_name, storage=on, pruner=pruner())
@@ -119,7 +119,7 @@ def test_marks_are_read_by_another_pruner(on: optuna.storages.BaseStorage) -> No
 
 
 def test_the_risk_shrinks_when_the_incumbent_improves(on: optuna.storages.BaseStorage) -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5), on=on)
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5), on=on)
     stop_one(study)
     assert isinstance(study.pruner, CurvePruner)
     before = study.pruner.report(study).risk

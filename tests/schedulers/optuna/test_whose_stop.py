@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner, as_trial, write_stop
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import Status
 
 REASON, MARK = "lcsearch:reason", "lcsearch:mark"
@@ -78,13 +78,13 @@ def test_a_record_that_would_not_read_back_is_not_written(on: optuna.storages.Ba
     trial = study.ask()
     trial.report(5.0, 0)
     with pytest.raises(InvalidValue, match=r"^lcsearch:mark: expected a record that reads back, got '\{\"step\":NaN"):
-        write_stop(study, trial, Mark(math.nan, "BELOW", 0.01, "why"), "why")
+        write_stop(study, trial, StopRecord(math.nan, "BELOW", 0.01, "why"), "why")
     frozen = study.trials[trial.number]
     assert not {REASON, MARK} & {*frozen.user_attrs, *frozen.system_attrs}
 
 
 def test_its_value_is_in_the_risk_and_never_what_must_be_beaten() -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5))
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5))
     of = study.pruner
     assert isinstance(of, CurvePruner)
     trial = study.ask()
@@ -167,7 +167,7 @@ def test_what_another_pruner_stopped_is_counted_as_its_own(on: optuna.storages.B
     assert ([stop.trial for stop in report.stops], report.stopped_elsewhere) == ([mine], 3)
     assert str(report).splitlines()[0] == "trials: 6 complete, 1 stopped, 3 stopped by others"
     assert of.explain(theirs[0], study).splitlines()[0] == (
-        f"trial {theirs[0]} was stopped, but not by lcsearch: it carries no mark of a decision"
+        f"trial {theirs[0]} was stopped, but not by lcsearch: it carries no record of a decision"
     )
 
 
@@ -179,7 +179,7 @@ def retries(inherit: bool) -> Any:
 
 @pytest.mark.parametrize("inherit", [True, False])
 def test_a_retried_trial_does_not_inherit_the_stop(on: optuna.storages.BaseStorage, inherit: bool) -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5), on=on)
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5), on=on)
     of = study.pruner
     assert isinstance(of, CurvePruner)
     dead = study.ask()
@@ -215,7 +215,7 @@ def test_a_retried_trial_may_be_stopped_itself() -> None:
 
 
 def test_a_copy_of_a_part_tells_of_its_trials_by_the_numbers_they_had() -> None:
-    study = study_of(pruner(opinions=[NormalAroundBest(2.0)], threshold=0.5))
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5))
     numbers = [stop_one(study) for _ in range(4)]
     of = study.pruner
     assert isinstance(of, CurvePruner)
@@ -253,7 +253,7 @@ def test_a_copied_study_and_a_trial_resumed_by_hand() -> None:
     )
     copy.add_trial(thawed)
     again = copy.ask()
-    assert "stop" not in as_trial(copy.trials[again.number]).marks
+    assert "stop" not in as_trial(copy.trials[again.number]).stop_records
     again.report(0.01, SHORTEST + 1)
     assert not again.should_prune()
     copy.tell(again, 0.01)
@@ -266,10 +266,10 @@ def test_a_record_of_an_earlier_version_is_read_as_before() -> None:
     frozen = study.trials[number]
     old = {k: v for k, v in json.loads(frozen.system_attrs[MARK]).items() if k != "of"}
     frozen.system_attrs[MARK] = json.dumps(old)
-    assert as_trial(frozen).marks["stop"].text.startswith("trial 6, step")
+    assert as_trial(frozen).stop_records["stop"].text.startswith("trial 6, step")
     for broken in ([1], "x", None, [1, 2, 3, 4], ["a", "b", "c"], [10**400, 10**400, ""]):
         frozen.system_attrs[MARK] = json.dumps({**old, "of": broken})
-        assert "stop" in as_trial(frozen).marks
+        assert "stop" in as_trial(frozen).stop_records
 
 
 def test_a_withdrawal_that_cannot_be_stored_is_told_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_a_part_copied_while_it_runs() -> None:
     assert first_stop(trial, decay(5.0)) == SHORTEST
     part = optuna.create_study(pruner=pruner())
     part.add_trials(study.trials[2:])
-    assert as_trial(part.trials[4]).marks == {}
+    assert as_trial(part.trials[4]).stop_records == {}
     study.add_trial(finished(decay(0.2)))
 
 

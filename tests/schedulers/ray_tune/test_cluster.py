@@ -132,7 +132,7 @@ class Decay(tune.Trainable):
 
 def scheduler(folder: Path, **fields: Any) -> CurveScheduler:
     known: dict[str, Any] = {"time_attr": "epoch", "metric": "loss", "mode": "min", "max_t": STEPS}
-    known |= {"n_startup_trials": 3, "opinions": NormalAroundBest(sd=0.5), "decision_log": folder / "decisions"}
+    known |= {"n_startup_trials": 3, "forecasters": NormalAroundBest(sd=0.5), "decision_log": folder / "decisions"}
     return CurveScheduler(**{**known, "look_growth": 1, **fields})
 
 
@@ -244,7 +244,7 @@ def assert_as_expected(
 
 
 def test_three_nodes_functions_and_the_default_forecaster(cluster: Any, tmp_path: Path) -> None:
-    of = scheduler(tmp_path, opinions=None)
+    of = scheduler(tmp_path, forecasters=None)
     results = fit(of, tmp_path, extra={"meet": str(tmp_path)})
     assert not any(result.error for result in results)
     assert_as_expected(of, tmp_path, results, exactly=False)  # it may well see that the first ones will not win
@@ -303,7 +303,7 @@ def test_which_result_is_the_best(cluster: Any, tmp_path: Path, judged: Any) -> 
             pace(config["limit"] * 5, step)
             tune.report({"epoch": step, "loss": loss(config["limit"], step) + max(0, step - 8) * 0.2})
 
-    lc = scheduler(tmp_path, judged=judged, guard=0.0, n_startup_trials=5, opinions=Liar())
+    lc = scheduler(tmp_path, judged=judged, guard=0.0, n_startup_trials=5, forecasters=Liar())
     tuner = tune.Tuner(
         overfit,
         param_space={"limit": tune.grid_search([*STARTUP, BEST, 1.5])},
@@ -541,7 +541,7 @@ class Stuck:
 
 
 def test_results_flow_while_a_forecaster_is_stuck(cluster: Any, tmp_path: Path) -> None:
-    of = scheduler(tmp_path, opinions=Stuck(tmp_path / "go"))
+    of = scheduler(tmp_path, forecasters=Stuck(tmp_path / "go"))
     try:
         results = fit(of, tmp_path, limits=[*STARTUP, *[1.0 + i / 10 for i in range(6)]])
         assert (tmp_path / "asked").exists()

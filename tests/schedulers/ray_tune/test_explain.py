@@ -80,7 +80,7 @@ def test_a_planned_schedule_reaches_the_forecaster(planned: Any) -> None:
             seen.extend(query.trial.schedule for query in queries)
             return super().forecast(snapshot, queries)
 
-    runner = run_of(scheduler(opinions=[Curious()]))
+    runner = run_of(scheduler(forecasters=[Curious()]))
     runner.feed(runner.start(config={SCHEDULE: planned, "lr": 0.1}), decay(5.0))
     assert seen == [Schedule("cosine", 0.1, 50, 0.1)] * 2
 
@@ -157,7 +157,7 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     lines = of_run(runner).explain("run").splitlines()
     assert lines[0] == "trial run failed; no look stopped it"
     assert lines[1].startswith("nearest to a stop: P(beat) < 0.01 % at step 6")
-    assert lines[2].startswith("  The trial went on before this look was judged")  # OVERTAKEN
+    assert lines[2].startswith("  The trial went on before this look was judged")  # SUPERSEDED
     young = runner.start("young")
     runner.feed(young, [1.0])
     runner.fail(young)
@@ -221,11 +221,11 @@ def test_why_not_names_the_gate_of_every_trial_that_reports_and_tallies_the_look
 
 
 def test_why_not_shows_what_failed() -> None:
-    runner = run_of(scheduler(opinions=[Dead()]))
+    runner = run_of(scheduler(forecasters=[Dead()]))
     assert runner.feed(runner.start(), decay(5.0, EARLIEST + 2)) is None
     text = of_run(runner).why_not()
-    assert "       3 failed open: opinion" in text
-    assert "ABSENT: A forecaster gave no opinion, so the trial goes on." in text
+    assert "       3 failed open: forecast" in text
+    assert "ABSENT: A forecaster gave no forecast, so the trial goes on." in text
 
 
 def test_the_status_line() -> None:
@@ -250,7 +250,7 @@ def test_the_report_of_a_run() -> None:
         "risk that some stop lost the winner: not known yet",
         "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
-    runner = run_of(scheduler(opinions=[NormalAroundBest(2.0)], threshold=0.5))
+    runner = run_of(scheduler(forecasters=[NormalAroundBest(2.0)], threshold=0.5))
     runner.feed(runner.start("b"), decay(5.0))
     runner.feed(runner.start("a"), decay(5.0))
     lost, live = runner.start("lost"), runner.start("live")

@@ -38,7 +38,7 @@ def failures(runner: Runner) -> dict[str, int]:
     ids=lambda forecaster: forecaster.name,
 )
 def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
-    runner = run_of(scheduler(opinions=[forecaster]))
+    runner = run_of(scheduler(forecasters=[forecaster]))
     trial = runner.start()
     assert runner.feed(trial, decay(5.0)) == 50
     assert book_of(of_run(runner)).entries[trial.trial_id].status is Status.COMPLETE
@@ -48,11 +48,11 @@ def test_a_faulty_forecaster_stops_nothing(forecaster: Any) -> None:
 
 def test_a_slow_forecaster_stops_nothing() -> None:
     answered = threading.Event()
-    of = scheduler(opinions=[Slow(Liar(), 60, answered.wait)])
+    of = scheduler(forecasters=[Slow(Liar(), 60, answered.wait)])
     of.session.panel.deadline = 0.05
     runner = run_of(of)
     assert runner.feed(runner.start("x"), decay(5.0, 20)) is None
-    assert failures(runner) == {"late opinion": 21 - EARLIEST}
+    assert failures(runner) == {"late forecast": 21 - EARLIEST}
     assert of_run(runner).explain("x").splitlines()[2].startswith("incumbent: ")
     assert "P(beat): slow LATE" in of_run(runner).explain("x")
     answered.set()
@@ -61,7 +61,7 @@ def test_a_slow_forecaster_stops_nothing() -> None:
 @pytest.mark.parametrize("forecaster", [Liar(), Random()], ids=lambda forecaster: forecaster.name)
 def test_gates_hold_against_a_liar(forecaster: Any) -> None:
     """It is sure that nothing will ever win: first trials and leaders run on all the same."""
-    runner = run_of(scheduler(opinions=[forecaster]))
+    runner = run_of(scheduler(forecasters=[forecaster]))
     assert forecaster.calls == 0
     for values in (decay(0.05, rate=0.5), decay(0.04, rate=0.45), decay(0.03, rate=0.4)):
         trial = runner.start()
@@ -73,9 +73,9 @@ def test_gates_hold_against_a_liar(forecaster: Any) -> None:
 
 
 def test_one_faulty_forecaster_of_two_stops_nothing() -> None:
-    runner = run_of(scheduler(opinions=[NormalAroundBest(), Dead()]))
+    runner = run_of(scheduler(forecasters=[NormalAroundBest(), Dead()]))
     assert runner.feed(runner.start(), decay(5.0, 20)) is None
-    assert failures(runner) == {"opinion": 21 - EARLIEST}
+    assert failures(runner) == {"forecast": 21 - EARLIEST}
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), Mute(), KeyError(3), RecursionError(), MemoryError()])

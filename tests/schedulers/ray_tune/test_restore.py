@@ -75,7 +75,7 @@ if settings["restore"]:
 else:
     scheduler = CurveScheduler(
         time_attr="epoch", metric="loss", mode="min", max_t=settings["steps"], n_startup_trials=4, guard=0.0,
-        opinions=NormalAroundBest(sd=0.5), look_growth=1, decision_log=folder / "decisions",
+        forecasters=NormalAroundBest(sd=0.5), look_growth=1, decision_log=folder / "decisions",
     )
     space = {key: settings[key] for key in ("folder", "limits", "steps", "halt")}
     tuner = tune.Tuner(
@@ -302,7 +302,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     one, two = run.log(killed), run.log(resumed)
     both = one.keys() & two.keys()
     assert both == {look for look in expected if look[1] > since}
-    judged = [look for look in both if "OVERTAKEN" not in (one[look]["reason"], two[look]["reason"])]
+    judged = [look for look in both if "SUPERSEDED" not in (one[look]["reason"], two[look]["reason"])]
     assert bool(judged) == bool(keep)
     for look in judged:
         assert one[look] == two[look]
@@ -353,7 +353,7 @@ def test_tune_knows_of_ends_that_the_saved_state_does_not() -> None:
     assert book.trial("best").curve.steps.tolist() == [*range(1, 41), 50]
     assert book.snapshot(of.snapshot().goal).live == ()
     assert book.snapshot(of.snapshot().goal).incumbent.uid == "best"
-    assert "it carries no mark of a decision" in of.explain("bad")
+    assert "it carries no record of a decision" in of.explain("bad")
 
 
 def test_a_stop_under_way_when_the_state_was_saved_is_decided_anew() -> None:

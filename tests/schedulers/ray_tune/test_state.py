@@ -101,7 +101,7 @@ def test_a_copy_amid_a_look_has_it_at_the_next_report() -> None:
         def __reduce__(self) -> Any:
             return NormalAroundBest, ()
 
-    runner = run_of(scheduler(opinions=[Busy()]))
+    runner = run_of(scheduler(forecasters=[Busy()]))
     runner.late = True
     trial = runner.start("x")
     for step in range(1, EARLIEST + 1):
@@ -119,7 +119,7 @@ def test_a_copy_amid_a_look_has_it_at_the_next_report() -> None:
     assert trial.status == Trial.TERMINATED
 
 
-@pytest.mark.parametrize("fields", [{}, {"opinions": None}, {"opinions": ["parametric", "rank-gap"]}])
+@pytest.mark.parametrize("fields", [{}, {"forecasters": None}, {"forecasters": ["parametric", "rank-gap"]}])
 def test_a_new_scheduler_is_pickled_with_its_callback(fields: dict[str, Any]) -> None:
     """As Tune does when a `Tuner` is made: both sides hold one scheduler."""
     of = scheduler(**fields)

@@ -60,7 +60,7 @@ def test_nothing_waits_for_a_forecast() -> None:
             assert go.wait(10)
             return super().forecast(snapshot, queries)
 
-    runner = run_of(scheduler(opinions=[Busy(0.0, 0.0)]))
+    runner = run_of(scheduler(forecasters=[Busy(0.0, 0.0)]))
     runner.late = True
     trial = runner.start()
     for step in range(1, 12):
@@ -203,11 +203,11 @@ def test_startup_trials_run_to_their_end_whatever_happens() -> None:
     assert runner.feed(runner.start(), decay(5.0)) == EARLIEST
 
 
-def test_all_opinions_must_agree_and_a_risk_limit_ends_the_stops() -> None:
+def test_all_forecasters_must_agree_and_a_risk_limit_ends_the_stops() -> None:
     sure, unsure = Scripted(0.0, 0.0, name="sure"), Scripted(0.9, 0.9, name="unsure")
-    runner = run_of(scheduler(opinions=[sure, unsure]))
+    runner = run_of(scheduler(forecasters=[sure, unsure]))
     assert runner.feed(runner.start(), decay(5.0, 49)) is None
-    runner = run_of(scheduler(opinions=[Scripted(0.03, 0.03)], risk=0.05))
+    runner = run_of(scheduler(forecasters=[Scripted(0.03, 0.03)], risk=0.05))
     assert runner.feed(runner.start("one"), decay(5.0)) == 9  # the previous look had its eight observations too
     assert runner.feed(runner.start("two"), decay(5.0, 49)) is None
     risk = of_run(runner).risk_now()

@@ -132,7 +132,7 @@ def reported(folder: Path, program: str, **settings: Any) -> dict[int, float]:
 
 def gone(pid: int) -> bool:
     """No such process, or a zombie that nobody has fetched yet."""
-    return command._born(pid) is None  # noqa: SLF001
+    return command._start_time(pid) is None  # noqa: SLF001
 
 
 def number_in(file: Path) -> int:
@@ -823,7 +823,7 @@ def test_a_pruned_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", [30, 12])
-@pytest.mark.parametrize("pruner", ["median", "curve, opinions: [parametric, rank-gap]"])
+@pytest.mark.parametrize("pruner", ["median", "curve, forecasters: [parametric, rank-gap]"])
 def test_a_program_that_was_faster_than_its_stop_is_complete_and_nothing_is_saved(
     tmp_path: Path, pruner: str, last: int
 ) -> None:
@@ -840,7 +840,7 @@ def test_a_program_that_was_faster_than_its_stop_is_complete_and_nothing_is_save
     line = r"^it was not stopped, although a look at epoch \d+ came to a stop: by then it was too late to carry it out$"
     assert re.search(line, told, re.MULTILINE), told
     final = [r for r in read_log(tmp_path / "run/decisions") if r.get("trial") == "6"][-1]
-    assert (final["verdict"], final["reason"]) == ("CONTINUE", "OVERTAKEN")
+    assert (final["verdict"], final["reason"]) == ("CONTINUE", "SUPERSEDED")
     _, study, _ = reader(RunFolder(tmp_path / "run"))
     assert [t.user_attrs["lcsearch:reason"] for t in study.trials[5:]] == ["", ""]
     assert study.pruner.report(study).stops == ()  # type: ignore[attr-defined]

@@ -554,7 +554,7 @@ def test_what_a_program_had_printed_when_its_stop_came_counts(tmp_path: Path, st
     (tmp_path / "program.py").write_text(FAST.format(last=30, then="time.sleep(60)" if stays else "sys.exit()"))
     objective = f"objective: {{command: [{sys.executable}, -S, program.py]}}"
     text = path.read_text().replace('objective: {python: "toy:train"}', objective)
-    path.write_text(text.replace("kind: curve", "kind: curve, opinions: [parametric, rank-gap]"))
+    path.write_text(text.replace("kind: curve", "kind: curve, forecasters: [parametric, rank-gap]"))
     outcome = run(path)
     rows = outcome.progress.rows[5:]
     assert [row.state for row in rows] == ["stopped" if stays else "complete"] * 2, [row.note for row in rows]

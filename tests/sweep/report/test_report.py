@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from lcsearch.cli import app
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import REASON
-from lcsearch.stopping.risk import LEVELS, Mark
+from lcsearch.stopping.risk import LEVELS, StopRecord
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor import open_run, progress
 from lcsearch.sweep.monitor.importances import LEAST, MOST, importances
@@ -124,7 +124,7 @@ def test_the_numbers_are_the_summary_s(outcome: Outcome, page: Path) -> None:
     assert f"Looks {n} forecasts p50 {p50} ms p99 {p99} ms failed open 0" in text
     assert re.search(rf"{done.counts['complete']} complete.{{3}}{done.counts['stopped']} stopped", text)
     for stop in done.of("stopped"):
-        mark = Mark.from_json(outcome.study.trials[stop.number].system_attrs["lcsearch:mark"])
+        mark = StopRecord.from_json(outcome.study.trials[stop.number].system_attrs["lcsearch:mark"])
         assert re.sub(r"\s+", " ", mark.text) in text
     assert "ValueError: no <luck> & such" in text
 
@@ -196,7 +196,7 @@ def test_without_a_decision_log(outcome: Outcome, tmp_path: Path) -> None:
     assert "There is no decision log: what is known of stops comes from the study alone." in text
     assert "Looks none yet" in text
     stop = collect(RunFolder(tmp_path / "run")).stops[0]
-    kept = collect(RunFolder(outcome.folder)).stops[0]  # a mark keeps the whole decision
+    kept = collect(RunFolder(outcome.folder)).stops[0]  # a record keeps the whole decision
     assert (stop.p, stop.p_before, stop.threshold, stop.rank) == (kept.p, kept.p_before, kept.threshold, kept.rank)
     assert None not in (stop.p, stop.p_before, stop.threshold, stop.rank)
     assert "the whole story" in text  # its numbers stand in the columns
@@ -252,7 +252,7 @@ def trial(
     *,
     space: dict[str, BaseDistribution] = SPACE,
     attrs: dict[str, Any] | None = None,
-    mark: Mark | None = None,
+    mark: StopRecord | None = None,
 ) -> FrozenTrial:
     drawn = {"a": (number * 0.37) % 1.0, "lr": 10 ** -(1.0 + (number * 0.61) % 4.0)}
     value = next(reversed(values.values())) if state == TrialState.COMPLETE else None
@@ -287,7 +287,7 @@ def falling(number: int, steps: int = 10) -> dict[int, float]:
 
 def stopped(number: int, text: str = "why") -> FrozenTrial:
     losses = tuple(0.05 + level for level in LEVELS)
-    mark = Mark(4, "BELOW", 0.01, text, losses)
+    mark = StopRecord(4, "BELOW", 0.01, text, losses)
     return trial(number, falling(number, 4), TrialState.PRUNED, attrs={REASON: text}, mark=mark)
 
 
@@ -333,7 +333,7 @@ def test_every_value_the_same(tmp_path: Path) -> None:
 def test_maximize_and_judged_by_the_last_value(tmp_path: Path) -> None:
     trials = [trial(n, {s: 0.9 - 0.5 / s - 0.01 * n for s in range(1, 11)}) for n in range(3)]
     losses = tuple(-0.8 + level / 10 for level in LEVELS)
-    mark = Mark(4, "BELOW", 0.01, "why", losses)
+    mark = StopRecord(4, "BELOW", 0.01, "why", losses)
     trials.append(trial(3, {1: 0.95, 2: 0.1}, TrialState.PRUNED, mark=mark))
     report = collect(folder := folder_of(tmp_path, trials, goal="maximize", judged="final"))
     assert report.progress.best is not None
@@ -587,7 +587,7 @@ def test_of_very_many_stops_the_likeliest_to_have_won_are_listed(
 ) -> None:
     """Every stop has its story on the page: that of 100 000 trials had 160 MB."""
     monkeypatch.setattr("lcsearch.sweep.report.page._STOPS", 3)
-    marks = [Mark(4.0, "BELOW", p, f"the story of {p}") for p in (0.01, 0.04, 0.02, 0.03, 0.001)]
+    marks = [StopRecord(4.0, "BELOW", p, f"the story of {p}") for p in (0.01, 0.04, 0.02, 0.03, 0.001)]
     trials = [trial(n, falling(n)) for n in range(5)]
     trials += [trial(5 + n, falling(5 + n, 4), TrialState.PRUNED, mark=mark) for n, mark in enumerate(marks)]
     text = paper(folder_of(tmp_path, trials)).text

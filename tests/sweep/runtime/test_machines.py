@@ -19,14 +19,14 @@ from lcsearch.secrets_in_urls import holds, mask, mask_of
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.objective.context import Context, Interrupted
 from lcsearch.sweep.runtime import launch, liveness, trial
-from lcsearch.sweep.runtime.liveness import Pulse, Vital, patience
-from lcsearch.sweep.runtime.peers import Neighbours
+from lcsearch.sweep.runtime.liveness import Heartbeat, HeartbeatWriter, patience
+from lcsearch.sweep.runtime.peers import Peers
 from lcsearch.sweep.runtime.stalls import Stalls
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.space import suggest
 from lcsearch.sweep.store import heartbeat, ownership
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.heartbeat import Beat, Ear
+from lcsearch.sweep.store.heartbeat import PeerHeartbeat, PeerMonitor
 from lcsearch.sweep.store.ownership import Claim
 from lcsearch.sweep.views import plan
 from lcsearch.sweep.views.explain import explain
@@ -78,7 +78,7 @@ def test_a_run_keeps_its_identity(tmp_path: Path) -> None:
 
 def test_an_ear_needs_no_common_clock() -> None:
     clock, ear = Clock(), None
-    ear = Ear(clock)
+    ear = PeerMonitor(clock)
     ear.listen({"lcsearch:run:ann": {"host": "ann", "beat": 7}, "lcsearch:sweep": {}, "other": 3})
     clock.now += 10
     assert (ear.silence("ann"), ear.lives("ann")) == (10, False)  # it may have died long ago
@@ -94,7 +94,7 @@ def test_an_ear_needs_no_common_clock() -> None:
 
 def test_a_heart_beats_until_it_is_stopped(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.01)
-    beat = Beat(study, "ann")
+    beat = PeerHeartbeat(study, "ann")
     first = study.user_attrs["lcsearch:run:ann"]["beat"]
     deadline = time.monotonic() + 10
     while study.user_attrs["lcsearch:run:ann"]["beat"] < first + 3:
@@ -108,7 +108,7 @@ def test_a_heart_beats_until_it_is_stopped(study: optuna.Study, monkeypatch: pyt
 
 def test_a_heart_goes_on_over_a_storage_that_hiccups(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.01)
-    beat, said = Beat(study, "ann"), []
+    beat, said = PeerHeartbeat(study, "ann"), []
 
     def hiccup(key: str, value: Any) -> None:
         said.append(value)
@@ -123,10 +123,10 @@ def test_a_heart_goes_on_over_a_storage_that_hiccups(study: optuna.Study, monkey
 def test_the_trials_of_a_silent_machine_are_taken_over_by_one(tmp_path: Path, study: optuna.Study) -> None:
     ann, bob, carl = (machine(tmp_path, name) for name in ("ann", "bob", "carl"))
     clock = Clock()
-    watches = [Neighbours(study, folder, 2, clock) for folder in (bob, carl)]
+    watches = [Peers(study, folder, 2, clock) for folder in (bob, carl)]
 
     def mind() -> list[str]:
-        return [text for watch in watches for text in watch.mind(study.get_trials(deepcopy=False))]
+        return [text for watch in watches for text in watch.reclaim_orphans(study.get_trials(deepcopy=False))]
 
     taken = ownership.take(study, ann, 0, file_of(trials=5))
     assert taken is not None
@@ -169,8 +169,8 @@ def test_of_two_that_want_a_trial_the_last_to_say_so_gets_it(tmp_path: Path, stu
     ann, bob, carl = (machine(tmp_path, name) for name in ("ann", "bob", "carl"))
     assert ownership.take(study, ann, 0, file_of(trials=5)) is not None
     (wanted,) = ownership.foreign(study.trials, bob.identity())
-    ownership.contend(study, bob, 0)
-    ownership.contend(study, carl, 0)
+    ownership.request_takeover(study, bob, 0)
+    ownership.request_takeover(study, carl, 0)
     assert ownership.take_over(study, bob, wanted, 2) is None
     given = ownership.take_over(study, carl, wanted, 0)
     assert given is not None
@@ -184,10 +184,10 @@ def test_a_trial_nobody_has_signed_is_left_to_its_worker_for_a_while(tmp_path: P
     study.ask()
     assert ownership.release(study, ann, (), 2, shared=True) == []
     clock = Clock()
-    watch = Neighbours(study, ann, 2, clock)
+    watch = Peers(study, ann, 2, clock)
     said = []
     for _ in range(4):
-        said += list(watch.mind(study.trials))
+        said += list(watch.reclaim_orphans(study.trials))
         clock.now += 60
     assert [text.partition(" has")[0] for text in said] == ["a machine unknown"]
     assert ownership.take(study, ann, 0, file_of(trials=1)) is not None
@@ -253,7 +253,7 @@ def test_a_trial_beyond_the_budget_is_not_run_after_a_take_over(tmp_path: Path, 
     study.ask()
     assert ownership.take(study, ann, 0, file_of(trials=9)) is not None
     (_, wanted) = ownership.foreign(study.trials, bob.identity())
-    ownership.contend(study, bob, wanted.number)
+    ownership.request_takeover(study, bob, wanted.number)
     assert ownership.take_over(study, bob, wanted, 2) is not None
     assert ownership.take(study, bob, 0, file_of(trials=1)) is None
     assert [t.state.name for t in study.trials] == ["RUNNING", "FAIL"]
@@ -331,8 +331,8 @@ def test_joining_must_be_asked_for_and_be_the_same_sweep(tmp_path: Path) -> None
 # Stalls.
 
 
-def vital(**changes: Any) -> Vital:
-    return Vital(**{"pid": 7, "trial": 3, "at": 0.0, "since": 0.0, "reports": 9, "gap": 2.0, **changes})
+def vital(**changes: Any) -> Heartbeat:
+    return Heartbeat(**{"pid": 7, "trial": 3, "at": 0.0, "since": 0.0, "reports": 9, "gap": 2.0, **changes})
 
 
 @pytest.mark.parametrize(
@@ -389,20 +389,20 @@ def test_a_stall_is_told_once_and_killed_if_the_file_says_so(tmp_path: Path) -> 
 def test_a_pulse_counts_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock)
-    monkeypatch.setattr(Pulse, "_go_on", lambda self: None)
-    beat = Pulse(tmp_path / "pulse.json")
-    assert beat.vital() == Vital(os.getpid(), None, 100.0, 100.0, 0, None)
+    monkeypatch.setattr(HeartbeatWriter, "_go_on", lambda self: None)
+    beat = HeartbeatWriter(tmp_path / "pulse.json")
+    assert beat.heartbeat() == Heartbeat(os.getpid(), None, 100.0, 100.0, 0, None)
     clock.now = 110.0
     beat.begin(5)
     for gap in (30.0, 1.0, 2.0, 3.0):  # the first is no gap between reports
-        assert beat.vital().gap is None
+        assert beat.heartbeat().gap is None
         clock.now += gap
         beat.reported()
-    assert beat.vital() == Vital(os.getpid(), 5, 146.0, 146.0, 4, 2.0)
+    assert beat.heartbeat() == Heartbeat(os.getpid(), 5, 146.0, 146.0, 4, 2.0)
     beat.begin(6)
-    assert beat.vital() == Vital(os.getpid(), 6, 146.0, 146.0, 0, None)
+    assert beat.heartbeat() == Heartbeat(os.getpid(), 6, 146.0, 146.0, 0, None)
     beat.end()
-    assert beat.vital().trial is None
+    assert beat.heartbeat().trial is None
 
 
 STUCK = """\
@@ -507,7 +507,7 @@ def test_a_logged_stop_that_does_not_stand_is_marked(
     written = [f for f in folder.decisions.glob("*.jsonl") if f.name != "dead.jsonl"]
     records = [json.loads(line) for f in written for line in f.read_text().splitlines()]
     assert [(r["trial"], r["step"], r["verdict"], r["reason"]) for r in records] == (
-        [("0", 1.0, "CONTINUE", "OVERTAKEN")] if said == "STOP" else []
+        [("0", 1.0, "CONTINUE", "SUPERSEDED")] if said == "STOP" else []
     )
 
 

@@ -54,7 +54,7 @@ class Waiting(Watch):
 
     def insist(self) -> None:
         self.told += 1
-        super().insist()
+        super().on_second_interrupt()
 
     def loop(self) -> None:
         hear_late(self.folder.root / "locked.sqlite3", self.signals)

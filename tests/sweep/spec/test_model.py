@@ -34,6 +34,15 @@ budget: {trials: 4}
 """
 
 
+def test_the_earlier_name_of_forecasters_is_read(tmp_path: Path) -> None:
+    old, new = (
+        load(write(tmp_path, f"{GOOD}pruner: {{{key}: [parametric]}}\n")).file for key in ("opinions", "forecasters")
+    )
+    assert old == new
+    assert isinstance(old.pruner, CurvePrunerSpec)
+    assert old.pruner.forecasters == ("parametric",)
+
+
 def write(folder: Path, text: str = GOOD, objective: str = "def train(ctx): ...\n") -> Path:
     (folder / "toy.py").write_text(objective)
     path = folder / "toy.yaml"
@@ -228,8 +237,8 @@ def test_what_is_nested_too_deep_and_a_key_that_is_no_word(tmp_path: Path) -> No
         ),
         (
             "budget:",
-            "pruner: {opinions: [crystal]}\nbudget:",
-            "13:20: at $.pruner.opinions: expected names among network, parametric, rank-gap, got ['crystal'].",
+            "pruner: {forecasters: [crystal]}\nbudget:",
+            "13:23: at $.pruner.forecasters: expected names among network, parametric, rank-gap, got ['crystal'].",
         ),
         (
             "budget:",

@@ -113,6 +113,6 @@ def test_all_views_of_a_sweep_agree(folder: RunFolder, capsys: pytest.CaptureFix
                     f"lost the winner {end['risk']:.1%} ({end['calibration']})"))  # fmt: skip
     assert (end["looks"], end["failed_open"]) == (10, 1)
     shows(lambda name: {"report": "Looks 10 forecasts p50 15 ms p99 200 ms failed open 1 network LATE 1",
-                        "summary": "looks: 10 forecasts, p50 15 ms, p99 200 ms; no opinion, so the trial went on: "
+                        "summary": "looks: 10 forecasts, p50 15 ms, p99 200 ms; no forecast, so the trial went on: "
                                    "network LATE 1"}.get(
-                            name, "looks: 10, p50 15 ms, p99 200 ms, 1 without an opinion"))  # fmt: skip
+                            name, "looks: 10, p50 15 ms, p99 200 ms, 1 without a forecast"))  # fmt: skip

@@ -18,10 +18,10 @@ from sweep.views.test_live import trial
 from lcsearch.errors import FileProblem
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._record import MARK
-from lcsearch.stopping.risk import LEVELS, Mark
+from lcsearch.stopping.risk import LEVELS, StopRecord
 from lcsearch.sweep.monitor.progress import Progress, collect
 from lcsearch.sweep.monitor.state import StateReader, SweepState
-from lcsearch.sweep.runtime.failures import hopeless
+from lcsearch.sweep.runtime.failures import systematic_failure
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain, number_of
@@ -127,7 +127,7 @@ def test_the_last_lines_of_a_failed_trial_are_its_own(folder: RunFolder) -> None
 def marked(number: int, target: float) -> FrozenTrial:
     """A trial stopped at epoch 8 with P(beat) 4 % of passing `target`."""
     at = tuple(target - 0.04 + np.array(LEVELS))
-    mark = Mark(8.0, "BELOW", 0.04, f"trial {number}, step 8: STOP (BELOW)\nP(beat): fake 4 %", at, target)
+    mark = StopRecord(8.0, "BELOW", 0.04, f"trial {number}, step 8: STOP (BELOW)\nP(beat): fake 4 %", at, target)
     line = "step 8: P(beat) 4 %, threshold 5 %, incumbent 1 of trial 0"
     made = trial(number, TrialState.PRUNED, dict.fromkeys(range(1, 9), 3.0), **{"lcsearch:reason": line})
     made.system_attrs = {MARK: mark.to_json()}
@@ -202,13 +202,13 @@ def test_what_is_hopeless() -> None:
         return made
 
     five = [failed(n) for n in range(5)]
-    assert hopeless(five, now) == (
+    assert systematic_failure(five, now) == (
         "the first 5 trials failed before any report and with the same error, so the sweep was ended: ValueError: no"
     )
-    assert hopeless(five[:4], now) == ""
-    assert hopeless([*five, failed(5, "another")], now) == ""
-    assert hopeless([*five, failed(5, values={1: 1.0})], now) == ""
-    assert hopeless(five, datetime(2024, 1, 3)) == ""  # an earlier launch's
+    assert systematic_failure(five[:4], now) == ""
+    assert systematic_failure([*five, failed(5, "another")], now) == ""
+    assert systematic_failure([*five, failed(5, values={1: 1.0})], now) == ""
+    assert systematic_failure(five, datetime(2024, 1, 3)) == ""  # an earlier launch's
 
 
 def test_a_run_in_place_of_a_trial(folder: RunFolder) -> None:

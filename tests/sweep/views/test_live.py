@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 from sweep.spec.test_space import SWEEP
 
-from lcsearch.sweep.monitor.decision_tail import LookTail
+from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, collect
 from lcsearch.sweep.monitor.state import StateReader
 from lcsearch.sweep.spec.model import SweepFile
@@ -216,7 +216,7 @@ def test_the_screen(tmp_path: Path, no_color: bool) -> None:
 
 
 def test_the_tail_of_the_log_waits_for_whole_lines(tmp_path: Path) -> None:
-    tail = LookTail(tmp_path)
+    tail = DecisionLogTail(tmp_path)
     assert tail.latest() == {}
     file = tmp_path / "w.jsonl"
     line = json.dumps({"trial": "7", "reason": "ABOVE", "latency": 0.01, "now": {"step": 3.0, "p": 0.5}})
@@ -234,15 +234,15 @@ def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
     look = {"step": 3.0, "p": 0.5, "heard": {"parametric": 0.5}}
     records = [
         {"trial": "7", "reason": "ABOVE", "now": look, "before": look, "latency": 0.010},
-        {"trial": "7", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"parametric": "OFF_LAW"}},
+        {"trial": "7", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"parametric": "UNSUPPORTED"}},
          "before": look, "latency": 0.030},
         {"trial": "8", "reason": "ABSENT", "now": {**look, "p": None, "heard": {"network": "LATE"}},
          "before": {**look, "p": None, "heard": {"network": "LATE"}}, "latency": 31.0},
     ]  # fmt: skip
     (folder.decisions / "w.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    expected = "looks: 3 forecasts, p50 30 ms, p99 31000 ms; no opinion, so the trial went on: "
+    expected = "looks: 3 forecasts, p50 30 ms, p99 31000 ms; no forecast, so the trial went on: "
     state = StateReader(FILE, folder).state(collect([], FILE.target, 8, FILE.space), optuna.create_study())
-    assert looks_told(state) == f"{expected}parametric OFF_LAW 1, network LATE 1"
+    assert looks_told(state) == f"{expected}parametric UNSUPPORTED 1, network LATE 1"
 
 
 def test_sparks_and_clocks() -> None:

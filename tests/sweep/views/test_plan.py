@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from lcsearch.cli import app
 from lcsearch.curves import Curve
-from lcsearch.stopping.gates import hold_alone, hold_early, report_before
+from lcsearch.stopping.gates import report_before, study_gates, trial_gates
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import collect
@@ -86,7 +86,7 @@ def test_the_first_stop_is_where_the_engines_gates_open(warmup: int, interval: i
 
     def is_open(step: int) -> bool:
         steps = [float(s) for s in range(1, step + 1)]
-        early = hold_alone(policy, steps, step, horizon) or hold_early(policy, 99, len(steps), 1.0)
+        early = trial_gates(policy, steps, step, horizon) or study_gates(policy, 99, len(steps), 1.0)
         return early is None and report_before(policy, steps, step) is not None
 
     spec = {"kind": "curve", "n_warmup_steps": warmup, "interval_steps": interval}

@@ -93,7 +93,7 @@ def test_a_wide_terminal() -> None:
         "epochs: 26 spent, about 4 saved (13%)  counted to where complete trials ended  wall clock: 1 min 15 s",
         "worker time: 26 s spent, about 4 s saved  money: 0.026 spent, about 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)  looks: 12, p50 13 ms, p99 32 ms, "
-        "1 without an opinion",
+        "1 without a forecast",
         "",
         "trial  worker  epoch    loss  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
@@ -129,7 +129,7 @@ def test_a_small_terminal() -> None:
         "worker time: 26 s spent, about 4 s saved",
         "money: 0.026 spent, about 0.004 saved",
         "risk that some stop lost the winner: 1.2% (uncalibrated)",
-        "looks: 12, p50 13 ms, p99 32 ms, 1 without an opinion",
+        "looks: 12, p50 13 ms, p99 32 ms, 1 without a forecast",
         "trial  worker  epoch    loss  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
         "    4       -   2/10     0.5        -    -  █▁ waits for a…",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lcsearch.data.readers._assemble import Read, Wish, as_direction, choose
+from lcsearch.data.readers._assemble import Read, ReadOptions, as_direction, choose
 from lcsearch.data.readers._csv import read_csv
 from lcsearch.data.readers._mlflow import experiments, read_mlflow
 from lcsearch.data.readers._optuna import MAGIC, read_journal, read_sqlite, read_url, run_folder
@@ -72,7 +72,7 @@ def read(
     text = os.fspath(where)
     if judged not in (None, "best", "final"):
         raise InvalidValue("'best' or 'final'", judged, "read(judged=)")
-    wish = Wish(study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step)
+    wish = ReadOptions(study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step)
     if "://" in text:
         _no_columns(text, wish)
         return read_url(text, wish)
@@ -90,14 +90,14 @@ def read(
         raise EnvironmentProblem(f"{path}: expected to read it, got {error.strerror}.") from error
 
 
-def _no_columns(where: str, wish: Wish) -> None:
+def _no_columns(where: str, wish: ReadOptions) -> None:
     """Only a table has columns to be named."""
     for option, column in (("--trial", wish.trial), ("--step", wish.step)):
         if column is not None:
             raise InvalidValue("no column: this is no CSV file", column, f"{where}: {option}", "leave it out")
 
 
-def _folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
+def _folder(path: Path, wish: ReadOptions, judged: Judged | None) -> Read:
     found: list[Path] = [] if (path / "run.json").is_file() or is_table(path) else trial_folders(path)
     if found:
         return read_ray(path, found, wish)
@@ -116,7 +116,7 @@ def _folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
     raise FileProblem(f"{path}: {_EXPECTED}; got a folder with {listing(names)}.{advice}")
 
 
-def _run_folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
+def _run_folder(path: Path, wish: ReadOptions, judged: Judged | None) -> Read:
     storage, sweep = run_folder(path)
     wish = replace(
         wish,
@@ -128,7 +128,7 @@ def _run_folder(path: Path, wish: Wish, judged: Judged | None) -> Read:
     return read_url(storage, wish)
 
 
-def _table(path: Path, wish: Wish) -> Read:
+def _table(path: Path, wish: ReadOptions) -> Read:
     table = Table(path)
     name = wish.study or (table.tasks[0] if len(table.tasks) == 1 else None)
     if name is None:
@@ -155,7 +155,7 @@ def _may_be_a_study(path: Path) -> bool:
         return False
 
 
-def _reader(path: Path) -> Callable[[Path, Wish], Read]:
+def _reader(path: Path) -> Callable[[Path, ReadOptions], Read]:
     """What reads a file: told by its first bytes, then by its name.
 
     Raises:

@@ -31,7 +31,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReadOptions:
     """What the caller of `read` asked for; None where he left it to the study.
 
     Attributes:
@@ -82,7 +82,7 @@ def choose(names: Sequence[str]) -> str:
     return f"give study= (--study {shlex.quote(names[0])})"
 
 
-def direction_of(wish: Wish, source: str) -> Direction:
+def direction_of(wish: ReadOptions, source: str) -> Direction:
     """The direction asked for, where the format has none of its own.
 
     Raises:
@@ -111,7 +111,7 @@ def count(n: int, noun: str, ending: str = "s") -> str:
 
 
 def assemble(
-    name: str, found: Sequence[Found], wish: Wish, direction: Direction, source: str, notes: Sequence[str] = ()
+    name: str, found: Sequence[Found], wish: ReadOptions, direction: Direction, source: str, notes: Sequence[str] = ()
 ) -> Read:
     """The task made of `found`.
 
@@ -167,7 +167,7 @@ def assemble(
 _WHY = "A replay needs a value at every step, as in Optuna's `trial.report(value, step)`."
 
 
-def _horizon(kept: Sequence[Found], wish: Wish, source: str) -> float:
+def _horizon(kept: Sequence[Found], wish: ReadOptions, source: str) -> float:
     if wish.max_steps is not None:
         if not (is_finite_number(wish.max_steps) and wish.max_steps > 0):
             raise InvalidValue("a finite number > 0", wish.max_steps, "read(max_steps=)")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, Wish, assemble, count, direction_of
+from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
 from lcsearch.data.readers._layouts import LONG, PARAM, WIDE, Long, Panel, layout, number
 from lcsearch.data.tables import STATUS_WORDS, hint, listing, plain
 from lcsearch.errors import FileProblem, InvalidValue
@@ -55,7 +55,7 @@ class _Table:
         return found
 
 
-def read_csv(path: Path, wish: Wish) -> Read:
+def read_csv(path: Path, wish: ReadOptions) -> Read:
     """A study in a CSV file, separated by commas, semicolons (then 0,5 is a number) or tabs.
 
     Long, a header `trial,step,value` in any order: `time` counts seconds since the trial's start; `state` stands in any

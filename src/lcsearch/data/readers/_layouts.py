@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lcsearch.data.readers._assemble import Wish
+from lcsearch.data.readers._assemble import ReadOptions
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import FileProblem, InvalidValue
 
@@ -67,7 +67,7 @@ class Panel:
     runs: Mapping[str, str] = field(default_factory=dict)
 
 
-def layout(header: Sequence[str], wish: Wish, where: str) -> Long | Panel | None:
+def layout(header: Sequence[str], wish: ReadOptions, where: str) -> Long | Panel | None:
     """What the header says; None for our own wide layout.
 
     Raises:
@@ -104,7 +104,7 @@ def layout(header: Sequence[str], wish: Wish, where: str) -> Long | Panel | None
     return _long(header, wish, where, trial, step, time)
 
 
-def _long(header: Sequence[str], wish: Wish, where: str, trial: str, step: str, time: str) -> Long:
+def _long(header: Sequence[str], wish: ReadOptions, where: str, trial: str, step: str, time: str) -> Long:
     names = {trial, step, time, "state", *NO_METRICS} - {wish.metric}
     others = [c for c in header if c not in names and not c.startswith((PARAM, "config/", "_"))]
     wanted = wish.metric
@@ -118,7 +118,7 @@ def _long(header: Sequence[str], wish: Wish, where: str, trial: str, step: str, 
     return Long(trial, step, wanted, wanted, time if time in header else None)
 
 
-def _panel(header: Sequence[str], wish: Wish, where: str) -> Panel | None:
+def _panel(header: Sequence[str], wish: ReadOptions, where: str) -> Panel | None:
     """A panel of Weights & Biases: names of runs and metrics, joined by " - ". A run's name may hold that too."""
     first, *rest = header
     if (wish.step or first) not in header or not rest:

@@ -18,7 +18,7 @@ import numpy as np
 
 from lcsearch import files
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, Wish, assemble, choose, count, direction_of
+from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose, count, direction_of
 from lcsearch.data.readers._layouts import number
 from lcsearch.data.tables import hint, listing, plain
 from lcsearch.errors import FileProblem, InvalidValue
@@ -47,7 +47,7 @@ def experiments(root: Path) -> dict[Path, list[Path]]:
     return {}
 
 
-def read_mlflow(root: Path, found: Mapping[Path, Sequence[Path]], wish: Wish) -> Read:
+def read_mlflow(root: Path, found: Mapping[Path, Sequence[Path]], wish: ReadOptions) -> Read:
     """An experiment; its runs that were deleted are left out.
 
     Of several values at one step the last one counts. Where every step is 0, as `log_metric` without a step writes it,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, Wish, assemble, choose
+from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.files import loads
@@ -48,7 +48,7 @@ _DIRECTION: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximiz
 _ODD = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
 
-def read_sqlite(path: Path, wish: Wish) -> Read:
+def read_sqlite(path: Path, wish: ReadOptions) -> Read:
     """A study in a SQLite file."""
     try:
         with _opened(path) as rows:
@@ -62,7 +62,7 @@ def read_sqlite(path: Path, wish: Wish) -> Read:
         raise EnvironmentProblem(f"{path}: expected to read it, got {error}.") from error
 
 
-def read_url(url: str, wish: Wish) -> Read:
+def read_url(url: str, wish: ReadOptions) -> Read:
     """A study in any database SQLAlchemy knows."""
     import sqlalchemy
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -99,7 +99,7 @@ def read_url(url: str, wish: Wish) -> Read:
         raise EnvironmentProblem(f"{shown}: expected tables of Optuna, got {type(error).__name__}.") from None
 
 
-def read_journal(path: Path, wish: Wish) -> Read:
+def read_journal(path: Path, wish: ReadOptions) -> Read:
     """A study in a journal file; a torn last line is one that was never written."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
@@ -133,7 +133,7 @@ def read_journal(path: Path, wish: Wish) -> Read:
     return assemble(name, found, wish, direction, source)
 
 
-def _from_tables(rows: Rows, where: str, wish: Wish) -> Read:
+def _from_tables(rows: Rows, where: str, wish: ReadOptions) -> Read:
     try:
         studies = {row["study_name"]: row["study_id"] for row in rows("SELECT study_id, study_name FROM studies")}
 
@@ -186,7 +186,7 @@ def _param(stored: float, distribution: str) -> Any:
     return json_to_distribution(distribution).to_external_repr(stored)
 
 
-def _one_study(names: Sequence[str], where: str, wish: Wish, with_curves: Callable[[], list[str]]) -> str:
+def _one_study(names: Sequence[str], where: str, wish: ReadOptions, with_curves: Callable[[], list[str]]) -> str:
     """The study asked for; where several could be meant, the advice names one with curves."""
     if not names:
         raise FileProblem(f"{where}: expected an Optuna study, got a storage without any.")
@@ -202,7 +202,7 @@ def _one_study(names: Sequence[str], where: str, wish: Wish, with_curves: Callab
     return wish.study
 
 
-def _direction(stored: Sequence[str], wish: Wish, source: str) -> Direction:
+def _direction(stored: Sequence[str], wish: ReadOptions, source: str) -> Direction:
     if len(stored) > 1:
         text = f"{source}: expected one objective, got {len(stored)}."
         raise FileProblem(f"{text} Optuna keeps no intermediate values for several: there is no curve to replay.")

@@ -16,7 +16,7 @@ import numpy as np
 
 from lcsearch import files
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, Wish, assemble, count, direction_of
+from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
 from lcsearch.data.readers._layouts import NO_METRICS, number
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import FileProblem, InvalidValue
@@ -35,7 +35,7 @@ def trial_folders(root: Path) -> list[Path]:
     return []
 
 
-def read_ray(root: Path, folders: Sequence[Path], wish: Wish) -> Read:
+def read_ray(root: Path, folders: Sequence[Path], wish: ReadOptions) -> Read:
     """A Tune experiment, read without Ray.
 
     Of several results at one step the last one counts: an attempt that began anew wrote it. Nothing in these files says

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, Wish, assemble, count, direction_of
+from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
 from lcsearch.data.readers._events import Scalar, scalars
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import FileProblem, InvalidValue
@@ -54,7 +54,7 @@ class _Trials:
     hparams: int = 0
 
 
-def read_tensorboard(root: Path, wish: Wish) -> Read:
+def read_tensorboard(root: Path, wish: ReadOptions) -> Read:
     """A folder of runs, each named by its path below `root`; see the module for what is a run.
 
     Steps reported again after a restart count from the restart on: what the abandoned attempt wrote at or after its
@@ -132,7 +132,7 @@ def _child(folder: Path, around: Path, tag: str) -> str:
     return ""
 
 
-def _series(names: list[str], wish: Wish, root: Path) -> tuple[str, str]:
+def _series(names: list[str], wish: ReadOptions, root: Path) -> tuple[str, str]:
     """The series to read, and what is to be said of the choice."""
     if not names:
         raise FileProblem(f"{root}: expected event files with scalars, got none.")

@@ -18,13 +18,13 @@ from lcsearch.forecast.network import features
 from lcsearch.forecast.network.context import Context
 from lcsearch.forecast.network.features import Curves, Cuts
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
-from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, shrink
+from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, standardize
 from lcsearch.study import Trial
 
 _NO_SCALE = 1e-25  # own units below this come from no difference at all
 
 
-class Asked(NamedTuple):
+class PendingQuery(NamedTuple):
     """What is left to ask of the network: the query's row, its trial (cut), its kind, and the step asked about."""
 
     row: int
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     step: float
 
 
-def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], dict[int, float], list[Asked]]:
+def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], dict[int, float], list[PendingQuery]]:
     """What cannot be answered, what is certain (row -> loss), and what is left to ask."""
     absent: list[Absent | None] = [None] * len(queries)
     sure: dict[int, float] = {}
@@ -52,7 +52,7 @@ def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], di
         if trial.curve.n_trailing_events:
             last = float(trial.curve.steps[-1])
             trial = cuts.setdefault((id(trial), last), trial.cut(last))
-        asked.append(Asked(i, trial, KINDS.index(kind), float(step)))
+        asked.append(PendingQuery(i, trial, KINDS.index(kind), float(step)))
     return absent, sure, asked
 
 
@@ -96,7 +96,7 @@ class States:
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class QueryBatch:
     """Q asked trials, each in its own curve's units: loss = center + scale * y.
 
     Attributes:
@@ -126,13 +126,13 @@ class Looks:
     @classmethod
     def of(
         cls,
-        asked: Sequence[Asked],
+        asked: Sequence[PendingQuery],
         sign: float,
         contexts: Sequence[Context],
         network: CurveNetwork,
         device: str,
         memo: States | None = None,
-    ) -> Looks:
+    ) -> QueryBatch:
         """Read and encode Q trials beside Q contexts; one that is asked about more than once is read once.
 
         `memo` keeps what was encoded, where the same trials are asked about again and again.
@@ -159,7 +159,7 @@ class Looks:
         with np.errstate(over="ignore"):
             spread = as_tensor(wide / scale, device)[:, None]
         incumbent = np.array([context.incumbent for context in contexts])
-        incumbent_y = as_tensor(shrink(incumbent, center, scale), device)[:, None]
+        incumbent_y = as_tensor(standardize(incumbent, center, scale), device)[:, None]
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.network import features
-from lcsearch.forecast.network.asking import Asked, Looks
+from lcsearch.forecast.network.asking import PendingQuery, QueryBatch
 from lcsearch.forecast.network.columns import plain
 from lcsearch.forecast.network.context import Context
 from lcsearch.forecast.network.features import Curves, Cuts
 from lcsearch.forecast.network.params import N_MATCH, match
-from lcsearch.forecast.network.reports import as_tensor, shrink
+from lcsearch.forecast.network.reports import as_tensor, standardize
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class Beside:
         contexts: Q, the context of each.
     """
 
-    asked: Sequence[Asked]
-    looks: Looks
+    asked: Sequence[PendingQuery]
+    looks: QueryBatch
     contexts: Sequence[Context]
 
     @cached_property
@@ -101,7 +101,7 @@ class Beside:
         """(B, Q / B, C, N_PAIR) :func:`features.beside`."""
         cuts, unit = self.looks.in_study(self.array("center"), self.array("scale"))
         spread = as_tensor(np.where(self.looks.wide > 0, 1.0, 0.0), "cpu")
-        incumbent = shrink(self.array("incumbent"), self.array("center"), self.array("scale"))
+        incumbent = standardize(self.array("incumbent"), self.array("center"), self.array("scale"))
         blank = self.contexts[0].curves.y[..., :1]  # of the curves nothing else is read
         y, best = self._each(lambda c: c.curves.y, 0.0), self._each(lambda c: c.curves.best, 0.0)
         curves = Curves(y, self._each(lambda c: c.curves.bad, False), best, blank, blank, blank, blank, blank)

@@ -20,9 +20,9 @@ from lcsearch.forecast.network import features
 from lcsearch.forecast.network.columns import Columns, Plain, plain
 from lcsearch.forecast.network.features import Curves
 from lcsearch.forecast.network.model import CurveNetwork
-from lcsearch.forecast.network.reports import Batch, Reports, as_tensor, pad, planned, shrink
+from lcsearch.forecast.network.reports import Batch, Reports, as_tensor, pad, planned, standardize
 from lcsearch.schedule import Schedule
-from lcsearch.study import Bank, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 CONTEXT = 128
 """Finished trials that a query is compared with, at most."""
@@ -31,7 +31,7 @@ MOST_COUNTED = 64
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing, Knuth, vol. 3, 6.4
 
 
-def choose(bank: Bank, most: int = CONTEXT) -> NDArray[np.intp]:
+def choose(bank: FinishedTrials, most: int = CONTEXT) -> NDArray[np.intp]:
     """Rows of the finished trials that become context, in bank order; costs O(trials).
 
     All that have a finite report; where they are too many the best half (of the COMPLETE ones), and others spread over
@@ -150,7 +150,7 @@ class Context:
         n_complete: as the network is told.
     """
 
-    bank: Bank
+    bank: FinishedTrials
     horizon: float
     known: tuple[Known, ...]
     places: dict[str, int]
@@ -191,9 +191,9 @@ class Context:
             known.append(have)
         reports = [one.reports for one in known]
         complete = np.array([one.trial.status is Status.COMPLETE for one in known], np.bool_)
-        incumbent = bank.leader[0] if bank.leader is not None else math.nan
-        center, scale, stand_in = _units(reports, bank.judged[rows], incumbent, snapshot.spread)
-        judged = np.where(complete, shrink(bank.judged[rows], center, scale), np.nan)
+        incumbent = bank.best_complete[0] if bank.best_complete is not None else math.nan
+        center, scale, stand_in = _units(reports, bank.judged[rows], incumbent, snapshot.robust_range)
+        judged = np.where(complete, standardize(bank.judged[rows], center, scale), np.nan)
         steps, curves = _curves(reports, center, scale, device)
         columns = Columns.of([one.params for one in known])
         params = columns.encode([one.params for one in known])
@@ -224,7 +224,7 @@ class Context:
             center,
             scale,
             incumbent,
-            snapshot.spread,
+            snapshot.robust_range,
             stand_in,
             float(min(bank.n_complete, MOST_COUNTED)),
         )
@@ -287,7 +287,7 @@ def _curves(reports: Sequence[Reports], center: float, scale: float, device: str
     inside = np.arange(steps.shape[1]) < sizes[:, None]
     longest = reports[int(sizes.argmax())].steps
     steps = longest if (~inside | (steps == longest)).all() else np.where(inside, steps, np.inf)
-    y, bad = features.fill(as_tensor(shrink(loss, center, scale), device)[None])
-    best_y = as_tensor(np.nan_to_num(shrink(best, center, scale), posinf=1e30), device)[None]
+    y, bad = features.fill(as_tensor(standardize(loss, center, scale), device)[None])
+    best_y = as_tensor(np.nan_to_num(standardize(best, center, scale), posinf=1e30), device)[None]
     blank = torch.full_like(y[..., :1], math.nan)
     return steps, Curves(y, bad, best_y, blank, blank, blank, blank, blank)

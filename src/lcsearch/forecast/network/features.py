@@ -6,7 +6,7 @@ would ruin for the rest of the curve.
 
 All are ratios or logarithms of ratios, so that no unit survives. Three yardsticks: `s`, a running one that uses the
 past of each token only (tokens may be kept while a curve grows); `unit`, the curve's own present one; `spread`, the
-study's (:attr:`lcsearch.study.Bank.spread`).
+study's (:attr:`lcsearch.study.FinishedTrials.robust_range`).
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
-from lcsearch.forecast.network.asking import Asked, Looks, States, sort
+from lcsearch.forecast.network.asking import PendingQuery, QueryBatch, States, sort
 from lcsearch.forecast.network.beside import Beside
 from lcsearch.forecast.network.context import Context, Key, Known, unknown
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
-from lcsearch.forecast.network.reading import read_off, settle
+from lcsearch.forecast.network.reading import read_off, write_point_mass
 from lcsearch.study import Snapshot, Trial
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
@@ -69,8 +69,8 @@ class NetworkForecaster:
         the curve as it stood at that step.
 
         Absent rows: NONFINITE when the curve has no finite observation or its first one comes after the step asked
-        about, or when that step is not finite; OFF_LAW when nothing gives the curve a scale (one observation in a study
-        without a spread, or a constant curve in one where neither curves nor judged values differ).
+        about, or when that step is not finite; UNSUPPORTED when nothing gives the curve a scale (one observation in a
+        study without a spread, or a constant curve in one where neither curves nor judged values differ).
         """
         return self.forecast_each([(snapshot, queries)])[0]
 
@@ -86,7 +86,7 @@ class NetworkForecaster:
         wholes = [_blank(len(queries), width) for _, queries in asks]
         # a training loop around this may have set autocast; float32 is what the tolerances are stated for
         with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
-            rows: list[tuple[Asked, Context]] = []
+            rows: list[tuple[PendingQuery, Context]] = []
             if len(asks) > 1:
                 self._learn([snapshot for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True) if asked])
             for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True):
@@ -108,10 +108,10 @@ class NetworkForecaster:
                 column[to, part.shape[1] :] = column[to, part.shape[1] - 1 : part.shape[1]]
             for row, gone in zip(to, off, strict=True):
                 if gone:
-                    absent[row] = Absent.OFF_LAW
+                    absent[row] = Absent.UNSUPPORTED
         for (_, sure, _), whole in zip(sorts, wholes, strict=True):
             if sure:
-                settle(whole, list(sure), list(sure.values()))
+                write_point_mass(whole, list(sure), list(sure.values()))
         source = f"{self.name}/{self.version}"
         return [
             Forecasts.of(*whole, sign=sign, source=source, absent=absent)
@@ -155,10 +155,10 @@ class NetworkForecaster:
         return found
 
     def _answer(
-        self, asked: Sequence[Asked], contexts: Sequence[Context], sign: float, memo: States | None
+        self, asked: Sequence[PendingQuery], contexts: Sequence[Context], sign: float, memo: States | None
     ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
         """Knots, levels and tails, and which of them have no scale."""
-        looks = Looks.of(asked, sign, contexts, self._network, self._device, memo)
+        looks = QueryBatch.of(asked, sign, contexts, self._network, self._device, memo)
         beside = Beside(asked, looks, contexts)
         states, cut = beside.queries(looks.states), beside.queries(looks.describe([c.n_complete for c in contexts]))
         kind = beside.queries(torch.tensor([one.kind for one in asked]))
@@ -187,4 +187,4 @@ def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:
 
 def _name(snapshot: Snapshot) -> tuple[int, float, float]:
     """Of the context of a snapshot, which holds its bank."""
-    return id(snapshot.bank), snapshot.horizon, snapshot.spread
+    return id(snapshot.bank), snapshot.horizon, snapshot.robust_range

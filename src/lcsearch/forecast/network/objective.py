@@ -276,7 +276,8 @@ def _answers(loss: Tensor, latent: Tensor, kind: Tensor, index: Tensor, until: T
 def study_figures(judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(..., C) judged losses, +inf where there is none -> spread, incumbent (NaN for none) and count of complete ones.
 
-    As :attr:`lcsearch.study.Bank.spread` and :attr:`~lcsearch.study.Bank.leader` have them.
+    As :attr:`lcsearch.study.FinishedTrials.robust_range` and :attr:`~lcsearch.study.FinishedTrials.best_complete` have
+    them.
     """
     ordered = judged.sort(-1).values
     n = torch.isfinite(ordered).sum(-1, keepdim=True)

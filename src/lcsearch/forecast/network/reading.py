@@ -88,7 +88,7 @@ def insert(knots: Floats, levels: Floats, where: Floats, level: Floats, grain: F
     return np.where(place == at, where[:, None], new_knots), new_levels
 
 
-def settle(found: tuple[Floats, Floats, Floats], rows: list[int], sure: list[float]) -> None:
+def write_point_mass(found: tuple[Floats, Floats, Floats], rows: list[int], sure: list[float]) -> None:
     """Make some rows certain, in place."""
     knots, levels, tails = found
     knots[rows] = np.array(sure)[:, None]

@@ -121,7 +121,7 @@ def as_tensor(x: Floats, device: str) -> Tensor:
     return torch.from_numpy(x.astype(np.float32)).to(device)
 
 
-def shrink(loss: Floats, center: Floats | float, scale: Floats | float) -> Floats:
+def standardize(loss: Floats, center: Floats | float, scale: Floats | float) -> Floats:
     """(loss - center) / scale, where what is finite stays so."""
     with np.errstate(over="ignore"):
         x = (loss - center) / scale
@@ -159,7 +159,7 @@ class Batch:
         center, own = own_units(loss, scale)
         rate, area = _plans(reports, index, device)
         curves = Curves.of(
-            as_tensor(shrink(loss, center[:, None], own[:, None]), device),
+            as_tensor(standardize(loss, center[:, None], own[:, None]), device),
             as_tensor(time, device),
             torch.ones((), device=device, dtype=torch.float32),
             as_tensor(np.array([[r.total] for r in reports]), device),
@@ -167,7 +167,7 @@ class Batch:
             area,
         )
         if any(r.thinned for r in reports):
-            best = shrink(np.concatenate([r.best for r in reports])[index], center[:, None], own[:, None])
+            best = standardize(np.concatenate([r.best for r in reports])[index], center[:, None], own[:, None])
             curves = replace(curves, best=torch.minimum(curves.best, as_tensor(best, device)))
         grids = [_grid(int(n)) for n in sizes]
         counts = np.array([g.size for g in grids])

@@ -73,7 +73,7 @@ class ParametricEnsemble:
         No family says anything of a curve that has not moved yet: it is answered by what became of the finished trials
         that stood beside it, as :class:`RankAndGap` does, where there are enough of them.
 
-        Absent rows: NONFINITE when the curve has no finite observation; OFF_LAW when nothing gives it a scale (one
+        Absent rows: NONFINITE when the curve has no finite observation; UNSUPPORTED when nothing gives it a scale (one
         observation, or a constant curve, in a study without finished trials) or when it has left every family (see
         `off_law`).
         """
@@ -103,7 +103,7 @@ class ParametricEnsemble:
     ) -> tuple[Floats, Floats, Floats]:
         """Knots, levels, tails of a batch of the queries, and their reasons in `absent`."""
         curves, rows, which = batch
-        seen = observe(curves, snapshot.goal, snapshot.horizon, snapshot.spread)
+        seen = observe(curves, snapshot.goal, snapshot.horizon, snapshot.robust_range)
         fitted = fit(seen)
         unfit = np.isnan(seen.unit) | self._left_law(seen, fitted)
         steps = np.array([queries[i].step for i in rows])
@@ -150,7 +150,7 @@ class ParametricEnsemble:
         knots[:, -2:] = np.where(capped, best[:, None], knots[:, -2:])
         for i, c, certain in zip(rows, which, settled, strict=True):
             if unfit[c] and not certain:
-                absent[i] = Absent.OFF_LAW
+                absent[i] = Absent.UNSUPPORTED
         return knots, levels, tails
 
     def _draws(self, seen: Observed, fitted: Fit, which: NDArray[np.intp], u: Floats) -> tuple[Floats, Floats]:

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Ask, Event, Hold, ask, held_decision, report_before
+from lcsearch.stopping.gates import Ask, Event, GateHold, ask, held_decision, report_before
 from lcsearch.stopping.judge import Judgement, judge
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Bank, Snapshot, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 
 class Said(NamedTuple):
@@ -49,13 +49,13 @@ class Rule(Protocol):
 
 
 def judged_by(rule: Rule, snapshot: Snapshot, event: Event, since: float) -> Judgement:
-    """A rule's verdict as a judgement; the mark of a stop has no probability, for the rule knows none."""
+    """A rule's verdict as a judgement; the record of a stop has no probability, for the rule knows none."""
     with np.errstate(all="ignore"):  # curves reach infinities, as the originals' do
         stop, why = rule.says(snapshot, event.trial.cut(event.step), since)
     verdict = Verdict.STOP if stop else Verdict.CONTINUE
     detail = f"{rule.name}: {why}"
     decision = Decision(snapshot.study, event.trial.uid, event.step, verdict, Reason.RULE, detail)
-    return Judgement(decision, Mark(event.step, Reason.RULE.name, None, decision.text) if stop else None)
+    return Judgement(decision, StopRecord(event.step, Reason.RULE.name, None, decision.text) if stop else None)
 
 
 class Bare(ABC):
@@ -82,7 +82,7 @@ def at_least(value: float, low: float, where: str) -> None:
         raise InvalidValue(f"a whole number >= {low:g}", value, where)
 
 
-def reported_at(bank: Bank, step: float) -> Floats:
+def reported_at(bank: FinishedTrials, step: float) -> Floats:
     """What COMPLETE trials reported at exactly `step`, in the metric's units, non-finite values included."""
     points = np.flatnonzero(bank.steps == step)
     rows = np.searchsorted(bank.stops, points, side="right")
@@ -150,13 +150,13 @@ class Gated:
         """Decide one look."""
         with np.errstate(all="ignore"):
             question = ask(self.policy, snapshot, event)
-            if isinstance(question, Hold):
+            if isinstance(question, GateHold):
                 return Judgement(held_decision(snapshot, event, question))
             if question.diverged:
                 return judge(self.policy, snapshot, question, {})
-        decision, mark = judged_by(self.rule, snapshot, event, self._since(question))
+        decision, record = judged_by(self.rule, snapshot, event, self._since(question))
         decision = replace(decision, incumbent=question.incumbent, standing=question.standing, horizon=snapshot.horizon)
-        return Judgement(decision, None if mark is None else replace(mark, text=decision.text))
+        return Judgement(decision, None if record is None else replace(record, text=decision.text))
 
     def _since(self, question: Ask) -> float:
         """The previous look's step if the trial's own gates let it pass; -inf otherwise, as for all before it."""

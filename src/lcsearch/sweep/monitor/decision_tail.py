@@ -13,12 +13,12 @@ from lcsearch.session.decision_log import record_of
 
 
 @dataclass
-class LookTail:
+class DecisionLogTail:
     """Reads what was appended since the last call; a torn last line is left for the next.
 
     Attributes:
         folder: the decision log.
-        failed_open: "forecaster REASON" -> looks at which it gave no opinion, so that the trial went on.
+        failed_open: "forecaster REASON" -> looks at which it gave no forecast, so that the trial went on.
         latencies: seconds of every look that reached a forecaster, shortest first after a reading.
         left_out: the places (`FILE:LINE`, or `FILE`) that could not be read.
     """

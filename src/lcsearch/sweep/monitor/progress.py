@@ -15,7 +15,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
-from lcsearch.study import Bank, Status, Trial, judged_at_end
+from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end
 from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.budget import Reading, replacements, steps_of
@@ -39,7 +39,8 @@ class Row:
         state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "complete", "stopped", "failed".
         values: step -> value, in step order.
         spent: steps trained, on the user's axis.
-        saved: steps a stop saved: what the trial had left before it, by the complete trials, see :meth:`Bank.left`.
+        saved: steps a stop saved: what the trial had left before it, by the complete trials, see
+            :meth:`FinishedTrials.left`.
         note: the reason of a stop or the error of a failure, one line for people.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
@@ -110,7 +111,7 @@ class Progress:
     counts: Mapping[str, int] = field(default_factory=dict)
     silent: Mapping[int, float] = field(default_factory=dict)
     incumbent: Best | None = None
-    lengths: Bank | None = None
+    lengths: FinishedTrials | None = None
     unreadable: tuple[str, ...] = ()
 
     @property
@@ -190,7 +191,7 @@ def collect(
     """
     again = replacements(trials)
     read = [_row(trial, int(goal.horizon), space, now, again.get(trial.number)) for trial in counted(trials)]
-    lengths = Bank(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
+    lengths = FinishedTrials(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
     saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
     complete = [row for row in rows if row.state == "complete"]

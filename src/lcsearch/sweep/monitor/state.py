@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.monitor import run_record
-from lcsearch.sweep.monitor.decision_tail import LookTail
+from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, wall_clock
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.budget import Reading, read_clock
@@ -45,7 +45,7 @@ class SweepState:
         looks: trial -> (step, P(beat)) at its latest look.
         n_looks: looks that reached a forecaster.
         latency: (p50, p99) of such a look in seconds; None before the first.
-        failed_open: "forecaster REASON" -> looks at which it gave no opinion, most frequent first.
+        failed_open: "forecaster REASON" -> looks at which it gave no forecast, most frequent first.
         damage: what could not be read and was left out, one sentence each.
     """
 
@@ -74,7 +74,7 @@ class SweepState:
 
     @property
     def n_failed_open(self) -> int:
-        """Looks at which a forecaster gave no opinion."""
+        """Looks at which a forecaster gave no forecast."""
         return sum(self.failed_open.values())
 
     @property
@@ -160,7 +160,7 @@ class StateReader:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._sweep, self._folder, self._clock, self._wall = sweep, folder, clock, wall
-        self._looks = LookTail(folder.decisions)
+        self._looks = DecisionLogTail(folder.decisions)
         self._ledger: StudyReport | None = None
         self._ledger_of: object = ()
         self._ledger_due = -float("inf")

@@ -252,7 +252,7 @@ def _mark(checkpoints: Path) -> str:
 
 def _end(process: subprocess.Popen[str], mark: str, grace: float) -> None:
     """SIGTERM to what lives of the program and all it started, SIGKILL to what is left after `grace` seconds."""
-    family = _family(process.pid, mark)
+    family = _process_tree(process.pid, mark)
     for pid in family:
         _send(signal.SIGTERM, pid)
     if not family:  # all have ended, or there is no /proc
@@ -270,7 +270,7 @@ def _end(process: subprocess.Popen[str], mark: str, grace: float) -> None:
 def _kill(session: int | None, mark: str) -> None:
     """SIGKILL to the processes of `session` and with `mark`, until there are none; the kernel may need a while."""
     deadline = time.monotonic() + _KILL_S
-    while (family := _family(session, mark)) and time.monotonic() < deadline:
+    while (family := _process_tree(session, mark)) and time.monotonic() < deadline:
         for pid in family:
             _send(signal.SIGKILL, pid)
         time.sleep(_POLL_S)
@@ -281,7 +281,7 @@ def _send(number: signal.Signals, pid: int) -> None:
         os.kill(pid, number)
 
 
-def _family(session: int | None, mark: str) -> dict[int, str]:
+def _process_tree(session: int | None, mark: str) -> dict[int, str]:
     """pid -> when it was born, of the living processes of `session` or with `mark`, where the system tells (Linux)."""
     found: dict[int, str] = {}
     sign = f"{_PROGRAM}={mark}".encode()
@@ -296,10 +296,10 @@ def _family(session: int | None, mark: str) -> dict[int, str]:
 
 def _lives(entry: tuple[int, str]) -> bool:
     """Is it still the process it was, and not another that was given its number?"""
-    return _born(entry[0]) == entry[1]
+    return _start_time(entry[0]) == entry[1]
 
 
-def _born(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """The kernel's start time of a living process; None when it is gone or a zombie."""
     stat = _stat(pid)
     return None if stat is None else stat[19]

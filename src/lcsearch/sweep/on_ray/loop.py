@@ -29,7 +29,7 @@ from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, as_trial, write_stop
 from lcsearch.schedulers.optuna import SCHEDULE as STORED_SCHEDULE
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import Status
 from lcsearch.sweep.monitor.outcome import FAILED
 from lcsearch.sweep.objective.context import judged_value
@@ -64,8 +64,8 @@ class SweepScheduler(CurveScheduler):
         """The sweep's name."""
         return self.name
 
-    def stop_of(self, number: int) -> tuple[Mark, str] | None:
-        """Mark and reason of the stop that ended a trial, if one did."""
+    def stop_of(self, number: int) -> tuple[StopRecord, str] | None:
+        """StopRecord and reason of the stop that ended a trial, if one did."""
         entry = self._book.entries.get(str(number))
         return (entry.stop, entry.line) if entry is not None and entry.line and entry.stop is not None else None
 
@@ -112,7 +112,7 @@ class Ledger:
         self._leaving: list[_Leaving] = []
         self._met = 0
         self.begun = 0
-        self.dry = False
+        self.exhausted = False
         """There was no trial left to begin."""
 
     @property
@@ -141,7 +141,7 @@ class Ledger:
         slot = next(i for i in range(len(taken) + 1) if i not in taken)
         claimed = None if w.ending else ownership.take(w.study, w.folder, slot, w.file)
         if claimed is None:
-            self.dry = True
+            self.exhausted = True
             return None
         trial = claimed.trial
         self.begun += 1
@@ -380,13 +380,13 @@ class RayWatch(Watch):
             scheduler.prepare()
             if self.ending:
                 return
-        legs = self.folder.root / "ray"
+        segments = self.folder.root / "ray"
         try:
             with handlers_kept():
                 tune.run(
                     trainable(str(self.folder.root), os.getcwd(), self.file.objective.grace),
-                    name=f"leg-{len(list(legs.glob('leg-*'))) + 1}",
-                    storage_path=str(legs),
+                    name=f"leg-{len(list(segments.glob('leg-*'))) + 1}",
+                    storage_path=str(segments),
                     num_samples=left,
                     max_concurrent_trials=self.file.backend.workers.n,
                     resources_per_trial=resources(self.file),
@@ -411,7 +411,7 @@ class RayWatch(Watch):
                 self.problem = (FAILED, f"{text}\nTraceback: {self.folder.ray_log}")
         with ledger.ending_on_errors():
             ledger.settle(wait=False)  # Tune has waited for its processes
-        if not self.ending and (ledger.under_way or (ledger.begun < left and not ledger.dry)):
+        if not self.ending and (ledger.under_way or (ledger.begun < left and not ledger.exhausted)):
             self.interrupts += 1  # SIGUSR1 is one for Tune
             self.view.event("Ray Tune was told to end by a signal; trials can be resumed from their checkpoints")
 

@@ -18,7 +18,7 @@ from lcsearch.errors import FileProblem
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.session.decision_log import read_log
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import trained_by
 from lcsearch.sweep.monitor.importances import Importances, importances
 from lcsearch.sweep.monitor.open_run import reader
@@ -206,35 +206,35 @@ def _stops(state: SweepState, trials: Sequence[FrozenTrial], records: Sequence[M
     stops = []
     for row, trial in zip(state.progress.rows, trials, strict=True):
         if row.state == "stopped":
-            mark = as_trial(trial).marks.get("stop")
-            mark = mark if isinstance(mark, Mark) else None
-            kept = None if mark is None else mark.decision
+            stop = as_trial(trial).stop_records.get("stop")
+            stop = stop if isinstance(stop, StopRecord) else None
+            kept = None if stop is None else stop.decision
             record = kept.to_record() if kept is not None else told.get(str(row.number), {})
-            stops.append(_stop(row, mark, record, state.sweep.target.sign, today.get(row.number, math.nan)))
+            stops.append(_stop(row, stop, record, state.sweep.target.sign, today.get(row.number, math.nan)))
     return tuple(stops)
 
 
-def _stop(row: Row, mark: Mark | None, record: Mapping[str, Any], sign: float, today: float) -> Stop:
-    """From the mark in the study, and from the log what a mark without a decision does not keep."""
+def _stop(row: Row, stop: StopRecord | None, record: Mapping[str, Any], sign: float, today: float) -> Stop:
+    """From the stop in the study, and from the log what a stop without a decision does not keep."""
     step = float(row.last[0] if row.last else 0)
-    if mark is None:
+    if stop is None:
         return Stop(row.number, step, row.saved, "", row.note, row.note)
     now, before = _look(record.get("now")), _look(record.get("before"))
-    p = mark.p if mark.p is not None else (now.p if now is not None else None)
+    p = stop.p if stop.p is not None else (now.p if now is not None else None)
     return Stop(
         number=row.number,
-        step=mark.step,
+        step=stop.step,
         saved=row.saved,
-        reason=mark.reason,
+        reason=stop.reason,
         line=row.note,
-        text=mark.text,
+        text=stop.text,
         p=p,
         p_before=before.p if before is not None else None,
         threshold=_threshold(record),
         incumbent=_incumbent(record),
         rank=_rank(record),
         p_today=today if math.isfinite(today) else None,
-        forecast=tuple(sign * loss for loss in mark.losses),
+        forecast=tuple(sign * loss for loss in stop.losses),
     )
 
 

@@ -14,7 +14,7 @@ from lcsearch.sweep.store.ownership import ERROR, counted
 _SAME_FAILURES = 5  # of trials that never reported: the next will fail too
 
 
-def fruitless(progress: Progress, sweep: SweepFile) -> str:
+def no_result(progress: Progress, sweep: SweepFile) -> str:
     """Why a sweep that has ended has nothing to show; empty when it has."""
     n = len(progress.of("complete"))
     if not n:
@@ -25,7 +25,7 @@ def fruitless(progress: Progress, sweep: SweepFile) -> str:
     return ""
 
 
-def hopeless(trials: Sequence[FrozenTrial], since: datetime) -> str:
+def systematic_failure(trials: Sequence[FrozenTrial], since: datetime) -> str:
     """Why no further trial is worth a try: the first few begun after `since` failed alike, and none ever reported."""
     if any(trial.intermediate_values for trial in trials):
         return ""

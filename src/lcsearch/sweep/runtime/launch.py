@@ -19,8 +19,8 @@ from lcsearch.sweep.monitor.outcome import FAILED, INTERRUPTED, SUCCESS, Outcome
 from lcsearch.sweep.monitor.progress import Best, Progress, collect
 from lcsearch.sweep.monitor.view import View
 from lcsearch.sweep.runtime import exits
-from lcsearch.sweep.runtime.failures import fruitless, hopeless
-from lcsearch.sweep.runtime.peers import Neighbours
+from lcsearch.sweep.runtime.failures import no_result, systematic_failure
+from lcsearch.sweep.runtime.peers import Peers
 from lcsearch.sweep.runtime.signals import counted
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.store import heartbeat, ownership
@@ -59,7 +59,7 @@ class Watch(ABC):
         self.shared = self.file.backend.storage is not None and self.file.backend.kind == "optuna"
         self.silent: dict[int, float] = {}  # trial -> seconds since its last report, of those that are overdue
         self.run_id = folder.identity()
-        self.others = Neighbours(study, folder, self.file.retries) if self.shared else None
+        self.others = Peers(study, folder, self.file.retries) if self.shared else None
         self._seen = self._progress(trials)
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Watch(ABC):
     def close(self) -> None:  # noqa: B027  # a backend may have nothing to end
         """Leave nothing running."""
 
-    def insist(self) -> None:
+    def on_second_interrupt(self) -> None:
         """A second interrupt has come: break off the loop, whatever it waits for; called in the signal's handler."""
         self._patience.end()
         if self._may_break_off:
@@ -154,14 +154,14 @@ class Watch(ABC):
             trials = self.trials()
             self._clock.tick()
             self._tell_limit(trials)
-            self.examine()
+            self.check_stalls()
             self._show(trials)
             self._check_failures(trials)
             if self.others is not None and not self.ending:
-                for text in self.others.mind(trials):
+                for text in self.others.reclaim_orphans(trials):
                     self.view.event(text)
 
-    def examine(self) -> None:  # noqa: B027  # nor to look at
+    def check_stalls(self) -> None:  # noqa: B027  # nor to look at
         """See whether the trials that run here make headway; once a second."""
 
     def trials(self) -> list[FrozenTrial]:
@@ -171,7 +171,7 @@ class Watch(ABC):
     @contextmanager
     def _heard_by_others(self) -> Iterator[None]:
         """Other machines hear that this one lives."""
-        beat = heartbeat.Beat(self.study, self.run_id) if self.shared else None
+        beat = heartbeat.PeerHeartbeat(self.study, self.run_id) if self.shared else None
         try:
             yield
         finally:
@@ -212,7 +212,7 @@ class Watch(ABC):
         error = _finished(trials)[-1].user_attrs.get(ownership.ERROR, "")
         row = self._row_of_failures(trials)
         text = f"{row} trials failed in a row, so the sweep was ended. The last said: {error}"
-        return f"{hopeless(trials, self._since) or text}\nTracebacks: {self.folder.logs}"
+        return f"{systematic_failure(trials, self._since) or text}\nTracebacks: {self.folder.logs}"
 
     def _show(self, trials: list[FrozenTrial] | None = None) -> None:
         self._read = self.trials() if trials is None else trials
@@ -236,7 +236,7 @@ class Watch(ABC):
             code, message = self.problem
         elif self.interrupts:
             code, message = INTERRUPTED, "interrupted; go on with --resume"
-        elif text := fruitless(progress, self.file):
+        elif text := no_result(progress, self.file):
             code, message = FAILED, text
         return Outcome(self.folder.root, progress, self.study, code, message, self._clock.seconds)
 
@@ -257,7 +257,7 @@ class Watch(ABC):
             self.interrupts += heard - self._heard
             self._heard = heard
         if self.interrupts >= 2:
-            self.insist()
+            self.on_second_interrupt()
 
 
 def _finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -38,7 +38,7 @@ _REMEMBERED = 64
 
 
 @dataclass(frozen=True)
-class Vital:
+class Heartbeat:
     """What a worker's pulse said; times are of the machine's monotonic clock, which all its processes share.
 
     Attributes:
@@ -58,7 +58,7 @@ class Vital:
     gap: float | None
 
 
-class Pulse:
+class HeartbeatWriter:
     """Writes the file; `begin`, `reported` and `end` only note the time."""
 
     def __init__(self, path: Path) -> None:
@@ -84,26 +84,26 @@ class Pulse:
         """The trial has ended."""
         self._trial = None
 
-    def vital(self) -> Vital:
+    def heartbeat(self) -> Heartbeat:
         """What the file says."""
         gaps = list(self._gaps)
         gap = statistics.median(gaps) if len(gaps) >= _PACE else None
-        return Vital(os.getpid(), self._trial, time.monotonic(), self._since, self._reports, gap)
+        return Heartbeat(os.getpid(), self._trial, time.monotonic(), self._since, self._reports, gap)
 
     def _go_on(self) -> None:
         temporary = self._path.with_suffix(".tmp")
         while True:
             with suppress(OSError, RuntimeError):  # a full disk, a deque that grew meanwhile: at the next beat
                 with files.create(temporary) as file:
-                    file.write(json.dumps(asdict(self.vital())).encode())
+                    file.write(json.dumps(asdict(self.heartbeat())).encode())
                 temporary.replace(self._path)
             time.sleep(_EVERY_S)
 
 
-def read(path: Path) -> Vital | None:
+def read(path: Path) -> Heartbeat | None:
     """The last pulse; None when there is none, or one that cannot be read."""
     try:
-        vital = Vital(**loads(files.read(path, 1 << 16)))
+        vital = Heartbeat(**loads(files.read(path, 1 << 16)))
     except (OSError, ValueError, TypeError):
         return None
     needed, other = (vital.pid, vital.at, vital.since, vital.reports), (vital.trial, vital.gap)
@@ -111,7 +111,7 @@ def read(path: Path) -> Vital | None:
     return vital if fine else None
 
 
-def patience(vital: Vital, others: Sequence[float]) -> float:
+def patience(vital: Heartbeat, others: Sequence[float]) -> float:
     """Seconds of silence after which the trial of `vital` is called stalled; `others` are gaps of other trials."""
     pace = vital.gap if vital.gap is not None else statistics.median(others) if others else None
     if vital.reports == 0 or pace is None:

@@ -32,14 +32,14 @@ class FleetWatch(Watch):
     ) -> None:
         super().__init__(sweep, folder, study, view, patience)
         self._fleet = Fleet(folder, sweep.file.backend.workers, lock)
-        self._barren = 0
+        self._failed_starts = 0
         self._tried = len(self.trials())
         self._stalls = Stalls(self.folder, self.file.backend.workers.stall)
 
-    def insist(self) -> None:
+    def on_second_interrupt(self) -> None:
         """Kill the workers now: the loop may wait for a storage that does not answer."""
-        self._fleet.strike()
-        super().insist()
+        self._fleet.kill_nowait()
+        super().on_second_interrupt()
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -51,7 +51,7 @@ class FleetWatch(Watch):
         drained = False
         while True:
             for death in self._fleet.reap():
-                self._bury(death)
+                self._handle_exit(death)
             if self.interrupts >= 2:
                 return
             if self.ending and not drained:
@@ -76,7 +76,7 @@ class FleetWatch(Watch):
             self.view.event(f"nothing is left to do here; trials still run on {hosts}: {len(theirs)}")
         return False
 
-    def examine(self) -> None:
+    def check_stalls(self) -> None:
         """Tell of stalled trials, and kill their workers if the file says so."""
         found = self._stalls.look(self._fleet.pids)
         self.silent = {stall.trial: stall.seconds for stall in found}
@@ -94,7 +94,7 @@ class FleetWatch(Watch):
         for slot in empty[: ownership.work_left(self.trials(), self.folder, self.file)]:
             self._fleet.start(slot)
 
-    def _bury(self, death: Death) -> None:
+    def _handle_exit(self, death: Death) -> None:
         """A worker ended: give back its trial, say so, and see whether workers can work at all."""
         if death.code == exits.OK and self.ending:
             return  # drained; its trial is for --resume
@@ -124,14 +124,14 @@ class FleetWatch(Watch):
             text = f"{head} between trials; another takes its place"
             self.view.event(text, worker=death.slot, how=death.how)
         n = len(self.trials())
-        self._barren = 0 if given or n > self._tried else self._barren + 1
+        self._failed_starts = 0 if given or n > self._tried else self._failed_starts + 1
         self._tried = n
-        if self._barren >= _BARREN_STARTS:
+        if self._failed_starts >= _BARREN_STARTS:
             log = self.folder.log(death.slot)
-            text = f"expected workers that start, got {self._barren} that died at once. See {log}."
+            text = f"expected workers that start, got {self._failed_starts} that died at once. See {log}."
             self.problem = (FAILED, text)
 
-    def _release(self, blame: bool = True) -> list[ownership.Released]:
+    def _release(self, blame: bool = True) -> list[ownership.RequeuedTrial]:
         alive, retries = self._fleet.pids.values(), self.file.retries
         return ownership.release(self.study, self.folder, alive, retries, blame=blame, shared=self.shared)
 

@@ -14,7 +14,7 @@ from lcsearch.sweep.store.folder import RunFolder
 _SETTLE_S = 1.0  # other machines that want the same trial have said so by then
 
 
-class Neighbours:
+class Peers:
     """Listens to the other machines, and takes over the trials of those that are gone."""
 
     def __init__(
@@ -22,10 +22,10 @@ class Neighbours:
     ) -> None:
         self._study, self._folder, self._retries, self._clock = study, folder, retries, clock
         self._run = folder.identity()
-        self._ear = heartbeat.Ear(clock)
+        self._ear = heartbeat.PeerMonitor(clock)
         self._wanted: dict[int, float] = {}  # trial of a silent machine -> when this run said that it wants it
 
-    def trials(self, trials: list[FrozenTrial]) -> list[ownership.Foreign]:
+    def trials(self, trials: list[FrozenTrial]) -> list[ownership.RemoteTrial]:
         """The running trials of other machines."""
         return list(ownership.foreign(trials, self._run))
 
@@ -33,7 +33,7 @@ class Neighbours:
         """Do trials run on machines that may be gone? One that is heard of looks after its own."""
         return any(not self._ear.lives(other.run) for other in self.trials(trials))
 
-    def mind(self, trials: list[FrozenTrial]) -> Iterator[str]:
+    def reclaim_orphans(self, trials: list[FrozenTrial]) -> Iterator[str]:
         """Take over what machines that are gone have left; says what was done. To be called again and again."""
         self._ear.listen(self._study.user_attrs)
         others = {other.number: other for other in self.trials(trials)}
@@ -43,7 +43,7 @@ class Neighbours:
                 self._wanted.pop(number, None)
             elif number not in self._wanted:
                 if not self._rival(other):
-                    ownership.contend(self._study, self._folder, number)
+                    ownership.request_takeover(self._study, self._folder, number)
                     self._wanted[number] = self._clock()
             elif self._clock() - self._wanted[number] >= _SETTLE_S:
                 del self._wanted[number]
@@ -51,12 +51,12 @@ class Neighbours:
                 if given is not None:
                     yield self._words(other, given)
 
-    def _rival(self, other: ownership.Foreign) -> bool:
+    def _rival(self, other: ownership.RemoteTrial) -> bool:
         """Has another machine that lives said that it wants the trial?"""
         who = other.claimant
         return who is not None and who not in (other.run, self._run) and self._ear.silence(who) < heartbeat.SILENCE_S
 
-    def _words(self, other: ownership.Foreign, given: ownership.Released) -> str:
+    def _words(self, other: ownership.RemoteTrial, given: ownership.RequeuedTrial) -> str:
         head = f"{other.host} has been silent for {heartbeat.SILENCE_S:g} s; trial {given.number}"
         if given.given_up:
             return f"{head} is marked failed after {given.retry - 1} retries"

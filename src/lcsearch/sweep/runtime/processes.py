@@ -171,7 +171,7 @@ class Fleet:
                 assert process.stdin is not None
                 process.stdin.write(b"drain\n")
 
-    def strike(self) -> None:
+    def kill_nowait(self) -> None:
         """Kill every worker and what it started, at once and without waiting: a signal's handler may do it."""
         for process in list(self._processes.values()):
             with suppress(ProcessLookupError, PermissionError):
@@ -179,7 +179,7 @@ class Fleet:
 
     def kill(self) -> None:
         """Kill every worker and what it started, and wait for their ends."""
-        self.strike()
+        self.kill_nowait()
         for process in self._processes.values():
             process.wait()
             if process.stdin is not None:

@@ -58,7 +58,7 @@ class Stalls:
             found.append(Stall(slot, vital.trial, seconds, text, kill))
         return found
 
-    def _words(self, slot: int, vital: liveness.Vital, seconds: float) -> str:
+    def _words(self, slot: int, vital: liveness.Heartbeat, seconds: float) -> str:
         text = f"trial {vital.trial} in worker {slot} has not reported for {seconds:.0f} s"
         if vital.gap is not None:
             text += f", it used to every {vital.gap:.2g} s"

@@ -79,7 +79,9 @@ def run_trial(
     reporter = StudyReporter(trial, held)
     if taken.adopted and reported and max(reported) < file.max_steps:
         # its worker may have died between a report and its look, or between a stop and its end in the study
-        stopped = "stop" in as_trial(frozen).marks if file.pruner.kind == "curve" else REASON in frozen.user_attrs
+        stopped = (
+            "stop" in as_trial(frozen).stop_records if file.pruner.kind == "curve" else REASON in frozen.user_attrs
+        )
         if stopped or reporter.should_prune():
             _say_why(trial, sweep, reported)
             taken.end(state=TrialState.PRUNED)
@@ -157,7 +159,7 @@ def withdraw_stops(folder: RunFolder, number: int, why: str) -> None:
         if record.get("trial") == str(number) and record.get("verdict"):
             latest = record
     if latest is not None and latest["verdict"] == "STOP":
-        changed = {"verdict": "CONTINUE", "reason": "OVERTAKEN", "detail": why, "time": time.time()}
+        changed = {"verdict": "CONTINUE", "reason": "SUPERSEDED", "detail": why, "time": time.time()}
         DecisionLog(folder.decisions).append({**latest, **changed, "host": here(), "pid": os.getpid()})
 
 

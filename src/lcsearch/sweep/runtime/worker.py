@@ -24,8 +24,8 @@ from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.secrets_in_urls import mask_of
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, HOPELESS, OK, ORPHANED
-from lcsearch.sweep.runtime.failures import hopeless
-from lcsearch.sweep.runtime.liveness import Pulse
+from lcsearch.sweep.runtime.failures import systematic_failure
+from lcsearch.sweep.runtime.liveness import HeartbeatWriter
 from lcsearch.sweep.runtime.trial import load_any, run_trial
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.store import ownership, studies
@@ -35,7 +35,7 @@ from lcsearch.sweep.store.worker_log import Teller
 _GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
 
 
-class Line:
+class LauncherLink:
     """The line to the launcher. `broken()` is True once the worker should end."""
 
     def __init__(self) -> None:
@@ -53,21 +53,21 @@ class Line:
                 self._drain.set()
         self._drain.set()
         time.sleep(_GRACE_S)
-        leave()
+        kill_own_group()
 
     def broken(self) -> bool:
         """Should this worker end?"""
         return self._drain.is_set()
 
 
-def leave() -> None:
+def kill_own_group() -> None:
     """End this process now, and the objective's children with it: state on disk is whole at every moment."""
     if os.getpgrp() == os.getpid():  # so the launcher starts it; by hand, the group may be a shell's
         os.killpg(0, signal.SIGKILL)
     os._exit(ORPHANED)
 
 
-def keep(lock: int) -> None:
+def hold_run_lock(lock: int) -> None:
     """Hold the run lock in this process alone: a child of the objective that outlives it must not block --resume."""
     held = [lock]  # a grandchild finds it empty: the number may stand for another file there
     os.set_inheritable(lock, False)
@@ -80,10 +80,10 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     objective = load_any(sweep)
     study = studies.open_study(sweep.file, folder, checked=True)  # by the launcher
     _prepare(study, sweep, folder)
-    pulse, tell = Pulse(folder.pulse(slot)), Teller(folder.told(slot))
+    pulse, tell = HeartbeatWriter(folder.pulse(slot)), Teller(folder.told(slot))
     began = datetime.now()
     while not interrupted():
-        if text := hopeless(study.get_trials(deepcopy=False), began):
+        if text := systematic_failure(study.get_trials(deepcopy=False), began):
             tell.problem(f"{text}\nTracebacks: {folder.logs}")
             return HOPELESS
         taken = ownership.take(study, folder, slot, sweep.file)
@@ -123,8 +123,8 @@ def main() -> int:
     parser.add_argument("--lock", type=int, help="descriptor of the run lock")
     options = parser.parse_args()
     if options.lock is not None:
-        keep(options.lock)
-    line = Line()
+        hold_run_lock(options.lock)
+    line = LauncherLink()
     studies.quiet_optuna()
     folder = RunFolder(options.folder)
     try:

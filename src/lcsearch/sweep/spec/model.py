@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -333,14 +334,17 @@ class CurvePrunerSpec(_Startup):
     guard: Annotated[float, Field(ge=0, le=1)] = 0.1
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     look_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.1
-    opinions: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    forecasters: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        Field(validation_alias=AliasChoices("forecasters", "opinions")),  # its name in an earlier version
+    ] = None
 
-    @field_validator("opinions")
+    @field_validator("forecasters")
     @classmethod
-    def _known(cls, opinions: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if not set(opinions or ()) <= set(NAMES):
+    def _known(cls, forecasters: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not set(forecasters or ()) <= set(NAMES):
             raise expected(f"names among {', '.join(NAMES)}")
-        return opinions
+        return forecasters
 
 
 class MedianPrunerSpec(_Startup):

@@ -31,7 +31,7 @@ def here() -> str:
     return os.environ.get(_HOST) or socket.gethostname()
 
 
-class Beat:
+class PeerHeartbeat:
     """Counts up in the study until :meth:`stop`."""
 
     def __init__(self, study: optuna.Study, run: str) -> None:
@@ -57,7 +57,7 @@ class Beat:
         self._thread.join()
 
 
-class Ear:
+class PeerMonitor:
     """Knows for how long each run of a study has been silent, as far as one has listened."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -141,7 +141,7 @@ def still_has(study: optuna.Study, claim: Claim) -> bool:
 
 
 @dataclass(frozen=True)
-class Released:
+class RequeuedTrial:
     """What became of a dead worker's trial.
 
     Attributes:
@@ -167,7 +167,7 @@ def release(
     shared: bool = False,
     anywhere: bool = False,
     until: datetime | None = None,
-) -> list[Released]:
+) -> list[RequeuedTrial]:
     """Give back every RUNNING trial of this run whose worker (by pid) is not among the living.
 
     Args:
@@ -202,7 +202,7 @@ def _is_of(owner: dict[str, Any], run: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class RemoteTrial:
     """A RUNNING trial of another machine.
 
     `run` tells that machine's run from others; `claimant` is the run that wants to have the trial.
@@ -214,7 +214,7 @@ class Foreign:
     claimant: str | None
 
 
-def foreign(trials: Iterable[FrozenTrial], run: str, *, shared: bool = True) -> Iterator[Foreign]:
+def foreign(trials: Iterable[FrozenTrial], run: str, *, shared: bool = True) -> Iterator[RemoteTrial]:
     """The RUNNING trials that are not of `run`; those nobody has signed yet count when the study is shared."""
     for frozen in trials:
         if frozen.state != TrialState.RUNNING:
@@ -224,15 +224,15 @@ def foreign(trials: Iterable[FrozenTrial], run: str, *, shared: bool = True) -> 
         if unsigned or not _is_of(owner, run):
             host = owner.get("host", "a machine unknown")
             name = owner.get("run") or (f"unsigned {frozen.number}" if unsigned else f"host {host}")
-            yield Foreign(frozen.number, host, name, frozen.user_attrs.get(CLAIMANT))
+            yield RemoteTrial(frozen.number, host, name, frozen.user_attrs.get(CLAIMANT))
 
 
-def contend(study: optuna.Study, folder: RunFolder, number: int) -> None:
+def request_takeover(study: optuna.Study, folder: RunFolder, number: int) -> None:
     """Say that this run wants the trial of a silent machine; of several that say so at once, the last one stands."""
     adopt(study, number).set_user_attr(CLAIMANT, folder.identity())
 
 
-def take_over(study: optuna.Study, folder: RunFolder, wanted: Foreign, retries: int) -> Released | None:
+def take_over(study: optuna.Study, folder: RunFolder, wanted: RemoteTrial, retries: int) -> RequeuedTrial | None:
     """Make the trial one of this run that its workers may adopt; None when another machine got it, or it is back."""
     run = folder.identity()
     with folder.claim():
@@ -270,7 +270,7 @@ def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
 
 def _give_back(
     study: optuna.Study, frozen: FrozenTrial, run: str, retries: int, blame: bool, until: datetime | None = None
-) -> Released:
+) -> RequeuedTrial:
     retry = attributes.count(frozen.user_attrs, RETRIES) + blame
     trial = adopt(study, frozen.number)
     given_up = retry > retries
@@ -284,7 +284,7 @@ def _give_back(
         trial.set_user_attr(RETRIES, retry)
         trial.set_user_attr(SECONDS, seconds)
         abandon(trial, run)
-    return Released(frozen.number, frozen.last_step, retry, given_up)
+    return RequeuedTrial(frozen.number, frozen.last_step, retry, given_up)
 
 
 def abandon(trial: Trial, run: str) -> None:

@@ -15,7 +15,7 @@ from lcsearch.schedulers.optuna import as_trial
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.explain import judged_looks, nearest
 from lcsearch.stopping.decision import percent
-from lcsearch.stopping.risk import Mark
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import Trial, judged_loss
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.progress import Progress, Row
@@ -120,8 +120,8 @@ def _today(row: Row, state: SweepState) -> list[str]:
 
 def _overtaken(row: Row, sweep: SweepFile, study: optuna.Study) -> str:
     """That a look at a trial that ran to its end came to a stop."""
-    stop = as_trial(study.get_trials(deepcopy=False)[row.number]).marks.get("ignored")
-    if not isinstance(stop, Mark):
+    stop = as_trial(study.get_trials(deepcopy=False)[row.number]).stop_records.get("ignored")
+    if not isinstance(stop, StopRecord):
         return ""
     return f", although a look at {sweep.step} {stop.step:g} came to a stop: by then it was too late to carry it out"
 

@@ -37,7 +37,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lcsearch.sweep.monitor.decision_tail import LookTail
+from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
 from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, SweepState
 from lcsearch.sweep.spec.model import SweepFile
@@ -68,7 +68,7 @@ class JsonView:
     ) -> None:
         self._sweep, self._folder, self._stream, self._resumed = sweep, folder, stream, resumed
         self._people = people or PlainView(sweep, sys.stderr)
-        self._looks = LookTail(folder.decisions)
+        self._looks = DecisionLogTail(folder.decisions)
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._best: tuple[int, int] | None = None

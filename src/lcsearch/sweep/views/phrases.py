@@ -164,7 +164,7 @@ def looks_told(state: SweepState) -> str | None:
         return None
     said = ", ".join(f"{what} {n}" for what, n in state.failed_open.items())
     text = f"looks: {state.n_looks} forecasts, {latency_told(state.latency)}"
-    return text + (f"; no opinion, so the trial went on: {said}" if said else "")
+    return text + (f"; no forecast, so the trial went on: {said}" if said else "")
 
 
 def latency_told(latency: tuple[float, float]) -> str:

@@ -31,14 +31,14 @@ _STYLES = {"complete": "green", "stopped": "dim", "failed": "red"}
 
 
 @dataclass(frozen=True)
-class Line:
+class ScreenLine:
     """One line of the screen and its style."""
 
     text: str
     style: str = ""
 
 
-def layout(state: SweepState, width: int, height: int | None) -> list[Line]:
+def layout(state: SweepState, width: int, height: int | None) -> list[ScreenLine]:
     """The state in lines of at most `width` columns, at most `height` of them (None: as many as there are)."""
     sweep, width = state.sweep, max(width, 1)
     head = _head(state, width)
@@ -63,10 +63,10 @@ def layout(state: SweepState, width: int, height: int | None) -> list[Line]:
     below = _ended(shown[::-1] if over else shown, sweep)
     if over and len(ended) > n_ended:
         these = "; these are the best" if any(row.state != "failed" for row in ended) else ""
-        below.append(Line(f"and {len(ended) - n_ended} more{these}", "dim"))
+        below.append(ScreenLine(f"and {len(ended) - n_ended} more{these}", "dim"))
     for table in (_running(running, n_running, state, width), below):
-        cut = [Line(fit(line.text, width), line.style) for line in table]
-        lines += [Line("")] * air + cut if cut else []
+        cut = [ScreenLine(fit(line.text, width), line.style) for line in table]
+        lines += [ScreenLine("")] * air + cut if cut else []
     return lines if height is None else lines[:height]
 
 
@@ -87,7 +87,7 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
     return n_running, max(0, min(_RECENT, ended, rest - 1))
 
 
-def _head(state: SweepState, width: int) -> list[Line]:
+def _head(state: SweepState, width: int) -> list[ScreenLine]:
     p, sweep = state.progress, state.sweep
     done = sum(row.again is None for row in p.of(*ENDED))
     first = [sweep.name, f"{done}/{p.budget} trials"]
@@ -116,13 +116,13 @@ def _head(state: SweepState, width: int) -> list[Line]:
     if sweep.pruner.kind == "curve":
         said = f"risk that some stop lost the winner: {risk_told(state)}".split("; ")
         if state.latency is not None:
-            told = f"{latency_told(state.latency)}, {state.n_failed_open} without an opinion"
+            told = f"{latency_told(state.latency)}, {state.n_failed_open} without a forecast"
             said.append(f"looks: {state.n_looks}, {told}")
         lines += _flow(said, width)
     return lines
 
 
-def _flow(pieces: Sequence[str], width: int, style: str = "", gap: str = _GAP) -> list[Line]:
+def _flow(pieces: Sequence[str], width: int, style: str = "", gap: str = _GAP) -> list[ScreenLine]:
     """Pieces side by side, as many to a line as fit."""
     from rich.cells import cell_len
 
@@ -132,10 +132,10 @@ def _flow(pieces: Sequence[str], width: int, style: str = "", gap: str = _GAP) -
             lines[-1] += gap + piece
         else:
             lines.append(piece)
-    return [Line(fit(line, width), style) for line in lines]
+    return [ScreenLine(fit(line, width), style) for line in lines]
 
 
-def _running(rows: Sequence[Row], n: int, state: SweepState, width: int) -> list[Line]:
+def _running(rows: Sequence[Row], n: int, state: SweepState, width: int) -> list[ScreenLine]:
     """A line for each of the first `n` trials, and what was left out."""
     if not n:
         return []
@@ -161,11 +161,11 @@ def _running(rows: Sequence[Row], n: int, state: SweepState, width: int) -> list
             lines[at] += f" stalled: no report for {clock(state.progress.silent[row.number])}"
         elif row.state == "waiting":
             lines[at] += " waits for a worker"
-    table = [Line(lines[0], "dim"), *(Line(line) for line in lines[1:])]
-    return [*table, Line(f"and {left_out} more", "dim")] if left_out else table
+    table = [ScreenLine(lines[0], "dim"), *(ScreenLine(line) for line in lines[1:])]
+    return [*table, ScreenLine(f"and {left_out} more", "dim")] if left_out else table
 
 
-def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[Line]:
+def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[ScreenLine]:
     """The latest ends, each with its reason."""
     if not rows:
         return []
@@ -177,7 +177,10 @@ def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[Line]:
         why = row.stop.why if row.stop is not None and at_last else row.note
         cells.append([str(row.number), row.state, str(row.spent), value, why])
     lines = _columns(cells)
-    return [Line(lines[0], "dim"), *(Line(text, _STYLES[row.state]) for text, row in zip(lines[1:], rows, strict=True))]
+    return [
+        ScreenLine(lines[0], "dim"),
+        *(ScreenLine(text, _STYLES[row.state]) for text, row in zip(lines[1:], rows, strict=True)),
+    ]
 
 
 def _columns(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from lcsearch.curves import Floats
-from lcsearch.data.made import KINDS, Kind, made
+from lcsearch.data.synthetic import KINDS, Kind, synthetic_task
 from lcsearch.data.task import Task
 from lcsearch.errors import InvalidValue
 from lcsearch.study import Status
@@ -17,13 +17,13 @@ def values(task: Task) -> Floats:
 
 def agreement(kind: Kind, early: int) -> float:
     """Rank correlation of what was reported at step `early` with the end."""
-    found = values(made(kind, 300))
+    found = values(synthetic_task(kind, 300))
     return float(spearmanr(found[:, early - 1], found[:, -1]).statistic)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_arguments_make_the_same_curves(kind: Kind) -> None:
-    one, again, other = made(kind, 8, 3), made(kind, 8, 3), made(kind, 8, 4)
+    one, again, other = synthetic_task(kind, 8, 3), synthetic_task(kind, 8, 3), synthetic_task(kind, 8, 4)
     assert [run.curve for run in one.runs] == [run.curve for run in again.runs]
     assert [run.params for run in one.runs] == [run.params for run in again.runs]
     assert all(a.curve != b.curve for a, b in zip(one.runs, other.runs, strict=True))
@@ -32,7 +32,7 @@ def test_the_same_arguments_make_the_same_curves(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_run_is_complete_and_reports_at_every_step(kind: Kind) -> None:
-    task = made(kind, 5, n_steps=12)
+    task = synthetic_task(kind, 5, n_steps=12)
     assert task.goal.horizon == 12
     for run in task.runs:
         assert run.status is Status.COMPLETE
@@ -42,7 +42,7 @@ def test_every_run_is_complete_and_reports_at_every_step(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_maximize_mirrors(kind: Kind) -> None:
-    low, high = made(kind, 6), made(kind, 6, direction="maximize")
+    low, high = synthetic_task(kind, 6), synthetic_task(kind, 6, direction="maximize")
     np.testing.assert_array_equal(values(low), -values(high))
     np.testing.assert_array_equal(low.judged, high.judged)
     assert (low.goal.metric, high.goal.metric) == ("loss", "score")
@@ -63,7 +63,7 @@ def test_curves_that_part_late_tell_nothing_before() -> None:
 
 
 def test_high_learning_rates_diverge_and_nothing_else_does() -> None:
-    task = made("diverging", 200)
+    task = synthetic_task("diverging", 200)
     ways = set()
     for run in task.runs:
         last = run.curve.reports()[1][-1]
@@ -76,7 +76,7 @@ def test_high_learning_rates_diverge_and_nothing_else_does() -> None:
 
 
 def test_relaxation_really_solves_the_equation() -> None:
-    task = made("sor", 300)
+    task = synthetic_task("sor", 300)
     found = values(task)
     omega = np.array([run.params["omega"] for run in task.runs])
     assert (found[omega > 2.01][:, -1] > found[omega > 2.01][:, 24]).all()
@@ -86,14 +86,14 @@ def test_relaxation_really_solves_the_equation() -> None:
 
 def test_wrong_arguments() -> None:
     with pytest.raises(InvalidValue) as caught:
-        made("powr")  # type: ignore[arg-type]
+        synthetic_task("powr")  # type: ignore[arg-type]
     assert str(caught.value) == "made(kind): expected one of power, crossing, late, diverging, sor, got 'powr'."
     with pytest.raises(InvalidValue) as caught:
-        made("power", 0)
+        synthetic_task("power", 0)
     assert str(caught.value) == "made(n_runs): expected a whole number >= 1, got 0."
     with pytest.raises(InvalidValue, match=r"made\(n_steps\): expected a whole number >= 2, got 1"):
-        made("power", n_steps=1)
+        synthetic_task("power", n_steps=1)
     with pytest.raises(InvalidValue, match=r"made\(seed\): expected a whole number >= 0, got -1"):
-        made("power", seed=-1)
+        synthetic_task("power", seed=-1)
     with pytest.raises(InvalidValue, match="expected 'minimize' or 'maximize', got 'min'"):
-        made("power", direction="min")  # type: ignore[arg-type]
+        synthetic_task("power", direction="min")  # type: ignore[arg-type]

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcsearch.data.made import KINDS, Kind, made
+from lcsearch.data.synthetic import KINDS, Kind, synthetic_task
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.registry import forecaster
-from lcsearch.replay import ahead
-from lcsearch.replay.ahead import Ahead, Memo, Missing
+from lcsearch.replay import prefetching
 from lcsearch.replay.history import History
-from lcsearch.replay.policies import Shared, entrant, session_for
+from lcsearch.replay.policies import Shared, policy_spec, session_for
+from lcsearch.replay.prefetching import Memo, Missing, PrefetchingForecaster
 from lcsearch.replay.simulator import World, simulate, simulate_all
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason
-from lcsearch.study import Bank, Snapshot, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 JUDGED = {Reason.ABOVE, Reason.ABOVE_BEFORE, Reason.BELOW, Reason.RISK_LIMIT}
 
@@ -40,13 +40,16 @@ def parts(found: History) -> tuple[Any, ...]:
     workers=st.sampled_from([1, 3]),
 )
 def test_bit_for_bit(kind: Kind, seed: int, name: str, judged: Any, direction: Any, workers: int) -> None:
-    task = made(kind, 12, seed, n_steps=14, judged=judged, direction=direction)
+    task = synthetic_task(kind, 12, seed, n_steps=14, judged=judged, direction=direction)
     memo: Memo = {}
     for threshold in (0.2, 0.05):  # the second finds what the first has left
         policy = Policy(threshold=threshold, n_startup_trials=3, min_observations=3, few=0)
         world = World(workers=workers)
         plain = simulate(task, task.order(seed), session_for(policy, [forecaster(name)]), world)
-        for heard in (Ahead(forecaster(name), task), Ahead(forecaster(name), task, memo)):
+        for heard in (
+            PrefetchingForecaster(forecaster(name), task),
+            PrefetchingForecaster(forecaster(name), task, memo),
+        ):
             assert parts(simulate(task, task.order(seed), session_for(policy, [heard]), world)) == parts(plain)
 
 
@@ -54,9 +57,9 @@ def test_bit_for_bit(kind: Kind, seed: int, name: str, judged: Any, direction: A
 @pytest.mark.parametrize("kind", ["power", "late"])
 def test_searches_side_by_side_come_to_what_each_comes_to_alone(name: str, kind: Kind) -> None:
     """Orders and thresholds, forecast together and alone: the same stops at the same steps for the same reasons."""
-    task = made(kind, 14, 2, n_steps=14)
+    task = synthetic_task(kind, 14, 2, n_steps=14)
     shared, orders = Shared(), [task.order(seed) for seed in range(3)]
-    one = entrant(f"curve:opinions={name},n_startup_trials=4,min_observations=3,few=0")
+    one = policy_spec(f"curve:forecasters={name},n_startup_trials=4,min_observations=3,few=0")
     searches = [(order, one.at(t)) for order in orders for t in (0.02, 0.3)]
     together = simulate_all(task, [(order, each.make(task, shared)) for order, each in searches], World(workers=2))
     assert any(found.stopped for found in together)
@@ -78,8 +81,8 @@ def test_searches_side_by_side_ask_in_few_calls(monkeypatch: pytest.MonkeyPatch)
         return inner(self, asks)
 
     monkeypatch.setattr(Pretrained, "forecast_each", spy)
-    task, shared = made("late", 20, 1, n_steps=20), Shared()
-    searches = [(task.order(seed), entrant(f"curve:threshold={t}")) for seed in range(4) for t in (0.01, 0.05, 0.4)]
+    task, shared = synthetic_task("late", 20, 1, n_steps=20), Shared()
+    searches = [(task.order(seed), policy_spec(f"curve:threshold={t}")) for seed in range(4) for t in (0.01, 0.05, 0.4)]
     found = simulate_all(task, [(order, one.make(task, shared)) for order, one in searches])
     looks = sum(n for history in found for reason, n in history.reasons.items() if reason in JUDGED)
     assert looks > 10 * len(calls)
@@ -87,10 +90,10 @@ def test_searches_side_by_side_ask_in_few_calls(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_who_fails_over_a_batch_is_asked_by_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ahead.READS, Failing, lambda snapshot: tuple(trial.uid for trial in snapshot.bank))
-    task, memo, teller = made("power", 20, 1, n_steps=20), {}, Failing()  # type: ignore[var-annotated]
+    monkeypatch.setitem(prefetching.READS, Failing, lambda snapshot: tuple(trial.uid for trial in snapshot.bank))
+    task, memo, teller = synthetic_task("power", 20, 1, n_steps=20), {}, Failing()  # type: ignore[var-annotated]
     orders = [task.order(seed) for seed in range(3)]
-    told = [(o, session_for(POLICY, [Ahead(teller, task, memo, waits=True)])) for o in orders]
+    told = [(o, session_for(POLICY, [PrefetchingForecaster(teller, task, memo, waits=True)])) for o in orders]
     for found, order in zip(simulate_all(task, told), orders, strict=True):
         plain = simulate(task, order, session_for(POLICY, [Failing()]))
         assert plain.reasons[Reason.ABSENT]
@@ -108,32 +111,32 @@ def test_of_cuts_to_come_those_are_asked_about_that_looks_will_be() -> None:
             asked.extend(query.trial.curve.n_reports for query in queries)
             return forecaster("rank-gap").forecast(snapshot, queries)
 
-    task = made("power", 3)
-    bank = Bank(task.goal).extend([Trial(run.uid, run.curve, status=run.status) for run in task.runs[:2]])
+    task = synthetic_task("power", 3)
+    bank = FinishedTrials(task.goal).extend([Trial(run.uid, run.curve, status=run.status) for run in task.runs[:2]])
     trial = Trial(task.runs[2].uid, task.runs[2].curve.cut(15))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ahead.READS, Told, lambda snapshot: 0)
-        patch.setattr(ahead, "FIRST", 4)
-        one = Ahead(Told(), task, waits=True, policy=Policy())
+        patch.setitem(prefetching.READS, Told, lambda snapshot: 0)
+        patch.setattr(prefetching, "FIRST", 4)
+        one = PrefetchingForecaster(Told(), task, waits=True, policy=Policy())
         with pytest.raises(Missing) as missing:
             one.forecast(Snapshot("s", task.goal, bank, (trial,)), [Query(trial, "best_by", 50.0)])
-        ahead.answer([missing.value.wanted])
+        prefetching.answer([missing.value.wanted])
     assert asked == [15, 16, 17, 18, 19]
 
 
 def test_a_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "KEPT", 2)
+    monkeypatch.setattr(prefetching, "KEPT", 2)
     memo: Memo = {}
-    task = made("power", 12, n_steps=14)
+    task = synthetic_task("power", 12, n_steps=14)
     policy = Policy(n_startup_trials=3)
-    kept = simulate(task, range(12), session_for(policy, [Ahead(forecaster("parametric"), task, memo)]))
+    kept = simulate(task, range(12), session_for(policy, [PrefetchingForecaster(forecaster("parametric"), task, memo)]))
     assert 1 <= len(memo) <= 2
     assert parts(kept) == parts(simulate(task, range(12), session_for(policy, [forecaster("parametric")])))
 
 
 def test_it_says_who_answers() -> None:
     inner = forecaster("parametric")
-    told = Ahead(inner, made("power", 3))
+    told = PrefetchingForecaster(inner, synthetic_task("power", 3))
     assert (told.name, told.version) == (inner.name, inner.version)
 
 
@@ -150,7 +153,7 @@ class Failing:
         self.asked += [query.trial.curve.n_reports for query in queries]
         if self.reads_cost:
             costs = [query.trial.cost or 0.0 for query in queries] + [trial.cost or 0.0 for trial in snapshot.live]
-            return Forecasts.none([Absent.OFF_LAW if sum(costs) % 3 else Absent.DEAD] * len(queries))
+            return Forecasts.none([Absent.UNSUPPORTED if sum(costs) % 3 else Absent.FAILED] * len(queries))
         if any(query.trial.curve.n_reports >= 15 for query in queries):
             raise RuntimeError("too long")
         return self.inner.forecast(snapshot, queries)
@@ -162,19 +165,23 @@ POLICY = Policy(threshold=0.3, n_startup_trials=3, min_observations=3, few=0, gu
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_to_come_is_no_failure_now(kind: Kind, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ahead.READS, Failing, lambda snapshot: snapshot.bank)
-    task, world = made(kind, 20, 1, n_steps=20), World(workers=workers)
+    monkeypatch.setitem(prefetching.READS, Failing, lambda snapshot: snapshot.bank)
+    task, world = synthetic_task(kind, 20, 1, n_steps=20), World(workers=workers)
     plain = simulate(task, task.order(0), session_for(POLICY, [Failing()]), world)
     assert plain.reasons[Reason.ABSENT]
-    assert parts(simulate(task, task.order(0), session_for(POLICY, [Ahead(Failing(), task)]), world)) == parts(plain)
+    assert parts(
+        simulate(task, task.order(0), session_for(POLICY, [PrefetchingForecaster(Failing(), task)]), world)
+    ) == parts(plain)
 
 
 @pytest.mark.parametrize("reads_cost", [False, True])
 def test_a_forecaster_it_does_not_know_is_asked_directly(reads_cost: bool) -> None:
-    task, world = made("power", 20, 1, n_steps=20), World(workers=3)
+    task, world = synthetic_task("power", 20, 1, n_steps=20), World(workers=3)
     plain, asked = Failing(reads_cost=reads_cost), Failing(reads_cost=reads_cost)
     want = simulate(task, task.order(0), session_for(POLICY, [plain]), world)
-    assert parts(simulate(task, task.order(0), session_for(POLICY, [Ahead(asked, task)]), world)) == parts(want)
+    assert parts(
+        simulate(task, task.order(0), session_for(POLICY, [PrefetchingForecaster(asked, task)]), world)
+    ) == parts(want)
     assert asked.asked == plain.asked
 
 
@@ -186,10 +193,10 @@ def test_cuts_to_come_carry_what_the_trial_would_carry(monkeypatch: pytest.Monke
             seen.extend((query.trial.curve.n_reports, query.trial.cost) for query in queries)
             return self.inner.forecast(snapshot, queries)
 
-    monkeypatch.setitem(ahead.READS, Told, lambda snapshot: snapshot.bank)
-    task = made("power", 3)
+    monkeypatch.setitem(prefetching.READS, Told, lambda snapshot: snapshot.bank)
+    task = synthetic_task("power", 3)
     run = task.runs[0]
     trial = Trial(run.uid, run.curve.cut(5), cost=5.0)
-    snapshot = Snapshot("s", task.goal, Bank(task.goal), (trial,))
-    Ahead(Told(), task).forecast(snapshot, [Query(trial, "best_by", 50.0)])
+    snapshot = Snapshot("s", task.goal, FinishedTrials(task.goal), (trial,))
+    PrefetchingForecaster(Told(), task).forecast(snapshot, [Query(trial, "best_by", 50.0)])
     assert seen == [(5, 5.0), (6, 6.0), (7, 7.0)]

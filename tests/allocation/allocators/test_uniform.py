@@ -6,25 +6,25 @@ import pytest
 from kit.allocators import PAUSES, Plot, World, passed_on
 from kit.builders import goal, snapshot, trial
 
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Allocation, Allocator, Slots
-from lcsearch.allocation.policies.run_to_end import RunToEnd
-from lcsearch.allocation.policies.uniform import Uniform
 from lcsearch.errors import InvalidValue
 from lcsearch.study import Status
 
 
-def order(policy: Allocator, plot: Plot, n: int) -> list[tuple[str | None, float]]:
+def order(allocator: Allocator, plot: Plot, n: int) -> list[tuple[str | None, float]]:
     """(uid, until) of the first n moves; every round all that run arrive."""
-    world, state = World(plot), policy.init()
+    world, state = World(plot), allocator.init()
     while len(world.log) < n:
-        done = policy.allocate(state, world.snapshot(), {}, PAUSES, world.slots(), (0, 0))
+        done = allocator.allocate(state, world.snapshot(), {}, PAUSES, world.slots(), (0, 0))
         if not done.moves:
             break
         state = passed_on(done.state)
         world.apply(done)
         while world.running:
             world.advance()
-    return [(move.uid, move.until) for move in world.log][:n]
+    return [(move.uid, move.pause_at) for move in world.log][:n]
 
 
 ONE = Slots(1, 0)
@@ -78,7 +78,7 @@ def test_a_slot_without_an_arm_changes_nothing() -> None:
 def test_a_coarse_float_still_gets_on() -> None:
     far = trial("0", [0.5], Status.PAUSED, first=2.0**54)
     seen = snapshot(goal(horizon=2.0**55), [], [far])
-    assert Uniform().allocate({"last": None}, seen, {}, PAUSES, Slots(1, 0), (0, 0)).moves[0].until == 2.0**55
+    assert Uniform().allocate({"last": None}, seen, {}, PAUSES, Slots(1, 0), (0, 0)).moves[0].pause_at == 2.0**55
 
 
 @pytest.mark.parametrize("n_arms", [0, -1, 2.0, "3"])
@@ -97,4 +97,4 @@ def test_run_to_end_by_hand() -> None:
     assert order(RunToEnd(), Plot(FLAT), 99) == [(None, 6)] * 3
     live = [trial("10", [0.5], Status.PAUSED), trial("9", [0.5], Status.PAUSED)]
     moves = RunToEnd().allocate(None, snapshot(goal(), [], live), {}, PAUSES, Slots(3, 5), (0, 0)).moves
-    assert [(move.uid, move.until) for move in moves] == [("9", 10), ("10", 10), (None, 10)]
+    assert [(move.uid, move.pause_at) for move in moves] == [("9", 10), ("10", 10), (None, 10)]

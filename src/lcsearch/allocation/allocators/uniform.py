@@ -1,15 +1,15 @@
-"""Uniform: every arm in turn gets as much as every other. The null hypothesis that an adaptive policy has to beat."""
+"""Uniform: every arm in turn gets as much as every other. What an adaptive allocator has to beat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lcsearch.allocation.arms import ahead, begin, done, waiting
-from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Opinions, Slots
+from lcsearch.allocation.arms import next_pause, paused_trials, start_new, steps_done
+from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Query
-from lcsearch.study import Snapshot, Trial, place
+from lcsearch.study import Snapshot, Trial, uid_sort_key
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,23 @@ class Uniform:
         return ()
 
     def allocate(
-        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """The next arms of the cycle."""
-        horizon, fresh = snapshot.goal.horizon, slots.fresh
+        horizon, fresh = snapshot.goal.horizon, slots.n_new_allowed
         if self.n_arms is not None:
             fresh = min(fresh, max(self.n_arms - len(snapshot.bank) - len(snapshot.live), 0))
         if not abilities.pause:
-            return Allocation(state, begin(min(slots.free, fresh), horizon))
-        paused, last = waiting(snapshot), state["last"]
+            return Allocation(state, start_new(min(slots.free, fresh), horizon))
+        paused, last = paused_trials(snapshot), state["last"]
 
         def turn(trial: Trial) -> Move:
-            return Move(trial.uid, ahead(done(trial), self.quantum, horizon), why="its turn")
+            return Move(trial.uid, next_pause(steps_done(trial), self.quantum, horizon), why="its turn")
 
         # With a new configuration served last the cycle stands at its end, where any other new ones follow.
-        later = [trial for trial in paused if last is not None and place(trial.uid) > place(last)]
+        later = [trial for trial in paused if last is not None and uid_sort_key(trial.uid) > uid_sort_key(last)]
         cycle = [turn(trial) for trial in later]
-        cycle += begin(min(slots.free, fresh), ahead(0.0, self.quantum, horizon))
+        cycle += start_new(min(slots.free, fresh), next_pause(0.0, self.quantum, horizon))
         cycle += [turn(trial) for trial in paused[: len(paused) - len(later)]]
         moves = tuple(cycle[: slots.free])
         return Allocation({"last": moves[-1].uid} if moves else state, moves)

@@ -14,10 +14,10 @@ from lcsearch.forecast.network.size import Size
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.forecast.prior.contexts import censor
 from lcsearch.forecast.prior.draw import draw
-from lcsearch.pretrain.feed import Source, batch_of, mix
+from lcsearch.pretrain.batches import Source, batch_of, mix
 from lcsearch.pretrain.loop import Objective
 from lcsearch.pretrain.randomness import generator_of
-from lcsearch.pretrain.real import FEWEST_RUNS, MOST_RUNS, RealCurves, RealTask, evened
+from lcsearch.pretrain.real import FEWEST_RUNS, MOST_RUNS, RealCurves, RealTask, balanced
 from lcsearch.pretrain.recipe import Recipe, SizeSpec
 
 WATCHED = 8
@@ -45,7 +45,7 @@ class Prior:
         low, high = 2.0 * FEWEST_RUNS, 1.0 + MOST_RUNS
         share = torch.rand((), generator=generator, device=generator.device)
         trials = int(low * (high / low) ** float(share))
-        return draw(evened(n, trials), generator, trials=(max(3 * trials // 4, FEWEST_RUNS), trials))
+        return draw(balanced(n, trials), generator, trials=(max(3 * trials // 4, FEWEST_RUNS), trials))
 
 
 class Censored:

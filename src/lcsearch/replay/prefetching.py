@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike
 
 from lcsearch.curves import Floats
 from lcsearch.data.task import Task
-from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Opinion, Query
+from lcsearch.forecast.contract import Absent, Answer, Forecaster, Forecasts, Query
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.host.in_process import Pretrained
 from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Bank, Snapshot
+from lcsearch.study import FinishedTrials, Snapshot
 
 FIRST, LARGEST = 2, 32
 """Cuts forecast beyond the one asked for: so many at first, twice as many each time, up to the largest number."""
@@ -32,7 +32,7 @@ BATCH = 256
 
 
 @lru_cache(maxsize=KEPT)
-def _content(bank: Bank) -> Hashable:
+def _content(bank: FinishedTrials) -> Hashable:
     """What a bank of a replay holds: which runs, in which order, how much of each, and how each ended."""
     return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in bank)
 
@@ -50,11 +50,11 @@ status or marks, nor any other live trial. Who reads more, or may do so some day
 """
 
 Key = tuple[str, int, str, float]
-Memo = dict[Hashable, dict[Key, Opinion]]
+Memo = dict[Hashable, dict[Key, Answer]]
 """Answers of one forecaster on one task, by what it had read of the study."""
 
 
-class Ahead:
+class PrefetchingForecaster:
     """Answers as `forecaster` does, and several times faster where the bank rarely changes.
 
     That goes for the types in READS, of which it is known what they read; all others are asked directly.
@@ -89,7 +89,7 @@ class Ahead:
         self._runs = {run.uid: run for run in task.runs}
         self._memo: Memo = {} if memo is None else memo
         self._read: Hashable = None
-        self._known: dict[Key, Opinion] = {}
+        self._known: dict[Key, Answer] = {}
         self._reach: dict[str, int] = {}
         self._alone = False
 
@@ -163,9 +163,9 @@ def _looked(policy: Policy, longest: int) -> frozenset[int] | None:
 class Wanted(NamedTuple):
     """What a search waits for: who asked whom, where the answers go, and the questions."""
 
-    ahead: Ahead
+    ahead: PrefetchingForecaster
     forecaster: Forecaster
-    known: dict[Key, Opinion]
+    known: dict[Key, Answer]
     snapshot: Snapshot
     queries: tuple[Query, ...]
 
@@ -207,7 +207,7 @@ def answer(wanted: Sequence[Wanted]) -> None:
                         one.ahead.ask_alone()
                 continue
             for (one, queries), found in zip(batch, answers, strict=True):
-                one.known.update((key, _kept(found.opinion(i))) for i, key in enumerate(queries))
+                one.known.update((key, _kept(found.row(i))) for i, key in enumerate(queries))
 
 
 def _answers(forecaster: Forecaster, asks: list[tuple[Snapshot, list[Query]]]) -> list[Forecasts]:
@@ -242,11 +242,11 @@ class _Row(Forecasts):
         return found
 
 
-def _kept(opinion: Opinion) -> Opinion:
-    """The same opinion, for a memo."""
-    if isinstance(opinion, Absent):
-        return opinion
-    row = _Row(opinion.knots, opinion.levels, opinion.tails, opinion.sign, opinion.absent, opinion.source)
+def _kept(answer: Answer) -> Answer:
+    """The same answer, for a memo."""
+    if isinstance(answer, Absent):
+        return answer
+    row = _Row(answer.knots, answer.levels, answer.tails, answer.sign, answer.absent, answer.source)
     object.__setattr__(row, "said", {})
     return row
 
@@ -254,26 +254,26 @@ def _kept(opinion: Opinion) -> Opinion:
 class _Known(Forecasts):
     """Answers that are known one by one: each is handed out as it is."""
 
-    opinions: Sequence[Opinion]
+    answers: Sequence[Answer]
 
-    def opinion(self, index: int) -> Opinion:
+    def answer(self, index: int) -> Answer:
         """The answer to one query."""
-        return self.opinions[index]
+        return self.answers[index]
 
 
-def _joined(opinions: Sequence[Opinion], sign: float) -> Forecasts:
+def _joined(answers: Sequence[Answer], sign: float) -> Forecasts:
     """Single rows as one answer, padded to the widest; a repeated last knot changes no distribution."""
-    rows = [opinion for opinion in opinions if isinstance(opinion, Forecasts)]
+    rows = [answer for answer in answers if isinstance(answer, Forecasts)]
     width = max((row.knots.shape[1] for row in rows), default=2)
-    knots, levels = np.full((len(opinions), width), np.nan), np.full((len(opinions), width), np.nan)
-    tails = np.full((len(opinions), 2), np.nan)
-    for i, opinion in enumerate(opinions):
-        if isinstance(opinion, Forecasts):
-            n = opinion.knots.shape[1]
-            knots[i, :n], knots[i, n:] = opinion.knots[0], opinion.knots[0, -1]
-            levels[i, :n], levels[i, n:] = opinion.levels[0], opinion.levels[0, -1]
-            tails[i] = opinion.tails[0]
-    absent = tuple(None if isinstance(opinion, Forecasts) else opinion for opinion in opinions)
+    knots, levels = np.full((len(answers), width), np.nan), np.full((len(answers), width), np.nan)
+    tails = np.full((len(answers), 2), np.nan)
+    for i, answer in enumerate(answers):
+        if isinstance(answer, Forecasts):
+            n = answer.knots.shape[1]
+            knots[i, :n], knots[i, n:] = answer.knots[0], answer.knots[0, -1]
+            levels[i, :n], levels[i, n:] = answer.levels[0], answer.levels[0, -1]
+            tails[i] = answer.tails[0]
+    absent = tuple(None if isinstance(answer, Forecasts) else answer for answer in answers)
     joined = _Known(knots, levels, tails, sign, absent, rows[0].source if rows else "")
-    object.__setattr__(joined, "opinions", opinions)
+    object.__setattr__(joined, "answers", answers)
     return joined

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
-from lcsearch.allocation.arms import AsksNobody, begin, waiting
-from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Opinions, Slots
+from lcsearch.allocation.arms import StatelessAllocator, paused_trials, start_new
+from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.goal import Goal
-from lcsearch.study import Snapshot, Status, Trial, place
+from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
 
 class _Member(NamedTuple):
@@ -26,7 +26,7 @@ class _Member(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AshaPromotion(AsksNobody):
+class AshaPromotion(StatelessAllocator):
     """Promote the best of the highest rung that has one to promote, else begin a new configuration. Asks nobody.
 
     Rungs are the steps min_steps * eta^k below the horizon, and the horizon. A trial pauses at each. In rung k are all
@@ -67,18 +67,18 @@ class AshaPromotion(AsksNobody):
         return [*steps, float(horizon)]
 
     def allocate(
-        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """Promotions from the highest rung down, trials that never got to the lowest one, new configurations."""
         goal = snapshot.goal
         if not abilities.pause:
-            return Allocation(state, begin(min(slots.free, slots.fresh), goal.horizon))
-        rungs, paused = self.rungs(goal.horizon), waiting(snapshot)
+            return Allocation(state, start_new(min(slots.free, slots.n_new_allowed), goal.horizon))
+        rungs, paused = self.rungs(goal.horizon), paused_trials(snapshot)
         standing = {trial.uid: bisect_right(rungs, trial.curve.last_step) - 1 for trial in paused}
         moves = list(self._promotions(snapshot, rungs, standing))
         moves += [Move(uid, rungs[0], why=f"on to step {rungs[0]:g}") for uid, k in standing.items() if k < 0]
-        moves += begin(min(slots.free - len(moves), slots.fresh), rungs[0])
-        if moves or slots.fresh or not paused or any(trial.status is Status.RUNNING for trial in snapshot.live):
+        moves += start_new(min(slots.free - len(moves), slots.n_new_allowed), rungs[0])
+        if moves or slots.n_new_allowed or not paused or any(trial.status is Status.RUNNING for trial in snapshot.live):
             return Allocation(state, tuple(moves[: slots.free]))
         if snapshot.bank.n_complete:
             return Allocation(state, (), tuple((uid, "its rung is closed") for uid in standing))
@@ -107,4 +107,4 @@ def _member(trial: Trial, goal: Goal, rung: float) -> _Member:
     """A trial that reached the rung, with its loss there; a report that is not finite ranks last."""
     steps, losses = trial.curve.standings(goal.sign, goal.judged == "best")
     loss = losses[min(bisect_left(steps, rung), len(steps) - 1)] if steps else math.inf
-    return _Member(loss, place(trial.uid), trial.uid)
+    return _Member(loss, uid_sort_key(trial.uid), trial.uid)

@@ -7,8 +7,8 @@ import pytest
 from kit.allocators import PAUSES, Plot, World
 from kit.builders import goal, snapshot, trial
 
+from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.contract import Allocation, Slots
-from lcsearch.allocation.policies.asha import AshaPromotion
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Judged
 from lcsearch.study import Snapshot, Status, Trial
@@ -30,7 +30,7 @@ def study(*live: Trial, finished: tuple[Trial, ...] = (), judged: Judged = "best
 
 
 def moves(*live: Trial, slots: Slots = ONE, **fields: Any) -> list[tuple[str | None, float]]:
-    return [(move.uid, move.until) for move in ask(study(*live, **fields), slots).moves]
+    return [(move.uid, move.pause_at) for move in ask(study(*live, **fields), slots).moves]
 
 
 def test_nine_trials_by_hand() -> None:
@@ -46,7 +46,7 @@ def test_nine_trials_by_hand() -> None:
         done = ask(world.snapshot(), world.slots())
         world.apply(done)
         world.advance()
-    assert [(move.uid, move.until) for move in world.log] == [
+    assert [(move.uid, move.pause_at) for move in world.log] == [
         (None, 1), (None, 1), (None, 1), ("1", 3),
         (None, 1), (None, 1), ("4", 3),
         (None, 1), (None, 1), (None, 1), ("7", 3), ("7", 9),

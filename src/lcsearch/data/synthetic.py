@@ -28,7 +28,7 @@ class _Made(NamedTuple):
     params: Mapping[str, Any]
 
 
-def made(
+def synthetic_task(
     kind: Kind,
     n_runs: int = 64,
     seed: int = 0,

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from lcsearch.allocation.arms import ahead, begin, done, waiting
-from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Opinions, Slots
-from lcsearch.allocation.gain import Gain, gains, mean_gains, untried
+from lcsearch.allocation.arms import next_pause, paused_trials, start_new, steps_done
+from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
+from lcsearch.allocation.gain import Gain, gains, mean_gains, new_config_forecast
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Kind, Query
 from lcsearch.stopping.rules import has_diverged
-from lcsearch.study import Snapshot, Trial, place
+from lcsearch.study import Snapshot, Trial, uid_sort_key
 
 
 class _Arm(NamedTuple):
@@ -23,7 +23,7 @@ class _Arm(NamedTuple):
     Attributes:
         uid: None for a new configuration.
         score: gain per step.
-        known: False without an opinion.
+        known: False without a forecast.
         remaining: steps to the horizon.
         until: where its turn would end.
         why: in words.
@@ -38,8 +38,8 @@ class _Arm(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, bool, bool, float, tuple[int, str]]:
-        """Sorts best first; among equals those without an opinion, then the nearest to the horizon, new ones last."""
-        return -self.score, self.known, self.uid is None, self.remaining, place(self.uid or "")
+        """Sorts best first; among equals those without a forecast, then the nearest to the horizon, new ones last."""
+        return -self.score, self.known, self.uid is None, self.remaining, uid_sort_key(self.uid or "")
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,15 @@ class GreedyGain:
       incumbent pays per step, on average. P(beat) after a block of steps minus before it (MRT's reward) sums to that
       outcome less the first P; of a calibrated forecast it is 0 on average, so it can be booked but not ranked by.
     - With several forecasters, the mean over those that answered.
-    - A new configuration: the same gain of :func:`~lcsearch.allocation.gain.untried` over the whole horizon.
-    - An arm nobody has an opinion of ranks level with the best known one and before it: it goes on, as under a plain
-      pruner. With a dead model this is :class:`~lcsearch.allocation.policies.run_to_end.RunToEnd`, a quantum at a time.
+    - A new configuration: the same gain of :func:`~lcsearch.allocation.gain.new_config_forecast` over the whole
+      horizon.
+    - An arm nobody has a forecast of ranks level with the best known one and before it: it goes on, as under a plain
+      pruner. With a dead model this is :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`, a quantum at a
+      time.
     - An arm whose last `divergence_reports` are all non-finite, where COMPLETE trials have values, gains 0.
     - An arm that cannot reach the horizon within the snapshot's budget gains 0.
 
-    Until `n_startup_trials` are COMPLETE with a finite value nobody is asked and every arm is without an opinion.
+    Until `n_startup_trials` are COMPLETE with a finite value nobody is asked and every arm is without a forecast.
 
     An arm of small gain may wait for ever when `explore` is 0; else each slot is given at random with probability
     `explore`, to every arm alike, so every arm is moved at last.
@@ -99,15 +101,15 @@ class GreedyGain:
         if not self._started(snapshot):
             return ()
         kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
-        return tuple(Query(trial, kind, snapshot.horizon) for trial in waiting(snapshot))
+        return tuple(Query(trial, kind, snapshot.horizon) for trial in paused_trials(snapshot))
 
     def allocate(
-        self, state: Any, snapshot: Snapshot, opinions: Opinions, abilities: Abilities, slots: Slots, key: Key
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """The arms of the largest gain, but for slots given at random."""
         if not abilities.pause:
-            return Allocation(state, begin(min(slots.free, slots.fresh), snapshot.goal.horizon))
-        ranked = self._ranked(snapshot, opinions, slots)
+            return Allocation(state, start_new(min(slots.free, slots.n_new_allowed), snapshot.goal.horizon))
+        ranked = self._ranked(snapshot, forecasts, slots)
         rng = np.random.default_rng(key)
         moves: list[Move] = []
         while ranked and len(moves) < slots.free:
@@ -125,33 +127,33 @@ class GreedyGain:
         bank = snapshot.bank
         return int(np.count_nonzero(bank.complete & np.isfinite(bank.judged))) >= self.n_startup_trials
 
-    def _ranked(self, snapshot: Snapshot, opinions: Opinions, slots: Slots) -> list[_Arm]:
+    def _ranked(self, snapshot: Snapshot, forecasts: Answers, slots: Slots) -> list[_Arm]:
         """Every arm, best first; new configurations as often as there are slots for them."""
-        horizon, paused = snapshot.goal.horizon, waiting(snapshot)
-        values, value_of_new = self._values(snapshot, paused, opinions)
+        horizon, paused = snapshot.goal.horizon, paused_trials(snapshot)
+        values, value_of_new = self._values(snapshot, paused, forecasts)
         budget = math.inf if snapshot.budget is None else snapshot.budget
         arms: list[tuple[str | None, float, float]] = [
-            (trial.uid, done(trial), value) for trial, value in zip(paused, values, strict=True)
+            (trial.uid, steps_done(trial), value) for trial, value in zip(paused, values, strict=True)
         ]
-        arms += [(None, 0.0, value_of_new)] * min(slots.free, slots.fresh)
+        arms += [(None, 0.0, value_of_new)] * min(slots.free, slots.n_new_allowed)
         worth = [0.0 if horizon - at > budget else value / (horizon - at) for _, at, value in arms]
         best = max((w for w in worth if w == w), default=0.0)
         ranked = []
         for (uid, at, value), score in zip(arms, worth, strict=True):
             known = score == score
-            why = f"{self._what} {value:.3g} in {horizon - at:g} steps" if known else "no opinion: it goes on"
-            until = ahead(at, self.quantum, horizon)
+            why = f"{self._what} {value:.3g} in {horizon - at:g} steps" if known else "no forecast: it goes on"
+            until = next_pause(at, self.quantum, horizon)
             ranked.append(_Arm(uid, score if known else best, known, horizon - at, until, why))
         return sorted(ranked, key=lambda arm: arm.rank)
 
-    def _values(self, snapshot: Snapshot, paused: list[Trial], opinions: Opinions) -> tuple[list[float], float]:
+    def _values(self, snapshot: Snapshot, paused: list[Trial], forecasts: Answers) -> tuple[list[float], float]:
         """What each paused trial and a new configuration may gain by the horizon; NaN where nobody knows."""
         incumbent, values, value_of_new = snapshot.incumbent, [math.nan] * len(paused), math.nan
         if incumbent is not None and self._started(snapshot):
             target = snapshot.goal.sign * incumbent.value
-            values = mean_gains(opinions, len(paused), target, self.gain).tolist()
-            fresh = untried(snapshot.bank)
-            told = math.nan if fresh is None else float(gains([fresh.opinion(0)], target, self.gain)[0])
+            values = mean_gains(forecasts, len(paused), target, self.gain).tolist()
+            fresh = new_config_forecast(snapshot.bank)
+            told = math.nan if fresh is None else float(gains([fresh.row(0)], target, self.gain)[0])
             value_of_new = told if math.isfinite(told) else 0.0  # unknown, new ones would go first for ever
         for i, trial in enumerate(paused):
             if self._diverged(trial, snapshot):

@@ -9,10 +9,10 @@ import pytest
 from kit.allocators import PAUSES, RUNS_ON
 from kit.builders import goal, snapshot, trial
 
-from lcsearch.allocation.contract import Allocation, Opinions, Slots
-from lcsearch.allocation.policies.greedy import GreedyGain
+from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.contract import Allocation, Answers, Slots
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Forecasts, Opinion
+from lcsearch.forecast.contract import Absent, Answer, Forecasts
 from lcsearch.goal import Judged
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -35,12 +35,12 @@ def seen(*live: Trial, judged: Judged = "best", budget: float | None = None) -> 
     return Snapshot(of.study, of.goal, of.bank, of.live, budget)
 
 
-def ask(at: Snapshot, *answers: Opinion, slots: Slots = ONE, **fields: Any) -> Allocation:
-    said: Opinions = {"test": answers} if answers else {}
+def ask(at: Snapshot, *answers: Answer, slots: Slots = ONE, **fields: Any) -> Allocation:
+    said: Answers = {"test": answers} if answers else {}
     return GreedyGain(**fields).allocate(None, at, said, PAUSES, slots, (0, 0))
 
 
-def ranked(at: Snapshot, *answers: Opinion, **fields: Any) -> list[tuple[str | None, Any]]:
+def ranked(at: Snapshot, *answers: Answer, **fields: Any) -> list[tuple[str | None, Any]]:
     """(uid, score) of every arm, one new configuration among them."""
     moves = ask(at, *answers, slots=Slots(9, 1), **fields).moves
     return [(move.uid, pytest.approx(move.score)) for move in moves]
@@ -51,7 +51,7 @@ def test_expected_improvement_per_step_by_hand() -> None:
     at = seen(paused("5", 8), paused("6", 5))
     assert ranked(at, uniform(0, 4), uniform(0, 2)) == [(None, 2 / 3 / 10), ("5", 1 / 16), ("6", 1 / 20)]
     top = ask(at, uniform(0, 4), uniform(0, 2), slots=Slots(3, 1)).moves
-    assert [move.until for move in top] == [1, 9, 6]
+    assert [move.pause_at for move in top] == [1, 9, 6]
     assert [move.why for move in top] == [
         "expected improvement 0.667 in 10 steps",
         "expected improvement 0.125 in 2 steps",
@@ -68,7 +68,7 @@ def test_p_beat_per_step_by_hand() -> None:
 
 def test_the_mean_of_those_that_answer() -> None:
     at = seen(paused("5", 8), paused("6", 8))
-    said: Opinions = {"a": [uniform(0, 4), uniform(1, 2)], "b": [uniform(0, 2), Absent.LATE]}
+    said: Answers = {"a": [uniform(0, 4), uniform(1, 2)], "b": [uniform(0, 2), Absent.LATE]}
     moves = GreedyGain().allocate(None, at, said, PAUSES, Slots(3, 0), (0, 0)).moves
     assert [(move.uid, move.score) for move in moves] == [("5", pytest.approx((1 / 8 + 1 / 4) / 2 / 2)), ("6", 0.0)]
 
@@ -126,15 +126,15 @@ def test_new_ones_fill_as_many_slots_as_they_may() -> None:
 
 def test_without_pause_new_ones_run_to_the_end() -> None:
     moves = GreedyGain().allocate(None, seen(), {}, RUNS_ON, Slots(3, 2), (0, 0)).moves
-    assert [(move.uid, move.until) for move in moves] == [(None, 10)] * 2
+    assert [(move.uid, move.pause_at) for move in moves] == [(None, 10)] * 2
 
 
 def test_a_share_of_the_slots_goes_to_every_arm_alike() -> None:
     at = seen(paused("5", 8), paused("6", 5), paused("7", 5))
-    said: Opinions = {"test": [uniform(0, 1), uniform(2, 3), uniform(2, 3)]}
-    policy, n = GreedyGain(explore=0.4), 2000
+    said: Answers = {"test": [uniform(0, 1), uniform(2, 3), uniform(2, 3)]}
+    allocator, n = GreedyGain(explore=0.4), 2000
     won = Counter(
-        policy.allocate(None, at, said, PAUSES, Slots(1, 50), (7, i)).moves[0].uid for i in range(n)
+        allocator.allocate(None, at, said, PAUSES, Slots(1, 50), (7, i)).moves[0].uid for i in range(n)
     )  # fmt: skip
     assert won["5"] / n == pytest.approx(0.6 + 0.1, abs=0.04)
     for uid in ("6", "7", None):
