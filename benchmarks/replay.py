@@ -25,7 +25,7 @@ from lcsearch.data.synthetic import Kind, synthetic_task
 from lcsearch.data.task import Task
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.registry import resolve_forecasters
-from lcsearch.replay import ahead
+from lcsearch.replay import prefetching
 from lcsearch.replay.policies import PolicySpec, policy_spec, session_for
 from lcsearch.replay.prefetching import Memo, PrefetchingForecaster
 from lcsearch.replay.simulator import simulate
@@ -51,7 +51,7 @@ def before(task: Task, entrants: Sequence[PolicySpec], orders: int) -> Saved:
         found = simulate(task, order, stopper(one, memos))
         return 1.0 - found.spent / found.full_cost
 
-    with patch.dict(ahead.READS, {Pretrained: lambda snapshot: snapshot.bank}):
+    with patch.dict(prefetching.READS, {Pretrained: lambda snapshot: snapshot.bank}):
         for one in entrants:
             saved(one, range(len(task)), {})
         result: Saved = {}
@@ -75,8 +75,12 @@ def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int) -> 
     """CPU seconds of the replay of another checkout, in a process of its own."""
     script = f"""
 import time
-from lcsearch.data.synthetic import made
-from lcsearch.replay.policies import entrant
+try:
+    from lcsearch.data.synthetic import synthetic_task as made
+    from lcsearch.replay.policies import policy_spec as entrant
+except ImportError:  # before they were renamed
+    from lcsearch.data.made import made
+    from lcsearch.replay.policies import entrant
 from lcsearch.replay.whatif import replay
 entrants = [entrant(name) for name in {POLICIES}]
 replay(made("power", 14, n_steps=14), entrants, orders=1)
