@@ -34,7 +34,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
-    "lcsearch.allocation": (("contract",), ("arms", "check", "gain"), ("allocators",)),
+    "lcsearch.allocation": (("contract",), ("arms", "ask", "gain"), ("judge",), ("allocators",)),
     "lcsearch.data": (("task",), ("synthetic", "tables"), ("readers", "real_curves")),
     "lcsearch.replay": (
         ("baselines", "history", "stopper"),
@@ -295,11 +295,11 @@ def read(path: Path) -> str:
 @pytest.mark.parametrize(
     ("source", "here"),
     [
-        ("from lcsearch.allocation.check import check", "lcsearch.stopping.rules"),
+        ("from lcsearch.allocation.judge import check", "lcsearch.stopping.rules"),
         ("import lcsearch.session", "lcsearch.stopping.rules"),
         ("from lcsearch import sweep", "lcsearch.schedulers.optuna._pruner"),
         ("def f():\n    from lcsearch.stopping import risk", "lcsearch.forecast.contract"),
-        ("from ..allocation import check", "lcsearch.stopping.rules"),
+        ("from ..allocation import judge", "lcsearch.stopping.rules"),
         ("from .. import allocation", "lcsearch.stopping.rules"),
         ("from importlib import import_module\nimport_module('lcsearch.cli')", "lcsearch.sweep.run"),
         ("if TYPE_CHECKING:\n    from lcsearch.forecast.contract import Query", "lcsearch.study.bank"),

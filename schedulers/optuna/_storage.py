@@ -63,7 +63,8 @@ def withdraw_stop(study: Study, trial: FrozenTrial | Trial, made: bool = True) -
     """Take back a stop that was not carried out: an attribute cannot be removed, so the reason becomes empty.
 
     Args:
-        study, trial: whose.
+        study: whose trial it is.
+        trial: whose stop it was.
         made: the trial was told to stop, so a record stays that it did not; else the record becomes empty too.
     """
     stored = study._storage.get_trial_system_attrs(trial._trial_id).get(MARK)

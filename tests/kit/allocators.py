@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from kit.builders import mirrored, props
 from kit.doubles import Dead, NotANumber, Random, Scripted, Silent
 from kit.fakes import NormalAroundBest
-from lcsearch.allocation.check import allocate
+from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Answers, Key, Move, Slots
+from lcsearch.allocation.judge import judge
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Answer, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction, Goal, Judged
@@ -226,9 +227,8 @@ class AllocatorKit:
         self, state: Any, snapshot: Snapshot, who: str, slots: Slots, key: Key, abilities: Abilities = PAUSES
     ) -> Allocation:
         """One allocation as production makes it, by a fresh allocator."""
-        one = self.make()
-        said = heard(FORECASTERS[who], snapshot, one.questions(state, snapshot, slots))
-        return allocate(one, state, snapshot, said, abilities, slots, key)
+        asked = ask(self.make(), state, snapshot, abilities, slots, key)
+        return judge(asked, heard(FORECASTERS[who], snapshot, asked.queries))
 
     def may_begin(self, world: World) -> int:
         """How many configurations the policy could still begin."""

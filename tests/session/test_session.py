@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.allocators import Says
 from kit.builders import early_policy, goal, snapshot, trial
 from kit.doubles import Slow
 from kit.fakes import Clock, Dead, FullDisk, Kept, Late, Mute, NormalAroundBest, Returns, Scripted, chances
 
+from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.ask import ask
+from lcsearch.allocation.contract import Abilities, Move, Slots
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.session import Session
@@ -287,3 +291,41 @@ def test_floating_point_traps_of_the_user_are_left_to_his_own_code() -> None:
         decision = check(session(NormalAroundBest()))
         assert decision.reason in (Reason.BELOW, Reason.ABOVE)
         assert np.geterr()["over"] == "raise"
+
+
+# Free slots
+
+
+WAITING = snapshot(goal(horizon=20), SEEN.bank, [trial("9", [8.0] * 6, Status.PAUSED)])
+PAUSE = Abilities(pause=True)
+
+
+def test_an_allocation_hears_the_forecasters() -> None:
+    """The arm that cannot win waits; the queries are worked out once."""
+    of = session(Scripted(0.0))
+    asked = ask(GreedyGain(gain="p_beat"), None, WAITING, PAUSE, Slots(1, 3), (0, 0))
+    assert len(asked.queries) == 1
+    (move,) = of.allocate(asked).moves
+    assert move.uid is None
+    (move,) = session(Scripted(1.0)).allocate(asked).moves
+    assert move.uid == "9"
+    assert of.failed_open == {}
+
+
+def test_an_allocator_that_breaks_its_contract_is_counted_and_everything_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    of = session()
+    broken = Says(moves=(Move("5", 20),), name="broken")
+    made = of.allocate(ask(broken, "mine", WAITING, PAUSE, Slots(2, 3), (0, 0)))
+    assert [move.uid for move in made.moves] == ["9", None]
+    assert made.state == "mine"
+    assert of.failed_open == {"allocator 'broken'": 1}
+    assert "expected the uid of a PAUSED trial, got '5'" in caplog.text
+
+
+def test_an_allocation_without_a_forecast_falls_back_on_what_the_allocator_knows() -> None:
+    of = session(Dead())
+    made = of.allocate(ask(GreedyGain(), None, WAITING, PAUSE, Slots(1, 3), (0, 0)))
+    assert [move.uid for move in made.moves] == ["9"], "nobody knows: it goes on"
+    assert of.failed_open == {}

@@ -101,7 +101,7 @@ class Allocator(Protocol):
 
         The moves are carried out before the next call: a trial begun is `live` by then. An absent forecast is no reason
         to fail: the allocator falls back on what it knows without it. Without the ability to pause there are new
-        configurations only, each to the horizon. :func:`lcsearch.allocation.check.check` holds an allocator to all
+        configurations only, each to the horizon. :func:`lcsearch.allocation.judge.check` holds an allocator to all
         this.
         """
         ...

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
-from lcsearch.allocation.check import allocate
+from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Allocator, Move, Slots
+from lcsearch.allocation.judge import judge
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Answer, Forecaster, Query
@@ -237,10 +238,10 @@ class _Search:
             if self.over or self.spent >= self.budget:
                 return
             snapshot, slots = self.snapshot(), Slots(free, len(self.fresh))
-            questions = self.allocator.questions(self.state, snapshot, slots)
-            heard = {f.name: _answers(f, snapshot, questions) for f in self.forecasters} if questions else {}
             key = (self.world.seed, self.allocations)
-            made = allocate(self.allocator, self.state, snapshot, heard, self.abilities, slots, key)
+            asked = ask(self.allocator, self.state, snapshot, self.abilities, slots, key)
+            queries = asked.queries
+            made = judge(asked, {f.name: _answers(f, snapshot, queries) for f in self.forecasters} if queries else {})
             self.state, self.allocations = made.state, self.allocations + 1
             for uid, _ in made.stops:
                 self.n_paused -= 1

@@ -20,6 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.ask import AllocationAsk
+from lcsearch.allocation.contract import Allocation
+from lcsearch.allocation.judge import judge as allocated
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
@@ -312,6 +316,22 @@ class Session:
     def thread(self) -> threading.Thread | None:
         """The thread that judges submitted looks, while there is one."""
         return None if self._queue is None else self._queue.thread
+
+    # Free slots.
+
+    def allocate(self, asked: AllocationAsk) -> Allocation:
+        """Where free slots go: the forecasters are asked, and the allocator judges.
+
+        An allocator that fails, or breaks its contract, is counted, and its slots go to
+        :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`; its state stays what it was.
+        """
+        with np.errstate(all="ignore"):
+            try:
+                answers = self.panel.ask([(asked.snapshot, asked.queries)])[0].answers if asked.queries else {}
+                return allocated(asked, answers)
+            except Exception as error:  # whatever an allocator does, the study goes on
+                self.failed(f"allocator {asked.allocator.name!r}", error)
+                return allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
 
     # What is counted, told and written.
 

@@ -1,43 +1,31 @@
-"""allocate: ask an allocator where free slots go, and check what it says. Pure."""
+"""judge: where free slots go, and the check of what an allocator says. Pure."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Answers, Key, Move, Slots
+from lcsearch.allocation.ask import AllocationAsk
+from lcsearch.allocation.contract import Abilities, Allocation, Answers, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.study import Snapshot, Status
 
 _FALL_BACK = "the allocator is at fault: allocate with RunToEnd() instead"
 
 
-def allocate(
-    allocator: Allocator,
-    state: Any,
-    snapshot: Snapshot,
-    forecasts: Answers,
-    abilities: Abilities,
-    slots: Slots,
-    key: Key,
-) -> Allocation:
-    """Pick arms for the free slots.
+def judge(asked: AllocationAsk, forecasts: Answers) -> Allocation:
+    """Arms for the free slots.
 
-    The caller has put `allocator.questions(state, snapshot, slots)` to his forecasters, with the same arguments. He
-    catches what is raised here, :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd` in hand: a broken
-    allocator must not end a study.
+    The caller has put `asked.queries` to the forecasters. Whatever is raised here they catch, with
+    :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd` in hand: a broken allocator must not end a study.
 
     Raises:
-        InvalidValue: slots that cannot be, a forecaster that did not answer every question (absent is an answer), or
-            an allocation that breaks the contract, see :func:`check`.
+        InvalidValue: a forecaster that did not answer every question (absent is an answer), or an allocation that
+            breaks the contract, see :func:`check`.
     """
-    if slots.free < 1 or slots.n_new_allowed < 0:
-        raise InvalidValue("at least 1 free slot and no negative number of configurations", slots, "allocate(slots=)")
-    n = len(allocator.questions(state, snapshot, slots))
+    n, allocator = len(asked.queries), asked.allocator
     for who, answers in forecasts.items():
         if len(answers) != n:
-            raise InvalidValue(f"{n} forecasts", len(answers), f"allocate(forecasts={who!r})")
-    allocation = allocator.allocate(state, snapshot, forecasts, abilities, slots, key)
-    check(allocation, snapshot, abilities, slots, by=allocator.name)
+            raise InvalidValue(f"{n} forecasts", len(answers), f"judge(forecasts={who!r})")
+    allocation = allocator.allocate(asked.state, asked.snapshot, forecasts, asked.abilities, asked.slots, asked.key)
+    check(allocation, asked.snapshot, asked.abilities, asked.slots, by=allocator.name)
     return allocation
 
 
@@ -45,8 +33,8 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
     """Hold an allocation to the contract.
 
     At most one move a free slot and one new configuration a fresh one; a uid is a PAUSED trial's, and is named once in
-    moves and stops together; `until` lies beyond the trial's last step and not beyond the goal's horizon. Without the
-    ability to pause there are new configurations only, each to the horizon.
+    moves and stops together; `pause_at` lies beyond the trial's last step and not beyond the goal's horizon. Without
+    the ability to pause there are new configurations only, each to the horizon.
 
     Raises:
         InvalidValue: it does not.
@@ -87,10 +75,10 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
             name(move.uid, f"{at}.uid")
             last = paused[move.uid]
         if not is_finite_number(move.pause_at) or not last < move.pause_at <= horizon:
-            raise InvalidValue(f"a step in ({last:g}, {horizon:g}]", move.pause_at, f"{at}.until", _FALL_BACK)
+            raise InvalidValue(f"a step in ({last:g}, {horizon:g}]", move.pause_at, f"{at}.pause_at", _FALL_BACK)
         if not abilities.pause and move.pause_at != horizon:
             raise InvalidValue(
-                f"the horizon {horizon:g}, for nothing can pause", move.pause_at, f"{at}.until", _FALL_BACK
+                f"the horizon {horizon:g}, for nothing can pause", move.pause_at, f"{at}.pause_at", _FALL_BACK
             )
         if not is_finite_number(move.score):
             raise InvalidValue("a finite number", move.score, f"{at}.score", _FALL_BACK)

@@ -8,8 +8,9 @@ from kit.allocators import PAUSES, RUNS_ON, Says
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.allocation.allocators.greedy import GreedyGain
-from lcsearch.allocation.check import allocate
+from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Allocation, Answers, Move, Slots
+from lcsearch.allocation.judge import judge
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent
 from lcsearch.study import Status, Trial
@@ -28,7 +29,7 @@ HELP = "The allocator is at fault: allocate with RunToEnd() instead."
 
 
 def done(moves: Any = (), stops: Any = (), slots: Slots = Slots(3, 2), abilities: Abilities = PAUSES) -> Allocation:  # noqa: B008
-    return allocate(Says(moves, stops), "state", SEEN, {}, abilities, slots, (0, 0))
+    return judge(ask(Says(moves, stops), "state", SEEN, abilities, slots, (0, 0)), {})
 
 
 def test_what_is_legal_comes_back_as_it_was() -> None:
@@ -48,12 +49,12 @@ def test_what_is_legal_comes_back_as_it_was() -> None:
         ((Move("0", 4),), ".moves[0].uid: expected the uid of a PAUSED trial, got '0'."),
         ((Move(2, 4),), ".moves[0].uid: expected the uid of a PAUSED trial, got 2."),  # type: ignore[arg-type]
         ((Move("2", 4), Move("2", 4)), ".moves[1].uid: expected no trial twice, got '2'."),
-        ((Move("2", 3),), ".moves[0].until: expected a step in (3, 10], got 3."),
-        ((Move("2", 2.5),), ".moves[0].until: expected a step in (3, 10], got 2.5."),
-        ((Move("2", 10.5),), ".moves[0].until: expected a step in (3, 10], got 10.5."),
-        ((Move("2", float("nan")),), ".moves[0].until: expected a step in (3, 10], got nan."),
-        ((Move(None, 0),), ".moves[0].until: expected a step in (0, 10], got 0."),
-        ((Move("5", 11),), ".moves[0].until: expected a step in (0, 10], got 11."),
+        ((Move("2", 3),), ".moves[0].pause_at: expected a step in (3, 10], got 3."),
+        ((Move("2", 2.5),), ".moves[0].pause_at: expected a step in (3, 10], got 2.5."),
+        ((Move("2", 10.5),), ".moves[0].pause_at: expected a step in (3, 10], got 10.5."),
+        ((Move("2", float("nan")),), ".moves[0].pause_at: expected a step in (3, 10], got nan."),
+        ((Move(None, 0),), ".moves[0].pause_at: expected a step in (0, 10], got 0."),
+        ((Move("5", 11),), ".moves[0].pause_at: expected a step in (0, 10], got 11."),
         ((Move("2", 4, float("nan")),), ".moves[0].score: expected a finite number, got nan."),
         ((Move(None, 1),) * 3, ".moves[2]: expected at most 2 new configurations, got 3."),
         ((Move(None, 1), Move("2", 4), Move("3", 4), Move("5", 4)), ".moves: expected at most 3 moves, got 4."),
@@ -84,7 +85,7 @@ def test_a_stop_that_is_not_legal(moves: Any, stops: Any, says: str) -> None:
     ("move", "says"),
     [
         (Move("2", 10), ".moves[0].uid: expected new configurations only, for nothing can be resumed, got '2'."),
-        (Move(None, 9), ".moves[0].until: expected the horizon 10, for nothing can pause, got 9."),
+        (Move(None, 9), ".moves[0].pause_at: expected the horizon 10, for nothing can pause, got 9."),
     ],
 )
 def test_what_cannot_pause_is_not_asked_to(move: Move, says: str) -> None:
@@ -99,20 +100,20 @@ def test_no_allocation_at_all() -> None:
             return None
 
     with pytest.raises(InvalidValue, match=r"^says.allocate\(\): expected an Allocation, got None\. "):
-        allocate(Mute(), None, SEEN, {}, PAUSES, Slots(1, 1), (0, 0))
+        judge(ask(Mute(), None, SEEN, PAUSES, Slots(1, 1), (0, 0)), {})
 
 
 @pytest.mark.parametrize("slots", [Slots(0, 3), Slots(1, -1)])
 def test_slots_that_cannot_be(slots: Slots) -> None:
-    with pytest.raises(InvalidValue, match=r"^allocate\(slots=\): expected at least 1 free slot and no negative"):
+    with pytest.raises(InvalidValue, match=r"^ask\(slots=\): expected at least 1 free slot and no negative"):
         done(slots=slots)
 
 
 def test_every_question_needs_an_answer_and_absent_is_one() -> None:
-    allocator = GreedyGain()
-    n = len(allocator.questions(None, SEEN, Slots(1, 1)))
+    asked = ask(GreedyGain(), None, SEEN, PAUSES, Slots(1, 1), (0, 0))
+    n = len(asked.queries)
     assert n == 3
     short: Answers = {"short": [Absent.FAILED] * (n - 1)}
-    with pytest.raises(InvalidValue, match=r"^allocate\(forecasts='short'\): expected 3 forecasts, got 2\.$"):
-        allocate(allocator, None, SEEN, short, PAUSES, Slots(1, 1), (0, 0))
-    assert allocate(allocator, None, SEEN, {"dead": [Absent.FAILED] * n}, PAUSES, Slots(1, 1), (0, 0)).moves
+    with pytest.raises(InvalidValue, match=r"^judge\(forecasts='short'\): expected 3 forecasts, got 2\.$"):
+        judge(asked, short)
+    assert judge(asked, {"dead": [Absent.FAILED] * n}).moves
