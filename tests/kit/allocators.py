@@ -22,8 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.builders import mirrored, props
-from kit.doubles import Dead, NotANumber, Random, Scripted, Silent
-from kit.fakes import NormalAroundBest
+from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Silent
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Answers, Key, Move, Slots
 from lcsearch.allocation.judge import judge
@@ -32,8 +31,8 @@ from lcsearch.forecast.contract import Absent, Answer, Forecaster, Forecasts, Qu
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
-PAUSES = Abilities(stop=True, pause=True)
-RUNS_ON = Abilities(stop=True, pause=False)
+PAUSES = Abilities(pause=True)
+RUNS_ON = Abilities(pause=False)
 
 
 def passed_on(state: Any) -> Any:

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.stopping.policy import Policy
 

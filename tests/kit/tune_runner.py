@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict  # type: ignore[attr-defined]
 
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.stopping.policy import Policy

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from kit.builders import goal as goal_of
 from kit.builders import mirrored, mirrored_goal, mirrored_trial, snapshot, trial
-from kit.doubles import Silent
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest, Silent
 from kit.forecasters import ForecasterKit, ask, laws, study
 
 from lcsearch.curves import Curve

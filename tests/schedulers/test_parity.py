@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import optuna
 import pytest
-from kit.fakes import Kept, NormalAroundBest, chances
+from kit.doubles import Kept, NormalAroundBest, chances
 from kit.tune_runner import book_of
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial as TuneTrial

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from kit.allocators import Says
 from kit.builders import early_policy, goal, snapshot, trial
-from kit.doubles import Slow
-from kit.fakes import Clock, Dead, FullDisk, Kept, Late, Mute, NormalAroundBest, Returns, Scripted, chances
+from kit.doubles import Clock, Dead, FullDisk, Kept, Late, Mute, NormalAroundBest, Returns, Rows, Slow, chances
 
 from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.ask import ask
@@ -37,7 +36,7 @@ LOSER = trial("9", [8.0] * 12, Status.RUNNING)
 
 
 def session(*forecasters: Any, sink: Any = None, **fields: Any) -> Session:
-    return Session(early_policy(), forecasters or (Scripted(0.0, 0.0),), sink, **fields)
+    return Session(early_policy(), forecasters or (Rows(0.0, 0.0),), sink, **fields)
 
 
 def check(of: Session, own: Trial = LOSER, seen: Snapshot = SEEN) -> Decision:
@@ -81,8 +80,8 @@ def faulty_forecasts() -> list[Any]:
         pytest.param(Returns(unsorted), "NONFINITE", id="no distribution"),
         pytest.param(Returns(negative), "NONFINITE", id="a negative probability"),
         pytest.param(Returns(Forecasts.none([Absent.UNSUPPORTED] * 2)), "UNSUPPORTED", id="off law"),
-        pytest.param(Scripted(0.0, Absent.LATE), 0.0, id="absent at the previous look"),
-        pytest.param(Scripted(Absent.LATE, 0.0), "LATE", id="absent at this look"),
+        pytest.param(Rows(0.0, Absent.LATE), 0.0, id="absent at the previous look"),
+        pytest.param(Rows(Absent.LATE, 0.0), "LATE", id="absent at this look"),
     ]
 
 
@@ -90,7 +89,7 @@ def faulty_forecasts() -> list[Any]:
 @pytest.mark.parametrize("beside", [False, True])
 def test_whatever_a_forecaster_does_the_trial_goes_on(forecaster: Any, heard: str | float, beside: bool) -> None:
     kept = Kept()
-    both = (forecaster, Scripted(0.0, 0.0, name="sure")) if beside else (forecaster,)
+    both = (forecaster, Rows(0.0, 0.0, name="sure")) if beside else (forecaster,)
     judging = session(*both, sink=kept)
     decision = check(judging)
     assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.ABSENT)
@@ -113,7 +112,7 @@ def test_an_error_is_in_the_receipt() -> None:
 
 def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
     kept, answered = Kept(), threading.Event()
-    judging = session(Slow(Scripted(0.0, 0.0), 60, answered.wait), sink=kept, deadline=0.05)
+    judging = session(Slow(Rows(0.0, 0.0), 60, answered.wait), sink=kept, deadline=0.05)
     for _ in range(3):  # one that has not come back is not asked again
         decision = check(judging)
         assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.ABSENT)
@@ -122,7 +121,7 @@ def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
     (late,) = (thread for thread in threading.enumerate() if thread.name == "lcsearch forecast by slow")
     answered.set()
     late.join(60)
-    assert session(Slow(Scripted(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).record is not None
+    assert session(Slow(Rows(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).record is not None
 
 
 def test_a_clock_that_runs_ahead_makes_no_answer_late() -> None:
@@ -159,7 +158,7 @@ def test_a_sink_that_raises_changes_no_verdict(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_version_that_cannot_be_read_changes_no_verdict() -> None:
-    class Nameless(Scripted):
+    class Nameless(Rows):
         @property
         def version(self) -> str:  # type: ignore[override]
             raise OSError("weights gone")
@@ -216,7 +215,7 @@ def test_the_latest_decision_of_each_trial_is_remembered_up_to_a_number() -> Non
 
 def test_a_look_that_was_not_due_does_not_take_the_place_of_what_was_said_last() -> None:
     kept = Kept()
-    judging = Session(early_policy(look_growth=1.5), [Scripted(0.5, 0.5)], kept)
+    judging = Session(early_policy(look_growth=1.5), [Rows(0.5, 0.5)], kept)
     assert check(judging, trial("9", [8.0] * 6, Status.RUNNING)).reason is Reason.ABOVE
     assert check(judging, trial("9", [8.0] * 7, Status.RUNNING)).reason is Reason.SPACED
     assert judging.latest["s", "9"].reason is Reason.ABOVE
@@ -302,12 +301,12 @@ PAUSE = Abilities(pause=True)
 
 def test_an_allocation_hears_the_forecasters() -> None:
     """The arm that cannot win waits; the queries are worked out once."""
-    of = session(Scripted(0.0))
+    of = session(Rows(0.0))
     asked = ask(GreedyGain(gain="p_beat"), None, WAITING, PAUSE, Slots(1, 3), (0, 0))
     assert len(asked.queries) == 1
     (move,) = of.allocate(asked).moves
     assert move.uid is None
-    (move,) = session(Scripted(1.0)).allocate(asked).moves
+    (move,) = session(Rows(1.0)).allocate(asked).moves
     assert move.uid == "9"
     assert of.failed_open == {}
 

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from kit.builders import early_policy, goal, snapshot, trial
-from kit.doubles import NotANumber, Random
-from kit.fakes import Clock, Dead, FullDisk, Kept, NormalAroundBest, Scripted, chances
+from kit.doubles import Clock, Dead, FullDisk, Kept, NormalAroundBest, NotANumber, Random, Rows, chances
 from ray import cloudpickle
 
 import lcsearch.session.look_queue
@@ -44,12 +43,12 @@ class Door:
     version = "1"
 
     def __init__(self, inner: Any = None, name: str = "door") -> None:
-        self.inner, self.name = inner or Scripted(0.0, 0.0), name
+        self.inner, self.name = inner or Rows(0.0, 0.0), name
         self.asked: list[tuple[str, float]] = []
         self._entered, self._may = threading.Semaphore(0), threading.Semaphore(0)
 
-    def __reduce__(self) -> tuple[type[Scripted], tuple[float, float]]:
-        return Scripted, (0.0, 0.0)
+    def __reduce__(self) -> tuple[type[Rows], tuple[float, float]]:
+        return Rows, (0.0, 0.0)
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         self.asked.append((queries[0].trial.uid, queries[0].trial.curve.last_step))
@@ -81,7 +80,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 def session(*forecasters: Any, sink: Any = None, policy: Policy | None = None, **fields: Any) -> Session:
-    return Session(policy or early_policy(), forecasters or (Scripted(0.0, 0.0),), sink, **fields)
+    return Session(policy or early_policy(), forecasters or (Rows(0.0, 0.0),), sink, **fields)
 
 
 def loser(uid: str = "9", n: int = 12) -> Trial:
@@ -169,13 +168,13 @@ def test_a_submitted_look_is_decided_as_a_checked_one() -> None:
         pytest.param(Dead(), id="raises"),
         pytest.param(Dead(MemoryError()), id="out of memory"),
         pytest.param(NotANumber(), id="NaN"),
-        pytest.param(Scripted(Absent.UNSUPPORTED, 0.0), id="off law"),
-        pytest.param(Scripted(0.0, Absent.LATE), id="absent at the previous look"),
+        pytest.param(Rows(Absent.UNSUPPORTED, 0.0), id="off law"),
+        pytest.param(Rows(0.0, Absent.LATE), id="absent at the previous look"),
     ],
 )
 def test_whatever_a_forecaster_does_the_trial_goes_on(forecaster: Any) -> None:
     kept = Kept()
-    judging = session(forecaster, Scripted(0.0, 0.0, name="sure"), sink=kept)
+    judging = session(forecaster, Rows(0.0, 0.0, name="sure"), sink=kept)
     submit(judging)
     (decision,) = settled(judging)
     assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.ABSENT)
@@ -279,7 +278,7 @@ def test_at_most_one_look_of_a_trial_waits() -> None:
 
 def test_a_look_that_is_judged_and_not_fetched_gives_way_to_a_newer_one() -> None:
     kept = Kept()
-    judging = session(Scripted(0.9, 0.9), sink=kept)
+    judging = session(Rows(0.9, 0.9), sink=kept)
     for n in (9, 10, 11):
         submit(judging, loser(n=n))
         assert judging.wait(LIMIT_S)
@@ -292,7 +291,7 @@ def test_no_look_is_begun_while_a_stop_is_to_be_fetched() -> None:
     """Whether the newer look would have gone on must not hang on how fast the thread is."""
     answers = iter([0.0, 0.9])
 
-    class Changing(Scripted):
+    class Changing(Rows):
         def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
             return chances([next(answers)] * 2, snapshot.goal.sign)
 
@@ -420,7 +419,7 @@ def test_a_trial_that_leads_by_now_is_protected_though_no_look_was_due(moment: s
 def test_stops_that_were_judged_side_by_side_keep_to_the_risk_limit() -> None:
     """Each was judged before any of the others had left its mark."""
     kept = Kept()
-    judging = session(Scripted(0.03, 0.03), sink=kept, policy=early_policy(risk=0.07))
+    judging = session(Rows(0.03, 0.03), sink=kept, policy=early_policy(risk=0.07))
     live = {uid: loser(uid) for uid in "abcdefgh"}
     for own in live.values():
         judging.submit(SEEN, Event(own, 11))
@@ -516,7 +515,7 @@ def test_a_diverged_trial_needs_no_forecaster(moment: str) -> None:
 
 
 def test_whoever_settles_a_look_has_its_judgement() -> None:
-    judging = session(Scripted(0.0, 0.0))
+    judging = session(Rows(0.0, 0.0))
     for uid in "abc":
         submit(judging, loser(uid))
         assert judging.settle(uid)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from kit.builders import goal, snapshot, trial
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest
 
 from lcsearch.stopping.gates import Ask, Event, ask, held_decision
 from lcsearch.stopping.judge import judge

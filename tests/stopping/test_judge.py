@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.builders import early_policy, goal, mirrored, mirrored_trial, others_at, props, snapshot, trial
-from kit.fakes import NormalAroundBest, scripted
+from kit.doubles import NormalAroundBest, scripted
 
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts, Query

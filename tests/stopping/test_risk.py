@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.builders import goal, props, snapshot, trial
-from kit.fakes import NormalAroundBest, chances
+from kit.doubles import NormalAroundBest, chances
 
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts, Query

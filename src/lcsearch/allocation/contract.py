@@ -21,14 +21,10 @@ class Abilities:
     """What the framework can do with a trial.
 
     Attributes:
-        stop: end it for good.
         pause: checkpoint it and go on later. Without it every trial that is begun runs to its end or its stop.
-        resize: give it other resources while it runs.
     """
 
-    stop: bool = True
     pause: bool = False
-    resize: bool = False
 
 
 class Slots(NamedTuple):

@@ -10,8 +10,6 @@ class Verdict(enum.Enum):
 
     CONTINUE = "Go on training."
     STOP = "Stop: the trial has next to no chance of beating the incumbent, or has diverged."
-    PAUSE = "Checkpoint and wait: compute is worth more elsewhere just now."
-    FINISH = "Good enough: the trial is within tau of its own limit."
 
     @property
     def advice(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from kit.fakes import Dead, NormalAroundBest
+from kit.doubles import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from kit.fakes import Dead, Mute, NormalAroundBest, Returns, chances
+from kit.doubles import Dead, Mute, NormalAroundBest, Returns, chances
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, storage_of, study_of
 from optuna.trial import TrialState, create_trial
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest
 from kit.studies import SHORTEST, decay, first_stop, pruner, stop_one, study_of
 
 from lcsearch.schedulers.optuna import CurvePruner

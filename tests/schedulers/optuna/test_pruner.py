@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from kit.builders import INTERVALS, WRONG_ARGUMENTS
-from kit.fakes import NormalAroundBest, Scripted
+from kit.doubles import NormalAroundBest, Rows
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, study_of
 from optuna.trial import TrialState
 
@@ -283,7 +283,7 @@ def test_inside_a_patient_pruner() -> None:
 def test_the_threshold_is_what_p_must_lie_below() -> None:
     for p, threshold, expected in ((0.049, 0.05, 8), (0.05, 0.05, None), (0.0, 0.0, None), (0.3, 1.0, 8)):
         # At step 8, when the previous look had its eight observations too.
-        of = pruner(forecasters=[Scripted(p, p)], threshold=threshold)
+        of = pruner(forecasters=[Rows(p, p)], threshold=threshold)
         assert first_stop(study_of(of).ask(), decay(5.0)) == expected
 
 
@@ -297,7 +297,7 @@ def test_the_earlier_name_of_forecasters_is_taken_for_one_version() -> None:
 
 
 def test_all_forecasters_must_agree() -> None:
-    sure, unsure = Scripted(0.0, 0.0, name="sure"), Scripted(0.9, 0.9, name="unsure")
+    sure, unsure = Rows(0.0, 0.0, name="sure"), Rows(0.9, 0.9, name="unsure")
     assert first_stop(study_of(pruner(forecasters=[sure, unsure])).ask(), decay(5.0)) is None
     assert first_stop(study_of(pruner(forecasters=[sure])).ask(), decay(5.0)) == SHORTEST
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import optuna
-from kit.fakes import Dead, NormalAroundBest
+from kit.doubles import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
 from optuna.trial import TrialState
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from kit.fakes import NormalAroundBest, chances
+from kit.doubles import NormalAroundBest, chances
 from kit.studies import SHORTEST, decay, finished, id_of, pruner, storage, study_of
 from optuna.trial import Trial, TrialState
 

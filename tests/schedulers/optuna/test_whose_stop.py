@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, storage_of, study_of
 from optuna.pruners import BasePruner, PatientPruner, ThresholdPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial

@@ -18,8 +18,7 @@ from typing import Any
 
 import pytest
 import ray
-from kit.doubles import Liar
-from kit.fakes import NormalAroundBest, chances
+from kit.doubles import Liar, NormalAroundBest, chances
 from kit.tune_runner import searched_study
 from optuna.samplers import RandomSampler
 from ray import cloudpickle, tune

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kit.builders import WRONG_ARGUMENTS
-from kit.fakes import Dead, NormalAroundBest
+from kit.doubles import Dead, NormalAroundBest
 from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 

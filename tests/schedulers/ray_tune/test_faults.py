@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.doubles import Dead, Liar, NotANumber, Random, Short, Silent, Slow
-from kit.fakes import Mute, NormalAroundBest
+from kit.doubles import Dead, Liar, Mute, NormalAroundBest, NotANumber, Random, Short, Silent, Slow
 from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 

@@ -42,7 +42,7 @@ import scipy.special  # or the first forecast would have to
 from ray import tune
 
 sys.path.insert(0, sys.argv[1])
-from kit.fakes import NormalAroundBest
+from kit.doubles import NormalAroundBest
 
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 

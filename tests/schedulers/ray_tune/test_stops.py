@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from kit.fakes import Scripted
+from kit.doubles import Rows
 from kit.tune_runner import EARLIEST, Runner, book_of, decay, of_run, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -54,7 +54,7 @@ def test_nothing_waits_for_a_forecast() -> None:
     """The forecaster is asked and does not answer: results and turns of the loop go on, and the trial too."""
     begun, go = threading.Event(), threading.Event()
 
-    class Busy(Scripted):
+    class Busy(Rows):
         def forecast(self, snapshot: Any, queries: Any) -> Any:
             begun.set()
             assert go.wait(10)
@@ -204,10 +204,10 @@ def test_startup_trials_run_to_their_end_whatever_happens() -> None:
 
 
 def test_all_forecasters_must_agree_and_a_risk_limit_ends_the_stops() -> None:
-    sure, unsure = Scripted(0.0, 0.0, name="sure"), Scripted(0.9, 0.9, name="unsure")
+    sure, unsure = Rows(0.0, 0.0, name="sure"), Rows(0.9, 0.9, name="unsure")
     runner = run_of(scheduler(forecasters=[sure, unsure]))
     assert runner.feed(runner.start(), decay(5.0, 49)) is None
-    runner = run_of(scheduler(forecasters=[Scripted(0.03, 0.03)], risk=0.05))
+    runner = run_of(scheduler(forecasters=[Rows(0.03, 0.03)], risk=0.05))
     assert runner.feed(runner.start("one"), decay(5.0)) == 9  # the previous look had its eight observations too
     assert runner.feed(runner.start("two"), decay(5.0, 49)) is None
     risk = of_run(runner).risk_now()
