@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import time
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float, required=True)
@@ -12,6 +13,7 @@ rng = random.Random(0)
 points = [(x := rng.uniform(-1, 1), 3 * x - 1 + rng.gauss(0, 0.1)) for _ in range(200)]
 slope = intercept = speed_s = speed_i = 0.0
 for epoch in range(1, 31):
+    time.sleep(0.05)  # an epoch of yours takes longer
     for x, y in points[:150]:
         wrong = slope * x + intercept - y
         speed_s = options.momentum * speed_s - options.lr * wrong * x / 10

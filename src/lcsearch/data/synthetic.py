@@ -50,7 +50,7 @@ def synthetic_task(
     Raises:
         InvalidValue: an argument out of these ranges.
 
-    >>> task = made("power", 3)
+    >>> task = synthetic_task("power", 3)
     >>> len(task), task.goal.horizon, task.runs[0].params.keys()
     (3, 50.0, dict_keys(['learning_rate', 'momentum']))
     """

@@ -30,7 +30,7 @@ class Status(enum.Enum):
 def uid_sort_key(uid: str) -> tuple[int, str]:
     """Order of uids: numbers as numbers, "9" before "10"; so are Ray's ids, which are of one length.
 
-    >>> sorted(["10", "9", "a_02", "a_01"], key=place)
+    >>> sorted(["10", "9", "a_02", "a_01"], key=uid_sort_key)
     ['9', '10', 'a_01', 'a_02']
     """
     return len(uid), uid

@@ -32,7 +32,7 @@ from lcsearch.session.decision_log import read_log
 from lcsearch.study import Snapshot, Status
 
 STEPS = 20
-BUDGET_S = 60
+BUDGET_S = 180
 """No run here takes that long. One that hangs is ended by Tune after it, and the test fails."""
 
 STARTUP = [0.20, 0.21, 0.22, 0.23]
@@ -509,7 +509,7 @@ def test_a_nan_trial_among_others_is_stopped_as_diverged(cluster: Any, tmp_path:
     assert list(of.stopped()) == [lost]
     assert "diverged" in of.stopped()[lost]
     assert "STOP (DIVERGED)" in of.explain(lost)
-    assert 3 <= len(curve(of, results[4])) <= 4  # at once, or with the next result
+    assert 6 <= len(curve(of, results[4])) <= 7  # at once, or with the next result
     assert curve(of, results[5]) == whole(BEST)
 
 

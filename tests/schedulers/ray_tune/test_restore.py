@@ -371,6 +371,6 @@ def test_a_stop_under_way_when_the_state_was_saved_is_decided_anew() -> None:
     assert twin.step() is again
     assert twin.feed(again, [0.0] * 43, 8) == 50  # it has passed the incumbent
     book = of.get_state()["book"]
-    assert (book.trial("x").status, book.trial("x").marks) == (Status.COMPLETE, {})
+    assert (book.trial("x").status, book.trial("x").stop_records) == (Status.COMPLETE, {})
     assert of.stopped() == {}
     assert book.snapshot(of.snapshot().goal).incumbent.uid == "x"

@@ -141,8 +141,8 @@ import os, sys, time
 from lcsearch.sweep.runtime import worker
 
 worker._GRACE_S = 0.1
-worker.keep(int(sys.argv[1]))
-line = worker.Line()
+worker.hold_run_lock(int(sys.argv[1]))
+line = worker.LauncherLink()
 child = os.fork()  # as a DataLoader does
 if child:
     print(child, flush=True)

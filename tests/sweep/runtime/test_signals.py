@@ -52,7 +52,7 @@ class Waiting(Watch):
     told = 0
     """How often an interrupt after the first was told of."""
 
-    def insist(self) -> None:
+    def on_second_interrupt(self) -> None:
         self.told += 1
         super().on_second_interrupt()
 
