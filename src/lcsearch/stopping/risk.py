@@ -151,7 +151,7 @@ class StopRecord:
         """Read :meth:`to_json` back.
 
         Raises:
-            InvalidValue: the text is no record.
+            InvalidValue: the text is no stop's record.
         """
         try:
             return cls.from_record(json.loads(text))
@@ -169,7 +169,7 @@ class StopRecord:
         """Read :meth:`to_record` back.
 
         Raises:
-            InvalidValue: the record is that of no record.
+            InvalidValue: it is no stop's record.
         """
         try:
             losses = tuple(float(v) for v in record["losses"])
@@ -184,7 +184,7 @@ class StopRecord:
             told = str(record["text"]) or ("" if decision is None else decision.text)
             return cls(step, str(record["reason"]), p, told, losses, target, decision)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise InvalidValue("a record written by lcsearch", str(record)[:80], "a record's record") from error
+            raise InvalidValue("a record written by lcsearch", str(record)[:80], "a stop's record") from error
 
 
 def risk_of(records: Iterable[StopRecord], loss: float) -> float:
