@@ -40,7 +40,6 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("baselines", "history", "stopper"),
         ("oracle", "prefetching", "score"),
         ("policies", "simulator"),
-        ("apart",),
         ("whatif",),
         ("text",),
         ("plots",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -60,15 +59,9 @@ def show(
     yield "\n".join([f"read {found.source}", *found.left_out])
     most = MOST if orders is None else orders
     counter = _Counter(most) if sys.stderr.isatty() else None
-    searched = rounds(
-        found.task,
-        entrants,
-        orders=most,
-        workers=workers,
-        progress=counter,
-        processes=min(os.cpu_count() or 1, 8),
+    played, cut_short, interrupted = _as_time_allows(
+        rounds(found.task, entrants, orders=most, workers=workers, progress=counter), None if orders else SECONDS, most
     )
-    played, cut_short, interrupted = _as_time_allows(searched, None if orders else SECONDS, most)
     if counter is not None:
         counter.clear()
     yield "\n" + summary(played)

@@ -8,10 +8,7 @@ their curves end early, nobody knows how they would have gone on, and none of th
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +16,6 @@ import numpy as np
 
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
-from lcsearch.replay.apart import Apart
 from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.policies import PolicySpec, Shared
 from lcsearch.replay.simulator import World, simulate_all
@@ -27,9 +23,6 @@ from lcsearch.replay.simulator import World, simulate_all
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 ROUND = 5
 """Random orders that are searched side by side at first; then so many more that there are twice as many."""
-
-LONG_S = 5.0
-"""A process takes seconds to import torch: it pays where a round takes longer."""
 
 Progress = Callable[[int, int, int, int], None]
 """Told (trials ended, trials in all, random orders before, and after) of the orders that are searched now."""
@@ -103,20 +96,11 @@ def replay(
 
 
 def rounds(
-    task: Task,
-    entrants: Sequence[PolicySpec],
-    *,
-    orders: int = 20,
-    workers: int = 1,
-    progress: Progress | None = None,
-    processes: int = 1,
+    task: Task, entrants: Sequence[PolicySpec], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
 ) -> Iterator[Replay]:
     """As :func:`replay`, and says what there is so far: after ROUND orders, twice as many, and so on.
 
-    What is said of a number of orders does not depend on how many follow, nor on the processes.
-
-    Args:
-        processes: where a round took long, so many share the next one. The caller's main module is imported in each.
+    What is said of a number of orders does not depend on how many follow.
     """
     names = [entrant.name for entrant in entrants]
     if not names or len(set(names)) != len(names):
@@ -134,41 +118,29 @@ def rounds(
     saved: dict[tuple[str, float | None], list[float]] = {key: [] for key in searched}
     stopped, lost = dict.fromkeys(searched, 0), dict.fromkeys(searched, 0)
     played: tuple[tuple[PolicySpec, History], ...] = ()
-    with ExitStack() as stack:
-        shared, apart, took = Shared(), None, 0.0
-        end = 0
-        while end < orders:
-            if apart is None and processes > 1 and took > LONG_S:
-                apart = stack.enter_context(closing(Apart(task, processes)))
-            start = time.monotonic()
-            begin, end = end, min(2 * end or ROUND, orders)
-            wanted = [] if played else [(entrant, list(range(len(task)))) for entrant in entrants]
-            wanted += [(entrant, task.order(seed)) for seed in range(begin, end) for entrant in searched.values()]
+    shared = Shared()
+    end = 0
+    while end < orders:
+        begin, end = end, min(2 * end or ROUND, orders)
+        wanted = [] if played else [(entrant, list(range(len(task)))) for entrant in entrants]
+        wanted += [(entrant, task.order(seed)) for seed in range(begin, end) for entrant in searched.values()]
 
-            def told(done: int, total: int = len(wanted) * len(task), begin: int = begin, end: int = end) -> None:
-                if progress is not None:
-                    progress(done, total, begin, end)
+        def told(done: int, total: int = len(wanted) * len(task), begin: int = begin, end: int = end) -> None:
+            if progress is not None:
+                progress(done, total, begin, end)
 
-            histories = []
-            if apart is not None:
-                try:
-                    histories = apart.search(wanted, workers, told)
-                except BrokenExecutor:  # a process was killed, for want of memory, say
-                    apart, processes = None, 1
-            if not histories:
-                searches = [(order, entrant.make(task, shared)) for entrant, order in wanted]
-                histories = simulate_all(task, searches, World(workers=workers), told)
-            took = time.monotonic() - start
-            if not played:
-                played, histories = tuple(zip(entrants, histories, strict=False)), histories[len(entrants) :]
-            for i, history in enumerate(histories):
-                key = list(searched)[i % len(searched)]
-                saved[key].append(1.0 - history.spent / history.full_cost if history.full_cost else 0.0)
-                stopped[key] += bool(history.lost())
-                lost[key] += history.missed()
-            points = {key: Point(*key, tuple(saved[key]), stopped[key], lost[key]) for key in searched}
-            frontiers = tuple(tuple(points[key] for key in line) for line in lines)
-            yield Replay(task, played, tuple(points[key] for key in own), frontiers)
+        searches = [(order, entrant.make(task, shared)) for entrant, order in wanted]
+        histories = simulate_all(task, searches, World(workers=workers), told)
+        if not played:
+            played, histories = tuple(zip(entrants, histories, strict=False)), histories[len(entrants) :]
+        for i, history in enumerate(histories):
+            key = list(searched)[i % len(searched)]
+            saved[key].append(1.0 - history.spent / history.full_cost if history.full_cost else 0.0)
+            stopped[key] += bool(history.lost())
+            lost[key] += history.missed()
+        points = {key: Point(*key, tuple(saved[key]), stopped[key], lost[key]) for key in searched}
+        frontiers = tuple(tuple(points[key] for key in line) for line in lines)
+        yield Replay(task, played, tuple(points[key] for key in own), frontiers)
 
 
 def _threshold(entrant: PolicySpec) -> float | None:
