@@ -40,7 +40,8 @@ class CurvePruner(BasePruner):
     judged value passes the best one reached so far by more than 1 % of the study's robust range. The trial is stopped
     when P(beat) is below `threshold` at a look, by the curve up to there and by the curve up to the report before
     (with fewer than 8 observations: below a fifth of it), unless it ranks among the best at its own step. A trial
-    whose metric stays non-finite at three reports where finished ones had values is stopped too.
+    whose metric stays non-finite at three reports where finished ones had values is stopped too (six before its first
+    value, after a gap that it came back from, or where it ranked among the best).
 
     Nothing that goes wrong in here reaches the study: the trial goes on, the failure is counted and logged once.
 
@@ -53,7 +54,7 @@ class CurvePruner(BasePruner):
             risk is worked out and shown all the same.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE, as in Optuna.
         n_warmup_steps: no stop is earlier than this step, as in Optuna. Two reports and a few observations (see
-            engine.Policy) are needed too, so with 0 the first stop comes after some reports.
+            lcsearch.stopping.policy.Policy) are needed too, so with 0 the first stop comes after some reports.
         interval_steps: looks are this many steps apart, counted from the warm-up, as in Optuna; the report before is
             then the first of the interval before.
         n_min_trials: COMPLETE trials needed that say something about the step. Optuna asks for a report at that very

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.doubles import chances
 
 from lcsearch.data.synthetic import KINDS, Kind, synthetic_task
 from lcsearch.forecast.contract import Absent, Forecasts, Query
@@ -200,3 +201,9 @@ def test_cuts_to_come_carry_what_the_trial_would_carry(monkeypatch: pytest.Monke
     snapshot = Snapshot("s", task.goal, FinishedTrials(task.goal), (trial,))
     PrefetchingForecaster(Told(), task).forecast(snapshot, [Query(trial, "best_by", 50.0)])
     assert seen == [(5, 5.0), (6, 6.0), (7, 7.0)]
+
+
+def test_what_is_known_is_handed_out_as_it_is() -> None:
+    """A row's P(beat) is remembered with it; a copy would be worked out again at every search."""
+    row = prefetching._kept(chances([0.3]).row(0))  # noqa: SLF001
+    assert prefetching._joined([row, row], 1.0).row(1) is row  # noqa: SLF001

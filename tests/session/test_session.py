@@ -292,6 +292,14 @@ def test_floating_point_traps_of_the_user_are_left_to_his_own_code() -> None:
         assert np.geterr()["over"] == "raise"
 
 
+def test_a_pickle_of_an_earlier_version_is_read() -> None:
+    """Its panel warns by a method's name of then."""
+    now = pickle.dumps(session(), protocol=3)  # without frames
+    was = now.replace(b"X\x09\x00\x00\x00warn_once", b"X\x04\x00\x00\x00tell")
+    assert was != now
+    assert check(pickle.loads(was)).verdict is Verdict.STOP
+
+
 # Free slots
 
 

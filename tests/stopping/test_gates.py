@@ -540,6 +540,7 @@ def test_placeholders_are_borne_longer_by_a_trial_that_ranks_among_the_best() ->
     assert stopped_at([*best, *[math.nan] * 3, 0.2, *[math.nan] * 3, 0.1], finished) is None
     assert stopped_at([*best, *[math.nan] * 20], finished, guard=0.2) == 10
     assert stopped_at([*[9.0] * 4, *[math.nan] * 20], finished) == 7
+    assert stopped_at([9.0, math.nan, 9.0, 9.0, *[math.nan] * 20], finished) == 10, "one that comes back has gaps"
 
 
 def test_a_run_of_placeholders_that_a_finished_trial_came_back_from_anywhere_is_borne() -> None:

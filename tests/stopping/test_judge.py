@@ -204,7 +204,7 @@ def test_answers_must_fit_the_questions() -> None:
     assert str(error.value) == "judge(forecasts='one'): expected 2 forecasts, got 1."
     with pytest.raises(InvalidValue) as error:
         judge(POLICY, SEEN, asked(), {})
-    assert str(error.value) == "judge(forecasts=): expected at least one forecaster's forecasts, got {}."
+    assert str(error.value) == "judge(forecasts=): expected what at least one forecaster said, got {}."
 
 
 # Risk

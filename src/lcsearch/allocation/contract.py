@@ -32,7 +32,7 @@ class Slots(NamedTuple):
 
     Attributes:
         free: workers without a trial, >= 1.
-        fresh: configurations that may still be begun, >= 0; 0 means that there will be none.
+        n_new_allowed: configurations that may still be begun, >= 0; 0 means that there will be none.
     """
 
     free: int
@@ -44,8 +44,8 @@ class Move(NamedTuple):
 
     Attributes:
         uid: a PAUSED trial to go on with; None: begin a new configuration.
-        until: the step at which the arm is to be asked about again, beyond its last one and at most the goal's horizon:
-            it pauses at its first report there or later, and at the horizon runs to its end.
+        pause_at: the step at which the arm is to be asked about again, beyond its last one and at most the goal's
+            horizon: it pauses at its first report there or later, and at the horizon runs to its end.
         score: gain per unit of cost, or whatever the allocator ranked by; higher is better.
         why: in a few words, for people.
     """

@@ -46,7 +46,7 @@ READS: dict[type[Any], Callable[[Snapshot], Hashable]] = {
 """By type of a forecaster, all that its answer takes from the study, the goal aside, which a task has one of.
 
 Of the trial asked about, these read the curve and what a run never changes (configuration, schedule): not its cost,
-status or marks, nor any other live trial. Who reads more, or may do so some day, does not belong here.
+status or stop records, nor any other live trial. Who reads more, or may do so some day, does not belong here.
 """
 
 Key = tuple[str, int, str, float]
@@ -256,7 +256,7 @@ class _Known(Forecasts):
 
     answers: Sequence[Answer]
 
-    def answer(self, index: int) -> Answer:
+    def row(self, index: int) -> Answer:
         """The answer to one query."""
         return self.answers[index]
 

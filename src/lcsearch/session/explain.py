@@ -59,7 +59,8 @@ def _ended(trial: Trial) -> str:
     record, ignored = trial.stop_records.get("stop"), trial.stop_records.get("ignored")
     if isinstance(ignored, StopRecord) and trial.status is not Status.FAILED:
         how = "ran to its end" if trial.status is Status.COMPLETE else "was stopped later, by something else"
-        return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: it was not obeyed"
+        why = "it was not obeyed" if trial.curve.last_step > ignored.step else "it came too late to be carried out"
+        return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: {why}"
     if trial.status is Status.STOPPED:
         return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no record of a decision"
     if trial.status is Status.FAILED and isinstance(record, StopRecord):
@@ -209,7 +210,10 @@ def tell_few_reports(session: Session, given: str, condition: str, end: float) -
 
 def n_ignored(snapshot: Snapshot) -> int:
     """How many trials reported on after a look that had come to a stop, by what is stored with them."""
-    return sum("ignored" in trial.stop_records for trial in (*snapshot.bank, *snapshot.live, *snapshot.abandoned))
+    every = (
+        (trial, trial.stop_records.get("ignored")) for trial in (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
+    )
+    return sum(isinstance(record, StopRecord) and trial.curve.last_step > record.step for trial, record in every)
 
 
 def disobeyed(looks: int, trials: int) -> list[str]:
@@ -243,7 +247,14 @@ def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> l
     if folder is None or here:
         return lines
     with contextlib.suppress(OSError):
-        told = Counter(str(one.get("reason")) for one in read_log(folder) if one.get("study") == snapshot.study)
+        looks = {
+            (one.get("trial"), one.get("step")): one for one in read_log(folder) if one.get("study") == snapshot.study
+        }
+        told = Counter(
+            str(one.get("reason")) for one in looks.values() if one.get("now") or one.get("reason") == "DIVERGED"
+        )
+        if not told:
+            return lines
         lines.append(f"{told.total()} looks in {folder}, of those that came to a forecast or a divergence:")
         lines += [f"  {n:6d} {name}: {Reason[name].advice}" for name, n in told.most_common() if name in _REASONS]
     return lines

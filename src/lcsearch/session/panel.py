@@ -122,7 +122,7 @@ class Panel:
         """One call's answers; where it fails every question's are FAILED, or LATE."""
         try:
             found = self._within(self.deadline, name, call)
-            return [_Answer(_opinions(name, said, one)) for said, one in zip(found, questions, strict=True)]
+            return [_Answer(_answers_of(name, said, one)) for said, one in zip(found, questions, strict=True)]
         except _Late:
             why, error = Absent.LATE, f"no answer within {self.deadline:g} s"
         except Exception as failure:  # whatever a model does, the study goes on
@@ -189,7 +189,7 @@ def _alone(forecaster: Forecaster, question: Question) -> list[Forecasts]:
     return [forecaster.forecast(*question)]
 
 
-def _opinions(name: str, forecasts: object, question: Question) -> list[Answer]:
+def _answers_of(name: str, forecasts: object, question: Question) -> list[Answer]:
     n = len(question[1])
     if not isinstance(forecasts, Forecasts):
         raise InvalidValue("Forecasts", type(forecasts).__name__, f"{name}.forecast")

@@ -198,7 +198,9 @@ class Session:
             if commit is not None and judgement.decision.verdict is Verdict.STOP:
                 try:
                     judgement = commit(judgement)
-                except Exception as error:  # a stop that leaves no mark could not be explained, nor counted in the risk
+                except (
+                    Exception
+                ) as error:  # a stop that leaves no record could not be explained, nor counted in the risk
                     text = f"{_STORING} failed, the trial goes on: {in_words(error)}"
                     self.warn_once(f"{_STORING}:{type(error).__name__}", text)
                     judgement = revoked(judgement, Reason.UNRECORDED)
@@ -272,11 +274,12 @@ class Session:
     ) -> Iterator[Judgement]:
         """Judgements of submitted looks, oldest first, each handed out once, as far as they go without waiting.
 
-        A stop is handed out when it stands on the study as it is then, see `lcsearch.stopping.judge.fallen`, and
-        counts as carried out; whoever carries it out stores its mark before they ask for the next.
+        A stop is handed out when it stands on the study as it is then, see
+        `lcsearch.stopping.judge.stop_invalidated_by`, and counts as carried out; whoever carries it out stores its
+        record before they ask for the next.
 
         Args:
-            present: the study as it stands, with the marks of all stops that were handed out.
+            present: the study as it stands, with the records of all stops that were handed out.
             ready: whether a stop of this trial could be carried out now; those of others wait.
         """
         while self._queue is not None and (found := self._queue.next_judged(ready)) is not None:
@@ -345,6 +348,8 @@ class Session:
                 self._told[key] = number
         if new:
             _log.warning("lcsearch: %s", message)
+
+    tell = warn_once  # the name by which pickles of an earlier version call it
 
     def count_disobeyed(self) -> None:
         """A trial reported on after a look that had come to a stop."""

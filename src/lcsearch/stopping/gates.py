@@ -257,13 +257,13 @@ def protection_gates(policy: Policy, snapshot: Snapshot, trial: Trial, step: flo
 def diverged(policy: Policy, snapshot: Snapshot, trial: Trial) -> bool:
     """Is a trial's metric beyond saving? See :func:`~lcsearch.stopping.rules.has_diverged`.
 
-    Placeholders look the same at first: one that has not had a value yet, or ranked among the best where it last had
-    one, is given twice as many reports.
+    Placeholders look the same at first: one that has not had a value yet, that came back from a placeholder before, or
+    that ranked among the best where it last had a value is given twice as many reports.
     """
     curve, goal, patience = trial.curve, snapshot.goal, policy.divergence_reports
     if not has_diverged(curve, snapshot.bank, patience):
         return False
-    if len(curve):
+    if len(curve) and not curve.gaps.any():
         last = float(curve.steps[-1])
         seen, beside = snapshot.bank.at(last, best=goal.judged == "best"), snapshot.concurrent_losses(last, trial.uid)
         loss = loss_at(curve.to_last_value(), goal, last)

@@ -160,7 +160,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
             decision = replace(decision, verdict=Verdict.CONTINUE, reason=Reason.UNRECORDED)
         return Judgement(decision, record)
     if not forecasts:
-        raise InvalidValue("at least one forecaster's forecasts", forecasts, "judge(forecasts=)")
+        raise InvalidValue("what at least one forecaster said", forecasts, "judge(forecasts=)")
     for name, answers in forecasts.items():
         if len(answers) != len(ask.queries):
             raise InvalidValue(f"{len(ask.queries)} forecasts", len(answers), f"judge(forecasts={name!r})")

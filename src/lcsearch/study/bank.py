@@ -137,7 +137,9 @@ class FinishedTrials:
             c.judged_step.append(np.array([at]))
             c.moved.append(np.array([trial.curve.moved]))
             c.complete.append(np.array([trial.status is Status.COMPLETE]))
-            c.eligible.append(np.array([trial.status is Status.COMPLETE and trial.feasible]))
+            # what was returned as no number is worth nothing to its study, whatever was reported on the way
+            counts = trial.feasible and (trial.returned is None or math.isfinite(trial.returned))
+            c.eligible.append(np.array([trial.status is Status.COMPLETE and counts]))
             c.trials.append(trial)
         return FinishedTrials(self.goal, c, len(c.trials), c.step.size)
 
@@ -292,7 +294,7 @@ class FinishedTrials:
 
     @cached_property
     def at_bound(self) -> int:
-        """How many reports of COMPLETE trials are exactly the leader's loss, where that is the metric's bound; else 0.
+        """How many reports of COMPLETE trials are exactly the best one's loss, where that is the metric's bound; or 0.
 
         Where the goal knows the bound, one report at it will do. Else it is seen: shares end at 1 and percentages at
         100 (or -1, -100 when minimized), errors at 0. Three reports at such a value, none beyond it, and a trial that

@@ -47,7 +47,7 @@ class Trial:
         status: see `Status`.
         schedule: the learning rate it plans to follow, when known.
         cost: compute spent so far, in any unit that is the same for the whole study; None when not measured.
-        marks: past decisions about this trial, kept in the framework's own storage (see stopping/risk.py).
+        stop_records: past decisions about this trial, kept in the framework's own storage (see stopping/risk.py).
         feasible: False for one that has ended outside its study's constraints: it may be compared with, and is never
             what must be beaten.
         returned: what the framework ranks the trial by, where that need not be on its curve; None when not known.

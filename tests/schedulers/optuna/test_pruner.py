@@ -287,6 +287,16 @@ def test_the_threshold_is_what_p_must_lie_below() -> None:
         assert first_stop(study_of(of).ask(), decay(5.0)) == expected
 
 
+@pytest.mark.parametrize("judged", ["best", "final"])
+def test_a_trial_that_returned_no_number_is_no_incumbent(judged: Any) -> None:
+    """It fell to 0.05 and returned inf: to its study it is worth nothing, and others were stopped for it."""
+    study = optuna.create_study(pruner=pruner(judged=judged))
+    worthless = finished(decay(0.0))
+    worthless.value = INF
+    study.add_trials([worthless, *(finished(decay(0.9)) for _ in range(5))])
+    assert first_stop(study.ask(), decay(0.5)) is None
+
+
 def test_the_earlier_name_of_forecasters_is_taken_for_one_version() -> None:
     with pytest.warns(DeprecationWarning, match="opinions= is called forecasters= now") as told:
         of = CurvePruner(max_steps=20, opinions=["rank-gap"])

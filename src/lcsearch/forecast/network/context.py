@@ -144,7 +144,7 @@ class Context:
         schedules: different plans, of peak 1.
         plan: (C,) index of each trial's; -1 without one.
         gap: steps between first reports, typically; None without a trial that tells.
-        incumbent: loss of the leader, NaN without one.
+        incumbent: loss of the best complete trial, NaN without one.
         spread: of judged losses.
         stand_in: what a curve that has not moved takes for the spread where that is 0, as best values tie; 0: nothing.
         n_complete: as the network is told.

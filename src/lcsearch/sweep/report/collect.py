@@ -53,7 +53,7 @@ class Stop:
         incumbent: (value, trial) that had to be beaten then.
         rank: (rank, of how many) at its own step.
         p_today: P(it would have beaten the incumbent of today), from the stored forecast.
-        forecast: the judged value at the levels of decide.risk.LEVELS, the metric's best end first.
+        forecast: the judged value at the levels of stopping.risk.LEVELS, the metric's best end first.
     """
 
     number: int
