@@ -247,9 +247,11 @@ def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> l
     if folder is None or here:
         return lines
     with contextlib.suppress(OSError):
-        looks = {
-            (one.get("trial"), one.get("step")): one for one in read_log(folder) if one.get("study") == snapshot.study
-        }
+        looks: dict[tuple[object, object], dict[str, Any]] = {}
+        for one in read_log(folder):
+            if one.get("study") == snapshot.study:  # a stop that was taken back has a second line, without the look
+                known = looks.setdefault((one.get("trial"), one.get("step")), {})
+                known |= {name: value for name, value in one.items() if value is not None}
         told = Counter(
             str(one.get("reason")) for one in looks.values() if one.get("now") or one.get("reason") == "DIVERGED"
         )

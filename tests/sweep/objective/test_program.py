@@ -544,6 +544,24 @@ def test_a_stop_of_a_program_that_had_failed_stands_but_for_one_that_had_printed
         assert (len(ctx.reported), ctx.ended) == (9, None)
 
 
+LAST_OF_RANGE = """\
+import time
+for epoch in range(9):
+    print(f"epoch={epoch} loss=1")
+    time.sleep(0.02)
+time.sleep(0.5)
+open("saved", "w").close()
+"""
+
+
+def test_a_stop_at_the_last_report_of_a_range_kills_nothing(tmp_path: Path) -> None:
+    """A stop at the report before was too late; one at the last report killed the program as it saved its model."""
+    ctx, train = context(tmp_path, LAST_OF_RANGE, last=9)
+    train(ctx)
+    assert (list(ctx.reported), ctx.overtaken) == (list(range(9)), True)
+    assert (tmp_path / "saved").exists()
+
+
 def test_a_program_that_had_ended_is_complete_as_the_sweep_drains(tmp_path: Path) -> None:
     ctx, train = context(tmp_path, COUNTS, arguments=("--a=1",), interrupted=lambda: bool(ctx.reported))
     train(ctx)

@@ -547,6 +547,18 @@ for epoch in range(1, 41):
 
 
 @pytest.mark.usefixtures("_ray")
+def test_a_program_that_fails_after_its_last_step_has_failed_though_a_stop_was_decided(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray", pruner="curve", trials=7, max_steps=40, workers=1)
+    (tmp_path / "program.py").write_text(FAST.format(last=40, then="pass") + "sys.exit(number >= 5)\n")
+    objective = f"objective: {{command: [{sys.executable}, -S, program.py]}}"
+    text = path.read_text().replace('objective: {python: "toy:train"}', objective)
+    path.write_text(text.replace("kind: curve", "kind: curve, forecasters: [parametric, rank-gap]"))
+    rows = run(path).progress.rows
+    assert [row.state for row in rows] == ["complete"] * 5 + ["failed"] * 2, [row.note for row in rows]
+    assert all("exit code 1" in row.note for row in rows[5:])
+
+
+@pytest.mark.usefixtures("_ray")
 @pytest.mark.parametrize("stays", [True, False])
 def test_what_a_program_had_printed_when_its_stop_came_counts(tmp_path: Path, stays: bool) -> None:
     """What was printed is spent; a program that had ended by itself is complete, with all its values."""

@@ -28,6 +28,7 @@ from lcsearch.sweep.store import heartbeat, ownership
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import PeerHeartbeat, PeerMonitor
 from lcsearch.sweep.store.ownership import Claim
+from lcsearch.sweep.store.studies import SWEEP
 from lcsearch.sweep.views import plan
 from lcsearch.sweep.views.explain import explain
 
@@ -296,16 +297,20 @@ def test_a_worker_that_was_away_leaves_a_trial_that_is_another_ones(tmp_path: Pa
 
 def test_joining_must_be_asked_for_and_be_the_same_sweep(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/central.sqlite3"
-    path = shared_toy(tmp_path / "a", url=url)
+    path = shared_toy(tmp_path / "a", url=url, pruner="curve")
     first = launcher.run(path, folder=tmp_path / "ann", join=True, view=Remembering())  # nobody there: it makes it
     assert len(first.progress.rows) == 3
     with pytest.raises(FileProblem, match="If another machine runs this very sweep there, work along with it: --join"):
         launcher.run(path, folder=tmp_path / "bob", view=Remembering())
     # workers and trials are a machine's own affair
+    signed = dict(first.study.user_attrs[SWEEP])  # as an earlier version signed it
+    assert "forecasters" in signed["pruner"]
+    signed["pruner"] = {"opinions" if key == "forecasters" else key: v for key, v in signed["pruner"].items()}
+    first.study.set_user_attr(SWEEP, signed)
     bob = launcher.run(path, folder=tmp_path / "bob", join=True, trials=4, workers=2, view=Remembering())
     assert [row.state for row in bob.progress.rows] == ["complete"] * 4
     assert bob.study.trials[3].user_attrs["lcsearch:worker"]["run"] == RunFolder(tmp_path / "bob").identity()
-    other = shared_toy(tmp_path / "b", url=url, max_steps=7)
+    other = shared_toy(tmp_path / "b", url=url, max_steps=7, pruner="curve")
     other.write_text(other.read_text().replace("[0, 1]", "[0, 2]"))
     with pytest.raises(FileProblem) as caught:
         launcher.run(other, folder=tmp_path / "carl", join=True, view=Remembering())
@@ -498,7 +503,16 @@ def test_a_logged_stop_that_does_not_stand_is_marked(
     study, taken = stopping(folder, monkeypatch, again=False)
     folder.decisions.mkdir()
     lines = [
-        {"study": "toy", "trial": "0", "step": 1.0, "verdict": said, "reason": "BELOW", "time": 2.0},
+        {
+            "study": "toy",
+            "trial": "0",
+            "step": 1.0,
+            "verdict": said,
+            "reason": "BELOW",
+            "time": 2.0,
+            "latency": 0.1,
+            "now": {"step": 1.0, "p": 0.01},
+        },
         {"study": "toy", "trial": "1", "step": 1.0, "verdict": "STOP", "reason": "BELOW", "time": 3.0},
     ]
     (folder.decisions / "dead.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
@@ -509,6 +523,7 @@ def test_a_logged_stop_that_does_not_stand_is_marked(
     assert [(r["trial"], r["step"], r["verdict"], r["reason"]) for r in records] == (
         [("0", 1.0, "CONTINUE", "SUPERSEDED")] if said == "STOP" else []
     )
+    assert all(r["now"] is r["latency"] is None for r in records), "one look is counted once"
 
 
 # Passwords.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import string
@@ -83,7 +82,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                     _hear(process, out, ctx)
                 except Stopped as error:
                     ended = error
-                    if _is_over(process, out, late, math.inf if isinstance(error, Interrupted) else _last_step(ctx)):
+                    if _is_over(process, out, late, None if isinstance(error, Interrupted) else ctx):
                         ctx.overtake(late)
                         ended = None
                         _hear(process, out, ctx)
@@ -98,7 +97,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 for step, _, _ in late:  # training does not wait for a look: this was trained before it could stop
                     ctx.missed(step)
         if ended is not None:
-            if isinstance(ended, Interrupted) or not _has_step(late, _last_step(ctx)):
+            if isinstance(ended, Interrupted) or not _has_last_step(late, ctx):
                 raise ended
             ctx.overtake(late)  # it came to its last step all the same; its exit code is of our signal
             return
@@ -121,31 +120,30 @@ def _hear(process: subprocess.Popen[str], out: _Listener, ctx: Context) -> None:
         time.sleep(_POLL_S)
 
 
-def _is_over(process: subprocess.Popen[str], out: _Listener, late: list[Heard], last: float) -> bool:
-    """Has the program ended by itself with success, or printed step `last`? What it has printed goes to `late`.
+def _is_over(process: subprocess.Popen[str], out: _Listener, late: list[Heard], ctx: Context | None) -> bool:
+    """Has the program ended by itself with success, or (of a context) printed its last step? What it has printed goes
+    to `late`.
 
     One that has printed all it has to say needs a moment to end.
     """
     deadline = time.monotonic() + _LEAVING_S
     while process.poll() is None:
         late += out.rest()
-        if _has_step(late, last):
+        if _has_last_step(late, ctx):
             return True
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)
     out.join(_LAST_WORDS_S)
     late += out.rest()
-    return process.returncode == 0 or _has_step(late, last)
+    return process.returncode == 0 or _has_last_step(late, ctx)
 
 
-def _has_step(reports: list[Heard], last: float) -> bool:
-    return any(step >= last for step, _, _ in reports)
-
-
-def _last_step(ctx: Context) -> int:
-    """The step of the last report: `range(n)` ends one before n."""
-    return ctx.max_steps - (0 in ctx.reported)
+def _has_last_step(late: list[Heard], ctx: Context | None) -> bool:
+    """Was the last step reported, or printed since? `range(n)` ends one before n."""
+    if ctx is None:
+        return False
+    return max([*ctx.reported, *(step for step, _, _ in late)], default=-1) >= ctx.max_steps - (0 in ctx.reported)
 
 
 class _Filler(string.Formatter):

@@ -239,7 +239,10 @@ class Ledger:
                 StudyReporter(trial).report(value, step)
                 one.reported[step] = value
         take_back(self._watch.study, trial, self._watch.folder, curve=True)
-        claimed.end(judged_value(one.reported, file.target))
+        if isinstance(left.get("failed"), str):
+            self._fail(claimed, left["failed"])
+        else:
+            claimed.end(judged_value(one.reported, file.target))
         if self._scheduler is not None:
             self._scheduler.relearn(self._frozen(trial))
 

@@ -83,12 +83,19 @@ class _Reporter:
     def should_prune(self) -> bool:
         return self.stopped
 
-    def leave(self, context: Context | None) -> None:
-        """The trial is over in this process: tell the launcher, where that waits to hear what became of a stop."""
+    def leave(self, context: Context | None, failed: str | None) -> None:
+        """The trial is over in this process: tell the launcher, where that waits to hear what became of a stop.
+
+        Args:
+            context: what the trial was trained with.
+            failed: how it failed after a stop that was taken back.
+        """
         overtaken = context is not None and context.overtaken
         ahead = context.ahead if context is not None else None
         steps = max([*self.late, *([] if ahead is None else [ahead])], default=None)
-        self._write({LEFT: {"overtaken": overtaken, "late": list(self.late.items()), "trained": steps}})
+        self._write(
+            {LEFT: {"overtaken": overtaken, "late": list(self.late.items()), "trained": steps, "failed": failed}}
+        )
 
     def begin(self) -> None:
         """What an earlier process told when it left is over."""
@@ -193,11 +200,11 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
             if not context.reported:
                 raised = NO_REPORT
         except (Exception, SystemExit) as error:
-            if not reporter.stopped:
+            if not reporter.stopped or (context is not None and context.overtaken):
                 print_place(error)
                 raised = describe(error, sweep.path.parent)
         reporter.note(context.noted if context is not None else {})
-        reporter.leave(context)
+        reporter.leave(context, raised)
     if reporter.stopped:
         sys.exit(0)  # what Tune had raised in our report
     if raised is not None:

@@ -160,6 +160,7 @@ def withdraw_stops(folder: RunFolder, number: int, why: str) -> None:
             latest = record
     if latest is not None and latest["verdict"] == "STOP":
         changed = {"verdict": "CONTINUE", "reason": "SUPERSEDED", "detail": why, "time": time.time()}
+        changed |= dict.fromkeys(("now", "before", "latency"))  # it is no look of its own
         DecisionLog(folder.decisions).append({**latest, **changed, "host": here(), "pid": os.getpid()})
 
 

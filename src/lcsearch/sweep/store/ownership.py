@@ -7,7 +7,7 @@ its checkpoints lie in that run's folder. Over several machines the lock does no
 - the trial number, which the storage hands out atomically, keeps the budget: one with as many trials below it as the
   budget allows is surplus. It is not run and not counted, also when the budget is raised;
 - steps are counted over all machines, seconds on each for itself;
-- a trial changes its run only when its own has been silent for long: :func:`contend`, and a while later
+- a trial changes its run only when its own has been silent for long: :func:`request_takeover`, and a while later
   :func:`take_over` by whoever then stands as its claimant, which is one;
 - a worker that was only away (suspended, cut off) asks :func:`still_has` before it writes.
 """

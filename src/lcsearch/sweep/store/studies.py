@@ -149,6 +149,8 @@ def check_joins(sweep: SweepFile, folder: RunFolder) -> None:
     head = f"{mask(url)}: expected the study {sweep.name!r} to be of this sweep"
     if not isinstance(theirs, dict):
         raise FileProblem(f"{head}, got one that lcsearch has not made. Choose another `name`.")
+    if isinstance(pruner := theirs.get("pruner"), dict) and "opinions" in pruner:  # of an earlier version
+        theirs = theirs | {"pruner": {"forecasters" if key == "opinions" else key: pruner[key] for key in pruner}}
     if theirs != ours:
         lines = [
             f"    {key}: {theirs.get(key, 'nothing')} there, {ours.get(key, 'nothing')} here"
