@@ -263,7 +263,7 @@ def diverged(policy: Policy, snapshot: Snapshot, trial: Trial) -> bool:
     curve, goal, patience = trial.curve, snapshot.goal, policy.divergence_reports
     if not has_diverged(curve, snapshot.bank, patience):
         return False
-    if len(curve) and not curve.gaps.any():
+    if len(curve) and not 0 < curve.gaps.max(initial=0) < patience:  # longer ones are a rhythm, which is borne as such
         last = float(curve.steps[-1])
         seen, beside = snapshot.bank.at(last, best=goal.judged == "best"), snapshot.concurrent_losses(last, trial.uid)
         loss = loss_at(curve.to_last_value(), goal, last)
