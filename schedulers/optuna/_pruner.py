@@ -63,8 +63,7 @@ class CurvePruner(BasePruner):
         bounds: (low, high), the least and the largest value that the metric can have; None, here or for an end: not
             known. No trial is asked to pass one: where the margin would end beyond it, to reach it counts.
         forecasters: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to
-            agree.
-            None: the pretrained network, or the other two where its weights or torch are missing.
+            agree. None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.

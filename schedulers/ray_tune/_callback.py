@@ -12,6 +12,7 @@ from ray.tune import Callback
 from lcsearch.errors import InvalidValue
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book, Entry
+from lcsearch.schedulers.ray_tune._moved import RENAMED
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import Status
@@ -70,6 +71,6 @@ class _Saved(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The class of a pickled value."""
-        known = {kind.__name__: kind for kind in (Book, Entry, StopRecord, Schedule, Status)} | {"Mark": StopRecord}
-        own = module.partition(".")[0] == "lcsearch"
-        return known[name] if own and name in known else super().find_class(module, name)
+        known = {kind.__name__: kind for kind in (Book, Entry, StopRecord, Schedule, Status)}
+        own, now = module.partition(".")[0] == "lcsearch", RENAMED.get(name, name)
+        return known[now] if own and now in known else super().find_class(module, name)

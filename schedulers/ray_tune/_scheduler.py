@@ -60,8 +60,7 @@ class CurveScheduler(FIFOScheduler):
             risk is worked out and shown all the same.
         n_startup_trials: nothing is stopped before this many trials have run to their end.
         forecasters: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to
-            agree.
-            None: the pretrained network, or the other two where its weights or torch are missing.
+            agree. None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder of the driver's machine; every look that reached a forecaster is appended there as one
             JSON line.
         interval_steps: looks are this far apart in `time_attr`, counted from the grace period; the report before is

@@ -9,10 +9,10 @@ from kit.builders import goal, snapshot, trial
 
 from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Allocation, Answers, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Move, Slots
 from lcsearch.allocation.judge import judge
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent
+from lcsearch.forecast.contract import Absent, Answers
 from lcsearch.study import Status, Trial
 
 SEEN = snapshot(

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from kit.builders import mirrored, props
 from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Silent
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Answers, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Move, Slots
 from lcsearch.allocation.judge import judge
 from lcsearch.curves import Curve
-from lcsearch.forecast.contract import Absent, Answer, Forecaster, Forecasts, Query
+from lcsearch.forecast.contract import Absent, Answer, Answers, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from lcsearch.forecast.contract import Answer, Query
+from lcsearch.forecast.contract import Answers, Query
 from lcsearch.study import Snapshot
 
 Key = tuple[int, ...]
 """Seed of one allocation, (study seed, number of the allocation): np.random.default_rng(key)."""
-
-Answers = Mapping[str, Sequence[Answer]]
-"""Forecaster name -> its forecasts, one for each question."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lcsearch.allocation.ask import AllocationAsk
-from lcsearch.allocation.contract import Abilities, Allocation, Answers, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.forecast.contract import Answers
 from lcsearch.study import Snapshot, Status
 
 _FALL_BACK = "the allocator is at fault: allocate with RunToEnd() instead"

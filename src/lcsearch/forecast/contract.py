@@ -8,7 +8,7 @@ head), and its CDF, quantiles, mean and samples are exact, none of them a Monte 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -277,6 +277,8 @@ def _count(rows: Floats, x: Floats, *, left: bool) -> NDArray[np.intp]:
 
 
 Answer = Forecasts | Absent
+Answers = Mapping[str, Sequence[Answer]]
+"""Forecaster name -> its answers, one for each question that it was asked."""
 
 
 @runtime_checkable

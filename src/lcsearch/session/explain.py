@@ -32,8 +32,7 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
 
     Returns:
         For a stopped trial the stop as it was decided, from its record. For another one that has ended, how near it
-        came
-        to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
+        came to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
         latest look in this process, or what a look at its last step comes to now.
     """
     record = trial.stop_records.get("stop")

@@ -198,9 +198,7 @@ class Session:
             if commit is not None and judgement.decision.verdict is Verdict.STOP:
                 try:
                     judgement = commit(judgement)
-                except (
-                    Exception
-                ) as error:  # a stop that leaves no record could not be explained, nor counted in the risk
+                except Exception as error:  # a stop without a record could not be explained, nor counted in the risk
                     text = f"{_STORING} failed, the trial goes on: {in_words(error)}"
                     self.warn_once(f"{_STORING}:{type(error).__name__}", text)
                     judgement = revoked(judgement, Reason.UNRECORDED)

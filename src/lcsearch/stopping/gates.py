@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Kind, Query
 from lcsearch.goal import Goal
 from lcsearch.stopping.decision import Decision
@@ -50,8 +51,7 @@ class Ask:
     Attributes:
         event: the look.
         queries: the judged value at this look by each step at which the trial may end
-            (:meth:`lcsearch.study.Snapshot.horizons`), then likewise at the report before; empty when
-            `diverged`.
+            (:meth:`lcsearch.study.Snapshot.horizons`), then likewise at the report before; empty when `diverged`.
         diverged: the trial's last reports are all non-finite.
         incumbent: what must be beaten.
         target: the loss that must be undercut: the incumbent's, minus epsilon.
@@ -240,8 +240,7 @@ def protection_gates(policy: Policy, snapshot: Snapshot, trial: Trial, step: flo
     n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
     if n_here < policy.n_min_trials:
         return GateHold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
-    beside, ended = snapshot.concurrent_losses(step, trial.uid), bank.rank_among_ended(step, trial.curve)
-    standing = Rank.of(loss_at(trial.curve, goal, step), seen, beside, ended)
+    standing = _rank(snapshot, trial, step, seen)
     guarded = standing.held_by(policy.guard, policy.min_comparisons)
     if guarded is not None:
         return GateHold(guarded, str(standing), standing, incumbent)
@@ -260,17 +259,21 @@ def diverged(policy: Policy, snapshot: Snapshot, trial: Trial) -> bool:
     Placeholders look the same at first: one that has not had a value yet, that came back from a placeholder before, or
     that ranked among the best where it last had a value is given twice as many reports.
     """
-    curve, goal, patience = trial.curve, snapshot.goal, policy.divergence_reports
-    if not has_diverged(curve, snapshot.bank, patience):
+    curve, bank, patience = trial.curve, snapshot.bank, policy.divergence_reports
+    if not has_diverged(curve, bank, patience):
         return False
     if len(curve) and not 0 < curve.gaps.max(initial=0) < patience:  # longer ones are a rhythm, which is borne as such
         last = float(curve.steps[-1])
-        seen, beside = snapshot.bank.at(last, best=goal.judged == "best"), snapshot.concurrent_losses(last, trial.uid)
-        loss = loss_at(curve.to_last_value(), goal, last)
-        standing = Rank.of(loss, seen, beside, snapshot.bank.rank_among_ended(last, curve))
+        standing = _rank(snapshot, trial, last, bank.at(last, best=snapshot.goal.judged == "best"))
         if standing.held_by(policy.guard, 0) is None:
             return True
-    return has_diverged(curve, snapshot.bank, 2 * patience)
+    return has_diverged(curve, bank, 2 * patience)
+
+
+def _rank(snapshot: Snapshot, trial: Trial, step: float, seen: Floats) -> Rank:
+    """A trial's rank at `step`, beside the losses of finished trials there, `seen`, and all others."""
+    beside, ended = snapshot.concurrent_losses(step, trial.uid), snapshot.bank.rank_among_ended(step, trial.curve)
+    return Rank.of(loss_at(trial.curve, snapshot.goal, step), seen, beside, ended)
 
 
 def leads(trial: Trial, step: float, incumbent: Incumbent, goal: Goal) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Answer, Forecasts, Query
+from lcsearch.forecast.contract import Absent, Answers, Forecasts, Query
 from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
@@ -16,9 +15,6 @@ from lcsearch.stopping.risk import StopRecord, risk_of
 from lcsearch.stopping.rules import threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
-
-Answers = Mapping[str, Sequence[Answer]]
-"""Forecaster name -> its forecasts, one for each of the ask's queries."""
 
 
 class Judgement(NamedTuple):
@@ -83,11 +79,8 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
     decision, record = stop
     if record is None or record.p is None:
         return stop
-    records, target, incumbent = (
-        [*stored_records(snapshot, decision.trial), record],
-        target_of(policy, snapshot),
-        math.nan,
-    )
+    records = [*stored_records(snapshot, decision.trial), record]
+    target, incumbent = target_of(policy, snapshot), math.nan
     if snapshot.incumbent is not None:
         incumbent = math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
     if policy.risk is not None and (most := risk_of(records, incumbent)) > policy.risk:

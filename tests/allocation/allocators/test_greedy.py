@@ -10,9 +10,9 @@ from kit.allocators import PAUSES, RUNS_ON
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.allocation.allocators.greedy import GreedyGain
-from lcsearch.allocation.contract import Allocation, Answers, Slots
+from lcsearch.allocation.contract import Allocation, Slots
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Answer, Forecasts
+from lcsearch.forecast.contract import Absent, Answer, Answers, Forecasts
 from lcsearch.goal import Judged
 from lcsearch.study import Snapshot, Status, Trial
 

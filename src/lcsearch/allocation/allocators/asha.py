@@ -11,8 +11,9 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 from lcsearch.allocation.arms import StatelessAllocator, paused_trials, start_new
-from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.forecast.contract import Answers
 from lcsearch.goal import Goal
 from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 

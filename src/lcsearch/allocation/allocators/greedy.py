@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple, get_args
 import numpy as np
 
 from lcsearch.allocation.arms import next_pause, paused_trials, start_new, steps_done
-from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.gain import Gain, gains, mean_gains, new_config_forecast
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Kind, Query
+from lcsearch.forecast.contract import Answers, Kind, Query
 from lcsearch.stopping.rules import has_diverged
 from lcsearch.study import Snapshot, Trial, uid_sort_key
 

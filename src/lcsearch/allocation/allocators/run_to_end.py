@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lcsearch.allocation.arms import StatelessAllocator, paused_trials, start_new
-from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
+from lcsearch.forecast.contract import Answers
 from lcsearch.study import Snapshot
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lcsearch.allocation.arms import next_pause, paused_trials, start_new, steps_done
-from lcsearch.allocation.contract import Abilities, Allocation, Answers, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Query
+from lcsearch.forecast.contract import Answers, Query
 from lcsearch.study import Snapshot, Trial, uid_sort_key
 
 

@@ -65,7 +65,7 @@ class SweepScheduler(CurveScheduler):
         return self.name
 
     def stop_of(self, number: int) -> tuple[StopRecord, str] | None:
-        """StopRecord and reason of the stop that ended a trial, if one did."""
+        """Record and reason of the stop that ended a trial, if one did."""
         entry = self._book.entries.get(str(number))
         return (entry.stop, entry.line) if entry is not None and entry.line and entry.stop is not None else None
 

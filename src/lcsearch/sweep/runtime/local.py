@@ -21,7 +21,7 @@ from lcsearch.sweep.store.storage import Patience
 from lcsearch.sweep.store.worker_log import BEGINS, PROBLEM
 
 _TICK_S = 0.1  # how soon a dead worker is noticed
-_BARREN_STARTS = 3  # workers that died without taking a trial
+_MOST_FAILED_STARTS = 3  # workers that died without taking a trial
 
 
 class FleetWatch(Watch):
@@ -126,7 +126,7 @@ class FleetWatch(Watch):
         n = len(self.trials())
         self._failed_starts = 0 if given or n > self._tried else self._failed_starts + 1
         self._tried = n
-        if self._failed_starts >= _BARREN_STARTS:
+        if self._failed_starts >= _MOST_FAILED_STARTS:
             log = self.folder.log(death.slot)
             text = f"expected workers that start, got {self._failed_starts} that died at once. See {log}."
             self.problem = (FAILED, text)
