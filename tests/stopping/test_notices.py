@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from kit.builders import goal, snapshot, trial
 
+from lcsearch.goal import Judged
 from lcsearch.stopping.axis import ENOUGH
 from lcsearch.stopping.notices import notices
 from lcsearch.study import Status, Trial
@@ -17,11 +19,31 @@ def told(horizon: float, lengths: list[int], *others: Trial) -> list[str]:
 def test_a_horizon_that_no_trial_reached() -> None:
     assert told(1000, [50] * 6) == [
         "none of 6 trials that ended by themselves reached max_steps (max_t), which is 1000: they ended by step 49 "
-        "(all of them). Looks ask about where trials end, and steps saved are counted to there. Nothing is to be done "
-        "where they stop early by themselves, or where longer ones are still to come; else set it to 50"
+        "(all of them). Looks ask now about the best value by step 98 (further than they came, for another may go on); "
+        "steps saved are counted to where they ended. Nothing is to be done where they stop early by themselves, or "
+        "where longer ones are still to come; else set it to 50"
     ]
     (text,) = told(1000, [41, 101, 201, 301, 401])
     assert "they ended by step 400 (half of them by step 200)" in text
+
+
+def test_what_looks_ask_where_trials_end_by_themselves() -> None:
+    """It said "looks ask about where trials end", and they ask about the last end or one further."""
+
+    def asked(judged: Judged, lengths: list[int], horizon: float = 1000) -> str:
+        complete = [trial(str(i), [1.0] * n) for i, n in enumerate(lengths)]
+        study = snapshot(replace(goal(horizon=horizon), judged=judged), complete)
+        (notice,) = notices(study)
+        (said,) = re.findall("Looks ask now about (.*); steps saved", notice.text)
+        assert all(f"{end:g}" in said for end in study.horizons(0))
+        return str(said)
+
+    further, many = "(further than they came, for another may go on)", [41, 101, 201, 301, 401]
+    assert asked("best", [50] * 9) == "the best value by step 49"
+    assert asked("best", many) == f"the best value by step 800 {further}"
+    assert asked("best", many, 450) == f"the best value by step 450 {further}"
+    assert asked("final", [50] * 9) == "the final value at step 49"
+    assert asked("final", many) == f"the final value where a trial may end: at step 40, 200, 300 or 800 {further}"
 
 
 def test_a_horizon_that_trials_leave_behind() -> None:

@@ -160,8 +160,7 @@ def test_trials_that_end_early_count_as_long_as_they_ran(tmp_path: Path) -> None
     assert "epochs: 9 spent, 0 saved (0% of 9)" in lines
     assert lines[-4:] == [
         "! 3 of 3 complete trials ended before epoch 6, the longest at epoch 4: if they stop early by themselves, "
-        "nothing is to be done (looks ask about where trials end, and epochs saved are counted to there); if they are "
-        "meant to train 6 epochs, the objective gets that number as ctx.max_steps",
+        "nothing is to be done; if they are meant to train 6 epochs, the objective gets that number as ctx.max_steps",
         "files: runs/toy",
         "next: lcsearch report",
         "      lcsearch explain best",

@@ -64,10 +64,24 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
         text = (
             f"none of {n} trials that ended by themselves reached max_steps (max_t), which is {named:g}: they ended by "
         )
-        text += f"step {bank.end:g}{same}. Looks ask about where trials end, and steps saved are counted to there. "
+        text += (
+            f"step {bank.end:g}{same}. Looks ask now about {_asked(snapshot)}; steps saved are counted to where they "
+        )
+        text += "ended. "
         text += "Nothing is to be done where they stop early by themselves, or where longer ones are still to come; "
         text += f"else set it to {length}"
     yield Notice(key, text, bank.end)
+
+
+def _asked(snapshot: Snapshot) -> str:
+    """What is forecast for a trial that has just begun: :meth:`lcsearch.study.Snapshot.horizons`, in words."""
+    ends = [f"{end:g}" for end in sorted({*snapshot.horizons(-math.inf)})]
+    further = "further than they came, for another may go on"
+    further = f" ({further})" if float(ends[-1]) > snapshot.bank.end else ""
+    if len(ends) == 1:
+        value = "best value by" if snapshot.goal.judged == "best" else "final value at"
+        return f"the {value} step {ends[-1]}{further}"
+    return f"the final value where a trial may end: at step {', '.join(ends[:-1])} or {ends[-1]}{further}"
 
 
 def _bounds(snapshot: Snapshot) -> Iterator[Notice]:

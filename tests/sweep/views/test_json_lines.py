@@ -146,8 +146,7 @@ def test_what_the_summary_notices_is_a_notice(tmp_path: Path) -> None:
     (notice,) = of(lines(done.stdout), "notice")
     assert notice["text"] == (
         "1 of 1 complete trials ended before epoch 6, at epoch 3: if they stop early by themselves, nothing is to be "
-        "done (looks ask about where trials end, and epochs saved are counted to there); if they are meant to train 6 "
-        "epochs, the objective gets that number as ctx.max_steps"
+        "done; if they are meant to train 6 epochs, the objective gets that number as ctx.max_steps"
     )
     assert f"\n! {notice['text']}\n" in done.stderr
 

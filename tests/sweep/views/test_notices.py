@@ -123,6 +123,26 @@ def test_programs_that_stop_early_are_blamed_for_nothing(argument: str, how: str
     (text,) = told(*ended, objective=objective)
     assert text == (
         "2 of 2 complete trials ended before epoch 10, the longest at epoch 3: if they stop early by themselves, "
-        "nothing is to be done (looks ask about where trials end, and epochs saved are counted to there); if they are "
-        f"meant to train 10 epochs, {how}"
+        "nothing is to be done (looks ask about the best value by the last end, or further, for another may go on; "
+        f"epochs saved are counted to where they ended); if they are meant to train 10 epochs, {how}"
     )
+
+
+@pytest.mark.parametrize(
+    ("pruner", "judged", "known"),
+    [
+        ("none", "best", ""),
+        ("median", "best", " (epochs saved are counted to where they ended)"),
+        (
+            "curve",
+            "final",
+            " (looks ask about the final value at their ends; epochs saved are counted to where they ended)",
+        ),
+    ],
+)
+def test_early_ends_say_of_looks_what_is_true(pruner: str, judged: str, known: str) -> None:
+    """It spoke of looks whatever the pruner was, and of "where trials end" whatever was judged."""
+    whole = dict.fromkeys(range(1, 11), 1.0)
+    ended = [trial(0, TrialState.COMPLETE, whole), trial(1, TrialState.COMPLETE, {1: 1.0, 2: 0.5})]
+    (text,) = told(*ended, pruner=FILE.pruner.model_copy(update={"kind": pruner}), judged=judged)
+    assert f"if they stop early by themselves, nothing is to be done{known}; if they are meant" in text

@@ -33,11 +33,21 @@ def _lengths(progress: Progress, sweep: SweepFile) -> str:
     if not early:
         return ""
     longest = f"the longest at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
-    return (
-        f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}: if they stop early by "
-        f"themselves, nothing is to be done (looks ask about where trials end, and {sweep.step}s saved are counted to "
-        f"there); if they are meant to train {sweep.max_steps} {sweep.step}s, {_how_told(sweep)}"
-    )
+    ended = f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}"
+    meant = f"if they are meant to train {sweep.max_steps} {sweep.step}s, {_how_told(sweep)}"
+    known = _known(sweep, all_early=len(early) == len(complete))
+    return f"{ended}: if they stop early by themselves, nothing is to be done{known}; {meant}"
+
+
+def _known(sweep: SweepFile, *, all_early: bool) -> str:
+    """What follows from early ends, in brackets; nothing where nothing is stopped."""
+    if sweep.pruner.kind == "none":
+        return ""
+    saved = f"{sweep.step}s saved are counted to where they ended"
+    if sweep.pruner.kind != "curve":
+        return f" ({saved})"
+    asked = "the best value by the last end" if sweep.judged == "best" else "the final value at their ends"
+    return f" (looks ask about {asked}{', or further, for another may go on' * all_early}; {saved})"
 
 
 def _how_told(sweep: SweepFile) -> str:
