@@ -35,6 +35,10 @@ REASON = "lcsearch:reason"
 ANEW = "lcsearch:anew"
 """The last step that a retried trial inherited from the attempt that failed, where it began anew all the same."""
 
+PAUSED = "lcsearch:paused"
+"""The system attribute of a trial that was paused: how often, at which step, and its number, for it may be copied. A
+WAITING trial with it is paused; it stays when the trial goes on, for attributes cannot be removed."""
+
 _OF, _GONE = "of", "withdrawn"
 
 
@@ -140,6 +144,17 @@ def overtaken(frozen: FrozenTrial) -> bool:
     if record is None:
         return bool(frozen.user_attrs.get(REASON))
     return not record.withdrawn and not record.stands(frozen, curve_of(frozen))
+
+
+def ever_paused(frozen: FrozenTrial) -> bool:
+    """Was the trial paused at least once? A copy of it under another number was not."""
+    stored = frozen.system_attrs.get(PAUSED)
+    return isinstance(stored, dict) and stored.get("of", frozen.number) == frozen.number
+
+
+def is_paused(frozen: FrozenTrial) -> bool:
+    """Is the trial paused, and not one that the user has enqueued?"""
+    return frozen.state == TrialState.WAITING and ever_paused(frozen)
 
 
 def retried(frozen: FrozenTrial) -> tuple[int, ...]:

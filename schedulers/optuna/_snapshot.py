@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._record import Record, curve_of
+from lcsearch.schedulers.optuna._record import Record, curve_of, ever_paused, is_paused
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
@@ -100,11 +100,13 @@ class Reading(NamedTuple):
         bank: its finished trials.
         unfinished: all others, as Optuna has them.
         token: see :class:`~lcsearch.study.Snapshot`.
+        trials: all of them, by number.
     """
 
     bank: FinishedTrials
     unfinished: list[FrozenTrial]
     token: object
+    trials: Sequence[FrozenTrial] = ()
 
 
 class Reader:
@@ -142,7 +144,7 @@ class Reader:
             self._known[key] = known
             while len(self._known) > CACHED_STUDIES:
                 self._known.popitem(last=False)
-            return Reading(known.bank, unfinished, known.token)
+            return Reading(known.bank, unfinished, known.token, trials)
 
     def _anew(self, study: Study) -> _Known:
         direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
@@ -200,8 +202,11 @@ def snapshot_of(study: Study, reading: Reading, current: Trial | None = None, si
     uid = "" if current is None else current.uid
     running = [t for t in reading.unfinished if t.state == TrialState.RUNNING and str(t.number) != uid]
     others = [as_trial(t) for t in running]
-    left = abandoned(reading.bank, others, current) | {str(n) for n in silent}
+    # The pace since a trial began says nothing of one that was paused on its way.
+    steady = [trial for trial, t in zip(others, running, strict=True) if not ever_paused(t)]
+    left = abandoned(reading.bank, steady, current) | {str(n) for n in silent}
     live = [] if current is None else [current]
+    live += [as_trial(t) for t in reading.unfinished if is_paused(t) and str(t.number) != uid]
     return Snapshot(
         study.study_name,
         reading.bank.goal,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages._heartbeat import is_heartbeat_enabled
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
-from lcsearch.schedulers.optuna._record import ANEW, MARK, REASON, Record, curve_of
+from lcsearch.schedulers.optuna._record import ANEW, MARK, PAUSED, REASON, Record, curve_of, ever_paused, is_paused
 from lcsearch.stopping.risk import StopRecord
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages import BaseStorage
     from optuna.trial import Trial
+
+ALLOCATION = "lcsearch:allocation"
+"""The study's system attribute that holds an allocator's state, see _desk.py."""
+_LOCKED_TRIES = 20
 
 
 def trial_id(trial: FrozenTrial) -> int:
@@ -37,9 +45,111 @@ def adopt(study: Study, number: int) -> Trial:
     Raises:
         KeyError: the study has no trial of that number.
     """
+    return _handle(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
+def _handle(study: Study, of: int) -> Trial:
     from optuna.trial import Trial
 
-    return Trial(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+    study._thread_local.cached_all_trials = None  # as Study.ask does: samplers read it
+    return Trial(study, of)
+
+
+def begin(study: Study, proposal: Mapping[str, Any] | None = None) -> Trial:
+    """Begin a new trial: the oldest that the user has enqueued, else one of the sampler's.
+
+    `Study.ask` would take any WAITING trial, a paused one, too.
+
+    Args:
+        study: where.
+        proposal: its parameters, as for `Study.enqueue_trial`; no enqueued trial is looked for then.
+    """
+    storage = study._storage
+    if proposal is not None:
+        template = create_trial(state=TrialState.RUNNING, system_attrs={"fixed_params": dict(proposal)})
+        return _handle(study, storage.create_new_trial(study._study_id, template_trial=template))
+    for frozen in storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.WAITING,)):
+        if not is_paused(frozen) and _claimed(storage, frozen._trial_id):
+            return _handle(study, frozen._trial_id)
+    return _handle(study, storage.create_new_trial(study._study_id))
+
+
+def pause(study: Study, trial: Trial | FrozenTrial) -> None:
+    """Make a RUNNING trial a paused one: WAITING, with its parameters and its curve, until it is claimed.
+
+    Samplers, `best_trial` and `Study.ask` of others know it as WAITING; :func:`~lcsearch.schedulers.optuna.as_trial`
+    as PAUSED, by a system attribute.
+    """
+    storage = study._storage
+    frozen = storage.get_trial(trial._trial_id)
+    number = (frozen.system_attrs.get(PAUSED) or {}).get("pause", 0) + 1 if ever_paused(frozen) else 1
+    # first: a WAITING trial without it is one to be begun
+    stored = {"pause": number, "step": frozen.last_step, "of": frozen.number}
+    storage.set_trial_system_attr(trial._trial_id, PAUSED, stored)
+    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def claim(study: Study, number: int) -> Trial | None:
+    """Make a paused trial RUNNING, atomically: of several that try, one gets its handle and the others None.
+
+    Behind a gRPC proxy with sqlite the server does it, which is not atomic: hold a lock there.
+    """
+    of = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    if not is_paused(study._storage.get_trial(of)) or not _claimed(study._storage, of):
+        return None
+    return _handle(study, of)
+
+
+def _claimed(storage: BaseStorage, of: int) -> bool:
+    """WAITING -> RUNNING, once; False for whoever comes later."""
+    backend = getattr(storage, "_backend", storage)
+    if getattr(getattr(backend, "engine", None), "name", "") == "sqlite":
+        return _claimed_in_sqlite(storage, backend, of)
+    replayed = getattr(storage, "_replay_result", None)
+    if replayed is not None:  # a journal takes a trial that this thread once had for its own again
+        replayed._worker_id_to_owned_trial_id.pop(replayed.worker_id, None)
+    try:
+        return storage.set_trial_state_values(of, TrialState.RUNNING)
+    except UpdateFinishedTrialError:
+        return False
+
+
+def _claimed_in_sqlite(storage: BaseStorage, backend: Any, of: int) -> bool:
+    """Optuna reads the state, then writes it, and sqlite locks no rows: two would be told that the trial is theirs."""
+    from optuna.storages._rdb.models import TrialModel
+    from sqlalchemy import update
+    from sqlalchemy.exc import OperationalError
+
+    mine = update(TrialModel).where(TrialModel.trial_id == of, TrialModel.state == TrialState.WAITING)
+    mine = mine.values(state=TrialState.RUNNING, datetime_start=datetime.now())
+    for _ in range(_LOCKED_TRIES):
+        try:
+            with backend.engine.begin() as connection:
+                return bool(connection.execute(mine).rowcount)
+        except OperationalError as error:  # locked for longer than sqlite waits
+            locked = error
+            storage.get_trial(of)  # a storage with patience has it here
+    raise StorageInternalError(f"trial {of} could not be claimed, the database stayed locked") from locked
+
+
+def allocation_of(study: Study) -> Any:
+    """What is stored of a study's allocator; None before the first allocation."""
+    return study._storage.get_study_system_attrs(study._study_id).get(ALLOCATION)
+
+
+def store_allocation(study: Study, stored: Any) -> None:
+    """Store what `allocation_of` reads."""
+    study._storage.set_study_system_attr(study._study_id, ALLOCATION, stored)
+
+
+def store_with(study: Study, trial: Trial | FrozenTrial, key: str, value: Any) -> None:
+    """Store a system attribute with a trial that has not ended."""
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def stored_with(study: Study, trial: Trial | FrozenTrial) -> FrozenTrial:
+    """The trial as the storage has it now."""
+    return study._storage.get_trial(trial._trial_id)
 
 
 def write_stop(study: Study, trial: FrozenTrial | Trial, stop: StopRecord, reason: str) -> None:

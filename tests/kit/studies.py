@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +50,34 @@ def storage(kind: str, folder: Path) -> Iterator[BaseStorage]:
             yield made
         finally:
             made.engine.dispose()
+
+
+SERVER = """
+import sys, warnings
+warnings.simplefilter("ignore")  # optuna calls its gRPC server experimental
+import optuna
+storage = optuna.storages.RDBStorage("sqlite:///" + sys.argv[1])
+optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+@contextmanager
+def grpc_proxy(folder: Path) -> Iterator[BaseStorage]:
+    """A real server process on loopback, sqlite behind it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(folder / "grpc.sqlite3"), str(port)])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
+        proxy.wait_server_ready(timeout=60)
+        yield proxy
+        proxy.close()
+    finally:
+        server.kill()
+        server.wait()
 
 
 def storage_of(study: Study) -> BaseStorage:

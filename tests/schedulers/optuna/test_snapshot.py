@@ -58,8 +58,8 @@ def test_reading_bit_by_bit_is_reading_at_once(seed: int, max_steps: int | Liter
             study.tell(trial, 1.0 if state == TrialState.COMPLETE else None, state)
         if rng.random() < 0.6:
             reader.read(study)
-    bank, unfinished, _ = reader.read(study)
-    fresh, same, _ = Reader(max_steps, "best").read(study)
+    bank, unfinished, *_ = reader.read(study)
+    fresh, same, *_ = Reader(max_steps, "best").read(study)
     assert content(bank) == content(fresh)
     assert [t.number for t in unfinished] == [t.number for t in same] == sorted(t.number for t in running)
     if bank is not None:
@@ -93,7 +93,7 @@ def test_another_study_under_the_same_key_is_read_anew(n: int, max_steps: int | 
     study.trials = [*numbered(1.0, 2.0), create_trial(state=TrialState.RUNNING)]
     reader.read(study)  # type: ignore[arg-type]
     study.trials = numbered(7.0, 8.0, 9.0)[:n]
-    bank, unfinished, _ = reader.read(study)  # type: ignore[arg-type]
+    bank, unfinished, *_ = reader.read(study)  # type: ignore[arg-type]
     assert unfinished == []
     assert [t.curve.values.tolist() for t in bank] == [[7.0], [8.0], [9.0]][:n]
     assert bank.goal.horizon == (50 if max_steps == 50 else UNKNOWN)  # nobody went beyond step 0

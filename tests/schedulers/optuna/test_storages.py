@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import pickle
-import socket
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from kit.doubles import NormalAroundBest
-from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, storage, storage_of, study_of
+from kit.studies import (
+    SHORTEST,
+    decay,
+    finished,
+    first_stop,
+    grpc_proxy,
+    pruner,
+    stop_one,
+    storage,
+    storage_of,
+    study_of,
+)
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner
@@ -31,34 +39,6 @@ def on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.storag
         return
     with storage(request.param, tmp_path) as made:
         yield made
-
-
-SERVER = """
-import sys, warnings
-warnings.simplefilter("ignore")  # optuna calls its gRPC server experimental
-import optuna
-storage = optuna.storages.RDBStorage("sqlite:///" + sys.argv[1])
-optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
-"""
-
-
-@contextmanager
-def grpc_proxy(folder: Path) -> Iterator[optuna.storages.BaseStorage]:
-    """A real server process on loopback, sqlite behind it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(folder / "grpc.sqlite3"), str(port)])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
-        proxy.wait_server_ready(timeout=60)
-        yield proxy
-        proxy.close()
-    finally:
-        server.kill()
-        server.wait()
 
 
 class Counting(optuna.Study):
