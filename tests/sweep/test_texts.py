@@ -17,9 +17,9 @@ from sweep.kit import TRAIN, write_toy
 from typer.testing import CliRunner
 
 import lcsearch.errors
+from lcsearch import checkpoint
 from lcsearch.cli import app
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
-from lcsearch.sweep.objective import checkpoint
 from lcsearch.sweep.objective.context import load_objective
 from lcsearch.sweep.runtime import preflight
 from lcsearch.sweep.spec.load import load

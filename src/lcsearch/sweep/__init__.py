@@ -14,7 +14,7 @@ from lcsearch.extras import need_sweep
 
 need_sweep("lcsearch.sweep")
 
-from lcsearch.sweep.objective.checkpoint import Checkpoint  # noqa: E402  # after the check of what it imports
+from lcsearch.checkpoint import Checkpoint  # noqa: E402  # after the check of what it imports
 from lcsearch.sweep.objective.context import Context, Interrupted, Stopped  # noqa: E402
 
 __all__ = ["Checkpoint", "Context", "Interrupted", "Stopped"]

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from sweep.kit import Remembering, write_toy
 from sweep.objective.test_context import context
 
+from lcsearch import checkpoint
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress
-from lcsearch.sweep.objective import checkpoint
 from lcsearch.sweep.runtime import launch
 
 ARRAYS = [
@@ -76,7 +76,7 @@ def test_no_pickle_is_written_or_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_torch_stays_out_of_an_objective_that_does_without(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom lcsearch.sweep.objective import checkpoint\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom lcsearch import checkpoint\n"
         "checkpoint.save(Path(sys.argv[1]), {'w': np.ones(3), 'raw': b'x'}, 2)\n"
         "print(checkpoint.load(Path(sys.argv[1])).state['w'].sum(), 'torch' in sys.modules)\n"
     )
@@ -205,7 +205,7 @@ def test_a_block_that_raises_keeps_what_was_saved_before(tmp_path: Path) -> None
 HALF = """\
 import os, signal, sys
 from pathlib import Path
-from lcsearch.sweep.objective import checkpoint
+from lcsearch import checkpoint
 folder = Path(sys.argv[1])
 with checkpoint.saving(folder, {}, 1) as files:
     (files / "model").write_text("1")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from lcsearch import checkpoint
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.goal import Goal
-from lcsearch.sweep.objective import checkpoint
 from lcsearch.sweep.objective.context import Context, Interrupted, Stopped, load_objective
 from lcsearch.sweep.spec.seeds import derive_seed
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
+from lcsearch import checkpoint
+from lcsearch.checkpoint import Checkpoint
 from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.study import judged_at_end
-from lcsearch.sweep.objective import checkpoint
-from lcsearch.sweep.objective.checkpoint import Checkpoint
 from lcsearch.sweep.spec.references import locate
 from lcsearch.sweep.spec.seeds import derive_seed
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lcsearch.checkpoint import UNFINISHED
 from lcsearch.errors import LcsearchError
 from lcsearch.secrets_in_urls import mask
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.monitor.progress import Progress
-from lcsearch.sweep.objective.checkpoint import UNFINISHED
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.model import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrunerSpec, SweepFile
 from lcsearch.sweep.store.folder import RunFolder

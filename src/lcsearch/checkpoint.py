@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lcsearch import packing
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.files import write_atomically
-from lcsearch.sweep.objective import packing
 
 FILE = "checkpoint.safetensors"
 UNFINISHED = f".{FILE}.*.tmp"
