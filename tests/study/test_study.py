@@ -418,9 +418,9 @@ def test_where_trials_end_by_themselves() -> None:
     assert of.horizons(150) == (199, 199, 499, 499)
     assert of.horizons(300) == (499,)
     assert snapshot(goal(horizon=500), ends).horizons(7) == (499,)  # the best value judges
-    assert (of.bank.left(9), of.bank.left(150), of.bank.left(499)) == (149 - 9, 349 - 150, 0)
+    assert (of.bank.left(9), of.bank.left(150), of.bank.left(499)) == (209 - 9, 349 - 150, 0), "their mean"
     odd = snapshot(goal(horizon=500), [*ends[:2], trial("6", range(101))]).bank
-    assert odd.left(50) == 299 - 50, "half a step is none"
+    assert odd.left(50) == 300 - 50, "half a step is none"
     assert snapshot(goal(horizon=50), []).bank.left(3) == 0  # nothing is known
 
 

@@ -51,7 +51,7 @@ class StudyReport:
         complete: trials that ran to the end.
         failed: trials that failed.
         spent: steps that all trials have trained.
-        saved: an estimate of the steps that the stopped ones had left: each counted to the middle end of the COMPLETE
+        saved: an estimate of the steps that the stopped ones had left: each counted to the mean end of the COMPLETE
             trials that went further. Where trials end by themselves, it is too high when bad ones end sooner than
             those that were left to run, and too low when they would have gone on for longer.
         notices: what finished trials say about how the study was set up.
@@ -92,7 +92,7 @@ class StudyReport:
             [
                 *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
-                f"steps: {_whole(self.spent)} spent, {about(_whole(self.saved))} saved{share}",
+                f"steps: {_whole(self.spent)} spent, {about(self.saved, _whole(self.saved))} saved{share}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged)}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
                 *disobeyed(self.disobeyed, self.ignored),
@@ -105,9 +105,13 @@ COUNTED = "counted to where complete trials ended"
 """How steps saved are estimated, see :attr:`StudyReport.saved`."""
 
 
-def about(saved: object) -> str:
-    """What is saved is an estimate, unless it is nothing."""
-    return str(saved) if str(saved).startswith("0 ") or str(saved) == "0" else f"about {saved}"
+def about(saved: float, shown: str) -> str:
+    """What is saved, as it is shown: an estimate, unless it is nothing.
+
+    >>> about(90.0, "1 min 30 s"), about(0, "0 s")
+    ('about 1 min 30 s', '0 s')
+    """
+    return f"about {shown}" if saved else shown
 
 
 def without_risk(diverged: int) -> str:

@@ -267,13 +267,13 @@ class FinishedTrials:
         return bool(self.ends.size) and self.end >= self.goal.horizon - self.tremble
 
     def left(self, step: float) -> float:
-        """How many steps a trial that stands at `step` still had before it, >= 0: the median over the COMPLETE trials
-        that went further, where those ended at whole steps without a half; 0 where none did."""
+        """How many steps a trial that stands at `step` still had before it, >= 0: the mean over the COMPLETE trials
+        that went further, rounded where those ended at whole steps; 0 where none did."""
         beyond = self.ends[self.ends > step]
         if not beyond.size:
             return 0.0
-        middle = float(np.median(beyond))
-        return (math.floor(middle) if np.array_equal(beyond, np.floor(beyond)) else middle) - step
+        mean = float(beyond.mean())  # not the median: means add up to the sum over trials that is told
+        return (round(mean) if np.array_equal(beyond, np.floor(beyond)) else mean) - step
 
     @cached_property
     def best_complete(self) -> tuple[float, str, float] | None:

@@ -114,5 +114,5 @@ def test_trials_that_end_themselves(max_steps: int) -> None:
     report = report_on(study)
     was_saved = sum(lengths[number] - 1 - (study.trials[number].last_step or 0) for number in stopped(study))
     assert was_saved > 0.4 * sum(lengths)
-    assert report.saved < 1.2 * was_saved
+    assert 0.45 * was_saved < report.saved < 1.2 * was_saved  # by the median of the ends, 0.38 of it
     assert min(range(40), key=lambda number: min(curves[number])) not in stopped(study)

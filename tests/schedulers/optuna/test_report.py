@@ -67,7 +67,7 @@ def test_steps_are_whole_numbers() -> None:
     assert (
         str(found)
         .splitlines()[-3]
-        .startswith(f"steps: {30 + 36 + 43 + 50 + SHORTEST + 1} spent, about {38 - SHORTEST} saved")
+        .startswith(f"steps: {30 + 36 + 43 + 50 + SHORTEST + 1} spent, about {39 - SHORTEST} saved")
     )
 
     found = StudyReport(0.0, (), 0, spent=1234567.0, saved=765433.0)

@@ -117,10 +117,10 @@ def test_saved_is_counted_to_where_trials_end_by_themselves() -> None:
         for number, (state, last) in enumerate([*curves, (TrialState.RUNNING, 20)])
     ]
     progress = collect(frozen, goal, 9, FILE.space)
-    assert [row.saved for row in progress.rows] == [0, 0, 0, 40, 5, 0, 0]
+    assert [row.saved for row in progress.rows] == [0, 0, 0, 43, 5, 0, 0]
     state = SweepState(FILE.model_copy(update={"max_steps": 1000}), RunFolder(Path()), progress)
-    assert (progress.spent, progress.saved, state.unpruned) == (305, 45, 305 + 45 + 30)
-    assert [progress.left(n, 1000) for n in (0, 20, 60)] == [50, 30, 0]
+    assert (progress.spent, progress.saved, state.unpruned) == (305, 48, 305 + 48 + 33)
+    assert [progress.left(n, 1000) for n in (0, 20, 60)] == [53, 33, 0]
 
 
 def test_before_a_trial_has_ended_by_itself_nothing_was_saved() -> None:

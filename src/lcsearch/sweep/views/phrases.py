@@ -148,7 +148,7 @@ def clock(seconds: float) -> str:
 def worker_time(progress: Progress) -> str:
     """`worker time: 3 min 07 s spent, about 1 min 21 s saved`."""
     saved = progress.seconds_saved
-    told = f"{about(clock(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
+    told = f"{about(saved, clock(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
     return f"worker time: {clock(progress.seconds)} spent, {told}"
 
 

@@ -105,12 +105,12 @@ def _head(state: SweepState, width: int) -> list[ScreenLine]:
             best.append(f"incumbent, the best complete: {told}")
     share = "" if state.share_saved is None else f" ({state.share_saved:.0%})"
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
-    spent = [f"{sweep.step}s: {p.spent}{of} spent, {about(p.saved)} saved{share}"]
+    spent = [f"{sweep.step}s: {p.spent}{of} spent, {about(p.saved, str(p.saved))} saved{share}"]
     spent += [COUNTED] if p.saved and width >= _ROOMY else []
     spent += [f"wall clock: {clock(state.wall or 0.0)}", worker_time(p)]
     if state.money is not None:
         saved = state.money[1]
-        told = f", about {money(saved)} saved" if saved is not None else ""
+        told = f", {about(saved, money(saved))} saved" if saved is not None else ""
         spent.append(f"money: {money(state.money[0])} spent{told}")
     lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":

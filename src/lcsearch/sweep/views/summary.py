@@ -55,7 +55,7 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
     share = state.share_saved
     text = "" if share is None else f" ({share:.0%} of {progress.spent + progress.saved})"
     text += f", {COUNTED}" if progress.saved else ""
-    lines.append(f"{sweep.step}s: {progress.spent} spent, {about(progress.saved)} saved{text}")
+    lines.append(f"{sweep.step}s: {progress.spent} spent, {about(progress.saved, str(progress.saved))} saved{text}")
     lines.append(worker_time(progress))
     lines += _spending(state)
     stops = () if state.ledger is None else state.ledger.stops
@@ -177,7 +177,7 @@ def _spending(state: SweepState) -> list[str]:
     if state.money is not None:
         spent, saved = state.money
         hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
-        told = f"about {money(saved)} saved" if saved is not None else f"saved: {UNTIMED}"
+        told = f"{about(saved, money(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
         lines.append(f"money: {money(spent)} spent ({hours}), {told}")
     limit = ended_by(budget, progress.counted, progress.spent, seconds)
     if limit is not None and (budget.steps is not None or budget.seconds is not None):
