@@ -34,6 +34,7 @@ from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.placeholders import placeholders
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import finished_line
 
 SWEEP = """\
@@ -852,6 +853,9 @@ def test_a_program_that_was_faster_than_its_stop_is_complete_and_nothing_is_save
     assert [row.state for row in progress.rows] == ["complete"] * 7
     assert [len(row.values) for row in progress.rows] == [30] * 5 + [last] * 2
     assert progress.saved == 0
+    assert [row.overtaken for row in progress.rows] == [False] * 5 + [True] * 2
+    (late, *_) = notices(progress, load(path).file)
+    assert late.startswith("2 stops came too late to save anything (trials 5, 6): a program does not wait for a look")
     if pruner == "median":
         return
     told = lcsearch("explain", "6", "--folder", tmp_path / "run", cwd=tmp_path).stdout

@@ -43,11 +43,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     return made
 
 
-def told(number: int, folder: RunFolder, *trials: FrozenTrial) -> list[str]:
+def story(number: int, folder: RunFolder, *trials: FrozenTrial) -> list[str]:
     file = folder.read().file
     study = optuna_study(*trials)
     progress = collect(trials, file.target, file.budget.trials, file.space)
-    lines = explain(number, StateReader(file, folder).state(progress, study), study).splitlines()
+    return explain(number, StateReader(file, folder).state(progress, study), study).splitlines()
+
+
+def told(number: int, folder: RunFolder, *trials: FrozenTrial) -> list[str]:
+    lines = story(number, folder, *trials)
     return lines[lines.index("  k: 3") + 1 :]
 
 
@@ -86,6 +90,18 @@ def test_values_off_the_scale_are_told(folder: RunFolder) -> None:
         "loss over epoch 1..10: █▇▆▅▅▄▃▂▁^",
         "  first 1.4, last 1e+30, best 0.0807072 at epoch 9; ^ and v lie far off the scale, above and below",
     ]
+
+
+def test_what_a_stopped_program_trained_and_what_it_reported_by_then(folder: RunFolder) -> None:
+    """'17 of 30 epochs' stood above a curve that ended at epoch 4, without a word."""
+    values = dict.fromkeys(range(1, 5), 3.0)
+    ahead = trial(1, TrialState.PRUNED, values, **{"lcsearch:trained": 7})
+    head = story(1, folder, whole(0), ahead)[0]
+    assert head == (
+        "trial 1: stopped, 7 of 10 epochs trained, of which its curve has 4: the program had gone on by the time its "
+        "stop came"
+    )
+    assert story(1, folder, whole(0), trial(1, TrialState.PRUNED, values))[0] == "trial 1: stopped, 4 of 10 epochs"
 
 
 def test_a_trial_that_waits(folder: RunFolder) -> None:

@@ -128,6 +128,20 @@ def test_programs_that_stop_early_are_blamed_for_nothing(argument: str, how: str
     )
 
 
+def test_stops_that_came_too_late_are_told() -> None:
+    """A program faster than looks: 'stopped 5, 0 saved', or all complete, and nothing said why."""
+    at_its_end = trial(1, TrialState.PRUNED, {1: 2.0, 2: 2.0}, **{"lcsearch:trained": 10})
+    taken_back = whole(2, 2.0, **{"lcsearch:overtaken": 1})
+    some_saved = trial(3, TrialState.PRUNED, {1: 2.0, 2: 2.0}, **{"lcsearch:trained": 5})
+    (text,) = told(whole(0, 1.0), at_its_end, taken_back, some_saved)
+    assert text == (
+        "2 stops came too late to save anything (trials 1, 2): a program does not wait for a look, and was at its end "
+        "by then. Nothing is to be done where its epochs take no longer than looks; else see that it prints each "
+        "report at once (flush)"
+    )
+    assert told(whole(0, 1.0), some_saved) == []
+
+
 @pytest.mark.parametrize(
     ("pruner", "judged", "known"),
     [

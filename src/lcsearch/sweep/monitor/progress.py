@@ -15,10 +15,10 @@ from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
-from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end
+from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
 from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
 from lcsearch.sweep.store import attributes
-from lcsearch.sweep.store.budget import Reading, replacements, steps_of
+from lcsearch.sweep.store.budget import OVERTAKEN, Reading, replacements, steps_of
 from lcsearch.sweep.store.ownership import ERROR, NOTED, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
 from lcsearch.sweep.store.pace import ENOUGH, Pace, pace_in, usual
 
@@ -42,6 +42,7 @@ class Row:
         saved: steps a stop saved: what the trial had left before it, by the complete trials, see
             :meth:`FinishedTrials.left`.
         note: the reason of a stop or the error of a failure, one line for people.
+        overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
         retries: how often it was taken up again.
@@ -67,11 +68,17 @@ class Row:
     again: int | None = None
     noted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stop: Decision | None = None
+    overtaken: bool = False
 
     @property
     def last(self) -> tuple[int, float] | None:
         """(step, value) of the last report."""
         return next(reversed(self.values.items()), None) if self.values else None
+
+    @property
+    def judged_to(self) -> int:
+        """Steps that were trained up to the last report that was taken; a program's may be more, see `spent`."""
+        return int(trained_by(self.last[0], next(iter(self.values)))) if self.last is not None else self.spent
 
     def reached(self, goal: Goal) -> tuple[float, int] | None:
         """(judged value, its step) so far; None where there is none that is finite."""
@@ -230,6 +237,7 @@ def _row(
         again=again,
         noted=_noted(trial.user_attrs.get(NOTED)),
         stop=decision_of(trial) if state == "stopped" else None,
+        overtaken=bool(attributes.count(trial.user_attrs, OVERTAKEN)),
     )
 
 

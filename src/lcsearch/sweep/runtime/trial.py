@@ -22,7 +22,7 @@ from lcsearch.sweep.runtime.exits import NO_REPORT
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.space import planned_schedule, suggest
 from lcsearch.sweep.store import ownership
-from lcsearch.sweep.store.budget import TRAINED
+from lcsearch.sweep.store.budget import OVERTAKEN, TRAINED
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
 
@@ -144,7 +144,8 @@ def run_trial(
 
 
 def take_back(study: optuna.Study, trial: Trial, folder: RunFolder, curve: bool) -> None:
-    """A stop came too late: its record (the curve pruner's; others keep none) says so, and the decision log."""
+    """A stop came too late: the trial and its record (the curve pruner's; others keep none) say so, and the log."""
+    trial.set_user_attr(OVERTAKEN, 1)
     if curve:
         withdraw_stop(study, trial)
     withdraw_stops(folder, trial.number, "the program had come to its end before the stop could reach it")

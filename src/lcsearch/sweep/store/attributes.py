@@ -78,6 +78,7 @@ KINDS: Mapping[str, Callable[[object], bool]] = {
     "lcsearch:retries": _is_count,
     "lcsearch:again": _is_count,
     "lcsearch:trained": _is_count,
+    "lcsearch:overtaken": _is_count,
     "lcsearch:seconds": _is_seconds,
     "lcsearch:took": _is_took,
 }

@@ -39,6 +39,9 @@ AGAIN = "lcsearch:again"
 TRAINED = "lcsearch:trained"
 """A stopped trial's user attribute that names the step to which its program had trained when its stop came."""
 
+OVERTAKEN = "lcsearch:overtaken"
+"""A trial's user attribute: how many stops of it were taken back, because its program was at its end by then."""
+
 
 def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
     """Failed trial -> the trial that runs it again, and counts in its place."""

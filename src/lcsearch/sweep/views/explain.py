@@ -63,7 +63,7 @@ def explain(number: int, state: SweepState, study: optuna.Study) -> str:
     if row is None:
         known = f"0 to {progress.rows[-1].number}" if progress.rows else "none yet"
         raise FileProblem(f"{folder.root}: expected the number of a trial ({known}), got {number}.")
-    lines = [f"trial {number}: {row.state}, {row.spent} of {sweep.max_steps} {sweep.step}s"]
+    lines = [f"trial {number}: {row.state}, {row.spent} of {sweep.max_steps} {sweep.step}s{_beyond(row, sweep)}"]
     lines += configuration(row.params, "  ")
     lines += _curve(row, sweep)
     if row.retries:
@@ -83,6 +83,13 @@ def explain(number: int, state: SweepState, study: optuna.Study) -> str:
     if not unfinished(progress, folder):
         lines.append(f"next: lcsearch report{at(folder)}")
     return "\n".join(lines)
+
+
+def _beyond(row: Row, sweep: SweepFile) -> str:
+    """That a program had trained further than its curve, where its stop came."""
+    if row.state != "stopped" or row.spent <= row.judged_to:
+        return ""
+    return f" trained, of which its curve has {row.judged_to}: the program had gone on by the time its stop came"
 
 
 def _why(row: Row, state: SweepState, study: optuna.Study) -> list[str]:

@@ -16,12 +16,26 @@ from lcsearch.sweep.views.phrases import named
 
 def notices(progress: Progress, sweep: SweepFile) -> list[str]:
     """One text for each kind that there is."""
-    told = (_lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
+    told = (_too_late, _lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
     return [text for tell in told if (text := tell(progress, sweep))]
 
 
 def _noted(progress: Progress, kind: str) -> list[Row]:
     return [row for row in progress.rows if kind in row.noted]
+
+
+def _too_late(progress: Progress, sweep: SweepFile) -> str:
+    """Stops that saved nothing: training does not wait for a look, and was over, or nearly, when its stop came."""
+    late = [row for row in progress.rows if row.overtaken or (row.state == "stopped" and row.spent > row.judged_to)]
+    late = [row for row in late if not row.saved]
+    if not late:
+        return ""
+    n, which = len(late), named([row.number for row in late])
+    stops = f"{n} stop{'s' * (n != 1)} came too late to save anything ({which})"
+    return (
+        f"{stops}: a program does not wait for a look, and was at its end by then. Nothing is to be done where its "
+        f"{sweep.step}s take no longer than looks; else see that it prints each report at once (flush)"
+    )
 
 
 def _lengths(progress: Progress, sweep: SweepFile) -> str:

@@ -9,7 +9,6 @@ from lcsearch.stopping.decision import exactly
 from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import threshold_for
-from lcsearch.study import trained_by
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
 from lcsearch.sweep.monitor.state import CALIBRATION, SweepState
 from lcsearch.sweep.spec.model import SweepFile
@@ -62,7 +61,7 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
             line += f" at {unit} {row.spent} of {sweep.max_steps}"
         line += f": {_judged(row, sweep)}"
     elif row.state == "stopped":
-        line += f" at {unit} {_stopped_at(row)}{_late(row, unit)}" + (f", about {row.saved} saved" if row.saved else "")
+        line += f" at {unit} {row.judged_to}{_late(row, unit)}" + (f", about {row.saved} saved" if row.saved else "")
         line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
     reason = _short(row, sweep)
     return line + (f"; {reason}" if reason else "") + (f", new {new}" if new else "")
@@ -76,17 +75,12 @@ def _judged(row: Row, sweep: SweepFile) -> str:
     return f"best {sweep.metric} {reached[0]:.4g} at {sweep.step} {reached[1]} (last {last})"
 
 
-def _stopped_at(row: Row) -> int:
-    """Steps that were trained up to the last report that was judged."""
-    return int(trained_by(row.last[0], next(iter(row.values)))) if row.last is not None else row.spent
-
-
 def _late(row: Row, unit: str) -> str:
     """Where training does not wait for a look, its stop comes some reports later."""
     late = []
     if row.stop is not None and (n := sum(at > row.stop.step for at in row.values)):
         late.append(f"{n} report{'s' * (n != 1)} after the look at {unit} {row.stop.step:g}")
-    if row.spent > _stopped_at(row):
+    if row.spent > row.judged_to:
         late.append(f"its program had trained to {unit} {row.spent}")
     return f" ({'; '.join(late)})" if late else ""
 
