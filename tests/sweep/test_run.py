@@ -345,7 +345,7 @@ def test_the_curve_pruner_stops_and_explains(tmp_path: Path) -> None:
     assert "\nit is the best trial\n" in told.stdout
     assert re.search(
         r"\n(nearest to a stop: P\(beat\) .* % at epoch \d+, threshold \d %, the lowest of \d+ in runs/toy/decisions"
-        r"|none of \d+ looks made just now, beside what had ended when it did, comes to a forecast:)\n",
+        r"|its looks made again just now, beside the trials that had ended when it did, are all held:)\n",
         told.stdout,
     )
     assert list((tmp_path / "runs/toy/decisions").glob("*.jsonl"))

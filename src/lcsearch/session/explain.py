@@ -91,12 +91,12 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, before: 
     return [
         *_first_ones(session, trial, snapshot, before),
         *lines,
-        f"none of {len(again)} looks {AGAIN}, comes to a forecast:",
+        f"its looks {AGAIN}, are all held:",
         *(f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in held),
     ]
 
 
-AGAIN = "made just now, beside what had ended when it did"
+AGAIN = "made again just now, beside the trials that had ended when it did"
 """Where looks stand that are made again; other trials that ran then are not known."""
 
 

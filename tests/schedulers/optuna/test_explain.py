@@ -82,9 +82,8 @@ def test_a_diverged_trial() -> None:
 
 
 def held(*looks: tuple[int, Reason]) -> list[str]:
-    n = sum(n for n, _ in looks)
     return [
-        f"none of {n} looks made just now, beside what had ended when it did, comes to a forecast:",
+        "its looks made again just now, beside the trials that had ended when it did, are all held:",
         *(f"  {n:6d} {reason.name}: {reason.advice}" for n, reason in looks),
     ]
 
@@ -147,7 +146,7 @@ def test_how_near_a_complete_trial_came(tmp_path: Path) -> None:
     # In another process without a log: by looking at it again.
     again = pruner(forecasters=[NormalAroundBest(0.5)]).explain(7, study).splitlines()
     assert again[1].startswith("nearest to a stop: P(beat) ")
-    assert again[1].endswith("made just now, beside what had ended when it did")
+    assert again[1].endswith("made again just now, beside the trials that had ended when it did")
 
 
 def test_a_log_of_another_study_of_that_name_says_nothing(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_running_a_waiting_a_complete_and_a_failed_trial() -> None:
     runner.fail(young)
     assert of_run(runner).explain("young") == (
         "trial young failed; no look stopped it\n"
-        "none of 1 looks made just now, beside what had ended when it did, comes to a forecast:\n"
+        "its looks made again just now, beside the trials that had ended when it did, are all held:\n"
         f"       1 SHORT: {Reason.SHORT.advice}"
     )
     again = of_run(runner).explain("good2").splitlines()  # no look was made at it: they are made now
