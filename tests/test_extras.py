@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lcsearch
-from lcsearch.extras import SWEEP, MissingExtra, need_sweep
+from lcsearch.extras import RAY, SWEEP, MissingExtra, need_sweep
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -23,7 +23,7 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{one.split(".")[0] for one in {SWEEP!r}}}:
+        if name.split(".")[0] in {{one.split(".")[0] for one in {(*SWEEP, *RAY)!r}}}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Refuse())
@@ -73,11 +73,21 @@ def test_the_command_line_says_what_to_install() -> None:
     assert PROJECT["scripts"] == {"lcsearch": "lcsearch.__main__:main"}
 
 
-@pytest.mark.parametrize("part", ["lcsearch.sweep", "lcsearch.pretrain"])
+@pytest.mark.parametrize("part", ["lcsearch.sweep", "lcsearch.pretrain", "lcsearch.replay.plots"])
 def test_a_part_that_needs_it_says_what_to_install(part: str) -> None:
     done = without_sweep(f"import {part}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"lcsearch.extras.MissingExtra: {SENTENCE.format(part)}"
+
+
+def test_the_scheduler_without_ray_says_what_to_install() -> None:
+    """It was a bare ModuleNotFoundError of a private module."""
+    done = without_sweep("import lcsearch.schedulers.ray_tune")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "lcsearch.extras.MissingExtra: lcsearch.schedulers.ray_tune: expected the packages of the extra 'ray', got no "
+        "ray. Install them: pip install 'lcsearch[ray]'"
+    )
 
 
 def test_where_all_is_there_nothing_is_said() -> None:

@@ -10,10 +10,14 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 `pip install "lcsearch[ray]"`.
 """
 
-from lcsearch.schedulers.ray_tune import _moved as _moved
-from lcsearch.schedulers.ray_tune._callback import StateCallback, restored
-from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler
-from lcsearch.schedulers.ray_tune._search import PrunedSearch
-from lcsearch.session.study_report import Stop, StudyReport
+from lcsearch.extras import need_ray
+
+need_ray("lcsearch.schedulers.ray_tune")
+
+from lcsearch.schedulers.ray_tune import _moved as _moved  # noqa: E402  # after the check of what it imports
+from lcsearch.schedulers.ray_tune._callback import StateCallback, restored  # noqa: E402
+from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler  # noqa: E402
+from lcsearch.schedulers.ray_tune._search import PrunedSearch  # noqa: E402
+from lcsearch.session.study_report import Stop, StudyReport  # noqa: E402
 
 __all__ = ["SCHEDULE", "CurveScheduler", "PrunedSearch", "StateCallback", "Stop", "StudyReport", "restored"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from lcsearch.errors import EnvironmentProblem
 
 SWEEP = ("typer", "rich", "pydantic", "ruamel.yaml", "matplotlib", "sklearn")
 """What the command line, sweep files, reports and training recipes are made with: the extra `sweep`."""
+RAY = ("ray",)
+"""What the scheduler for Ray Tune is made with: the extra `ray`. (A Ray without Tune's own packages says so itself.)"""
 
 
 class MissingExtra(EnvironmentProblem, ImportError):
@@ -23,10 +26,19 @@ def need_sweep(part: str) -> None:
     Raises:
         MissingExtra: one is not.
     """
-    missing = [name for name in SWEEP if not _is_there(name)]
+    _need(part, "sweep", SWEEP)
+
+
+def need_ray(part: str) -> None:
+    """As :func:`need_sweep`, of the extra `ray`."""
+    _need(part, "ray", RAY)
+
+
+def _need(part: str, extra: str, packages: Sequence[str]) -> None:
+    missing = [name for name in packages if not _is_there(name)]
     if missing:
-        text = f"{part}: expected the packages of the extra 'sweep', got no {', no '.join(missing)}."
-        raise MissingExtra(f"{text} Install them: pip install 'lcsearch[sweep]'")
+        text = f"{part}: expected the packages of the extra '{extra}', got no {', no '.join(missing)}."
+        raise MissingExtra(f"{text} Install them: pip install 'lcsearch[{extra}]'")
 
 
 def _is_there(name: str) -> bool:

@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lcsearch.data.task import Task
+from lcsearch.extras import need_sweep
 from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.text import place_of
 from lcsearch.replay.whatif import Point, Replay, differences
 from lcsearch.stopping.decision import percent
 from lcsearch.study import Status
+
+need_sweep("lcsearch.replay.plots")
+
+from matplotlib.axes import Axes  # noqa: E402  # after the check
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
 
 PANELS, COLUMNS = 12, 4
 APART = 13.0

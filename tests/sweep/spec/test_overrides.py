@@ -223,3 +223,11 @@ def test_plan_and_validate_take_what_run_takes(tmp_path: Path) -> None:
         "override 'max_steps=0': expected a number >= 1, got 0.\n"
         "--pruner: expected kind curve, median, hyperband or none, got 'hyperbnad'. Did you mean 'hyperband'?\n"
     )
+
+
+@pytest.mark.parametrize("key", ["pruner.forecasters", "pruner.opinions"])
+def test_a_key_that_files_may_still_say_is_one_here_too(sweep: Sweep, key: str) -> None:
+    """`pruner.opinions=` was refused: "expected one of kind, threshold, ..."."""
+    assert sweep.override([f"{key}=[parametric]"]).file.pruner.forecasters == ("parametric",)  # type: ignore[union-attr]
+    with pytest.raises(FileProblem, match=rf"override '{key}=\[oracle\]': expected names among network, "):
+        sweep.override([f"{key}=[oracle]"])

@@ -108,7 +108,12 @@ _EITHER = {_PYTHON: _COMMAND, _COMMAND: _PYTHON}  # one takes the other's place
 def _split(text: str) -> tuple[tuple[str, ...], Document]:
     """`("budget", "trials")` and the value of `budget.trials=20`; no place for what is no override."""
     key, equals, raw = text.partition("=")
-    return (tuple(key.split(".")) if equals and key else ()), parse(raw)
+    place = tuple(key.split(".")) if equals and key else ()
+    return _RENAMED.get(place, place), parse(raw)
+
+
+_RENAMED: dict[tuple[str, ...], tuple[str, ...]] = {("pruner", "opinions"): ("pruner", "forecasters")}
+"""Keys as earlier versions called them: files may still say them."""
 
 
 def _turn(place: tuple[str, ...], read: Document) -> int:
