@@ -147,8 +147,8 @@ def test_what_can_go_wrong_in_a_trial(tmp_path: Path) -> None:
     assert rows[3].note == "its worker died 2 times; retries: 1"
     assert list(rows[3].values) == [1, 2, 3]
     assert view.events == [
-        "trial 3 lost its worker and goes on with nothing in its checkpoint folder (it had reported epoch 3) "
-        "(retry 1 of 1)",
+        "trial 3 lost its worker and goes on from its start, for no checkpoint is in its folder (it had reported "
+        "epoch 3) (retry 1 of 1)",
         "trial 3 is marked failed after 1 retries",
     ]
     assert outcome.code == 0

@@ -17,7 +17,9 @@ from sweep.kit import RESUMING, Remembering, command, launched, wait_for, write_
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.runtime import launch
+from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.views.notices import notices
 
 EPOCHS = 40
 
@@ -113,6 +115,13 @@ def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path, number: signal
     outcome = launcher.run(path, folder=run, resume=True, view=Remembering())
     assert [row.state for row in outcome.progress.rows] == ["complete", "complete"]
     assert [start > 0 for _, start in state(run)["lives"]] == [False, True]
+    # the report at which the first worker ended was trained again: its checkpoint was of the epoch before
+    assert [row.noted for row in outcome.progress.rows] == [{"replayed": (1.0,)}, {}]
+    (text,) = notices(outcome.progress, load(path).file)
+    assert text == (
+        "1 epoch was reported a second time by trials that were taken up again (trial 0): epochs spent count each "
+        "once, worker time counts both; save checkpoints more often where that is much"
+    )
 
 
 def test_ctrl_c_twice_kills_an_objective_that_never_reports(tmp_path: Path) -> None:

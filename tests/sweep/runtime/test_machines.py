@@ -487,6 +487,30 @@ def test_a_stop_that_was_stored_is_carried_out(tmp_path: Path, monkeypatch: pyte
     assert study.trials[0].state.name == "PRUNED"
 
 
+def test_what_is_trained_again_is_counted_over_all_interruptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """28 epochs were trained again after an interrupt and a resume, and stood in no count."""
+    folder = machine(tmp_path, "ann", pruner="none")
+    study, taken = stopping(folder, monkeypatch, again=False)
+
+    def from_the_start(ctx: Context) -> None:
+        for epoch in range(1, 5):
+            ctx.report(1.0, epoch)
+
+    heard: list[int] = []
+    trial.run_trial(
+        taken, folder.read(), folder, from_the_start, "cpu", lambda: len(heard) == 3, lambda: heard.append(1)
+    )
+    assert study.trials[0].user_attrs[ownership.NOTED] == {"replayed": [1]}  # 1; new are 2 and 3
+    ownership.release(study, folder, (), 2)
+    again = ownership.take(study, folder, 0, file_of(trials=3))
+    assert again is not None
+    trial.run_trial(again, folder.read(), folder, from_the_start, "cpu", lambda: False)
+    assert study.trials[0].state.name == "COMPLETE"
+    assert study.trials[0].user_attrs[ownership.NOTED] == {"replayed": [4]}
+
+
 def test_a_look_that_was_lost_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = machine(tmp_path, "ann", pruner="median")
     study, taken = stopping(folder, monkeypatch, again=True)

@@ -92,6 +92,11 @@ def test_values_off_the_scale_are_told(folder: RunFolder) -> None:
     ]
 
 
+def test_what_a_trial_reported_a_second_time_is_told(folder: RunFolder) -> None:
+    lines = told(0, folder, whole(0, **{"lcsearch:noted": {"replayed": [3]}}))
+    assert lines[2] == "it was taken up again, and 3 of its reports came a second time: epochs spent count each once"
+
+
 def test_what_a_stopped_program_trained_and_what_it_reported_by_then(folder: RunFolder) -> None:
     """'17 of 30 epochs' stood above a curve that ended at epoch 4, without a word."""
     values = dict.fromkeys(range(1, 5), 3.0)
@@ -128,14 +133,14 @@ def test_the_last_lines_of_a_failed_trial_are_its_own(folder: RunFolder) -> None
     failed = trial(1, TrialState.FAIL, {}, **attrs)
     lines = told(1, folder, whole(0), failed)
     assert lines[1:4] == [
-        "its worker died once; it went on with nothing in its checkpoint folder",
+        "its worker died once; it went on from its start, for no checkpoint is in its folder",
         "error: ValueError: no",
         "the last lines it printed:",
     ]
     assert lines[4:16] == [f"  line {n}" for n in range(8, 20)]
     folder.checkpoints(1).mkdir(parents=True)
     (folder.checkpoints(1) / "reports.jsonl").touch()
-    assert told(1, folder, whole(0), failed)[1].endswith("with nothing in its checkpoint folder")
+    assert told(1, folder, whole(0), failed)[1].endswith("from its start, for no checkpoint is in its folder")
     (folder.checkpoints(1) / "state").touch()
     assert told(1, folder, whole(0), failed)[1] == "its worker died once; it went on from its last checkpoint"
 

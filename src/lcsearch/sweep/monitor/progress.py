@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -235,7 +234,7 @@ def _row(
         seconds=seconds_of(trial, now),
         pace=pace_in(trial.user_attrs.get(TOOK)),
         again=again,
-        noted=_noted(trial.user_attrs.get(NOTED)),
+        noted=attributes.noted(trial.user_attrs, NOTED),
         stop=decision_of(trial) if state == "stopped" else None,
         overtaken=bool(attributes.count(trial.user_attrs, OVERTAKEN)),
     )
@@ -247,16 +246,6 @@ def _length(row: Row) -> Trial:
     known = {steps[0], *steps[-2:-1]}
     curve = Curve.of(dict.fromkeys([*(step for step in known if step < row.spent), row.spent], 0.0))
     return Trial(str(row.number), curve, status=Status.COMPLETE)
-
-
-def _noted(stored: object) -> dict[str, tuple[float, ...]]:
-    """What was stored of odd reports; what is no number there is left out."""
-    found = {}
-    for kind, numbers in stored.items() if isinstance(stored, Mapping) else ():
-        if isinstance(numbers, list) and numbers and all(isinstance(n, int | float) for n in numbers):
-            with suppress(OverflowError):  # an int beyond every float
-                found[str(kind)] = tuple(map(float, numbers))
-    return found
 
 
 def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:

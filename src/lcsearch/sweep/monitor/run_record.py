@@ -38,9 +38,11 @@ def at_work(folder: RunFolder) -> bool:
     return False
 
 
-def saved(folder: RunFolder, number: int) -> bool:
-    """Has a trial anything in its checkpoint folder, beside what lcsearch itself keeps there?"""
-    return any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
+def place(folder: RunFolder, number: int) -> str:
+    """From where a trial goes on that is taken up again: has it left anything in its checkpoint folder, beside what
+    lcsearch itself keeps there?"""
+    saved = any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
+    return "from its last checkpoint" if saved else "from its start, for no checkpoint is in its folder"
 
 
 def damage(folder: RunFolder, progress: Progress, clock: Reading, left_out: Sequence[str] = ()) -> list[str]:

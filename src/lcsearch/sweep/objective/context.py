@@ -127,8 +127,8 @@ class Context:
     def noted(self) -> Mapping[str, list[float]]:
         """What was odd about this process's reports, the first of each kind; told with the trial when it ends.
 
-        "repeated": [step], "beyond" max_steps: [step], "descending": [step, the step before it], and "returned", other
-        than what is judged: [value].
+        "repeated": [step], "beyond" max_steps: [step], "descending": [step, the step before it], "returned", other
+        than what is judged: [value], and "replayed": [how many reports an earlier process had made already].
         """
         return MappingProxyType(self._noted)
 
@@ -196,6 +196,8 @@ class Context:
                 self._ended = ended
                 raise
             self._reported[step], new = value, True
+        else:
+            self._noted["replayed"] = [self._noted.get("replayed", [0])[0] + 1]
         self._here.add(step)
         return new
 

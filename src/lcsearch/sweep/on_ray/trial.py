@@ -27,6 +27,7 @@ from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, NO_REPORT
 from lcsearch.sweep.runtime.trial import describe, load_any, print_place
 from lcsearch.sweep.spec.space import planned_schedule
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.ownership import REPLAYED
 
 TRIAL = "lcsearch:trial"
 """The key of a Tune trial's config that holds the trial's number in the study."""
@@ -116,9 +117,11 @@ def noted(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with contextlib.suppress(OSError):
         for _, line in files.lines(folder / REPORTS):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError):
                 entry = loads(line)
-                found.update(entry if isinstance(entry, dict) else {})
+                if isinstance(entry, dict):  # of this process or an earlier one
+                    before = [*found.get(REPLAYED, ()), *entry.get(REPLAYED, ())]
+                    found |= entry | ({REPLAYED: [sum(before)]} if before else {})
     return found
 
 

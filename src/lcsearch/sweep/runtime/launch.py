@@ -274,5 +274,4 @@ def after(step: int | None, unit: str, folder: RunFolder, number: int) -> str:
     """From where a trial goes on that had reported `step` last."""
     if step is None:
         return "from its start"
-    place = "from its last checkpoint" if run_record.saved(folder, number) else "with nothing in its checkpoint folder"
-    return f"{place} (it had reported {unit} {step})"
+    return f"{run_record.place(folder, number)} (it had reported {unit} {step})"

@@ -123,6 +123,8 @@ def run_trial(
     if context is not None and context.overtaken and held():
         take_back(study, trial, folder, curve=file.pruner.kind == "curve")
     if isinstance(ended, Interrupted) or not held():
+        if isinstance(ended, Interrupted) and context is not None and ownership.REPLAYED in context.noted and held():
+            taken.note({ownership.REPLAYED: context.noted[ownership.REPLAYED]})
         return TrialState.RUNNING
     taken.noted.update(context.noted if context is not None else {})
     if isinstance(ended, (Stopped, optuna.TrialPruned)):

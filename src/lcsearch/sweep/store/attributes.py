@@ -7,6 +7,7 @@ Storages are merged, edited by hand and damaged: what is not as it was written c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +43,16 @@ def took(attributes: Attributes, key: str) -> dict[str, Any] | None:
     """What a worker measured: `seconds` since `since`, and more; None where none did."""
     value = attributes.get(key)
     return dict(value) if isinstance(value, dict) and _is_took(value) else None
+
+
+def noted(attributes: Attributes, key: str) -> dict[str, tuple[float, ...]]:
+    """What was odd about a trial's reports, kind -> numbers; what is no number there is left out."""
+    found, stored = {}, attributes.get(key)
+    for kind, numbers in stored.items() if isinstance(stored, Mapping) else ():
+        if isinstance(numbers, list) and numbers and all(isinstance(n, int | float) for n in numbers):
+            with suppress(OverflowError):  # an int beyond every float
+                found[str(kind)] = tuple(map(float, numbers))
+    return found
 
 
 def _is_count(value: object) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +46,8 @@ took (see pace.py)."""
 
 NOTED = "lcsearch:noted"
 """What was odd about its reports, see :attr:`lcsearch.sweep.objective.context.Context.noted`."""
+REPLAYED = "replayed"
+"""The one kind of note that counts: in all processes of a trial together."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,21 @@ class Claim:
     pacer: Pacer = field(default_factory=Pacer)
     noted: dict[str, Any] = field(default_factory=dict)
 
+    def note(self, more: Mapping[str, Sequence[float]]) -> None:
+        """Keep what was odd about this worker's reports with the trial, beside what earlier workers noted."""
+        self.noted.update({kind: list(numbers) for kind, numbers in more.items()})
+        if self.noted:
+            frozen = self.trial.study.get_trials(deepcopy=False)[self.trial.number]
+            earlier = attributes.noted(frozen.user_attrs, NOTED)
+            counted = [n for noted in (earlier, self.noted) for n in noted.get(REPLAYED, ())]
+            together = {REPLAYED: [sum(counted)]} if counted else {}
+            self.trial.set_user_attr(NOTED, {**self.noted, **earlier, **together})
+
     def end(self, value: float | None = None, state: TrialState | None = None) -> None:
         """Tell the study how the trial ended, and what it took."""
         took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
         self.trial.set_user_attr(TOOK, {**took, **self.pacer.told()})
-        if self.noted:
-            self.trial.set_user_attr(NOTED, self.noted)
+        self.note({})
         self.trial.study.tell(self.trial, value, state=state)
 
 

@@ -23,7 +23,7 @@ from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import worker_log
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.ownership import times
+from lcsearch.sweep.store.ownership import REPLAYED, times
 from lcsearch.sweep.views.phrases import best_line, legend, standing
 from lcsearch.sweep.views.sparkline import spark
 from lcsearch.sweep.views.summary import at, configuration, run_again, shown, unfinished
@@ -67,8 +67,10 @@ def explain(number: int, state: SweepState, study: optuna.Study) -> str:
     lines += configuration(row.params, "  ")
     lines += _curve(row, sweep)
     if row.retries:
-        on = "from its last checkpoint" if run_record.saved(folder, number) else "with nothing in its checkpoint folder"
-        lines.append(f"its worker died {times(row.retries)}; it went on {on}")
+        lines.append(f"its worker died {times(row.retries)}; it went on {run_record.place(folder, number)}")
+    if (n := int(row.noted.get(REPLAYED, (0,))[0])) > 0:
+        reports = f"{n} of its reports came" if n > 1 else "one of its reports came"
+        lines.append(f"it was taken up again, and {reports} a second time: {sweep.step}s spent count each once")
     lines += [f"it runs trial {other.number} again, which failed" for other in progress.rows if other.again == number]
     lines += _why(row, state, study)
     best = progress.best

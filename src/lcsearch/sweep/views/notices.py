@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.placeholders import placeholders
+from lcsearch.sweep.store.ownership import REPLAYED
 from lcsearch.sweep.views.phrases import named
 
 
 def notices(progress: Progress, sweep: SweepFile) -> list[str]:
     """One text for each kind that there is."""
-    told = (_too_late, _lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
+    told = (_too_late, _replayed, _lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
     return [text for tell in told if (text := tell(progress, sweep))]
 
 
@@ -35,6 +36,19 @@ def _too_late(progress: Progress, sweep: SweepFile) -> str:
     return (
         f"{stops}: a program does not wait for a look, and was at its end by then. Nothing is to be done where its "
         f"{sweep.step}s take no longer than looks; else see that it prints each report at once (flush)"
+    )
+
+
+def _replayed(progress: Progress, sweep: SweepFile) -> str:
+    """Steps that were trained, or at least reported, twice: they stand in no count but that of the workers' time."""
+    rows = _noted(progress, REPLAYED)
+    if not rows:
+        return ""
+    n, which = int(sum(row.noted[REPLAYED][0] for row in rows)), named([row.number for row in rows])
+    again = f"{n} {sweep.step}{'s were' if n != 1 else ' was'} reported a second time by trials that were taken up"
+    return (
+        f"{again} again ({which}): {sweep.step}s spent count each once, worker time counts both; save checkpoints more "
+        f"often where that is much"
     )
 
 
