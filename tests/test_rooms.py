@@ -34,7 +34,14 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
-    "lcsearch.allocation": (("contract",), ("arms", "ask", "gain"), ("judge",), ("allocators",)),
+    "lcsearch.allocation": (
+        ("contract",),
+        ("arms", "ask", "gain"),
+        ("judge", "rungs"),
+        ("allocators",),
+        ("named",),
+        ("receipt",),
+    ),
     "lcsearch.data": (("task",), ("synthetic", "tables"), ("readers", "real_curves")),
     "lcsearch.replay": (
         ("baselines", "history", "stopper"),

@@ -6,7 +6,10 @@ import pytest
 from kit.allocators import AllocatorKit, Faulty, Plot, passed_on
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
+from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.allocators.halving import SuccessiveHalving
+from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Allocator
@@ -26,7 +29,7 @@ class TestUniformOfThree(AllocatorKit):
     arms: ClassVar[int | None] = 3
 
     def make(self) -> Allocator:
-        return Uniform(3, quantum=2.5)
+        return Uniform(3, quantum=0.3)
 
 
 class TestAsha(AllocatorKit):
@@ -40,7 +43,50 @@ class TestAshaOfTwo(AllocatorKit):
     waits: ClassVar[bool] = True
 
     def make(self) -> Allocator:
-        return AshaPromotion(min_steps=1.5, eta=2)
+        return AshaPromotion(first=0.15, eta=2)
+
+
+class TestGoingRate(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return GoingRateAsha()
+
+
+class TestGoingRateFromTheStart(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return GoingRateAsha(first=0.1, eta=2, kappa=0.5, startup=0)
+
+
+class TestHyperband(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return AsyncHyperband()
+
+
+class TestHyperbandOfTwo(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return AsyncHyperband(first=0.15, eta=2, n_brackets=2)
+
+
+class TestHalving(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return SuccessiveHalving()
+
+
+class TestHalvingOfFour(AllocatorKit):
+    waits: ClassVar[bool] = True
+    arms: ClassVar[int | None] = 4
+
+    def make(self) -> Allocator:
+        return SuccessiveHalving(4, first=0.2, eta=2)
 
 
 class TestGreedyGain(AllocatorKit):
@@ -50,7 +96,7 @@ class TestGreedyGain(AllocatorKit):
 
 class TestGreedyGainOfProbability(AllocatorKit):
     def make(self) -> Allocator:
-        return GreedyGain(3, gain="p_beat", n_startup_trials=3, explore=0.5)
+        return GreedyGain(0.3, gain="p_beat", n_startup_trials=3, explore=0.5)
 
 
 class FaultyKit(AllocatorKit):

@@ -87,7 +87,7 @@ class StopsAt:
 
 
 ORDER = [0, 1, 2, 3, 4]
-ALLOCATORS = [RunToEnd(), Uniform(12, 2), AshaPromotion(2), GreedyGain(3)]
+ALLOCATORS = [RunToEnd(), Uniform(12, 0.1), AshaPromotion(0.1), GreedyGain(0.15)]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -312,12 +312,12 @@ def test_the_same_bits_again() -> None:
 
 def test_turns_cost_a_checkpoint_and_a_return() -> None:
     world = World(checkpoint=0.5, resume=0.25)
-    found = simulate(task_of(CURVES), [0, 1], Never(), world, Uniform(quantum=2))
+    found = simulate(task_of(CURVES), [0, 1], Never(), world, Uniform(quantum=0.5))
     # a 0-2; its checkpoint, b 2.5-4.5; its checkpoint and a's return, a 5.25-7.25; b's return, b 7.5-9.5.
     assert [(life.begun, life.ended, life.pauses) for life in found.lives] == [(0, 7.25, 1), (2, 9.5, 1)]
     assert found.spent == found.time == 9.5
     # Who goes on where he stands pays nothing.
-    assert simulate(task_of(CURVES), [0], Never(), world, Uniform(quantum=2)).spent == 4
+    assert simulate(task_of(CURVES), [0], Never(), world, Uniform(quantum=0.5)).spent == 4
 
 
 @dataclass
@@ -348,7 +348,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("workers", [1, 4, 16])
-@pytest.mark.parametrize("allocator", [AshaPromotion(1), Uniform(12, 2)], ids=lambda a: a.name)
+@pytest.mark.parametrize("allocator", [AshaPromotion(0.05), Uniform(12, 0.1)], ids=lambda a: a.name)
 def test_every_pause_is_paid_for_unless_the_trial_goes_on_at_once(allocator: Allocator, workers: int) -> None:
     task = synthetic_task("power", 20, 1, n_steps=20)
     counting = Counting(allocator)
@@ -400,7 +400,7 @@ def test_a_checkpoint_is_paid_when_nobody_takes_the_worker() -> None:
 
 def test_without_pauses_every_allocator_runs_to_the_end() -> None:
     task = synthetic_task("power", 9, 1, n_steps=9)
-    found = simulate(task, task.order(0), Never(), World(pause=False), AshaPromotion(1))
+    found = simulate(task, task.order(0), Never(), World(pause=False), AshaPromotion(0.05))
     assert found.spent == found.full_cost
     assert same(found, simulate(task, task.order(0), Never()))
 
@@ -442,7 +442,7 @@ def test_wrong_needs_no_incumbent_in_the_decision() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(
-    "allocator", [RunToEnd(), Uniform(12, 2), AshaPromotion(2), GreedyGain(3)], ids=lambda a: a.name
+    "allocator", [RunToEnd(), Uniform(12, 0.1), AshaPromotion(0.1), GreedyGain(0.15)], ids=lambda a: a.name
 )
 def test_every_allocator_plays_a_task_to_its_end(allocator: Allocator, workers: int) -> None:
     task = synthetic_task("crossing", 20, 1, n_steps=18)
@@ -457,7 +457,7 @@ def test_every_allocator_plays_a_task_to_its_end(allocator: Allocator, workers: 
 
 def test_asha_spends_most_on_the_best() -> None:
     task = synthetic_task("power", 27, 2, n_steps=27)
-    found = simulate(task, task.order(0), Never(), World(), AshaPromotion(1))
+    found = simulate(task, task.order(0), Never(), World(), AshaPromotion(0.05))
     assert found.spent < 0.6 * found.full_cost
     shown = [life.shown for life in sorted(found.lives, key=lambda life: task.judged[life.row])]
     assert np.mean(shown[:9]) > 2 * np.mean(shown[18:])
@@ -470,5 +470,5 @@ def test_an_allocator_hears_a_dead_forecaster_as_an_absent_one() -> None:
         def forecast(self, snapshot: Snapshot, queries: Any) -> Any:
             raise RuntimeError("no")
 
-    found = simulate(task_of(CURVES), ORDER, Never(), World(workers=2), GreedyGain(2), [Dead()])
+    found = simulate(task_of(CURVES), ORDER, Never(), World(workers=2), GreedyGain(0.5), [Dead()])
     assert {life.status for life in found.lives} == {Status.COMPLETE}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcsearch.allocation.contract import Abilities, Allocator, Key, Slots
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Query
 from lcsearch.study import Snapshot
 
@@ -43,5 +43,9 @@ def ask(
         InvalidValue: slots that cannot be.
     """
     if slots.free < 1 or slots.n_new_allowed < 0:
-        raise InvalidValue("at least 1 free slot and no negative number of configurations", slots, "ask(slots=)")
+        got = slots[:2]
+        raise InvalidValue("at least 1 free slot and no negative number of configurations", got, "ask(slots=)")
+    total, *others = slots.account
+    if not all(is_finite_number(x) and x >= 0 for x in others) or not (total is None or is_finite_number(total)):
+        raise InvalidValue("numbers >= 0, and a total or None", slots.account, "ask(slots.account)")
     return AllocationAsk(allocator, state, snapshot, abilities, slots, key, allocator.questions(state, snapshot, slots))

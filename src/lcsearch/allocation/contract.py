@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,16 +25,51 @@ class Abilities:
     pause: bool = False
 
 
+class Account(NamedTuple):
+    """What a study may spend and has spent, in steps of the goal's axis, over all its trials.
+
+    Attributes:
+        total: what may be spent in all, > 0; None: no limit.
+        spent: steps trained so far, >= 0: the study's age.
+        checkpoint: price of pausing a trial, in steps, >= 0.
+        resume: price of going on with a paused one, in steps, >= 0.
+    """
+
+    total: float | None = None
+    spent: float = 0.0
+    checkpoint: float = 0.0
+    resume: float = 0.0
+
+    @property
+    def left(self) -> float:
+        """What may still be spent, >= 0; math.inf without a limit."""
+        return math.inf if self.total is None else max(self.total - self.spent, 0.0)
+
+
 class Slots(NamedTuple):
-    """Where compute is free now.
+    """Where compute is free now, and what it costs.
 
     Attributes:
         free: workers without a trial, >= 1.
         n_new_allowed: configurations that may still be begun, >= 0; 0 means that there will be none.
+        account: what there is to spend.
     """
 
     free: int
     n_new_allowed: int
+    account: Account = Account()
+
+
+class Resources(NamedTuple):
+    """What a trial trains on.
+
+    Attributes:
+        cpus: cores, >= 0.
+        gpus: devices, >= 0; a share of one is a fraction.
+    """
+
+    cpus: float
+    gpus: float = 0.0
 
 
 class Move(NamedTuple):
@@ -44,12 +81,39 @@ class Move(NamedTuple):
             horizon: it pauses at its first report there or later, and at the horizon runs to its end.
         score: gain per unit of cost, or whatever the allocator ranked by; higher is better.
         why: in a few words, for people.
+        propensity: the probability with which this slot went to this arm, in (0, 1]: 1 where nothing was drawn.
+        proposal: the parameters of a new configuration, name -> value; None: the sampler's choice.
+        resources: what it trains on from now; None: as before, or as the framework has it.
     """
 
     uid: str | None
     pause_at: float
     score: float = 0.0
     why: str = ""
+    propensity: float = 1.0
+    proposal: Mapping[str, Any] | None = None
+    resources: Resources | None = None
+
+
+class Wait(NamedTuple):
+    """A PAUSED trial that got no slot, and what it waits for.
+
+    Attributes:
+        uid: the trial.
+        rank: its place among those it is compared with, from 1.
+        of: how many they are, itself included.
+        by: what they are ranked by: "value at step 9".
+        needs: what would give it a slot, in words.
+    """
+
+    uid: str
+    rank: int
+    of: int
+    by: str
+    needs: str
+
+    def __str__(self) -> str:
+        return f"waits: rank {self.rank} of {self.of} by {self.by}, needs {self.needs}"
 
 
 class Allocation(NamedTuple):
@@ -58,19 +122,22 @@ class Allocation(NamedTuple):
     Attributes:
         state: to be handed back at the next call.
         moves: at most one a free slot, no arm twice; fewer leave slots idle until the next event.
-        stops: PAUSED trials that will never be moved again, with the reason in words; they may be forgotten.
+        stops: PAUSED trials that are cut, with the reason in words: they are never resumed, end as stopped, and their
+            reports still count in every comparison.
+        waits: the other PAUSED trials, the nearest to a slot first.
     """
 
     state: Any
     moves: tuple[Move, ...]
     stops: tuple[tuple[str, str], ...] = ()
+    waits: tuple[Wait, ...] = ()
 
 
 @runtime_checkable
 class Allocator(Protocol):
     """An allocator that picks arms. Pure: the same state, snapshot, forecasts, slots and key give the same moves.
 
-    States are plain values (numbers, text, tuples, dictionaries), so that they can be stored as JSON.
+    States are plain values (numbers, text, lists, dictionaries), so that they can be stored as JSON.
     """
 
     @property
@@ -94,6 +161,7 @@ class Allocator(Protocol):
         The moves are carried out before the next call: a trial begun is `live` by then. An absent forecast is no reason
         to fail: the allocator falls back on what it knows without it. Without the ability to pause there are new
         configurations only, each to the horizon. :func:`lcsearch.allocation.judge.check` holds an allocator to all
-        this.
+        this. Where nothing runs and an arm is there that what is left pays for, at least one is moved or cut: no study
+        hangs.
         """
         ...

@@ -34,8 +34,9 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
     """Hold an allocation to the contract.
 
     At most one move a free slot and one new configuration a fresh one; a uid is a PAUSED trial's, and is named once in
-    moves and stops together; `pause_at` lies beyond the trial's last step and not beyond the goal's horizon. Without
-    the ability to pause there are new configurations only, each to the horizon.
+    moves, stops and waits together; `pause_at` lies beyond the trial's last step and not beyond the goal's horizon; a
+    propensity lies in (0, 1], and parameters are proposed for new configurations only. Without the ability to pause
+    there are new configurations only, each to the horizon.
 
     Raises:
         InvalidValue: it does not.
@@ -83,5 +84,10 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
             )
         if not is_finite_number(move.score):
             raise InvalidValue("a finite number", move.score, f"{at}.score", _FALL_BACK)
-    for i, (uid, _) in enumerate(allocation.stops):
-        name(uid, f"{where}.stops[{i}]")
+        if not (is_finite_number(move.propensity) and 0 < move.propensity <= 1):
+            raise InvalidValue("a probability in (0, 1]", move.propensity, f"{at}.propensity", _FALL_BACK)
+        if move.proposal is not None and move.uid is not None:
+            raise InvalidValue("no parameters for a trial that has its own", move.uid, f"{at}.proposal", _FALL_BACK)
+    for kind, uids in (("stops", [uid for uid, _ in allocation.stops]), ("waits", [w.uid for w in allocation.waits])):
+        for i, uid in enumerate(uids):
+            name(uid, f"{where}.{kind}[{i}]")

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.arms import account
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Allocator, Move, Slots
+from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots
 from lcsearch.allocation.judge import judge
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -219,8 +220,21 @@ class _Search:
 
     def snapshot(self) -> Snapshot:
         """The study as a production adapter would see it now."""
-        left = None if self.world.budget is None else max(self.world.budget - self.spent, 0.0)
-        return Snapshot(self.task.name, self.task.goal, self.bank, tuple(b.trial for b in self.live.values()), left)
+        return Snapshot(self.task.name, self.task.goal, self.bank, tuple(b.trial for b in self.live.values()))
+
+    def account(self, snapshot: Snapshot) -> Account:
+        """What there is to spend, in steps: the task's unit of cost by the mean cost of a step so far."""
+        found = account(snapshot)
+        a_step = self.spent / found.spent if found.spent else self._first_step
+        world = self.world
+        total = None if world.budget is None else world.budget / a_step
+        return Account(total, found.spent, world.checkpoint / a_step, world.resume / a_step)
+
+    @property
+    def _first_step(self) -> float:
+        """Cost of a step before any was paid for: that of the first run that will be begun."""
+        run = self.task.runs[self.fresh[-1]] if self.fresh else None
+        return float(run.clock[0]) / run.steps[0] if run is not None and run.steps and run.steps[0] > 0 else 1.0
 
     def _pay(self, cost: float) -> bool:
         """Book a cost before it arises; False when the budget does not allow it, and the search is over by that."""
@@ -237,7 +251,8 @@ class _Search:
         while (free := len(self.ready) + (self.here is not None)) and (self.fresh or self.n_paused):
             if self.over or self.spent >= self.budget:
                 return
-            snapshot, slots = self.snapshot(), Slots(free, len(self.fresh))
+            snapshot = self.snapshot()
+            slots = Slots(free, len(self.fresh), self.account(snapshot))
             key = (self.world.seed, self.allocations)
             asked = ask(self.allocator, self.state, snapshot, self.abilities, slots, key)
             queries = asked.queries

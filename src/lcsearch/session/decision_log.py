@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lcsearch import files
-from lcsearch.errors import is_finite_number
+from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping.decision import Receipt
 
 
@@ -78,7 +79,16 @@ def read_log(folder: str | os.PathLike[str], left_out: list[str] | None = None) 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    records: list[dict[str, Any]] = []
+    yield from (found for found in _read(folder, left_out) if not isinstance(found, AllocationReceipt))
+
+
+def read_allocations(folder: str | os.PathLike[str], left_out: list[str] | None = None) -> Iterator[AllocationReceipt]:
+    """Receipts of allocations by all writers in time order; arguments and errors as of :func:`read_log`."""
+    yield from (found for found in _read(folder, left_out) if isinstance(found, AllocationReceipt))
+
+
+def _read(folder: str | os.PathLike[str], left_out: list[str] | None) -> Iterator[dict[str, Any] | AllocationReceipt]:
+    found: list[tuple[float, dict[str, Any] | AllocationReceipt]] = []
     left_out = [] if left_out is None else left_out
     root = Path(folder)
     if not root.is_dir():
@@ -86,14 +96,14 @@ def read_log(folder: str | os.PathLike[str], left_out: list[str] | None = None) 
     for path in sorted(root.glob("*.jsonl")):
         try:
             for number, (_, line) in enumerate(files.lines(path), start=1):
-                record = record_of(line)
-                if record is not None:
-                    records.append(record)
+                entry = entry_of(line)
+                if entry is not None:
+                    found.append(entry)
                 elif line.endswith(b"\n") and line.strip():
                     left_out.append(f"{path}:{number}")
         except OSError:
             left_out.append(str(path))
-    yield from sorted(records, key=lambda record: float(record.get("time") or 0.0))
+    yield from (entry for _, entry in sorted(found, key=lambda one: one[0]))
 
 
 def left_out_words(places: Sequence[str]) -> str:
@@ -103,13 +113,32 @@ def left_out_words(places: Sequence[str]) -> str:
     return f"{what} no record of a look and left out, the first: {places[0]}"
 
 
-def record_of(line: bytes) -> dict[str, Any] | None:
-    """One line as :meth:`Receipt.to_record` has it, its entries of the kinds that readers rely on; None: it is none."""
+def entry_of(line: bytes) -> tuple[float, dict[str, Any] | AllocationReceipt] | None:
+    """When a line was written, and the record of a look or the receipt of an allocation; None: it is neither."""
     try:
         record = files.loads(line)
     except ValueError:
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("trial"), str | int):
+    if not isinstance(record, dict):
+        return None
+    if "allocation" in record:
+        try:
+            return float(record.get("time") or 0.0), AllocationReceipt.from_record(record)
+        except (InvalidValue, TypeError, ValueError):
+            return None
+    found = _look_record(record)
+    return None if found is None else (float(found.get("time") or 0.0), found)
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """One line as :meth:`Receipt.to_record` has it for a look; None: it is none."""
+    entry = entry_of(line)
+    return None if entry is None or isinstance(entry[1], AllocationReceipt) else entry[1]
+
+
+def _look_record(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The record, when its entries are of the kinds that readers rely on."""
+    if not isinstance(record.get("trial"), str | int):
         return None
     fine = _numbers(record, "step", "time", "latency") and _texts(record, "study", "verdict", "reason", "detail")
     looks = (record.get(name) for name in ("now", "before"))

@@ -44,11 +44,29 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
         return (
             f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
         )
+    if trial.status is Status.PAUSED:
+        return "\n".join(
+            [f"trial {trial.uid} is paused at step {trial.curve.last_step:g}", *paused(session, trial, snapshot)]
+        )
     if not trial.curve.n_reports:
         return f"trial {trial.uid}: {SILENT}"
     latest = session.latest.get((snapshot.key, trial.uid))
     return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
 
+
+def paused(session: Session, trial: Trial, snapshot: Snapshot) -> list[str]:
+    """What a paused trial waits for, by the last allocation of this process, and who got the slots lately."""
+    known = session.allocations(snapshot.key)
+    if not known.receipts:
+        return ["no slot was given away by this process yet; the decision log holds those of others"]
+    lines = [str(wait) for wait in known.waits if wait.uid == trial.uid]
+    lines += [line for one in known.receipts[-1:] if (line := one.story(trial.uid)) and not lines]
+    lines.append("the last slots went to:")
+    latest = [line for one in known.receipts for line in one.lines][-_SLOTS_SHOWN:]
+    return [*lines, *(f"  {line}" for line in latest)]
+
+
+_SLOTS_SHOWN = 5
 
 SILENT = "it has not reported yet"
 

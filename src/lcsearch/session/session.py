@@ -22,10 +22,11 @@ import numpy as np
 
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.ask import AllocationAsk
-from lcsearch.allocation.contract import Allocation
+from lcsearch.allocation.contract import Allocation, Wait
 from lcsearch.allocation.judge import judge as allocated
+from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
-from lcsearch.forecast.contract import Absent, Forecaster
+from lcsearch.forecast.contract import Absent, Answers, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
 from lcsearch.session.decision_log import DecisionLog, Sink
 from lcsearch.session.look_queue import Judged, Look, LookQueue
@@ -43,9 +44,23 @@ _log = logging.getLogger("lcsearch")
 
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
+REMEMBERED_ALLOCATIONS = 20
+"""Latest receipts of allocations kept in memory, of each study."""
 OUTGROWN = 1.5
 """What was named once is told again when it has become so many times larger."""
 _STORING = "record of a stop"
+
+
+class Allocated(NamedTuple):
+    """What a process remembers of a study's allocations.
+
+    Attributes:
+        receipts: the latest ones, oldest first.
+        waits: the trials that got no slot at the last one, the nearest to one first.
+    """
+
+    receipts: list[AllocationReceipt]
+    waits: tuple[Wait, ...]
 
 
 class Present(NamedTuple):
@@ -71,7 +86,8 @@ class Session:
     Args:
         policy: the knobs.
         forecasters: who is asked; a stop needs all of them.
-        sink: takes a receipt for every look that reached a forecaster or a rule; None keeps none.
+        sink: takes a receipt for every look that reached a forecaster or a rule; None keeps none. A decision log takes
+            one for every allocation that moved or cut a trial, too.
         deadline: seconds that an answer is waited for; math.inf calls forecasters on the calling thread.
         clock: monotonic seconds.
         wall: seconds since the epoch.
@@ -111,6 +127,7 @@ class Session:
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
         self.disobeyed = 0
+        self._allocations: dict[Hashable, Allocated] = {}
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
 
     def __getstate__(self) -> dict[str, Any]:
@@ -324,15 +341,38 @@ class Session:
         """Where free slots go: the forecasters are asked, and the allocator judges.
 
         An allocator that fails, or breaks its contract, is counted, and its slots go to
-        :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`; its state stays what it was.
+        :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`; its state stays what it was. A receipt of it is
+        kept, and written where moves or cuts came of it.
         """
+        start, errors, failed = self._clock(), dict[str, str](), ""
         with np.errstate(all="ignore"):
             try:
-                answers = self.panel.ask([(asked.snapshot, asked.queries)])[0].answers if asked.queries else {}
-                return allocated(asked, answers)
+                answers: Answers = {}
+                if asked.queries:
+                    answers, errors = self.panel.ask([(asked.snapshot, asked.queries)])[0]
+                made = allocated(asked, answers)
             except Exception as error:  # whatever an allocator does, the study goes on
                 self.failed(f"allocator {asked.allocator.name!r}", error)
-                return allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
+                failed = in_words(error)
+                made = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
+        receipt = AllocationReceipt.of(asked, made, failed)
+        with self._lock:
+            kept = self._allocations.setdefault(asked.snapshot.key, Allocated([], ()))
+            receipts = [*kept.receipts, receipt][-REMEMBERED_ALLOCATIONS:]
+            self._allocations[asked.snapshot.key] = Allocated(receipts, made.waits)
+        if (made.moves or made.stops) and isinstance(self.sink, DecisionLog):
+            try:
+                when = {"time": self._wall(), "latency": self._clock() - start, "models": self.panel.versions()}
+                whose = {"host": socket.gethostname(), "pid": os.getpid(), "errors": errors}
+                self.sink.append({**receipt.to_record(), **when, **whose})
+            except Exception as error:  # a full disk must not end a study
+                self.failed("decision log", error)
+        return made
+
+    def allocations(self, study: Hashable) -> Allocated:
+        """The latest allocations of this process in a study, by the key of its snapshots."""
+        with self._lock:
+            return self._allocations.get(study, Allocated([], ()))
 
     # What is counted, told and written.
 

@@ -41,7 +41,6 @@ class Snapshot:
         goal: see `lcsearch.goal.Goal`; the same object the bank was built with.
         bank: finished trials.
         live: trials that are running or paused; their order means nothing.
-        budget: steps the study may still spend; None when unlimited.
         abandoned: trials that the framework has as running and nobody trains, as far as can be told (see
             stopping/abandoned.py): nothing is compared with them.
         token: tells studies of one name apart in one process; None: none but this one has the name.
@@ -51,7 +50,6 @@ class Snapshot:
     goal: Goal
     bank: FinishedTrials
     live: tuple[Trial, ...] = ()
-    budget: float | None = None
     abandoned: tuple[Trial, ...] = ()
     token: Hashable = None
 

@@ -8,7 +8,7 @@ from kit.allocators import PAUSES, Plot, World
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
-from lcsearch.allocation.contract import Allocation, Slots
+from lcsearch.allocation.contract import Account, Allocation, Slots
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Judged
 from lcsearch.study import Snapshot, Status, Trial
@@ -18,7 +18,7 @@ ONE = Slots(1, 9)
 
 
 def ask(seen: Snapshot, slots: Slots = ONE) -> Allocation:
-    return AshaPromotion().allocate(None, seen, {}, PAUSES, slots, (0, 0))
+    return AshaPromotion(first=1 / 9).allocate(None, seen, {}, PAUSES, slots, (0, 0))
 
 
 def paused(uid: str, *losses: float) -> Trial:
@@ -108,7 +108,7 @@ def test_a_trial_that_never_got_to_a_rung_goes_there_before_new_ones() -> None:
 
 def test_while_somebody_runs_nothing_is_given_up() -> None:
     runs = trial("2", [], Status.RUNNING)
-    assert ask(study(paused("0", 0.5), paused("1", 0.6), runs), Slots(1, 0)) == Allocation(None, ())
+    assert ask(study(paused("0", 0.5), paused("1", 0.6), runs), Slots(1, 0))[:3] == (None, (), ())
 
 
 def test_a_study_too_small_for_promotions_still_has_a_result() -> None:
@@ -118,13 +118,44 @@ def test_a_study_too_small_for_promotions_still_has_a_result() -> None:
     assert done == Allocation(None, (), (("0", "its rung is closed"),))
 
 
-def test_rungs() -> None:
-    assert AshaPromotion().rungs(9) == [1, 3, 9]
-    assert AshaPromotion(min_steps=2, eta=4).rungs(100) == [2, 8, 32, 100]
-    assert AshaPromotion(min_steps=20).rungs(9) == [9]
-
-
-@pytest.mark.parametrize("fields", [{"min_steps": 0}, {"min_steps": NAN}, {"eta": 1.5}, {"eta": math.inf}])
+@pytest.mark.parametrize("fields", [{"first": 0}, {"first": NAN}, {"first": 1.1}, {"eta": 1.5}, {"eta": math.inf}])
 def test_what_cannot_be(fields: dict[str, float]) -> None:
-    with pytest.raises(InvalidValue, match=r"^AshaPromotion\.(min_steps|eta): expected a finite number >=? \d, got "):
+    with pytest.raises(InvalidValue, match=r"^AshaPromotion\.(first|eta): expected a (share|finite number) "):
         AshaPromotion(**fields)
+
+
+def test_what_a_trial_waits_for() -> None:
+    """Five in the rung, one of which may go, and has: 0 is fourth and needs 12 in all, 2 is third and needs 9."""
+    gone = paused("4", 0.1, 0.1, 0.1)
+    live = [paused("0", 0.5), paused("1", 0.6), paused("2", 0.4), paused("3", 0.3), gone]
+    assert [str(wait) for wait in ask(study(*live)).waits] == [
+        "waits: rank 2 of 5 by value at step 1, needs rank 1 or 1 more trial there",
+        "waits: rank 3 of 5 by value at step 1, needs rank 1 or 4 more trials there",
+        "waits: rank 4 of 5 by value at step 1, needs rank 1 or 7 more trials there",
+        "waits: rank 1 of 1 by value at step 3, needs 2 more trials there",
+        "waits: rank 5 of 5 by value at step 1, needs rank 1 or 10 more trials there",
+    ]
+
+
+def poor(total: float, spent: float, *live: Trial, free: int = 1, n_new: int = 9) -> list[tuple[str | None, float]]:
+    slots = Slots(free, n_new, Account(total, spent))
+    return [(move.uid, move.pause_at) for move in ask(study(*live), slots).moves]
+
+
+def test_nothing_is_begun_that_cannot_reach_a_rung_in_what_is_left() -> None:
+    three = [paused(uid, loss) for uid, loss in (("0", 0.5), ("1", 0.6), ("2", 0.4))]
+    assert poor(9, 3, *three) == [("2", 3)], "6 left, 2 needed"
+    assert poor(4.5, 3, *three) == [(None, 1)], "1.5 left: a promotion takes 2"
+    assert poor(3.5, 3, *three) == []
+    fails = Slots(1, 9, Account(4.5, 3, resume=1))
+    assert [move.uid for move in ask(study(*three), fails).moves] == [None]
+
+
+def test_the_end_of_the_budget_finishes_the_leader() -> None:
+    """8 steps bring 2 to step 9; of 9 one may still go to a new trial, of 8.5 not."""
+    two = [paused("1", 0.6), paused("2", 0.4)]
+    assert poor(11, 2, *two) == [(None, 1)]
+    assert poor(10.5, 2, *two) == [("2", 9)]
+    better = trial("0", [0.3] * 9, first=1)
+    slots = Slots(1, 9, Account(19.5, 11))
+    assert [move.uid for move in ask(study(*two, finished=(better,)), slots).moves] == [None], "there is a better one"

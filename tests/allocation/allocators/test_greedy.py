@@ -10,13 +10,14 @@ from kit.allocators import PAUSES, RUNS_ON
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.allocation.allocators.greedy import GreedyGain
-from lcsearch.allocation.contract import Allocation, Slots
+from lcsearch.allocation.contract import Account, Allocation, Slots
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answer, Answers, Forecasts
 from lcsearch.goal import Judged
 from lcsearch.study import Snapshot, Status, Trial
 
 NAN = math.nan
+UNLIMITED = Account()
 ONE = Slots(1, 9)
 DONE = [trial("0", [1.0] * 11), trial("1", [3.0] * 11)]  # incumbent 1.0; a new one gains (3 - 1) / 3 in 10 steps
 
@@ -30,19 +31,18 @@ def uniform(low: float, high: float) -> Forecasts:
     return Forecasts.of(np.array([[low, high]]), np.array([[0.0, 1.0]]), np.zeros((1, 2)), sign=1.0, source="test")
 
 
-def seen(*live: Trial, judged: Judged = "best", budget: float | None = None) -> Snapshot:
-    of = snapshot(goal(judged=judged), DONE, live)
-    return Snapshot(of.study, of.goal, of.bank, of.live, budget)
+def seen(*live: Trial, judged: Judged = "best") -> Snapshot:
+    return snapshot(goal(judged=judged), DONE, live)
 
 
 def ask(at: Snapshot, *answers: Answer, slots: Slots = ONE, **fields: Any) -> Allocation:
     said: Answers = {"test": answers} if answers else {}
-    return GreedyGain(**fields).allocate(None, at, said, PAUSES, slots, (0, 0))
+    return GreedyGain(**{"quantum": 0.1, **fields}).allocate(None, at, said, PAUSES, slots, (0, 0))
 
 
-def ranked(at: Snapshot, *answers: Answer, **fields: Any) -> list[tuple[str | None, Any]]:
+def ranked(at: Snapshot, *answers: Answer, account: Account = UNLIMITED, **fields: Any) -> list[tuple[str | None, Any]]:
     """(uid, score) of every arm, one new configuration among them."""
-    moves = ask(at, *answers, slots=Slots(9, 1), **fields).moves
+    moves = ask(at, *answers, slots=Slots(9, 1, account), **fields).moves
     return [(move.uid, pytest.approx(move.score)) for move in moves]
 
 
@@ -109,8 +109,8 @@ def test_a_diverged_arm_gains_nothing() -> None:
 
 
 def test_an_arm_beyond_the_budget_gains_nothing() -> None:
-    at = seen(paused("5", 8), paused("6", 5), budget=4.0)
-    assert ranked(at, uniform(0, 4), uniform(0, 2)) == [("5", 1 / 16), ("6", 0.0), (None, 0.0)]
+    at = seen(paused("5", 8), paused("6", 5))
+    assert ranked(at, uniform(0, 4), uniform(0, 2), account=Account(37, 33)) == [("5", 1 / 16), ("6", 0.0), (None, 0.0)]
 
 
 def test_ties_go_to_the_nearest_end_and_then_by_number() -> None:
@@ -147,7 +147,7 @@ def test_a_share_of_the_slots_goes_to_every_arm_alike() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"quantum": 0}, "GreedyGain.quantum: expected a finite number > 0, got 0."),
+        ({"quantum": 0}, r"GreedyGain.quantum: expected a share of the horizon in \(0, 1\], got 0."),
         ({"gain": "ucb"}, "GreedyGain.gain: expected 'improvement' or 'p_beat', got 'ucb'."),
         ({"n_startup_trials": 1}, "GreedyGain.n_startup_trials: expected a number >= 2, got 1."),
         ({"explore": 1.5}, r"GreedyGain.explore: expected a number in \[0, 1\], got 1.5."),
@@ -157,3 +157,28 @@ def test_a_share_of_the_slots_goes_to_every_arm_alike() -> None:
 def test_what_cannot_be(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidValue, match=f"^{says}$"):
         GreedyGain(**fields)
+
+
+def test_what_an_arm_waits_for() -> None:
+    at = seen(paused("5", 8), paused("6", 5))
+    made = ask(at, uniform(0, 4), uniform(0, 2))
+    assert [move.uid for move in made.moves] == [None]
+    assert [str(wait) for wait in made.waits] == [
+        "waits: rank 1 of 2 by expected improvement a step, needs more than 0.0667 a step",
+        "waits: rank 2 of 2 by expected improvement a step, needs more than 0.0667 a step",
+    ]
+
+
+def test_propensities_and_the_end_of_exploration() -> None:
+    """Three arms, .3 at random: .7 + .1 for the first, .1 for another; half of that with half of the budget left."""
+    at, said = seen(paused("5", 8), paused("6", 5)), (uniform(0, 4), uniform(0, 2))
+    for account, share in ((UNLIMITED, 0.3), (Account(1000, 500), 0.15), (Account(1e9, 1e9 - 40), 0.0)):
+        odds = {}
+        for n in range(200):
+            answers: Answers = {"test": said}
+            slots = Slots(1, 9, account)
+            (move,) = GreedyGain(explore=0.3).allocate(None, at, answers, PAUSES, slots, (n,)).moves
+            odds[move.uid] = move.propensity
+        assert odds[None] == pytest.approx(1 - share + share / 3)
+        assert odds.get("5") == (pytest.approx(share / 3) if share else None)
+    assert ask(at, *said, slots=Slots(1, 9, Account(100, 100))).moves == (), "nothing is left"

@@ -32,7 +32,7 @@ FLAT = [[0.5] * 6] * 3
 
 
 def test_the_cycle_by_hand() -> None:
-    assert order(Uniform(quantum=2), Plot(FLAT), 99) == [
+    assert order(Uniform(quantum=2 / 6), Plot(FLAT), 99) == [
         (None, 2), (None, 2), (None, 2),
         ("0", 4), ("1", 4), ("2", 4),
         ("0", 6), ("1", 6), ("2", 6),
@@ -40,11 +40,11 @@ def test_the_cycle_by_hand() -> None:
 
 
 def test_the_first_n_arms_only() -> None:
-    assert order(Uniform(2, quantum=4), Plot(FLAT), 99) == [(None, 4), (None, 4), ("0", 6), ("1", 6)]
+    assert order(Uniform(2, quantum=4 / 6), Plot(FLAT), 99) == [(None, 4), (None, 4), ("0", 6), ("1", 6)]
 
 
 def test_two_workers_go_through_the_same_cycle() -> None:
-    assert order(Uniform(quantum=2), Plot(FLAT, workers=2), 7) == [
+    assert order(Uniform(quantum=2 / 6), Plot(FLAT, workers=2), 7) == [
         (None, 2), (None, 2),
         (None, 2), ("0", 4),
         ("1", 4), ("2", 4),
@@ -78,7 +78,10 @@ def test_a_slot_without_an_arm_changes_nothing() -> None:
 def test_a_coarse_float_still_gets_on() -> None:
     far = trial("0", [0.5], Status.PAUSED, first=2.0**54)
     seen = snapshot(goal(horizon=2.0**55), [], [far])
-    assert Uniform().allocate({"last": None}, seen, {}, PAUSES, Slots(1, 0), (0, 0)).moves[0].pause_at == 2.0**55
+    assert (
+        Uniform(quantum=2.0**-54).allocate({"last": None}, seen, {}, PAUSES, Slots(1, 0), (0, 0)).moves[0].pause_at
+        == 2.0**55
+    )
 
 
 @pytest.mark.parametrize("n_arms", [0, -1, 2.0, "3"])
@@ -87,9 +90,9 @@ def test_arms_that_cannot_be(n_arms: Any) -> None:
         Uniform(n_arms)
 
 
-@pytest.mark.parametrize("quantum", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("quantum", [0, -1.0, 1.5, float("nan"), float("inf")])
 def test_turns_that_cannot_be(quantum: float) -> None:
-    with pytest.raises(InvalidValue, match=r"^Uniform.quantum: expected a finite number > 0, got "):
+    with pytest.raises(InvalidValue, match=r"^Uniform.quantum: expected a share of the horizon in \(0, 1\], got "):
         Uniform(quantum=quantum)
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from lcsearch.allocation.arms import next_pause, paused_trials, start_new, steps_done
-from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
+from lcsearch.allocation.arms import checked_share, cost_of, next_pause, paused_trials, start_new, steps_done
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
 from lcsearch.allocation.gain import Gain, gains, mean_gains, new_config_forecast
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Kind, Query
@@ -57,32 +57,32 @@ class GreedyGain:
       pruner. With a dead model this is :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`, a quantum at a
       time.
     - An arm whose last `divergence_reports` are all non-finite, where COMPLETE trials have values, gains 0.
-    - An arm that cannot reach the horizon within the snapshot's budget gains 0.
+    - An arm that cannot reach the horizon within what is left of the budget gains 0.
 
     Until `n_startup_trials` are COMPLETE with a finite value nobody is asked and every arm is without a forecast.
 
     An arm of small gain may wait for ever when `explore` is 0; else each slot is given at random with probability
-    `explore`, to every arm alike, so every arm is moved at last.
+    `explore`, to every arm alike, so every arm is moved at last. With a budget that probability falls with what is
+    left of it, to 0 at its end.
 
     Attributes:
-        quantum: steps a turn, > 0.
+        quantum: a turn, as a share of the horizon, in (0, 1].
         gain: see above.
         n_startup_trials: >= 2: what a new one may gain is read from the differences of finished ones.
         explore: share of slots given at random, in [0, 1]; 'a new configuration' is one arm.
         divergence_reports: see above, >= 1.
     """
 
-    quantum: float = 1.0
+    quantum: float = 0.02
     gain: Gain = "improvement"
     n_startup_trials: int = 2
     explore: float = 0.0
     divergence_reports: int = 3
 
-    name: ClassVar[str] = "greedy-gain"
+    name: ClassVar[str] = "greedy"
 
     def __post_init__(self) -> None:
-        if not (is_finite_number(self.quantum) and self.quantum > 0):
-            raise InvalidValue("a finite number > 0", self.quantum, "GreedyGain.quantum")
+        checked_share(self.quantum, "GreedyGain.quantum")
         if self.gain not in get_args(Gain):
             raise InvalidValue("'improvement' or 'p_beat'", self.gain, "GreedyGain.gain")
         if not (is_finite_number(self.n_startup_trials) and self.n_startup_trials >= 2):
@@ -110,18 +110,35 @@ class GreedyGain:
         if not abilities.pause:
             return Allocation(state, start_new(min(slots.free, slots.n_new_allowed), snapshot.goal.horizon))
         ranked = self._ranked(snapshot, forecasts, slots)
-        rng = np.random.default_rng(key)
-        moves: list[Move] = []
+        rng, explore = np.random.default_rng(key), self.explore
+        if slots.account.total is not None:
+            explore *= min(slots.account.left / slots.account.total, 1.0)
+        at = {trial.uid: steps_done(trial) for trial in snapshot.live}
+        left, moves, waiting = slots.account.left, list[Move](), list[_Arm]()
         while ranked and len(moves) < slots.free:
-            at, why = 0, ""
-            if self.explore and rng.random() < self.explore:
-                # New configurations are several entries but one arm.
-                new = next((i for i, arm in enumerate(ranked) if arm.uid is None), -1)
-                arms = [i for i, arm in enumerate(ranked) if arm.uid is not None or i == new]
-                at, why = arms[int(rng.integers(len(arms)))], f"at random among {len(arms)}; "
-            arm = ranked.pop(at)
-            moves.append(Move(arm.uid, arm.until, arm.score, why + arm.why))
-        return Allocation(state, tuple(moves))
+            # New configurations are several entries but one arm.
+            new = next((i for i, arm in enumerate(ranked) if arm.uid is None), -1)
+            arms = [i for i, arm in enumerate(ranked) if arm.uid is not None or i == new]
+            i, why = 0, ""
+            if explore and rng.random() < explore:
+                i, why = arms[int(rng.integers(len(arms)))], f"at random among {len(arms)}; "
+            propensity = explore / len(arms) + (1.0 - explore) * (i == 0)
+            arm = ranked.pop(i)
+            move = Move(arm.uid, arm.until, arm.score, why + arm.why, propensity)
+            cost = cost_of(move, at, slots.account)
+            if cost > left:
+                waiting.append(arm)
+                continue
+            left -= cost
+            moves.append(move)
+        waiting = sorted((arm for arm in waiting + ranked if arm.uid is not None), key=lambda arm: arm.rank)
+        needs = f"more than {moves[-1].score:.3g} a step" if moves else "a free slot"
+        waits = (
+            Wait(arm.uid, i, len(waiting), f"{self._what} a step", needs)
+            for i, arm in enumerate(waiting, start=1)
+            if arm.uid is not None
+        )
+        return Allocation(state, tuple(moves), (), tuple(waits))
 
     def _started(self, snapshot: Snapshot) -> bool:
         bank = snapshot.bank
@@ -131,7 +148,7 @@ class GreedyGain:
         """Every arm, best first; new configurations as often as there are slots for them."""
         horizon, paused = snapshot.goal.horizon, paused_trials(snapshot)
         values, value_of_new = self._values(snapshot, paused, forecasts)
-        budget = math.inf if snapshot.budget is None else snapshot.budget
+        budget = slots.account.left
         arms: list[tuple[str | None, float, float]] = [
             (trial.uid, steps_done(trial), value) for trial, value in zip(paused, values, strict=True)
         ]
@@ -142,7 +159,7 @@ class GreedyGain:
         for (uid, at, value), score in zip(arms, worth, strict=True):
             known = score == score
             why = f"{self._what} {value:.3g} in {horizon - at:g} steps" if known else "no forecast: it goes on"
-            until = next_pause(at, self.quantum, horizon)
+            until = next_pause(at, self.quantum * horizon, horizon)
             ranked.append(_Arm(uid, score if known else best, known, horizon - at, until, why))
         return sorted(ranked, key=lambda arm: arm.rank)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lcsearch.allocation.arms import StatelessAllocator, paused_trials, start_new
-from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
 from lcsearch.forecast.contract import Answers
 from lcsearch.study import Snapshot
 
@@ -26,6 +26,9 @@ class RunToEnd(StatelessAllocator):
     ) -> Allocation:
         """PAUSED trials, then new configurations."""
         horizon = snapshot.goal.horizon
-        paused = paused_trials(snapshot)[: slots.free] if abilities.pause else []
-        moves = tuple(Move(trial.uid, horizon, why="to the end") for trial in paused)
-        return Allocation(state, moves + start_new(min(slots.free - len(moves), slots.n_new_allowed), horizon))
+        paused = paused_trials(snapshot) if abilities.pause else []
+        moves = tuple(Move(trial.uid, horizon, why="to the end") for trial in paused[: slots.free])
+        queue = paused[slots.free :]
+        waits = tuple(Wait(trial.uid, i, len(queue), "age", "a free slot") for i, trial in enumerate(queue, start=1))
+        fresh = start_new(min(slots.free - len(moves), slots.n_new_allowed), horizon)
+        return Allocation(state, moves + fresh, (), waits)

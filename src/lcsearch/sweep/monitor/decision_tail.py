@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lcsearch import files
-from lcsearch.session.decision_log import record_of
+from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.session.decision_log import entry_of
 
 
 @dataclass
@@ -21,12 +22,14 @@ class DecisionLogTail:
         failed_open: "forecaster REASON" -> looks at which it gave no forecast, so that the trial went on.
         latencies: seconds of every look that reached a forecaster, shortest first after a reading.
         left_out: the places (`FILE:LINE`, or `FILE`) that could not be read.
+        allocations: receipts of allocations, each writer's in order.
     """
 
     folder: Path
     failed_open: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    allocations: list[AllocationReceipt] = field(default_factory=list)
     _read: dict[Path, tuple[int, int]] = field(default_factory=dict)  # file -> bytes, lines
     _latest: dict[int, tuple[float, float]] = field(default_factory=dict)
 
@@ -62,9 +65,13 @@ class DecisionLogTail:
 
     def _take(self, line: bytes) -> bool:
         """Take in one line; False: it is no record."""
-        record = record_of(line)
-        if record is None:
+        entry = entry_of(line)
+        if entry is None:
             return False
+        record = entry[1]
+        if isinstance(record, AllocationReceipt):
+            self.allocations.append(record)
+            return True
         now: dict[str, Any] | None = record.get("now")
         if now is None:
             return True  # a look held by a gate has no P(beat)

@@ -1,0 +1,96 @@
+"""AsyncHyperband: ASHA in brackets, each with a lowest rung of its own.
+
+Li et al. 2018, "Hyperband", for the brackets; Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
+section 3.2, for running them asynchronously.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+from lcsearch.allocation.arms import StatelessAllocator, start_new
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
+from lcsearch.allocation.rungs import Ladder, checked_rungs, rungs_of, served
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Answers
+from lcsearch.study import Snapshot, uid_sort_key
+
+
+@dataclass(frozen=True)
+class AsyncHyperband(StatelessAllocator):
+    """A configuration belongs to a bracket; bracket b's lowest rung is the b-th, and only its own trials count there.
+
+    So a slow starter has, in the later brackets, longer until it is compared. Brackets get about the same compute: the
+    i-th trial that is begun goes to the bracket that has used least so far, when one of its trials is counted with
+    rungs[b] * (1 + (number of rungs above) * (1 - 1/eta)) steps, which is what ASHA spends on it in the mean. That
+    follows from i alone, so there is no state.
+
+    Attributes:
+        first: the lowest rung of the first bracket, as a share of the horizon, in (0, 1].
+        eta: reduction factor, >= 2.
+        n_brackets: >= 1; None: one for each rung, the last of which runs its trials to the end.
+    """
+
+    first: float = 0.02
+    eta: float = 3.0
+    n_brackets: int | None = None
+
+    name: ClassVar[str] = "hyperband"
+
+    def __post_init__(self) -> None:
+        checked_rungs(self.first, self.eta, "AsyncHyperband")
+        if self.n_brackets is not None and not (isinstance(self.n_brackets, int) and self.n_brackets >= 1):
+            raise InvalidValue("an integer >= 1 or None", self.n_brackets, "AsyncHyperband.n_brackets")
+
+    def brackets(self, rungs: tuple[float, ...], n: int) -> list[int]:
+        """The brackets of the first n trials that are begun.
+
+        >>> AsyncHyperband().brackets((1.0, 3.0, 9.0), 8)
+        [0, 1, 2, 0, 0, 1, 0, 2]
+        """
+        prices = self._prices(rungs)
+        used = [0.0] * len(prices)
+        found = []
+        for _ in range(n):
+            b = min(range(len(prices)), key=lambda b: (used[b], b))
+            used[b] += prices[b]
+            found.append(b)
+        return found
+
+    def _prices(self, rungs: tuple[float, ...]) -> list[float]:
+        n = len(rungs) if self.n_brackets is None else min(self.n_brackets, len(rungs))
+        return [rungs[b] * (1 + (len(rungs) - 1 - b) * (1 - 1 / self.eta)) for b in range(n)]
+
+    def allocate(
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
+    ) -> Allocation:
+        """Promotions in all brackets, the furthest ones first, then trials below their first rung, then new ones."""
+        horizon, n_new = snapshot.goal.horizon, min(slots.free, slots.n_new_allowed)
+        if not abilities.pause:
+            return Allocation(state, start_new(n_new, horizon))
+        rungs = rungs_of(horizon, self.first, self.eta)
+        begun = sorted((trial.uid for trial in chain(snapshot.bank, snapshot.live)), key=uid_sort_key)
+        brackets = self.brackets(rungs, len(begun) + n_new)
+        of = dict(zip(begun, brackets, strict=False))
+        ladders = {
+            b: Ladder(snapshot, rungs[b:], self.eta, {uid for uid in begun if of[uid] == b})
+            for b in sorted(set(brackets))
+        }
+        promoted = [
+            move._replace(score=move.score + b, why=f"{move.why} in bracket {b}")
+            for b, ladder in ladders.items()
+            for move in ladder.promotable(ladder.standing)
+        ]
+        promoted.sort(key=lambda move: (-move.score, uid_sort_key(move.uid or "")))
+        firsts = chain.from_iterable(ladder.first_steps() for ladder in ladders.values())
+        fresh = [Move(None, rungs[b], why=f"a new configuration in bracket {b}") for b in brackets[len(begun) :]]
+        best = [(move.score + b, move) for b, ladder in ladders.items() if (move := ladder.best) is not None]
+
+        def waits(uid: str) -> Wait:
+            found = ladders[of[uid]].waits(uid)
+            return found._replace(by=f"{found.by} in bracket {of[uid]}")
+
+        last = max(best, key=lambda one: one[0])[1] if best else None
+        return Allocation(state, *served(snapshot, slots, chain(promoted, firsts, fresh), waits, last))

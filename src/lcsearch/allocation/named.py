@@ -1,0 +1,52 @@
+"""Allocators by their names, as sweep files and frameworks call them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lcsearch.allocation.allocators.asha import AshaPromotion
+from lcsearch.allocation.allocators.going_rate import GoingRateAsha
+from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.allocators.halving import SuccessiveHalving
+from lcsearch.allocation.allocators.hyperband import AsyncHyperband
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.allocators.uniform import Uniform
+from lcsearch.allocation.contract import Allocator
+from lcsearch.errors import InvalidValue
+
+Kinds = AshaPromotion | GoingRateAsha | GreedyGain | SuccessiveHalving | AsyncHyperband | RunToEnd | Uniform
+KINDS: dict[str, type[Kinds]] = {
+    kind.name: kind
+    for kind in (GoingRateAsha, AshaPromotion, AsyncHyperband, SuccessiveHalving, Uniform, GreedyGain, RunToEnd)
+}
+"""Name -> class, the default first; a class's fields are its knobs."""
+DEFAULT = GoingRateAsha.name
+
+
+def allocator(name: str | Allocator = DEFAULT, **knobs: Any) -> Allocator:
+    """An allocator by its name; one that is made already comes back as it is.
+
+    Args:
+        name: one of `KINDS`, or an allocator of your own.
+        knobs: its fields.
+
+    Raises:
+        InvalidValue: no such name or knob, or a value that cannot be.
+    """
+    if not isinstance(name, str):
+        if not isinstance(name, Allocator) or knobs:
+            raise InvalidValue(f"an Allocator without knobs, or one of {', '.join(KINDS)}", name, "allocator")
+        return name
+    if name not in KINDS:
+        raise InvalidValue(f"one of {', '.join(KINDS)}", name, "allocator")
+    known = [field.name for field in dataclasses.fields(KINDS[name])]
+    for knob in knobs:
+        if knob not in known:
+            raise InvalidValue(f"a knob of {name!r}: {', '.join(known) or 'it has none'}", knob, "allocator")
+    return KINDS[name](**knobs)
+
+
+def knobs_of(one: Allocator) -> dict[str, Any]:
+    """What an allocator was made with, as plain values; {} where it is no dataclass."""
+    return dataclasses.asdict(one) if isinstance(one, Kinds) or dataclasses.is_dataclass(one) else {}

@@ -1,0 +1,219 @@
+"""The receipt of an allocation: who got the slots, against whom and why, so that it can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from lcsearch.allocation.ask import AllocationAsk, ask
+from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Wait
+from lcsearch.allocation.named import knobs_of
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
+
+AGAINST = 5
+"""Waiting trials that a receipt names, the nearest to a slot first."""
+_LETTERS = {Status.RUNNING: "R", Status.PAUSED: "P"}
+
+
+@dataclass(frozen=True)
+class AllocationReceipt:
+    """One allocation. Equal histories give equal receipts.
+
+    Attributes:
+        study: name of the study.
+        allocator: who gave the slots away.
+        knobs: what it was made with.
+        key: the allocation's seed; its last number counts the study's allocations.
+        state: the allocator's before it.
+        slots: what was free, and the account.
+        pauses: could trials be paused?
+        finished: uids of the finished trials, in the order in which they were known.
+        live: the other trials, uid -> (status, reports so far).
+        moves, stops: what came of it.
+        against: the first of those that got nothing, and `n_waiting` of them in all.
+        failed: why the slots went to RunToEnd instead; "" when they did not.
+    """
+
+    study: str
+    allocator: str
+    knobs: Mapping[str, Any]
+    key: tuple[int, ...]
+    state: Any
+    slots: Slots
+    pauses: bool
+    finished: tuple[str, ...]
+    live: Mapping[str, tuple[Status, int]]
+    moves: tuple[Move, ...]
+    stops: tuple[tuple[str, str], ...]
+    against: tuple[Wait, ...]
+    n_waiting: int
+    failed: str = ""
+
+    @classmethod
+    def of(cls, asked: AllocationAsk, made: Allocation, failed: str = "") -> AllocationReceipt:
+        """The receipt of what came of an ask."""
+        seen = asked.snapshot
+        live = {t.uid: (t.status, t.curve.n_reports) for t in sorted(seen.live, key=lambda t: uid_sort_key(t.uid))}
+        return cls(
+            seen.study,
+            asked.allocator.name,
+            knobs_of(asked.allocator),
+            asked.key,
+            asked.state,
+            asked.slots,
+            asked.abilities.pause,
+            tuple(trial.uid for trial in seen.bank),
+            live,
+            made.moves,
+            made.stops,
+            made.waits[:AGAINST],
+            len(made.waits),
+            failed,
+        )
+
+    @property
+    def number(self) -> int:
+        """Which of the study's allocations it was, from 0."""
+        return self.key[-1]
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values for one JSON line."""
+        return {
+            "allocation": self.number,
+            "study": self.study,
+            "allocator": {"kind": self.allocator, **self.knobs},
+            "key": list(self.key),
+            "state": self.state,
+            "free": self.slots.free,
+            "n_new_allowed": self.slots.n_new_allowed,
+            "account": self.slots.account._asdict(),
+            "pauses": self.pauses,
+            "finished": list(self.finished),
+            "live": {uid: f"{_LETTERS[status]}{n}" for uid, (status, n) in self.live.items()},
+            "moves": [_move_record(move) for move in self.moves],
+            "stops": [list(stop) for stop in self.stops],
+            "against": [list(wait) for wait in self.against],
+            "n_waiting": self.n_waiting,
+            **({"failed": self.failed} if self.failed else {}),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> AllocationReceipt:
+        """Read :meth:`to_record` back; what else stands in the record is passed over.
+
+        Raises:
+            InvalidValue: it is the record of no allocation.
+        """
+        try:
+            kind = dict(record["allocator"])
+            statuses = {letter: status for status, letter in _LETTERS.items()}
+            return cls(
+                str(record["study"]),
+                str(kind.pop("kind")),
+                kind,
+                tuple(int(part) for part in record["key"]),
+                record["state"],
+                Slots(int(record["free"]), int(record["n_new_allowed"]), Account(**record["account"])),
+                bool(record["pauses"]),
+                tuple(str(uid) for uid in record["finished"]),
+                {str(uid): (statuses[text[0]], int(text[1:])) for uid, text in record["live"].items()},
+                tuple(_move_of(move) for move in record["moves"]),
+                tuple((str(uid), str(why)) for uid, why in record["stops"]),
+                tuple(
+                    Wait(str(u), int(rank), int(of), str(by), str(needs))
+                    for u, rank, of, by, needs in record["against"]
+                ),
+                int(record["n_waiting"]),
+                str(record.get("failed", "")),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InvalidValue("the record of an allocation", record, "AllocationReceipt.from_record") from error
+
+    def asked(self, allocator: Allocator, goal: Goal, trials: Mapping[str, Trial]) -> AllocationAsk:
+        """The ask as it was, from what the trials have reported since: put its queries to the same forecasters and
+        :func:`~lcsearch.allocation.judge.judge` it, and the same moves come of it.
+
+        Args:
+            allocator: made with the receipt's knobs.
+            goal: the study's.
+            trials: uid -> trial as it stands now or later.
+
+        Raises:
+            InvalidValue: a trial that the receipt names is not there.
+        """
+
+        def then(uid: str) -> Trial:
+            if uid not in trials:
+                raise InvalidValue("every trial that the receipt names", f"no trial {uid!r}", "asked(trials=)")
+            return trials[uid]
+
+        bank = FinishedTrials(goal).extend(then(uid) for uid in self.finished)
+        live = tuple(_as_it_stood(then(uid), status, n) for uid, (status, n) in self.live.items())
+        snapshot = Snapshot(self.study, goal, bank, live)
+        return ask(allocator, self.state, snapshot, Abilities(pause=self.pauses), self.slots, self.key)
+
+    def story(self, uid: str) -> str | None:
+        """What this allocation meant for a trial, in one line; None when it says nothing of it."""
+        n = f"allocation {self.number} ({self.allocator})"
+        for move in self.moves:
+            if move.uid == uid:
+                return f"{n}: got a slot until step {move.pause_at:g}: {move.why}{self._beside}"
+        for stopped, why in self.stops:
+            if stopped == uid:
+                return f"{n}: cut: {why}"
+        for wait in self.against:
+            if wait.uid == uid:
+                return f"{n}: {wait}"
+        return None
+
+    @property
+    def _beside(self) -> str:
+        if not self.against:
+            return ""
+        first = self.against[0]
+        return f" (before {self.n_waiting} others, the nearest trial {first.uid}: rank {first.rank} of {first.of})"
+
+    @property
+    def lines(self) -> list[str]:
+        """Who got the slots and who was cut, a line each."""
+        found = []
+        for move in self.moves:
+            who = "a new configuration" if move.uid is None else f"trial {move.uid}"
+            why = "" if move.uid is None and move.why == who else f": {move.why}"
+            found.append(f"{who} until step {move.pause_at:g}{why}")
+        return [*found, *(f"trial {uid} is cut: {why}" for uid, why in self.stops)]
+
+
+def _as_it_stood(trial: Trial, status: Status, n: int) -> Trial:
+    """A trial with its first n reports."""
+    steps = sorted(chain(trial.curve.steps.tolist(), trial.curve.event_steps.tolist()))
+    last = steps[n - 1] if n else -float("inf")
+    return replace(trial, curve=trial.curve.cut(last), status=status)
+
+
+def _move_record(move: Move) -> dict[str, Any]:
+    record: dict[str, Any] = {"uid": move.uid, "pause_at": move.pause_at, "score": move.score, "why": move.why}
+    if move.propensity != 1.0:
+        record["propensity"] = move.propensity
+    if move.proposal is not None:
+        record["proposal"] = dict(move.proposal)
+    if move.resources is not None:
+        record["resources"] = list(move.resources)
+    return record
+
+
+def _move_of(record: Mapping[str, Any]) -> Move:
+    resources, uid = record.get("resources"), record["uid"]
+    return Move(
+        None if uid is None else str(uid),
+        float(record["pause_at"]),
+        float(record["score"]),
+        str(record["why"]),
+        float(record.get("propensity", 1.0)),
+        record.get("proposal"),
+        None if resources is None else Resources(*map(float, resources)),
+    )

@@ -1,0 +1,236 @@
+"""Rungs of successive halving: which trials got where, how they rank there, and who may go on.
+
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", Algorithm 2 (promotion).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
+
+from lcsearch.allocation.arms import affordable, checked_share, cost_of, paused_trials, runs, steps_done
+from lcsearch.allocation.contract import Move, Slots, Wait
+from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
+
+
+class Member(NamedTuple):
+    """A trial in a rung; tuples sort as the rung ranks: by loss, then by uid."""
+
+    loss: float
+    place: tuple[int, str]
+    uid: str
+
+
+def checked_rungs(first: float, eta: float, who: str) -> None:
+    """Hold the knobs of rungs to what they may be.
+
+    Raises:
+        InvalidValue: they are not.
+    """
+    checked_share(first, f"{who}.first")
+    if not (is_finite_number(eta) and eta >= 2):
+        raise InvalidValue("a finite number >= 2", eta, f"{who}.eta")
+
+
+def rungs_of(horizon: float, first: float, eta: float) -> tuple[float, ...]:
+    """The steps at which trials pause, rising: first * horizon * eta^k below the horizon, and the horizon.
+
+    >>> rungs_of(50, 0.02, 3)
+    (1.0, 3.0, 9.0, 27.0, 50.0)
+    """
+    steps, step = [], float(first) * horizon
+    while step < horizon * (1 - 1e-9):
+        steps.append(step)
+        step *= eta
+    return (*steps, float(horizon))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs of one study as it stands.
+
+    In rung k are all trials that got there, with the loss of their first report at or after it (the best so far where
+    the best is judged). That a trial was promoted is seen from where it stands.
+
+    Attributes:
+        snapshot: the study.
+        rungs: see :func:`rungs_of`.
+        eta: reduction factor.
+        uids: the trials that climb it; None: all.
+    """
+
+    snapshot: Snapshot
+    rungs: tuple[float, ...]
+    eta: float
+    uids: Collection[str] | None = None
+
+    @cached_property
+    def paused(self) -> list[Trial]:
+        """Those that wait, in order of their uids."""
+        return [trial for trial in paused_trials(self.snapshot) if self.uids is None or trial.uid in self.uids]
+
+    @cached_property
+    def standing(self) -> dict[str, int]:
+        """The rung at which each of them waits; -1: below the first."""
+        return {trial.uid: bisect_right(self.rungs, trial.curve.last_step) - 1 for trial in self.paused}
+
+    @cached_property
+    def _members(self) -> dict[int, list[Member]]:
+        return {}
+
+    def members(self, k: int) -> list[Member]:
+        """Who got to rung k, best first."""
+        if k not in self._members:
+            everyone = chain(self.snapshot.bank, self.snapshot.live)
+            mine = (trial for trial in everyone if self.uids is None or trial.uid in self.uids)
+            self._members[k] = sorted(self._member(t, self.rungs[k]) for t in mine if reached(t, self.rungs[k]))
+        return self._members[k]
+
+    def _member(self, trial: Trial, rung: float) -> Member:
+        """A trial that reached the rung, with its loss there; a report that is not finite ranks last."""
+        goal = self.snapshot.goal
+        steps, losses = trial.curve.standings(goal.sign, goal.judged == "best")
+        loss = losses[min(bisect_left(steps, rung), len(steps) - 1)] if steps else math.inf
+        return Member(loss, uid_sort_key(trial.uid), trial.uid)
+
+    def promotable(self, standing: Mapping[str, int]) -> Iterator[Move]:
+        """Who may go on, from the highest rung down and best first: the best floor(n / eta) of a rung's n.
+
+        Args:
+            standing: the rung at which each trial waits that has not been promoted from there.
+        """
+        for k in reversed(range(len(self.rungs) - 1)):
+            if k not in standing.values():
+                continue
+            rung = self.members(k)
+            for rank, (_, _, uid) in enumerate(rung[: int(len(rung) / self.eta)], start=1):
+                if standing.get(uid) == k:
+                    why = f"rank {rank} of {len(rung)} at step {self.rungs[k]:g}"
+                    yield Move(uid, self.rungs[k + 1], k + 1.0, why)
+
+    def first_steps(self) -> Iterator[Move]:
+        """Trials that wait below the first rung go there."""
+        for uid, k in self.standing.items():
+            if k < 0:
+                yield Move(uid, self.rungs[0], why=f"on to step {self.rungs[0]:g}")
+
+    def waits(self, uid: str) -> Wait:
+        """What a trial that waits at a rung needs: a better rank, or that the rung grows."""
+        k = max(self.standing[uid], 0)
+        rung = self.members(k)
+        rank = next((i for i, one in enumerate(rung, start=1) if one.uid == uid), len(rung) + 1)
+        most, grown = int(len(rung) / self.eta), math.ceil(rank * self.eta) - len(rung)
+        needs = "its turn" if grown <= 0 else f"{grown} more {'trials' if grown > 1 else 'trial'} there"
+        needs = f"rank {most} or {needs}" if most and rank > most else needs
+        return Wait(uid, rank, max(len(rung), rank), f"value at step {self.rungs[k]:g}", needs)
+
+    @property
+    def best(self) -> Move | None:
+        """The best of the highest rung at which one waits, on to the next rung."""
+        if not self.standing:
+            return None
+        k = max(self.standing.values())
+        if k < 0:
+            return next(self.first_steps())
+        uid = min(member for member in self.members(k) if self.standing.get(member.uid) == k).uid
+        return Move(uid, self.rungs[k + 1], k + 1.0, f"best of all at step {self.rungs[k]:g}")
+
+
+def reached(trial: Trial, rung: float) -> bool:
+    """True when the trial got to the rung; a COMPLETE one got to all of them, wherever its last report stands."""
+    return trial.curve.last_step >= rung or trial.status is Status.COMPLETE
+
+
+def leader(snapshot: Snapshot) -> Trial | None:
+    """The PAUSED trial with the best value so far, where that is better than all COMPLETE ones': it may become the
+    study's result.
+    """
+    best, goal = None, snapshot.goal
+    for trial in paused_trials(snapshot):
+        found = (*_so_far(trial, snapshot), trial)
+        if math.isfinite(found[0]) and (best is None or found[:2] < best[:2]):
+            best = found
+    incumbent = snapshot.incumbent
+    if best is None or (incumbent is not None and goal.sign * incumbent.value <= best[0]):
+        return None
+    return best[2]
+
+
+def _so_far(trial: Trial, snapshot: Snapshot) -> tuple[float, tuple[int, str]]:
+    return loss_so_far(trial, snapshot), uid_sort_key(trial.uid)
+
+
+def loss_so_far(trial: Trial, snapshot: Snapshot) -> float:
+    """A trial's loss as it stands: the best one where the best is judged, else the last; inf where there is none."""
+    _, losses = trial.curve.standings(snapshot.goal.sign, snapshot.goal.judged == "best")
+    return losses[-1] if losses else math.inf
+
+
+def served(
+    snapshot: Snapshot,
+    slots: Slots,
+    moves: Iterator[Move],
+    waits: Callable[[str], Wait],
+    best: Move | None,
+    *,
+    cut: tuple[tuple[str, str], ...] = (),
+    closed: str = "its rung is closed",
+) -> tuple[tuple[Move, ...], tuple[tuple[str, str], ...], tuple[Wait, ...]]:
+    """Hand the slots out: moves, stops and waits of an allocation.
+
+    - Nothing is begun or promoted that cannot reach its next pause in what is left of the budget.
+    - When what is left would not pay for a move and for the leader's way to the horizon, the leader goes first, so that
+      the study ends with a result: exploration ends with the budget.
+    - When no rung can grow any more (nothing new may be begun, nothing runs), those that wait are cut; but where no
+      trial is COMPLETE by then, the best goes on first, so that a small study has a result.
+
+    Args:
+        snapshot: the study.
+        slots: what is free.
+        moves: whom the slots may go to, best first.
+        waits: what a trial that gets none waits for.
+        best: who goes on where nobody may and nothing is COMPLETE.
+        cut: trials that are cut already, with the reason.
+        closed: why the others are, when no rung can grow.
+    """
+    gone = {uid for uid, _ in cut}
+    paused = [trial for trial in paused_trials(snapshot) if trial.uid not in gone]
+    wanted = _leader_first(list(moves), snapshot, slots)
+    chosen = affordable(wanted, snapshot, slots)
+    stops = cut
+    # one that was cut just now may have been the last to wait: the others are judged at the next call
+    if not wanted and not cut and not slots.n_new_allowed and paused and not runs(snapshot):
+        if snapshot.bank.n_complete or best is None:
+            stops = tuple((trial.uid, closed) for trial in paused)
+        else:
+            chosen = affordable([best], snapshot, slots)
+    named = {move.uid for move in chosen} | {uid for uid, _ in stops}
+    left = sorted((waits(trial.uid) for trial in paused if trial.uid not in named), key=_nearest)
+    return tuple(chosen), stops, tuple(left)
+
+
+def _nearest(wait: Wait) -> tuple[float, int, tuple[int, str]]:
+    return wait.rank / wait.of, wait.rank, uid_sort_key(wait.uid)
+
+
+def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots) -> list[Move]:
+    """The leader's move to the horizon before all others, from where only that is left in the budget."""
+    if slots.account.total is None or not moves:
+        return moves
+    who, left = leader(snapshot), slots.account.left
+    if who is None:
+        return moves
+    at = {trial.uid: steps_done(trial) for trial in snapshot.live}
+    needs = f"the last {left:g} steps of the budget finish the leader"
+    last = Move(who.uid, snapshot.goal.horizon, moves[0].score, needs)
+    need = cost_of(last, at, slots.account)
+    first = [move for move in moves if move.uid != who.uid]
+    if not first or need > left or cost_of(first[0], at, slots.account) + need <= left:
+        return moves
+    return [last, *first]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from kit.allocators import PAUSES, Plot, World
+from kit.builders import goal, snapshot, trial
+
+from lcsearch.allocation.allocators.hyperband import AsyncHyperband
+from lcsearch.allocation.contract import Slots
+from lcsearch.errors import InvalidValue
+from lcsearch.study import Status, Trial
+
+ONE = AsyncHyperband(first=1 / 9)
+
+
+def test_brackets_get_about_the_same_compute() -> None:
+    """A trial is counted with 7/3, 5 and 9 steps in brackets 0, 1 and 2 of rungs 1, 3, 9."""
+    found = AsyncHyperband().brackets((1.0, 3.0, 9.0), 300)
+    assert found[:8] == [0, 1, 2, 0, 0, 1, 0, 2]
+    spent = [found.count(b) * price for b, price in enumerate((7 / 3, 5, 9))]
+    assert max(spent) - min(spent) <= 9
+
+
+def test_the_first_moves_by_hand() -> None:
+    """Trial 0 is of bracket 0 and pauses at 1, 1 of bracket 1 at 3, 2 of the last runs to its end; so on."""
+    world = World(Plot([[loss] * 9 for loss in (0.5, 0.4, 0.6, 0.3, 0.7)]))
+    for _ in range(5):
+        world.apply(ONE.allocate(None, world.snapshot(), {}, PAUSES, world.slots(), (0, 0)))
+        world.advance()
+    assert [(m.uid, m.pause_at, m.why) for m in world.log] == [
+        (None, 1, "a new configuration in bracket 0"),
+        (None, 3, "a new configuration in bracket 1"),
+        (None, 9, "a new configuration in bracket 2"),
+        (None, 1, "a new configuration in bracket 0"),
+        (None, 1, "a new configuration in bracket 0"),
+    ]
+    made = ONE.allocate(None, world.snapshot(), {}, PAUSES, world.slots(), (0, 0))
+    assert [(m.uid, m.pause_at, m.why) for m in made.moves] == [("3", 3, "rank 1 of 3 at step 1 in bracket 0")]
+    assert str(made.waits[1]) == "waits: rank 1 of 1 by value at step 3 in bracket 1, needs 2 more trials there"
+
+
+def test_only_its_own_bracket_is_compared() -> None:
+    """0, 3, 4, 6 and 7 are of the first bracket; 1 and 5, far better at step 1, are not compared with them."""
+    losses = {"0": 0.5, "1": 0.01, "2": 0.01, "3": 0.4, "4": 0.6, "5": 0.01, "6": 0.7, "7": 0.8}
+    live: list[Trial] = [trial(uid, [loss], Status.PAUSED, first=1) for uid, loss in losses.items()]
+    made = ONE.allocate(None, snapshot(goal(horizon=9), [], live), {}, PAUSES, Slots(1, 0), (0, 0))
+    assert [(m.uid, m.pause_at) for m in made.moves] == [("3", 3)]
+
+
+def test_one_bracket_is_asha() -> None:
+    assert AsyncHyperband(n_brackets=1).brackets((1.0, 3.0, 9.0), 4) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("n", [0, 1.5])
+def test_what_cannot_be(n: float) -> None:
+    with pytest.raises(InvalidValue, match=r"^AsyncHyperband.n_brackets: expected an integer >= 1 or None, got "):
+        AsyncHyperband(n_brackets=n)  # type: ignore[arg-type]
