@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from lcsearch.allocation.contract import Account, Allocation, Move, Resources, S
 from lcsearch.allocation.judge import judge
 from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.study import Status, Trial
 
@@ -33,10 +35,6 @@ SLOTS = Slots(1, 9, Account(900, 90, 0.5, 0.25))
 
 def later(one: Trial) -> Trial:
     """The trial after it has gone on."""
-    from dataclasses import replace
-
-    from lcsearch.curves import Curve
-
     steps, values = one.curve.reports()
     last = max(one.curve.last_step, 0.0)
     curve = Curve.of([*steps, last + 1, last + 2], [*values, 0.5, 0.4])
@@ -101,6 +99,20 @@ def test_what_is_no_receipt_is_refused(record: Any) -> None:
         InvalidValue, match=r"^AllocationReceipt.from_record: expected the record of an allocation, got "
     ):
         AllocationReceipt.from_record(record)
+
+
+@props
+@given(st.lists(st.one_of(st.integers(0, 30).map(str), st.text("ab-_01", min_size=1, max_size=6)), max_size=40))
+def test_finished_trials_are_packed_in_their_order(uids: list[str]) -> None:
+    asked = ask(allocator("asha"), None, SEEN, PAUSES, SLOTS, (0, 0))
+    receipt = replace(AllocationReceipt.of(asked, judge(asked, {})), finished=tuple(uids))
+    assert AllocationReceipt.from_record(json.loads(json.dumps(receipt.to_record()))).finished == tuple(uids)
+
+
+def test_a_thousand_finished_trials_are_one_word() -> None:
+    asked = ask(allocator("asha"), None, SEEN, PAUSES, SLOTS, (0, 0))
+    receipt = replace(AllocationReceipt.of(asked, judge(asked, {})), finished=(*map(str, range(1000)), "07", "8"))
+    assert receipt.to_record()["finished"] == ["0-999", "07", "8"]
 
 
 def test_a_trial_that_is_gone_is_named() -> None:

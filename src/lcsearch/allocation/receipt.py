@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -14,6 +14,7 @@ from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
 
+_MOST = 10**7  # trials of one range: a damaged record must not fill the memory
 AGAINST = 5
 """Waiting trials that a receipt names, the nearest to a slot first."""
 _LETTERS = {Status.RUNNING: "R", Status.PAUSED: "P"}
@@ -92,7 +93,7 @@ class AllocationReceipt:
             "n_new_allowed": self.slots.n_new_allowed,
             "account": self.slots.account._asdict(),
             "pauses": self.pauses,
-            "finished": list(self.finished),
+            "finished": _packed(self.finished),
             "live": {uid: f"{_LETTERS[status]}{n}" for uid, (status, n) in self.live.items()},
             "moves": [_move_record(move) for move in self.moves],
             "stops": [list(stop) for stop in self.stops],
@@ -119,7 +120,7 @@ class AllocationReceipt:
                 record["state"],
                 Slots(int(record["free"]), int(record["n_new_allowed"]), Account(**record["account"])),
                 bool(record["pauses"]),
-                tuple(str(uid) for uid in record["finished"]),
+                tuple(uid for part in record["finished"] for uid in _unpacked(part)),
                 {str(uid): (statuses[text[0]], int(text[1:])) for uid, text in record["live"].items()},
                 tuple(_move_of(move) for move in record["moves"]),
                 tuple((str(uid), str(why)) for uid, why in record["stops"]),
@@ -186,6 +187,34 @@ class AllocationReceipt:
             why = "" if move.uid is None and move.why == who else f": {move.why}"
             found.append(f"{who} until step {move.pause_at:g}{why}")
         return [*found, *(f"trial {uid} is cut: {why}" for uid, why in self.stops)]
+
+
+def _packed(uids: Sequence[str]) -> list[str]:
+    """Uids in their order; numbers that follow each other as one range, "3-17", for a study may have thousands."""
+    found: list[list[str]] = []
+    for uid in uids:
+        last = found[-1][-1] if found else ""
+        if last.isdecimal() and str(int(last)) == last and str(int(last) + 1) == uid:
+            found[-1][1:] = [uid]
+        else:
+            found.append([uid])
+    return ["-".join(part) if len(part) > 1 else _alone(part[0]) for part in found]
+
+
+def _alone(uid: str) -> str:
+    """A uid that no range is taken for."""
+    return f"{uid}-" if "-" in uid else uid
+
+
+def _unpacked(part: str) -> Iterator[str]:
+    """The uids of one entry of :func:`_packed`."""
+    first, dash, last = part.partition("-")
+    if dash and first.isdecimal() and last.isdecimal():
+        if int(last) - int(first) > _MOST:
+            raise ValueError(part)
+        yield from map(str, range(int(first), int(last) + 1))
+    else:
+        yield part.removesuffix("-") if dash else part
 
 
 def _as_it_stood(trial: Trial, status: Status, n: int) -> Trial:
