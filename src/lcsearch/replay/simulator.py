@@ -21,6 +21,7 @@ from lcsearch.allocation.arms import account
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots
 from lcsearch.allocation.judge import judge
+from lcsearch.allocation.turns import verdict_at
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Answer, Forecaster, Query
@@ -335,9 +336,11 @@ class _Search:
 
     def _go_on(self, b: _Begun, step: float) -> None:
         """What follows a report that is not the last one."""
-        if b.stop is not None:
+        looked = Verdict.STOP if b.stop is not None else Verdict.CONTINUE
+        verdict = verdict_at(looked, step, b.until, self.task.goal.horizon)
+        if verdict is Verdict.STOP:
             self._free(b, Status.STOPPED)
-        elif step < b.until or b.until >= self.task.goal.horizon:  # a run may end a little before or after the horizon
+        elif verdict is Verdict.CONTINUE:
             self._next(b, self.now)
         else:
             self.here = b.run.uid

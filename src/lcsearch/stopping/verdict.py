@@ -10,6 +10,7 @@ class Verdict(enum.Enum):
 
     CONTINUE = "Go on training."
     STOP = "Stop: the trial has next to no chance of beating the incumbent, or has diverged."
+    PAUSE = "Pause: the trial's turn is over. Save a checkpoint; it goes on from there when it gets a slot again."
 
     @property
     def advice(self) -> str:
