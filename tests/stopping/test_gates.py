@@ -547,4 +547,5 @@ def test_a_run_of_placeholders_that_a_finished_trial_came_back_from_anywhere_is_
     finished = [[0.5 + i - 0.01 * step for step in range(30)] for i in range(6)]
     finished[3][20:24] = [math.nan] * 4
     assert stopped_at([*[9.0] * 4, *[math.nan] * 4, *[9.0] * 20], finished) is None
-    assert stopped_at([*[9.0] * 4, *[math.nan] * 20], finished) == 9
+    assert stopped_at([*[9.0] * 4, *[math.nan] * 7, *[9.0] * 20], finished) is None  # less than twice as long
+    assert stopped_at([*[9.0] * 4, *[math.nan] * 20], finished) == 12

@@ -50,7 +50,7 @@ class StudyReport:
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
         failed: trials that failed.
-        spent: steps that all trials have trained.
+        spent: steps that all trials have trained, by their reports; what reported NaN was trained, too.
         saved: an estimate of the steps that the stopped ones had left: each counted to the mean end of the COMPLETE
             trials that went further. Where trials end by themselves, it is too high when bad ones end sooner than
             those that were left to run, and too low when they would have gone on for longer.
