@@ -84,6 +84,7 @@ def test_validate(tmp_path: Path) -> None:
         (["explain", "0", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
         (["report"], "runs: expected a run in this folder, got none. Name one with --folder."),
         (["report", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
+        (["replay", "a.csv", "--folder", "runs/a"], "expected STUDY or --folder, got both: a.csv and --folder runs/a."),
     ],
 )
 def test_wrong_files_and_options_exit_with_2(
@@ -127,3 +128,22 @@ def test_the_shipped_sweep_is_fine() -> None:
     done = CliRunner().invoke(app, ["validate", str(shipped)])
     assert done.exit_code == 0, done.output
     assert "fine: 40 trials of 40 epochs over 10 parameters\n" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "report", "replay", "plan", "run"])
+def test_every_command_about_a_run_takes_its_folder_as_an_option(command: str) -> None:
+    """`replay` alone took it as an argument."""
+    assert " --folder " in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def test_replay_reads_the_run_that_the_option_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def show(where: str, *_: object, **__: object) -> tuple[str, ...]:
+        read.append(where)
+        return ()
+
+    monkeypatch.setattr("lcsearch.replay.command.show", show)
+    for words in (["--folder", "runs/a"], ["runs/a"]):
+        assert CliRunner().invoke(app, ["replay", *words]).exit_code == 0
+    assert read == ["runs/a", "runs/a"]

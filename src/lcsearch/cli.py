@@ -312,6 +312,7 @@ def replay(
             metavar="[STUDY]",
         ),
     ] = None,
+    folder: Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(help="curve:threshold=0.02, median, asha ...; may be repeated. [default: curve, median, asha]"),
@@ -337,11 +338,14 @@ def replay(
     And lost: on trials that were run already, in their order and in random ones. The study is only read.
     """
     with _told_plainly():
+        from lcsearch.errors import FileProblem
         from lcsearch.replay.command import show
         from lcsearch.sweep.store.folder import latest
         from lcsearch.terminal import say
 
-        where = study or str(latest(Path("runs"), "Name a study: lcsearch replay STUDY."))
+        if study and folder:
+            raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
+        where = study or str(folder or latest(Path("runs"), "Name a study: lcsearch replay STUDY."))
         wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step}
         policies = policy or ["curve", "median", "asha"]
