@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from lcsearch.curves import Curve
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping import earlier
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.risk import StopRecord
@@ -38,6 +38,12 @@ ANEW = "lcsearch:anew"
 PAUSED = "lcsearch:paused"
 """The system attribute of a trial that was paused: how often, at which step, and its number, for it may be copied. A
 WAITING trial with it is paused; it stays when the trial goes on, for attributes cannot be removed."""
+
+PAUSE_AT = "lcsearch:pause_at"
+"""The system attribute that says until which step a trial's turn goes, {"at": step, "of": its number}."""
+
+CUT = "lcsearch:cut"
+"""The system attribute of a RUNNING trial that an allocator has cut when its turn was over, {"why", "of"}."""
 
 _OF, _GONE = "of", "withdrawn"
 
@@ -148,8 +154,24 @@ def overtaken(frozen: FrozenTrial) -> bool:
 
 def ever_paused(frozen: FrozenTrial) -> bool:
     """Was the trial paused at least once? A copy of it under another number was not."""
-    stored = frozen.system_attrs.get(PAUSED)
-    return isinstance(stored, dict) and stored.get("of", frozen.number) == frozen.number
+    return isinstance(_own(frozen, PAUSED).get("pause"), int)
+
+
+def pause_at_of(frozen: FrozenTrial) -> float | None:
+    """Until which step the turn of a trial goes; None for one that no allocator has moved."""
+    at: Any = _own(frozen, PAUSE_AT).get("at")
+    return float(at) if is_finite_number(at) else None
+
+
+def cut_of(frozen: FrozenTrial) -> str | None:
+    """Why an allocator has cut a trial that runs; None where none has."""
+    return _own(frozen, CUT).get("why")
+
+
+def _own(frozen: FrozenTrial, key: str) -> dict[str, Any]:
+    """A stored mapping that is of this trial, and not of one that it is a copy of."""
+    stored = frozen.system_attrs.get(key)
+    return stored if isinstance(stored, dict) and stored.get("of") in (None, frozen.number) else {}
 
 
 def is_paused(frozen: FrozenTrial) -> bool:

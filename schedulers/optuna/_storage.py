@@ -12,7 +12,17 @@ from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
-from lcsearch.schedulers.optuna._record import ANEW, MARK, PAUSED, REASON, Record, curve_of, ever_paused, is_paused
+from lcsearch.schedulers.optuna._record import (
+    ANEW,
+    MARK,
+    PAUSED,
+    REASON,
+    Record,
+    curve_of,
+    cut_of,
+    ever_paused,
+    is_paused,
+)
 from lcsearch.stopping.risk import StopRecord
 
 if TYPE_CHECKING:
@@ -55,7 +65,7 @@ def _handle(study: Study, of: int) -> Trial:
     return Trial(study, of)
 
 
-def begin(study: Study, proposal: Mapping[str, Any] | None = None) -> Trial:
+def begin(study: Study, proposal: Mapping[str, Any] | None = None, attrs: Mapping[str, Any] | None = None) -> Trial:
     """Begin a new trial: the oldest that the user has enqueued, else one of the sampler's.
 
     `Study.ask` would take any WAITING trial, a paused one, too.
@@ -63,30 +73,49 @@ def begin(study: Study, proposal: Mapping[str, Any] | None = None) -> Trial:
     Args:
         study: where.
         proposal: its parameters, as for `Study.enqueue_trial`; no enqueued trial is looked for then.
+        attrs: system attributes that it has from the moment at which it runs.
     """
-    storage = study._storage
+    storage, attrs = study._storage, dict(attrs or {})
+    waiting = () if proposal is not None else (TrialState.WAITING,)
+    for frozen in storage.get_all_trials(study._study_id, deepcopy=False, states=waiting) if waiting else ():
+        if not is_paused(frozen):
+            for key, value in attrs.items():
+                storage.set_trial_system_attr(frozen._trial_id, key, value)
+            if _claimed(storage, frozen._trial_id):
+                return _handle(study, frozen._trial_id)
     if proposal is not None:
-        template = create_trial(state=TrialState.RUNNING, system_attrs={"fixed_params": dict(proposal)})
-        return _handle(study, storage.create_new_trial(study._study_id, template_trial=template))
-    for frozen in storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.WAITING,)):
-        if not is_paused(frozen) and _claimed(storage, frozen._trial_id):
-            return _handle(study, frozen._trial_id)
-    return _handle(study, storage.create_new_trial(study._study_id))
+        attrs["fixed_params"] = dict(proposal)
+    template = create_trial(state=TrialState.RUNNING, system_attrs=attrs)
+    return _handle(study, storage.create_new_trial(study._study_id, template_trial=template))
 
 
-def pause(study: Study, trial: Trial | FrozenTrial) -> None:
+def pause(study: Study, trial: Trial | FrozenTrial) -> bool:
     """Make a RUNNING trial a paused one: WAITING, with its parameters and its curve, until it is claimed.
 
     Samplers, `best_trial` and `Study.ask` of others know it as WAITING; :func:`~lcsearch.schedulers.optuna.as_trial`
     as PAUSED, by a system attribute.
+
+    Returns:
+        False where it was cut when its turn was over (see _desk.py): it is PRUNED now, and will not go on.
     """
     storage = study._storage
     frozen = storage.get_trial(trial._trial_id)
-    number = (frozen.system_attrs.get(PAUSED) or {}).get("pause", 0) + 1 if ever_paused(frozen) else 1
+    why = cut_of(frozen)
+    if why is not None:
+        end_cut(study, frozen.number, why)
+        return False
+    number = frozen.system_attrs[PAUSED]["pause"] + 1 if ever_paused(frozen) else 1
     # first: a WAITING trial without it is one to be begun
     stored = {"pause": number, "step": frozen.last_step, "of": frozen.number}
     storage.set_trial_system_attr(trial._trial_id, PAUSED, stored)
     storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    return True
+
+
+def end_cut(study: Study, number: int, why: str) -> None:
+    """End a RUNNING trial that an allocator has cut, with the reason where people read it."""
+    adopt(study, number).set_user_attr(REASON, f"cut: {why}")
+    study.tell(number, state=TrialState.PRUNED)
 
 
 def claim(study: Study, number: int) -> Trial | None:
@@ -147,7 +176,7 @@ def store_with(study: Study, trial: Trial | FrozenTrial, key: str, value: Any) -
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
-def stored_with(study: Study, trial: Trial | FrozenTrial) -> FrozenTrial:
+def stored(study: Study, trial: Trial | FrozenTrial) -> FrozenTrial:
     """The trial as the storage has it now."""
     return study._storage.get_trial(trial._trial_id)
 

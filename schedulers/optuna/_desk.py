@@ -1,0 +1,157 @@
+"""The desk at which workers of a study ask for their next trial: an allocator says which, the storage does it.
+
+One allocation is made at a time, under a lock that all workers share. The allocator's state is an attribute of the
+study, so that any process goes on where another has left off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from optuna.trial import TrialState
+
+from lcsearch.allocation.ask import ask
+from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots
+from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, pause_at_of
+from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
+from lcsearch.schedulers.optuna._storage import allocation_of, begin, claim, end_cut, store_allocation, store_with
+from lcsearch.session import Session
+from lcsearch.study import Snapshot, Status
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+_TRIES = 10
+"""Allocations in a row whose trial another worker has claimed; only without a lock that all share."""
+
+
+class Turn(NamedTuple):
+    """A trial that this worker trains now.
+
+    Attributes:
+        trial: its handle; RUNNING.
+        pause_at: its turn is over at its first report at this step or later; at the goal's horizon it runs to its end.
+        resumed: it was paused, and is to go on from its checkpoint.
+    """
+
+    trial: Trial
+    pause_at: float
+    resumed: bool
+
+
+class Desk:
+    """Hands out turns.
+
+    Args:
+        study: whose trials.
+        allocator: who says which is next.
+        session: asks forecasters, judges, and writes the receipts of allocations.
+        reader: reads the study.
+        seed: of the allocator's random choices, with the number of the allocation.
+        account: from the study's trials, what may be spent and what was.
+        n_new_allowed: from them, how many may still be begun; one that is enqueued is not begun yet.
+        lock: held while a turn is given; shared by all workers of the study.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        allocator: Allocator,
+        session: Session,
+        reader: Reader,
+        *,
+        seed: int,
+        account: Callable[[Sequence[FrozenTrial]], Account],
+        n_new_allowed: Callable[[Sequence[FrozenTrial]], int],
+        lock: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self._study, self._allocator, self._session, self._reader = study, allocator, session, reader
+        self._seed, self._account, self._n_new_allowed, self._lock = seed, account, n_new_allowed, lock
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the latest turn that was not given will never be: nothing runs, and nothing may be moved."""
+        return self._over
+
+    def take(self, sign: Callable[[Trial], None]) -> Turn | None:
+        """The next turn of a worker without a trial; None where there is none now, see :attr:`over`.
+
+        Args:
+            sign: writes into the trial who has it, before anybody else can ask.
+        """
+        with self._lock():
+            return self._give(None, sign)
+
+    def turn_over(self, trial: Trial, sign: Callable[[Trial], None]) -> Turn | None:
+        """What a worker does whose trial has come to its `pause_at`.
+
+        A turn of the same number: it goes on where it stands. One of another trial: that is the worker's next one, and
+        `pause` is to be called for this one, as where there is none.
+        """
+        with self._lock():
+            return self._give(trial, sign)
+
+    def _give(self, here: Trial | None, sign: Callable[[Trial], None]) -> Turn | None:
+        for _ in range(_TRIES):
+            reading = self._reader.read(self._study)
+            running = [t for t in reading.unfinished if t.state == TrialState.RUNNING]
+            own = next((t for t in running if here is not None and t.number == here.number), None)
+            current = None if own is None else replace(as_trial(own), status=Status.PAUSED)
+            # Whoever runs without a turn is trained by others, or by nobody: an allocator would wait for it for ever.
+            alien = {t.number for t in running if pause_at_of(t) is None}
+            busy = any(t is not own and t.number not in alien for t in running)
+            snapshot = snapshot_of(self._study, reading, current, alien)
+            n_new = max(self._n_new_allowed(reading.trials), 0)
+            if not n_new and not any(trial.status is Status.PAUSED for trial in snapshot.live):
+                break
+            made = self._allocate(snapshot, Slots(1, n_new, self._account(reading.trials)))
+            for uid, why in made.stops:
+                self._cut(int(uid), why, here)
+            for move in made.moves:
+                if (turn := self._carry_out(move, here, sign)) is not None:
+                    self._over = False
+                    return turn
+            if here is not None and any(int(uid) == here.number for uid, _ in made.stops):
+                self._over = False  # once it has ended, others may be allocated
+                return None
+            if not made.moves and (busy or not made.stops):
+                break
+        self._over = not busy
+        return None
+
+    def _allocate(self, snapshot: Snapshot, slots: Slots) -> Allocation:
+        stored, name = allocation_of(self._study), self._allocator.name
+        known = stored if isinstance(stored, dict) else {}
+        n = known.get("n", 0)
+        state = known["state"] if known.get("allocator") == name else self._allocator.init()
+        asked = ask(self._allocator, state, snapshot, Abilities(pause=True), slots, (self._seed, n))
+        made = self._session.allocate(asked)
+        store_allocation(self._study, {"allocator": name, "n": n + 1, "state": made.state})
+        return made
+
+    def _cut(self, number: int, why: str, here: Trial | None) -> None:
+        if here is not None and number == here.number:
+            store_with(self._study, here, CUT, {"why": why, "of": number})
+        elif claim(self._study, number) is not None:
+            end_cut(self._study, number, why)
+
+    def _carry_out(self, move: Move, here: Trial | None, sign: Callable[[Trial], None]) -> Turn | None:
+        """The turn; None where another worker has the trial by now."""
+        if move.uid is None:
+            trial = begin(self._study, move.proposal, {PAUSE_AT: {"at": move.pause_at, "of": None}})
+        elif here is not None and move.uid == str(here.number):
+            trial = here
+        else:
+            claimed = claim(self._study, int(move.uid))
+            if claimed is None:
+                return None
+            trial = claimed
+        store_with(self._study, trial, PAUSE_AT, {"at": move.pause_at, "of": trial.number})
+        if trial is not here:
+            sign(trial)
+        return Turn(trial, move.pause_at, move.uid is not None and trial is not here)
