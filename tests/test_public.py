@@ -39,7 +39,11 @@ def test_the_optuna_adapter_s_surface() -> None:
     import lcsearch.schedulers.optuna as adapter
 
     assert sorted(adapter.__all__) == [
+        "Checkpoint",
         "CurvePruner",
+        "FreezeThaw",
+        "FreezeThawTrial",
+        "Paused",
         "REASON",
         "SCHEDULE",
         "Stop",

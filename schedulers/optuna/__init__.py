@@ -5,8 +5,13 @@
 >>> study = optuna.create_study(direction="minimize", pruner=CurvePruner(max_steps=50))
 
 Stops a trial when P(it beats the incumbent) stays low, shows why, and never raises into the study.
+
+:class:`FreezeThaw` pauses and resumes trials, too, in the place of `study.optimize`.
 """
 
+from lcsearch.checkpoint import Checkpoint
+from lcsearch.schedulers.optuna._freeze_thaw import FreezeThaw
+from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, Paused
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import REASON, decision_of
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
@@ -16,7 +21,11 @@ from lcsearch.session.study_report import Stop, StudyReport
 __all__ = [
     "REASON",
     "SCHEDULE",
+    "Checkpoint",
     "CurvePruner",
+    "FreezeThaw",
+    "FreezeThawTrial",
+    "Paused",
     "Stop",
     "StudyReport",
     "adopt",

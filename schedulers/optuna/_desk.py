@@ -107,9 +107,10 @@ class Desk:
             busy = any(t is not own and t.number not in alien for t in running)
             snapshot = snapshot_of(self._study, reading, current, alien)
             n_new = max(self._n_new_allowed(reading.trials), 0)
-            if not n_new and not any(trial.status is Status.PAUSED for trial in snapshot.live):
+            account = self._account(reading.trials)
+            if account.left <= 0 or not (n_new or any(trial.status is Status.PAUSED for trial in snapshot.live)):
                 break
-            made = self._allocate(snapshot, Slots(1, n_new, self._account(reading.trials)))
+            made = self._allocate(snapshot, Slots(1, n_new, account))
             for uid, why in made.stops:
                 self._cut(int(uid), why, here)
             for move in made.moves:

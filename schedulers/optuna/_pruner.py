@@ -307,6 +307,16 @@ class CurvePruner(BasePruner):
         """Who judges: its counts of looks and failures, and the latest decision of each trial. To be read."""
         return self._session
 
+    @property
+    def judged(self) -> Judged:
+        """How trials are judged, see the argument."""
+        return self._reader.judged
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Between which values the metric lies, see the argument."""
+        return self._reader.bounds
+
     def snapshot(self, study: Study) -> Snapshot:
         """The study as a look at this moment would see it: its goal, the trials that have ended and those that run."""
         return self._now(study)

@@ -42,6 +42,9 @@ WAITING trial with it is paused; it stays when the trial goes on, for attributes
 PAUSE_AT = "lcsearch:pause_at"
 """The system attribute that says until which step a trial's turn goes, {"at": step, "of": its number}."""
 
+LEASE = "lcsearch:lease"
+"""The system attribute that says which worker trains a trial, see _lease.py."""
+
 CUT = "lcsearch:cut"
 """The system attribute of a RUNNING trial that an allocator has cut when its turn was over, {"why", "of"}."""
 
@@ -152,23 +155,29 @@ def overtaken(frozen: FrozenTrial) -> bool:
     return not record.withdrawn and not record.stands(frozen, curve_of(frozen))
 
 
+def n_pauses(frozen: FrozenTrial) -> int:
+    """How often the trial was paused; what it was copied from does not count."""
+    n = attribute_of(frozen, PAUSED).get("pause")
+    return n if isinstance(n, int) else 0
+
+
 def ever_paused(frozen: FrozenTrial) -> bool:
-    """Was the trial paused at least once? A copy of it under another number was not."""
-    return isinstance(_own(frozen, PAUSED).get("pause"), int)
+    """Was the trial paused at least once?"""
+    return n_pauses(frozen) > 0
 
 
 def pause_at_of(frozen: FrozenTrial) -> float | None:
     """Until which step the turn of a trial goes; None for one that no allocator has moved."""
-    at: Any = _own(frozen, PAUSE_AT).get("at")
+    at: Any = attribute_of(frozen, PAUSE_AT).get("at")
     return float(at) if is_finite_number(at) else None
 
 
 def cut_of(frozen: FrozenTrial) -> str | None:
     """Why an allocator has cut a trial that runs; None where none has."""
-    return _own(frozen, CUT).get("why")
+    return attribute_of(frozen, CUT).get("why")
 
 
-def _own(frozen: FrozenTrial, key: str) -> dict[str, Any]:
+def attribute_of(frozen: FrozenTrial, key: str) -> dict[str, Any]:
     """A stored mapping that is of this trial, and not of one that it is a copy of."""
     stored = frozen.system_attrs.get(key)
     return stored if isinstance(stored, dict) and stored.get("of") in (None, frozen.number) else {}

@@ -118,13 +118,13 @@ class Reader:
 
     def __init__(self, max_steps: int | Literal["auto"], judged: Judged, bounds: Bounds | None = None) -> None:
         self._max_steps: int | Literal["auto"] = max_steps
-        self._bounds = bounds
-        self._judged: Judged = judged
+        self.bounds = bounds
+        self.judged: Judged = judged
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[Reader], tuple[Any, ...]]:
-        return type(self), (self._max_steps, self._judged, self._bounds)
+        return type(self), (self._max_steps, self.judged, self.bounds)
 
     def read(self, study: Study) -> Reading:
         """The study as it stands."""
@@ -156,7 +156,7 @@ class Reader:
         trial, and any horizon will do.
         """
         horizon = float(self._max_steps) if self._max_steps != "auto" else float(_end(complete) or UNKNOWN)
-        return FinishedTrials(Goal("value", direction, horizon, self._judged, self._bounds))
+        return FinishedTrials(Goal("value", direction, horizon, self.judged, self.bounds))
 
     def _learn(self, known: _Known, trials: list[FrozenTrial], fresh: list[FrozenTrial]) -> None:
         """Take in newly finished trials."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -20,8 +22,8 @@ from lcsearch.schedulers.optuna._record import (
     Record,
     curve_of,
     cut_of,
-    ever_paused,
     is_paused,
+    n_pauses,
 )
 from lcsearch.stopping.risk import StopRecord
 
@@ -104,9 +106,8 @@ def pause(study: Study, trial: Trial | FrozenTrial) -> bool:
     if why is not None:
         end_cut(study, frozen.number, why)
         return False
-    number = frozen.system_attrs[PAUSED]["pause"] + 1 if ever_paused(frozen) else 1
     # first: a WAITING trial without it is one to be begun
-    stored = {"pause": number, "step": frozen.last_step, "of": frozen.number}
+    stored = {"pause": n_pauses(frozen) + 1, "step": frozen.last_step, "of": frozen.number}
     storage.set_trial_system_attr(trial._trial_id, PAUSED, stored)
     storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     return True
@@ -159,6 +160,23 @@ def _claimed_in_sqlite(storage: BaseStorage, backend: Any, of: int) -> bool:
             locked = error
             storage.get_trial(of)  # a storage with patience has it here
     raise StorageInternalError(f"trial {of} could not be claimed, the database stayed locked") from locked
+
+
+def file_of(study: Study) -> Path | None:
+    """The file that a study is kept in; None for one in memory or on a server."""
+    backend = getattr(study._storage, "_backend", study._storage)
+    engine, path = getattr(backend, "engine", None), getattr(backend, "_file_path", None)
+    if engine is not None and engine.name == "sqlite":
+        path = engine.url.database
+    return Path(path).absolute() if path and path != ":memory:" and not path.startswith("file:") else None
+
+
+def is_in_memory(study: Study) -> bool:
+    """Does the study live in this process alone?"""
+    backend = getattr(study._storage, "_backend", study._storage)
+    engine = getattr(backend, "engine", None)
+    in_sqlite = engine is not None and engine.name == "sqlite" and file_of(study) is None
+    return in_sqlite or isinstance(backend, InMemoryStorage)
 
 
 def allocation_of(study: Study) -> Any:

@@ -30,6 +30,10 @@ from lcsearch.allocation.judge import judge
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Answer, Answers, Forecaster, Forecasts, Query
 from lcsearch.goal import Direction, Goal, Judged
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.gates import Event
+from lcsearch.stopping.judge import Judgement
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 PAUSES = Abilities(pause=True)
@@ -467,3 +471,26 @@ class Faulty:
         gone = {move.uid for move in moves}
         waits = tuple(wait for wait in done.waits if wait.uid not in gone)
         return Allocation({**state, "inner": done.state}, tuple(moves), done.stops, waits)
+
+
+class Recorded:
+    """An allocator whose moves are kept."""
+
+    def __init__(self, allocator: Allocator) -> None:
+        self._allocator = allocator
+        self.name, self.init, self.questions = allocator.name, allocator.init, allocator.questions
+        self.moves: list[tuple[str | None, float]] = []
+        self.stops: list[str] = []
+
+    def allocate(self, *args: Any) -> Allocation:
+        made = self._allocator.allocate(*args)
+        self.moves += [(move.uid, move.pause_at) for move in made.moves]
+        self.stops += [uid for uid, _ in made.stops]
+        return made
+
+
+class Never:
+    """Stops nothing."""
+
+    def check(self, snapshot: Snapshot, event: Event) -> Judgement:
+        return Judgement(Decision(snapshot.study, event.trial.uid, event.step, Verdict.CONTINUE, Reason.ABOVE))

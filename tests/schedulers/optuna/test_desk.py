@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from kit.allocators import Never, Recorded
 from kit.doubles import NormalAroundBest
 from kit.studies import STORAGES, grpc_proxy, storage
 from optuna.storages import BaseStorage
@@ -21,6 +22,8 @@ from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Account, Allocation, Allocator, Move, Slots
+from lcsearch.allocation.named import KINDS
+from lcsearch.allocation.named import allocator as named
 from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
 from lcsearch.goal import Goal
@@ -30,12 +33,8 @@ from lcsearch.schedulers.optuna._desk import Desk, Turn
 from lcsearch.schedulers.optuna._snapshot import Reader
 from lcsearch.schedulers.optuna._storage import allocation_of, pause
 from lcsearch.session import Session
-from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Event
-from lcsearch.stopping.judge import Judgement
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Snapshot, Status
+from lcsearch.study import Status
 
 HORIZON = 9
 
@@ -97,7 +96,7 @@ def play(study: optuna.Study, desk: Desk, losses: list[list[float]]) -> list[tup
     return log
 
 
-@pytest.mark.parametrize("allocator", [AshaPromotion(), Uniform(), Uniform(quantum=4.0), RunToEnd()])
+@pytest.mark.parametrize("allocator", [AshaPromotion(), Uniform(), Uniform(quantum=0.45), RunToEnd()])
 def test_a_study_goes_to_its_end(allocator: Allocator, on: BaseStorage) -> None:
     losses, study = curves(6), optuna.create_study(storage=on)
     log = play(study, desk_of(study, allocator, 6), losses)
@@ -222,30 +221,10 @@ def test_the_state_goes_on_in_another_process(on: BaseStorage) -> None:
     assert log == whole
 
 
-class Recorded:
-    """An allocator whose moves are kept."""
-
-    def __init__(self, allocator: Allocator) -> None:
-        self._allocator = allocator
-        self.name, self.init, self.questions = allocator.name, allocator.init, allocator.questions
-        self.moves: list[tuple[str | None, float]] = []
-        self.stops: list[str] = []
-
-    def allocate(self, *args: Any) -> Allocation:
-        made = self._allocator.allocate(*args)
-        self.moves += [(move.uid, move.pause_at) for move in made.moves]
-        self.stops += [uid for uid, _ in made.stops]
-        return made
-
-
-class Never:
-    """Stops nothing."""
-
-    def check(self, snapshot: Snapshot, event: Event) -> Judgement:
-        return Judgement(Decision(snapshot.study, event.trial.uid, event.step, Verdict.CONTINUE, Reason.ABOVE))
-
-
-ALLOCATORS = [RunToEnd(), Uniform(), Uniform(4, 2.5), AshaPromotion(), AshaPromotion(2, 2), GreedyGain(), GreedyGain(3)]
+ALLOCATORS = [
+    *(named(name) for name in KINDS),
+    *(Uniform(4, 0.3), AshaPromotion(0.2, 2), GreedyGain(0.3)),
+]
 
 
 @pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)

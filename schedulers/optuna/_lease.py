@@ -1,0 +1,130 @@
+"""Who trains a trial: a lease in the trial's own attributes, so that a killed worker's trial is taken over.
+
+On one machine a process is known to live; a worker on another one by the lease that it renews at its reports: whoever
+sees it unchanged for `lease_s` seconds, by their own clock, takes it for dead. So no two clocks need agree. A worker
+that was only away finds at its next report that the trial is another's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from lcsearch.schedulers.optuna._record import LEASE, attribute_of, n_pauses
+from lcsearch.schedulers.optuna._storage import store_with, stored
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+Clock = Callable[[], float]
+Lock = Callable[[], AbstractContextManager[Any]]
+
+
+class Lease:
+    """This worker's lease of one trial.
+
+    Args:
+        study: whose trial.
+        trial: which.
+        lease_s: seconds after which others may take the trial of a worker that has not renewed it.
+        lock: held by whoever takes a trial over.
+        deaths: workers in a row that were killed over the trial.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, study: Study, trial: Trial, lease_s: float, lock: Lock, deaths: int = 0, clock: Clock = time.monotonic
+    ) -> None:
+        self._study, self._trial, self._lease_s, self._lock, self._clock = study, trial, lease_s, lock, clock
+        self._token, self._beat, self._deaths = uuid.uuid4().hex, 0, deaths
+        self._pauses = n_pauses(stored(study, trial))
+        self._renewed = -float("inf")  # the first report sees whether another was faster
+        self._write()
+
+    def _write(self) -> None:
+        pid = os.getpid()
+        about = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self._token}
+        about |= {"beat": self._beat, "pauses": self._pauses, "deaths": self._deaths, "of": self._trial.number}
+        store_with(self._study, self._trial, LEASE, about)
+
+    def holds(self, *, surely: bool = False) -> bool:
+        """Is the trial still this worker's? Renews the lease where due; `surely` reads the storage in any case."""
+        away = self._clock() - self._renewed
+        if away < self._lease_s / 4 and not surely:
+            return True
+        if away < self._lease_s:
+            return self._renew()
+        with self._lock():  # it may be taken over at this very moment
+            return self._renew()
+
+    def _renew(self) -> bool:
+        frozen = stored(self._study, self._trial)
+        if frozen.state != TrialState.RUNNING or attribute_of(frozen, LEASE).get("token") != self._token:
+            return False
+        self._beat += 1
+        self._write()
+        self._renewed = self._clock()
+        return True
+
+    def release(self) -> None:
+        """Leave the trial to whoever asks next: it goes on from its checkpoint."""
+        with suppress(Exception):  # it has ended, or the storage is gone; then the lease runs out
+            left = {"token": None, "deaths": self._deaths - 1, "of": self._trial.number}  # no fault of the trial
+            store_with(self._study, self._trial, LEASE, left)
+
+
+class Watch:
+    """Knows of each running trial how long its lease has not changed, as far as this process has looked."""
+
+    def __init__(self, lease_s: float, clock: Clock = time.monotonic) -> None:
+        self._lease_s, self._clock = lease_s, clock
+        self._seen: dict[int, tuple[object, float]] = {}
+
+    def dead(self, frozen: FrozenTrial) -> bool:
+        """Is the worker of a RUNNING trial gone?"""
+        lease = attribute_of(frozen, LEASE)
+        if "token" in lease and lease["token"] is None:
+            return True
+        # One of an earlier turn says nothing of who has claimed the trial since: he is about to sign, or was killed.
+        signed = lease.get("pauses") == n_pauses(frozen)
+        if signed and lease.get("host") == socket.gethostname():
+            pid = lease.get("pid")
+            return not isinstance(pid, int) or not _lives(pid) or lease.get("started") != _started(pid)
+        now = self._clock()
+        mark, since = self._seen.get(frozen.number, (None, now))
+        if mark != (lease.get("token"), lease.get("beat")):
+            mark, since = (lease.get("token"), lease.get("beat")), now
+        self._seen[frozen.number] = mark, since
+        return now - since >= self._lease_s
+
+
+def deaths_of(frozen: FrozenTrial) -> int:
+    """How many workers in a row were killed over a RUNNING trial whose worker is dead."""
+    deaths = attribute_of(frozen, LEASE).get("deaths")
+    return deaths + 1 if isinstance(deaths, int) else 1
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks: numbers of processes come again."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return None

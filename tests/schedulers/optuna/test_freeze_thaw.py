@@ -1,0 +1,510 @@
+"""FreezeThaw: pausing for real, with real models, threads, processes and kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from kit.allocators import Never, Recorded
+from kit.doubles import NormalAroundBest
+from kit.studies import storage
+from optuna.trial import TrialState
+
+from lcsearch.allocation.named import allocator as named
+from lcsearch.curves import Curve
+from lcsearch.data.task import Run, Task
+from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.replay.simulator import World, simulate
+from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial
+from lcsearch.schedulers.optuna._lease import Lease, Watch
+from lcsearch.schedulers.optuna._storage import begin, claim, pause, store_with
+
+STEPS = 9
+
+
+class Objective:
+    """A curve that needs its state: the loss is what is left of the distance, which only training makes smaller.
+
+    Attributes:
+        journal: takes a line for every step that is trained, the process with it.
+        kill_at: (trial, step) at which the process ends itself, the first time.
+    """
+
+    def __init__(
+        self, journal: Path, kill_at: tuple[int, int] | None = None, every: int = 0, rest: float = 0.0
+    ) -> None:
+        self.journal, self.kill_at, self.every, self.rest = journal, kill_at, every, rest
+
+    def __call__(self, trial: FreezeThawTrial) -> float:
+        rate, floor = trial.suggest_float("rate", 0.1, 0.9), trial.suggest_float("floor", 0, 1)
+        kept, distance, first = trial.load(), np.array([1.0, 2.0]), 1
+        if kept is not None:
+            distance, first = kept.state["distance"], kept.step + 1
+            assert kept.state["rate"] == rate
+        for step in range(first, STEPS + 1):
+            distance = distance * rate
+            with self.journal.open("a") as file:
+                file.write(json.dumps([trial.number, step, os.getpid()]) + "\n")
+            if self.kill_at == (trial.number, step) and not (flag := self.journal.with_suffix(".killed")).exists():
+                flag.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            trial.report(floor + float(distance.sum()), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            if trial.checkpoint_due or (self.every and step % self.every == 0):
+                trial.save({"distance": distance, "rate": rate}, step)
+        return floor + float(distance.sum())
+
+    def trained(self) -> list[tuple[int, int, int]]:
+        return [tuple(json.loads(line)) for line in self.journal.read_text().splitlines()]
+
+
+def study_on(made: optuna.storages.BaseStorage | None = None, **fields: Any) -> optuna.Study:
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    return optuna.create_study(
+        storage=made, study_name="ft", sampler=sampler, pruner=optuna.pruners.NopPruner(), **fields
+    )
+
+
+def whole(study: optuna.Study, n: int) -> None:
+    """Every trial has ended, with the values that it would have had without a pause."""
+    assert len(study.trials) == n
+    for trial in study.trials:
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED), trial
+        rate, floor = trial.params["rate"], trial.params["floor"]
+        expected = {step: floor + 3 * rate**step for step in range(1, (trial.last_step or 0) + 1)}
+        assert trial.intermediate_values == pytest.approx(expected)
+        assert (trial.last_step == STEPS) == (trial.state == TrialState.COMPLETE)
+
+
+@pytest.mark.parametrize("allocator", ["asha", "uniform", "greedy", "run-to-end"])
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_trials_are_trained_in_turns_and_nothing_is_lost(allocator: str, n_workers: int, tmp_path: Path) -> None:
+    objective, study = Objective(tmp_path / "journal"), study_on()
+    driver = FreezeThaw(
+        study,
+        objective,
+        max_steps=STEPS,
+        allocator=allocator,
+        n_trials=6,
+        n_workers=n_workers,
+        forecasters=[NormalAroundBest()],
+    )
+    driver.run()
+    whole(study, 6)
+    trained = [(number, step) for number, step, _ in objective.trained()]
+    assert len(trained) == len(set(trained)), "no step is trained twice"
+    paused = [t for t in study.trials if "lcsearch:paused" in t.system_attrs]
+    if allocator in ("asha", "uniform"):  # greedy may go on with whom it began
+        assert paused
+    assert driver.paused() == []
+    assert study.best_trial.last_step == STEPS
+    assert len(study.trials_dataframe()) == 6
+
+
+def test_the_same_seed_gives_the_same_moves(tmp_path: Path) -> None:
+    logs = []
+    for name in "ab":
+        objective = Objective(tmp_path / name)
+        FreezeThaw(study_on(), objective, max_steps=STEPS, allocator="asha", n_trials=6).run()
+        logs.append([(number, step) for number, step, _ in objective.trained()])
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_processes_one_of_them_killed(kind: str, tmp_path: Path) -> None:
+    objective = Objective(tmp_path / "journal", kill_at=(2, 4), every=2)
+    with storage(kind, tmp_path) as made:
+        study = study_on(made)
+        driver = FreezeThaw(
+            study, objective, max_steps=STEPS, allocator="uniform", n_trials=6, n_workers=4, processes=True
+        )
+        driver.run()
+        whole(study, 6)
+        assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+        assert len({pid for _, _, pid in objective.trained()}) > 1
+        trained = [(number, step) for number, step, _ in objective.trained()]
+        again = {one for one in trained if trained.count(one) > 1}
+        assert again <= {(2, step) for step in range(1, 5)}
+        assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [
+            ".lock"
+        ]  # no artifact is left of trials that have ended
+
+
+class Digits:
+    """A real one: logistic regression by SGD on the digits, what partial_fit needs kept as arrays."""
+
+    def __call__(self, trial: FreezeThawTrial) -> float:
+        from sklearn.datasets import load_digits
+        from sklearn.linear_model import SGDClassifier
+
+        x, y = load_digits(return_X_y=True)
+        alpha = trial.suggest_float("alpha", 1e-6, 1e-1, log=True)
+        model, first, score = SGDClassifier(loss="log_loss", alpha=alpha, random_state=0), 0, 0.0
+        if (kept := trial.load()) is not None:
+            model.partial_fit(x[:1], y[:1], classes=np.arange(10))
+            model.coef_, model.intercept_, model.t_ = kept.state["coef"], kept.state["intercept"], kept.state["t"]
+            first, score = kept.step + 1, kept.state["score"]
+        for epoch in range(first, STEPS):
+            model.partial_fit(x[:900], y[:900], classes=np.arange(10))
+            score = float(model.score(x[900:], y[900:]))
+            trial.report(score, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            if trial.checkpoint_due:
+                state = {"coef": model.coef_, "intercept": model.intercept_, "t": model.t_, "score": score}
+                trial.save(state, epoch)
+        return score
+
+
+def test_a_real_model_with_pauses_is_the_model_without_them() -> None:
+    studies = []
+    for allocator in ("uniform", "run-to-end"):
+        study = study_on(direction="maximize")
+        FreezeThaw(study, Digits(), max_steps=STEPS, allocator=allocator, n_trials=3).run()
+        studies.append([(trial.params, trial.intermediate_values) for trial in study.trials])
+    assert studies[0] == studies[1]
+
+
+class Files:
+    """Keeps files in the place of a state."""
+
+    def __call__(self, trial: FreezeThawTrial) -> float:
+        kept = trial.load()
+        text, first = ("", 0) if kept is None else ((kept.files / "text").read_text(), kept.step + 1)  # type: ignore[operator]
+        for step in range(first, STEPS):
+            text += str(step)
+            trial.report(-len(text), step)
+            if trial.checkpoint_due:
+                with trial.saving(step) as folder:
+                    (folder / "text").write_text(text)
+        assert text == "".join(map(str, range(STEPS)))
+        return -len(text)
+
+
+def test_files_are_kept(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as made:
+        study = study_on(made)
+        store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
+        FreezeThaw(study, Files(), max_steps=STEPS, allocator="uniform", n_trials=2, artifact_store=store).run()
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+
+
+def test_a_stop_goes_before_a_pause(tmp_path: Path) -> None:
+    """A trial that is stopped where its turn is over is PRUNED, not paused."""
+
+    class Stops(optuna.pruners.BasePruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            return trial.number > 0 and trial.last_step == 1
+
+    study = study_on()
+    study.pruner = Stops()
+    FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, allocator="asha", n_trials=3).run()
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
+    assert ["lcsearch:paused" in trial.system_attrs for trial in study.trials] == [True, False, False]
+
+
+def test_curve_pruner_stops_beside_paused_trials(tmp_path: Path) -> None:
+    """Its stops are recorded, its looks see the paused ones, its log takes the allocations' receipts."""
+    study = study_on()
+    pruner = CurvePruner(max_steps=STEPS, forecasters=[NormalAroundBest()], n_startup_trials=2, threshold=0.4)
+    driver = FreezeThaw(
+        study, Objective(tmp_path / "j"), max_steps=STEPS, allocator="uniform", n_trials=8, pruner=pruner
+    )
+    driver.run()
+    assert study.pruner is pruner
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert driver.report().failed_open == 0
+    assert "trial 0" in driver.explain(0)
+    with pytest.raises(InvalidValue, match="Give it to the study's CurvePruner"):
+        FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, n_trials=8, decision_log=tmp_path)
+
+
+def test_one_that_never_saves_is_never_paused(caplog: pytest.LogCaptureFixture) -> None:
+    def objective(trial: FreezeThawTrial) -> float:
+        for step in range(1, STEPS + 1):
+            trial.report(1 / step, step)
+        return 0.1
+
+    study = study_on()
+    FreezeThaw(study, objective, max_steps=STEPS, allocator="asha", n_trials=3).run()
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    assert [record.getMessage() for record in caplog.records if "did not save" in record.getMessage()] == [
+        "lcsearch: trial 0 reports step 2, its turn was over at step 1, and it did not save, so that it runs on until "
+        "it does: after trial.report, call trial.save(state, step) where trial.checkpoint_due"
+    ]
+
+
+def test_a_budget_of_steps_is_kept_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    objective, study = Objective(tmp_path / "j"), study_on()
+
+    def run(steps: float) -> FreezeThaw:
+        driver = FreezeThaw(study, objective, max_steps=STEPS, allocator="uniform", n_trials=4, steps=steps)
+        driver.run()
+        return driver
+
+    driver = run(10)
+    assert len(objective.trained()) == 10
+    assert driver.paused() == [0, 1, 2, 3]
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 4
+    run(20)
+    assert len(objective.trained()) == 20
+    run(100)
+    assert len(objective.trained()) == 4 * STEPS
+    whole(study, 4)
+
+
+def test_finish_ends_what_is_paused(tmp_path: Path) -> None:
+    objective = Objective(tmp_path / "j")
+    with storage("sqlite", tmp_path) as made:
+        study = study_on(made)
+        driver = FreezeThaw(study, objective, max_steps=STEPS, allocator="uniform", n_trials=3, steps=7)
+        driver.run()
+        assert driver.paused() == driver.finish() == [0, 1, 2]
+        assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 3
+        assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in study.trials)  # type: ignore[index]
+        assert study.trials[0].user_attrs["lcsearch:reason"] == "cut: the search was finished while it was paused"
+        assert driver.finish() == []
+        assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
+
+
+class Fails:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, trial: FreezeThawTrial) -> float:
+        if trial.number == 1:
+            raise self.error
+        return 1.0
+
+
+def test_an_exception_fails_its_trial_and_ends_the_run_unless_it_is_caught() -> None:
+    study = study_on()
+    with pytest.raises(ZeroDivisionError):
+        FreezeThaw(study, Fails(ZeroDivisionError()), max_steps=STEPS, n_trials=3, allocator="asha").run()
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL"]
+    FreezeThaw(study, Fails(ZeroDivisionError()), max_steps=STEPS, n_trials=3, allocator="asha").run()
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    study = study_on()
+    caught = (ArithmeticError,)
+    FreezeThaw(study, Fails(ZeroDivisionError()), max_steps=STEPS, n_trials=3, allocator="asha", catch=caught).run()
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_an_interrupt_leaves_a_trial_that_the_next_run_goes_on_with(tmp_path: Path) -> None:
+    class Interrupted(Objective):
+        def __call__(self, trial: FreezeThawTrial) -> float:
+            if trial.number == 1 and not self.journal.with_suffix(".interrupted").exists():
+                self.journal.with_suffix(".interrupted").touch()
+                raise KeyboardInterrupt
+            return super().__call__(trial)
+
+    study, objective = study_on(), Interrupted(tmp_path / "j")
+    with pytest.raises(KeyboardInterrupt):
+        FreezeThaw(study, objective, max_steps=STEPS, n_trials=3, allocator="uniform").run()
+    assert study.trials[1].state == TrialState.RUNNING
+    FreezeThaw(study, objective, max_steps=STEPS, n_trials=3, allocator="uniform").run()
+    whole(study, 3)
+
+
+def test_a_worker_process_that_fails_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with storage("sqlite", tmp_path) as made:
+        study = study_on(made)
+        driver = FreezeThaw(
+            study, Fails(ZeroDivisionError()), max_steps=STEPS, n_trials=3, allocator="asha", processes=True
+        )
+        with pytest.raises(RuntimeError, match="ended with exit code 1: its error stands above"):
+            driver.run()
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_trial_that_kills_its_workers_has_failed(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as made:
+        study = study_on(made)
+        FreezeThaw(study, Kills(), max_steps=STEPS, n_trials=2, allocator="asha", processes=True).run()
+        assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+
+
+class Kills:
+    def __call__(self, trial: FreezeThawTrial) -> float:
+        if trial.number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"n_trials": None},
+            "FreezeThaw(n_trials=, steps=): expected n_trials or steps, got None. Say when the search ends.",
+        ),
+        ({"max_steps": 0}, "FreezeThaw(max_steps=): expected a number > 0, got 0."),
+        ({"n_workers": 0}, "FreezeThaw(n_workers=): expected a whole number >= 1, got 0."),
+        ({"lease_s": -1}, "FreezeThaw(lease_s=): expected a number > 0, got -1."),
+        ({"steps": float("nan")}, "FreezeThaw(steps=): expected a number of steps > 0 or None, got nan."),
+        (
+            {"processes": True},
+            "FreezeThaw(processes=True): expected a storage that processes share, as a sqlite file or a "
+            "journal, got 'a study in memory'.",
+        ),
+    ],
+)
+def test_wrong_arguments(fields: dict[str, Any], text: str) -> None:
+    settings: dict[str, Any] = {"max_steps": STEPS, "n_trials": 3, "allocator": "asha", **fields}
+    with pytest.raises(InvalidValue) as wrong:
+        FreezeThaw(study_on(), Files(), **settings)
+    assert str(wrong.value) == text
+
+
+def test_samplers_learn_from_what_has_ended_only(tmp_path: Path) -> None:
+    """TPE proposes what it would without paused trials; the figures of plots are of trials that have ended."""
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=2))
+    FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, allocator="uniform", n_trials=6, steps=20).run()
+    assert {trial.state for trial in study.trials} >= {TrialState.WAITING}
+    assert all(trial.value is None for trial in study.trials if trial.state == TrialState.WAITING)
+    frame = study.trials_dataframe()
+    assert frame[frame.state == "WAITING"].value.isna().all()
+
+
+# Leases
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def elsewhere(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Make a lease look like one of another machine."""
+    kept = dict(study.trials[trial.number].system_attrs["lcsearch:lease"])
+    store_with(study, trial, "lcsearch:lease", kept | {"host": "another machine"})
+
+
+def test_a_worker_on_another_machine_is_dead_when_its_lease_stands_still() -> None:
+    study, clock = study_on(), Clock()
+    trial = begin(study)
+    lease = Lease(study, trial, 60.0, nullcontext, clock=clock)
+    watch = Watch(60.0, clock)
+    assert not watch.dead(study.trials[0])  # a process that lives, on this machine
+    elsewhere(study, trial)
+    for clock.now in (0.0, 30.0, 59.0):
+        assert not watch.dead(study.trials[0])
+    assert lease.holds()  # it is renewed
+    elsewhere(study, trial)
+    for clock.now in (70.0, 120.0):
+        assert not watch.dead(study.trials[0])
+    clock.now = 130.0
+    assert watch.dead(study.trials[0])
+    lease.release()
+    assert Watch(60.0, clock).dead(study.trials[0])
+
+
+def test_a_lease_is_renewed_no_more_often_than_it_must() -> None:
+    study, clock = study_on(), Clock()
+    trial = begin(study)
+    lease = Lease(study, trial, 60.0, nullcontext, clock=clock)
+    beats = []
+    for clock.now in (0.0, 1.0, 14.0, 15.0, 29.0, 31.0):
+        assert lease.holds()
+        beats.append(study.trials[0].system_attrs["lcsearch:lease"]["beat"])
+    assert beats == [1, 1, 1, 2, 2, 3]
+
+
+def test_who_was_away_finds_that_the_trial_is_another_s() -> None:
+    study, clock = study_on(), Clock()
+    trial = begin(study)
+    lease = Lease(study, trial, 60.0, nullcontext, clock=clock)
+    assert lease.holds()
+    other = Lease(study, trial, 60.0, nullcontext, clock=clock)
+    clock.now = 61.0
+    assert other.holds()
+    assert not lease.holds()
+
+
+def test_a_claim_that_was_not_signed_runs_out() -> None:
+    """Killed between the claim and the lease: the lease of the turn before says nothing, though its process lives."""
+    study, clock = study_on(), Clock()
+    trial = begin(study)
+    Lease(study, trial, 60.0, nullcontext, clock=clock)
+    pause(study, trial)
+    assert claim(study, 0) is not None
+    watch = Watch(60.0, clock)
+    assert not watch.dead(study.trials[0])
+    clock.now = 60.0
+    assert watch.dead(study.trials[0])
+
+
+def test_a_worker_that_lost_its_trial_leaves_it_alone(tmp_path: Path) -> None:
+    """It was away; another has taken the trial over, trained it and ended it meanwhile."""
+    seen = []
+
+    class Away(Objective):
+        def __call__(self, trial: FreezeThawTrial) -> float:
+            if trial.number == 0 and not seen:
+                seen.append(trial)
+                trial.report(9.0, 1)
+                Lease(trial.study, trial, 60.0, nullcontext)
+                trial.study.tell(0, 0.5)
+                trial._lease._renewed = -1e9  # type: ignore[attr-defined]  # noqa: SLF001
+                trial.report(8.0, 2)
+                raise AssertionError("it went on")
+            return super().__call__(trial)
+
+    study = study_on()
+    FreezeThaw(study, Away(tmp_path / "j"), max_steps=STEPS, allocator="asha", n_trials=2).run()
+    assert study.trials[0].intermediate_values == {1: 9.0}
+    assert study.trials[0].value == 0.5
+    assert study.trials[1].state.is_finished()
+
+
+def test_a_checkpoint_that_is_gone_is_no_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    objective, folder = Objective(tmp_path / "j"), tmp_path / "kept"
+    study = study_on()
+
+    def run(steps: float) -> None:
+        driver = FreezeThaw(
+            study, objective, max_steps=STEPS, allocator="uniform", n_trials=2, steps=steps, artifact_store=folder
+        )
+        driver.run()
+
+    run(4)
+    for file in folder.glob("[0-9a-f]*"):
+        file.write_bytes(b"damaged")
+    run(2 * STEPS)
+    whole(study, 2)
+    assert sum("its checkpoint cannot be read" in record.getMessage() for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize("allocator", ["asha", "uniform"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_moves_as_in_the_simulator(allocator: str, seed: int) -> None:
+    rng, t = np.random.default_rng(seed), np.arange(1.0, STEPS + 1)
+    losses = rng.uniform(0, 1, (8, 1)) + rng.uniform(0.2, 2, (8, 1)) * t ** -rng.uniform(0.3, 1.5, (8, 1))
+    goal = Goal("value", "minimize", STEPS)
+    runs = tuple(Run(str(i), Curve.of(t, values), t) for i, values in enumerate(losses))
+    simulated, real = Recorded(named(allocator)), Recorded(named(allocator))
+    simulate(Task("task", goal, runs), range(8), Never(), World(seed=seed), simulated)
+
+    def objective(trial: FreezeThawTrial) -> float:
+        kept = trial.load()
+        for step in range(1 if kept is None else kept.step + 1, STEPS + 1):
+            trial.report(float(losses[trial.number][step - 1]), step)
+            if trial.checkpoint_due:
+                trial.save({}, step)
+        return float(losses[trial.number].min())
+
+    FreezeThaw(study_on(), objective, max_steps=STEPS, allocator=real, n_trials=8, seed=seed).run()
+    assert real.moves == simulated.moves
+    assert real.stops == simulated.stops
