@@ -111,6 +111,8 @@ class FreezeThawTrial(Trial):
         if self._asked == self._last or self._next is not None:
             return self._due
         self._asked, self._due = self._last, False
+        if self._at_end(self._last):
+            return False
         if self._spent():
             self._due = True
         elif self._is_over(self._last):
@@ -123,7 +125,7 @@ class FreezeThawTrial(Trial):
         return self._due
 
     def _is_over(self, step: int) -> bool:
-        return step >= self._pause_at and self._pause_at < self._horizon and not self._at_end(step)
+        return step >= self._pause_at and self._pause_at < self._horizon
 
     def _at_end(self, step: int) -> bool:
         return trained_by(step, min(self._steps, default=step)) >= self._horizon

@@ -265,8 +265,8 @@ class _Search:
             for move in made.moves:
                 if not self.over and self.spent < self.budget:
                     self._begin(move)
-            if not made.moves:
-                break
+            if not made.moves and (self.heap or not made.stops):
+                break  # with nothing under way others may be moved once some are cut
         if self.here is not None:
             self._leave()
 

@@ -57,8 +57,11 @@ def desk_of(study: optuna.Study, allocator: Allocator, n: int, session: Session 
     def left(trials: Sequence[FrozenTrial]) -> int:
         return n - sum(t.state != TrialState.WAITING or as_trial(t).status is Status.PAUSED for t in trials)
 
+    def spent(trials: Sequence[FrozenTrial]) -> Account:
+        return Account(spent=float(sum(t.last_step or 0 for t in trials)))
+
     session = session or Session(Policy(), [NormalAroundBest()])
-    settings: dict[str, Any] = {"seed": 0, "account": lambda trials: Account(), "n_new_allowed": left}
+    settings: dict[str, Any] = {"seed": 0, "account": spent, "n_new_allowed": left}
     settings |= {"lock": contextlib.nullcontext, **fields}
     return Desk(study, allocator, session, Reader(HORIZON, "best"), **settings)
 
