@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import Trial
 
+from lcsearch.allocation.turns import verdict_at
 from lcsearch.checkpoint import Checkpoint
 from lcsearch.errors import FileProblem, in_words
 from lcsearch.schedulers.optuna._storage import stored
+from lcsearch.stopping.verdict import Verdict
 from lcsearch.study import trained_by
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ class FreezeThawTrial(Trial):
         return self._due
 
     def _is_over(self, step: int) -> bool:
-        return step >= self._pause_at and self._pause_at < self._horizon
+        return verdict_at(Verdict.CONTINUE, step, self._pause_at, self._horizon) is Verdict.PAUSE
 
     def _at_end(self, step: int) -> bool:
         return trained_by(step, min(self._steps, default=step)) >= self._horizon

@@ -240,8 +240,8 @@ def test_one_that_never_saves_is_never_paused(caplog: pytest.LogCaptureFixture) 
     FreezeThaw(study, objective, max_steps=STEPS, allocator="asha", n_trials=3).run()
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
     assert [record.getMessage() for record in caplog.records if "did not save" in record.getMessage()] == [
-        "lcsearch: trial 0 reports step 2, its turn was over at step 0.18, and it did not save, so that it runs on until "
-        "it does: after trial.report, call trial.save(state, step) where trial.checkpoint_due"
+        "lcsearch: trial 0 reports step 2, its turn was over at step 0.18, and it did not save, so that it runs on "
+        "until it does: after trial.report, call trial.save(state, step) where trial.checkpoint_due"
     ]
 
 
