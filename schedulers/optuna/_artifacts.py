@@ -90,16 +90,16 @@ class TrialCheckpoints:
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Keep `state` as of `step`; see `lcsearch.checkpoint.save` for what it may be."""
         checkpoint.save(self._folder, state, step)
-        self._send(step)
+        self.send(step)
 
     @contextmanager
-    def saving(self, step: int, state: Mapping[str, Any]) -> Iterator[Path]:
-        """An empty folder to be filled; kept with `state` when the block ends."""
+    def filling(self, step: int, state: Mapping[str, Any]) -> Iterator[Path]:
+        """An empty folder to be filled; `send` keeps it, with `state`."""
         with checkpoint.saving(self._folder, state, step) as files:
             yield files
-        self._send(step)
 
-    def _send(self, step: int) -> None:
+    def send(self, step: int) -> None:
+        """Put what was saved on this machine into the store."""
         before, name = artifact_of(stored(self._study, self._trial)), uuid.uuid4().hex
         with tempfile.TemporaryFile() as packed:
             with tarfile.open(fileobj=packed, mode="w") as tar:

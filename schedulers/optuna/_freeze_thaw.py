@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lcsearch")
 
 MOST_DEATHS = 3
-"""A trial over which so many workers in a row were killed has FAILED."""
+"""A trial over which so many workers of one run in a row were killed has FAILED."""
 _REST_S = 0.05, 1.0
 _NO_LIMIT = 1 << 30
 
@@ -139,6 +140,7 @@ class FreezeThaw:
         else:  # its workers may be on several machines, which the storage keeps apart, and the leases
             name = hashlib.sha256(study.study_name.encode()).hexdigest()[:16]
             self._store, self._lock_file = artifact_store, Path(tempfile.gettempdir()) / f"lcsearch-{name}.lock"
+        self._run_name = ""
         self._begin()
 
     def _begin(self) -> None:
@@ -161,17 +163,18 @@ class FreezeThaw:
             Exception: what the objective raised, unless it is in `catch`; of a worker process, RuntimeError.
         """
         self._stop.clear()
+        self._run_name = uuid.uuid4().hex
         if self._processes:
             run_processes(self._work_alone, self._n_workers)
         elif self._n_workers == 1:
-            self.work()
+            self._work()
         else:
             self._run_threads()
 
     def _run_threads(self) -> None:
         self.study.sampler.reseed_rng()
         with ThreadPoolExecutor(self._n_workers, thread_name_prefix="freeze-thaw") as pool:
-            futures = [pool.submit(self.work) for _ in range(self._n_workers)]
+            futures = [pool.submit(self._work) for _ in range(self._n_workers)]
             try:
                 for future in futures:
                     future.result()
@@ -182,9 +185,9 @@ class FreezeThaw:
         """The work of a process."""
         if self._n_workers > 1:  # samplers that were copied would say the same
             self.study.sampler.reseed_rng()
-        self.work(stopped)
+        self._work(stopped)
 
-    def work(self, stopped: Callable[[], bool] = lambda: False) -> None:
+    def _work(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """What one worker does; `stopped` ends it early, at the end of a turn or when its trial saves."""
 
         def over() -> bool:
@@ -259,7 +262,9 @@ class FreezeThaw:
 
     def _sign(self, leases: dict[int, Lease], deaths: int = 0) -> Callable[[Trial], None]:
         def sign(trial: Trial) -> None:
-            leases[trial.number] = Lease(self.study, trial, self._lease_s, self._lock, deaths)
+            leases[trial.number] = Lease(
+                self.study, trial, self._lease_s, self._lock, run=self._run_name, deaths=deaths
+            )
 
         return sign
 
@@ -276,7 +281,11 @@ class FreezeThaw:
             return None
         with self._lock():
             for frozen in self._dead():
-                trial, deaths, at = adopt(self.study, frozen.number), deaths_of(frozen), pause_at_of(frozen)
+                trial, deaths, at = (
+                    adopt(self.study, frozen.number),
+                    deaths_of(frozen, self._run_name),
+                    pause_at_of(frozen),
+                )
                 if deaths >= MOST_DEATHS:
                     _log.warning("lcsearch: trial %d has FAILED: %d workers were killed over it", trial.number, deaths)
                     self._end(trial, state=TrialState.FAIL)
@@ -361,7 +370,7 @@ class FreezeThaw:
         frozen = next((t for t in self.study.get_trials(deepcopy=False) if t.number == number), None)
         if frozen is None:
             raise InvalidValue("the number of a trial of the study", number, "explain(number)")
-        if isinstance(self.study.pruner, CurvePruner):
+        if isinstance(self.study.pruner, CurvePruner) and not is_paused(frozen):
             return self.study.pruner.explain(number, self.study)
         return words.explain(self._session, as_trial(frozen), snapshot_of(self.study, self._reader.read(self.study)))
 

@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.checkpoint import Checkpoint
-from lcsearch.errors import FileProblem, in_words
+from lcsearch.errors import FileProblem, InvalidValue, in_words
 from lcsearch.schedulers.optuna._storage import stored
 from lcsearch.stopping.verdict import Verdict
 from lcsearch.study import trained_by
@@ -65,7 +65,8 @@ class FreezeThawTrial(Trial):
         self.__dict__.update(turn.trial.__dict__)
         self._pause_at, self._lease, self._checkpoints = turn.pause_at, lease, checkpoints
         self._horizon, self._ask_desk, self._spent, self._warn = horizon, following, spent, warn
-        self._steps = set(stored(self.study, turn.trial).intermediate_values)
+        self._before = set(stored(self.study, turn.trial).intermediate_values)  # steps of earlier turns
+        self._first = min(self._before, default=None)
         self._last: int | None = None  # the latest step of this turn
         self._again = False  # it was reported before, by a worker that was killed
         self._asked: int | None = None  # the step at which the desk was asked
@@ -86,12 +87,11 @@ class FreezeThawTrial(Trial):
                 "not save, so that it runs on until it does: after trial.report, call trial.save(state, step) where "
                 "trial.checkpoint_due",
             )
-        self._again = int(step) in self._steps
-        self._stopped = False
+        self._again, self._stopped = step in self._before, False
         if not self._again:
             super().report(value, step)
-            self._steps.add(int(step))
         self._last = int(step)
+        self._first = self._last if self._first is None else self._first
 
     def _check_lease(self) -> None:
         if not self._lease.holds():
@@ -130,12 +130,13 @@ class FreezeThawTrial(Trial):
         return verdict_at(Verdict.CONTINUE, step, self._pause_at, self._horizon) is Verdict.PAUSE
 
     def _at_end(self, step: int) -> bool:
-        return trained_by(step, min(self._steps, default=step)) >= self._horizon
+        return trained_by(step, step if self._first is None else self._first) >= self._horizon
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Keep `state` (nested dicts, lists and tuples of tensors, arrays, bytes, numbers, text) as of `step`.
 
-        Also before the turn is over, so that less is lost when the worker is killed.
+        Also before the turn is over, so that less is lost when the worker is killed. A checkpoint that cannot be kept,
+        on a full disk, say, is told, and the trial runs on without a pause.
 
         Raises:
             Paused: the turn is over; let it pass.
@@ -143,7 +144,13 @@ class FreezeThawTrial(Trial):
         """
         self._check_lease()
         due = self.checkpoint_due
-        self._checkpoints.save(state, step)
+        try:
+            self._checkpoints.save(state, step)
+        except InvalidValue:
+            raise
+        except Exception as error:  # of a disk, or a store
+            self._not_kept(error)
+            return
         if due:
             raise Paused
 
@@ -156,10 +163,19 @@ class FreezeThawTrial(Trial):
         """
         self._check_lease()
         due = self.checkpoint_due
-        with self._checkpoints.saving(step, state or {}) as folder:
+        with self._checkpoints.filling(step, state or {}) as folder:
             yield folder
+        try:
+            self._checkpoints.send(step)
+        except Exception as error:
+            self._not_kept(error)
+            return
         if due:
             raise Paused
+
+    def _not_kept(self, error: Exception) -> None:
+        text = f"trial {self.number} goes on without a pause, its checkpoint cannot be kept: {in_words(error)}"
+        self._warn(f"freeze-thaw keep {type(error).__name__}", text)
 
     def load(self) -> Checkpoint | None:
         """What was saved last: `.state`, `.step` and `.files`; None where the trial is to begin at its first step.

@@ -37,15 +37,24 @@ class Lease:
         trial: which.
         lease_s: seconds after which others may take the trial of a worker that has not renewed it.
         lock: held by whoever takes a trial over.
+        run: which run of a driver the worker is of.
         deaths: workers in a row that were killed over the trial.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, study: Study, trial: Trial, lease_s: float, lock: Lock, deaths: int = 0, clock: Clock = time.monotonic
+        self,
+        study: Study,
+        trial: Trial,
+        lease_s: float,
+        lock: Lock,
+        *,
+        run: str = "",
+        deaths: int = 0,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._study, self._trial, self._lease_s, self._lock, self._clock = study, trial, lease_s, lock, clock
-        self._token, self._beat, self._deaths = uuid.uuid4().hex, 0, deaths
+        self._token, self._beat, self._run, self._deaths = uuid.uuid4().hex, 0, run, deaths
         self._pauses = n_pauses(stored(study, trial))
         self._renewed = -float("inf")  # the first report sees whether another was faster
         self._write()
@@ -53,7 +62,13 @@ class Lease:
     def _write(self) -> None:
         pid = os.getpid()
         about = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self._token}
-        about |= {"beat": self._beat, "pauses": self._pauses, "deaths": self._deaths, "of": self._trial.number}
+        about |= {
+            "run": self._run,
+            "beat": self._beat,
+            "pauses": self._pauses,
+            "deaths": self._deaths,
+            "of": self._trial.number,
+        }
         store_with(self._study, self._trial, LEASE, about)
 
     def holds(self, *, surely: bool = False) -> bool:
@@ -78,7 +93,7 @@ class Lease:
     def release(self) -> None:
         """Leave the trial to whoever asks next: it goes on from its checkpoint."""
         with suppress(Exception):  # it has ended, or the storage is gone; then the lease runs out
-            left = {"token": None, "deaths": self._deaths - 1, "of": self._trial.number}  # no fault of the trial
+            left = {"token": None, "deaths": self._deaths, "of": self._trial.number}
             store_with(self._study, self._trial, LEASE, left)
 
 
@@ -107,10 +122,14 @@ class Watch:
         return now - since >= self._lease_s
 
 
-def deaths_of(frozen: FrozenTrial) -> int:
-    """How many workers in a row were killed over a RUNNING trial whose worker is dead."""
-    deaths = attribute_of(frozen, LEASE).get("deaths")
-    return deaths + 1 if isinstance(deaths, int) else 1
+def deaths_of(frozen: FrozenTrial, run: str) -> int:
+    """How many workers in a row were killed over a trial whose worker is dead, while their run went on.
+
+    Where all of a run is gone that is no fault of a trial.
+    """
+    lease = attribute_of(frozen, LEASE)
+    deaths = lease.get("deaths")
+    return (deaths if isinstance(deaths, int) else 0) + (lease.get("run") == run)
 
 
 def _lives(pid: int) -> bool:

@@ -50,6 +50,7 @@ class StudyReport:
         spaced: looks of this process that were held because looks are spaced (`look_growth`).
         complete: trials that ran to the end.
         failed: trials that failed.
+        paused: trials that wait for a slot to go on.
         spent: steps that all trials have trained, by their reports; what reported NaN was trained, too.
         saved: an estimate of the steps that the stopped ones had left: each counted to the mean end of the COMPLETE
             trials that went further. Where trials end by themselves, it is too high when bad ones end sooner than
@@ -73,6 +74,7 @@ class StudyReport:
     disobeyed: int = 0
     ignored: int = 0
     failed: int = 0
+    paused: int = 0
 
     @property
     def diverged(self) -> int:
@@ -88,6 +90,7 @@ class StudyReport:
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         others += f", {self.failed} failed" if self.failed else ""
+        others += f", {self.paused} paused" if self.paused else ""
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
@@ -169,6 +172,7 @@ def report_of(
         disobeyed=n_disobeyed,
         ignored=n_ignored(snapshot),
         failed=sum(trial.status is Status.FAILED for trial in snapshot.bank),
+        paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
     )
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import subprocess
+import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,7 @@ class Objective:
             if self.kill_at == (trial.number, step) and not (flag := self.journal.with_suffix(".killed")).exists():
                 flag.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(self.rest)
             trial.report(floor + float(distance.sum()), step)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -256,6 +261,11 @@ def test_a_budget_of_steps_is_kept_and_a_larger_one_goes_on(tmp_path: Path) -> N
     driver = run(10)
     assert len(objective.trained()) == 10
     assert driver.paused() == [0, 1, 2, 3]
+    assert "trials: 0 complete, 0 stopped, 4 paused" in str(driver.report())
+    said = driver.explain(2).splitlines()
+    assert said[0] == "trial 2 is paused at step 2"
+    assert said[1].startswith("waits: rank ")
+    assert said[2] == "the last slots went to:"
     assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 4
     run(20)
     assert len(objective.trained()) == 20
@@ -509,3 +519,73 @@ def test_the_same_moves_as_in_the_simulator(allocator: str, seed: int) -> None:
     FreezeThaw(study_on(), objective, max_steps=STEPS, allocator=real, n_trials=8, seed=seed).run()
     assert real.moves == simulated.moves
     assert real.stops == simulated.stops
+
+
+def test_a_full_disk_is_no_end_and_no_pause(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Full(optuna.artifacts.FileSystemArtifactStore):
+        def write(self, artifact_id: str, content_body: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    study = study_on()
+    driver = FreezeThaw(
+        study,
+        Objective(tmp_path / "j"),
+        max_steps=STEPS,
+        allocator="uniform",
+        n_trials=3,
+        artifact_store=Full(tmp_path),
+    )
+    driver.run()
+    whole(study, 3)
+    assert all("lcsearch:paused" not in trial.system_attrs for trial in study.trials)
+    assert sum("its checkpoint cannot be kept: OSError" in record.getMessage() for record in caplog.records) == 1
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import optuna
+from schedulers.optuna.test_freeze_thaw import Objective, STEPS, open_study
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+from lcsearch.schedulers.optuna import FreezeThaw
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[2])
+    study = open_study(sys.argv[1], folder)
+    objective = Objective(folder / "trained", every=2, rest=0.02)
+    FreezeThaw(study, objective, max_steps=STEPS, allocator="asha", n_trials=9, n_workers=2, lease_s=1.0).run()
+"""
+
+
+def open_study(kind: str, folder: Path) -> optuna.Study:
+    if kind == "sqlite":
+        return study_on(optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}"), load_if_exists=True)
+    path = str(folder / "journal.log")
+    lock = optuna.storages.journal.JournalFileSymlinkLock(path, grace_period=1)  # that of a killed process
+    backend = optuna.storages.journal.JournalFileBackend(path, lock)
+    return study_on(optuna.storages.JournalStorage(backend), load_if_exists=True)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_driver_that_is_killed_again_and_again_loses_nothing(kind: str, tmp_path: Path) -> None:
+    """SIGKILL wherever it happens to be; the next one goes on."""
+    script, chance = tmp_path / "driver.py", np.random.default_rng(3)
+    script.write_text(DRIVER)
+    tests = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    trained, kills = tmp_path / "trained", 0
+    while True:
+        had = len(trained.read_text().splitlines()) if trained.exists() else 0
+        process = subprocess.Popen([sys.executable, str(script), kind, str(tmp_path)], env=environment)
+        until = had + int(chance.integers(3, 12)) if kills < 4 else math.inf
+        while process.poll() is None:
+            if trained.exists() and len(trained.read_text().splitlines()) >= until:
+                process.kill()
+                kills += 1
+            time.sleep(0.01)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills >= 3
+    study = open_study(kind, tmp_path)
+    whole(study, 9)
