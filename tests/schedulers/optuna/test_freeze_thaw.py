@@ -561,7 +561,7 @@ def open_study(kind: str, folder: Path) -> optuna.Study:
     if kind == "sqlite":
         return study_on(optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}"), load_if_exists=True)
     path = str(folder / "journal.log")
-    lock = optuna.storages.journal.JournalFileSymlinkLock(path, grace_period=1)  # that of a killed process
+    lock = optuna.storages.journal.JournalFileSymlinkLock(path, grace_period=4)  # that of a killed process
     backend = optuna.storages.journal.JournalFileBackend(path, lock)
     return study_on(optuna.storages.JournalStorage(backend), load_if_exists=True)
 
