@@ -37,7 +37,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "lcsearch.allocation": (
         ("contract",),
         ("arms", "ask", "gain", "turns"),
-        ("judge", "rungs"),
+        ("bounded", "judge", "rungs"),
         ("allocators",),
         ("named",),
         ("receipt",),

@@ -197,6 +197,11 @@ class Book:
         self.entries[uid].stop, self.entries[uid].line = record, line
         self._changed.add(uid)
 
+    def turn(self, uid: str, status: Status) -> None:
+        """The trial is PAUSED, or goes on."""
+        self.entries[uid].status = status
+        self._changed.add(uid)
+
     def end(self, uid: str, status: Status) -> None:
         """The trial has ended (what comes after its first end is passed over). It is taken into the bank at the next
         look, as Tune may bring a failed one back at once.
@@ -204,7 +209,8 @@ class Book:
         entry = self.entries[uid]
         if entry.status.finished:
             return
-        if entry.repeated is not None and (entry.scratch or math.isfinite(entry.repeated)):
+        waits = entry.status is Status.PAUSED and entry.repeated == -math.inf  # that attempt has not begun
+        if entry.repeated is not None and not waits and (entry.scratch or math.isfinite(entry.repeated)):
             # it ended where a dead attempt went on
             entry.cut([step for step in entry.reports if step <= entry.repeated])
             self._changed.add(uid)
@@ -243,3 +249,13 @@ class Book:
         for uid in [*self._changed]:
             self.trial(uid)
         return Snapshot(self.study, goal, self.bank(goal), tuple(filter(None, self._live.values())))
+
+    @property
+    def live(self) -> list[str]:
+        """Uids of the trials that have not ended, in the order in which they came."""
+        return list(self._live)
+
+    def begun(self, goal: Goal, turns: Collection[str]) -> Snapshot:
+        """The run as an allocator sees it: live are the trials that have had a turn, those without a report, too."""
+        live = tuple(self.trial(uid) for uid in self._live if uid in turns)
+        return Snapshot(self.study, goal, self.bank(goal), live)

@@ -12,10 +12,13 @@ from ray.tune.result import DEFAULT_METRIC, TIME_TOTAL_S
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.utils import flatten_dict
 
+from lcsearch.allocation.contract import Allocator
+from lcsearch.allocation.named import allocator as named_allocator
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Goal, Judged, checked_bounds
 from lcsearch.schedule import Schedule
+from lcsearch.schedulers.ray_tune._allocating import Allocating
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.schedulers.ray_tune._heard import Heard
 from lcsearch.session import Session, make_session
@@ -40,7 +43,7 @@ _GONE = (TuneTrial.TERMINATED, TuneTrial.ERROR)
 
 class CurveScheduler(FIFOScheduler):
     """Stops a trial when its learning curve leaves it next to no chance of beating the incumbent; else first come,
-    first served.
+    first served, or with an `allocator` whom that names.
 
     The rule is the one of `lcsearch.schedulers.optuna.CurvePruner`, by the same code. Forecasts are made on a
     thread of the driver, and a result whose look is due is answered when its forecast is there, some milliseconds
@@ -71,6 +74,13 @@ class CurveScheduler(FIFOScheduler):
             known. No trial is asked to pass one: where the margin would end beyond it, to reach it counts.
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.
+        allocator: pauses and resumes trials: "going-rate", "asha", "uniform", "hyperband", "halving", "greedy", or an
+            `Allocator`. Trials must report with checkpoints: one that does not is never paused. It also says when a
+            new trial begins, and which paused ones never go on. None: whatever begins runs to its end or its stop.
+        max_paused: at most so many trials wait, >= 1; beyond it the one with the allocator's lowest rank is ended.
+            None: any number, each with its checkpoint.
+        min_slice: a trial that goes on trains at least so many steps before it is paused again, > 0; None: as the
+            allocator has it.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
         opinions: of earlier versions, the name that `forecasters` had; deprecated.
 
@@ -80,6 +90,7 @@ class CurveScheduler(FIFOScheduler):
 
     _stops_at_max_t = True
     _bounds: Bounds | None = None  # pickles of earlier versions have none
+    _allocating: Allocating | None = None  # nor this
     _supports_buffered_results = False  # a batch of results would reach us after the trial has gone on
 
     def __init__(
@@ -101,6 +112,9 @@ class CurveScheduler(FIFOScheduler):
         judged: Judged = "best",
         bounds: Bounds | None = None,
         look_growth: float = 1.1,
+        allocator: Allocator | str | None = None,
+        max_paused: int | None = None,
+        min_slice: float | None = None,
         max_overhead: float | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
     ) -> None:
@@ -115,6 +129,9 @@ class CurveScheduler(FIFOScheduler):
             raise InvalidValue("a number > 0", max_t, "max_t")
         if not (is_finite_number(grace_period) and 0 <= grace_period <= max_t):
             raise InvalidValue(f"a number in [0, max_t], here [0, {max_t:g}]", grace_period, "grace_period")
+        if allocator is None and (max_paused, min_slice) != (None, None):
+            got = {"max_paused": max_paused, "min_slice": min_slice}
+            raise InvalidValue("an allocator beside them", got, "CurveScheduler()", 'as in allocator="going-rate"')
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
         self._time_attr, self._metric, self._mode = time_attr, metric, mode
@@ -137,6 +154,11 @@ class CurveScheduler(FIFOScheduler):
         self._given = metric, mode
         self._book, self._run_begins, self._heard = Book("tune"), False, Heard()
         self._known_goal: Goal | None = None
+        if allocator is not None:
+            least = 0.0 if min_slice is None else min_slice
+            named = named_allocator(allocator, max_paused=max_paused, min_slice=least)
+            self._allocating = Allocating(named, self._session, self.uid)
+            self._allocating.begin(self._book)
 
     def prepare(self) -> None:
         """Load the forecaster now (torch, weights: seconds), not at the first look. Never raises: a look fails open."""
@@ -181,12 +203,18 @@ class CurveScheduler(FIFOScheduler):
                 elif not self._book.entries[uid].status.finished:
                     self._end_unseen(uid, trial)
                 return
-            self._enter(uid, trial)
+            allocating = self._allocating
+            if allocating is None:
+                self._enter(uid, trial)
+            elif not allocating.was_cut(trial, uid):
+                self._enter(uid, trial)
+                allocating.arrive(tune_controller, trial, uid)
 
     def on_trial_result(self, tune_controller: TuneController, trial: TuneTrial, result: Mapping[str, Any]) -> str:
         """Take in a result; STOP when a look at the trial came to that, or its end is reached."""
         with self._failing_open("a result"):
-            return self._on_result(trial, result)
+            said = self._on_result(trial, result)
+            return said if said == TrialScheduler.STOP else self._turn(tune_controller, trial, result)
         return TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: TuneController, trial: TuneTrial, result: Mapping[str, Any]) -> None:
@@ -214,14 +242,20 @@ class CurveScheduler(FIFOScheduler):
         """The first trial that waits; before that, carry out the stops that have become known since."""
         with self._failing_open("carrying out a stop"):
             self._carry_out(tune_controller)
+        if self._allocating is not None:
+            with self._failing_open("an allocation"):
+                return self._allocating.choose(tune_controller, self._goal)
+            return self._allocating.any_paused(tune_controller)
         return super().choose_trial_to_run(tune_controller)
 
     def debug_string(self) -> str:
         """One line for Tune's status report."""
         statuses = [entry.status for entry in self._book.entries.values()]
+        paused = statuses.count(Status.PAUSED)
         looks, failed = self._session.tally()
         text = f"Using CurveScheduler: {statuses.count(Status.STOPPED)} stopped, {statuses.count(Status.COMPLETE)} "
         text += f"complete, {sum(n for _, n in looks)} looks"
+        text += f", {paused} paused" if paused else ""
         if looks:
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
         if failed:
@@ -251,6 +285,9 @@ class CurveScheduler(FIFOScheduler):
             got = f"{len(found)} trials that begin with {trial_id!r}"
             raise InvalidValue("the id of one trial of the run", got, "explain(trial_id)")
         (uid,) = found
+        said = None if self._allocating is None else self._allocating.explain(uid)
+        if said is not None:
+            return said
         return words.explain(self._session, self._book.trial(uid), self.snapshot(), self._book.ended_before(uid))
 
     def why_not(self) -> str:
@@ -265,9 +302,12 @@ class CurveScheduler(FIFOScheduler):
         return {uid: line for uid in self._book.entries if (line := self.reason(uid)) is not None}
 
     def reason(self, trial_id: str) -> str | None:
-        """The reason in one line why lcsearch stopped a trial; None when it did not."""
+        """The reason in one line why lcsearch stopped a trial, or its allocator ended it; None when they did not."""
         entry = self._book.entries.get(trial_id)
-        return entry.line if entry is not None and entry.line and entry.status is Status.STOPPED else None
+        if entry is None or entry.status is not Status.STOPPED:
+            return None
+        cut = None if self._allocating is None else self._allocating.run.cuts.get(trial_id)
+        return entry.line or cut
 
     def risk_now(self) -> float | None:
         """P(some stopped trial would have beaten the present incumbent); None before there is an incumbent."""
@@ -299,8 +339,9 @@ class CurveScheduler(FIFOScheduler):
     # State.
 
     def get_state(self) -> dict[str, Any]:
-        """What `StateCallback` keeps: curves, ends and stops, by trial id."""
-        return {"version": 1, "book": self._book}
+        """What `StateCallback` keeps: curves, ends and stops, by trial id, and whose turn it is."""
+        turns = {} if self._allocating is None else {"allocation": self._allocating.get_state()}
+        return {"version": 1, "book": self._book, **turns}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `get_state` gave.
@@ -311,6 +352,8 @@ class CurveScheduler(FIFOScheduler):
         if state.get("version") != 1 or not isinstance(state.get("book"), Book):
             raise InvalidValue("a state of version 1", state.get("version"), "CurveScheduler.set_state")
         self._book, self._run_begins = state["book"], False
+        if self._allocating is not None:
+            self._allocating.set_state(state.get("allocation"), self._book)
 
     # Translation.
 
@@ -338,6 +381,8 @@ class CurveScheduler(FIFOScheduler):
             if not entry.status.finished:  # its time was up
                 self._session.withdraw(uid)
         self._book, self._heard = Book("tune"), Heard()
+        if self._allocating is not None:
+            self._allocating.begin(self._book)
 
     def _unheard(self) -> str:
         """Why no result of this process could be used, in one line; "" when one could, or there was none."""
@@ -399,6 +444,16 @@ class CurveScheduler(FIFOScheduler):
                 return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 
+    def _turn(self, tune_controller: TuneController, trial: TuneTrial, result: Mapping[str, Any]) -> str:
+        """Whether the trial, which is not stopped, goes on where it stands."""
+        uid, allocating = self.uid(trial), self._allocating
+        if allocating is None or self._book.entries[uid].status.finished:
+            return TrialScheduler.CONTINUE
+        allocating.happened()
+        if not allocating.turn_over(tune_controller, self._goal, trial, uid, result):
+            return TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if self._book.entries[uid].status.finished else TrialScheduler.PAUSE
+
     def _look(self, uid: str, step: float) -> None:
         session, book = self._session, self._book
 
@@ -412,12 +467,13 @@ class CurveScheduler(FIFOScheduler):
     def _carry_out(self, tune_controller: TuneController) -> None:
         """Stop the running trials whose looks came to a stop since their last result."""
         running: dict[str, TuneTrial] = {}
+        stoppable = (TuneTrial.RUNNING,) if self._allocating is None else (TuneTrial.RUNNING, TuneTrial.PAUSED)
 
         def ready(uid: str) -> bool:
             if not running:
                 for trial in tune_controller.get_trials():  # type: ignore[no-untyped-call]
-                    # While a trial saves its checkpoint the stop waits for its next result.
-                    if trial.status == TuneTrial.RUNNING and not trial.is_saving:
+                    # While a trial saves its checkpoint the stop waits for its next result, or until it is paused.
+                    if trial.status in stoppable and not trial.is_saving:
                         running[self.uid(trial)] = trial
             return uid in running
 
@@ -455,6 +511,8 @@ class CurveScheduler(FIFOScheduler):
     def _end(self, uid: str, status: Status) -> None:
         self._session.withdraw(uid)
         self._book.end(uid, status)
+        if self._allocating is not None:
+            self._allocating.happened(ended=True)
 
 
 class _FailingOpen:

@@ -12,6 +12,7 @@ from lcsearch.allocation.allocators.halving import SuccessiveHalving
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.allocators.uniform import Uniform
+from lcsearch.allocation.bounded import Bounded
 from lcsearch.allocation.contract import Allocator
 
 
@@ -87,6 +88,15 @@ class TestHalvingOfFour(AllocatorKit):
 
     def make(self) -> Allocator:
         return SuccessiveHalving(4, first=0.2, eta=2)
+
+
+class TestBounded(AllocatorKit):
+    """Within bounds that bind nobody: what an allocator keeps, it keeps."""
+
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return Bounded(AshaPromotion(), max_paused=1000, min_slice=0.0)
 
 
 class TestGreedyGain(AllocatorKit):

@@ -4,9 +4,12 @@ import pytest
 
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.allocators.uniform import Uniform
-from lcsearch.allocation.contract import Allocator
+from lcsearch.allocation.contract import Abilities, Allocator, Slots
 from lcsearch.allocation.named import DEFAULT, KINDS, allocator, knobs_of
+from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -33,3 +36,23 @@ def test_what_cannot_be() -> None:
         allocator("asha", min_steps=1)
     with pytest.raises(InvalidValue, match=r"^allocator: expected an Allocator without knobs, or one of "):
         allocator(object())  # type: ignore[arg-type]
+
+
+def test_bounds_cut_the_lowest_ranks_and_lengthen_turns() -> None:
+    goal = Goal("loss", "minimize", 10)
+    live = tuple(
+        Trial(uid, Curve.of([1, 2], [1.0, loss]), status=Status.PAUSED)
+        for uid, loss in (("0", 0.3), ("1", 0.1), ("2", 0.4), ("3", 0.2))
+    )
+    study = Snapshot("s", goal, FinishedTrials(goal), live)
+    bounded = allocator("uniform", max_paused=2, min_slice=3.0)
+    assert knobs_of(bounded) == {"n_arms": None, "quantum": 0.02, "max_paused": 2, "min_slice": 3.0}
+    made = bounded.allocate(bounded.init(), study, {}, Abilities(pause=True), Slots(1, 0), (0, 0))
+    ranked = [wait.uid for wait in made.waits]
+    (move,) = made.moves
+    assert (move.uid, move.pause_at) == ("0", 5.0)
+    assert [uid for uid, _ in made.stops] == [uid for uid in ("1", "2", "3") if uid not in ranked]
+    assert made.stops[0][1] == "3 trials would wait, 2 may (max_paused), and its rank is the lowest"
+    for bounds in ({"max_paused": 0}, {"min_slice": -1.0}):
+        with pytest.raises(InvalidValue):
+            allocator("uniform", **bounds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -28,14 +29,43 @@ EARLIEST = Policy().min_observations
 T = TypeVar("T")
 
 
+class Proposals:
+    """A search that has these trials to give, at most `limit` at a time: what `tune_controller.search_alg` is."""
+
+    def __init__(self, uids: Sequence[str], limit: int | None = None) -> None:
+        self._uids, self.total_samples, self._limit = list(uids), len(uids), limit
+        self.live: set[str] = set()
+
+    def is_finished(self) -> bool:
+        return not self._uids
+
+    def set_finished(self) -> None:
+        self._uids = []
+
+    def next_trial(self) -> str | None:
+        """The uid of the next trial, or None."""
+        if not self._uids or (self._limit is not None and len(self.live) >= self._limit):
+            return None
+        self.live.add(self._uids[0])
+        return self._uids.pop(0)
+
+
 class Runner:
     """Calls hooks in the order of `TuneController` of ray 2.60, on real trials that nobody trains.
 
     An exception of a hook passes through, where Tune would end the trial or the run.
     """
 
-    def __init__(self, scheduler: Any, searcher: Searcher | None = None, slots: int = 10_000) -> None:
-        self.scheduler, self.searcher, self.slots = scheduler, searcher, slots
+    def __init__(
+        self,
+        scheduler: Any,
+        searcher: Searcher | None = None,
+        slots: int = 10_000,
+        search_alg: Proposals | None = None,
+    ) -> None:
+        self.scheduler, self.searcher, self.slots, self.search_alg = scheduler, searcher, slots, search_alg
+        updater = SimpleNamespace(get_num_cpus=lambda: self.slots, get_num_gpus=lambda: 0)
+        self.trial_executor = SimpleNamespace(_resource_updater=updater)
         self.trials: list[Trial] = []
         self._cached: dict[str, str] = {}
         self.late = False
@@ -60,6 +90,8 @@ class Runner:
             self.scheduler.on_trial_complete(self, trial, result)
         if self.searcher is not None:
             self.searcher.on_trial_complete(trial.trial_id, result)
+        if self.search_alg is not None:
+            self.search_alg.live.discard(trial.trial_id)
         trial.status = Trial.TERMINATED
 
     def pause_trial(self, trial: Trial, should_checkpoint: bool = True) -> None:
@@ -83,7 +115,9 @@ class Runner:
         return None if config is None else self.add(uid, config=config, evaluated_params=flatten_dict(config))
 
     def step(self) -> Trial | None:
-        """One turn of the loop: what the scheduler chose, started when there is room."""
+        """One turn of the loop: new trials, then what the scheduler chose, started when there is room."""
+        while self.search_alg is not None and (uid := self.search_alg.next_trial()) is not None:
+            self.add(uid)
         chosen: Trial | None = self.scheduler.choose_trial_to_run(self)
         if chosen is not None and sum(trial.status == Trial.RUNNING for trial in self.trials) < self.slots:
             chosen.status = Trial.RUNNING
@@ -109,6 +143,8 @@ class Runner:
             self._cached[trial.trial_id] = said
         elif said == TrialScheduler.STOP:
             self.stop_trial(trial)
+        elif said == TrialScheduler.PAUSE:
+            self.pause_trial(trial)
         return str(said)
 
     @contextmanager

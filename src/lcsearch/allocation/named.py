@@ -12,6 +12,7 @@ from lcsearch.allocation.allocators.halving import SuccessiveHalving
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.allocators.uniform import Uniform
+from lcsearch.allocation.bounded import Bounded
 from lcsearch.allocation.contract import Allocator
 from lcsearch.errors import InvalidValue
 
@@ -24,16 +25,22 @@ KINDS: dict[str, type[Kinds]] = {
 DEFAULT = GoingRateAsha.name
 
 
-def allocator(name: str | Allocator = DEFAULT, **knobs: Any) -> Allocator:
-    """An allocator by its name; one that is made already comes back as it is.
+def allocator(
+    name: str | Allocator = DEFAULT, *, max_paused: int | None = None, min_slice: float = 0.0, **knobs: Any
+) -> Allocator:
+    """An allocator by its name; one that is made already comes back as it is, within the bounds that are given.
 
     Args:
         name: one of `KINDS`, or an allocator of your own.
+        max_paused: at most so many trials wait, >= 1; None: any number.
+        min_slice: no turn is shorter than so many steps, >= 0.
         knobs: its fields.
 
     Raises:
         InvalidValue: no such name or knob, or a value that cannot be.
     """
+    if max_paused is not None or min_slice != 0:
+        return Bounded(allocator(name, **knobs), max_paused, min_slice)
     if not isinstance(name, str):
         if not isinstance(name, Allocator) or knobs:
             raise InvalidValue(f"an Allocator without knobs, or one of {', '.join(KINDS)}", name, "allocator")
@@ -49,4 +56,6 @@ def allocator(name: str | Allocator = DEFAULT, **knobs: Any) -> Allocator:
 
 def knobs_of(one: Allocator) -> dict[str, Any]:
     """What an allocator was made with, as plain values; {} where it is no dataclass."""
+    if isinstance(one, Bounded):
+        return {**knobs_of(one.allocator), "max_paused": one.max_paused, "min_slice": one.min_slice}
     return dataclasses.asdict(one) if isinstance(one, Kinds) or dataclasses.is_dataclass(one) else {}

@@ -1,0 +1,313 @@
+"""Pauses and resumes in a Tune run: from a trial's turn that is over, or a free slot, to an allocation and back.
+
+Every new trial is held as PAUSED. The book has a trial as RUNNING from the moment an allocator has named it, as PAUSED
+from the moment its turn is over. So Tune starts nothing by itself, and what is to be done follows from where the two
+differ: what the book has as RUNNING and Tune as PAUSED is started next, what the book has as ended and Tune as PAUSED
+is stopped. Which slots are free follows from the book, too: Tune's own picture is late while it saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ray.tune.experiment import Trial as TuneTrial
+
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.arms import account
+from lcsearch.allocation.ask import ask
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Slots
+from lcsearch.allocation.turns import verdict_at
+from lcsearch.schedulers.ray_tune import _room
+from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.session import Session
+from lcsearch.stopping.verdict import Verdict
+from lcsearch.study import Status, uid_sort_key
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+    from lcsearch.goal import Goal
+
+_PAUSES = Abilities(pause=True)
+
+
+class Turn(NamedTuple):
+    """A trial's latest turn.
+
+    Attributes:
+        n: the number of moves before it.
+        pause_at: it ends at the first report at this step or later that a trial can go on from.
+    """
+
+    n: int
+    pause_at: float
+
+
+@dataclass
+class Run:
+    """What belongs to one run.
+
+    Attributes:
+        state: the allocator's.
+        allocations: how many there were.
+        moves: how many.
+        turns: trial id -> its latest turn; a trial without one is held, and has never been started.
+        cuts: trial id -> why an allocation ended it.
+        owed: where the turns of trials end that are to begin and that the searcher has yet to give.
+        idle: what had happened when the latest allocation left a slot idle; nobody is asked again before more has.
+    """
+
+    state: Any
+    allocations: int = 0
+    moves: int = 0
+    turns: dict[str, Turn] = field(default_factory=dict)
+    cuts: dict[str, str] = field(default_factory=dict)
+    owed: list[float] = field(default_factory=list)
+    idle: object = None
+
+
+class Allocating:
+    """Who gets the next slot of a Tune run.
+
+    Args:
+        allocator: decides it.
+        session: asks for it, and writes the receipts.
+        uid: what a trial of Tune's is called in decisions.
+    """
+
+    def __init__(self, allocator: Allocator, session: Session, uid: Callable[[TuneTrial], str]) -> None:
+        self.allocator, self._session, self._uid = allocator, session, uid
+        self.begin(Book("tune"))
+
+    def begin(self, book: Book) -> None:
+        """A run with this book begins."""
+        self.book, self.run = book, Run(self.allocator.init())
+        self._events, self._refused = 0, False
+
+    def happened(self, *, ended: bool = False) -> None:
+        """A trial has come, reported or gone: idle slots are asked about again, and after an end the searcher, too."""
+        self._events += 1
+        self._refused = self._refused and not ended
+
+    # What the search asks, see `_room.hold_back`.
+
+    def wants_more(self) -> bool:
+        """Whether Tune may ask for one more trial: a slot waits for one, or there is none at all."""
+        return bool(self.run.owed) or not self.book.live
+
+    def refused(self) -> None:
+        """The searcher has no trial to give for now: the slots that wait for one go to others."""
+        self._refused = True
+        if self.run.owed and any(entry.status is Status.PAUSED for entry in self.book.entries.values()):
+            n = len(self.book.live)
+            self._session.warn_once(
+                "searcher is full",
+                f"the searcher gives no new trial beside {n}, and those that are paused count: leave out "
+                "max_concurrent_trials (or the ConcurrencyLimiter), or the allocator has only those to choose among",
+            )
+        self.run.owed.clear()
+
+    # What Tune tells.
+
+    def arrive(self, tune_controller: TuneController, trial: TuneTrial, uid: str) -> None:
+        """A trial is added: a new one, or one of a restored run that was paused, is held; one that ran goes on."""
+        self.happened()
+        _room.hold_back(getattr(tune_controller, "search_alg", None), self)
+        new = self._held(uid)
+        if new and self.run.owed:
+            self._claim(uid, self.run.owed.pop(0))
+        if new or self.book.entries[uid].status is Status.PAUSED:
+            trial.set_status(TuneTrial.PAUSED)  # type: ignore[no-untyped-call]  # Ray's, here and below
+
+    def was_cut(self, trial: TuneTrial, uid: str) -> bool:
+        """Whether the trial was cut before the run was restored, and is only to be stopped."""
+        if uid in self.run.cuts and uid in self.book.entries:
+            trial.set_status(TuneTrial.PAUSED)  # type: ignore[no-untyped-call]  # Ray's, here and below
+            return True
+        return False
+
+    def turn_over(
+        self, tune_controller: TuneController, goal: Goal, trial: TuneTrial, uid: str, result: Mapping[str, Any]
+    ) -> bool:
+        """A trial has reported. True: it is to be paused; or to be stopped, where the book has it as ended now."""
+        turn, step = self.run.turns.get(uid), self.book.entries[uid].last
+        pause_at = -math.inf if turn is None else turn.pause_at
+        if verdict_at(Verdict.CONTINUE, step, pause_at, goal.horizon) is not Verdict.PAUSE:
+            return False
+        if not _room.pausable(trial, result):
+            self._session.warn_once(
+                "no checkpoint",
+                f"trial {uid} is not paused at step {step:g} and runs on: this report carries no checkpoint to go on "
+                "from. Report one with it: tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))",
+            )
+            return False
+        self.book.turn(uid, Status.PAUSED)
+        try:
+            free, fresh = self._slots(tune_controller, trial)
+            self._allocate(goal, max(free, 1), fresh)
+        except BaseException:
+            self._claim(uid, goal.horizon)
+            raise
+        return self.book.entries[uid].status is not Status.RUNNING
+
+    def choose(self, tune_controller: TuneController, goal: Goal) -> TuneTrial | None:
+        """The trial to start now, if any: free slots are given away, and cut trials are stopped before."""
+        live = self._live(tune_controller)
+        found = self._claimed(live)
+        if found is None:
+            self._give_away(tune_controller, goal, live)
+            found = self._claimed(live)
+        for uid, trial in live.items():
+            if trial.status == TuneTrial.PAUSED and self.book.entries[uid].status.finished:
+                tune_controller.stop_trial(trial)  # type: ignore[no-untyped-call]
+        return found
+
+    def any_paused(self, tune_controller: TuneController) -> TuneTrial | None:
+        """Some trial that waits, where allocations fail: the run goes on."""
+        found = [t for t in tune_controller.get_live_trials() if t.status == TuneTrial.PAUSED]  # type: ignore[no-untyped-call]
+        return min(found, key=lambda trial: uid_sort_key(trial.trial_id), default=None)
+
+    # What Tune shows.
+
+    def _live(self, tune_controller: TuneController) -> dict[str, TuneTrial]:
+        """Trials of Tune's that have not ended, in no order."""
+        trials = {self._uid(trial): trial for trial in tune_controller.get_live_trials()}  # type: ignore[no-untyped-call]
+        return {uid: trial for uid, trial in trials.items() if uid in self.book.entries}
+
+    def _held(self, uid: str) -> bool:
+        return uid not in self.run.turns
+
+    def _claimed(self, live: Mapping[str, TuneTrial]) -> TuneTrial | None:
+        """The trial with the oldest turn that Tune has not begun yet."""
+        turns = self.run.turns
+        waiting = [
+            uid
+            for uid, trial in live.items()
+            if uid in turns and trial.status == TuneTrial.PAUSED and self.book.entries[uid].status is Status.RUNNING
+        ]
+        return live[min(waiting, key=lambda uid: turns[uid].n)] if waiting else None
+
+    def _slots(self, tune_controller: TuneController, like: TuneTrial) -> tuple[int, int]:
+        """(free slots, new trials that may still be begun)."""
+        live = self._live(tune_controller)
+        used = [
+            trial
+            for uid, trial in live.items()
+            if uid in self.run.turns and self.book.entries[uid].status is Status.RUNNING
+        ]
+        used += [like] * len(self.run.owed)
+        to_come = 0 if self._refused else _room.to_come(tune_controller)
+        fresh = max(len(self._waiting_to_begin()) + to_come - len(self.run.owed), 0)
+        free = _room.room(_room.size(tune_controller), used, like)
+        if not used:
+            free = max(free, 1)  # whatever the cluster's size is said to be: Tune waits for it, or says why not
+        return int(min(free, len(live) + fresh)), int(fresh)  # more slots could not be used
+
+    def _waiting_to_begin(self) -> list[str]:
+        return [uid for uid in self.book.live if self._held(uid)]
+
+    # Allocations.
+
+    def _give_away(self, tune_controller: TuneController, goal: Goal, live: Mapping[str, TuneTrial]) -> None:
+        """Ask for moves as long as slots are free and moves are made; where nothing runs, something is done."""
+        like, run = next(iter(live.values()), None), self.run
+        order = sorted(live, key=uid_sort_key)
+        while like is not None:
+            entries = self.book.entries
+            free, fresh = self._slots(tune_controller, like)
+            paused = [uid for uid in order if entries[uid].status is Status.PAUSED]
+            now = self._events, free, fresh, len(paused)
+            if free < 1 or not (fresh or paused) or run.idle == now:
+                return
+            made = self._allocate(goal, free, fresh)
+            if made.moves:
+                continue
+            if run.owed or any(uid in run.turns and entries[uid].status is Status.RUNNING for uid in live):
+                run.idle = now
+                return
+            if made.stops:
+                continue
+            if paused:
+                said = RuntimeError("nothing runs and trials are paused, but it named none")
+                self._session.failed(f"allocator {self.allocator.name!r}", said)
+                self._claim(paused[0], goal.horizon)
+                continue
+            # Only trials that were never started are left, and none of them is to be.
+            tune_controller.search_alg.set_finished()
+            for uid in order:
+                if not entries[uid].status.finished:
+                    self.book.end(uid, Status.STOPPED)
+                    run.cuts[uid] = f"{self.allocator.name} begins no more trials"
+            return
+
+    def _allocate(self, goal: Goal, free: int, fresh: int) -> Allocation:
+        run, book = self.run, self.book
+        snapshot = book.begun(goal, run.turns)
+        slots, key = Slots(free, fresh, account(snapshot)), (0, run.allocations)
+        try:
+            asked = ask(self.allocator, run.state, snapshot, _PAUSES, slots, key)
+        except Exception as error:  # whatever an allocator does, the run goes on
+            self._session.failed(f"allocator {self.allocator.name!r}", error)
+            asked = ask(RunToEnd(), run.state, snapshot, _PAUSES, slots, key)
+        made = self._session.allocate(asked)
+        run.state, run.allocations = made.state, run.allocations + 1
+        for uid, why in made.stops:
+            run.cuts[uid] = why
+            self._session.withdraw(uid)
+            book.end(uid, Status.STOPPED)
+        held = iter(self._waiting_to_begin())
+        for move in made.moves:
+            who = move.uid if move.uid is not None else next(held, None)
+            if who is None:
+                run.owed.append(move.pause_at)
+            else:
+                self._claim(who, move.pause_at)
+        return made
+
+    def _claim(self, uid: str, pause_at: float) -> None:
+        """The trial has the next turn."""
+        self.book.turn(uid, Status.RUNNING)
+        self.run.turns[uid] = Turn(self.run.moves, pause_at)
+        self.run.moves += 1
+
+    # What people ask.
+
+    def explain(self, uid: str) -> str | None:
+        """Why a trial was cut, or that it was not begun; None for every other one."""
+        if uid in self.run.cuts:
+            return f"trial {uid} was cut by the allocator {self.allocator.name!r}: {self.run.cuts[uid]}"
+        if self._held(uid) and not self.book.entries[uid].status.finished:
+            return f"trial {uid} has not been started: the allocator {self.allocator.name!r} has not begun it yet"
+        return None
+
+    # State.
+
+    def get_state(self) -> dict[str, Any]:
+        """Plain values."""
+        run = self.run
+        return {
+            "allocator": self.allocator.name,
+            "state": run.state,
+            "allocations": run.allocations,
+            "moves": run.moves,
+            "turns": {uid: list(turn) for uid, turn in run.turns.items()},
+            "cuts": dict(run.cuts),
+            "owed": list(run.owed),
+        }
+
+    def set_state(self, state: Mapping[str, Any] | None, book: Book) -> None:
+        """Take back what :meth:`get_state` gave; None: the book is of a run without an allocator. Trials keep their
+        places; what another allocator remembered is of no use to this one.
+        """
+        self.begin(book)
+        if state is None:
+            return
+        run = self.run
+        if state["allocator"] == self.allocator.name:
+            run.state = state["state"]
+        run.allocations, run.moves = state["allocations"], state["moves"]
+        run.turns = {uid: Turn(*turn) for uid, turn in state["turns"].items()}
+        run.cuts, run.owed = dict(state["cuts"]), list(state["owed"])
