@@ -48,9 +48,11 @@ def test_the_optuna_adapter_s_surface() -> None:
         "SCHEDULE",
         "Stop",
         "StudyReport",
+        "Thaw",
         "adopt",
         "as_trial",
         "decision_of",
+        "resumed_from",
         "withdraw_stop",
         "write_stop",
     ]

@@ -13,9 +13,10 @@ from lcsearch.checkpoint import Checkpoint
 from lcsearch.schedulers.optuna._freeze_thaw import FreezeThaw
 from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, Paused
 from lcsearch.schedulers.optuna._pruner import CurvePruner
-from lcsearch.schedulers.optuna._record import REASON, decision_of
+from lcsearch.schedulers.optuna._record import REASON, decision_of, resumed_from
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
 from lcsearch.schedulers.optuna._storage import adopt, withdraw_stop, write_stop
+from lcsearch.schedulers.optuna._thaw import Thaw
 from lcsearch.session.study_report import Stop, StudyReport
 
 __all__ = [
@@ -28,9 +29,11 @@ __all__ = [
     "Paused",
     "Stop",
     "StudyReport",
+    "Thaw",
     "adopt",
     "as_trial",
     "decision_of",
+    "resumed_from",
     "withdraw_stop",
     "write_stop",
 ]

@@ -26,7 +26,7 @@ from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.risk import StopRecord
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 MARK = "lcsearch:mark"
 REASON = "lcsearch:reason"
@@ -47,6 +47,9 @@ LEASE = "lcsearch:lease"
 
 CUT = "lcsearch:cut"
 """The system attribute of a RUNNING trial that an allocator has cut when its turn was over, {"why", "of"}."""
+
+RESUMED_FROM = "lcsearch:resumed_from"
+"""The user attribute of a trial that goes on with a stopped one: that one's number."""
 
 _OF, _GONE = "of", "withdrawn"
 
@@ -186,6 +189,15 @@ def attribute_of(frozen: FrozenTrial, key: str) -> dict[str, Any]:
 def is_paused(frozen: FrozenTrial) -> bool:
     """Is the trial paused, and not one that the user has enqueued?"""
     return frozen.state == TrialState.WAITING and ever_paused(frozen)
+
+
+def resumed_from(trial: FrozenTrial | Trial) -> int | None:
+    """The number of the stopped trial that this one goes on with, whose checkpoint it loads; None for any other.
+
+    Its reports up to where that one was stopped are inherited: go on at the step after `last_step`.
+    """
+    number = trial.user_attrs.get(RESUMED_FROM)
+    return number if isinstance(number, int) and number != trial.number else None
 
 
 def retried(frozen: FrozenTrial) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._record import Record, curve_of, ever_paused, is_paused
+from lcsearch.schedulers.optuna._record import Record, curve_of, ever_paused, is_paused, resumed_from
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
@@ -85,12 +85,24 @@ class _Known:
         settled: the longest run of finished trials at the head of the study's list.
         later: finished trials after it, by number.
         token: tells the study from another one of its name.
+        superseded: numbers of stopped trials that others go on with: those have their curves, and the bank is
+            without them.
     """
 
     bank: FinishedTrials
     settled: list[FrozenTrial] = field(default_factory=list)
     later: dict[int, FrozenTrial] = field(default_factory=dict)
     token: object = field(default_factory=object)
+    superseded: frozenset[int] = frozenset()
+
+    @property
+    def everyone(self) -> list[FrozenTrial]:
+        """All finished trials that are known."""
+        return [*self.settled, *self.later.values()]
+
+    def standing(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Those of `trials` that no other one goes on with."""
+        return [t for t in trials if t.number not in self.superseded] if self.superseded else trials
 
 
 class Reading(NamedTuple):
@@ -139,6 +151,11 @@ class Reader:
             if fresh is None:
                 known = self._anew(study)
                 fresh, unfinished = _sort(known, trials)
+            later = trials[len(known.settled) :]
+            superseded = known.superseded.union(n for t in later if (n := resumed_from(t)) is not None)
+            if superseded != known.superseded:
+                known.superseded, known.bank = superseded, self._bank(known.bank.goal.direction, known.everyone)
+                known.bank = known.bank.extend(map(as_trial, known.standing(known.everyone)))
             if fresh:
                 self._learn(known, trials, fresh)
             self._known[key] = known
@@ -165,11 +182,11 @@ class Reader:
         while head < len(trials) and known.later.pop(trials[head].number, None) is not None:
             known.settled.append(trials[head])
             head += 1
-        everyone = [*known.settled, *known.later.values()]
+        everyone = known.everyone
         end = known.bank.goal.horizon
         if self._max_steps == "auto" and (end == UNKNOWN or _end(fresh) > end):
             known.bank, fresh = self._bank(known.bank.goal.direction, everyone), everyone
-        known.bank = known.bank.extend(map(as_trial, fresh))
+        known.bank = known.bank.extend(map(as_trial, known.standing(fresh)))
 
 
 def _end(trials: Sequence[FrozenTrial]) -> int:
