@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from kit.doubles import NormalAroundBest
-from kit.tune_runner import Proposals, Runner, book_of, copy_of, decay, of_run, restored, run_of, scheduler
+from kit.tune_runner import Proposals, Recorded, Runner, book_of, copy_of, decay, of_run, restored, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from lcsearch.allocation.allocators.uniform import Uniform
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
@@ -30,31 +30,6 @@ from lcsearch.study import Snapshot, Status
 
 STEPS = 9
 LIMITS = {f"t{i}": limit for i, limit in enumerate([0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6])}
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Another allocator, and all that was said to it and by it."""
-
-    inner: Allocator
-    said: list[Any] = field(default_factory=list, compare=False)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def init(self) -> Any:
-        return self.inner.init()
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        return self.inner.questions(state, snapshot, slots)
-
-    def allocate(
-        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
-    ) -> Allocation:
-        made = self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
-        self.said.append((slots, key, made.moves, made.stops))
-        return made
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.sessions import sweep_up, wait_for
 from kit.tune_runner import decay, of_run, restored, run_of
 from ray.tune.experiment import Trial
 
@@ -101,40 +101,6 @@ said = {
 }
 (folder / "said.json").write_text(json.dumps(said))
 """
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Poll until `condition` holds."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, "the driver has ended"
-        time.sleep(0.05)
-
-
-def members(session: int) -> list[int]:
-    """The processes of a session that live."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(entry.name))
-    return found
-
-
-def sweep_up(session: int) -> None:
-    """Kill whatever a driver and its Ray have left behind."""
-    for pid in members(session):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    wait_for(lambda: not members(session))
 
 
 @dataclass
