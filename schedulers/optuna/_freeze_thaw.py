@@ -32,7 +32,16 @@ from lcsearch.schedulers.optuna._processes import run_processes
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import curve_of, is_paused, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
-from lcsearch.schedulers.optuna._storage import adopt, claim, end_cut, is_in_memory, pause
+from lcsearch.schedulers.optuna._storage import (
+    adopt,
+    claim,
+    end_cut,
+    is_in_memory,
+    optimizing,
+    pause,
+    stored,
+    take_stop,
+)
 from lcsearch.session import explain as words
 from lcsearch.session import make_session
 from lcsearch.session.study_report import StudyReport, report_of
@@ -64,6 +73,9 @@ class FreezeThaw:
     a run with larger ones goes on where the last one has ended: trials that are paused by then stay so, until
     :meth:`finish` ends them as PRUNED. Do not call `study.optimize` or `study.ask` while trials are paused: Optuna
     would begin them as if they were enqueued.
+
+    `study.stop()` in the objective ends the run: trials that are under way pause when they save next. Samplers that
+    count what has been tried (BruteForceSampler) do not count paused trials, and may propose one's parameters again.
 
     Any number of processes and machines may run a FreezeThaw over one study at once, with the same arguments, where
     they share the storage and the folder of the checkpoints. A trial whose worker was killed goes on from its last
@@ -148,9 +160,10 @@ class FreezeThaw:
         self._watch = Watch(self._lease_s)
         self._stop = threading.Event()
         self._done: dict[int, float] = {}  # steps of finished trials
+        self._exhausted = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_watch", "_stop", "_done")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_watch", "_stop")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -163,6 +176,7 @@ class FreezeThaw:
             Exception: what the objective raised, unless it is in `catch`; of a worker process, RuntimeError.
         """
         self._stop.clear()
+        take_stop(self.study)
         self._run_name = uuid.uuid4().hex
         if self._processes:
             run_processes(self._work_alone, self._n_workers)
@@ -250,6 +264,8 @@ class FreezeThaw:
         return known
 
     def _n_new_allowed(self, trials: Sequence[FrozenTrial]) -> int:
+        if self._exhausted:
+            return 0
         if self._n_trials is None:
             return _NO_LIMIT
         return self._n_trials - sum(t.state != TrialState.WAITING or is_paused(t) for t in trials)
@@ -311,7 +327,8 @@ class FreezeThaw:
         state: TrialState | None = None
         error: Exception | None = None
         try:
-            value = self._objective(trial)
+            with optimizing(self.study):
+                value = self._objective(trial)
         except Paused:
             del leases[trial.number]
             if lease.holds(surely=True):
@@ -327,6 +344,8 @@ class FreezeThaw:
             state, error = TrialState.FAIL, raised
         finally:
             checkpoints.close()
+            if take_stop(self.study):
+                self._stop.set()
         del leases[trial.number]
         if lease.holds(surely=True):
             self._end(turn.trial, value, state)
@@ -337,8 +356,10 @@ class FreezeThaw:
         return trial.following()
 
     def _end(self, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
-        kept = artifact_of(next(t for t in self.study.get_trials(deepcopy=False) if t.number == trial.number))
-        self.study.tell(trial, value, state)
+        kept = artifact_of(stored(self.study, trial))
+        with optimizing(self.study):
+            self.study.tell(trial, value, state)
+        self._exhausted = self._exhausted or take_stop(self.study)  # a sampler that has nothing more to propose
         remove(self._store, kept)
 
     def finish(self) -> list[int]:

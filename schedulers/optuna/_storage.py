@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -160,6 +161,23 @@ def _claimed_in_sqlite(storage: BaseStorage, backend: Any, of: int) -> bool:
             locked = error
             storage.get_trial(of)  # a storage with patience has it here
     raise StorageInternalError(f"trial {of} could not be claimed, the database stayed locked") from locked
+
+
+@contextmanager
+def optimizing(study: Study) -> Iterator[None]:
+    """A block in which `study.stop()` may be called, as inside of `study.optimize`: samplers do when a trial ends."""
+    local = study._thread_local
+    before, local.in_optimize_loop = local.in_optimize_loop, True
+    try:
+        yield
+    finally:
+        local.in_optimize_loop = before
+
+
+def take_stop(study: Study) -> bool:
+    """Was `study.stop()` called? Asked again, it was not."""
+    asked, study._stop_flag = study._stop_flag, False
+    return asked
 
 
 def file_of(study: Study) -> Path | None:

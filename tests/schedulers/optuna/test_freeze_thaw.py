@@ -589,3 +589,39 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(kind: str, tmp_pa
     assert kills >= 3
     study = open_study(kind, tmp_path)
     whole(study, 9)
+
+
+@pytest.mark.parametrize(("allocator", "n_trials"), [("uniform", 4), ("run-to-end", 9)])
+def test_a_grid_is_tried_to_its_end_and_no_further(allocator: str, n_trials: int, tmp_path: Path) -> None:
+    """The sampler says so by `study.stop()`, which Optuna takes inside of `optimize` only."""
+    sampler = optuna.samplers.GridSampler({"rate": [0.3, 0.6], "floor": [0.1, 0.2]})
+    study = optuna.create_study(sampler=sampler, pruner=optuna.pruners.NopPruner())
+    FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, allocator=allocator, n_trials=n_trials).run()
+    whole(study, 4)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 4
+
+
+def test_an_objective_may_end_the_run(tmp_path: Path) -> None:
+    class Enough(Objective):
+        def __call__(self, trial: FreezeThawTrial) -> float:
+            if trial.number == 2:
+                trial.study.stop()
+            return super().__call__(trial)
+
+    study = study_on()
+    driver = FreezeThaw(study, Enough(tmp_path / "j"), max_steps=STEPS, allocator="uniform", n_trials=9)
+    driver.run()
+    assert driver.paused() == [0, 1, 2]
+
+
+def test_threads_on_every_storage(everywhere: optuna.storages.BaseStorage, tmp_path: Path) -> None:
+    study, folder = study_on(everywhere), tmp_path / "checkpoints"
+    objective = Objective(tmp_path / "j")
+    settings: dict[str, Any] = {"max_steps": STEPS, "allocator": "asha", "n_trials": 6, "n_workers": 3}
+    FreezeThaw(study, objective, artifact_store=folder, **settings).run()
+    whole(study, 6)
+    trained = [(number, step) for number, step, _ in objective.trained()]
+    assert len(trained) == len(set(trained))
+    if isinstance(everywhere, optuna.storages.GrpcStorageProxy):
+        with pytest.raises(InvalidValue, match="expected a folder, or an artifact store, that all workers reach"):
+            FreezeThaw(study, objective, **settings)

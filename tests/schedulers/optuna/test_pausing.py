@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from kit.studies import decay, first_stop, grpc_proxy, pruner, storage, study_of
+from kit.studies import decay, first_stop, pruner, storage, study_of
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
-from sweep import postgres
 
 from lcsearch.schedulers.optuna import CurvePruner, as_trial
 from lcsearch.schedulers.optuna._storage import allocation_of, begin, claim, pause, store_allocation
 from lcsearch.study import Status
-
-no_server = postgres.missing()
-KINDS = [
-    *("memory", "sqlite", "journal", "grpc"),
-    pytest.param("postgres", marks=pytest.mark.skipif(no_server is not None, reason=no_server or "")),
-]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Server]:
-    with postgres.server() as running:
-        yield running
-
-
-@pytest.fixture(params=KINDS)
-def on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
-    with ExitStack() as stack:
-        if request.param == "grpc":
-            yield stack.enter_context(grpc_proxy(tmp_path))
-        elif request.param == "postgres":
-            url = request.getfixturevalue("server").new_database("postgresql+psycopg")
-            made = optuna.storages.RDBStorage(url)
-            stack.callback(made.engine.dispose)
-            yield made
-        else:
-            yield stack.enter_context(storage(request.param, tmp_path))
 
 
 def paused(study: optuna.Study, values: list[float]) -> int:
@@ -57,8 +29,8 @@ def paused(study: optuna.Study, values: list[float]) -> int:
     return trial.number
 
 
-def test_a_paused_trial_keeps_what_it_had_and_goes_on(on: BaseStorage) -> None:
-    study = optuna.create_study(storage=on)
+def test_a_paused_trial_keeps_what_it_had_and_goes_on(everywhere: BaseStorage) -> None:
+    study = optuna.create_study(storage=everywhere)
     number = paused(study, [3.0, 2.0])
     (frozen,) = study.trials
     assert (frozen.state, frozen.intermediate_values) == (TrialState.WAITING, {0: 3.0, 1: 2.0})
@@ -78,8 +50,8 @@ def test_a_paused_trial_keeps_what_it_had_and_goes_on(on: BaseStorage) -> None:
     assert study.best_trial.intermediate_values == {0: 3.0, 1: 2.0, 2: 1.0}
 
 
-def test_new_trials_are_what_the_user_enqueued_and_never_a_paused_one(on: BaseStorage) -> None:
-    study = optuna.create_study(storage=on)
+def test_new_trials_are_what_the_user_enqueued_and_never_a_paused_one(everywhere: BaseStorage) -> None:
+    study = optuna.create_study(storage=everywhere)
     number = paused(study, [1.0])
     study.enqueue_trial({"x": 0.25})
     trials = [begin(study) for _ in range(3)]
@@ -89,8 +61,8 @@ def test_new_trials_are_what_the_user_enqueued_and_never_a_paused_one(on: BaseSt
     assert begin(study, {"x": 0.75}).suggest_float("x", 0, 1) == 0.75
 
 
-def test_a_copy_of_a_paused_trial_is_one_to_be_begun(on: BaseStorage) -> None:
-    study = optuna.create_study(storage=on)
+def test_a_copy_of_a_paused_trial_is_one_to_be_begun(everywhere: BaseStorage) -> None:
+    study = optuna.create_study(storage=everywhere)
     number = paused(study, [1.0])
     original = study.trials[number]
     study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=original.system_attrs))
@@ -99,11 +71,11 @@ def test_a_copy_of_a_paused_trial_is_one_to_be_begun(on: BaseStorage) -> None:
     assert again is not None
 
 
-def test_the_allocator_s_state_is_the_study_s(on: BaseStorage) -> None:
-    study = optuna.create_study(storage=on)
+def test_the_allocator_s_state_is_the_study_s(everywhere: BaseStorage) -> None:
+    study = optuna.create_study(storage=everywhere)
     assert allocation_of(study) is None
     store_allocation(study, {"n": 3, "state": {"last": None, "cells": [1.5, "a"]}})
-    again = optuna.load_study(study_name=study.study_name, storage=on)
+    again = optuna.load_study(study_name=study.study_name, storage=everywhere)
     assert allocation_of(again) == {"n": 3, "state": {"last": None, "cells": [1.5, "a"]}}
 
 
@@ -159,14 +131,17 @@ def test_of_processes_that_claim_at_once_one_wins(kind: str, tmp_path: Path) -> 
     assert wins == [1] * rounds
 
 
-def test_of_threads_that_claim_at_once_one_wins(on: BaseStorage) -> None:
-    if isinstance(on, optuna.storages.GrpcStorageProxy):
+def test_of_threads_that_claim_at_once_one_wins(everywhere: BaseStorage) -> None:
+    if isinstance(everywhere, optuna.storages.GrpcStorageProxy):
         pytest.skip("its server claims as Optuna does: see `claim`")
     rounds = 20
-    study = optuna.create_study(storage=on, study_name="rush")
+    study = optuna.create_study(storage=everywhere, study_name="rush")
     paused(study, [1.0])
     barrier, found = threading.Barrier(2), list[Any]()
-    others = [threading.Thread(target=rush, args=(lambda: on, "rush", rounds, barrier, found.append)) for _ in range(2)]
+    others = [
+        threading.Thread(target=rush, args=(lambda: everywhere, "rush", rounds, barrier, found.append))
+        for _ in range(2)
+    ]
     for other in others:
         other.start()
     for other in others:
@@ -180,8 +155,8 @@ def snapshot_of(study: optuna.Study) -> Any:
     return study.pruner.snapshot(study)
 
 
-def test_a_paused_trial_is_compared_with(on: BaseStorage) -> None:
-    study = study_of(on=on)
+def test_a_paused_trial_is_compared_with(everywhere: BaseStorage) -> None:
+    study = study_of(on=everywhere)
     number = paused(study, decay(0.05, 20))
     study.enqueue_trial({})
     (live,) = snapshot_of(study).live
