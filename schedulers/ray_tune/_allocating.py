@@ -9,7 +9,7 @@ is stopped. Which slots are free follows from the book, too: Tune's own picture 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -169,6 +169,21 @@ class Allocating:
         """Some trial that waits, where allocations fail: the run goes on."""
         found = [t for t in tune_controller.get_live_trials() if t.status == TuneTrial.PAUSED]  # type: ignore[no-untyped-call]
         return min(found, key=lambda trial: uid_sort_key(trial.trial_id), default=None)
+
+    def leave(self, trials: Iterable[TuneTrial]) -> list[str]:
+        """The run is over, by its time budget or a rule of the user's: uids of the trials that still waited, which have
+        ended now. Where a signal ended it they have not, and a restored run goes on with them.
+        """
+        gone = [
+            uid
+            for trial in trials
+            if trial.status == TuneTrial.TERMINATED and (uid := self._uid(trial)) in self.book.live
+        ]
+        left = [uid for uid in gone if self._held(uid) or self.book.entries[uid].status is Status.PAUSED]
+        for uid in left:
+            self.run.cuts[uid] = "the run ended while it waited"
+            self.book.end(uid, Status.STOPPED)
+        return left
 
     # What Tune shows.
 

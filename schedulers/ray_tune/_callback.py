@@ -8,6 +8,7 @@ import weakref
 from typing import Any
 
 from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedule import Schedule
@@ -49,6 +50,10 @@ class StateCallback(Callback):
         if not isinstance(scheduler, CurveScheduler):
             raise InvalidValue("a CurveScheduler", type(scheduler).__name__, "StateCallback(scheduler=)")
         self.scheduler = scheduler
+
+    def on_experiment_end(self, trials: list[TuneTrial], **info: Any) -> None:
+        """The run is over."""
+        self.scheduler.end_run(trials)
 
     def get_state(self) -> dict[str, Any]:
         """The state to save, as bytes: what is saved later must not change with the run.

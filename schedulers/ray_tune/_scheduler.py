@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import DEFAULT_METRIC, TIME_TOTAL_S
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
 from lcsearch.allocation.contract import Allocator
@@ -39,6 +41,10 @@ SCHEDULE = "lcsearch:schedule"
 
 _DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 _GONE = (TuneTrial.TERMINATED, TuneTrial.ERROR)
+
+
+_hearers: weakref.WeakKeyDictionary[CurveScheduler, weakref.WeakSet[Searcher]] = weakref.WeakKeyDictionary()
+"""Beside the schedulers: Tune pickles those."""
 
 
 class CurveScheduler(FIFOScheduler):
@@ -247,6 +253,17 @@ class CurveScheduler(FIFOScheduler):
                 return self._allocating.choose(tune_controller, self._goal)
             return self._allocating.any_paused(tune_controller)
         return super().choose_trial_to_run(tune_controller)
+
+    def end_run(self, trials: Iterable[TuneTrial]) -> None:
+        """The run is over: trials that still waited are told to the searcher, as Tune tells of none at its end."""
+        with self._failing_open("the end of the run"):
+            for uid in [] if self._allocating is None else self._allocating.leave(trials):
+                for hears in _hearers.get(self, ()):
+                    hears.on_trial_complete(uid)
+
+    def hearer(self, searcher: Searcher) -> None:
+        """A searcher that is to hear, at the end of a run, of trials that still waited."""
+        _hearers.setdefault(self, weakref.WeakSet()).add(searcher)
 
     def debug_string(self) -> str:
         """One line for Tune's status report."""

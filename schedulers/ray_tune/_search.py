@@ -57,6 +57,7 @@ class PrunedSearch(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """As the searcher's."""
+        self._scheduler.hearer(self)
         return self.searcher.suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from optuna.samplers import RandomSampler
 from ray import cloudpickle, tune
 from ray.tune.search.optuna import OptunaSearch
 
+from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.named import allocator
 from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
@@ -190,6 +191,26 @@ def test_the_searcher_hears_of_cut_trials_as_pruned(cluster: Any, tmp_path: Path
         assert told[one].state.name == ("COMPLETE" if status is Status.COMPLETE else "PRUNED")
         assert len(told[one].intermediate_values) == last
     assert Counter(trial.state.name for trial in told.values())["PRUNED"] > 0
+
+
+def test_trials_that_wait_when_the_time_is_up_are_told_as_pruned(cluster: Any, tmp_path: Path) -> None:
+    """Tune tells a searcher nothing of the trials there are when its time is up."""
+
+    def stuck(config: dict[str, Any]) -> None:
+        """Three slots: all five have a turn of one step, then three of them hang in their second."""
+        if tune.get_checkpoint() is not None:
+            time.sleep(60)
+        train(config)
+
+    of = scheduler(tmp_path, allocator=Uniform(quantum=1 / STEPS))
+    inner = OptunaSearch({"limit": tune.uniform(0, 1)}, metric="loss", mode="min", sampler=RandomSampler(seed=1))
+    fit(of, tmp_path, stuck, search=PrunedSearch(inner, of), num_samples=5, time_budget_s=8)
+    waited = [trial.uid for trial in of.snapshot().bank]
+    assert len(waited) == 2
+    assert all("the run ended while it waited" in of.explain(uid) for uid in waited)
+    told = searched_study(inner).trials
+    assert Counter(trial.state.name for trial in told) == {"PRUNED": 2, "RUNNING": 3}
+    assert [len(trial.intermediate_values) for trial in told if trial.state.name == "PRUNED"] == [1, 1]
 
 
 # One slot. In the first driver, trial and step of `halt` wait for the end.
