@@ -31,6 +31,8 @@ from lcsearch.replay.simulator import World, simulate
 from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial
 from lcsearch.schedulers.optuna._lease import Lease, Watch
 from lcsearch.schedulers.optuna._storage import begin, claim, pause, store_with
+from lcsearch.session import Session
+from lcsearch.stopping.policy import Policy
 
 STEPS = 9
 
@@ -625,3 +627,37 @@ def test_threads_on_every_storage(everywhere: optuna.storages.BaseStorage, tmp_p
     if isinstance(everywhere, optuna.storages.GrpcStorageProxy):
         with pytest.raises(InvalidValue, match="expected a folder, or an artifact store, that all workers reach"):
             FreezeThaw(study, objective, **settings)
+
+
+@pytest.mark.parametrize("allocator", sorted(KINDS))
+@pytest.mark.parametrize("seed", range(2))
+def test_the_same_moves_and_stops_as_in_the_simulator(allocator: str, seed: int) -> None:
+    """With looks, too: a stop goes before a pause, and what was stopped counts in every comparison."""
+    rng, n = np.random.default_rng(seed), 24
+    t = np.arange(1.0, n + 1)
+    losses = rng.uniform(0, 1, (12, 1)) + rng.uniform(0.2, 2, (12, 1)) * t ** -rng.uniform(0.3, 1.5, (12, 1))
+    runs = tuple(Run(str(i), Curve.of(t, values), t) for i, values in enumerate(losses))
+    simulated, real = Recorded(named(allocator)), Recorded(named(allocator))
+    knobs: dict[str, Any] = {"threshold": 0.3, "n_startup_trials": 2, "look_growth": 1.0}
+    stopper = Session(Policy(**knobs), [NormalAroundBest()])
+    task = Task("task", Goal("value", "minimize", n), runs)
+    found = simulate(task, range(12), stopper, World(seed=seed), simulated, [NormalAroundBest()])
+
+    def objective(trial: FreezeThawTrial) -> float:
+        kept = trial.load()
+        for step in range(1 if kept is None else kept.step + 1, n + 1):
+            trial.report(float(losses[trial.number][step - 1]), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            if trial.checkpoint_due:
+                trial.save({}, step)
+        return float(losses[trial.number].min())
+
+    study = study_on()
+    study.pruner = CurvePruner(max_steps=n, forecasters=[NormalAroundBest()], **knobs)
+    FreezeThaw(study, objective, max_steps=n, allocator=real, n_trials=12, seed=seed).run()
+    assert real.moves == simulated.moves
+    assert real.stops == simulated.stops
+    stopped = {life.uid: life.shown for life in found.lives if life.stop is not None}
+    ended = {str(t.number): t.last_step for t in study.trials if "lcsearch:mark" in t.system_attrs}
+    assert ended == stopped
