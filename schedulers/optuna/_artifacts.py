@@ -6,7 +6,6 @@ attribute. A new one is written whole before the attribute names it, and the one
 
 from __future__ import annotations
 
-import io
 import shutil
 import tarfile
 import tempfile
@@ -119,10 +118,8 @@ class TrialCheckpoints:
         name = artifact_of(stored(self._study, self._trial))
         if name is None:
             return None
-        with self._store.open_reader(name) as kept:
-            content = io.BytesIO(kept.read())
         try:
-            with tarfile.open(fileobj=content, mode="r:") as tar:
+            with self._store.open_reader(name) as kept, tarfile.open(fileobj=kept, mode="r|") as tar:
                 tar.extractall(self._folder, filter="data")
         except tarfile.TarError as error:
             raise FileProblem(f"artifact {name}: expected a checkpoint, got {in_words(error)}") from error

@@ -55,6 +55,7 @@ class Desk:
         account: from the study's trials, what may be spent and what was.
         n_new_allowed: from them, how many may still be begun; one that is enqueued is not begun yet.
         lock: held while a turn is given; shared by all workers of the study.
+        ended: told of every trial that was paused and is cut: it has ended, and its checkpoint is not needed any more.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Desk:
         account: Callable[[Sequence[FrozenTrial]], Account],
         n_new_allowed: Callable[[Sequence[FrozenTrial]], int],
         lock: Callable[[], AbstractContextManager[Any]],
+        ended: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._study, self._allocator, self._session, self._reader = study, allocator, session, reader
         self._seed, self._account, self._n_new_allowed, self._lock = seed, account, n_new_allowed, lock
-        self._over = False
+        self._ended, self._over = ended, False
 
     @property
     def over(self) -> bool:
@@ -140,6 +142,7 @@ class Desk:
             store_with(self._study, here, CUT, {"why": why, "of": number})
         elif claim(self._study, number) is not None:
             end_cut(self._study, number, why)
+            self._ended(number)
 
     def _carry_out(self, move: Move, here: Trial | None, sign: Callable[[Trial], None]) -> Turn | None:
         """The turn; None where another worker has the trial by now."""

@@ -143,6 +143,8 @@ class FreezeThaw:
         if own is not None and not (forecasters is None and decision_log is None):
             where, advice = "FreezeThaw(forecasters=, decision_log=)", "Give it to the study's CurvePruner"
             raise InvalidValue("None", forecasters if decision_log is None else decision_log, where, advice)
+        if own is not None and own.max_steps not in ("auto", max_steps):
+            raise InvalidValue(f"max_steps={max_steps}, as FreezeThaw has it", own.max_steps, "CurvePruner(max_steps=)")
         self._session = make_session(Policy(), forecasters, decision_log, None) if own is None else own.session
         self._reader = Reader(max_steps, "best" if own is None else own.judged, None if own is None else own.bounds)
         if artifact_store is None or isinstance(artifact_store, str | os.PathLike):
@@ -177,6 +179,7 @@ class FreezeThaw:
         """
         self._stop.clear()
         take_stop(self.study)
+        self._exhausted = False
         self._run_name = uuid.uuid4().hex
         if self._processes:
             run_processes(self._work_alone, self._n_workers)
@@ -239,7 +242,12 @@ class FreezeThaw:
             account=self._account,
             n_new_allowed=self._n_new_allowed,
             lock=self._lock,
+            ended=self._forget,
         )
+
+    def _forget(self, number: int) -> None:
+        """Remove the checkpoint of a trial that has ended."""
+        remove(self._store, artifact_of(stored(self.study, adopt(self.study, number))))
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -297,11 +305,8 @@ class FreezeThaw:
             return None
         with self._lock():
             for frozen in self._dead():
-                trial, deaths, at = (
-                    adopt(self.study, frozen.number),
-                    deaths_of(frozen, self._run_name),
-                    pause_at_of(frozen),
-                )
+                trial, at = adopt(self.study, frozen.number), pause_at_of(frozen)
+                deaths = deaths_of(frozen, self._run_name)
                 if deaths >= MOST_DEATHS:
                     _log.warning("lcsearch: trial %d has FAILED: %d workers were killed over it", trial.number, deaths)
                     self._end(trial, state=TrialState.FAIL)
@@ -331,8 +336,8 @@ class FreezeThaw:
                 value = self._objective(trial)
         except Paused:
             del leases[trial.number]
-            if lease.holds(surely=True):
-                pause(self.study, turn.trial)
+            if lease.holds(surely=True) and not pause(self.study, turn.trial):
+                self._forget(trial.number)  # it was cut
             return trial.following()
         except LostTrial:
             _log.warning("lcsearch: trial %d was taken over by another worker", trial.number)

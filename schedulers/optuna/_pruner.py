@@ -308,6 +308,11 @@ class CurvePruner(BasePruner):
         return self._session
 
     @property
+    def max_steps(self) -> int | Literal["auto"]:
+        """Where trials end, see the argument."""
+        return self._max_steps
+
+    @property
     def judged(self) -> Judged:
         """How trials are judged, see the argument."""
         return self._reader.judged

@@ -46,7 +46,7 @@ LEASE = "lcsearch:lease"
 """The system attribute that says which worker trains a trial, see _lease.py."""
 
 CUT = "lcsearch:cut"
-"""The system attribute of a RUNNING trial that an allocator has cut when its turn was over, {"why", "of"}."""
+"""The system attribute of a trial that an allocator has cut, {"why", "of"}; a RUNNING one ends at its pause."""
 
 RESUMED_FROM = "lcsearch:resumed_from"
 """The user attribute of a trial that goes on with a stopped one: that one's number."""
@@ -176,8 +176,9 @@ def pause_at_of(frozen: FrozenTrial) -> float | None:
 
 
 def cut_of(frozen: FrozenTrial) -> str | None:
-    """Why an allocator has cut a trial that runs; None where none has."""
-    return attribute_of(frozen, CUT).get("why")
+    """Why an allocator has cut a trial; None where none has."""
+    why = attribute_of(frozen, CUT).get("why")
+    return why if isinstance(why, str) else None
 
 
 def attribute_of(frozen: FrozenTrial, key: str) -> dict[str, Any]:

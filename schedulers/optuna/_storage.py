@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._record import (
     ANEW,
+    CUT,
     MARK,
     PAUSED,
     REASON,
@@ -116,7 +117,9 @@ def pause(study: Study, trial: Trial | FrozenTrial) -> bool:
 
 def end_cut(study: Study, number: int, why: str) -> None:
     """End a RUNNING trial that an allocator has cut, with the reason where people read it."""
-    adopt(study, number).set_user_attr(REASON, f"cut: {why}")
+    trial = adopt(study, number)
+    trial.set_user_attr(REASON, f"cut: {why}")
+    store_with(study, trial, CUT, {"why": why, "of": number})
     study.tell(number, state=TrialState.PRUNED)
 
 

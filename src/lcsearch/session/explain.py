@@ -78,6 +78,9 @@ def _ended(trial: Trial) -> str:
         how = "ran to its end" if trial.status is Status.COMPLETE else "was stopped later, by something else"
         why = "it was not obeyed" if trial.curve.last_step > ignored.step else "it came too late to be carried out"
         return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: {why}"
+    if trial.status is Status.STOPPED and "cut" in trial.stop_records:
+        why = trial.stop_records["cut"]
+        return f"trial {trial.uid} was cut at step {trial.curve.last_step:g}, where it was paused: {why}"
     if trial.status is Status.STOPPED:
         return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no record of a decision"
     if trial.status is Status.FAILED and isinstance(record, StopRecord):

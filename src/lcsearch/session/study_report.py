@@ -51,6 +51,7 @@ class StudyReport:
         complete: trials that ran to the end.
         failed: trials that failed.
         paused: trials that wait for a slot to go on.
+        cut: trials that an allocator has ended while they were paused.
         spent: steps that all trials have trained, by their reports; what reported NaN was trained, too.
         saved: an estimate of the steps that the stopped ones had left: each counted to the mean end of the COMPLETE
             trials that went further. Where trials end by themselves, it is too high when bad ones end sooner than
@@ -75,6 +76,7 @@ class StudyReport:
     ignored: int = 0
     failed: int = 0
     paused: int = 0
+    cut: int = 0
 
     @property
     def diverged(self) -> int:
@@ -91,6 +93,7 @@ class StudyReport:
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         others += f", {self.failed} failed" if self.failed else ""
         others += f", {self.paused} paused" if self.paused else ""
+        others += f", {self.cut} cut while paused" if self.cut else ""
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
@@ -147,13 +150,15 @@ def report_of(
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
     `notices` of :class:`lcsearch.session.Session` have them, `name` is what a framework calls the trial of a uid."""
-    stops, target, saved, others = [], target_of(policy, snapshot), 0.0, 0
+    stops, target, saved, others, cut = [], target_of(policy, snapshot), 0.0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
         record = trial.stop_records.get("stop")
         if trial.status is Status.STOPPED and record is not None:
             reason = reasons.get(trial.uid, record.reason)
             stops.append(Stop(name(trial.uid), record.step, record.p, reason, record.p_lost(target)))
             saved += snapshot.bank.left(trial.curve.last_step)
+        elif trial.status is Status.STOPPED and "cut" in trial.stop_records:
+            cut += 1
         elif trial.status is Status.STOPPED:
             others += 1
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
@@ -172,6 +177,7 @@ def report_of(
         disobeyed=n_disobeyed,
         ignored=n_ignored(snapshot),
         failed=sum(trial.status is Status.FAILED for trial in snapshot.bank),
+        cut=cut,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
     )
 

@@ -237,6 +237,12 @@ def test_curve_pruner_stops_beside_paused_trials(tmp_path: Path) -> None:
         FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, n_trials=8, decision_log=tmp_path)
 
 
+def test_pruner_and_driver_agree_where_trials_end() -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        FreezeThaw(study_on(), Files(), max_steps=STEPS, n_trials=1, pruner=CurvePruner(max_steps=50))
+    assert str(wrong.value) == "CurvePruner(max_steps=): expected max_steps=9, as FreezeThaw has it, got 50."
+
+
 def test_one_that_never_saves_is_never_paused(caplog: pytest.LogCaptureFixture) -> None:
     def objective(trial: FreezeThawTrial) -> float:
         for step in range(1, STEPS + 1):
@@ -274,6 +280,22 @@ def test_a_budget_of_steps_is_kept_and_a_larger_one_goes_on(tmp_path: Path) -> N
     run(100)
     assert len(objective.trained()) == 4 * STEPS
     whole(study, 4)
+
+
+def test_what_is_cut_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
+    objective = Objective(tmp_path / "j")
+    with storage("journal", tmp_path) as made:
+        study = study_on(made)
+        driver = FreezeThaw(study, objective, max_steps=STEPS, allocator="asha", n_trials=6)
+        driver.run()
+        cut = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
+        assert cut
+        for trial in cut:
+            reason = trial.user_attrs["lcsearch:reason"].removeprefix("cut: ")
+            told = f"trial {trial.number} was cut at step {trial.last_step}, where it was paused: {reason}"
+            assert driver.explain(trial.number).splitlines()[0] == told
+        assert f"{6 - len(cut)} complete, 0 stopped, {len(cut)} cut while paused" in str(driver.report())
+        assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
 
 
 def test_finish_ends_what_is_paused(tmp_path: Path) -> None:
