@@ -59,6 +59,18 @@ def test_the_optuna_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "trial 17" in capsys.readouterr().out
 
 
+def test_the_example_of_pausing(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = blocks((ROOT / "docs" / "freeze_thaw.md").read_text(), "python")
+    assert "n_trials=30" in code
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    scope: dict[str, Any] = {}
+    exec(code.replace("n_trials=30", "n_trials=12"), scope)
+    trials = scope["study"].trials
+    assert all(trial.state.is_finished() for trial in trials)
+    assert any("lcsearch:paused" in trial.system_attrs for trial in trials)
+    assert "trial 7" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("page", "nth"), [("optuna", 0), ("ray", 1)])
 def test_a_page_shows_the_code_of_the_readme(page: str, nth: int) -> None:
     """Which runs in tests, here and on a Ray cluster."""
