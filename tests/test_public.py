@@ -67,6 +67,8 @@ def test_the_ray_adapter_s_surface() -> None:
     assert sorted(adapter.__all__) == [
         "CurveScheduler",
         "PrunedSearch",
+        "ResourceBounds",
+        "Resources",
         "SCHEDULE",
         "StateCallback",
         "Stop",

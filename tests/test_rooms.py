@@ -36,7 +36,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
     "lcsearch.allocation": (
         ("contract",),
-        ("arms", "ask", "gain", "turns"),
+        ("arms", "ask", "gain", "resources", "turns"),
         ("bounded", "judge", "rungs"),
         ("allocators",),
         ("named",),

@@ -14,10 +14,22 @@ from lcsearch.extras import need_ray
 
 need_ray("lcsearch.schedulers.ray_tune")
 
+from lcsearch.allocation.contract import Resources  # noqa: E402  # after the check of what it imports
+from lcsearch.allocation.resources import ResourceBounds  # noqa: E402
 from lcsearch.schedulers.ray_tune import _moved as _moved  # noqa: E402  # after the check of what it imports
 from lcsearch.schedulers.ray_tune._callback import StateCallback, restored  # noqa: E402
 from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler  # noqa: E402
 from lcsearch.schedulers.ray_tune._search import PrunedSearch  # noqa: E402
 from lcsearch.session.study_report import Stop, StudyReport  # noqa: E402
 
-__all__ = ["SCHEDULE", "CurveScheduler", "PrunedSearch", "StateCallback", "Stop", "StudyReport", "restored"]
+__all__ = [
+    "SCHEDULE",
+    "CurveScheduler",
+    "PrunedSearch",
+    "ResourceBounds",
+    "Resources",
+    "StateCallback",
+    "Stop",
+    "StudyReport",
+    "restored",
+]

@@ -18,7 +18,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.arms import account
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Resources, Slots
+from lcsearch.allocation.resources import ResourceBounds, shared_out
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.schedulers.ray_tune import _room
 from lcsearch.schedulers.ray_tune._book import Book
@@ -46,6 +47,20 @@ class Turn(NamedTuple):
     pause_at: float
 
 
+class Found(NamedTuple):
+    """What is free now.
+
+    Attributes:
+        free: slots.
+        fresh: new trials that may still be begun.
+        left: of the cluster's CPUs and GPUs.
+    """
+
+    free: int
+    fresh: int
+    left: Resources
+
+
 @dataclass
 class Run:
     """What belongs to one run.
@@ -56,7 +71,8 @@ class Run:
         moves: how many.
         turns: trial id -> its latest turn; a trial without one is held, and has never been started.
         cuts: trial id -> why an allocation ended it.
-        owed: where the turns of trials end that are to begin and that the searcher has yet to give.
+        owed: where the turns of trials end that are to begin and that the searcher has yet to give, and their sizes.
+        sizes: trial id -> what it trains on, or will; empty where resources are Tune's.
         idle: what had happened when the latest allocation left a slot idle; nobody is asked again before more has.
     """
 
@@ -65,7 +81,8 @@ class Run:
     moves: int = 0
     turns: dict[str, Turn] = field(default_factory=dict)
     cuts: dict[str, str] = field(default_factory=dict)
-    owed: list[float] = field(default_factory=list)
+    owed: list[tuple[float, Resources | None]] = field(default_factory=list)
+    sizes: dict[str, Resources] = field(default_factory=dict)
     idle: object = None
 
 
@@ -76,10 +93,17 @@ class Allocating:
         allocator: decides it.
         session: asks for it, and writes the receipts.
         uid: what a trial of Tune's is called in decisions.
+        bounds: of what a trial trains on; None: what Tune has it train on.
     """
 
-    def __init__(self, allocator: Allocator, session: Session, uid: Callable[[TuneTrial], str]) -> None:
-        self.allocator, self._session, self._uid = allocator, session, uid
+    def __init__(
+        self,
+        allocator: Allocator,
+        session: Session,
+        uid: Callable[[TuneTrial], str],
+        bounds: ResourceBounds | None = None,
+    ) -> None:
+        self.allocator, self._session, self._uid, self._bounds = allocator, session, uid, bounds
         self.begin(Book("tune"))
 
     def begin(self, book: Book) -> None:
@@ -118,9 +142,11 @@ class Allocating:
         _room.hold_back(getattr(tune_controller, "search_alg", None), self)
         new = self._held(uid)
         if new and self.run.owed:
-            self._claim(uid, self.run.owed.pop(0))
+            self._claim(uid, *self.run.owed.pop(0))
         if new or self.book.entries[uid].status is Status.PAUSED:
             trial.set_status(TuneTrial.PAUSED)  # type: ignore[no-untyped-call]  # Ray's, here and below
+        elif uid in self.run.sizes:  # which Tune forgets over a restore
+            _room.resize(trial, self.run.sizes[uid])
 
     def was_cut(self, trial: TuneTrial, uid: str) -> bool:
         """Whether the trial was cut before the run was restored, and is only to be stopped."""
@@ -145,21 +171,26 @@ class Allocating:
             )
             return False
         self.book.turn(uid, Status.PAUSED)
+        if self._grows(self._live(tune_controller)):
+            return True  # a larger one waits for its place
         try:
-            free, fresh = self._slots(tune_controller, trial)
-            self._allocate(goal, max(free, 1), fresh)
+            found = self._slots(tune_controller, trial)
+            self._allocate(goal, found._replace(free=max(found.free, 1)))
         except BaseException:
             self._claim(uid, goal.horizon)
             raise
-        return self.book.entries[uid].status is not Status.RUNNING
+        resized = self.run.sizes.get(uid, _room.request(trial)) != _room.request(trial)
+        return resized or self.book.entries[uid].status is not Status.RUNNING
 
     def choose(self, tune_controller: TuneController, goal: Goal) -> TuneTrial | None:
         """The trial to start now, if any: free slots are given away, and cut trials are stopped before."""
         live = self._live(tune_controller)
         found = self._claimed(live)
-        if found is None:
+        if found is None and not self._grows(live):
             self._give_away(tune_controller, goal, live)
             found = self._claimed(live)
+        if found is not None and (uid := self._uid(found)) in self.run.sizes:
+            _room.resize(found, self.run.sizes[uid])
         for uid, trial in live.items():
             if trial.status == TuneTrial.PAUSED and self.book.entries[uid].status.finished:
                 tune_controller.stop_trial(trial)  # type: ignore[no-untyped-call]
@@ -205,21 +236,37 @@ class Allocating:
         ]
         return live[min(waiting, key=lambda uid: turns[uid].n)] if waiting else None
 
-    def _slots(self, tune_controller: TuneController, like: TuneTrial) -> tuple[int, int]:
-        """(free slots, new trials that may still be begun)."""
-        live = self._live(tune_controller)
-        used = [
-            trial
+    def _grows(self, live: Mapping[str, TuneTrial]) -> bool:
+        """Whether a trial that is to train on more than a slot has no place yet.
+
+        Until it has, no slot is given away: smaller ones would take what it waits for, one after another.
+        """
+        bounds, turns = self._bounds, self.run.turns
+        return bounds is not None and any(
+            trial.status != TuneTrial.RUNNING
+            and uid in turns
+            and self.book.entries[uid].status is Status.RUNNING
+            and self.run.sizes.get(uid, bounds.least) != bounds.least
             for uid, trial in live.items()
-            if uid in self.run.turns and self.book.entries[uid].status is Status.RUNNING
+        )
+
+    def _slots(self, tune_controller: TuneController, like: TuneTrial) -> Found:
+        """What is free, and how many new trials may still be begun."""
+        live, run = self._live(tune_controller), self.run
+        slot = _room.request(like) if self._bounds is None else self._bounds.least
+        used = [
+            run.sizes.get(uid, _room.request(trial))
+            for uid, trial in live.items()
+            if uid in run.turns and self.book.entries[uid].status is Status.RUNNING
         ]
-        used += [like] * len(self.run.owed)
+        used += [slot if size is None else size for _, size in run.owed]
         to_come = 0 if self._refused else _room.to_come(tune_controller)
-        fresh = max(len(self._waiting_to_begin()) + to_come - len(self.run.owed), 0)
-        free = _room.room(_room.size(tune_controller), used, like)
+        fresh = max(len(self._waiting_to_begin()) + to_come - len(run.owed), 0)
+        left = _room.left(_room.size(tune_controller), used)
+        free = _room.room(left, slot)
         if not used:
             free = max(free, 1)  # whatever the cluster's size is said to be: Tune waits for it, or says why not
-        return int(min(free, len(live) + fresh)), int(fresh)  # more slots could not be used
+        return Found(int(min(free, len(live) + fresh)), int(fresh), left)  # more slots could not be used
 
     def _waiting_to_begin(self) -> list[str]:
         return [uid for uid in self.book.live if self._held(uid)]
@@ -232,12 +279,13 @@ class Allocating:
         order = sorted(live, key=uid_sort_key)
         while like is not None:
             entries = self.book.entries
-            free, fresh = self._slots(tune_controller, like)
+            found = self._slots(tune_controller, like)
+            free, fresh, _ = found
             paused = [uid for uid in order if entries[uid].status is Status.PAUSED]
             now = self._events, free, fresh, len(paused)
             if free < 1 or not (fresh or paused) or run.idle == now:
                 return
-            made = self._allocate(goal, free, fresh)
+            made = self._allocate(goal, found)
             if made.moves:
                 continue
             if run.owed or any(uid in run.turns and entries[uid].status is Status.RUNNING for uid in live):
@@ -258,10 +306,10 @@ class Allocating:
                     run.cuts[uid] = f"{self.allocator.name} begins no more trials"
             return
 
-    def _allocate(self, goal: Goal, free: int, fresh: int) -> Allocation:
+    def _allocate(self, goal: Goal, found: Found) -> Allocation:
         run, book = self.run, self.book
         snapshot = book.begun(goal, run.turns)
-        slots, key = Slots(free, fresh, account(snapshot)), (0, run.allocations)
+        slots, key = Slots(found.free, found.fresh, account(snapshot)), (0, run.allocations)
         try:
             asked = ask(self.allocator, run.state, snapshot, _PAUSES, slots, key)
         except Exception as error:  # whatever an allocator does, the run goes on
@@ -274,16 +322,22 @@ class Allocating:
             self._session.withdraw(uid)
             book.end(uid, Status.STOPPED)
         held = iter(self._waiting_to_begin())
-        for move in made.moves:
+        moves = made.moves
+        if self._bounds is not None and moves:
+            node = _room.largest_node(self._bounds.least)
+            moves = shared_out(moves, found.left, self._bounds, node)
+        for move in moves:
             who = move.uid if move.uid is not None else next(held, None)
             if who is None:
-                run.owed.append(move.pause_at)
+                run.owed.append((move.pause_at, move.resources))
             else:
-                self._claim(who, move.pause_at)
+                self._claim(who, move.pause_at, move.resources)
         return made
 
-    def _claim(self, uid: str, pause_at: float) -> None:
+    def _claim(self, uid: str, pause_at: float, size: Resources | None = None) -> None:
         """The trial has the next turn."""
+        if size is not None:
+            self.run.sizes[uid] = size
         self.book.turn(uid, Status.RUNNING)
         self.run.turns[uid] = Turn(self.run.moves, pause_at)
         self.run.moves += 1
@@ -310,7 +364,8 @@ class Allocating:
             "moves": run.moves,
             "turns": {uid: list(turn) for uid, turn in run.turns.items()},
             "cuts": dict(run.cuts),
-            "owed": list(run.owed),
+            "owed": [[pause_at, size and list(size)] for pause_at, size in run.owed],
+            "sizes": {uid: list(size) for uid, size in run.sizes.items()},
         }
 
     def set_state(self, state: Mapping[str, Any] | None, book: Book) -> None:
@@ -325,4 +380,6 @@ class Allocating:
             run.state = state["state"]
         run.allocations, run.moves = state["allocations"], state["moves"]
         run.turns = {uid: Turn(*turn) for uid, turn in state["turns"].items()}
-        run.cuts, run.owed = dict(state["cuts"]), list(state["owed"])
+        run.cuts = dict(state["cuts"])
+        run.owed = [(pause_at, size and Resources(*size)) for pause_at, size in state["owed"]]
+        run.sizes = {uid: Resources(*size) for uid, size in state.get("sizes", {}).items()}

@@ -7,41 +7,60 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import ray
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.trainable import Trainable
 from ray.tune.trainable.function_trainable import FunctionTrainable
+
+from lcsearch.allocation.contract import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ray.tune.execution.tune_controller import TuneController
 
-_KINDS = ("CPU", "GPU")
 
-
-def request(trial: TuneTrial) -> dict[str, float]:
+def request(trial: TuneTrial) -> Resources:
     """The CPUs and GPUs that a trial asks for."""
     asked = getattr(trial.placement_group_factory, "required_resources", {"CPU": 1.0})
-    return {kind: float(asked.get(kind, 0.0)) for kind in _KINDS}
+    return Resources(float(asked.get("CPU", 0.0)), float(asked.get("GPU", 0.0)))
 
 
-def size(tune_controller: TuneController) -> dict[str, float]:
+def resize(trial: TuneTrial, size: Resources) -> None:
+    """Let a trial that does not run ask for something else from now on."""
+    if request(trial) != size:
+        trial.update_resources(PlacementGroupFactory([{"CPU": size.cpus, "GPU": size.gpus}]))
+
+
+def size(tune_controller: TuneController) -> Resources:
     """CPUs and GPUs of the cluster, as Tune read them some seconds ago at most."""
     told = tune_controller.trial_executor._resource_updater  # type: ignore[attr-defined]  # noqa: SLF001  # schedulers may
-    return {"CPU": float(told.get_num_cpus()), "GPU": float(told.get_num_gpus())}
+    return Resources(float(told.get_num_cpus()), float(told.get_num_gpus()))
 
 
-def room(cluster: Mapping[str, float], used: Iterable[TuneTrial], one: TuneTrial) -> float:
-    """How many more trials like `one` fit beside those that run, by the cluster's size; math.inf: it asks for nothing.
+def largest_node(least: Resources) -> Resources:
+    """CPUs and GPUs of the node with the most GPUs, then CPUs; `least` where that is not known."""
+    nodes = [node.get("Resources", {}) for node in ray.nodes() if node.get("Alive")]  # type: ignore[no-untyped-call]
+    gpus, cpus = max(((node.get("GPU", 0.0), node.get("CPU", 0.0)) for node in nodes), default=least[::-1])
+    return Resources(cpus, gpus)
+
+
+def left(cluster: Resources, used: Iterable[Resources]) -> Resources:
+    """What trials that run leave of the cluster."""
+    cpus, gpus = cluster
+    for one in used:
+        cpus, gpus = cpus - one.cpus, gpus - one.gpus
+    return Resources(cpus, gpus)
+
+
+def room(left: Resources, one: Resources) -> float:
+    """How many trials that ask for `one` fit into what is left; math.inf: it asks for nothing.
 
     Nodes are not looked at: a trial that fits in sum and on no node waits as PENDING, as it would without a scheduler.
     """
-    left = dict(cluster)
-    for trial in used:
-        for kind, n in request(trial).items():
-            left[kind] -= n
-    return min((left[kind] / n + 1e-9 for kind, n in request(one).items() if n > 0), default=math.inf)
+    return min((have / n + 1e-9 for have, n in zip(left, one, strict=True) if n > 0), default=math.inf)
 
 
 def pausable(trial: TuneTrial, result: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from ray.tune.utils import flatten_dict
 
 from lcsearch.allocation.contract import Allocator
 from lcsearch.allocation.named import allocator as named_allocator
+from lcsearch.allocation.resources import ResourceBounds
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Goal, Judged, checked_bounds
@@ -87,6 +88,9 @@ class CurveScheduler(FIFOScheduler):
             None: any number, each with its checkpoint.
         min_slice: a trial that goes on trains at least so many steps before it is paused again, > 0; None: as the
             allocator has it.
+        resources: CPUs and GPUs of a trial (one bundle), within bounds: a slot is `least`, and slots that the allocator
+            names nobody for go to its best trials, up to `most` and to what the largest node holds. A trial grows and
+            shrinks while it is paused; `tune.get_context().get_trial_resources()` tells it. None: as Tune has it.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
         opinions: of earlier versions, the name that `forecasters` had; deprecated.
 
@@ -121,6 +125,7 @@ class CurveScheduler(FIFOScheduler):
         allocator: Allocator | str | None = None,
         max_paused: int | None = None,
         min_slice: float | None = None,
+        resources: ResourceBounds | None = None,
         max_overhead: float | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
     ) -> None:
@@ -135,8 +140,10 @@ class CurveScheduler(FIFOScheduler):
             raise InvalidValue("a number > 0", max_t, "max_t")
         if not (is_finite_number(grace_period) and 0 <= grace_period <= max_t):
             raise InvalidValue(f"a number in [0, max_t], here [0, {max_t:g}]", grace_period, "grace_period")
-        if allocator is None and (max_paused, min_slice) != (None, None):
-            got = {"max_paused": max_paused, "min_slice": min_slice}
+        if not (resources is None or isinstance(resources, ResourceBounds)):
+            raise InvalidValue("ResourceBounds(least, most) or None", resources, "resources")
+        if allocator is None and (max_paused, min_slice, resources) != (None, None, None):
+            got = {"max_paused": max_paused, "min_slice": min_slice, "resources": resources}
             raise InvalidValue("an allocator beside them", got, "CurveScheduler()", 'as in allocator="going-rate"')
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
@@ -163,7 +170,7 @@ class CurveScheduler(FIFOScheduler):
         if allocator is not None:
             least = 0.0 if min_slice is None else min_slice
             named = named_allocator(allocator, max_paused=max_paused, min_slice=least)
-            self._allocating = Allocating(named, self._session, self.uid)
+            self._allocating = Allocating(named, self._session, self.uid, resources)
             self._allocating.begin(self._book)
 
     def prepare(self) -> None:
