@@ -116,7 +116,7 @@ class Desk:
             for uid, why in made.stops:
                 self._cut(int(uid), why, here)
             for move in made.moves:
-                if (turn := self._carry_out(move, here, sign)) is not None:
+                if (turn := self._carry_out(move, here, sign, reading.unfinished)) is not None:
                     self._over = False
                     return turn
             if here is not None and any(int(uid) == here.number for uid, _ in made.stops):
@@ -144,10 +144,12 @@ class Desk:
             end_cut(self._study, number, why)
             self._ended(number)
 
-    def _carry_out(self, move: Move, here: Trial | None, sign: Callable[[Trial], None]) -> Turn | None:
+    def _carry_out(
+        self, move: Move, here: Trial | None, sign: Callable[[Trial], None], unfinished: Sequence[FrozenTrial]
+    ) -> Turn | None:
         """The turn; None where another worker has the trial by now."""
         if move.uid is None:
-            trial = begin(self._study, move.proposal, {PAUSE_AT: {"at": move.pause_at, "of": None}})
+            trial = begin(self._study, move.proposal, {PAUSE_AT: {"at": move.pause_at, "of": None}}, unfinished)
         elif here is not None and move.uid == str(here.number):
             trial = here
         else:

@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,7 @@ _log = logging.getLogger("lcsearch")
 MOST_DEATHS = 3
 """A trial over which so many workers of one run in a row were killed has FAILED."""
 _REST_S = 0.05, 1.0
+_LOOK_S = 5.0
 _NO_LIMIT = 1 << 30
 
 Objective = Callable[[FreezeThawTrial], float]
@@ -163,6 +165,7 @@ class FreezeThaw:
         self._stop = threading.Event()
         self._done: dict[int, float] = {}  # steps of finished trials
         self._exhausted = False
+        self._looked = -math.inf
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_watch", "_stop")}
@@ -179,7 +182,7 @@ class FreezeThaw:
         """
         self._stop.clear()
         take_stop(self.study)
-        self._exhausted = False
+        self._exhausted, self._looked = False, -math.inf
         self._run_name = uuid.uuid4().hex
         if self._processes:
             run_processes(self._work_alone, self._n_workers)
@@ -293,8 +296,15 @@ class FreezeThaw:
         return sign
 
     def _take(self, desk: Desk, leases: dict[int, Lease]) -> Turn | None:
-        """A trial whose worker is dead if there is one, else what the desk says."""
-        return self._take_over(leases) or desk.take(self._sign(leases))
+        """A trial whose worker is dead if there is one, else what the desk says. Dead ones are looked for now and then,
+        for that is a reading of the study, and when there is nothing else to do.
+        """
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_S:
+            self._looked = now
+            if (turn := self._take_over(leases)) is not None:
+                return turn
+        return desk.take(self._sign(leases)) or self._take_over(leases)
 
     def _dead(self) -> list[FrozenTrial]:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

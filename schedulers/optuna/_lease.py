@@ -56,7 +56,7 @@ class Lease:
         self._study, self._trial, self._lease_s, self._lock, self._clock = study, trial, lease_s, lock, clock
         self._token, self._beat, self._run, self._deaths = uuid.uuid4().hex, 0, run, deaths
         self._pauses = n_pauses(stored(study, trial))
-        self._renewed = -float("inf")  # the first report sees whether another was faster
+        self._checked = False  # the first report sees whether another was faster
         self._write()
 
     def _write(self) -> None:
@@ -70,24 +70,26 @@ class Lease:
             "of": self._trial.number,
         }
         store_with(self._study, self._trial, LEASE, about)
+        self._renewed = self._clock()
 
     def holds(self, *, surely: bool = False) -> bool:
         """Is the trial still this worker's? Renews the lease where due; `surely` reads the storage in any case."""
         away = self._clock() - self._renewed
-        if away < self._lease_s / 4 and not surely:
+        if away < self._lease_s / 4 and self._checked and not surely:
             return True
         if away < self._lease_s:
-            return self._renew()
+            return self._check(renew=away >= self._lease_s / 4)
         with self._lock():  # it may be taken over at this very moment
-            return self._renew()
+            return self._check(renew=True)
 
-    def _renew(self) -> bool:
+    def _check(self, *, renew: bool) -> bool:
         frozen = stored(self._study, self._trial)
         if frozen.state != TrialState.RUNNING or attribute_of(frozen, LEASE).get("token") != self._token:
             return False
-        self._beat += 1
-        self._write()
-        self._renewed = self._clock()
+        if renew:
+            self._beat += 1
+            self._write()
+        self._checked = True
         return True
 
     def release(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -69,7 +69,12 @@ def _handle(study: Study, of: int) -> Trial:
     return Trial(study, of)
 
 
-def begin(study: Study, proposal: Mapping[str, Any] | None = None, attrs: Mapping[str, Any] | None = None) -> Trial:
+def begin(
+    study: Study,
+    proposal: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    trials: Iterable[FrozenTrial] | None = None,
+) -> Trial:
     """Begin a new trial: the oldest that the user has enqueued, else one of the sampler's.
 
     `Study.ask` would take any WAITING trial, a paused one, too.
@@ -78,11 +83,13 @@ def begin(study: Study, proposal: Mapping[str, Any] | None = None, attrs: Mappin
         study: where.
         proposal: its parameters, as for `Study.enqueue_trial`; no enqueued trial is looked for then.
         attrs: system attributes that it has from the moment at which it runs.
+        trials: among which those that are enqueued are; None reads them.
     """
     storage, attrs = study._storage, dict(attrs or {})
-    waiting = () if proposal is not None else (TrialState.WAITING,)
-    for frozen in storage.get_all_trials(study._study_id, deepcopy=False, states=waiting) if waiting else ():
-        if not is_paused(frozen):
+    if trials is None and proposal is None:
+        trials = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.WAITING,))
+    for frozen in trials or () if proposal is None else ():
+        if frozen.state == TrialState.WAITING and not is_paused(frozen):
             for key, value in attrs.items():
                 storage.set_trial_system_attr(frozen._trial_id, key, value)
             if _claimed(storage, frozen._trial_id):
