@@ -70,7 +70,6 @@ class Run:
         allocations: how many there were.
         moves: how many.
         turns: trial id -> its latest turn; a trial without one is held, and has never been started.
-        cuts: trial id -> why an allocation ended it.
         owed: where the turns of trials end that are to begin and that the searcher has yet to give, and their sizes.
         sizes: trial id -> what it trains on, or will; empty where resources are Tune's.
         idle: what had happened when the latest allocation left a slot idle; nobody is asked again before more has.
@@ -80,7 +79,6 @@ class Run:
     allocations: int = 0
     moves: int = 0
     turns: dict[str, Turn] = field(default_factory=dict)
-    cuts: dict[str, str] = field(default_factory=dict)
     owed: list[tuple[float, Resources | None]] = field(default_factory=list)
     sizes: dict[str, Resources] = field(default_factory=dict)
     idle: object = None
@@ -150,7 +148,7 @@ class Allocating:
 
     def was_cut(self, trial: TuneTrial, uid: str) -> bool:
         """Whether the trial was cut before the run was restored, and is only to be stopped."""
-        if uid in self.run.cuts and uid in self.book.entries:
+        if uid in self.book.entries and self.book.entries[uid].given_up:
             trial.set_status(TuneTrial.PAUSED)  # type: ignore[no-untyped-call]  # Ray's, here and below
             return True
         return False
@@ -212,8 +210,7 @@ class Allocating:
         ]
         left = [uid for uid in gone if self._held(uid) or self.book.entries[uid].status is Status.PAUSED]
         for uid in left:
-            self.run.cuts[uid] = "the run ended while it waited"
-            self.book.end(uid, Status.STOPPED)
+            self.book.give_up(uid, "the run ended while it waited")
         return left
 
     # What Tune shows.
@@ -302,8 +299,7 @@ class Allocating:
             tune_controller.search_alg.set_finished()
             for uid in order:
                 if not entries[uid].status.finished:
-                    self.book.end(uid, Status.STOPPED)
-                    run.cuts[uid] = f"{self.allocator.name} begins no more trials"
+                    self.book.give_up(uid, f"{self.allocator.name} begins no more trials")
             return
 
     def _allocate(self, goal: Goal, found: Found) -> Allocation:
@@ -318,9 +314,8 @@ class Allocating:
         made = self._session.allocate(asked)
         run.state, run.allocations = made.state, run.allocations + 1
         for uid, why in made.stops:
-            run.cuts[uid] = why
             self._session.withdraw(uid)
-            book.end(uid, Status.STOPPED)
+            book.give_up(uid, why)
         held = iter(self._waiting_to_begin())
         moves = made.moves
         if self._bounds is not None and moves:
@@ -345,12 +340,13 @@ class Allocating:
     # What people ask.
 
     def explain(self, uid: str) -> str | None:
-        """Why a trial was cut, or that it was not begun; None for every other one."""
-        if uid in self.run.cuts:
-            return f"trial {uid} was cut by the allocator {self.allocator.name!r}: {self.run.cuts[uid]}"
-        if self._held(uid) and not self.book.entries[uid].status.finished:
-            return f"trial {uid} has not been started: the allocator {self.allocator.name!r} has not begun it yet"
-        return None
+        """Why a trial was not begun; None for one that was."""
+        entry = self.book.entries[uid]
+        if not self._held(uid):
+            return None
+        if entry.status.finished:
+            return f"trial {uid} was never begun: {entry.given_up}" if entry.given_up else None
+        return f"trial {uid} has not been begun yet by the allocator {self.allocator.name!r}"
 
     # State.
 
@@ -363,7 +359,6 @@ class Allocating:
             "allocations": run.allocations,
             "moves": run.moves,
             "turns": {uid: list(turn) for uid, turn in run.turns.items()},
-            "cuts": dict(run.cuts),
             "owed": [[pause_at, size and list(size)] for pause_at, size in run.owed],
             "sizes": {uid: list(size) for uid, size in run.sizes.items()},
         }
@@ -380,6 +375,5 @@ class Allocating:
             run.state = state["state"]
         run.allocations, run.moves = state["allocations"], state["moves"]
         run.turns = {uid: Turn(*turn) for uid, turn in state["turns"].items()}
-        run.cuts = dict(state["cuts"])
         run.owed = [(pause_at, size and Resources(*size)) for pause_at, size in state["owed"]]
         run.sizes = {uid: Resources(*size) for uid, size in state.get("sizes", {}).items()}

@@ -28,6 +28,7 @@ class Entry:
         last: the largest step reported; -inf before the first.
         repeated: the last step that another attempt (after an error or a restore) has reported as a dead one had;
             -inf before its first report, None when no attempt repeats another one.
+        given_up: why an allocator ended it while it waited.
         scratch: this attempt has no checkpoint of a dead one to go on from.
     """
 
@@ -40,6 +41,7 @@ class Entry:
     last: float = -math.inf
     repeated: float | None = None
     scratch: bool = False
+    given_up: str = ""
 
     def to_record(self) -> dict[str, Any]:
         """Plain values, beside whatever the user's parameters are."""
@@ -53,6 +55,7 @@ class Entry:
             "last": self.last,
             "repeated": self.repeated,
             "scratch": self.scratch,
+            "given_up": self.given_up,
         }
 
     @classmethod
@@ -202,6 +205,12 @@ class Book:
         self.entries[uid].status = status
         self._changed.add(uid)
 
+    def give_up(self, uid: str, why: str) -> None:
+        """The trial is ended while it waits."""
+        self.entries[uid].given_up = why
+        self._changed.add(uid)
+        self.end(uid, Status.STOPPED)
+
     def end(self, uid: str, status: Status) -> None:
         """The trial has ended (what comes after its first end is passed over). It is taken into the bank at the next
         look, as Tune may bring a failed one back at once.
@@ -227,7 +236,9 @@ class Book:
         known = None if uid in self._changed else self._live.get(uid)
         if known is None:
             entry = self.entries[uid]
-            records = {} if entry.stop is None else {"stop": entry.stop}
+            records: dict[str, Any] = {} if entry.stop is None else {"stop": entry.stop}
+            if entry.given_up and entry.stop is None:
+                records["cut"] = entry.given_up
             known = Trial(
                 uid, Curve.of(entry.reports), entry.params, entry.status, entry.schedule, stop_records=records
             )

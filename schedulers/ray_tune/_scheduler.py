@@ -330,8 +330,7 @@ class CurveScheduler(FIFOScheduler):
         entry = self._book.entries.get(trial_id)
         if entry is None or entry.status is not Status.STOPPED:
             return None
-        cut = None if self._allocating is None else self._allocating.run.cuts.get(trial_id)
-        return entry.line or cut
+        return entry.line or entry.given_up or None
 
     def risk_now(self) -> float | None:
         """P(some stopped trial would have beaten the present incumbent); None before there is an incumbent."""

@@ -150,7 +150,7 @@ def test_nothing_starts_that_nobody_named() -> None:
     for _ in range(5):
         assert runner.step() is None
     assert [trial.status for trial in runner.trials] == ["RUNNING", "RUNNING", "PAUSED", "PAUSED"]
-    assert "extra has not been started" in of_run(runner).explain("extra")
+    assert "extra has not been begun" in of_run(runner).explain("extra")
 
 
 def test_the_searcher_is_asked_for_a_trial_when_one_is_wanted() -> None:
@@ -219,7 +219,10 @@ def test_cut_trials_are_told_and_paused_ones_say_what_they_wait_for(tmp_path: Pa
     drive(runner, curves())
     cut = next(uid for uid in of.stopped())
     assert of.reason(cut) == "its rung is closed"
-    assert of.explain(cut) == f"trial {cut} was cut by the allocator 'asha': its rung is closed"
+    assert of.explain(cut).startswith(f"trial {cut} was cut at step ")
+    assert ", where it was paused: its rung is closed" in of.explain(cut)
+    assert of.report().cut == len(of.stopped())
+    assert of.report().stopped_elsewhere == 0
     assert all(receipt.allocator == "asha" for receipt in read_allocations(tmp_path))
     assert sum(1 for _ in read_allocations(tmp_path)) > 5
 
