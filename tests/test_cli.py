@@ -69,7 +69,8 @@ def test_validate(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         f"{path}:1:1: at $: expected a key 'goal', got none.",
         f"{path}:5:1: at $.gaol: expected one of version, name, objective, metric, goal, judged, bounds, step, "
-        "max_steps, space, schedule, backend, sampler, pruner, budget, retries, seed, got 'gaol'. Did you mean 'goal'?",
+        "max_steps, space, schedule, backend, sampler, pruner, pause, allocator, "
+        "checkpoints, budget, retries, seed, got 'gaol'. Did you mean 'goal'?",
     ]
 
 

@@ -52,6 +52,7 @@ def test_the_optuna_adapter_s_surface() -> None:
         "adopt",
         "as_trial",
         "decision_of",
+        "is_paused",
         "resumed_from",
         "withdraw_stop",
         "write_stop",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from optuna.trial import TrialState
 
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots
-from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, pause_at_of
+from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots, Wait
+from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import allocation_of, begin, claim, end_cut, store_allocation, store_with
 from lcsearch.session import Session
@@ -56,6 +56,10 @@ class Desk:
         n_new_allowed: from them, how many may still be begun; one that is enqueued is not begun yet.
         lock: held while a turn is given; shared by all workers of the study.
         ended: told of every trial that was paused and is cut: it has ended, and its checkpoint is not needed any more.
+        mine: may a paused trial go on here? Others, whose checkpoints lie elsewhere, are left to workers there.
+
+    Attributes:
+        waits: who got nothing at the latest allocation that was made here, the nearest to a turn first.
     """
 
     def __init__(
@@ -70,10 +74,12 @@ class Desk:
         n_new_allowed: Callable[[Sequence[FrozenTrial]], int],
         lock: Callable[[], AbstractContextManager[Any]],
         ended: Callable[[int], None] = lambda number: None,
+        mine: Callable[[FrozenTrial], bool] = lambda frozen: True,
     ) -> None:
         self._study, self._allocator, self._session, self._reader = study, allocator, session, reader
         self._seed, self._account, self._n_new_allowed, self._lock = seed, account, n_new_allowed, lock
-        self._ended, self._over = ended, False
+        self._ended, self._mine, self._over = ended, mine, False
+        self.waits: tuple[Wait, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -112,7 +118,7 @@ class Desk:
             account = self._account(reading.trials)
             if account.left <= 0 or not (n_new or any(trial.status is Status.PAUSED for trial in snapshot.live)):
                 break
-            made = self._allocate(snapshot, Slots(1, n_new, account))
+            made = self._allocate_here(snapshot, Slots(1, n_new, account), reading.unfinished, busy)
             for uid, why in made.stops:
                 self._cut(int(uid), why, here)
             for move in made.moves:
@@ -127,6 +133,21 @@ class Desk:
         self._over = not busy
         return None
 
+    def _allocate_here(
+        self, snapshot: Snapshot, slots: Slots, unfinished: Sequence[FrozenTrial], busy: bool
+    ) -> Allocation:
+        """An allocation that moves none of the trials that are paused elsewhere: from here they are as good as running.
+        Where nothing else is, they are left out, so that nobody waits for them for ever.
+        """
+        elsewhere = {str(t.number) for t in unfinished if is_paused(t) and not self._mine(t)}
+        if not elsewhere:
+            return self._allocate(snapshot, slots)
+        live = tuple(replace(t, status=Status.RUNNING) if t.uid in elsewhere else t for t in snapshot.live)
+        made = self._allocate(replace(snapshot, live=live), slots)
+        if made.moves or made.stops or busy:
+            return made
+        return self._allocate(replace(snapshot, live=tuple(t for t in live if t.uid not in elsewhere)), slots)
+
     def _allocate(self, snapshot: Snapshot, slots: Slots) -> Allocation:
         stored, name = allocation_of(self._study), self._allocator.name
         known = stored if isinstance(stored, dict) else {}
@@ -135,6 +156,7 @@ class Desk:
         asked = ask(self._allocator, state, snapshot, Abilities(pause=True), slots, (self._seed, n))
         made = self._session.allocate(asked)
         store_allocation(self._study, {"allocator": name, "n": n + 1, "state": made.state})
+        self.waits = made.waits
         return made
 
     def _cut(self, number: int, why: str, here: Trial | None) -> None:

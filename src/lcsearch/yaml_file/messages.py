@@ -96,7 +96,9 @@ def _plain(kind: str, context: Mapping[str, Any], path: Path, got: Any) -> str:
             what = "two entries"
         case "lcsearch":
             what = str(context["expected"])
-        case "bool_type" | "none_required":
+        case "bool_type":
+            what = "true or false"
+        case "none_required":
             what = "a plain value"
         case _:
             what = f"something else ({kind})"

@@ -17,7 +17,7 @@ import torch
 from lcsearch import checkpoint
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.goal import Goal
-from lcsearch.sweep.objective.context import Context, Interrupted, Stopped, load_objective
+from lcsearch.sweep.objective.context import Context, Interrupted, Paused, Stopped, load_objective
 from lcsearch.sweep.spec.seeds import derive_seed
 
 
@@ -231,3 +231,100 @@ def test_an_objective_takes_no_name_from_another_module(tmp_path: Path) -> None:
     (tmp_path / "beside_free.py").write_text("def train(ctx): return 7\n")
     train = load_objective("beside_free:train", tmp_path)
     assert pickle.loads(pickle.dumps(train)) is train
+
+
+# Turns.
+
+
+def due(ctx: Context) -> bool:
+    return ctx.checkpoint_due
+
+
+def test_a_turn_is_over_at_the_first_report_at_its_step_or_later_and_save_pauses(tmp_path: Path) -> None:
+    asked: list[int] = []
+    ctx = context(tmp_path, pause_at=3.0, turn_over=lambda: asked.append(1))
+    ctx.report(1.0, 2)
+    assert not due(ctx)
+    ctx.save({"epoch": 2}, 2)  # before the turn is over: no pause
+    ctx.report(1.0, 4)
+    assert due(ctx)
+    assert due(ctx)
+    with pytest.raises(Paused, match="paused at step 4"):
+        ctx.save({"epoch": 4}, 4)
+    assert asked == [1]  # once a report
+    assert type(ctx.ended) is Paused
+    with pytest.raises(Paused):  # swallowed: it is paused all the same
+        ctx.report(1.0, 5)
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert (found.step, found.state) == (4, {"epoch": 4})
+
+
+def test_a_trial_that_gets_the_next_turn_goes_on_without_a_checkpoint(tmp_path: Path) -> None:
+    ctx = context(tmp_path, pause_at=3.0, turn_over=lambda: 9.0)
+    for step in (3, 4, 8):
+        ctx.report(1.0, step)
+        assert not due(ctx)
+    assert checkpoint.load(tmp_path) is None
+
+
+def test_files_that_are_saved_when_the_turn_is_over_are_whole(tmp_path: Path) -> None:
+    ctx = context(tmp_path, pause_at=1.0)
+    ctx.report(1.0, 1)
+    with pytest.raises(Paused), ctx.saving(1) as folder:
+        (folder / "model").write_text("weights")
+    found = checkpoint.load(tmp_path)
+    assert found is not None
+    assert found.files is not None
+    assert (found.files / "model").read_text() == "weights"
+
+
+def test_a_block_that_raises_pauses_nothing(tmp_path: Path) -> None:
+    ctx = context(tmp_path, pause_at=1.0)
+    ctx.report(1.0, 1)
+    with pytest.raises(OSError, match="full"), ctx.saving(1):
+        raise OSError("full")
+    assert ctx.ended is None
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 10), (0, 9)])
+def test_nothing_is_paused_at_the_horizon(tmp_path: Path, first: int, last: int) -> None:
+    ctx = context(tmp_path, pause_at=9.0)
+    for step in range(first, last + 1):
+        ctx.report(1.0, step)
+    assert not due(ctx)
+    ctx.save({}, last)
+
+
+def test_a_stop_goes_before_a_pause(tmp_path: Path) -> None:
+    ctx = context(tmp_path, Double(stop_at=3), pause_at=3.0)
+    with pytest.raises(Stopped, match="stopped at step 3"):
+        ctx.report(1.0, 3)
+    assert not due(ctx)
+    ctx.save({}, 3)
+    assert type(ctx.ended) is Stopped
+
+
+def test_one_that_never_saves_runs_on_and_it_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ctx = context(tmp_path, pause_at=3.0, turn_over=lambda: pytest.fail("nobody asks for another trial"))
+    for step in range(1, 11):
+        ctx.report(1.0, step)
+    assert ctx.noted == {"unsaved": [3]}
+    assert capsys.readouterr().err == (
+        "its turn was over at step 3, and it did not save: it runs on until it does. Call ctx.save(state, step) after "
+        "ctx.report where ctx.checkpoint_due\n"
+    )
+
+
+def test_steps_replayed_after_a_kill_end_the_turn_again(tmp_path: Path) -> None:
+    ctx = context(tmp_path, reported={1: 1.0, 2: 1.0, 3: 1.0}, pause_at=3.0)
+    ctx.report(1.0, 2)
+    assert not due(ctx)
+    ctx.report(1.0, 3)
+    assert due(ctx)
+
+
+def test_without_turns_nothing_is_ever_due(tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    ctx.report(1.0, 3)
+    assert not due(ctx)

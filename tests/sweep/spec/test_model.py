@@ -127,7 +127,8 @@ def test_what_is_nested_too_deep_and_a_key_that_is_no_word(tmp_path: Path) -> No
             "metric: loss",
             "metrik: loss",
             "4:1: at $.metrik: expected one of version, name, objective, metric, goal, judged, bounds, step, "
-            "max_steps, space, schedule, backend, sampler, pruner, budget, retries, seed, got 'metrik'. "
+            "max_steps, space, schedule, backend, sampler, pruner, pause, allocator, "
+            "checkpoints, budget, retries, seed, got 'metrik'. "
             "Did you mean 'metric'?",
         ),
         ("goal: minimize", "goal: minimise", "5:7: at $.goal: expected 'minimize' or 'maximize', got 'minimise'. "
@@ -388,7 +389,8 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
         f"3:21: at $.objective.python: expected the module file {tmp_path}/tay.py, got no such file. "
         "Did you mean 'toy.py'?",
         "6:1: at $.spcae: expected one of version, name, objective, metric, goal, judged, bounds, step, max_steps, "
-        "space, schedule, backend, sampler, pruner, budget, retries, seed, got 'spcae'. Did you mean 'space'?",
+        "space, schedule, backend, sampler, pruner, pause, allocator, "
+        "checkpoints, budget, retries, seed, got 'spcae'. Did you mean 'space'?",
         "7:18: at $.budget.trials: expected a whole number, got 'many'.",
     ]
 

@@ -17,7 +17,7 @@ from lcsearch.sweep.spec.model import HyperbandPrunerSpec, LogUniform, MedianPru
 
 TOP = (
     "version, name, objective, metric, goal, judged, bounds, step, max_steps, space, schedule, backend, sampler, "
-    "pruner, budget, retries, seed"
+    "pruner, pause, allocator, checkpoints, budget, retries, seed"
 )
 
 

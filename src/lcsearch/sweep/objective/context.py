@@ -16,12 +16,14 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
 from lcsearch import checkpoint
+from lcsearch.allocation.turns import verdict_at
 from lcsearch.checkpoint import Checkpoint
 from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.study import judged_at_end
+from lcsearch.stopping.verdict import Verdict
+from lcsearch.study import judged_at_end, trained_by
 from lcsearch.sweep.spec.references import locate
 from lcsearch.sweep.spec.seeds import derive_seed
 
@@ -36,6 +38,10 @@ class Interrupted(Stopped):
 
 class Lost(Interrupted):
     """Raised out of `ctx.report`: this process was away for so long that another machine has taken the trial."""
+
+
+class Paused(Stopped):
+    """Raised out of `ctx.save`: this trial's turn is over. It goes on from this checkpoint when it gets another one."""
 
 
 class Reporter(Protocol):
@@ -78,6 +84,8 @@ class Context:
         reported: Mapping[int, float] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
         heard: Callable[[int, float], None] = lambda step, at: None,
+        pause_at: float = math.inf,
+        turn_over: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.params: Mapping[str, Any] = MappingProxyType(dict(params))
         self.number, self.device, self.schedule = number, device, schedule
@@ -92,6 +100,11 @@ class Context:
         self._noted: dict[str, list[float]] = {}
         self._ahead = -1
         self._overtaken = False
+        self._pause_at = pause_at  # its turn is over at its first report there or later
+        self._turn_over = turn_over  # asks who goes on: until which step this trial does, or None
+        self._last: int | None = None  # the step that was reported last in this process
+        self._asked: int | None = None  # the one at which was asked who goes on
+        self._due = False
 
     @property
     def ahead(self) -> int | None:
@@ -127,8 +140,9 @@ class Context:
     def noted(self) -> Mapping[str, list[float]]:
         """What was odd about this process's reports, the first of each kind; told with the trial when it ends.
 
-        "repeated": [step], "beyond" max_steps: [step], "descending": [step, the step before it], "returned", other
-        than what is judged: [value], and "replayed": [how many reports an earlier process had made already].
+        "repeated": [step], "beyond" max_steps: [step], "descending": [step, the step before it], "unsaved": [step at
+        which its turn was over and it did not save], "returned", other than what is judged: [value], and "replayed":
+        [how many reports an earlier process had made already].
         """
         return MappingProxyType(self._noted)
 
@@ -169,6 +183,9 @@ class Context:
         """As `report`, of what came at `at` by this process's monotonic clock and may have waited since."""
         if self._ended is not None:
             raise self._ended
+        if self._last is not None and self._is_over(self._last) and self._note("unsaved", self._last):
+            text = f"its turn was over at step {self._last}, and it did not save: it runs on until it does. Call"
+            print(f"{text} ctx.save(state, step) after ctx.report where ctx.checkpoint_due", file=sys.stderr)
         new = self._keep(value, step, at)
         # nothing is left to save at the horizon
         if new and step < self.max_steps and not self._overtaken and self._reporter.should_prune():
@@ -199,7 +216,39 @@ class Context:
         else:
             self._noted["replayed"] = [self._noted.get("replayed", [0])[0] + 1]
         self._here.add(step)
+        self._last = step
         return new
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Is this trial's turn over, so that it must save now? Ask after `report`; always False without `pause: true`.
+
+        Whoever gives the turns is asked here: a trial that gets the next one, too, goes on without saving.
+        """
+        if self._last is None or self._ended is not None:
+            return False
+        if self._asked == self._last or self._due:
+            return self._due  # where another trial was given the turn, this one is due until it saves
+        if self._is_over(self._last):
+            self._asked = self._last
+            until = self._turn_over()
+            self._due = until is None
+            self._pause_at = self._pause_at if until is None else until
+        return self._due
+
+    def _is_over(self, step: int) -> bool:
+        at_end = trained_by(step, min(self._reported, default=step)) >= self._goal.horizon
+        return not at_end and verdict_at(Verdict.CONTINUE, step, self._pause_at, self._goal.horizon) is Verdict.PAUSE
+
+    def _pause(self, due: bool, step: int) -> None:
+        """Called when a checkpoint is whole.
+
+        Raises:
+            Paused: the turn is over.
+        """
+        if due:
+            self._ended = Paused(f"paused at step {step}")
+            raise self._ended
 
     def check(self) -> None:
         """Raise what the next `report` would raise, if that is known already: for one who waits long between reports.
@@ -222,10 +271,13 @@ class Context:
         >>> ctx.save({"booster": booster.save_raw()}, step)  # doctest: +SKIP
 
         Raises:
+            Paused: with `pause: true`, when it is saved and this trial's turn is over; let it pass.
             InvalidValue: something in `state` is not taken, or `step` is no whole number >= 0.
             EnvironmentProblem: the folder cannot be written.
         """
+        due = self.checkpoint_due
         checkpoint.save(self.checkpoint_dir, state, _whole(step, "ctx.save(step=)"))
+        self._pause(due, step)
 
     @contextmanager
     def saving(self, step: int, state: Mapping[str, Any] | None = None) -> Iterator[Path]:
@@ -239,10 +291,12 @@ class Context:
         ...     joblib.dump(model, folder / "model.joblib")
 
         Raises:
-            InvalidValue, EnvironmentProblem: as `save`.
+            Paused, InvalidValue, EnvironmentProblem: as `save`.
         """
+        due = self.checkpoint_due
         with checkpoint.saving(self.checkpoint_dir, state or {}, _whole(step, "ctx.saving(step=)")) as folder:
             yield folder
+        self._pause(due, step)
 
     def load(self) -> Checkpoint | None:
         """What was saved last (its `step`, `state` and `files`), or None on a fresh start; go on at `step + 1`."""

@@ -34,6 +34,7 @@ class FleetWatch(Watch):
         self._fleet = Fleet(folder, sweep.file.backend.workers, lock)
         self._failed_starts = 0
         self._tried = len(self.trials())
+        self._no_turns = False  # a worker has said that no turn is left; only trials that lost theirs go on
         self._stalls = Stalls(self.folder, self.file.backend.workers.stall)
 
     def on_second_interrupt(self) -> None:
@@ -69,7 +70,7 @@ class FleetWatch(Watch):
         if self.others is None:
             return False
         trials = self.trials()
-        if ownership.work_left(trials, self.folder, self.file) or self.others.uncertain(trials):
+        if self._work_left() or self.others.uncertain(trials):
             return True
         if theirs := self.others.trials(trials):
             hosts = ", ".join(sorted({other.host for other in theirs}))
@@ -91,8 +92,14 @@ class FleetWatch(Watch):
         empty = self._fleet.empty_slots()
         if not empty:
             return
-        for slot in empty[: ownership.work_left(self.trials(), self.folder, self.file)]:
+        for slot in empty[: self._work_left()]:
             self._fleet.start(slot)
+
+    def _work_left(self) -> int:
+        trials = self.trials()
+        if self._no_turns:
+            return sum(ownership.abandoned(trial, self.run_id) for trial in trials)
+        return ownership.work_left(trials, self.folder, self.file)
 
     def _handle_exit(self, death: Death) -> None:
         """A worker ended: give back its trial, say so, and see whether workers can work at all."""
@@ -108,6 +115,7 @@ class FleetWatch(Watch):
         if self.interrupts >= 2:
             return
         given = self._release()
+        self._no_turns |= death.code == exits.OK and self.file.pause
         if death.code == exits.OK and not given and not self._left_work(told_by_it):
             return
         head = f"worker {death.slot} {death.how}"
@@ -138,7 +146,7 @@ class FleetWatch(Watch):
     def _left_work(self, told: Sequence[Mapping[str, Any]]) -> bool:
         """Did a worker that exited with 0 leave although there was work, without having taken any?"""
         took = any(record["event"] == BEGINS for record in told)
-        return not took and ownership.work_left(self.trials(), self.folder, self.file) > 0
+        return not took and self._work_left() > 0
 
 
 def _problem(told: Sequence[Mapping[str, Any]]) -> str:

@@ -16,7 +16,7 @@ import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
 from lcsearch.session.decision_log import DecisionLog, read_log
-from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Stopped, load_objective
+from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Paused, Stopped, load_objective
 from lcsearch.sweep.objective.program import CommandFailed, command_objective
 from lcsearch.sweep.runtime.exits import NO_REPORT
 from lcsearch.sweep.spec.load import Sweep
@@ -25,6 +25,7 @@ from lcsearch.sweep.store import ownership
 from lcsearch.sweep.store.budget import OVERTAKEN, TRAINED
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
+from lcsearch.sweep.store.turns import Turns
 
 _ERROR_LENGTH = 500
 
@@ -63,8 +64,12 @@ def run_trial(
     device: str,
     interrupted: Callable[[], bool],
     heard: Callable[[], None] = lambda: None,
+    turns: Turns | None = None,
 ) -> TrialState:
-    """Train one trial and tell how it ended. RUNNING: it was left to be adopted, or is another machine's now."""
+    """Train one trial and tell how it ended, or where it was left.
+
+    RUNNING: to be adopted, or it is another machine's now. WAITING: its turn is over, by `turns`, and it is paused.
+    """
     trial = taken.trial
     study, file = trial.study, sweep.file
     shared = file.backend.storage is not None  # nobody but our launcher takes a trial of the folder's own study
@@ -112,6 +117,8 @@ def run_trial(
             reported=reported,
             interrupted=interrupted,
             heard=came,
+            pause_at=taken.pause_at,
+            turn_over=(lambda: None) if turns is None else (lambda: turns.turn_over(taken)),
         )
         context.returned(objective(context))
         ended: BaseException | None = context.ended
@@ -127,6 +134,8 @@ def run_trial(
             taken.note({ownership.REPLAYED: context.noted[ownership.REPLAYED]})
         return TrialState.RUNNING
     taken.noted.update(context.noted if context is not None else {})
+    if isinstance(ended, Paused) and turns is not None:
+        return turns.pause(taken)
     if isinstance(ended, (Stopped, optuna.TrialPruned)):
         _say_why(trial, sweep, context.reported if context is not None else {})
         if context is not None and context.ahead is not None:

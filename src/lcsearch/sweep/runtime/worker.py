@@ -30,8 +30,10 @@ from lcsearch.sweep.runtime.trial import load_any, run_trial
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.store import ownership, studies
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.turns import Turns
 from lcsearch.sweep.store.worker_log import Teller
 
+_REST_S, _LONGEST_REST_S = 0.05, 1.0  # between two questions for a turn
 _GRACE_S = 5.0  # an orphan that does not report for this long leaves without a word
 
 
@@ -80,18 +82,26 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
     objective = load_any(sweep)
     study = studies.open_study(sweep.file, folder, checked=True)  # by the launcher
     _prepare(study, sweep, folder)
+    turns = Turns(study, folder, slot, sweep.file) if sweep.file.pause else None
     pulse, tell = HeartbeatWriter(folder.pulse(slot)), Teller(folder.told(slot))
-    began = datetime.now()
+    began, rest = datetime.now(), _REST_S
     while not interrupted():
         if text := systematic_failure(study.get_trials(deepcopy=False), began):
             tell.problem(f"{text}\nTracebacks: {folder.logs}")
             return HOPELESS
-        taken = ownership.take(study, folder, slot, sweep.file)
+        taken = ownership.take(study, folder, slot, sweep.file) if turns is None else turns.take()
+        if taken is None and turns is not None and not turns.over:
+            time.sleep(rest)  # others train: a turn may come of it
+            rest = min(2 * rest, _LONGEST_REST_S)
+            continue
         if taken is None:
+            if turns is not None:
+                turns.finish()
             break
+        rest = _REST_S
         tell.begins(taken.trial.number, adopted=taken.adopted)
         pulse.begin(taken.trial.number)
-        state = run_trial(taken, sweep, folder, objective, device, interrupted, pulse.reported)
+        state = run_trial(taken, sweep, folder, objective, device, interrupted, pulse.reported, turns)
         pulse.end()
         tell.ended(taken.trial.number, state.name)
     return OK

@@ -179,7 +179,7 @@ def _cross_check(document: Document, folder: Path) -> None:
     _check_conditions(document)
     _check_objective(document, folder)
     _check_command(document)
-    for place, said in _ray_problems(document.value):
+    for place, said in (*_ray_problems(document.value), *_pause_problems(document.value)):
         document.report(place, said)
 
 
@@ -367,6 +367,25 @@ def _ray_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...
             place,
             f"expected [cpu] or [cuda] with kind ray, which deals out GPUs itself, got {messages.show(devices)}.",
         )
+
+
+def _pause_problems(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(path, text) of what does not go together with pausing, or without it."""
+    if raw.get("pause", False) is False:
+        for key in ("allocator", "checkpoints"):
+            if raw.get(key) is not None:
+                text = f"expected none without pausing, got one. Add `pause: true`, or take `{key}` away."
+                yield (key,), text
+        return
+    if raw["pause"] is not True:
+        return
+    backend, objective = raw.get("backend"), raw.get("objective")
+    if isinstance(objective, Mapping) and objective.get("command") is not None:
+        text = "expected no pausing of a program, got true: lcsearch cannot tell it yet when to save and end."
+        yield ("pause",), f"{text} Give `objective: {{python: ...}}`, or take `pause` away."
+    if isinstance(backend, Mapping) and backend.get("kind") == "ray":
+        text = "expected no pausing with backend kind ray, got true: sweeps cannot do it there yet."
+        yield ("pause",), f"{text} Take `pause` away, or train with `kind: optuna`."
 
 
 def _extremes(raw: Any) -> tuple[Any, ...]:

@@ -18,6 +18,11 @@ def _untagged(path: Path, got: Any) -> tuple[Path, str, bool] | None:
         hint = did_you_mean(chosen, model.PRUNERS)
         place: Path = ("pruner", "kind") if isinstance(got, Mapping) else ("pruner",)
         return place, f"expected kind {either(model.PRUNERS)}, got {show(chosen)}.{hint}", False
+    if path == ("allocator",):
+        chosen = got.get("kind") if isinstance(got, Mapping) else got
+        hint = did_you_mean(chosen, model.ALLOCATORS)
+        place = ("allocator", "kind") if isinstance(got, Mapping) else ("allocator",)
+        return place, f"expected kind {either(model.ALLOCATORS)}, got {show(chosen)}.{hint}", False
     return None
 
 
@@ -51,6 +56,13 @@ OWN = Own(
         "<median>": model.MedianPrunerSpec,
         "<hyperband>": model.HyperbandPrunerSpec,
         "<none>": model.NoPrunerSpec,
+        "checkpoints": model.Checkpoints,
+        "<allocator going-rate>": model.GoingRateSpec,
+        "<allocator asha>": model.AshaSpec,
+        "<allocator hyperband>": model.AsyncHyperbandSpec,
+        "<allocator halving>": model.HalvingSpec,
+        "<allocator uniform>": model.UniformSpec,
+        "<allocator greedy>": model.GreedySpec,
     },
     _untagged,
 )

@@ -385,11 +385,94 @@ Pruner = Annotated[
 ]
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+_Arms = Annotated[int, Field(ge=1)] | None
+
+
+class _Rungs(Model):
+    first: Share = 0.02
+    eta: Annotated[float, Field(ge=2)] = 3.0
+
+
+class GoingRateSpec(_Rungs):
+    """Promotions by value that must pay better, by the forecast, than a new trial does."""
+
+    kind: Literal["going-rate"] = "going-rate"
+    kappa: Annotated[float, Field(ge=0)] = 1.0
+    startup: Annotated[float, Field(ge=0, le=1)] = 0.06
+
+
+class AshaSpec(_Rungs):
+    """Promotions by value: the best 1 / eta of every rung."""
+
+    kind: Literal["asha"]
+
+
+class AsyncHyperbandSpec(_Rungs):
+    """Promotions by value in brackets that begin at different rungs."""
+
+    kind: Literal["hyperband"]
+    n_brackets: _Arms = None
+
+
+class HalvingSpec(_Rungs):
+    """Successive halving of `n_arms` trials at a time (None: of all)."""
+
+    kind: Literal["halving"]
+    n_arms: _Arms = None
+
+
+class UniformSpec(Model):
+    """All trials in turn, a `quantum` (a share of max_steps) each."""
+
+    kind: Literal["uniform"]
+    n_arms: _Arms = None
+    quantum: Share = 0.02
+
+
+class GreedySpec(Model):
+    """Where the forecast gain for a step is largest."""
+
+    kind: Literal["greedy"]
+    quantum: Share = 0.02
+    gain: Literal["improvement", "p_beat"] = "improvement"
+    n_startup_trials: Annotated[int, Field(ge=2)] = 2
+    explore: Annotated[float, Field(ge=0, le=1)] = 0.0
+    divergence_reports: Annotated[int, Field(ge=1)] = 3
+
+
+ALLOCATORS = ("going-rate", "asha", "hyperband", "halving", "uniform", "greedy")
+
+
+# Tags are longer than the kinds: "hyperband" is a pruner, too.
+def _allocator_tag(value: Any) -> str | None:
+    kind = value.get("kind", "going-rate") if isinstance(value, Mapping) else getattr(value, "kind", "going-rate")
+    return f"<allocator {kind}>" if kind in ALLOCATORS else None
+
+
+AllocatorSpec = Annotated[
+    Annotated[GoingRateSpec, Tag("<allocator going-rate>")]
+    | Annotated[AshaSpec, Tag("<allocator asha>")]
+    | Annotated[AsyncHyperbandSpec, Tag("<allocator hyperband>")]
+    | Annotated[HalvingSpec, Tag("<allocator halving>")]
+    | Annotated[UniformSpec, Tag("<allocator uniform>")]
+    | Annotated[GreedySpec, Tag("<allocator greedy>")],
+    Discriminator(_allocator_tag),
+]
+
+
+class Checkpoints(Model):
+    """`keep`: how many paused trials keep their checkpoint; what is least likely to go on is stopped. None: all."""
+
+    keep: Count | None = None
+
+
 class Budget(Model):
     """When the sweep is over, and what it costs.
 
     `trials` counts every trial begun, failed ones included until they are run again (`--resume --retry-failed`). No
-    trial is begun any more once all trials together have spent `steps`, or the sweep `seconds`; those that run go on.
+    trial is begun any more once all trials together have spent `steps`, or the sweep `seconds`; those that run go on,
+    with `pause` to the end of their turn.
     `money_per_hour` is the price of one worker's hour.
     """
 
@@ -417,6 +500,9 @@ class SweepFile(Model):
     backend: Backend = Backend()
     sampler: Sampler = Sampler()
     pruner: Pruner = CurvePrunerSpec()
+    pause: bool = False
+    allocator: AllocatorSpec | None = None  # with pause, None is the default one, see `turns`
+    checkpoints: Checkpoints | None = None
     budget: Budget
     retries: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
@@ -436,6 +522,11 @@ class SweepFile(Model):
             if isinstance(value, ParamRef) and value.param not in self.space:
                 raise ValueError(f"schedule.{entry}: no parameter {value.param!r} in space")
         return self
+
+    @property
+    def turns(self) -> AllocatorSpec | None:
+        """Who gives the turns where trials are paused and resumed; None where they are not."""
+        return (self.allocator or GoingRateSpec()) if self.pause else None
 
     @property
     def target(self) -> Goal:

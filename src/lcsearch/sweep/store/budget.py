@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch import files
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
+from lcsearch.schedulers.optuna import is_paused
 from lcsearch.study import steps_trained, trained_by
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
@@ -96,7 +97,7 @@ def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> i
 
 
 def _begun(trials: Sequence[FrozenTrial]) -> int:
-    return sum(trial.state != TrialState.WAITING for trial in standing(trials))
+    return sum(trial.state != TrialState.WAITING or is_paused(trial) for trial in standing(trials))
 
 
 class Launch(NamedTuple):

@@ -14,6 +14,7 @@ its checkpoints lie in that run's folder. Over several machines the lock does no
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lcsearch.schedulers.optuna import adopt
+from lcsearch.schedulers.optuna import adopt, is_paused
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.budget import AGAIN, replacements, room, standing
@@ -55,7 +56,7 @@ class Claim:
     """A trial this process may run, and whether it was begun by another; `owner` is how it was signed.
 
     `began` is when, by this process's monotonic clock; `pacer` is told of its reports, `noted` is what
-    was odd about them.
+    was odd about them. With pausing, the trial's turn goes until its first report at `pause_at` or later.
     """
 
     trial: Trial
@@ -64,6 +65,7 @@ class Claim:
     began: float = field(default_factory=time.monotonic)
     pacer: Pacer = field(default_factory=Pacer)
     noted: dict[str, Any] = field(default_factory=dict)
+    pause_at: float = math.inf
 
     def note(self, more: Mapping[str, Sequence[float]]) -> None:
         """Keep what was odd about this worker's reports with the trial, beside what earlier workers noted."""
@@ -77,32 +79,62 @@ class Claim:
 
     def end(self, value: float | None = None, state: TrialState | None = None) -> None:
         """Tell the study how the trial ended, and what it took."""
-        took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
-        self.trial.set_user_attr(TOOK, {**took, **self.pacer.told()})
-        self.note({})
+        self.count()
         self.trial.study.tell(self.trial, value, state=state)
+
+    def count(self) -> None:
+        """Store what it took, and what was odd about its reports."""
+        frozen = self.trial.study.get_trials(deepcopy=False)[self.trial.number]
+        pace, before = self.pacer.told(), attributes.took(frozen.user_attrs, TOOK) or {}
+        if before.get("gaps", 0) > pace.get("gaps", 0):  # of an earlier turn, which says more
+            pace = {name: before[name] for name in ("pace", "gaps") if name in before}
+        took = {"since": self.owner["since"], "seconds": time.monotonic() - self.began}
+        self.trial.set_user_attr(TOOK, {**took, **pace})
+        self.note({})
 
 
 def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> Claim | None:
     """An abandoned trial of this run if there is one, else a new one while the budget lasts, else None."""
-    run = folder.identity()
-    me = {"slot": slot, "pid": os.getpid(), "host": here(), "run": run, "since": datetime.now(UTC).isoformat()}
     with folder.claim():
         trials = study.get_trials(deepcopy=False)
-        for frozen in trials:
-            if abandoned(frozen, run):
-                trial = adopt(study, frozen.number)
-                if not _surplus(study, trial, file):
-                    trial.set_user_attr(WORKER, me)
-                    return Claim(trial, True, me)
-        if not room(file, folder, counted(trials)):
-            return None
-        trial = study.ask()
+        found = adopt_abandoned(study, trials, folder, slot, file)
+        if found is not None or not room(file, folder, counted(trials)):
+            return found
+        me, trial = signature(folder, slot), study.ask()
         trial.set_user_attr(WORKER, me)
-        return None if _surplus(study, trial, file) else Claim(trial, False, me)
+        return None if is_surplus(study, trial, file) else Claim(trial, False, me)
 
 
-def _surplus(study: optuna.Study, trial: Trial, file: SweepFile) -> bool:
+def signature(folder: RunFolder, slot: int) -> dict[str, Any]:
+    """How a worker signs a trial that it takes now."""
+    now = datetime.now(UTC).isoformat()
+    return {"slot": slot, "pid": os.getpid(), "host": here(), "run": folder.identity(), "since": now}
+
+
+def adopt_abandoned(
+    study: optuna.Study, trials: Sequence[FrozenTrial], folder: RunFolder, slot: int, file: SweepFile
+) -> Claim | None:
+    """An abandoned trial of this run, signed; needs the claim lock, and the trials as they stand under it."""
+    run, me = folder.identity(), signature(folder, slot)
+    for frozen in trials:
+        if abandoned(frozen, run):
+            trial = adopt(study, frozen.number)
+            if not is_surplus(study, trial, file):
+                sign(study, trial, me)
+                return Claim(trial, True, me)
+    return None
+
+
+def sign(study: optuna.Study, trial: Trial, me: dict[str, Any]) -> None:
+    """Sign a trial that is taken; what a turn took that has ended is added to the earlier ones'."""
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    took, since = attributes.took(frozen.user_attrs, TOOK), _owner(frozen).get("since")
+    if took is not None and since is not None and took.get("since") == since:
+        trial.set_user_attr(SECONDS, seconds_of(frozen, None))
+    trial.set_user_attr(WORKER, me)
+
+
+def is_surplus(study: optuna.Study, trial: Trial, file: SweepFile) -> bool:
     """Was the trial begun beyond the budget, because another machine was faster? Then its end is told; it was not run.
 
     One that has reported is none: it was begun within a budget that is smaller now.
@@ -314,6 +346,11 @@ def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile) -> int:
-    """How many trials can be taken: those this run may adopt, and the room in the budget."""
+    """How many trials can be taken: those this run may adopt or go on with, and the room in the budget."""
     run = folder.identity()
-    return max(room(file, folder, counted(trials)), 0) + sum(abandoned(t, run) for t in trials)
+    return max(room(file, folder, counted(trials)), 0) + sum(abandoned(t, run) or is_paused_in(t, run) for t in trials)
+
+
+def is_paused_in(frozen: FrozenTrial, run: str) -> bool:
+    """Is it paused, and its checkpoint in the folder of `run`?"""
+    return is_paused(frozen) and _is_of(_owner(frozen), run)

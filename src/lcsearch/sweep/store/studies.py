@@ -32,7 +32,7 @@ _CREATE_TRIES = 5
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)")
 _FILE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)")
 _PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python"}  # where it is not the module's name
-_OF_ONE_MACHINE = {"backend", "budget", "retries"}  # keys that may differ between machines that share a study
+_OF_ONE_MACHINE = {"backend", "budget", "retries", "checkpoints"}  # may differ between machines that share a study
 
 
 def open_storage(
@@ -121,7 +121,11 @@ def _taken(sweep: SweepFile, folder: RunFolder) -> str:
 
 def fingerprint(sweep: SweepFile) -> dict[str, Any]:
     """What must be equal on all machines that work on one study."""
-    return sweep.model_dump(mode="json", by_alias=True, exclude=_OF_ONE_MACHINE)
+    turns = () if sweep.pause else ("pause", "allocator")  # an earlier version knew no such keys
+    found = sweep.model_dump(mode="json", by_alias=True, exclude={*_OF_ONE_MACHINE, *turns})
+    if sweep.turns is not None:
+        found["allocator"] = sweep.turns.model_dump(mode="json")  # named or left out, it is the same one
+    return found
 
 
 def check_joins(sweep: SweepFile, folder: RunFolder) -> None:

@@ -1,0 +1,164 @@
+"""Turns: how a worker of a sweep with `pause: true` gets its trials, and leaves them.
+
+The allocator's state is stored with the study, and whoever holds the run folder's claim lock allocates: a launcher or a
+worker that is killed takes nothing with it. A paused trial is WAITING in the storage, and signed with its run, for its
+checkpoint lies in that run's folder: over several machines it stays with that one. One whose worker was killed is
+adopted as ever, and goes on with the turn that it had been given.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lcsearch.allocation.contract import Account, Allocator
+from lcsearch.allocation.named import allocator
+from lcsearch.schedulers.optuna import REASON, CurvePruner
+from lcsearch.schedulers.optuna._desk import Desk, Turn
+from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
+from lcsearch.schedulers.optuna._snapshot import Reader
+from lcsearch.schedulers.optuna._storage import claim, pause
+from lcsearch.session import make_session
+from lcsearch.stopping.policy import Policy
+from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
+from lcsearch.sweep.store import attributes, ownership
+from lcsearch.sweep.store.budget import limit_now, room, steps_of
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.ownership import WORKER, Claim
+
+LEFT = "left paused"
+"""How the reason of a trial begins that no turn was left for."""
+EVICTED = "its checkpoint was evicted"
+
+
+def make_allocator(spec: AllocatorSpec) -> Allocator:
+    """The allocator with the knobs of the file."""
+    return allocator(spec.kind, **spec.model_dump(exclude={"kind"}))
+
+
+class Turns:
+    """The desk of one worker, over the run folder's claim lock.
+
+    Attributes:
+        over: no turn was given, and none will be: nothing runs, and nothing may be moved.
+    """
+
+    def __init__(self, study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> None:
+        assert file.turns is not None
+        self._study, self._folder, self._slot, self._file = study, folder, slot, file
+        self._run = folder.identity()
+        own = study.pruner if isinstance(study.pruner, CurvePruner) else None
+        session = make_session(Policy(), None, folder.decisions, None) if own is None else own.session
+        self._desk = Desk(
+            study,
+            make_allocator(file.turns),
+            session,
+            Reader(file.max_steps, file.judged, file.bounds),
+            seed=file.seed,
+            account=self._account,
+            n_new_allowed=lambda trials: max(room(file, folder, ownership.counted(trials)), 0),
+            lock=folder.claim,
+            mine=lambda frozen: ownership.is_paused_in(frozen, self._run),
+        )
+        self._next: Turn | None = None
+        self._signed: dict[int, dict[str, Any]] = {}
+        self.over = False
+
+    def _account(self, trials: Sequence[FrozenTrial]) -> Account:
+        spent = float(sum(steps_of(trial, self._file.max_steps) for trial in trials))
+        used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds")
+        return Account(total=spent if used_up else self._file.budget.steps, spent=spent)
+
+    def take(self) -> Claim | None:
+        """An abandoned trial of this run if there is one, else what the allocator says; None: nothing now."""
+        turn, self._next = self._next, None
+        if turn is not None:
+            return self._claim(turn)
+        with self._folder.claim():
+            while (found := self._adopted()) is not None:
+                frozen = self._frozen(found.trial)
+                if cut_of(frozen) is None:  # else its worker was killed on the way to its end
+                    at = pause_at_of(frozen)
+                    return replace(found, pause_at=math.inf if at is None else at)
+                pause(self._study, found.trial)
+        turn = self._desk.take(self._sign)
+        self.over = turn is None and self._desk.over
+        if turn is None or (not turn.resumed and ownership.is_surplus(self._study, turn.trial, self._file)):
+            return None
+        return self._claim(turn)
+
+    def _adopted(self) -> Claim | None:
+        trials = self._study.get_trials(deepcopy=False)
+        return ownership.adopt_abandoned(self._study, trials, self._folder, self._slot, self._file)
+
+    def turn_over(self, claim: Claim) -> float | None:
+        """The step until which the trial goes on; None: it is to be paused, for it has no further turn now."""
+        turn = self._desk.turn_over(claim.trial, self._sign)
+        if turn is not None and turn.trial.number == claim.trial.number:
+            return turn.pause_at
+        self._next = turn
+        return None
+
+    def pause(self, claim: Claim) -> TrialState:
+        """Leave the trial paused, its checkpoint being whole; PRUNED where the allocator has cut it."""
+        with self._folder.claim():
+            claim.count()
+            # No pid: whoever claims it is killed before it signs leaves an abandoned trial.
+            claim.trial.set_user_attr(WORKER, {**claim.owner, "slot": None, "pid": None})
+            if not pause(self._study, claim.trial):
+                return TrialState.PRUNED
+            self._evict()
+        return TrialState.WAITING
+
+    def finish(self) -> list[int]:
+        """End this run's paused trials, for which no turn is left; returns them."""
+        with self._folder.claim():
+            left = self._paused()
+            return [t.number for t in left if self._end(t, f"{LEFT}: the budget was used up")]
+
+    def _evict(self) -> None:
+        """Stop the paused trials of this run that are furthest from a turn, beyond as many as keep a checkpoint."""
+        keep = None if self._file.checkpoints is None else self._file.checkpoints.keep
+        paused = self._paused()
+        if keep is None or len(paused) <= keep:
+            return
+        waits = {wait.uid: (place, wait) for place, wait in enumerate(self._desk.waits)}
+
+        def likely(frozen: FrozenTrial) -> tuple[bool, float, str]:
+            """The furthest first; without a rank, whoever was touched longest ago."""
+            place = waits.get(str(frozen.number))
+            touched = attributes.signature(frozen.user_attrs, WORKER).get("since") or ""
+            return (place is None, -place[0] if place is not None else 0, touched)
+
+        for frozen in sorted(paused, key=likely)[: len(paused) - keep]:
+            _, wait = waits.get(str(frozen.number), (0, None))
+            told = "paused longest ago" if wait is None else f"rank {wait.rank} of {wait.of} by {wait.by}"
+            if self._end(frozen, f"{EVICTED}, for {keep} are kept (checkpoints.keep): {told}"):
+                shutil.rmtree(self._folder.checkpoints(frozen.number), ignore_errors=True)
+
+    def _paused(self) -> list[FrozenTrial]:
+        return [t for t in self._study.get_trials(deepcopy=False) if ownership.is_paused_in(t, self._run)]
+
+    def _end(self, frozen: FrozenTrial, why: str) -> bool:
+        trial = claim(self._study, frozen.number)
+        if trial is None:
+            return False
+        trial.set_user_attr(REASON, why)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return True
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[trial.number]
+
+    def _sign(self, trial: Trial) -> None:
+        me = self._signed[trial.number] = ownership.signature(self._folder, self._slot)
+        ownership.sign(self._study, trial, me)
+
+    def _claim(self, turn: Turn) -> Claim:
+        return Claim(turn.trial, turn.resumed, self._signed.pop(turn.trial.number), pause_at=turn.pause_at)

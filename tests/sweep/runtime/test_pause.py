@@ -1,0 +1,272 @@
+"""Sweeps with `pause: true`: trials wait as checkpoints, the allocator says who goes on, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sweep.kit import TRAIN, Remembering, write_toy
+
+from lcsearch.checkpoint import load as load_checkpoint
+from lcsearch.schedulers.optuna import is_paused
+from lcsearch.session.decision_log import read_allocations
+from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.outcome import Outcome
+from lcsearch.sweep.objective.context import Context
+from lcsearch.sweep.runtime.trial import run_trial
+from lcsearch.sweep.spec.load import load
+from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.ownership import seconds_of
+from lcsearch.sweep.store.studies import create_study
+from lcsearch.sweep.store.turns import Turns
+
+SAVING = """\
+import json, os
+
+def train(ctx):
+    kept = ctx.load()
+    with (ctx.checkpoint_dir / "lives.jsonl").open("a") as lives:
+        lives.write(json.dumps([os.getpid(), 0 if kept is None else kept.step]) + "\\n")
+    for epoch in range(1 if kept is None else kept.step + 1, ctx.max_steps + 1):
+        ctx.report(ctx.params["a"] + 1 / epoch, epoch)
+        if ctx.checkpoint_due:
+            ctx.save({"epoch": epoch}, epoch)
+"""
+RUNGS = (1, 3, 9)  # of 25 epochs with first: 0.04 and eta: 3
+
+
+def pausing_toy(folder: Path, objective: str = SAVING, *, more: str = "", kind: str = "asha", **settings: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    known = {"trials": 12, "max_steps": 25, **settings}
+    path = write_toy(folder, objective, **known)
+    path.write_text(f"{path.read_text()}pause: true\nallocator: {{kind: {kind}, first: 0.04}}\n{more}")
+    return path
+
+
+def swept(path: Path, **options: Any) -> Outcome:
+    return launcher.run(path, folder=path.parent / "run", view=Remembering(), **options)
+
+
+def moves(run: Path) -> list[tuple[str | None, float]]:
+    found = sorted(read_allocations(run / "decisions"), key=lambda one: one.number)
+    return [(move.uid, move.pause_at) for one in found for move in one.moves]
+
+
+def test_trials_are_paused_promoted_and_cut(tmp_path: Path) -> None:
+    outcome = swept(pausing_toy(tmp_path))
+    assert outcome.code == 0
+    rows = outcome.progress.rows
+    assert [row.state for row in rows].count("complete") >= 1
+    assert {row.state for row in rows} == {"complete", "stopped"}
+    assert {row.spent for row in rows if row.state == "stopped"} <= set(RUNGS)
+    best = min(rows, key=lambda row: row.params["a"])  # type: ignore[arg-type,return-value]  # a number
+    assert best.state == "complete"
+    assert best.values == pytest.approx({e: best.params["a"] + 1 / e for e in range(1, 26)})  # type: ignore[operator]
+    lives = (outcome.folder / f"checkpoints/trial-{best.number:05d}/lives.jsonl").read_text().splitlines()
+    starts = [json.loads(line)[1] for line in lives]
+    assert starts[0] == 0
+    assert starts[1:] == sorted(set(starts[1:]))  # each turn from the checkpoint of the one before
+    assert set(starts[1:]) <= set(RUNGS)
+    assert all(row.note == "cut: its rung is closed" for row in rows if row.state == "stopped")
+
+
+def test_the_same_seed_gives_the_same_moves_on_one_worker(tmp_path: Path) -> None:
+    first, again = (swept(pausing_toy(tmp_path / name)) for name in "ab")
+    assert moves(first.folder) == moves(again.folder)
+    assert [move for move in moves(first.folder) if move[0] is not None]
+
+
+@pytest.mark.parametrize("kind", ["hyperband", "halving"])
+def test_other_allocators(tmp_path: Path, kind: str) -> None:
+    outcome = swept(pausing_toy(tmp_path, kind=kind, workers=2))
+    assert outcome.code == 0
+    assert outcome.progress.of("complete")
+    assert not outcome.progress.of("running", "waiting", "paused")
+
+
+def test_the_default_allocator_beside_the_curve_pruner(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path, pruner="curve, forecasters: [parametric]", workers=2)
+    path.write_text(path.read_text().replace("allocator: {kind: asha, first: 0.04}\n", ""))
+    outcome = swept(path)
+    assert outcome.code == 0
+    assert {one.allocator for one in read_allocations(outcome.folder / "decisions")} == {"going-rate"}
+    assert outcome.progress.of("complete")
+    assert not outcome.progress.of("running", "waiting", "paused")
+
+
+def test_trials_that_never_save_run_to_their_end(tmp_path: Path) -> None:
+    outcome = swept(pausing_toy(tmp_path, TRAIN, trials=3))
+    assert [row.state for row in outcome.progress.rows] == ["complete"] * 3
+    assert [row.noted for row in outcome.progress.rows] == [{"unsaved": (1.0,)}] * 3
+    assert moves(outcome.folder) == [(None, 1.0)] * 3
+
+
+def test_paused_trials_are_ended_in_words_when_the_budget_is_used_up(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path)
+    path.write_text(path.read_text().replace("{trials: 12}", "{trials: 12, steps: 40}"))
+    outcome = swept(path)
+    assert outcome.code == 0
+    notes = [row.note for row in outcome.progress.of("stopped")]
+    assert "left paused: the budget was used up" in notes
+    assert not outcome.progress.of("running", "waiting", "paused")
+    assert outcome.progress.spent <= 40
+
+
+def test_a_bounded_store_stops_what_is_furthest_from_a_turn(tmp_path: Path) -> None:
+    outcome = swept(pausing_toy(tmp_path, more="checkpoints: {keep: 2}\n"))
+    rows = outcome.progress.of("stopped")
+    evicted = [row for row in rows if row.note.startswith("its checkpoint was evicted")]
+    assert evicted
+    assert evicted[0].note.startswith("its checkpoint was evicted, for 2 are kept (checkpoints.keep): rank ")
+    for row in evicted:
+        assert load_checkpoint(outcome.folder / f"checkpoints/trial-{row.number:05d}") is None
+    assert outcome.progress.of("complete")
+    assert not outcome.progress.of("running", "waiting", "paused")
+
+
+# One worker's hand, step by step.
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> Hand:
+    return Hand(pausing_toy(tmp_path / "ann"), tmp_path / "ann/run")
+
+
+class Hand:
+    """A worker that does one thing at a time."""
+
+    def __init__(self, path: Path, root: Path, study: optuna.Study | None = None) -> None:
+        self.folder = RunFolder(root)
+        for place in (self.folder.decisions, self.folder.root / "checkpoints"):
+            place.mkdir(parents=True, exist_ok=True)
+        if not self.folder.record.exists():
+            self.folder.write(load(path))
+        self.sweep = self.folder.read()
+        self.study = study or create_study(self.sweep.file, self.folder, resume=True)
+        self.turns = Turns(self.study, self.folder, 0, self.sweep.file)
+
+    def train(
+        self, objective: Callable[[Context], object] | None = None, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[int, str] | None:
+        """Take a trial and train its turn; (its number, the state it was left in)."""
+        taken = self.turns.take()
+        if taken is None:
+            return None
+        found = run_trial(
+            taken, self.sweep, self.folder, objective or saving, "cpu", interrupted, lambda: None, self.turns
+        )
+        return taken.trial.number, found.name
+
+    def trial(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+
+def saving(ctx: Context) -> None:
+    kept = ctx.load()
+    for epoch in range(1 if kept is None else kept.step + 1, ctx.max_steps + 1):
+        ctx.report(ctx.params["a"] + 1 / epoch, epoch)
+        if ctx.checkpoint_due:
+            ctx.save({"epoch": epoch}, epoch)
+
+
+def test_a_paused_trial_is_waiting_and_counts_as_begun(hand: Hand) -> None:
+    assert hand.train() == (0, "WAITING")
+    assert is_paused(hand.trial(0))
+    assert hand.train() == (1, "WAITING")  # the next one was given on the way
+    trials = hand.study.get_trials(deepcopy=False)
+    assert ownership.work_left(trials, hand.folder, hand.sweep.file) == 12 - len(trials) + 2
+
+
+def test_seconds_and_steps_are_counted_once_over_all_turns(hand: Hand) -> None:
+    for _ in range(60):
+        if hand.train() is None:
+            break
+    resumed = [n for n in range(12) if "lcsearch:seconds" in hand.trial(n).user_attrs]
+    assert resumed
+    for number in resumed:
+        attrs = hand.trial(number).user_attrs
+        now = datetime.now(UTC)
+        total = attrs["lcsearch:seconds"] + attrs["lcsearch:took"]["seconds"]
+        assert seconds_of(hand.trial(number), now) == pytest.approx(total)
+    assert hand.turns.over
+
+
+def test_a_worker_that_is_killed_leaves_its_turn_to_another(hand: Hand) -> None:
+    assert hand.train() == (0, "WAITING")
+
+    def killed(ctx: Context) -> None:
+        ctx.report(1.0, 1)
+        raise KeyboardInterrupt  # nothing of ours hears of it
+
+    with pytest.raises(KeyboardInterrupt):
+        hand.train(killed)
+    other = Hand(hand.sweep.path, hand.folder.root, hand.study)
+    (given,) = ownership.release(hand.study, hand.folder, (), 2)
+    assert given.number == 1
+    assert other.train() == (1, "WAITING")
+    assert is_paused(hand.trial(1))
+    assert list(hand.trial(1).intermediate_values) == [1]
+
+
+def test_a_worker_that_is_killed_between_claim_and_signature_leaves_an_abandoned_trial(hand: Hand) -> None:
+    assert hand.train() == (0, "WAITING")
+    from lcsearch.schedulers.optuna._storage import claim
+
+    assert claim(hand.study, 0) is not None
+    assert ownership.abandoned(hand.trial(0), hand.folder.identity())
+    before = seconds_of(hand.trial(0), None)
+    other = Hand(hand.sweep.path, hand.folder.root, hand.study)
+    assert other.turns.take() is not None
+    assert hand.trial(0).user_attrs["lcsearch:seconds"] == pytest.approx(before)
+
+
+def test_a_trial_that_was_cut_when_its_turn_was_over_ends_even_if_its_worker_is_killed_before(hand: Hand) -> None:
+    from lcsearch.schedulers.optuna._record import CUT
+    from lcsearch.schedulers.optuna._storage import store_with
+
+    taken = hand.turns.take()
+    assert taken is not None
+    store_with(hand.study, taken.trial, CUT, {"why": "it does not pay", "of": 0})
+    ownership.release(hand.study, hand.folder, (), 2, blame=False)
+    other = Hand(hand.sweep.path, hand.folder.root, hand.study)
+    assert other.train() == (1, "WAITING")
+    assert hand.trial(0).state == TrialState.PRUNED
+    assert hand.trial(0).user_attrs["lcsearch:reason"] == "cut: it does not pay"
+
+
+# Two machines, two run folders, one storage.
+
+
+def test_a_paused_trial_stays_with_the_machine_that_has_its_checkpoint(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/central.sqlite3"
+    hands = []
+    for name in ("ann", "bob"):
+        path = pausing_toy(tmp_path / name)
+        path.write_text(path.read_text().replace("backend: {", f"backend: {{storage: '{url}', "))
+        hands.append(Hand(path, tmp_path / name / "run"))
+    ann, bob = hands
+    assert {(fate := ann.train()) and fate[1], (fate := bob.train()) and fate[1]} == {"WAITING"}
+    for _ in range(80):
+        if ann.train() is None and bob.train() is None and ann.turns.over and bob.turns.over:
+            break
+    ann.turns.finish()
+    bob.turns.finish()
+    trials = ann.study.get_trials(deepcopy=False)
+    assert all(t.state.is_finished() for t in trials)
+    runs = {hand.folder.identity(): hand for hand in hands}
+    for trial in trials:
+        own = runs[trial.user_attrs[ownership.WORKER]["run"]].folder
+        (other,) = (hand.folder for hand in hands if hand.folder != own)
+        assert own.checkpoints(trial.number).is_dir()
+        assert not other.checkpoints(trial.number).exists()
+        last = max(trial.intermediate_values)
+        assert list(trial.intermediate_values) == list(range(1, last + 1))
+    assert any(t.state == TrialState.COMPLETE for t in trials)
+    assert len({t.user_attrs[ownership.WORKER]["run"] for t in trials}) == 2
