@@ -263,6 +263,22 @@ def test_a_failing_allocator_falls_back_on_run_to_end(what: Any, fault: str, slo
     assert fault in dict(of_run(runner).session.tally()[1])
 
 
+def test_questions_that_fail_fall_back_on_run_to_end() -> None:
+    class Asks(Does):
+        def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+            raise RuntimeError("no question")
+
+    runner = run_with(Asks(lambda snapshot, slots: Allocation(None, ())), n=3, slots=2)
+    assert ends(runner) == dict.fromkeys([*LIMITS][:3], ("COMPLETE", STEPS))
+    assert "allocator 'told'" in dict(of_run(runner).session.tally()[1])
+
+
+def test_a_searcher_that_counts_paused_trials_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    run_with("asha", limit=2)
+    (said,) = (record.message for record in caplog.records if "max_concurrent_trials" in record.message)
+    assert "the searcher gives no new trial beside 2, and those that are paused count" in said
+
+
 def test_an_allocator_that_names_nobody_does_not_hang_the_run() -> None:
     """It begins trials and never goes on with one: with nothing running, somebody does, and it is counted."""
 

@@ -98,9 +98,17 @@ def scheduler(folder: Path, **fields: Any) -> CurveScheduler:
 
 
 def fit(
-    of: CurveScheduler, folder: Path, trainable: Any = train, *, every: int = 1, search: Any = None, **settings: Any
+    of: CurveScheduler,
+    folder: Path,
+    trainable: Any = train,
+    *,
+    every: int = 1,
+    search: Any = None,
+    failures: int = 0,
+    errors: int = 0,
+    **settings: Any,
 ) -> None:
-    """Run one trial a limit; fails when the run does not end by itself."""
+    """Run one trial a limit; fails when the run does not end by itself, or with another number of errors."""
     limits = {} if search is not None else {"limit": tune.grid_search(LIMITS)}
     tuner = tune.Tuner(
         trainable,
@@ -108,12 +116,18 @@ def fit(
         tune_config=tune.TuneConfig(
             **{"scheduler": of, "search_alg": search, "reuse_actors": True, "time_budget_s": BUDGET_S, **settings}
         ),
-        run_config=tune.RunConfig(name="run", storage_path=str(folder), verbose=0, callbacks=[StateCallback(of)]),
+        run_config=tune.RunConfig(
+            name="run",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[StateCallback(of)],
+            failure_config=tune.FailureConfig(max_failures=failures),
+        ),
     )
     start = time.monotonic()
     grid = tuner.fit()
     assert time.monotonic() - start < BUDGET_S, "the run did not end by itself"
-    assert not any(grid[i].error for i in range(len(grid)))
+    assert sum(grid[i].error is not None for i in range(len(grid))) == errors
 
 
 def ends(of: CurveScheduler) -> dict[float, tuple[Status, int]]:
@@ -170,6 +184,29 @@ def test_trials_that_save_now_and_then_pause_where_they_saved(cluster: Any, tmp_
     found = ends(of)
     assert {last for status, last in found.values() if status is Status.STOPPED} <= {2, 4, 6, 8}
     assert all(start % 2 == 0 for limit in LIMITS for start in lives(tmp_path, limit))
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_trials_that_fail_or_lose_their_worker_leave_the_others_their_turns(
+    cluster: Any, tmp_path: Path, retries: int
+) -> None:
+    def faulty(config: dict[str, Any]) -> None:
+        """Two trials break down in their second turn, one of them with its process; once."""
+        mark = Path(config["folder"]) / f"broken-{config['limit']}"
+        if config["limit"] in (0.1, 0.2) and tune.get_checkpoint() is not None and not mark.exists():
+            mark.touch()
+            if config["limit"] == 0.1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("the trial's own trouble")
+        train(config)
+
+    of = scheduler(tmp_path, allocator=Uniform(quantum=1 / 3))
+    fit(of, tmp_path, faulty, failures=retries, errors=0 if retries else 2)
+    assert ends(of) == {
+        limit: (Status.FAILED, 3) if limit in (0.1, 0.2) and not retries else (Status.COMPLETE, STEPS)
+        for limit in LIMITS
+    }
+    assert len(list(tmp_path.glob("broken-*"))) == 2
 
 
 @pytest.mark.parametrize("limit", [None, 2])
