@@ -44,12 +44,12 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
         return (
             f"trial {trial.uid} is still running; pass its study to see which gate holds: explain({trial.uid}, study)"
         )
+    if not trial.curve.n_reports:
+        return f"trial {trial.uid}: {SILENT}"
     if trial.status is Status.PAUSED:
         return "\n".join(
             [f"trial {trial.uid} is paused at step {trial.curve.last_step:g}", *paused(session, trial, snapshot)]
         )
-    if not trial.curve.n_reports:
-        return f"trial {trial.uid}: {SILENT}"
     latest = session.latest.get((snapshot.key, trial.uid))
     return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
 
