@@ -180,13 +180,24 @@ class AllocationReceipt:
 
     @property
     def lines(self) -> list[str]:
-        """Who got the slots and who was cut, a line each."""
+        """Who got the slots and who was cut, a line each; those that were cut for one reason in one."""
+        return self.told()
+
+    def told(self, step: str = "step", *, cuts: bool = True) -> list[str]:
+        """The lines; `step` is what a step is called."""
         found = []
         for move in self.moves:
             who = "a new configuration" if move.uid is None else f"trial {move.uid}"
             why = "" if move.uid is None and move.why == who else f": {move.why}"
-            found.append(f"{who} until step {move.pause_at:g}{why}")
-        return [*found, *(f"trial {uid} is cut: {why}" for uid, why in self.stops)]
+            found.append(f"{who} until {step} {move.pause_at:g}{why}")
+        reasons: dict[str, list[str]] = {}
+        for uid, why in self.stops if cuts else ():
+            reasons.setdefault(why, []).append(uid)
+        for why, uids in reasons.items():
+            more = f" and {len(uids) - AGAINST} more" if len(uids) > AGAINST else ""
+            who = f"trials {', '.join(uids[:AGAINST])}{more} are" if len(uids) > 1 else f"trial {uids[0]} is"
+            found.append(f"{who} cut: {why}")
+        return found
 
 
 def _packed(uids: Sequence[str]) -> list[str]:

@@ -18,6 +18,9 @@ from lcsearch.allocation.contract import Move, Slots, Wait
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
+_NOISE = 1e-9  # of products of floats
+_COUNTED = 0.3  # steps to the first rung
+
 
 class Member(NamedTuple):
     """A trial in a rung; tuples sort as the rung ranks: by loss, then by uid."""
@@ -43,12 +46,23 @@ def rungs_of(horizon: float, first: float, eta: float) -> tuple[float, ...]:
 
     >>> rungs_of(50, 0.02, 3)
     (1.0, 3.0, 9.0, 27.0, 50.0)
+    >>> rungs_of(40, 0.02, 3)
+    (1.0, 3.0, 8.0, 22.0, 40.0)
     """
     steps, step = [], float(first) * horizon
-    while step < horizon * (1 - 1e-9):
-        steps.append(step)
+    while step < horizon * (1 - _NOISE):
+        steps.append(counted(step, first, horizon))
         step *= eta
-    return (*steps, float(horizon))
+    return (*(rung for rung in dict.fromkeys(steps) if rung < horizon), float(horizon))
+
+
+def counted(step: float, first: float, horizon: float) -> float:
+    """A step, the next whole one where steps are counted, as a horizon says that is whole and not too short for it.
+
+    A trial pauses at its first report there or later, so that this changes nothing but what people read.
+    """
+    whole = float(horizon).is_integer() and first * horizon >= _COUNTED
+    return float(math.ceil(step * (1 - _NOISE))) if whole else step
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from lcsearch.allocation.arms import start_new, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.gain import mean_gains
-from lcsearch.allocation.rungs import Ladder, checked_rungs, loss_so_far, rungs_of, served
+from lcsearch.allocation.rungs import Ladder, checked_rungs, counted, loss_so_far, rungs_of, served
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Kind, Query
 from lcsearch.study import Snapshot, Trial
@@ -131,7 +131,8 @@ class GoingRateAsha:
         """The next check on a trial's way from rung k to `rung`."""
         if k < 1:
             return rung
-        checks = (ladder.rungs[k] * factor for factor in _CHECKS)
+        horizon = ladder.snapshot.goal.horizon
+        checks = (counted(ladder.rungs[k] * factor, self.first, horizon) for factor in _CHECKS)
         return next((step for step in checks if steps_done(trial) < step < rung), rung)
 
     def _worth(self, snapshot: Snapshot, slots: Slots, candidates: list[Move], forecasts: Answers) -> dict[str, _Worth]:

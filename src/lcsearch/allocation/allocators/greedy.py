@@ -112,7 +112,7 @@ class GreedyGain:
         ranked = self._ranked(snapshot, forecasts, slots)
         rng, explore = np.random.default_rng(key), self.explore
         if slots.account.total is not None:
-            explore *= min(slots.account.left / slots.account.total, 1.0)
+            explore *= min(slots.account.left / max(slots.account.total, 1e-300), 1.0)
         at = {trial.uid: steps_done(trial) for trial in snapshot.live}
         left, moves, waiting = slots.account.left, list[Move](), list[_Arm]()
         while ranked and len(moves) < slots.free:
