@@ -6,7 +6,9 @@
 >>> tune_config = tune.TuneConfig(scheduler=scheduler, num_samples=40)
 >>> run_config = tune.RunConfig(callbacks=[StateCallback(scheduler)])  # carries its state through Tuner.restore
 
-Stops a trial when P(it beats the incumbent) stays low, shows why, and never raises into the run. Needs the extra:
+Stops a trial when P(it beats the incumbent) stays low, shows why, and never raises into the run. With
+`allocator="going-rate"` it also pauses trials that report with checkpoints, and goes on with them when they are next.
+Needs the extra:
 `pip install "lcsearch[ray]"`.
 """
 

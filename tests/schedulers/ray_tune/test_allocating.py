@@ -365,6 +365,19 @@ def test_a_state_without_allocations_and_one_of_another_allocator_are_taken() ->
     assert twin.step() is None
 
 
+def test_a_scheduler_may_serve_another_run() -> None:
+    """One after another, each with its own trials: nothing of the first is left, not even the allocator's state."""
+    by = Recorded(allocator("uniform"))
+    runner = run_with(by, n=3)
+    first, of = list(by.said), of_run(runner)
+    by.said.clear()
+    assert of.set_search_properties(None, None)
+    again = Runner(of, slots=1, search_alg=Proposals(["u0", "u1", "u2"]))
+    drive(again, {f"u{i}": decay(LIMITS[f"t{i}"], STEPS) for i in range(3)})
+    assert set(ends(again)) == {"u0", "u1", "u2"}
+    assert [(slots, key) for slots, key, *_ in by.said] == [(slots, key) for slots, key, *_ in first]
+
+
 def test_arguments_are_checked() -> None:
     alone: list[dict[str, Any]] = [{"allocator": "best"}, {"allocator": 3}, {"max_paused": 2}, {"min_slice": 2}]
     beside: list[dict[str, Any]] = [{"max_paused": 0}, {"min_slice": -1}, {"min_slice": float("nan")}]
