@@ -16,6 +16,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
+from lcsearch.allocation.judge import judge
 from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
@@ -247,6 +248,18 @@ def test_max_paused_bounds_the_paused_set_and_min_slice_a_turn() -> None:
 
     whole = run_with(Uniform(quantum=1 / 9), n=2, min_slice=4)
     assert whole.order == ["t0"] * 4 + ["t1"] * 4 + ["t0"] * 4 + ["t1"] * 4 + ["t0", "t1"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["asha", "uniform", "hyperband", "halving"])
+def test_every_receipt_can_be_made_again(name: str, tmp_path: Path) -> None:
+    runner = run_with(name, slots=2, max_paused=3, min_slice=2, decision_log=tmp_path)
+    study = of_run(runner).snapshot()
+    trials = {trial.uid: trial for trial in (*study.bank, *study.live)}
+    receipts = list(read_allocations(tmp_path))
+    assert len(receipts) > 5
+    for receipt in receipts:
+        made = judge(receipt.asked(allocator(receipt.allocator, **receipt.knobs), study.goal, trials), {})
+        assert (made.moves, made.stops) == (receipt.moves, receipt.stops)
 
 
 @pytest.mark.parametrize(
