@@ -48,6 +48,8 @@ def train(ctx):
             (folder / "new").write_text(json.dumps(epoch))
             os.replace(folder / "new", file)
             note("saved", epoch)
+            if ctx.checkpoint_due:
+                ctx.save({}, epoch)
 
 def value(a, number, epoch):
     return a * 0.1 + (number % 2) * 5 + 1 / epoch
@@ -139,11 +141,13 @@ def nursery() -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_thirty_kills_lose_nothing(tmp_path: Path, nursery: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("pauses", [False, True], ids=["stops", "pauses"])
+def test_thirty_kills_lose_nothing(tmp_path: Path, nursery: subprocess.Popen[str], pauses: bool) -> None:
     rng = random.Random(SEED)
-    path = write_toy(
-        tmp_path, TRAIN, trials=TRIALS, max_steps=EPOCHS, workers=2, pruner="curve, n_startup_trials: 3", retries=1000
-    )
+    pruner = "none" if pauses else "curve, n_startup_trials: 3"
+    path = write_toy(tmp_path, TRAIN, trials=TRIALS, max_steps=EPOCHS, workers=2, pruner=pruner, retries=1000)
+    if pauses:  # every trial pauses four times, and runs to its end
+        path.write_text(path.read_text() + "pause: true\nallocator: {kind: uniform, quantum: 0.2}\n")
     campaign = Campaign(path, tmp_path / "run", nursery)
     deadline = time.monotonic() + PATIENCE_S
     plan = ["launcher"] * (KILLS // 3) + ["worker"] * (KILLS - KILLS // 3)
@@ -175,7 +179,7 @@ def test_thirty_kills_lose_nothing(tmp_path: Path, nursery: subprocess.Popen[str
         pid = campaign.launch()
     assert sum(campaign.killed.values()) == KILLS
     assert min(campaign.killed.values()) >= 5, campaign.killed
-    found = problems(campaign)
+    found = problems(campaign, pauses)
     assert not found, "\n".join([*found, report(campaign)])
 
 
@@ -194,7 +198,7 @@ def report(campaign: Campaign) -> str:
     return "\n".join([f"the kills (seed {SEED}):", *campaign.points, *logs])
 
 
-def problems(campaign: Campaign) -> list[str]:
+def problems(campaign: Campaign, pauses: bool) -> list[str]:
     """What is wrong with the study after all kills; empty when it is as if there had been none."""
     study = open_run.reader(RunFolder(campaign.run))[1]
     said = []
@@ -214,6 +218,13 @@ def problems(campaign: Campaign) -> list[str]:
     params = [trial.params for trial in study.trials]
     if params != [row.params for row in uninterrupted(campaign)]:
         said.append("the trials have other parameters than those of an uninterrupted run")
+    if pauses:
+        if not all(trial.state.name == "COMPLETE" for trial in study.trials):
+            said.append("a trial was stopped, though nobody stops any")
+        paused = [trial.system_attrs.get("lcsearch:paused", {}).get("pause", 0) for trial in study.trials]
+        if sum(paused) < 3 * TRIALS:
+            said.append(f"too few pauses that a kill could lose: {paused}")
+        return said
     if not any(trial.state.name == "PRUNED" for trial in study.trials):
         said.append("nothing was stopped: the test sees no stop that a kill could lose")
     return said + decisions(campaign.run, study)

@@ -8,12 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+from kit.allocators import Never, Recorded
 from optuna.trial import TrialState
 from sweep.kit import TRAIN, Remembering, write_toy
 
+from lcsearch.allocation.named import allocator
 from lcsearch.checkpoint import load as load_checkpoint
+from lcsearch.curves import Curve
+from lcsearch.data.task import Run, Task
+from lcsearch.goal import Goal
+from lcsearch.replay.simulator import World, simulate
 from lcsearch.schedulers.optuna import is_paused
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.sweep import run as launcher
@@ -75,6 +82,29 @@ def test_trials_are_paused_promoted_and_cut(tmp_path: Path) -> None:
     assert starts[1:] == sorted(set(starts[1:]))  # each turn from the checkpoint of the one before
     assert set(starts[1:]) <= set(RUNGS)
     assert all(row.note == "cut: its rung is closed" for row in rows if row.state == "stopped")
+
+
+@pytest.mark.parametrize(
+    ("kind", "knobs"),
+    [
+        ("asha", {"first": 0.04}),
+        ("hyperband", {"first": 0.04}),
+        ("halving", {"first": 0.04}),
+        ("uniform", {"quantum": 0.2}),
+    ],
+)
+def test_one_worker_makes_the_moves_of_the_simulator(tmp_path: Path, kind: str, knobs: dict[str, float]) -> None:
+    path = pausing_toy(tmp_path / "toy")
+    said = ", ".join([kind, *(f"{name}: {value}" for name, value in knobs.items())])
+    path.write_text(path.read_text().replace("{kind: asha, first: 0.04}", f"{{kind: {said}}}"))
+    outcome = swept(path)
+    rows, steps = outcome.progress.rows, np.arange(1.0, 26.0)
+    runs = [Run(str(row.number), Curve.of(steps, row.params["a"] + 1 / steps), steps) for row in rows]  # type: ignore[operator]
+    recorded, task = Recorded(allocator(kind, **knobs)), Task("toy", Goal("loss", "minimize", 25), tuple(runs))
+    lives = sorted(simulate(task, range(12), Never(), World(), recorded).lives, key=lambda life: int(life.uid))
+    assert moves(path.parent / "run") == recorded.moves
+    assert [(row.spent, row.state.upper()) for row in rows] == [(life.shown, life.status.name) for life in lives]
+    assert all(list(row.values) == list(range(1, row.spent + 1)) for row in rows), "every epoch once, in its order"
 
 
 def test_the_same_seed_gives_the_same_moves_on_one_worker(tmp_path: Path) -> None:
