@@ -122,5 +122,5 @@ def train(ctx: Context) -> None:
         model.eval()
         with torch.no_grad():
             ctx.report(loss_of(model, held).item(), step)
-        if step % SAVE_EVERY == 0:
+        if ctx.checkpoint_due or step % SAVE_EVERY == 0:
             ctx.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, step)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.trial import TrialState
 
-from lcsearch.allocation.ask import ask
+from lcsearch.allocation.ask import AllocationAsk, ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots, Wait
 from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
@@ -104,6 +104,12 @@ class Desk:
         with self._lock():
             return self._give(trial, sign)
 
+    def asked(self) -> Allocation:
+        """What the allocator would say if a slot were free now; nothing is moved, and nothing stored."""
+        reading = self._reader.read(self._study)
+        slots = Slots(1, max(self._n_new_allowed(reading.trials), 0), self._account(reading.trials))
+        return self._session.allocate(self._ask(snapshot_of(self._study, reading), slots))
+
     def _give(self, here: Trial | None, sign: Callable[[Trial], None]) -> Turn | None:
         for _ in range(_TRIES):
             reading = self._reader.read(self._study)
@@ -149,15 +155,19 @@ class Desk:
         return self._allocate(replace(snapshot, live=tuple(t for t in live if t.uid not in elsewhere)), slots)
 
     def _allocate(self, snapshot: Snapshot, slots: Slots) -> Allocation:
-        stored, name = allocation_of(self._study), self._allocator.name
-        known = stored if isinstance(stored, dict) else {}
-        n = known.get("n", 0)
-        state = known["state"] if known.get("allocator") == name else self._allocator.init()
-        asked = ask(self._allocator, state, snapshot, Abilities(pause=True), slots, (self._seed, n))
+        asked = self._ask(snapshot, slots)
         made = self._session.allocate(asked)
-        store_allocation(self._study, {"allocator": name, "n": n + 1, "state": made.state})
+        stored = {"allocator": self._allocator.name, "n": asked.key[-1] + 1, "state": made.state}
+        store_allocation(self._study, stored)
         self.waits = made.waits
         return made
+
+    def _ask(self, snapshot: Snapshot, slots: Slots) -> AllocationAsk:
+        stored, name = allocation_of(self._study), self._allocator.name
+        known = stored if isinstance(stored, dict) else {}
+        state = known["state"] if known.get("allocator") == name else self._allocator.init()
+        key = (self._seed, known.get("n", 0))
+        return ask(self._allocator, state, snapshot, Abilities(pause=True), slots, key)
 
     def _cut(self, number: int, why: str, here: Trial | None) -> None:
         if here is not None and number == here.number:

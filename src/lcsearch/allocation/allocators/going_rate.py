@@ -16,7 +16,8 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Kind, Query
 from lcsearch.study import Snapshot, Trial
 
-_CHECKS = (math.sqrt(2.0), 2.0)
+CHECKS = (math.sqrt(2.0), 2.0)
+"""Where a trial is asked on its way to a rung, from the second one up: times the rung below."""
 
 
 class _Worth(NamedTuple):
@@ -132,7 +133,7 @@ class GoingRateAsha:
         if k < 1:
             return rung
         horizon = ladder.snapshot.goal.horizon
-        checks = (counted(ladder.rungs[k] * factor, self.first, horizon) for factor in _CHECKS)
+        checks = (counted(ladder.rungs[k] * factor, self.first, horizon) for factor in CHECKS)
         return next((step for step in checks if steps_done(trial) < step < rung), rung)
 
     def _worth(self, snapshot: Snapshot, slots: Slots, candidates: list[Move], forecasts: Answers) -> dict[str, _Worth]:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
-from lcsearch.schedulers.optuna import REASON, decision_of
+from lcsearch.schedulers.optuna import REASON, decision_of, is_paused
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
@@ -35,7 +35,8 @@ class Row:
     """One trial.
 
     Attributes:
-        state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "complete", "stopped", "failed".
+        state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "paused" (a checkpoint, until the
+            allocator gives it a turn), "complete", "stopped", "failed".
         values: step -> value, in step order.
         spent: steps trained, on the user's axis.
         saved: steps a stop saved: what the trial had left before it, by the complete trials, see
@@ -214,6 +215,8 @@ def _row(
     state = _NAMES[trial.state]
     if abandoned(trial):
         state = "waiting"
+    elif is_paused(trial):
+        state = "paused"
     note = ""
     if state == "stopped":
         note = str(trial.user_attrs.get(REASON) or "stopped by the pruner")

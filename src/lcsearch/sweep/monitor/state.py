@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
@@ -28,6 +29,7 @@ ENDED = ("complete", "stopped", "failed")
 CALIBRATION = "uncalibrated"
 """No forecaster's probabilities have been calibrated yet."""
 
+_TURNS = 10  # the latest allocations that are kept
 _ENOUGH = 3  # trials that must have ended before the rest can be estimated
 _RISK_SHARE = 0.1  # of the time goes into the risk at most
 
@@ -46,6 +48,8 @@ class SweepState:
         n_looks: looks that reached a forecaster.
         latency: (p50, p99) of such a look in seconds; None before the first.
         failed_open: "forecaster REASON" -> looks at which it gave no forecast, most frequent first.
+        n_turns: turns that the allocator has given, of a sweep that pauses.
+        turns: its latest allocations, oldest first.
         damage: what could not be read and was left out, one sentence each.
     """
 
@@ -60,6 +64,8 @@ class SweepState:
     n_looks: int = 0
     latency: tuple[float, float] | None = None
     failed_open: Mapping[str, int] = field(default_factory=dict)
+    n_turns: int = 0
+    turns: tuple[AllocationReceipt, ...] = ()
     damage: tuple[str, ...] = ()
 
     @property
@@ -112,7 +118,7 @@ class SweepState:
 
     @property
     def _to_go(self) -> dict[int, float]:
-        live = self.progress.of("running", "waiting")
+        live = self.progress.of("running", "waiting", "paused")
         return {row.number: self.progress.left(row.spent, self.sweep.max_steps) for row in live}
 
 
@@ -120,8 +126,11 @@ def time_left(progress: Progress, sweep: SweepFile, seconds: float) -> float | N
     """Estimated seconds until the budget is used.
 
     A trial to come is taken to last as many steps as those that ended did on average (those after the startup trials,
-    which are never stopped, once there are a few of them); one that has passed that, half of what it has left.
+    which are never stopped, once there are a few of them); one that has passed that, half of what it has left. Not
+    known where trials are paused: how many of them go on is the allocator's to say.
     """
+    if sweep.pause:
+        return None
     ended = progress.of(*ENDED)
     running = progress.of("running", "waiting")
     to_come = max(0, progress.budget - progress.counted)
@@ -182,6 +191,8 @@ class StateReader:
             n_looks=looks.count,
             latency=looks.latency(),
             failed_open=dict(looks.failed_open.most_common()),
+            n_turns=sum(len(one.moves) for one in looks.allocations),
+            turns=tuple(sorted(looks.allocations, key=lambda one: one.number)[-_TURNS:]),
             damage=tuple(run_record.damage(self._folder, progress, clock, looks.left_out)),
         )
 

@@ -180,7 +180,7 @@ def _figure(height: float) -> Figure:
 
 
 def _state(state: str) -> str:
-    return "running" if state == "waiting" else state
+    return "running" if state in ("waiting", "paused") else state
 
 
 def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:

@@ -11,11 +11,12 @@ from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.report.collect import Report, Stop
 from lcsearch.sweep.report.figures import Picture, likely
-from lcsearch.sweep.views.phrases import clock, money, place, risk_told, standing
+from lcsearch.sweep.views.phrases import clock, money, place, risk_told, standing, turns_told
 from lcsearch.sweep.views.summary import plain
 from lcsearch.terminal import tame
 
 _FAILURES = 200  # failed trials listed
+_TURNS = 8  # the latest ones
 _STOPS = 2000  # stopped ones: each has its story, and a browser its limits
 
 _STYLE = """
@@ -103,20 +104,29 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
 
 def _head(report: Report) -> str:
     s, progress = report.sweep, report.progress
-    order = ("complete", "stopped", "failed", "running", "waiting")
+    order = ("complete", "stopped", "failed", "running", "paused", "waiting")
     said = ", ".join(f'<span class="{n}">{progress.counts[n]} {n}</span>' for n in order if n in progress.counts)
     asked = f"{s.goal} {s.metric}, judged by its {s.judged} value over {s.max_steps} {s.step}s; "
     n = s.backend.workers.n
     asked += f"{s.sampler.kind} sampler, {s.pruner.kind} pruner, {n} worker{'s' * (n != 1)} on {s.backend.kind}, "
     asked += f"seed {s.seed}"
-    unfinished = progress.counts.get("running", 0) + progress.counts.get("waiting", 0)
+    unfinished = sum(progress.counts.get(state, 0) for state in ("running", "waiting", "paused"))
     missing = progress.budget - progress.counted
     lines = [f"<h1>{escape(s.name)}</h1>", f'<p class="soft">{escape(asked)}</p>', f"<p>{said or 'no trials yet'}</p>"]
     if unfinished or missing > 0:
-        text = f"Not finished: {unfinished} running or waiting, {max(missing, 0)} of {progress.budget} not begun."
+        states = "running, paused or waiting" if s.pause else "running or waiting"
+        text = f"Not finished: {unfinished} {states}, {max(missing, 0)} of {progress.budget} not begun."
         lines.append(f'<p class="note">{text}</p>')
     lines += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
-    cards = [_best(report), _compute(report), _seconds(report), _cost(report), _risk(report), _looks(report)]
+    cards = [
+        _best(report),
+        _compute(report),
+        _seconds(report),
+        _cost(report),
+        _risk(report),
+        _looks(report),
+        _turns(report),
+    ]
     return "\n".join([*lines, '<div class="cards">', *(card for card in cards if card), "</div>"])
 
 
@@ -208,6 +218,14 @@ def _looks(report: Report) -> str:
     rows = [("p50", low), ("p99", high), ("failed open", str(state.n_failed_open))]
     rows += [(f"  {what}", str(n)) for what, n in state.failed_open.items()]
     return _card("Looks", f"{state.n_looks} forecasts", rows)
+
+
+def _turns(report: Report) -> str:
+    told = turns_told(report.state, _TURNS)
+    if not told:
+        return ""
+    rows = [(str(n), line.strip()) for n, line in enumerate(told[1:], start=1)]
+    return _card("Turns", f"{report.state.n_turns} given", rows, f"{told[0]}. The last ones, the latest last.")
 
 
 def _section(name: str, drawn: dict[str, Picture]) -> list[str]:

@@ -24,13 +24,15 @@ from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import worker_log
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import REPLAYED, times
-from lcsearch.sweep.views.phrases import best_line, legend, standing
+from lcsearch.sweep.store.turns import next_turn
+from lcsearch.sweep.views.phrases import best_line, legend, standing, turns_told
 from lcsearch.sweep.views.sparkline import spark
 from lcsearch.sweep.views.summary import at, configuration, run_again, shown, unfinished
 
 if TYPE_CHECKING:
     import optuna
 
+_TURNS = 5  # the latest ones
 _LAST_LINES = 12  # of what a failed trial printed
 
 
@@ -105,7 +107,9 @@ def _why(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
         case "complete":
             near = _nearest(row, sweep, folder, study) if explainer is not None else []
             return [f"it was not stopped{_overtaken(row, sweep, study)}", *near]
-        case "stopped" if explainer is None:
+        case "paused":
+            return [next_turn(study, folder, sweep, row.number), *turns_told(state, _TURNS)]
+        case "stopped" if explainer is None or (row.stop is None and row.note):
             return [row.note]
         case "waiting":
             line = "" if run_record.at_work(folder) else f": {run_again(folder, '--resume')}"

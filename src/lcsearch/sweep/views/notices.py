@@ -17,7 +17,7 @@ from lcsearch.sweep.views.phrases import named
 
 def notices(progress: Progress, sweep: SweepFile) -> list[str]:
     """One text for each kind that there is."""
-    told = (_too_late, _replayed, _lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
+    told = (_too_late, _replayed, _unsaved, _lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
     return [text for tell in told if (text := tell(progress, sweep))]
 
 
@@ -49,6 +49,19 @@ def _replayed(progress: Progress, sweep: SweepFile) -> str:
     return (
         f"{again} again ({which}): {sweep.step}s spent count each once, worker time counts both; save checkpoints more "
         f"often where that is much"
+    )
+
+
+def _unsaved(progress: Progress, sweep: SweepFile) -> str:
+    """Trials that could not be paused when their turn was over."""
+    rows = _noted(progress, "unsaved")
+    if not rows:
+        return ""
+    which, step = named([row.number for row in rows]), rows[0].noted["unsaved"][0]
+    return (
+        f"{len(rows)} trial{'s' * (len(rows) != 1)} could not be paused ({which}): the turn of trial {rows[0].number} "
+        f"was over at {sweep.step} {step:g}, and it did not save; call ctx.save(state, step) after ctx.report where "
+        f"ctx.checkpoint_due, and go on from ctx.load()"
     )
 
 

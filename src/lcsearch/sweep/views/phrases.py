@@ -146,6 +146,23 @@ def worker_time(progress: Progress) -> str:
     return f"worker time: {clock(progress.seconds)} spent, {told}"
 
 
+def turns_told(state: SweepState, most: int) -> list[str]:
+    """Who got the last turns, a line each, the latest last; empty where nothing is paused.
+
+    `turns: 31 given by going-rate; 8 trials are paused, the nearest to a turn is trial 4: rank 4 of 12 by ...`
+    """
+    spec = state.sweep.turns
+    if spec is None:
+        return []
+    n = state.progress.counts.get("paused", 0)
+    text = f"turns: {state.n_turns} given by {spec.kind}; {n} trial{'s are' if n != 1 else ' is'} paused"
+    if n and state.turns and state.turns[-1].against:
+        first = state.turns[-1].against[0]
+        text += f", the nearest to a turn is trial {first.uid}: rank {first.rank} of {first.of} by {first.by}"
+    lines = [line for one in state.turns for line in one.told(state.sweep.step)]
+    return [text, *(f"  {line}" for line in lines[-most:])]
+
+
 def risk_told(state: SweepState) -> str:
     """`12.3% (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
     risk = "not known yet" if state.risk is None else f"{state.risk:.1%} ({CALIBRATION})"

@@ -11,22 +11,34 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lcsearch.allocation.allocators.going_rate import CHECKS
+from lcsearch.allocation.rungs import rungs_of
 from lcsearch.checkpoint import UNFINISHED
 from lcsearch.errors import LcsearchError
 from lcsearch.secrets_in_urls import mask
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.spec.model import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrunerSpec, SweepFile
+from lcsearch.sweep.spec.model import (
+    CurvePrunerSpec,
+    GoingRateSpec,
+    GreedySpec,
+    HyperbandPrunerSpec,
+    MedianPrunerSpec,
+    SweepFile,
+    UniformSpec,
+)
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.phrases import clock, money, spacing
 from lcsearch.sweep.views.summary import shown
 
 _POLICY = Policy()  # what a sweep file cannot set is as here
 _WORD = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./:-]*[A-Za-z0-9_./])?")
+_TURNS = 8  # steps that are named
 _ENOUGH = 10  # trials that could have been stopped, before a run's own shares count
 
 
@@ -204,6 +216,8 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
         ends = min(found.first + known.beyond * (horizon - found.first), length)
         mean = (1 - known.stopped) * length + known.stopped * ends
         expected, source = round(whole * length + (n - whole) * mean), known.source
+    if (first := asked_at(file)[0]) < horizon:  # all paused there for ever, but one
+        least = min(least, round(n * first + horizon - first))
     for limit in _step_limits(file, earlier, expected):
         # at the last begin, limit - 1 steps are spent at most, and the other workers' trials may be young
         most = min(most, ((limit - 1) // horizon + workers) * horizon)
@@ -231,6 +245,7 @@ def describe(sweep: Sweep, folder: RunFolder) -> str:
         lines.append(f"note: {earlier}")
     lines += compute_lines(file, compute(file, witness), witness)
     lines.append(_disk_line(n, witness))
+    lines += turn_lines(file, witness)
     lines += ["what holds a stop:", *(f"  {line}" for line in _gate_lines(file))]
     lines.append("nothing was started")
     return "\n".join(lines)
@@ -262,6 +277,52 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
         text = f"  budget.seconds: no trial is begun after {clock(file.budget.seconds)}; those that run go on"
         lines.append(text + ("" if pace is not None else " (not counted above: the pace is not known)"))
     return lines
+
+
+def turn_lines(file: SweepFile, earlier: Earlier | None = None) -> list[str]:
+    """What pausing costs, and when trials are asked again; empty where nothing pauses."""
+    if file.turns is None:
+        return []
+    horizon, unit, n = float(file.max_steps), file.step, file.budget.trials
+    asked = asked_at(file)
+    pauses = [step for step in asked if step < horizon]
+    lines = [f"turns: given by {file.turns.kind}; a trial that is paused keeps a checkpoint and waits for its next one"]
+    if not pauses:
+        lines.append(f"  every turn goes to {unit} {horizon:g}: nothing is ever paused")
+    else:
+        shown = ", ".join(f"{unit} {step:g} ({step / horizon:.0%})" for step in pauses[:_TURNS])
+        more = f" and {len(pauses) - _TURNS} more" if len(pauses) > _TURNS else ""
+        lines.append(f"  a trial is asked again at {shown}{more}")
+        lines.append(f"  one checkpoint wherever it is paused: {len(pauses)} at most, {n * len(pauses)} for {n} trials")
+    keep = None if file.checkpoints is None else file.checkpoints.keep
+    may = min(n, keep) if keep is not None else n
+    text = f"  {may} trials can be paused at once"
+    text += f", for no more checkpoints are kept (checkpoints.keep {keep})" if keep is not None and keep < n else ""
+    if earlier is not None and earlier.checkpoints:
+        text += f": {_size(may * sum(earlier.checkpoints) / len(earlier.checkpoints))} by {earlier.note}"
+    lines.append(text)
+    lines.append(
+        f"  the objective must save where ctx.checkpoint_due; a trial that never does runs to {unit} {horizon:g}"
+    )
+    lines.append("  what is expected above is without pausing, which ends trials early, too")
+    if file.budget.steps is not None or file.budget.seconds is not None:
+        lines.append("  when the budget is used up, paused trials are ended as stopped")
+    return lines
+
+
+def asked_at(file: SweepFile) -> list[float]:
+    """The steps at which a trial's turn may end, rising; by whole steps, as they are reported."""
+    horizon, spec = float(file.max_steps), file.turns
+    if isinstance(spec, UniformSpec | GreedySpec):
+        length = max(math.ceil(spec.quantum * horizon - 1e-9), 1)  # a turn ends with a report
+        found = [min(k * length, horizon) for k in range(1, math.ceil(horizon / length) + 1)]
+    elif spec is not None:
+        found = list(rungs_of(horizon, spec.first, spec.eta))
+        if isinstance(spec, GoingRateSpec):
+            found += [low * k for low, high in pairwise(found[1:]) for k in CHECKS if low * k < high]
+    else:
+        found = [horizon]
+    return sorted({float(math.ceil(step - 1e-9)) for step in found})
 
 
 def _a(word: str) -> str:

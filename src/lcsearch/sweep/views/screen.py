@@ -13,7 +13,7 @@ from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import ENDED, StateReader, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.views.phrases import clock, latency_told, legend, money, place, risk_told, worker_time
+from lcsearch.sweep.views.phrases import clock, latency_told, legend, money, place, risk_told, turns_told, worker_time
 from lcsearch.sweep.views.sparkline import spark
 from lcsearch.terminal import fit, safe
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     import optuna
     from rich.console import Console, RenderableType
 
+_TURNS = 3  # the latest ones that are named
 _RECENT = 6  # trials that ended, on the screen
 _ROOMY = 100  # columns from which on a line is spared for what the summary says too
 _LABEL = 14  # columns of a table's heading at most
 _CURVE = 60  # columns of a sparkline at most
 _GAP = "  "
-_ORDER = ("complete", "stopped", "failed", "running", "waiting")
+_ORDER = ("complete", "stopped", "failed", "running", "paused", "waiting")
 _STYLES = {"complete": "green", "stopped": "dim", "failed": "red"}
 
 
@@ -119,6 +120,7 @@ def _head(state: SweepState, width: int) -> list[ScreenLine]:
             told = f"{latency_told(state.latency)}, {state.n_failed_open} without a forecast"
             said.append(f"looks: {state.n_looks}, {told}")
         lines += _flow(said, width)
+    lines += [ScreenLine(fit(text, width)) for text in turns_told(state, _TURNS)]
     return lines
 
 

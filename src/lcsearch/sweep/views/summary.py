@@ -16,6 +16,7 @@ from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
 from lcsearch.sweep.store.budget import ended_by, read_clock
 from lcsearch.sweep.store.folder import RunFolder, latest
+from lcsearch.sweep.store.turns import EVICTED, LEFT
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import (
     SHOWN,
@@ -28,12 +29,14 @@ from lcsearch.sweep.views.phrases import (
     risk_told,
     spacing,
     standing,
+    turns_told,
     worker_time,
 )
 
 if TYPE_CHECKING:
     from lcsearch.schedulers.optuna import Stop
 
+_TURNS = 5  # the latest ones
 _CLOSEST = 3  # stopped trials
 _SAME_S = 0.5  # a launch that took all the time but this was the only one
 
@@ -44,7 +47,8 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
     `seconds` and `code` (its exit code) are those of the last launch; None when the run is only looked at.
     """
     progress, sweep, folder, counts = state.progress, state.sweep, state.folder, state.progress.counts
-    said = ", ".join(f"{counts[s]} {s}" for s in ("complete", "stopped", "failed", "running", "waiting") if s in counts)
+    fates = ("complete", "stopped", "failed", "running", "paused", "waiting")
+    said = ", ".join(f"{counts[s]} {s}" for s in fates if s in counts)
     lines = [f"{sweep.name}: {said or 'no trials'}{_time(state, seconds)}"]
     if progress.best is not None:
         lines += [f"best: {best_line(progress.best, sweep)}", *configuration(progress.best.params, "  ")]
@@ -68,6 +72,7 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
         if (line := looks_told(state)) is not None:
             lines += [line, f"  looked {spacing(sweep.pruner.look_growth)}"]
+    lines += turns_told(state, _TURNS)
     lines += _stopped(progress, sweep, closest)
     lines += _failed(progress.of("failed"))
     lines += [f"! {text}" for text in notices(progress, sweep)]
@@ -80,7 +85,8 @@ def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> l
     """The stops by what stopped them: each was told when it came, and `explain` tells it whole."""
     groups: dict[str, list[int]] = {}
     for row in progress.of("stopped"):
-        groups.setdefault(_stopped_by(row.stop) or f"by the {sweep.pruner.kind} pruner", []).append(row.number)
+        by = _stopped_by(row.stop) or _left_by(row) or f"by the {sweep.pruner.kind} pruner"
+        groups.setdefault(by, []).append(row.number)
     lines = [f"stopped {by}: {len(numbers)} ({named(numbers)})" for by, numbers in groups.items()]
     if closest:
         likeliest = ", ".join(f"trial {stop.trial} ({percent(stop.p_now)})" for stop in closest[:_CLOSEST])
@@ -92,6 +98,12 @@ def _stopped_by(stop: Decision | None) -> str:
     if stop is None:
         return ""
     return "as diverged" if stop.reason is Reason.DIVERGED else f"by {stop.chance}" if stop.chance else ""
+
+
+def _left_by(row: Row) -> str:
+    """Why a trial that was paused did not go on, in short; empty where a pruner stopped it."""
+    cause = row.note.partition(":")[0].partition(",")[0]
+    return {"cut": "by the allocator", LEFT: f"and {LEFT}", EVICTED: "for its checkpoint was evicted"}.get(cause, "")
 
 
 def _failed(rows: Sequence[Row]) -> list[str]:
@@ -137,7 +149,7 @@ def _next(progress: Progress, folder: RunFolder, closest: Sequence[Stop], code: 
 
 def unfinished(progress: Progress, folder: RunFolder) -> bool:
     """Is there anything left to do?"""
-    if progress.of("running", "waiting"):
+    if progress.of("running", "waiting", "paused"):
         return True
     budget = folder.read().file.budget
     return ended_by(budget, progress.counted, progress.spent, read_clock(folder).seconds) is None
