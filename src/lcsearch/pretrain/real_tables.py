@@ -60,7 +60,7 @@ def of_task(task: Task, table: Table) -> Iterator[RealTask]:
             found = task.goal.sign * run.curve.reports()[1]
             losses[i, : found.size], length[i] = found, found.size
         if np.sort(length)[-FEWEST_RUNS] >= FEWEST_REPORTS and np.isfinite(losses).any():
-            params, kinds = _scaled([run.params for run in runs], _logarithmic(table))
+            params, kinds = scaled([run.params for run in runs], logarithmic(table))
             yield RealTask(f"{task.name}#{k}" if k else task.name, table.name, steps, losses, length, params, kinds)
 
 
@@ -80,13 +80,13 @@ def _groups(runs: Sequence[Run]) -> list[tuple[Floats, list[Run]]]:
     return [(steps, members) for steps, members in grids if len(members) >= FEWEST_RUNS and steps[0] >= 0]
 
 
-def _logarithmic(table: Table) -> Mapping[str, bool]:
+def logarithmic(table: Table) -> Mapping[str, bool]:
     """Which parameters were searched on a logarithm, where meta.json says so."""
     said = table.meta.get("hp", ())
     return {hp["name"]: bool(hp["log"]) for hp in said if isinstance(hp, Mapping) and {"name", "log"} <= set(hp)}
 
 
-def _scaled(configs: Sequence[Mapping[str, Any]], logarithmic: Mapping[str, bool]) -> tuple[Floats, Ints]:
+def scaled(configs: Sequence[Mapping[str, Any]], logs: Mapping[str, bool]) -> tuple[Floats, Ints]:
     """(R, D) and (D,) as in `Studies`; what does not vary, and text of no few kinds, is left out."""
     names = list(dict.fromkeys(name for config in configs for name in config))
     columns, kinds = [], []
@@ -97,7 +97,7 @@ def _scaled(configs: Sequence[Mapping[str, Any]], logarithmic: Mapping[str, bool
         if len(set(map(str, known))) < 2 and len(known) == len(values):
             continue
         if numeric:
-            columns.append(_numbers(values, logarithmic.get(name)))
+            columns.append(_numbers(values, logs.get(name)))
             kinds.append(1)
         else:
             words = sorted({str(value) for value in known})

@@ -6,6 +6,7 @@ Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperpa
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -98,10 +99,11 @@ class SuccessiveHalving(StatelessAllocator):
         most = begun + slots.n_new_allowed
         if self.n_arms is not None:
             return min(self.n_arms, most) if most else self.n_arms
-        total = slots.account.total
-        while most > max(begun, 1) and total is not None and self.cost(most, rungs) > total:
-            most -= 1
-        return max(most, 1)
+        total, least = slots.account.total, max(begun, 1)
+        if total is None or most <= least:
+            return max(most, 1)
+        # a larger set costs no less: the largest that `total` pays for, found by halving the interval
+        return least + bisect_right(range(least + 1, most + 1), total, key=lambda n: self.cost(n, rungs))
 
     @staticmethod
     def _why(rungs: tuple[float, ...], k: int) -> str:

@@ -1,0 +1,205 @@
+"""E3 and E4: where the next report's compute goes, on tables of real curves, own policies and the peers' own code.
+
+    LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py                  # goes on where it was
+    LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --only asha going-rate --workers 1 --seeds 2
+    LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --minutes 50     # begins nothing more after that
+    LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --export         # tasks as .npz, for peers/
+    python experiments/e3_freeze_thaw/run.py --table                           # results.md and plot of what is kept
+
+The protocol stands in README.md beside this file. Searches are played seed by seed, one worker and free checkpoints
+first, so that whatever was reached when the time ran out can be compared.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import provenance
+from one_epoch import OneEpoch
+from searches import PARTS, RUNS, WORLDS, Piece, Table, Where, row_of, write_table
+from summary import write
+
+from lcsearch.allocation.contract import Allocator
+from lcsearch.allocation.named import allocator
+from lcsearch.data import tables
+from lcsearch.data.task import Task
+from lcsearch.forecast.contract import Forecaster
+from lcsearch.host.registry import resolve_forecasters
+from lcsearch.pretrain.real_tables import half_of, logarithmic, scaled
+from lcsearch.replay.baselines import Never
+from lcsearch.replay.oracle import Oracle
+from lcsearch.replay.simulator import World, simulate
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("lcbench", "taskset_adam8p", "arlbench")
+SEEDS = 5
+ROOMS = (
+    *("*.py", "study/*.py", "forecast/*.py", "forecast/network/*.py", "stopping/*.py", "allocation/**/*.py"),
+    *("data/*.py", "weights/*.py", "weights/weights.json", "pretrain/real_tables.py", "replay/*.py"),
+)
+
+
+class Own(NamedTuple):
+    """A policy of ours: its allocator, made for one report as a share of the horizon, and who forecasts."""
+
+    make: Callable[[float], Allocator]
+    forecasts: Callable[[Task], Sequence[Forecaster]] = lambda task: ()
+
+
+def rungs(name: str) -> Callable[[float], Allocator]:
+    """An allocator with rungs, the lowest at the first report."""
+    return lambda report: allocator(name, first=report)
+
+
+def network(task: Task) -> Sequence[Forecaster]:
+    """The weights that are shipped."""
+    return resolve_forecasters("network")
+
+
+POLICIES = {
+    "asha": Own(rungs("asha")),
+    "going-rate": Own(rungs("going-rate"), network),
+    "going-rate, oracle": Own(rungs("going-rate"), lambda task: (Oracle(task),)),
+    "run-to-end": Own(lambda report: allocator("run-to-end")),
+    "uniform": Own(lambda report: allocator("uniform", quantum=report, n_arms=2 * RUNS)),
+    "one-epoch": Own(OneEpoch),
+    "hyperband": Own(rungs("hyperband")),
+    "halving": Own(rungs("halving")),
+    "greedy": Own(lambda report: allocator("greedy", quantum=report), network),
+}
+SLOW = ("greedy",)
+"""Forecasts every paused trial at every report: on the first seed only, after everything else in its world."""
+
+
+def one_of_each(task: Task) -> Task:
+    """The task with one run, drawn at random, of each configuration: arlbench ran each with ten seeds."""
+    seen: dict[Any, int] = {}
+    for row in task.order(0):
+        seen.setdefault(tuple(sorted((name, str(v)) for name, v in task.runs[row].params.items())), row)
+    return task if len(seen) == len(task) else task.pick(sorted(seen.values()))
+
+
+def report_of(task: Task) -> float:
+    """The first report, as a share of the horizon."""
+    return min(run.steps[0] for run in task.runs if run.steps) / task.goal.horizon
+
+
+def whole_run(task: Task) -> float:
+    """What a run to the horizon costs."""
+    return max(run.cost for run in task.runs)
+
+
+def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, Any]:
+    """One search."""
+    run, report = whole_run(task), report_of(task)
+    price = where.price * report * run
+    world = World(where.workers, RUNS * run, checkpoint=price, resume=price, seed=seed)
+    heard = own.forecasts(task)
+    start = time.process_time()
+    found = simulate(task, task.order(seed), Never(), world, own.make(report), heard)
+    took = time.process_time() - start
+    trace = [(cost / run, loss) for _, cost, loss in found.trace]
+    return row_of(seed, trace, len(found.lives), sum(life.shown for life in found.lives), took, by)
+
+
+def load(data: Path, source: str) -> Iterator[Task]:
+    """Half b of a source."""
+    table = tables.Table(data / source)
+    for name in half_of(table.tasks, "b"):
+        if (task := table.task(name)) is not None:
+            yield one_of_each(task)
+
+
+def jobs(names: Sequence[str], worlds: Sequence[Where], seeds: int) -> Iterator[tuple[Where, str, int]]:
+    """What is to be played: seed by seed, free checkpoints and one worker first."""
+    for where in worlds:
+        for seed in range(seeds):
+            yield from ((where, name, seed) for name in names if name not in SLOW)
+        yield from ((where, name, 0) for name in names if name in SLOW)
+
+
+def as_table(source: str, task: Task, logs: Any) -> Table:
+    """For the peers. Of runs without their first reports, columns count from the task's first step."""
+    longest = max(task.runs, key=lambda run: len(run.steps)).steps
+    column = {step: i for i, step in enumerate(longest)}
+    losses = np.full((len(task), len(longest)), np.nan)
+    for row, run in zip(losses, task.runs, strict=True):
+        for step, value in zip(run.steps, run.values, strict=True):
+            row[column[step]] = task.goal.sign * value
+    params, kinds = scaled([run.params for run in task.runs], logs)
+    return Table(source, task.name, losses, params, kinds)
+
+
+def export(data: Path, sources: Sequence[str]) -> None:
+    """The tasks as the peers read them, and what regrets are normalised by."""
+    for source in sources:
+        logs = logarithmic(tables.Table(data / source))
+        for task in load(data, source):
+            write_table(PARTS / "tables" / f"{source}--{task.name}.npz", as_table(source, task, logs))
+
+
+def run(data: Path, args: argparse.Namespace) -> None:
+    """Play what is not kept."""
+    by = provenance.fingerprint(ROOMS, Path(__file__), HERE / "one_epoch.py")
+    worlds = [where for where in WORLDS if where.workers in args.workers and where.price in args.prices]
+    todo = list(jobs(args.only or list(POLICIES), worlds, args.seeds))
+    tasks = {source: list(load(data, source)) for source in args.sources}
+    begun, done, n_all = time.monotonic(), 0, len(todo) * len(tasks)
+    for n, (where, name, seed) in enumerate(todo):
+        for source, members in tasks.items():
+            piece, start = Piece(where, name, source), time.monotonic()
+            missing = [task for task in members if not piece.has(task.name, seed)]
+            for task in missing:
+                if args.minutes is not None and time.monotonic() - begun > 60 * args.minutes:
+                    print(f"{args.minutes:g} minutes are over; the same command goes on", flush=True)
+                    return
+                piece.add(task.name, play(task, where, POLICIES[name], seed, by))
+            if missing:
+                done += 1
+                now = time.monotonic()
+                left = (now - begun) / done * (n_all - len(tasks) * n - list(tasks).index(source) - 1) / 60
+                said = f"{len(missing)} searches, {now - start:.0f} s; about {left:.0f} min to go at most"
+                print(f"{where} {name} seed {seed} {source}: {said}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("LCSEARCH_DATA"))
+    parser.add_argument("--only", nargs="+", choices=list(POLICIES), metavar="POLICY")
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
+    parser.add_argument("--workers", nargs="+", type=int, choices=(1, 4, 16), default=[1, 4, 16])
+    parser.add_argument("--prices", nargs="+", type=int, choices=(0, 1), default=[0, 1])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--minutes", type=float, help="begin no search after so many")
+    parser.add_argument("--export", action="store_true", help="write the tasks as .npz for the peers' runners")
+    parser.add_argument("--table", action="store_true", help="only results.md and plot, of what is kept")
+    args = parser.parse_args()
+    if not args.table:
+        if args.data is None:
+            raise SystemExit("expected the data's folder, got none. Set LCSEARCH_DATA or --data.")
+        data = Path(args.data)
+        for source in [source for source in args.sources if not (data / source).is_dir()]:
+            print(f"{source}: skipped, not found in {data}")
+            args.sources.remove(source)
+        if args.export:
+            export(data, args.sources)
+            return
+        run(data, args)
+    write(PARTS, HERE)
+
+
+if __name__ == "__main__":
+    main()

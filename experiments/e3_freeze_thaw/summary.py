@@ -1,0 +1,230 @@
+"""Figures of the searches that are kept: results.json, results.md and the plot."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import provenance
+from searches import PARTS, RUNS, WORLDS, Piece, tables
+
+BUDGETS = (1, 2, 5, 10, 15, 20)
+GRID = tuple(np.round(np.geomspace(0.2, RUNS, 25), 3).tolist())
+BASE = "asha"
+FLOOR = 1e-3
+"""Regrets below this share of the way from the table's best run to its median one count as that much: a ratio of two
+lucky searches is no figure."""
+DRAWS = 1000
+OWN = (
+    *("asha", "going-rate", "going-rate, oracle", "run-to-end", "uniform", "one-epoch"),
+    *("hyperband", "halving", "greedy"),
+)
+PEERS = (
+    *("Syne Tune ASHA, promotion", "Syne Tune ASHA, stopping", "Syne Tune PASHA", "Syne Tune SyncHyperband"),
+    *("Syne Tune BOHB", "Syne Tune HyperTune", "Syne Tune MOBSTER", "Syne Tune DyHPO"),
+    *("NePS ASHA", "NePS Hyperband", "NePS PriorBand"),
+)
+NAMES = {
+    "asha": "ASHA promotion",
+    "going-rate": "going rate, network",
+    "going-rate, oracle": "going rate, oracle forecast",
+    "run-to-end": "random search, run to end",
+    "uniform": "uniform, 40 configurations",
+    "one-epoch": "one epoch, then the top K",
+    "greedy": "greedy gain, network",
+    "halving": "successive halving",
+    "hyperband": "Hyperband, asynchronous",
+    "Syne Tune DyHPO": "Syne Tune DyHPO (its scheduling, MOBSTER's GP)",
+}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def facts_of(root: Path) -> dict[str, dict[str, list[float]]]:
+    """Source -> task -> [best, median, worst] of the table's runs, each by its best finite loss."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for table in tables(root / "tables"):
+        runs = np.min(np.where(np.isfinite(table.losses), table.losses, math.inf), axis=1)
+        runs = runs[np.isfinite(runs)]
+        three = [float(x) for x in (runs.min(), np.median(runs), runs.max())]
+        found.setdefault(table.source, {})[table.name] = three
+    return found
+
+
+def regret_at(trace: Sequence[Sequence[float]], budgets: Sequence[float], facts: Sequence[float]) -> Any:
+    """(B,) regrets, over the distance from the table's best run to its worst; 1 before the first value."""
+    best, median, worst = facts
+    costs, losses = np.array([cost for cost, _ in trace]), np.array([worst, *(loss for _, loss in trace)])
+    at = losses[np.searchsorted(costs, np.array(budgets) * (1 + 1e-9), side="right")]
+    return np.clip((at - best) / (worst - best), FLOOR * (median - best) / (worst - best), 1.0)
+
+
+def regrets(rows: Rows, budgets: Sequence[float], facts: Sequence[float]) -> dict[int, Any]:
+    """Seed -> (B,) regrets."""
+    return {row["seed"]: regret_at(row["trace"], budgets, facts) for row in rows}
+
+
+def paired(mine: dict[int, Any], base: dict[int, Any]) -> tuple[Any, Any] | None:
+    """(seeds, B) regrets of both, of the seeds that both have."""
+    seeds = sorted(set(mine) & set(base))
+    return (np.array([mine[s] for s in seeds]), np.array([base[s] for s in seeds])) if seeds else None
+
+
+def log_ratios(pairs: Sequence[tuple[Any, Any]]) -> Any:
+    """(tasks, B) log of the ratio of mean regrets; seeds are averaged first."""
+    return np.array([np.log(a.mean(0)) - np.log(b.mean(0)) for a, b in pairs])
+
+
+def interval(pairs: Sequence[tuple[Any, Any]]) -> list[float]:
+    """95 % of the geometric mean over tasks and budgets: tasks are drawn first, then their seeds."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        drawn = []
+        for i in rng.integers(len(pairs), size=len(pairs)):
+            a, b = pairs[i]
+            seeds = rng.integers(len(a), size=len(a))
+            drawn.append((a[seeds], b[seeds]))
+        found.append(math.exp(float(log_ratios(drawn).mean())))
+    return [float(q) for q in np.quantile(found, [0.025, 0.975])]
+
+
+def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any) -> dict[str, Any] | None:
+    """One policy in one world: ratios to ASHA promotion's regret, and what it cost. None without a pair."""
+    pairs: dict[str, list[tuple[Any, Any]]] = {}
+    count, curves, rows = {}, {}, list[Mapping[str, Any]]()
+    for source, piece in mine.items():
+        levels = []
+        for task, searches in piece.tasks.items():
+            about = facts[source].get(task)
+            if about is None or source not in base:
+                continue
+            known = regrets(base[source].tasks.get(task, ()), BUDGETS, about)
+            if (pair := paired(regrets(searches, BUDGETS, about), known)) is not None:
+                pairs.setdefault(source, []).append(pair)
+                rows += searches
+                levels.append(np.log(np.mean(list(regrets(searches, GRID, about).values()), axis=0)))
+        if levels:
+            n = [len(a) for a, _ in pairs[source]]
+            count[source] = {"tasks": len(n), "of": len(facts[source]), "seeds": [min(n), max(n)]}
+            if len(levels) == len(facts[source]):
+                curves[source] = [float(f"{x:.4g}") for x in np.exp(np.mean(levels, axis=0))]
+    if not pairs:
+        return None
+    every = [pair for members in pairs.values() for pair in members]
+    reports = sum(row["reports"] for row in rows)
+    return {
+        "count": count,
+        "ratio": [float(f"{x:.4g}") for x in np.exp(log_ratios(every).mean(0))],
+        "all": float(f"{math.exp(float(log_ratios(every).mean())):.4g}"),
+        "interval": [float(f"{x:.4g}") for x in interval(every)],
+        "sources": {s: float(f"{math.exp(float(log_ratios(p).mean())):.4g}") for s, p in pairs.items()},
+        "begun": round(float(np.mean([row["begun"] for row in rows])), 1),
+        "seconds": round(float(np.mean([row["seconds"] for row in rows])), 3),
+        "ms_a_report": round(1e3 * sum(row["seconds"] for row in rows) / max(reports, 1), 3),
+        "by": sorted({row["by"] for row in rows}),
+        "curves": curves,
+    }
+
+
+def collect(root: Path) -> dict[str, Any]:
+    """Everything that is kept."""
+    facts, worlds = facts_of(root), {}
+    for where in WORLDS:
+        pieces = {name: {s: Piece(where, name, s, root) for s in facts} for name in (*OWN, *PEERS)}
+        pieces = {name: {s: p for s, p in of.items() if p.tasks} for name, of in pieces.items()}
+        made = {name: figures(of, pieces[BASE], facts) for name, of in pieces.items() if of}
+        if made:
+            worlds[str(where)] = {name: row for name, row in made.items() if row is not None}
+    return {
+        "command": "LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py",
+        "commit": provenance.commit("experiments/e3_freeze_thaw"),
+        "budgets": BUDGETS,
+        "grid": GRID,
+        "facts": {s: {t: [float(f"{x:.6g}") for x in three] for t, three in of.items()} for s, of in facts.items()},
+        "worlds": worlds,
+    }
+
+
+def world_title(name: str) -> str:
+    workers, price = name.removeprefix("w").split("-p")
+    paid = {"0": "checkpoints and resumes free", "1": "a checkpoint costs one report, a resume another"}[price]
+    return f"{workers} {'worker' if workers == '1' else 'workers'}, {paid}"
+
+
+def line(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """One row of a table."""
+    seeds = {tuple(c["seeds"]) for c in row["count"].values()}
+    low, high = min(a for a, _ in seeds), max(b for _, b in seeds)
+    tasks = sum(c["tasks"] for c in row["count"].values())
+    n_all = sum(len(of) for of in facts.values())
+    searched = f"{tasks}{'' if tasks == n_all else f' of {n_all}'} x {low if low == high else f'{low}-{high}'}"
+    ratio = " | ".join(f"{x:.2f}" for x in row["ratio"])
+    sources = " | ".join(f"{row['sources'][s]:.2f}" if s in row["sources"] else "-" for s in facts)
+    overall = f"**{row['all']:.2f}** [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}]"
+    cost = f"{row['begun']:.0f} | {row['seconds']:.2g} | {row['ms_a_report']:.2g}"
+    return f"| {NAMES.get(name, name)} | {searched} | {ratio} | {overall} | {sources} | {cost} |"
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Markdown, a table for each world."""
+    facts = results["facts"]
+    lines = [f"`{results['command']}` at {results['commit'][:8]}. Read README.md first.", ""]
+    lines += [
+        f"Regret over that of {NAMES[BASE]}, geometric mean over tasks at each budget (in whole runs' worth), lower is",
+        "better; then over all budgets, with a paired bootstrap interval (tasks first, then seeds), and by source.",
+        "Searched: tasks x seeds. Begun: configurations. Seconds: of processor time for a whole search, forecasts or",
+        "surrogates and the walk through the table included; ms: the same for each report.",
+    ]
+    head = f"| policy | searched | {' | '.join(map(str, results['budgets']))} | all | {' | '.join(facts)} "
+    head += "| begun | s | ms |"
+    for where in map(str, WORLDS):
+        rows = results["worlds"].get(where, {})
+        lines += ["", f"## {world_title(where)}", ""]
+        if rows:
+            lines += [head, "|---" * head.count(" |") + "|"]
+            lines += [line(name, row, facts) for name, row in rows.items()]
+        missing = [NAMES.get(name, name) for name in (*OWN, *PEERS) if name not in rows]
+        if missing:
+            lines += ["", f"Not run here: {'; '.join(missing)}."]
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: Mapping[str, Any], path: Path) -> None:
+    """Regret over budget, one worker, free checkpoints: policies that were played on every task of a source."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, facts = results["worlds"].get(str(WORLDS[0]), {}), results["facts"]
+    figure, axes = plt.subplots(1, max(len(facts), 1), figsize=(15, 5), squeeze=False, layout="constrained")
+    colors = plt.get_cmap("tab20").colors
+    for ax, source in zip(axes[0], facts, strict=False):
+        for i, name in enumerate((*OWN, *PEERS)):
+            if source in rows.get(name, {}).get("curves", {}):
+                wide = 2.4 if name in (BASE, "going-rate") else 1.0
+                style = "--" if name in PEERS else "-"
+                label = NAMES.get(name, name)
+                color = colors[i % len(colors)]
+                ax.plot(results["grid"], rows[name]["curves"][source], style, lw=wide, color=color, label=label)
+        ax.set(xscale="log", yscale="log", title=source, xlabel="whole runs' worth spent", ylabel="normalised regret")
+    if axes[0][0].get_legend_handles_labels()[0]:
+        axes[0][0].legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def write(root: Path = PARTS, out: Path = PARTS.parent) -> None:
+    """Collect what is kept, or read the results that are there; write table and plot."""
+    kept = out / "results.json"
+    if root.is_dir():
+        kept.write_text(json.dumps(collect(root), separators=(",", ":")).replace('"w', '\n"w') + "\n")
+    if not kept.exists():
+        raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
+    results = json.loads(kept.read_text())
+    (out / "results.md").write_text(table(results))
+    draw(results, out / "regret.png")

@@ -1,0 +1,169 @@
+"""E3 counts what it says it counts, goes on where it was, and walks a peer through a table as our simulator would."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from kit.scripts import EXPERIMENTS, script
+
+from lcsearch.data.synthetic import synthetic_task
+from lcsearch.data.task import Task
+from lcsearch.replay.baselines import Never
+from lcsearch.replay.simulator import World, simulate
+
+TASK = synthetic_task("power", 150, 1, n_steps=10)
+
+
+@pytest.fixture
+def e3(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, on a small task that the project makes itself."""
+    folder = EXPERIMENTS / "e3_freeze_thaw"
+    monkeypatch.setattr(sys, "path", [str(folder), str(folder / "peers"), *sys.path])
+    module = script("e3_freeze_thaw/run.py")
+
+    def load(data: Path, source: str) -> Iterator[Task]:
+        yield TASK
+
+    monkeypatch.setattr(module, "load", load)
+    return module
+
+
+def args(**knobs: Any) -> SimpleNamespace:
+    some = {"only": ["asha", "run-to-end"], "workers": [1], "prices": [0], "sources": ["made"]}
+    return SimpleNamespace(**{**some, "seeds": 1, "minutes": None, **knobs})
+
+
+def test_it_goes_on_where_it_was(e3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = sys.modules["searches"]
+    monkeypatch.setattr(searches, "PARTS", tmp_path)
+    e3.run(tmp_path, args(minutes=0.0))
+    assert not list(tmp_path.glob("*/*.json"))
+    e3.run(tmp_path, args())
+    first = json.loads((tmp_path / "w1-p0" / "asha--made.json").read_text())
+    e3.run(tmp_path, args(seeds=2))
+    second = json.loads((tmp_path / "w1-p0" / "asha--made.json").read_text())
+    assert second[TASK.name][:1] == first[TASK.name]  # the seconds too: nothing was played again
+    assert [row["seed"] for row in second[TASK.name]] == [0, 1]
+
+
+def test_a_world_with_all_seeds_comes_before_the_next_and_slow_policies_last(e3: Any) -> None:
+    a, b = e3.WORLDS[:2]
+    found = list(e3.jobs(["greedy", "asha"], [a, b], 2))
+    assert found == [(w, n, s) for w in (a, b) for n, s in (("asha", 0), ("asha", 1), ("greedy", 0))]
+
+
+@pytest.mark.parametrize("name", ["asha", "going-rate, oracle", "uniform", "one-epoch", "hyperband", "halving"])
+@pytest.mark.parametrize("world", [(1, 0), (4, 1)])
+def test_every_policy_plays(e3: Any, name: str, world: tuple[int, int]) -> None:
+    found = e3.play(TASK, e3.Where(*world), e3.POLICIES[name], 0, "test")
+    assert found["trace"][-1][0] <= e3.RUNS
+    assert 0 < found["reports"] <= 10 * e3.RUNS
+    assert found["trace"] == sorted(found["trace"], key=lambda point: (point[0], -point[1]))
+
+
+def test_one_epoch_each_then_the_best_to_their_end(e3: Any) -> None:
+    world = World(budget=60.0)
+    found = simulate(TASK, TASK.order(0), Never(), world, e3.OneEpoch(0.1))
+    shown = sorted((life.shown for life in found.lives), reverse=True)
+    assert shown[:4] == [10, 10, 10, 1]  # 30 first reports, then (60 - 30) // 9 whole runs
+    assert len(shown) == 30
+    firsts = sorted((TASK.goal.sign * TASK.runs[life.row].values[0], life.shown) for life in found.lives)
+    assert [n for _, n in firsts[:3]] == [10, 10, 10]
+
+
+def test_one_run_of_each_configuration(e3: Any) -> None:
+    runs = TASK.runs[:5]
+    twice = Task(TASK.name, TASK.goal, (*runs, *(replace(run, uid=f"{run.uid}/2") for run in runs)))
+    found = e3.one_of_each(twice)
+    assert len(found) == 5
+    assert {run.uid.removesuffix("/2") for run in found.runs} == {run.uid for run in TASK.runs[:5]}
+
+
+class Asha:
+    """ASHA's promotion told as a peer: new configurations in a given order, rungs at reports 1, 3 and 9 of 10."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order, self.rungs = order, (1, 3, 9, 10)
+        self.got: list[dict[int, float]] = [{} for _ in self.rungs]
+        self.until: list[int] = []
+        self.best: dict[int, float] = {}
+
+    def next(self) -> tuple[int, int]:
+        for k in reversed(range(3)):
+            ranked = sorted(self.got[k], key=lambda trial: (self.got[k][trial], trial))
+            for trial in ranked[: len(ranked) // 3]:
+                if self.until[trial] == self.rungs[k]:
+                    self.until[trial] = self.rungs[k + 1]
+                    return trial, self.order[trial]
+        self.until.append(1)
+        return len(self.until) - 1, self.order[len(self.until) - 1]
+
+    def report(self, trial: int, step: int, loss: float) -> bool:
+        self.best[trial] = min(loss, self.best.get(trial, math.inf))
+        if step in self.rungs:
+            self.got[self.rungs.index(step)][trial] = self.best[trial]
+        return step < self.until[trial]
+
+
+@pytest.mark.parametrize("price", [0, 1])
+def test_a_peers_search_is_our_simulators(e3: Any, tmp_path: Path, price: int) -> None:
+    """The same rule through both ends in the same trace, report by report, but for the budget's end."""
+    table_search, searches = script("e3_freeze_thaw/peers/table_search.py"), sys.modules["searches"]
+    searches.write_table(tmp_path / "made.npz", e3.as_table("made", TASK, {}))
+    (table,) = searches.tables(tmp_path)
+    assert table.losses.shape == (150, 10)
+    theirs = table_search.search(table, Asha(TASK.order(3)), searches.Where(1, price))
+    ours = e3.play(TASK, searches.Where(1, price), e3.POLICIES["asha"], 3, "test")
+    until = 0.7 * searches.RUNS
+    mine = [(cost, pytest.approx(loss)) for cost, loss in ours["trace"] if cost < until]
+    assert mine
+    assert [(round(cost, 6), loss) for cost, loss in theirs[0] if cost < until] == mine
+
+
+def test_peers_are_told_no_monsters(e3: Any) -> None:
+    table_search, searches = script("e3_freeze_thaw/peers/table_search.py"), sys.modules["searches"]
+    losses = np.arange(100.0).reshape(10, 10)
+    losses[9, 9], losses[3, 3] = 1e34, math.nan
+    table = searches.Table("made", "t", losses, np.array([[0.5, 1.0]] * 9 + [[0.75, math.nan]]), np.array([1, 2]))
+    told = table_search.told_losses(table)
+    assert told.max() < 100
+    assert told[3, 3] == told[9, 9] == told.max()
+    space = table_search.Space(table)
+    assert space.row({"x0": 0.5, "c1": "1"}) == 0
+    assert space.row({"x0": 0.7, "c1": "-1"}) == 9  # the nearest
+
+
+def test_the_figures_by_hand(e3: Any, tmp_path: Path) -> None:
+    searches, summary = sys.modules["searches"], sys.modules["summary"]
+    table = searches.Table("s", "t", np.array([[2.0, 1.0], [3.0, 2.0], [5.0, 5.0]]), np.zeros((3, 1)), np.ones(1))
+    searches.write_table(tmp_path / "tables" / "s--t.npz", table)
+    assert summary.facts_of(tmp_path) == {"s": {"t": [1.0, 2.0, 5.0]}}
+    trace = [(1.0, 3.0), (5.0, 1.0)]
+    found = summary.regret_at(trace, (0.5, 1, 4.9, 5, 20), (1.0, 2.0, 5.0))
+    assert found.tolist() == [1.0, 0.5, 0.5, 0.00025, 0.00025]  # .1 % of the way to the median counts as none
+    where = searches.WORLDS[0]
+    for name, losses in {"asha": (3.0, 2.0), "uniform": (2.0,)}.items():
+        piece = searches.Piece(where, name, "s", tmp_path)
+        for seed, loss in enumerate(losses):
+            piece.add("t", searches.row_of(seed, [(0.1, loss)], 4, 10, 0.5, "test"))
+    summary.write(tmp_path, tmp_path)
+    rows = json.loads((tmp_path / "results.json").read_text())["worlds"]["w1-p0"]
+    assert rows["uniform"]["all"] == 0.5  # seed 0 alone has a twin: (2 - 1) / (3 - 1)
+    assert rows["uniform"]["interval"] == [0.5, 0.5]
+    assert rows["uniform"]["ms_a_report"] == 50.0
+    text = (tmp_path / "results.md").read_text()
+    assert (
+        "| uniform, 40 configurations | 1 x 1 | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | **0.50** [0.50, 0.50] |"
+        in text
+    )
+    assert "Not run here: going rate, network; " in text
+    assert (tmp_path / "regret.png").exists()
