@@ -1,6 +1,6 @@
-"""E5: the digits sweep with no pruning, Median, Hyperband and CurvePruner, same seeds, trained for real.
+"""E5: the digits sweep with no pruning, Median, Hyperband, CurvePruner and three allocators, same seeds, for real.
 
-    python experiments/e5_digits/run.py                 # 5 seeds x 4 pruners, under an hour on two cores
+    python experiments/e5_digits/run.py                 # 5 seeds x 7 ways, under an hour on two cores
     python experiments/e5_digits/run.py --table         # the table from the stored results
 
 The sampler is `random` and both configuration and training of trial k follow from (seed, k) alone, so every pruner
@@ -31,6 +31,12 @@ ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
 OBJECTIVE, SAMPLER = "digits:train", "sampler: {kind: random}"
 PRUNERS = ("none", "median", "hyperband", "curve")
+ALLOCATORS = {
+    "asha": ("none", []),
+    "going-rate": ("curve", []),
+    "uniform": ("none", ["budget.steps=742"]),  # what CurvePruner spent, in the mean
+}
+"""Ways to pause: the pruner beside the allocator, and the budget without which it would train everything."""
 
 
 def prepare(work: Path) -> Path:
@@ -50,7 +56,10 @@ def run_one(sweep: Path, work: Path, seed: int, pruner: str) -> dict[str, Any]:
     """One sweep by the command users type; its counts, values and the seconds of its looks."""
     folder = work / f"seed-{seed}-{pruner}"
     command = ["-m", "lcsearch", "run", str(sweep), "--folder", str(folder), "--fresh"]
-    command += ["--seed", str(seed), "--pruner", pruner]
+    beside, more = ALLOCATORS.get(pruner, (pruner, []))
+    command += ["--seed", str(seed), "--pruner", beside]
+    if pruner in ALLOCATORS:
+        command += ["pause=true", f"allocator={{kind: {pruner}}}", *more]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     wall = time.perf_counter() - start
@@ -84,12 +93,13 @@ def commit() -> str:
 
 
 def best_complete(result: dict[str, Any]) -> float:
-    """What the sweep hands to its user: the best value of a COMPLETE trial."""
-    return min(float(t["best"]) for t in result["trials"] if t["state"] == "COMPLETE" and t["best"] is not None)
+    """What the sweep hands to its user: the best value of a COMPLETE trial; of any, where none got to its end."""
+    known = [t for t in result["trials"] if t["best"] is not None]
+    return min(float(t["best"]) for t in [t for t in known if t["state"] == "COMPLETE"] or known)
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown, one row a pruner: means over seeds, ranges where they say more."""
+    """Markdown, one row a pruner or allocator: means over seeds, ranges where they say more."""
     runs: dict[str, dict[str, Any]] = results["runs"]
     seeds = sorted({int(key.split("/")[0]) for key in runs})
     seeds = [seed for seed in seeds if all(f"{seed}/{pruner}" in runs for pruner in PRUNERS)]
@@ -100,7 +110,8 @@ def table(results: dict[str, Any]) -> str:
     if not seeds:
         return "no seed has been run with every pruner yet"
     lines = [head]
-    for pruner in PRUNERS:
+    made = [one for one in ALLOCATORS if all(f"{seed}/{one}" in runs for seed in seeds)]
+    for pruner in (*PRUNERS, *made):
         of = [runs[f"{seed}/{pruner}"] for seed in seeds]
         full = [runs[f"{seed}/none"] for seed in seeds]
         lost = 0
@@ -124,7 +135,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
-    parser.add_argument("--pruners", nargs="+", default=list(PRUNERS), choices=PRUNERS)
+    parser.add_argument("--pruners", nargs="+", default=[*PRUNERS, *ALLOCATORS], choices=[*PRUNERS, *ALLOCATORS])
     parser.add_argument("--again", action="store_true", help="run these seeds and pruners again")
     parser.add_argument("--work", type=Path, default=Path("runs/e5_digits"), help="scratch folder")
     parser.add_argument("--table", action="store_true", help="print the table of the stored results only")

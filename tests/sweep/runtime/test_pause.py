@@ -100,7 +100,10 @@ def test_one_worker_makes_the_moves_of_the_simulator(tmp_path: Path, kind: str, 
     outcome = swept(path)
     rows, steps = outcome.progress.rows, np.arange(1.0, 26.0)
     runs = [Run(str(row.number), Curve.of(steps, row.params["a"] + 1 / steps), steps) for row in rows]  # type: ignore[operator]
-    recorded, task = Recorded(allocator(kind, **knobs)), Task("toy", Goal("loss", "minimize", 25), tuple(runs))
+    recorded, task = (
+        Recorded(allocator(kind, **dict[str, Any](knobs))),
+        Task("toy", Goal("loss", "minimize", 25), tuple(runs)),
+    )
     lives = sorted(simulate(task, range(12), Never(), World(), recorded).lives, key=lambda life: int(life.uid))
     assert moves(path.parent / "run") == recorded.moves
     assert [(row.spent, row.state.upper()) for row in rows] == [(life.shown, life.status.name) for life in lives]
