@@ -49,7 +49,7 @@ def test_what_was_saved_counts_to_where_trials_of_many_lengths_end() -> None:
     assert runner.feed(runner.start("bad"), decay(5.0, 500)) == EARLIEST
     found = of_run(runner).report()
     assert [stop.trial for stop in found.stops] == ["bad"]
-    assert (found.spent, found.saved) == (sum(lengths) + EARLIEST, np.median(lengths) // 1 - EARLIEST)
+    assert (found.spent, found.saved) == (sum(lengths) + EARLIEST, round(np.mean(lengths)) - EARLIEST)
 
 
 def test_an_end_between_two_saves_is_complete_where_others_end() -> None:
