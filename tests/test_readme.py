@@ -48,7 +48,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_optuna_example(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = blocks(README, "python")
+    code, _, pausing = blocks(README, "python")
     assert "n_trials=100" in code
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     scope: dict[str, Any] = {"train_one_epoch": train_one_epoch}
@@ -56,6 +56,11 @@ def test_the_optuna_example(capsys: pytest.CaptureFixture[str]) -> None:
     states = [trial.state.name for trial in scope["study"].trials]
     assert states.count("COMPLETE") >= 5
     assert states.count("PRUNED") > 5
+    assert "trial 17" in capsys.readouterr().out
+    scope["study"] = optuna.create_study(pruner=scope["pruner"])
+    assert "n_trials=100" in pausing
+    exec(pausing.replace("n_trials=100", "n_trials=20"), scope)  # with an objective that never saves
+    assert all(trial.state.is_finished() for trial in scope["study"].trials)
     assert "trial 17" in capsys.readouterr().out
 
 

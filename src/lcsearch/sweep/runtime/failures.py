@@ -17,6 +17,8 @@ _SAME_FAILURES = 5  # of trials that never reported: the next will fail too
 def no_result(progress: Progress, sweep: SweepFile) -> str:
     """Why a sweep that has ended has nothing to show; empty when it has."""
     n = len(progress.of("complete"))
+    if not n and sweep.pause and progress.best is not None:
+        return ""  # its budget was spent on turns
     if not n:
         return "no trial ran to its end"
     if progress.best is None:
