@@ -46,6 +46,25 @@ def test_only_its_own_bracket_is_compared() -> None:
     assert [(m.uid, m.pause_at) for m in made.moves] == [("3", 3)]
 
 
+def test_a_trial_stays_in_its_bracket_whatever_the_order_of_the_uids() -> None:
+    """A trial begun later whose uid sorts first moves nobody else to another bracket: c, b, a are of 0, 1, 2."""
+    state, live, seen = ONE.init(), list[Trial](), []
+    for uid, until in (("c", 1), ("b", 3), ("a", 9)):
+        made = ONE.allocate(state, snapshot(goal(horizon=9), [], live), {}, PAUSES, Slots(1, 1), (0, 0))
+        seen.append([move.pause_at for move in made.moves])
+        state = made.state
+        live.append(trial(uid, [0.5] * until, Status.PAUSED, first=1))
+    assert seen == [[1], [3], [9]]
+    live[-1] = trial("a", [0.5], Status.PAUSED, first=1)
+    made = ONE.allocate(state, snapshot(goal(horizon=9), [], live), {}, PAUSES, Slots(3, 0), (0, 0))
+    assert made.state == {"c": 0, "b": 1, "a": 2}
+    assert [(move.uid, move.pause_at) for move in made.moves] == [("a", 9)]  # to its bracket's first rung
+    assert {wait.uid: wait.by for wait in made.waits} == {
+        "b": "value at step 3 in bracket 1",
+        "c": "value at step 1 in bracket 0",
+    }
+
+
 def test_one_bracket_is_asha() -> None:
     assert AsyncHyperband(n_brackets=1).brackets((1.0, 3.0, 9.0), 4) == [0, 0, 0, 0]
 

@@ -24,8 +24,8 @@ class AsyncHyperband(StatelessAllocator):
 
     So a slow starter has, in the later brackets, longer until it is compared. Brackets get about the same compute: the
     i-th trial that is begun goes to the bracket that has used least so far, when one of its trials is counted with
-    rungs[b] * (1 + (number of rungs above) * (1 - 1/eta)) steps, which is what ASHA spends on it in the mean. That
-    follows from i alone, so there is no state.
+    rungs[b] * (1 + (number of rungs above) * (1 - 1/eta)) steps, which is what ASHA spends on it in the mean. A
+    trial stays in its bracket: the state says which, for uids need not sort as the trials were begun.
 
     Attributes:
         first: the lowest rung of the first bracket, as a share of the horizon, in (0, 1].
@@ -43,6 +43,10 @@ class AsyncHyperband(StatelessAllocator):
         checked_rungs(self.first, self.eta, "AsyncHyperband")
         if self.n_brackets is not None and not (isinstance(self.n_brackets, int) and self.n_brackets >= 1):
             raise InvalidValue("an integer >= 1 or None", self.n_brackets, "AsyncHyperband.n_brackets")
+
+    def init(self) -> Any:
+        """The bracket of each trial: uid -> bracket."""
+        return {}
 
     def brackets(self, rungs: tuple[float, ...], n: int) -> list[int]:
         """The brackets of the first n trials that are begun.
@@ -71,12 +75,14 @@ class AsyncHyperband(StatelessAllocator):
         if not abilities.pause:
             return Allocation(state, start_new(n_new, horizon))
         rungs = rungs_of(horizon, self.first, self.eta)
-        begun = sorted((trial.uid for trial in chain(snapshot.bank, snapshot.live)), key=uid_sort_key)
-        brackets = self.brackets(rungs, len(begun) + n_new)
-        of = dict(zip(begun, brackets, strict=False))
+        of: dict[str, int] = dict(state or {})
+        seen = (trial.uid for trial in chain(snapshot.bank, snapshot.live) if trial.uid not in of)
+        new = sorted(seen, key=uid_sort_key)
+        brackets = self.brackets(rungs, len(of) + len(new) + n_new)[len(of) :]
+        of |= zip(new, brackets, strict=False)
         ladders = {
-            b: Ladder(snapshot, rungs[b:], self.eta, {uid for uid in begun if of[uid] == b})
-            for b in sorted(set(brackets))
+            b: Ladder(snapshot, rungs[b:], self.eta, {uid for uid, its in of.items() if its == b})
+            for b in sorted({*of.values(), *brackets})
         }
         promoted = [
             move._replace(score=move.score + b, why=f"{move.why} in bracket {b}")
@@ -85,7 +91,7 @@ class AsyncHyperband(StatelessAllocator):
         ]
         promoted.sort(key=lambda move: (-move.score, uid_sort_key(move.uid or "")))
         firsts = chain.from_iterable(ladder.first_steps() for ladder in ladders.values())
-        fresh = [Move(None, rungs[b], why=f"a new configuration in bracket {b}") for b in brackets[len(begun) :]]
+        fresh = [Move(None, rungs[b], why=f"a new configuration in bracket {b}") for b in brackets[len(new) :]]
         best = [(move.score + b, move) for b, ladder in ladders.items() if (move := ladder.best) is not None]
 
         def waits(uid: str) -> Wait:
@@ -93,4 +99,4 @@ class AsyncHyperband(StatelessAllocator):
             return found._replace(by=f"{found.by} in bracket {of[uid]}")
 
         last = max(best, key=lambda one: one[0])[1] if best else None
-        return Allocation(state, *served(snapshot, slots, chain(promoted, firsts, fresh), waits, last))
+        return Allocation(of, *served(snapshot, slots, chain(promoted, firsts, fresh), waits, last))
