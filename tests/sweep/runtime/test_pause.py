@@ -30,6 +30,7 @@ from lcsearch.sweep.runtime.trial import run_trial
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store import ownership
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.heartbeat import here
 from lcsearch.sweep.store.ownership import seconds_of
 from lcsearch.sweep.store.studies import create_study
 from lcsearch.sweep.store.turns import Turns
@@ -93,7 +94,7 @@ def test_trials_are_paused_promoted_and_cut(tmp_path: Path) -> None:
         ("uniform", {"quantum": 0.2}),
     ],
 )
-def test_one_worker_makes_the_moves_of_the_simulator(tmp_path: Path, kind: str, knobs: dict[str, float]) -> None:
+def test_one_worker_makes_the_moves_of_the_simulator(tmp_path: Path, kind: str, knobs: dict[str, Any]) -> None:
     path = pausing_toy(tmp_path / "toy")
     said = ", ".join([kind, *(f"{name}: {value}" for name, value in knobs.items())])
     path.write_text(path.read_text().replace("{kind: asha, first: 0.04}", f"{{kind: {said}}}"))
@@ -303,3 +304,23 @@ def test_a_paused_trial_stays_with_the_machine_that_has_its_checkpoint(tmp_path:
         assert list(trial.intermediate_values) == list(range(1, last + 1))
     assert any(t.state == TrialState.COMPLETE for t in trials)
     assert len({t.user_attrs[ownership.WORKER]["run"] for t in trials}) == 2
+
+
+def test_trials_that_are_paused_on_another_machine_are_left_to_it_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/central.sqlite3"
+    paths = [pausing_toy(tmp_path / name, trials=4) for name in ("ann", "bob")]
+    for path in paths:
+        path.write_text(path.read_text().replace("backend: {", f"backend: {{storage: '{url}', "))
+    ann = Hand(paths[0], tmp_path / "ann/run")
+    monkeypatch.setattr(ann.turns, "turn_over", lambda claim: None)  # its machine goes down: it takes no other
+    assert ann.train() == (0, "WAITING")
+    view = Remembering()
+    outcome = launcher.run(paths[1], folder=tmp_path / "bob/run", join=True, view=view)
+    assert outcome.code == 0
+    assert is_paused(ann.trial(0))
+    assert [row.state for row in outcome.progress.rows].count("paused") == 1
+    text = f"trial 0: paused, with checkpoints on {here()}; a run there goes on with --resume"
+    assert view.events == [text]
+    assert not (tmp_path / "bob/run/checkpoints/trial-00000").exists()

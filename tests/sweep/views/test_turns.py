@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import pytest
 from sweep.runtime.test_pause import Hand, pausing_toy
 
 from lcsearch.session.decision_log import read_allocations
-from lcsearch.sweep.monitor.open_run import read_state
+from lcsearch.sweep.monitor.open_run import read_state, reader
 from lcsearch.sweep.report import write as report
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain
+from lcsearch.sweep.views.live import PlainView
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.screen import layout
 from lcsearch.sweep.views.summary import summarize, unfinished
@@ -86,3 +89,20 @@ def test_trials_that_could_not_be_paused_are_told_once(tmp_path: Path) -> None:
         "1 trial could not be paused (trial 0): the turn of trial 0 was over at epoch 1, and it did not save; call "
         "ctx.save(state, step) after ctx.report where ctx.checkpoint_due, and go on from ctx.load()"
     ]
+
+
+def test_plain_lines_tell_who_goes_on_and_why(tmp_path: Path) -> None:
+    hand, out = Hand(pausing_toy(tmp_path / "ann"), tmp_path / "ann/run"), io.StringIO()
+    assert hand.train() == (0, "WAITING")
+    sweep, study, progress = reader(hand.folder)
+    view = PlainView(sweep.file, out, folder=hand.folder)
+    view.start()
+    for _ in range(7):
+        hand.train()
+        view.update(progress(), study)
+    first, *lines = out.getvalue().splitlines()
+    assert first.endswith("random sampler, none pruner, asha allocator")
+    resumed = [line for line in lines if line.startswith("turn: ")]
+    assert resumed
+    assert all(re.match(r"turn: trial \d+ until epoch (3|9|25): ", line) for line in resumed)
+    assert len(lines) == len(set(lines))

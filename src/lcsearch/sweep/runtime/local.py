@@ -61,6 +61,7 @@ class FleetWatch(Watch):
             if not self.ending:
                 self._fill()
             if not self._fleet.pids and (self.ending or not self._may_have_to_take_over()):
+                self._tell_of_paused()
                 return
             self.look()
             time.sleep(_TICK_S)
@@ -76,6 +77,13 @@ class FleetWatch(Watch):
             hosts = ", ".join(sorted({other.host for other in theirs}))
             self.view.event(f"nothing is left to do here; trials still run on {hosts}: {len(theirs)}")
         return False
+
+    def _tell_of_paused(self) -> None:
+        """Say which trials stay with other machines, for their checkpoints lie there."""
+        left = ownership.paused_elsewhere(self.trials(), self.run_id) if self.file.pause else {}
+        for host, numbers in left.items():
+            which = f"trial{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers))}"
+            self.view.event(f"{which}: paused, with checkpoints on {host}; a run there goes on with --resume")
 
     def check_stalls(self) -> None:
         """Tell of stalled trials, and kill their workers if the file says so."""

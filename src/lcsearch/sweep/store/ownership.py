@@ -351,6 +351,15 @@ def work_left(trials: Sequence[FrozenTrial], folder: RunFolder, file: SweepFile)
     return max(room(file, folder, counted(trials)), 0) + sum(abandoned(t, run) or is_paused_in(t, run) for t in trials)
 
 
+def paused_elsewhere(trials: Iterable[FrozenTrial], run: str) -> dict[str, list[int]]:
+    """Host -> the paused trials whose checkpoints lie there."""
+    found: dict[str, list[int]] = {}
+    for frozen in trials:
+        if is_paused(frozen) and not is_paused_in(frozen, run):
+            found.setdefault(str(_owner(frozen).get("host", "a machine unknown")), []).append(frozen.number)
+    return found
+
+
 def is_paused_in(frozen: FrozenTrial, run: str) -> bool:
     """Is it paused, and its checkpoint in the folder of `run`?"""
     return is_paused(frozen) and _is_of(_owner(frozen), run)

@@ -67,7 +67,7 @@ class JsonView:
         people: PlainView | None = None,
     ) -> None:
         self._sweep, self._folder, self._stream, self._resumed = sweep, folder, stream, resumed
-        self._people = people or PlainView(sweep, sys.stderr)
+        self._people = people or PlainView(sweep, sys.stderr, folder=folder)
         self._looks = DecisionLogTail(folder.decisions)
         self._begun: set[int] = set()
         self._ended: set[int] = set()

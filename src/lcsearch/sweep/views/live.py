@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
+from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import ENDED
 from lcsearch.sweep.monitor.view import View
@@ -25,14 +26,20 @@ def make_view(sweep: SweepFile, folder: RunFolder) -> View:
         from lcsearch.sweep.views.screen import RichView
 
         return RichView(sweep, folder, console)
-    return PlainView(sweep)
+    return PlainView(sweep, folder=folder)
 
 
 class PlainView:
-    """Short lines, in the order things happen; never a control character."""
+    """Short lines, in the order things happen; never a control character.
 
-    def __init__(self, sweep: SweepFile, stream: TextIO | None = None) -> None:
+    Args:
+        folder: whose decision log tells of turns, where the sweep pauses trials; None: they are not told.
+    """
+
+    def __init__(self, sweep: SweepFile, stream: TextIO | None = None, *, folder: RunFolder | None = None) -> None:
         self._sweep, self._stream = sweep, stream
+        self._turns = None if folder is None or not sweep.pause else DecisionLogTail(folder.decisions)
+        self._n_turns = 0  # allocations that were told, or made in earlier launches
         self._said: set[int] = set()
         self._best: float | None = None
         self._first = True
@@ -41,13 +48,18 @@ class PlainView:
         """The opening line."""
         s = self._sweep
         n = s.backend.workers.n
+        turns = "" if s.turns is None else f", {s.turns.kind} allocator"
+        if self._turns is not None:
+            self._turns.latest()
+            self._n_turns = len(self._turns.allocations)
         text = f"{s.name}: {s.budget.trials} trials of {s.max_steps} {s.step}s, {s.goal} {s.metric}, "
-        self._print(f"{text}{n} worker{'s' * (n != 1)}, {s.sampler.kind} sampler, {s.pruner.kind} pruner")
+        self._print(f"{text}{n} worker{'s' * (n != 1)}, {s.sampler.kind} sampler, {s.pruner.kind} pruner{turns}")
         if explained := legend(s):
             self._print(explained)
 
     def update(self, progress: Progress, study: optuna.Study) -> None:
-        """A line for each trial that ended since the last call; after a resume, not for those before."""
+        """A line for each trial that ended or got a turn since the last call; after a resume, not for those before."""
+        self._tell_turns()
         ended = [row for row in progress.of(*ENDED) if row.number not in self._said]
         ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))
         before, self._first = self._first, False
@@ -62,6 +74,17 @@ class PlainView:
             again = sum(row.again is not None for row in ended)
             n, failed = len(ended) - again, f", {again} more that failed {'is' if again == 1 else 'are'} run again"
             self._print(f"{n} trial{'s' * (n != 1)} had ended before{failed * (again > 0)}")
+
+    def _tell_turns(self) -> None:
+        """Which paused trials were given a turn, and why; new ones are not told: they come one after the other."""
+        if self._turns is None:
+            return
+        self._turns.latest()
+        new, self._n_turns = self._turns.allocations[self._n_turns :], len(self._turns.allocations)
+        for one in sorted(new, key=lambda one: one.number):
+            if any(move.uid is not None for move in one.moves):
+                for line in one.told(self._sweep.step, cuts=False):
+                    self._print(f"turn: {line}")
 
     def _new(self, row: Row, progress: Progress) -> str:
         """ "best" where it is the best of the complete trials, "incumbent" where a stopped one was better still."""
