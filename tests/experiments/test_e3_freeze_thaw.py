@@ -142,10 +142,11 @@ def test_peers_are_told_no_monsters(e3: Any) -> None:
     assert space.row({"x0": 0.7, "c1": "-1"}) == 9  # the nearest
 
 
-def test_the_figures_by_hand(e3: Any, tmp_path: Path) -> None:
+def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches, summary = sys.modules["searches"], sys.modules["summary"]
     table = searches.Table("s", "t", np.array([[2.0, 1.0], [3.0, 2.0], [5.0, 5.0]]), np.zeros((3, 1)), np.ones(1))
     searches.write_table(tmp_path / "tables" / "s--t.npz", table)
+    monkeypatch.setattr(summary, "WORST", 1.0)
     assert summary.facts_of(tmp_path) == {"s": {"t": [1.0, 2.0, 5.0]}}
     trace = [(1.0, 3.0), (5.0, 1.0)]
     found = summary.regret_at(trace, (0.5, 1, 4.9, 5, 20), (1.0, 2.0, 5.0))
