@@ -58,7 +58,7 @@ def facts_of(root: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def regret_at(trace: Sequence[Sequence[float]], budgets: Sequence[float], facts: Sequence[float]) -> Any:
-    """(B,) regrets, over the distance from the table's best run to its far end; at most 1, as before the first value."""
+    """(B,) regrets, over the distance from the table's best run to its far end; 1 before the first value."""
     best, median, worst = facts
     costs, losses = np.array([cost for cost, _ in trace]), np.array([worst, *(loss for _, loss in trace)])
     at = losses[np.searchsorted(costs, np.array(budgets) * (1 + 1e-9), side="right")]
