@@ -46,7 +46,7 @@ def test_bounds_cut_the_lowest_ranks_and_lengthen_turns() -> None:
     )
     study = Snapshot("s", goal, FinishedTrials(goal), live)
     bounded = allocator("uniform", max_paused=2, min_slice=3.0)
-    assert knobs_of(bounded) == {"n_arms": None, "quantum": 0.02, "max_paused": 2, "min_slice": 3.0}
+    assert knobs_of(bounded) == {"n_arms": None, "quantum": 0.1, "max_paused": 2, "min_slice": 3.0}
     made = bounded.allocate(bounded.init(), study, {}, Abilities(pause=True), Slots(1, 0), (0, 0))
     ranked = [wait.uid for wait in made.waits]
     (move,) = made.moves

@@ -73,7 +73,7 @@ class GreedyGain:
         divergence_reports: see above, >= 1.
     """
 
-    quantum: float = 0.02
+    quantum: float = 0.1
     gain: Gain = "improvement"
     n_startup_trials: int = 2
     explore: float = 0.0

@@ -28,7 +28,7 @@ class Uniform:
     """
 
     n_arms: int | None = None
-    quantum: float = 0.02
+    quantum: float = 0.1
 
     name: ClassVar[str] = "uniform"
 

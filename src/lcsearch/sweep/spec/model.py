@@ -427,14 +427,14 @@ class UniformSpec(Model):
 
     kind: Literal["uniform"]
     n_arms: _Arms = None
-    quantum: Share = 0.02
+    quantum: Share = 0.1
 
 
 class GreedySpec(Model):
     """Where the forecast gain for a step is largest."""
 
     kind: Literal["greedy"]
-    quantum: Share = 0.02
+    quantum: Share = 0.1
     gain: Literal["improvement", "p_beat"] = "improvement"
     n_startup_trials: Annotated[int, Field(ge=2)] = 2
     explore: Annotated[float, Field(ge=0, le=1)] = 0.0
