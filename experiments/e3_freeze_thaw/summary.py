@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import provenance
@@ -70,33 +70,44 @@ def regrets(rows: Rows, budgets: Sequence[float], facts: Sequence[float]) -> dic
     return {row["seed"]: regret_at(row["trace"], budgets, facts) for row in rows}
 
 
-def paired(mine: dict[int, Any], base: dict[int, Any]) -> tuple[Any, Any] | None:
-    """(seeds, B) regrets of both, of the seeds that both have."""
+class Pair(NamedTuple):
+    """Regrets of a policy and of the base on one task, (seeds, B) each; paired: row by row in the same order."""
+
+    mine: Any
+    base: Any
+    paired: bool
+
+
+def pair_of(mine: dict[int, Any], base: dict[int, Any], paired: bool) -> Pair | None:
+    """Of the seeds that both have, where a seed is the same order for both; else of all."""
     seeds = sorted(set(mine) & set(base))
-    return (np.array([mine[s] for s in seeds]), np.array([base[s] for s in seeds])) if seeds else None
+    if not (seeds if paired else mine and base):
+        return None
+    a, b = (seeds, seeds) if paired else (sorted(mine), sorted(base))
+    return Pair(np.array([mine[s] for s in a]), np.array([base[s] for s in b]), paired)
 
 
-def log_ratios(pairs: Sequence[tuple[Any, Any]]) -> Any:
+def log_ratios(pairs: Sequence[Pair]) -> Any:
     """(tasks, B) log of the ratio of mean regrets; seeds are averaged first."""
-    return np.array([np.log(a.mean(0)) - np.log(b.mean(0)) for a, b in pairs])
+    return np.array([np.log(pair.mine.mean(0)) - np.log(pair.base.mean(0)) for pair in pairs])
 
 
-def interval(pairs: Sequence[tuple[Any, Any]]) -> list[float]:
+def interval(pairs: Sequence[Pair]) -> list[float]:
     """95 % of the geometric mean over tasks and budgets: tasks are drawn first, then their seeds."""
     rng, found = np.random.default_rng(0), []
     for _ in range(DRAWS):
         drawn = []
         for i in rng.integers(len(pairs), size=len(pairs)):
-            a, b = pairs[i]
+            a, b, paired = pairs[i]
             seeds = rng.integers(len(a), size=len(a))
-            drawn.append((a[seeds], b[seeds]))
+            drawn.append(Pair(a[seeds], b[seeds if paired else rng.integers(len(b), size=len(b))], paired))
         found.append(math.exp(float(log_ratios(drawn).mean())))
     return [float(q) for q in np.quantile(found, [0.025, 0.975])]
 
 
-def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any) -> dict[str, Any] | None:
+def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, paired: bool) -> dict[str, Any] | None:
     """One policy in one world: ratios to ASHA promotion's regret, and what it cost. None without a pair."""
-    pairs: dict[str, list[tuple[Any, Any]]] = {}
+    pairs: dict[str, list[Pair]] = {}
     count, curves, rows = {}, {}, list[Mapping[str, Any]]()
     for source, piece in mine.items():
         levels = []
@@ -105,12 +116,12 @@ def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any) ->
             if about is None or source not in base:
                 continue
             known = regrets(base[source].tasks.get(task, ()), BUDGETS, about)
-            if (pair := paired(regrets(searches, BUDGETS, about), known)) is not None:
+            if (pair := pair_of(regrets(searches, BUDGETS, about), known, paired)) is not None:
                 pairs.setdefault(source, []).append(pair)
                 rows += searches
                 levels.append(np.log(np.mean(list(regrets(searches, GRID, about).values()), axis=0)))
         if levels:
-            n = [len(a) for a, _ in pairs[source]]
+            n = [len(pair.mine) for pair in pairs[source]]
             count[source] = {"tasks": len(n), "of": len(facts[source]), "seeds": [min(n), max(n)]}
             if len(levels) == len(facts[source]):
                 curves[source] = [float(f"{x:.4g}") for x in np.exp(np.mean(levels, axis=0))]
@@ -138,7 +149,7 @@ def collect(root: Path) -> dict[str, Any]:
     for where in WORLDS:
         pieces = {name: {s: Piece(where, name, s, root) for s in facts} for name in (*OWN, *PEERS)}
         pieces = {name: {s: p for s, p in of.items() if p.tasks} for name, of in pieces.items()}
-        made = {name: figures(of, pieces[BASE], facts) for name, of in pieces.items() if of}
+        made = {name: figures(of, pieces[BASE], facts, name in OWN) for name, of in pieces.items() if of}
         if made:
             worlds[str(where)] = {name: row for name, row in made.items() if row is not None}
     return {

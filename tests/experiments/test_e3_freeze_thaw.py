@@ -152,7 +152,7 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     found = summary.regret_at(trace, (0.5, 1, 4.9, 5, 20), (1.0, 2.0, 5.0))
     assert found.tolist() == [1.0, 0.5, 0.5, 0.00025, 0.00025]  # .1 % of the way to the median counts as none
     where = searches.WORLDS[0]
-    for name, losses in {"asha": (3.0, 2.0), "uniform": (2.0,)}.items():
+    for name, losses in {"asha": (3.0, 2.0), "uniform": (2.0,), "NePS ASHA": (2.0,)}.items():
         piece = searches.Piece(where, name, "s", tmp_path)
         for seed, loss in enumerate(losses):
             piece.add("t", searches.row_of(seed, [(0.1, loss)], 4, 10, 0.5, "test"))
@@ -160,6 +160,8 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     rows = json.loads((tmp_path / "results.json").read_text())["worlds"]["w1-p0"]
     assert rows["uniform"]["all"] == 0.5  # seed 0 alone has a twin: (2 - 1) / (3 - 1)
     assert rows["uniform"]["interval"] == [0.5, 0.5]
+    assert rows["NePS ASHA"]["all"] == 0.6667  # a peer's seed is no twin: over the mean of 2 and 1
+    assert rows["NePS ASHA"]["interval"] == [0.5, 1.0]
     assert rows["uniform"]["ms_a_report"] == 50.0
     text = (tmp_path / "results.md").read_text()
     assert (
