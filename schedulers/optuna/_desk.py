@@ -122,6 +122,9 @@ class Desk:
             snapshot = snapshot_of(self._study, reading, current, alien)
             n_new = max(self._n_new_allowed(reading.trials), 0)
             account = self._account(reading.trials)
+            ends = ((t, pause_at_of(t)) for t in running if t is not own)
+            promised = sum(max(at - max(t.last_step or 0, 0), 0.0) for t, at in ends if at is not None)
+            account = account._replace(promised=float(promised))
             if account.left <= 0 or not (n_new or any(trial.status is Status.PAUSED for trial in snapshot.live)):
                 break
             made = self._allocate_here(snapshot, Slots(1, n_new, account), reading.unfinished, busy)

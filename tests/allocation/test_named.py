@@ -53,6 +53,13 @@ def test_bounds_cut_the_lowest_ranks_and_lengthen_turns() -> None:
     assert (move.uid, move.pause_at) == ("0", 5.0)
     assert [uid for uid, _ in made.stops] == [uid for uid in ("1", "2", "3") if uid not in ranked]
     assert made.stops[0][1] == "3 trials would wait, 2 may (max_paused), and its rank is the lowest"
+    best = Trial("9", Curve.of([1, 3], [0.5, 0.01]), status=Status.PAUSED)  # alone at its rung: rank 1 of 1
+    led = Snapshot("s", goal, FinishedTrials(goal), (*live, best))
+    made = allocator("asha", first=0.1, max_paused=2).allocate(
+        None, led, {}, Abilities(pause=True), Slots(1, 5), (0, 0)
+    )
+    assert made.stops
+    assert "9" not in {uid for uid, _ in made.stops}, "the leader keeps its place"
     for bounds in ({"max_paused": 0}, {"min_slice": -1.0}):
         with pytest.raises(InvalidValue):
             allocator("uniform", **bounds)

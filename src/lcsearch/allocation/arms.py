@@ -10,7 +10,7 @@ from typing import Any
 from lcsearch.allocation.contract import Account, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Query
-from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
+from lcsearch.study import Snapshot, Status, Trial, trained_by, uid_sort_key
 
 
 class StatelessAllocator:
@@ -51,13 +51,19 @@ def runs(snapshot: Snapshot) -> bool:
 
 
 def steps_done(trial: Trial) -> float:
-    """Steps behind a trial, >= 0."""
+    """The last step of a trial, >= 0."""
     return max(trial.curve.last_step, 0.0)
 
 
+def trained(trial: Trial, horizon: float) -> float:
+    """Steps that a trial has trained, at most to the horizon: `range(n)` reports step 0 after the first of them."""
+    first = trial.curve.first_step
+    return min(max(trained_by(trial.curve.last_step, first), 0.0), horizon) if trial.curve.n_reports else 0.0
+
+
 def account(snapshot: Snapshot, total: float | None = None, checkpoint: float = 0.0, resume: float = 0.0) -> Account:
-    """What a study has spent, by its trials' last steps, beside what it may spend; the prices as they are given."""
-    spent = math.fsum(steps_done(trial) for trial in chain(snapshot.bank, snapshot.live))
+    """What a study has spent, by its trials' reports, beside what it may spend; the prices as they are given."""
+    spent = math.fsum(trained(trial, snapshot.goal.horizon) for trial in chain(snapshot.bank, snapshot.live))
     return Account(total, spent, checkpoint, resume)
 
 
@@ -74,16 +80,32 @@ def start_new(n: int, until: float, *, score: float = 0.0, why: str = "a new con
 
 def affordable(moves: Iterable[Move], snapshot: Snapshot, slots: Slots) -> list[Move]:
     """The first of `moves`, one a free slot, that what is left of the budget pays for together."""
-    at = {trial.uid: steps_done(trial) for trial in snapshot.live}
+    price = Price(snapshot, slots.account)
     left, found = slots.account.left, list[Move]()
     for move in moves:
-        cost = cost_of(move, at, slots.account)
+        cost = price.of(move)
         if len(found) < slots.free and cost <= left:
             left -= cost
             found.append(move)
     return found
 
 
-def cost_of(move: Move, at: dict[str, float], account: Account) -> float:
-    """Steps a move takes, with what it costs to go on with a paused trial; `at` is where each stands."""
-    return move.pause_at if move.uid is None else move.pause_at - at[move.uid] + account.resume
+class Price:
+    """What moves cost, in steps, with checkpoints and resumes."""
+
+    def __init__(self, snapshot: Snapshot, account: Account) -> None:
+        self._horizon, self._account = snapshot.goal.horizon, account
+        self._live = {trial.uid: trial for trial in snapshot.live}
+        self._counts_from_0 = any(trial.curve.first_step == 0 for trial in chain(snapshot.bank, snapshot.live))
+
+    def of(self, move: Move) -> float:
+        """Steps from where the arm stands to where it pauses, and what it takes to get there and away."""
+        account = self._account
+        if move.uid is None:
+            done, zero, resume = 0.0, self._counts_from_0, 0.0
+        else:
+            trial = self._live[move.uid]
+            zero = trial.curve.first_step == 0 if trial.curve.n_reports else self._counts_from_0
+            done, resume = trained(trial, self._horizon), account.resume
+        checkpoint = account.checkpoint if move.pause_at < self._horizon else 0.0
+        return max(min(move.pause_at + zero, self._horizon) - done, 0.0) + checkpoint + resume

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lcsearch.allocation.arms import steps_done
+from lcsearch.allocation.arms import affordable, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Query
@@ -15,7 +15,8 @@ from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
 @dataclass(frozen=True)
 class Bounded:
-    """What `allocator` wants, but no turn shorter than `min_slice`, and no more than `max_paused` trials that wait.
+    """What `allocator` wants, but no turn shorter than `min_slice`, while the budget pays for it, and no more than
+    `max_paused` trials that wait.
 
     Where more would wait once the moves are made, the allocator's lowest ranks are cut; trials that it has no rank for
     are ranked by their best value, behind those that it has.
@@ -62,6 +63,8 @@ class Bounded:
             move._replace(pause_at=min(max(move.pause_at, end), snapshot.goal.horizon))
             for move, end in zip(made.moves, least, strict=True)
         )
+        if len(affordable(moves, snapshot, slots)) < len(moves):
+            moves = made.moves  # what is left pays for shorter turns only
         stops = made.stops + self._beyond(made, snapshot)
         cut = {uid for uid, _ in stops}
         return made._replace(moves=moves, stops=stops, waits=tuple(wait for wait in made.waits if wait.uid not in cut))

@@ -33,17 +33,19 @@ class Account(NamedTuple):
         spent: steps trained so far, >= 0: the study's age.
         checkpoint: price of pausing a trial, in steps, >= 0.
         resume: price of going on with a paused one, in steps, >= 0.
+        promised: what the trials that run now have still to go until they pause or end, in steps, >= 0.
     """
 
     total: float | None = None
     spent: float = 0.0
     checkpoint: float = 0.0
     resume: float = 0.0
+    promised: float = 0.0
 
     @property
     def left(self) -> float:
-        """What may still be spent, >= 0; math.inf without a limit."""
-        return math.inf if self.total is None else max(self.total - self.spent, 0.0)
+        """What may still be given away, >= 0; math.inf without a limit."""
+        return math.inf if self.total is None else max(self.total - self.spent - self.promised, 0.0)
 
 
 class Slots(NamedTuple):
@@ -124,7 +126,8 @@ class Allocation(NamedTuple):
         moves: at most one a free slot, no arm twice; fewer leave slots idle until the next event.
         stops: PAUSED trials that are cut, with the reason in words: they are never resumed, end as stopped, and their
             reports still count in every comparison.
-        waits: the other PAUSED trials, the nearest to a slot first.
+        waits: the other PAUSED trials, the nearest to a slot first, but the leader before all: where there is no room
+            for them all, the last ones are given up.
     """
 
     state: Any

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from lcsearch.allocation.arms import affordable, checked_share, cost_of, paused_trials, runs, steps_done
+from lcsearch.allocation.arms import Price, affordable, checked_share, paused_trials, runs
 from lcsearch.allocation.contract import Move, Slots, Wait
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
@@ -69,8 +69,8 @@ def counted(step: float, first: float, horizon: float) -> float:
 class Ladder:
     """The rungs of one study as it stands.
 
-    In rung k are all trials that got there, with the loss of their first report at or after it (the best so far where
-    the best is judged). That a trial was promoted is seen from where it stands.
+    In rung k are all trials that got there, with their loss at their first report at or after it (the best so far where
+    the best is judged, else the latest value). That a trial was promoted is seen from where it stands.
 
     Attributes:
         snapshot: the study.
@@ -107,7 +107,7 @@ class Ladder:
         return self._members[k]
 
     def _member(self, trial: Trial, rung: float) -> Member:
-        """A trial that reached the rung, with its loss there; a report that is not finite ranks last."""
+        """A trial that reached the rung, with its loss there; one without any value ranks last."""
         goal = self.snapshot.goal
         steps, losses = trial.curve.standings(goal.sign, goal.judged == "best")
         loss = losses[min(bisect_left(steps, rung), len(steps) - 1)] if steps else math.inf
@@ -134,15 +134,31 @@ class Ladder:
             if k < 0:
                 yield Move(uid, self.rungs[0], why=f"on to step {self.rungs[0]:g}")
 
+    @cached_property
+    def _ranks(self) -> dict[int, dict[str, int]]:
+        return {}
+
+    def _rank(self, uid: str) -> tuple[int, int, int]:
+        """(rung, rank there, how many may go on) of a trial that waits."""
+        k = max(self.standing[uid], 0)
+        if k not in self._ranks:
+            self._ranks[k] = {one.uid: rank for rank, one in enumerate(self.members(k), start=1)}
+        ranks = self._ranks[k]
+        return k, ranks.get(uid, len(ranks) + 1), int(len(ranks) / self.eta)
+
+    def line(self, uid: str) -> tuple[int, int]:
+        """Where a trial stands in line, less is nearer: by the places that it is short of, then the highest rung."""
+        k, rank, most = self._rank(uid)
+        return max(rank - most, 0), -k
+
     def waits(self, uid: str) -> Wait:
         """What a trial that waits at a rung needs: a better rank, or that the rung grows."""
-        k = max(self.standing[uid], 0)
-        rung = self.members(k)
-        rank = next((i for i, one in enumerate(rung, start=1) if one.uid == uid), len(rung) + 1)
-        most, grown = int(len(rung) / self.eta), math.ceil(rank * self.eta) - len(rung)
+        k, rank, most = self._rank(uid)
+        n = len(self.members(k))
+        grown = math.ceil(rank * self.eta) - n
         needs = "its turn" if grown <= 0 else f"{grown} more {'trials' if grown > 1 else 'trial'} there"
         needs = f"rank {most} or {needs}" if most and rank > most else needs
-        return Wait(uid, rank, max(len(rung), rank), f"value at step {self.rungs[k]:g}", needs)
+        return Wait(uid, rank, max(n, rank), f"value at step {self.rungs[k]:g}", needs)
 
     @property
     def best(self) -> Move | None:
@@ -161,23 +177,26 @@ def reached(trial: Trial, rung: float) -> bool:
     return trial.curve.last_step >= rung or trial.status is Status.COMPLETE
 
 
-def leader(snapshot: Snapshot) -> Trial | None:
+def leader(snapshot: Snapshot, left: float = math.inf, price: Price | None = None) -> Trial | None:
     """The PAUSED trial with the best value so far, where that is better than all COMPLETE ones': it may become the
     study's result.
+
+    Args:
+        snapshot: the study.
+        left: only of those whose way to the horizon costs no more, by `price`.
+        price: see above.
     """
     best, goal = None, snapshot.goal
     for trial in paused_trials(snapshot):
-        found = (*_so_far(trial, snapshot), trial)
-        if math.isfinite(found[0]) and (best is None or found[:2] < best[:2]):
-            best = found
+        found = (loss_so_far(trial, snapshot), uid_sort_key(trial.uid))
+        if price is not None and price.of(Move(trial.uid, goal.horizon)) > left:
+            continue
+        if math.isfinite(found[0]) and (best is None or found < best[0]):
+            best = found, trial
     incumbent = snapshot.incumbent
-    if best is None or (incumbent is not None and goal.sign * incumbent.value <= best[0]):
+    if best is None or (incumbent is not None and goal.sign * incumbent.value <= best[0][0]):
         return None
-    return best[2]
-
-
-def _so_far(trial: Trial, snapshot: Snapshot) -> tuple[float, tuple[int, str]]:
-    return loss_so_far(trial, snapshot), uid_sort_key(trial.uid)
+    return best[1]
 
 
 def loss_so_far(trial: Trial, snapshot: Snapshot) -> float:
@@ -191,6 +210,7 @@ def served(
     slots: Slots,
     moves: Iterator[Move],
     waits: Callable[[str], Wait],
+    line: Callable[[str], tuple[int, int]],
     best: Move | None,
     *,
     cut: tuple[tuple[str, str], ...] = (),
@@ -199,8 +219,8 @@ def served(
     """Hand the slots out: moves, stops and waits of an allocation.
 
     - Nothing is begun or promoted that cannot reach its next pause in what is left of the budget.
-    - When what is left would not pay for a move and for the leader's way to the horizon, the leader goes first, so that
-      the study ends with a result: exploration ends with the budget.
+    - When what is left would not pay for a move and for a leader's way to the horizon, the leader goes first: the best
+      of those whose way is paid for, so that the study ends with a result. Exploration ends with the budget.
     - When no rung can grow any more (nothing new may be begun, nothing runs), those that wait are cut; but where no
       trial is COMPLETE by then, the best goes on first, so that a small study has a result.
 
@@ -209,6 +229,7 @@ def served(
         slots: what is free.
         moves: whom the slots may go to, best first.
         waits: what a trial that gets none waits for.
+        line: where it stands in line, less is nearer.
         best: who goes on where nobody may and nothing is COMPLETE.
         cut: trials that are cut already, with the reason.
         closed: why the others are, when no rung can grow.
@@ -225,26 +246,25 @@ def served(
         else:
             chosen = affordable([best], snapshot, slots)
     named = {move.uid for move in chosen} | {uid for uid, _ in stops}
-    left = sorted((waits(trial.uid) for trial in paused if trial.uid not in named), key=_nearest)
-    return tuple(chosen), stops, tuple(left)
-
-
-def _nearest(wait: Wait) -> tuple[float, int, tuple[int, str]]:
-    return wait.rank / wait.of, wait.rank, uid_sort_key(wait.uid)
+    first = leader(snapshot)
+    ahead = "" if first is None else first.uid
+    left = [trial.uid for trial in paused if trial.uid not in named]
+    left.sort(key=lambda uid: (uid != ahead, line(uid), uid_sort_key(uid)))
+    return tuple(chosen), stops, tuple(map(waits, left))
 
 
 def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots) -> list[Move]:
     """The leader's move to the horizon before all others, from where only that is left in the budget."""
-    if slots.account.total is None or not moves:
+    account = slots.account
+    if account.total is None or not moves:
         return moves
-    who, left = leader(snapshot), slots.account.left
+    price, left = Price(snapshot, account), account.left
+    who = leader(snapshot, left, price)
     if who is None:
         return moves
-    at = {trial.uid: steps_done(trial) for trial in snapshot.live}
     needs = f"the last {left:g} steps of the budget finish the leader"
     last = Move(who.uid, snapshot.goal.horizon, moves[0].score, needs)
-    need = cost_of(last, at, slots.account)
     first = [move for move in moves if move.uid != who.uid]
-    if not first or need > left or cost_of(first[0], at, slots.account) + need <= left:
+    if not first or price.of(first[0]) + price.of(last) <= left:
         return moves
     return [last, *first]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
-from lcsearch.allocation.arms import account
+from lcsearch.allocation.arms import account, steps_done
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots
 from lcsearch.allocation.judge import judge
@@ -229,7 +229,9 @@ class _Search:
         a_step = self.spent / found.spent if found.spent else self._first_step
         world = self.world
         total = None if world.budget is None else world.budget / a_step
-        return Account(total, found.spent, world.checkpoint / a_step, world.resume / a_step)
+        running = (b for b in self.live.values() if b.trial.status is Status.RUNNING)
+        promised = math.fsum(max(b.until - steps_done(b.trial), 0.0) for b in running)
+        return Account(total, found.spent, world.checkpoint / a_step, world.resume / a_step, promised)
 
     @property
     def _first_step(self) -> float:

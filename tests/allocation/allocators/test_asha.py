@@ -125,16 +125,24 @@ def test_what_cannot_be(fields: dict[str, float]) -> None:
 
 
 def test_what_a_trial_waits_for() -> None:
-    """Five in the rung, one of which may go, and has: 0 is fourth and needs 12 in all, 2 is third and needs 9."""
+    """Five in the rung, one of which may go, and has: the leader, which no room for fewer may cost its place."""
     gone = paused("4", 0.1, 0.1, 0.1)
     live = [paused("0", 0.5), paused("1", 0.6), paused("2", 0.4), paused("3", 0.3), gone]
     assert [str(wait) for wait in ask(study(*live)).waits] == [
+        "waits: rank 1 of 1 by value at step 3, needs 2 more trials there",
         "waits: rank 2 of 5 by value at step 1, needs rank 1 or 1 more trial there",
         "waits: rank 3 of 5 by value at step 1, needs rank 1 or 4 more trials there",
         "waits: rank 4 of 5 by value at step 1, needs rank 1 or 7 more trials there",
-        "waits: rank 1 of 1 by value at step 3, needs 2 more trials there",
         "waits: rank 5 of 5 by value at step 1, needs rank 1 or 10 more trials there",
     ]
+
+
+def test_who_came_furthest_stands_before_those_who_are_as_many_places_short() -> None:
+    """1 is no leader, for 0 is better; both miss one place, but 1 has come further."""
+    live = [paused("0", 0.1), paused("1", 0.5, 0.5, 0.5)]
+    runs_too = trial("2", [], Status.RUNNING)
+    others = [paused(str(i), 0.6) for i in range(3, 5)]
+    assert [wait.uid for wait in ask(study(*live, *others, runs_too), Slots(1, 0)).waits] == ["1", "3", "4"]
 
 
 def poor(total: float, spent: float, *live: Trial, free: int = 1, n_new: int = 9) -> list[tuple[str | None, float]]:
@@ -159,3 +167,23 @@ def test_the_end_of_the_budget_finishes_the_leader() -> None:
     better = trial("0", [0.3] * 9, first=1)
     slots = Slots(1, 9, Account(19.5, 11))
     assert [move.uid for move in ask(study(*two, finished=(better,)), slots).moves] == [None], "there is a better one"
+
+
+def test_a_hopeful_newcomer_whose_way_is_too_long_does_not_disarm_the_rule() -> None:
+    """6.5 are left: 2 is better and would take 8; 0 takes 6, and is finished."""
+    live = [paused("0", 0.3, 0.3, 0.3), paused("2", 0.29)]
+    assert poor(11, 4, *live) == [(None, 1)]
+    assert poor(10.5, 4, *live) == [("0", 9)]
+
+
+def test_what_runs_is_promised() -> None:
+    assert Account(15, 5, promised=8).left == 2
+    assert Account(15, 5, promised=20).left == 0
+
+
+def test_range_counts_its_first_step() -> None:
+    """`range(9)`: what stands at step 0 has trained one step, and one that is new to step 1 trains two."""
+    live = [trial(uid, [loss] * 2, Status.PAUSED, first=0) for uid, loss in (("0", 0.5), ("1", 0.6), ("2", 0.4))]
+    assert poor(7.5, 6, *live) == []
+    assert poor(8, 6, *live) == [("2", 3)]
+    assert poor(13, 6, *live) == [("2", 9)], "7 more steps to its end"

@@ -142,3 +142,13 @@ def test_without_forecasts_it_moves_as_asha_does_to_the_end() -> None:
 def test_what_cannot_be(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidValue, match=f"^{says}"):
         GoingRateAsha(**fields)
+
+
+def test_nothing_is_cut_where_nothing_new_may_be_begun_and_what_is_lost_is_nothing_to_beat() -> None:
+    seen = nine()
+    assert ONE.questions(ONE.init(), seen, Slots(1, 0, SPENT)) == ()
+    assert ask(seen, n_new=0).stops == ()
+    lost = trial("9", [0.01], Status.FAILED, first=1)
+    held = study(*[paused(str(i), 0.2 + i / 100) for i in range(9)], finished=(lost,))
+    made = ask(held, chance(0.0, 0.2), chance(0.0, 0.2))
+    assert [move.uid for move in made.moves] == ["0"], "it holds the best value of those that may still win"

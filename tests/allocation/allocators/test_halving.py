@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from kit.allocators import PAUSES, Plot, World
+from kit.allocators import PAUSES, Plot, World, passed_on
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.allocation.allocators.halving import SuccessiveHalving
@@ -13,9 +13,10 @@ ONE = SuccessiveHalving(first=1 / 9)
 
 
 def log(allocator: SuccessiveHalving, plot: Plot) -> tuple[list[tuple[str | None, float]], World]:
-    world = World(plot)
+    world, state = World(plot), allocator.init()
     while True:
-        done = allocator.allocate(None, world.snapshot(), {}, PAUSES, world.slots(), (0, 0))
+        done = allocator.allocate(state, world.snapshot(), {}, PAUSES, world.slots(), (0, 0))
+        state = passed_on(done.state)
         world.apply(done)
         if not world.running:
             return [(move.uid, move.pause_at) for move in world.log], world
@@ -33,7 +34,7 @@ def test_nine_trials_by_hand() -> None:
 
 def test_who_is_cut_is_told_why() -> None:
     live = [trial(str(i), [0.5 + i / 10], Status.PAUSED, first=1) for i in range(3)]
-    made = ONE.allocate(None, snapshot(goal(horizon=9), [], live), {}, PAUSES, Slots(1, 0), (0, 0))
+    made = ONE.allocate(ONE.init(), snapshot(goal(horizon=9), [], live), {}, PAUSES, Slots(1, 0), (0, 0))
     assert [(m.uid, m.pause_at, m.why) for m in made.moves] == [("0", 3, "of the best at step 1")]
     assert made.stops == (
         ("1", "rank 2 of 3 at step 1: the best 1 go on"),
@@ -48,11 +49,11 @@ def seen(running: int) -> Snapshot:
 
 
 def test_a_rung_waits_for_its_last_trial_but_not_for_one_that_failed() -> None:
-    made = ONE.allocate(None, seen(running=1), {}, PAUSES, Slots(2, 0), (0, 0))
+    made = ONE.allocate(ONE.init(), seen(running=1), {}, PAUSES, Slots(2, 0), (0, 0))
     assert (made.moves, made.stops) == ((), ())
     assert str(made.waits[0]) == "waits: rank 1 of 3 by value at step 1, needs all others to get there"
     failed = snapshot(goal(horizon=9), [trial("3", [], Status.FAILED)], seen(0).live)
-    assert [m.uid for m in ONE.allocate(None, failed, {}, PAUSES, Slots(2, 0), (0, 0)).moves] == ["0"]
+    assert [m.uid for m in ONE.allocate(ONE.init(), failed, {}, PAUSES, Slots(2, 0), (0, 0)).moves] == ["0"]
 
 
 def test_a_budget_says_how_many() -> None:
@@ -60,7 +61,7 @@ def test_a_budget_says_how_many() -> None:
     assert [ONE.cost(n, (1.0, 3.0, 9.0)) for n in (9, 3, 2, 1)] == [21, 11, 10, 9]
     empty = snapshot(goal(horizon=9), [], [])
     for total, n in ((21.0, 9), (20.0, 8), (10.5, 2), (1.0, 1)):
-        made = ONE.allocate(None, empty, {}, PAUSES, Slots(99, 9, Account(total)), (0, 0))
+        made = ONE.allocate(ONE.init(), empty, {}, PAUSES, Slots(99, 9, Account(total)), (0, 0))
         assert len(made.moves) == n
 
 
@@ -68,3 +69,23 @@ def test_a_budget_says_how_many() -> None:
 def test_what_cannot_be(n: float) -> None:
     with pytest.raises(InvalidValue, match=r"^SuccessiveHalving.n_arms: expected an integer >= 1 or None, got "):
         SuccessiveHalving(n_arms=n)  # type: ignore[arg-type]
+
+
+def test_one_that_failed_or_was_stopped_at_its_rung_leaves_its_place_to_the_next_best() -> None:
+    for status in (Status.FAILED, Status.STOPPED):
+        best = trial("3", [0.1] * 2, status, first=1)
+        made = ONE.allocate(
+            ONE.init(), snapshot(goal(horizon=9), [best], seen(0).live), {}, PAUSES, Slots(1, 0), (0, 0)
+        )
+        assert [(m.uid, m.pause_at) for m in made.moves] == [("0", 3)]
+
+
+def test_the_set_stays_what_the_budget_made_it() -> None:
+    """Prices and counts of what comes may change on the way: the set does not."""
+    empty = snapshot(goal(horizon=9), [], [])
+    first = ONE.allocate(ONE.init(), empty, {}, PAUSES, Slots(1, 9, Account(11.0)), (0, 0))
+    assert first.state == {"n": 3}
+    again = ONE.allocate(first.state, empty, {}, PAUSES, Slots(99, 99, Account(1000.0)), (0, 1))
+    assert len(again.moves) == 3
+    dear = ONE.allocate(ONE.init(), empty, {}, PAUSES, Slots(99, 9, Account(21.0, 0, 1, 1)), (0, 0))
+    assert dear.state == {"n": 5}, "5 + 2 + 6 steps, and 2 turns of 2 each: 17; 6 would take 18 + 6"

@@ -44,4 +44,4 @@ class AshaPromotion(StatelessAllocator):
             return Allocation(state, start_new(n_new, horizon))
         ladder = Ladder(snapshot, rungs_of(horizon, self.first, self.eta), self.eta)
         moves = chain(ladder.promotable(ladder.standing), ladder.first_steps(), start_new(n_new, ladder.rungs[0]))
-        return Allocation(state, *served(snapshot, slots, moves, ladder.waits, ladder.best))
+        return Allocation(state, *served(snapshot, slots, moves, ladder.waits, ladder.line, ladder.best))

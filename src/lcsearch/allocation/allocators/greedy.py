@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from lcsearch.allocation.arms import checked_share, cost_of, next_pause, paused_trials, start_new, steps_done
+from lcsearch.allocation.arms import Price, checked_share, next_pause, paused_trials, start_new, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
 from lcsearch.allocation.gain import Gain, gains, mean_gains, new_config_forecast
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -113,7 +113,7 @@ class GreedyGain:
         rng, explore = np.random.default_rng(key), self.explore
         if slots.account.total is not None:
             explore *= min(slots.account.left / max(slots.account.total, 1e-300), 1.0)
-        at = {trial.uid: steps_done(trial) for trial in snapshot.live}
+        price = Price(snapshot, slots.account)
         left, moves, waiting = slots.account.left, list[Move](), list[_Arm]()
         while ranked and len(moves) < slots.free:
             # New configurations are several entries but one arm.
@@ -125,7 +125,7 @@ class GreedyGain:
             propensity = explore / len(arms) + (1.0 - explore) * (i == 0)
             arm = ranked.pop(i)
             move = Move(arm.uid, arm.until, arm.score, why + arm.why, propensity)
-            cost = cost_of(move, at, slots.account)
+            cost = price.of(move)
             if cost > left:
                 waiting.append(arm)
                 continue

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.rungs import Ladder, checked_rungs, reached, rungs_of, served
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Answers
-from lcsearch.study import Snapshot, Trial, uid_sort_key
+from lcsearch.study import Snapshot, Status, uid_sort_key
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,15 @@ class SuccessiveHalving(StatelessAllocator):
         """
         return [max(int(n / self.eta**k), 1) for k in range(n_rungs)]
 
-    def cost(self, n: int, rungs: tuple[float, ...]) -> float:
-        """Steps that n configurations take in all."""
+    def cost(self, n: int, rungs: tuple[float, ...], turn: float = 0.0) -> float:
+        """Steps that n configurations take in all; `turn`: what it costs to pause a trial and to go on with it."""
+        sizes = self.sizes(n, len(rungs))
         widths = (b - a for a, b in zip((0.0, *rungs), rungs, strict=False))
-        return math.fsum(size * width for size, width in zip(self.sizes(n, len(rungs)), widths, strict=True))
+        return math.fsum(size * width for size, width in zip(sizes, widths, strict=True)) + turn * sum(sizes[1:])
+
+    def init(self) -> Any:
+        """How many configurations the set has, once a budget has said so."""
+        return {"n": None}
 
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
@@ -67,22 +71,26 @@ class SuccessiveHalving(StatelessAllocator):
             return Allocation(state, start_new(min(slots.free, slots.n_new_allowed), horizon))
         rungs = rungs_of(horizon, self.first, self.eta)
         begun = sorted(chain(snapshot.bank, snapshot.live), key=lambda trial: uid_sort_key(trial.uid))
-        n = self._n(rungs, len(begun), slots)
+        n = state["n"] or self._n(rungs, len(begun), slots)
+        state = {"n": n if slots.account.total is not None else None}
         group, missing = begun[:n], max(min(n - len(begun), slots.n_new_allowed), 0)
         ladder = Ladder(snapshot, rungs, self.eta)
         moves: list[Move] = []
-        cut: list[tuple[str, str]] = [(t.uid, "it is not of the set") for t in ladder.paused if t not in group]
+        inside = {trial.uid for trial in group}
+        cut = [(trial.uid, "it is not of the set") for trial in ladder.paused if trial.uid not in inside]
         for k, size in enumerate(self.sizes(n, len(rungs))):
             if k:
-                better = {one.uid: i for i, one in enumerate(_ranked(ladder, k - 1, group), start=1)}
-                going = [trial for trial in group if better.get(trial.uid, size + 1) <= size]
-                why = f"of {len(group)} at step {rungs[k - 1]:g}: the best {size} go on"
+                # one that failed or was stopped leaves its place to the next best
+                able = {trial.uid for trial in group if trial.status not in (Status.FAILED, Status.STOPPED)}
+                there = (member.uid for member in ladder.members(k - 1) if member.uid in able)
+                better = {uid: rank for rank, uid in enumerate(there, start=1)}
+                why = f"of {len(able)} at step {rungs[k - 1]:g}: the best {size} go on"
                 cut += [
                     (trial.uid, f"rank {better[trial.uid]} {why}")
                     for trial in group
-                    if trial.uid in ladder.standing and trial not in going
+                    if trial.uid in ladder.standing and better.get(trial.uid, 0) > size
                 ]
-                group = going
+                group = [trial for trial in group if better.get(trial.uid, size + 1) <= size]
             on_way = [trial for trial in group if not reached(trial, rungs[k])]
             moves += [Move(t.uid, rungs[k], k, self._why(rungs, k)) for t in on_way if t.uid in ladder.standing]
             if k == 0:
@@ -90,12 +98,12 @@ class SuccessiveHalving(StatelessAllocator):
             if (k == 0 and missing) or any(not trial.status.finished for trial in on_way):
                 break
         chosen, stops, waits = served(
-            snapshot, slots, iter(moves), lambda uid: self._waits(ladder, uid), ladder.best, cut=tuple(cut)
+            snapshot, slots, iter(moves), lambda uid: self._waits(ladder, uid), ladder.line, ladder.best, cut=tuple(cut)
         )
         return Allocation(state, chosen, stops, waits)
 
     def _n(self, rungs: tuple[float, ...], begun: int, slots: Slots) -> int:
-        """How many configurations the set has; the same while the study goes on."""
+        """How many configurations the set has."""
         most = begun + slots.n_new_allowed
         if self.n_arms is not None:
             return min(self.n_arms, most) if most else self.n_arms
@@ -103,7 +111,8 @@ class SuccessiveHalving(StatelessAllocator):
         if total is None or most <= least:
             return max(most, 1)
         # a larger set costs no less: the largest that `total` pays for, found by halving the interval
-        return least + bisect_right(range(least + 1, most + 1), total, key=lambda n: self.cost(n, rungs))
+        turn = slots.account.checkpoint + slots.account.resume
+        return least + bisect_right(range(least + 1, most + 1), total, key=lambda n: self.cost(n, rungs, turn))
 
     @staticmethod
     def _why(rungs: tuple[float, ...], k: int) -> str:
@@ -113,9 +122,3 @@ class SuccessiveHalving(StatelessAllocator):
     def _waits(ladder: Ladder, uid: str) -> Wait:
         found = ladder.waits(uid)
         return found._replace(needs="all others to get there" if runs(ladder.snapshot) else "a free slot")
-
-
-def _ranked(ladder: Ladder, k: int, group: list[Trial]) -> Iterator[Any]:
-    """The group's trials that got to rung k, best first."""
-    uids = {trial.uid for trial in group}
-    return (member for member in ladder.members(k) if member.uid in uids)

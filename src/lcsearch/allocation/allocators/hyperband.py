@@ -6,6 +6,7 @@ section 3.2, for running them asynchronously.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -45,8 +46,8 @@ class AsyncHyperband(StatelessAllocator):
             raise InvalidValue("an integer >= 1 or None", self.n_brackets, "AsyncHyperband.n_brackets")
 
     def init(self) -> Any:
-        """The bracket of each trial: uid -> bracket."""
-        return {}
+        """The bracket of each trial, uid -> bracket, and those of the moves whose trial has not been seen yet."""
+        return {"of": {}, "coming": []}
 
     def brackets(self, rungs: tuple[float, ...], n: int) -> list[int]:
         """The brackets of the first n trials that are begun.
@@ -54,14 +55,16 @@ class AsyncHyperband(StatelessAllocator):
         >>> AsyncHyperband().brackets((1.0, 3.0, 9.0), 8)
         [0, 1, 2, 0, 0, 1, 0, 2]
         """
+        used = [0.0] * len(self._prices(rungs))
+        return [self._next(rungs, used) for _ in range(n)]
+
+    def _next(self, rungs: tuple[float, ...], used: list[float], left: float = math.inf) -> int:
+        """The bracket of the next trial, booked in `used`: of those whose first rung what is left pays for, if any."""
         prices = self._prices(rungs)
-        used = [0.0] * len(prices)
-        found = []
-        for _ in range(n):
-            b = min(range(len(prices)), key=lambda b: (used[b], b))
-            used[b] += prices[b]
-            found.append(b)
-        return found
+        paid = [b for b in range(len(prices)) if rungs[b] <= left] or range(len(prices))
+        b = min(paid, key=lambda b: (used[b], b))
+        used[b] += prices[b]
+        return b
 
     def _prices(self, rungs: tuple[float, ...]) -> list[float]:
         n = len(rungs) if self.n_brackets is None else min(self.n_brackets, len(rungs))
@@ -75,14 +78,17 @@ class AsyncHyperband(StatelessAllocator):
         if not abilities.pause:
             return Allocation(state, start_new(n_new, horizon))
         rungs = rungs_of(horizon, self.first, self.eta)
-        of: dict[str, int] = dict(state or {})
+        of, coming = dict(state["of"]), list(state["coming"])
+        used = [0.0] * len(self._prices(rungs))
+        for bracket in (*of.values(), *coming):
+            used[bracket] += self._prices(rungs)[bracket]
         seen = (trial.uid for trial in chain(snapshot.bank, snapshot.live) if trial.uid not in of)
-        new = sorted(seen, key=uid_sort_key)
-        brackets = self.brackets(rungs, len(of) + len(new) + n_new)[len(of) :]
-        of |= zip(new, brackets, strict=False)
+        for uid in sorted(seen, key=uid_sort_key):
+            of[uid] = coming.pop(0) if coming else self._next(rungs, used)
+        brackets = [self._next(rungs, used, slots.account.left) for _ in range(n_new)]
         ladders = {
             b: Ladder(snapshot, rungs[b:], self.eta, {uid for uid, its in of.items() if its == b})
-            for b in sorted({*of.values(), *brackets})
+            for b in sorted(set(of.values()))
         }
         promoted = [
             move._replace(score=move.score + b, why=f"{move.why} in bracket {b}")
@@ -91,7 +97,7 @@ class AsyncHyperband(StatelessAllocator):
         ]
         promoted.sort(key=lambda move: (-move.score, uid_sort_key(move.uid or "")))
         firsts = chain.from_iterable(ladder.first_steps() for ladder in ladders.values())
-        fresh = [Move(None, rungs[b], why=f"a new configuration in bracket {b}") for b in brackets[len(new) :]]
+        fresh = [Move(None, rungs[b], why=f"a new configuration in bracket {b}") for b in brackets]
         best = [(move.score + b, move) for b, ladder in ladders.items() if (move := ladder.best) is not None]
 
         def waits(uid: str) -> Wait:
@@ -99,4 +105,13 @@ class AsyncHyperband(StatelessAllocator):
             return found._replace(by=f"{found.by} in bracket {of[uid]}")
 
         last = max(best, key=lambda one: one[0])[1] if best else None
-        return Allocation(of, *served(snapshot, slots, chain(promoted, firsts, fresh), waits, last))
+        chosen, stops, left = served(
+            snapshot,
+            slots,
+            chain(promoted, firsts, fresh),
+            waits,
+            lambda uid: ladders[of[uid]].line(uid),
+            last,
+        )
+        coming += [rungs.index(move.pause_at) for move in chosen if move.uid is None]
+        return Allocation({"of": of, "coming": coming}, chosen, stops, left)

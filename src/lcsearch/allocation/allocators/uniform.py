@@ -66,8 +66,19 @@ class Uniform:
         cycle += [turn(trial) for trial in paused[: len(paused) - len(later)]]
         moves = tuple(affordable(cycle, snapshot, slots))
         queue = [move.uid for move in cycle if move.uid is not None and move not in moves]
+        before = {trial.uid for trial in later}  # in the cycle, before the new ones
+        rest = fresh - sum(move.uid is None for move in moves)
         waits = tuple(
-            Wait(uid, i, len(queue), "the order of turns", f"{i} {'turn' if i == 1 else 'turns'} more to be given")
+            Wait(uid, i, len(queue), "the order of turns", _turns(i if uid in before else i + rest))
             for i, uid in enumerate(queue, start=1)
         )
         return Allocation({"last": moves[-1].uid} if moves else state, moves, (), waits)
+
+
+def _turns(n: int) -> str:
+    """What a trial needs that has its turn after so many others."""
+    return f"{n} {'turn' if n == 1 else 'turns'} more to be given" if n < _ENDLESS else "no more new ones to be begun"
+
+
+_ENDLESS = 1 << 20
+"""New configurations without a limit."""
