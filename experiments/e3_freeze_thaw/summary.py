@@ -227,7 +227,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         ax.set(xscale="log", yscale="log", title=source, xlabel="whole runs' worth spent", ylabel="normalised regret")
     if axes[0][0].get_legend_handles_labels()[0]:
         axes[0][0].legend(fontsize=7)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=60)
     plt.close(figure)
 
 
