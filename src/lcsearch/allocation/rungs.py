@@ -221,8 +221,9 @@ def served(
     - Nothing is begun or promoted that cannot reach its next pause in what is left of the budget.
     - When what is left would not pay for a move and for a leader's way to the horizon, the leader goes first: the best
       of those whose way is paid for, so that the study ends with a result. Exploration ends with the budget.
-    - When no rung can grow any more (nothing new may be begun, nothing runs), those that wait are cut; but where no
-      trial is COMPLETE by then, the best goes on first, so that a small study has a result.
+    - When no rung can grow any more (nothing new may be begun, nothing runs), those that wait are cut; but whoever
+      leads all COMPLETE trials runs to the horizon first, and where none is COMPLETE the best goes on, so that a small
+      study has a result and no leader is lost.
 
     Args:
         snapshot: the study.
@@ -230,7 +231,7 @@ def served(
         moves: whom the slots may go to, best first.
         waits: what a trial that gets none waits for.
         line: where it stands in line, less is nearer.
-        best: who goes on where nobody may and nothing is COMPLETE.
+        best: who goes on where nobody may and nothing is COMPLETE; None: nobody.
         cut: trials that are cut already, with the reason.
         closed: why the others are, when no rung can grow.
     """
@@ -241,10 +242,12 @@ def served(
     stops = cut
     # one that was cut just now may have been the last to wait: the others are judged at the next call
     if not wanted and not cut and not slots.n_new_allowed and paused and not runs(snapshot):
-        if snapshot.bank.n_complete or best is None:
+        leads = leader(snapshot) if snapshot.bank.n_complete else None
+        goes_on = Move(leads.uid, snapshot.goal.horizon, why="it leads all that are complete") if leads else best
+        if goes_on is None or (leads is None and snapshot.bank.n_complete):
             stops = tuple((trial.uid, closed) for trial in paused)
         else:
-            chosen = affordable([best], snapshot, slots)
+            chosen = affordable([goes_on], snapshot, slots)
     named = {move.uid for move in chosen} | {uid for uid, _ in stops}
     first = leader(snapshot)
     ahead = "" if first is None else first.uid

@@ -99,7 +99,7 @@ class StudyReport:
                 *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
                 f"steps: {_whole(self.spent)} spent, {about(self.saved, _whole(self.saved))} saved{share}",
-                f"risk that some stop lost the winner: {risk}{without_risk(self.diverged)}",
+                f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
                 *disobeyed(self.disobeyed, self.ignored),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
@@ -120,16 +120,23 @@ def about(saved: float, shown: str) -> str:
     return f"about {shown}" if saved else shown
 
 
-def without_risk(diverged: int) -> str:
-    """What a risk says nothing of; empty without stops for divergence.
+def without_risk(diverged: int, cut: int = 0) -> str:
+    """What a risk says nothing of; empty without stops for divergence and trials that an allocator has cut.
 
     >>> without_risk(2)
     '; 2 stops for divergence are not in it: no risk is known for them'
+    >>> without_risk(0, 12)
+    '; 12 trials that the allocator cut are not in it: no risk is known for them'
     """
-    if not diverged:
+    said = []
+    if diverged:
+        said.append(f"{diverged} stop{'s' * (diverged != 1)} for divergence")
+    if cut:
+        said.append(f"{cut} trial{'s' * (cut != 1)} that the allocator cut")
+    if not said:
         return ""
-    stops, them = ("stop for divergence is", "it") if diverged == 1 else ("stops for divergence are", "them")
-    return f"; {diverged} {stops} not in it: no risk is known for {them}"
+    are, them = ("is", "it") if diverged + cut == 1 else ("are", "them")
+    return f"; {' and '.join(said)} {are} not in it: no risk is known for {them}"
 
 
 def _whole(steps: float) -> str:

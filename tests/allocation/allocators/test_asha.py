@@ -106,6 +106,17 @@ def test_a_trial_that_never_got_to_a_rung_goes_there_before_new_ones() -> None:
     assert moves(empty, paused("0", 0.5), slots=Slots(2, 9)) == [("7", 1), (None, 1)]
 
 
+def test_who_leads_all_that_are_complete_is_not_cut_when_the_rungs_close() -> None:
+    done = trial("1", [0.3, *[0.5] * 8], first=1)  # ahead of 0 at step 1, and behind it in the end
+    live = [paused("0", 0.4), paused("2", 0.6)]
+    first = ask(study(*live, finished=(done,), judged="final"), Slots(2, 0))
+    assert [(m.uid, m.pause_at, m.why) for m in first.moves] == [("0", 9, "it leads all that are complete")]
+    assert first.stops == ()
+    now_done = trial("0", [0.4] * 9, first=1)
+    last = ask(study(live[1], finished=(done, now_done), judged="final"), Slots(2, 0))
+    assert last.stops == (("2", "its rung is closed"),)
+
+
 def test_while_somebody_runs_nothing_is_given_up() -> None:
     runs = trial("2", [], Status.RUNNING)
     assert ask(study(paused("0", 0.5), paused("1", 0.6), runs), Slots(1, 0))[:3] == (None, (), ())
@@ -114,7 +125,7 @@ def test_while_somebody_runs_nothing_is_given_up() -> None:
 def test_a_study_too_small_for_promotions_still_has_a_result() -> None:
     assert moves(paused("0", 0.6), paused("1", 0.5), slots=Slots(2, 0)) == [("1", 3)]
     assert moves(paused("0", 0.4), paused("1", 0.5, 0.5, 0.5), slots=Slots(2, 0)) == [("1", 9)]
-    done = ask(study(paused("0", 0.4), finished=(trial("1", [0.5] * 9, first=1),)), Slots(2, 0))
+    done = ask(study(paused("0", 0.6), finished=(trial("1", [0.5] * 9, first=1),)), Slots(2, 0))
     assert done == Allocation(None, (), (("0", "its rung is closed"),))
 
 

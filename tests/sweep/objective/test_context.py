@@ -328,3 +328,26 @@ def test_without_turns_nothing_is_ever_due(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     ctx.report(1.0, 3)
     assert not due(ctx)
+
+
+def test_a_sweep_that_drains_lets_a_trial_save_first(tmp_path: Path) -> None:
+    """One that pauses saves seldom, and would train again what it had since its last turn."""
+    asked = list[bool]()
+    of = context(tmp_path, interrupted=lambda: bool(asked), pause_at=9.0, turn_over=lambda: None)
+    of.report(1.0, 1)
+    asked.append(True)
+    of.report(0.9, 2)
+    assert of.checkpoint_due
+    with pytest.raises(Interrupted, match="the sweep is draining; left at step 2"):
+        of.save({}, 2)
+    kept = of.load()
+    assert kept is not None
+    assert kept.step == 2
+
+
+def test_one_that_does_not_save_leaves_at_its_next_report(tmp_path: Path) -> None:
+    of = context(tmp_path, interrupted=lambda: True, pause_at=9.0, turn_over=lambda: None)
+    of.report(1.0, 1)
+    with pytest.raises(Interrupted):
+        of.report(0.9, 2)
+    assert list(of.reported) == [1]

@@ -49,7 +49,8 @@ class GoingRateAsha:
         first: the lowest rung, as a share of the horizon, in (0, 1].
         eta: reduction factor, >= 2.
         kappa: how much better than the going rate, >= 0; 0 is plain ASHA.
-        startup: share of the total budget that is spent first, in [0, 1]; without a budget, of 20 full trials'.
+        startup: share of the total budget that is spent first, in [0, 1]; without a budget, of 20 full trials'. At least
+            one full trial's: the rate is a probability.
     """
 
     first: float = 0.02
@@ -115,7 +116,8 @@ class GoingRateAsha:
     def _asks(self, snapshot: Snapshot, slots: Slots) -> bool:
         """Is the startup over, and may another one be begun?"""
         total = slots.account.total if slots.account.total is not None else 20 * snapshot.goal.horizon
-        return self.kappa > 0 and slots.n_new_allowed > 0 and slots.account.spent > self.startup * total
+        least = max(self.startup * total, snapshot.goal.horizon)  # before, the rate may be above 1
+        return self.kappa > 0 and slots.n_new_allowed > 0 and slots.account.spent > least
 
     def _candidates(self, ladder: Ladder, state: Any) -> list[Move]:
         """Who may go on, each to where it is asked again: first those that were promoted already."""

@@ -101,6 +101,7 @@ class Context:
         self._ahead = -1
         self._overtaken = False
         self._pause_at = pause_at  # its turn is over at its first report there or later
+        self._drains = False  # the sweep does, and this trial may save before it leaves
         self._turn_over = turn_over  # asks who goes on: until which step this trial does, or None
         self._last: int | None = None  # the step that was reported last in this process
         self._asked: int | None = None  # the one at which was asked who goes on
@@ -181,6 +182,8 @@ class Context:
 
     def take(self, value: float, step: int, at: float) -> None:
         """As `report`, of what came at `at` by this process's monotonic clock and may have waited since."""
+        if self._drains:
+            self._drain()
         if self._ended is not None:
             raise self._ended
         if self._last is not None and self._is_over(self._last) and self._note("unsaved", self._last):
@@ -222,11 +225,14 @@ class Context:
     @property
     def checkpoint_due(self) -> bool:
         """Is this trial's turn over, so that it must save now? Ask after `report`; always False without `pause: true`.
+        True, too, where the sweep drains: what is saved then is not trained again.
 
         Whoever gives the turns is asked here: a trial that gets the next one, too, goes on without saving.
         """
         if self._last is None or self._ended is not None:
             return False
+        if self._drains:
+            return True
         if self._asked == self._last or self._due:
             return self._due  # where another trial was given the turn, this one is due until it saves
         if self._is_over(self._last):
@@ -246,6 +252,8 @@ class Context:
         Raises:
             Paused: the turn is over.
         """
+        if self._drains:
+            self._drain()
         if due:
             self._ended = Paused(f"paused at step {step}")
             raise self._ended
@@ -257,9 +265,21 @@ class Context:
             Stopped: this trial ends here; let it pass.
         """
         if self._ended is None and self._interrupted():
-            self._ended = Interrupted(f"the sweep is draining; left at step {max(self._reported, default=0)}")
+            if math.isfinite(self._pause_at) and self._last is not None and not self._drains:
+                self._drains = True  # it leaves when it has saved, or at its next report
+                return
+            self._drain()
         if self._ended is not None:
             raise self._ended
+
+    def _drain(self) -> None:
+        """Leave.
+
+        Raises:
+            Interrupted: always.
+        """
+        self._ended = Interrupted(f"the sweep is draining; left at step {max(self._reported, default=0)}")
+        raise self._ended
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Save nested state atomically, in place of what was saved before; call it after `report(..., step)`.

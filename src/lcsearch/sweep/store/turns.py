@@ -21,9 +21,9 @@ from lcsearch.allocation.contract import Account, Allocation, Allocator
 from lcsearch.allocation.named import allocator
 from lcsearch.schedulers.optuna import REASON, CurvePruner
 from lcsearch.schedulers.optuna._desk import Desk, Turn
-from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
+from lcsearch.schedulers.optuna._record import CUT, cut_of, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader
-from lcsearch.schedulers.optuna._storage import claim, pause
+from lcsearch.schedulers.optuna._storage import claim, pause, store_with
 from lcsearch.session import make_session
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
@@ -175,6 +175,7 @@ class Turns:
         trial = claim(self._study, frozen.number)
         if trial is None:
             return False
+        store_with(self._study, trial, CUT, {"why": why, "of": frozen.number})
         trial.set_user_attr(REASON, why)
         self._study.tell(trial, state=TrialState.PRUNED)
         return True

@@ -166,7 +166,7 @@ def turns_told(state: SweepState, most: int) -> list[str]:
 def risk_told(state: SweepState) -> str:
     """`12.3% (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
     risk = "not known yet" if state.risk is None else f"{state.risk:.1%} ({CALIBRATION})"
-    return f"{risk}{without_risk(state.progress.diverged)}"
+    return f"{risk}{without_risk(state.progress.diverged, state.progress.cut)}"
 
 
 def looks_told(state: SweepState) -> str | None:
