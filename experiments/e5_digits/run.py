@@ -110,8 +110,7 @@ def table(results: dict[str, Any]) -> str:
     if not seeds:
         return "no seed has been run with every pruner yet"
     lines = [head]
-    made = [one for one in ALLOCATORS if all(f"{seed}/{one}" in runs for seed in seeds)]
-    for pruner in (*PRUNERS, *made):
+    for pruner in PRUNERS:
         of = [runs[f"{seed}/{pruner}"] for seed in seeds]
         full = [runs[f"{seed}/none"] for seed in seeds]
         lost = 0
@@ -127,6 +126,31 @@ def table(results: dict[str, Any]) -> str:
             f"{mean(best_complete(r) for r in of):.4f} | {lost} of {len(seeds)} | "
             f"{mean(column('wall_s')):.0f} s ({mean(wall):.2f}) | "
             f"{mean(column('look_p50_ms')):.2f} / {mean(column('look_p99_ms')):.1f} ms |"
+        )
+    return "\n".join(lines)
+
+
+def turns_table(results: dict[str, Any]) -> str:
+    """Markdown, one row an allocator: means over the seeds that were run with it, beside the same seeds unpruned."""
+    runs: dict[str, dict[str, Any]] = results["runs"]
+    lines = [
+        "| allocator | seeds | steps spent | of no pruning | best val_loss | of no pruning | winner cut |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ALLOCATORS:
+        seeds = [key.split("/")[0] for key in runs if key.endswith(f"/{name}")]
+        pairs = [(runs[f"{seed}/{name}"], runs[f"{seed}/none"]) for seed in seeds if f"{seed}/none" in runs]
+        if not pairs:
+            continue
+        lost = 0
+        for result, full in pairs:
+            winner = int(np.argmin([t["best"] if t["best"] is not None else np.inf for t in full["trials"]]))
+            lost += result["trials"][winner]["state"] == "PRUNED"
+        lines.append(
+            f"| {name} | {len(pairs)} | {mean(one['steps'] for one, _ in pairs):.0f} | "
+            f"{mean(one['steps'] / full['steps'] for one, full in pairs):.2f} | "
+            f"{mean(best_complete(one) for one, _ in pairs):.4f} | "
+            f"{mean(best_complete(full) for _, full in pairs):.4f} | {lost} of {len(pairs)} |"
         )
     return "\n".join(lines)
 
@@ -158,6 +182,7 @@ def main() -> None:
                 scratch.replace(RESULTS)
                 print(f"  {result['steps']} steps, {result['wall_s']} s", file=sys.stderr, flush=True)
     print(table(results))
+    print(turns_table(results))
 
 
 if __name__ == "__main__":

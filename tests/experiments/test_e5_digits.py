@@ -43,3 +43,12 @@ def test_the_sweep_it_runs_is_the_readmes(tmp_path: Path) -> None:
     different = [(old, new) for old, new in zip(shipped, made, strict=True) if old != new]
     assert len(different) == 1
     assert "timed:train" in different[0][1]
+
+
+def test_the_table_of_allocators_by_hand() -> None:
+    """Seed 0 keeps the winner at step 8 of 10, seed 1 cuts it; a seed that was not run unpruned says nothing."""
+    runs = {"0/none": run({}, 100.0), "1/none": run({}, 100.0)}
+    runs |= {"0/asha": run({4: 5, 5: 1}, 50.0), "1/asha": run({0: 2}, 50.0), "2/asha": run({}, 50.0)}
+    rows = e5.turns_table({"runs": runs}).splitlines()
+    # steps 46 and 52 of 60; best COMPLETE 0.0 and 0.1
+    assert rows[2:] == ["| asha | 2 | 49 | 0.82 | 0.0500 | 0.0000 | 1 of 2 |"]

@@ -49,8 +49,8 @@ class GoingRateAsha:
         first: the lowest rung, as a share of the horizon, in (0, 1].
         eta: reduction factor, >= 2.
         kappa: how much better than the going rate, >= 0; 0 is plain ASHA.
-        startup: share of the total budget that is spent first, in [0, 1]; without a budget, of 20 full trials'. At least
-            one full trial's: the rate is a probability.
+        startup: share of the total budget that is spent first, in [0, 1]; without a budget, of 20 full trials'. It is
+            one full trial's at least, for the rate is a probability.
     """
 
     first: float = 0.02
