@@ -112,7 +112,8 @@ def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, An
     found = simulate(task, task.order(seed), Never(), world, own.make(report), heard)
     took = time.process_time() - start
     trace = [(cost / run, loss) for _, cost, loss in found.trace]
-    return row_of(seed, trace, len(found.lives), sum(life.shown for life in found.lives), took, by)
+    row: dict[str, Any] = row_of(seed, trace, len(found.lives), sum(life.shown for life in found.lives), took, by)
+    return row
 
 
 def load(data: Path, source: str) -> Iterator[Task]:

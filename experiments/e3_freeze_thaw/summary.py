@@ -215,7 +215,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 
     rows, facts = results["worlds"].get(str(WORLDS[0]), {}), results["facts"]
     figure, axes = plt.subplots(1, max(len(facts), 1), figsize=(15, 5), squeeze=False, layout="constrained")
-    colors = plt.get_cmap("tab20").colors
+    colors = [plt.get_cmap("tab20")(i) for i in range(20)]
     for ax, source in zip(axes[0], facts, strict=False):
         for i, name in enumerate((*OWN, *PEERS)):
             if source in rows.get(name, {}).get("curves", {}):
