@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.trial import TrialState
 
-from lcsearch.allocation.ask import AllocationAsk, ask
+from lcsearch.allocation.ask import AllocationAsk
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots, Wait
 from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
@@ -115,6 +115,9 @@ class Desk:
             reading = self._reader.read(self._study)
             running = [t for t in reading.unfinished if t.state == TrialState.RUNNING]
             own = next((t for t in running if here is not None and t.number == here.number), None)
+            if here is not None and own is None:  # another worker has taken it over; its own finds that by its lease
+                self._over = False
+                return None
             current = None if own is None else replace(as_trial(own), status=Status.PAUSED)
             # Whoever runs without a turn is trained by others, or by nobody: an allocator would wait for it for ever.
             alien = {t.number for t in running if pause_at_of(t) is None}
@@ -168,9 +171,9 @@ class Desk:
     def _ask(self, snapshot: Snapshot, slots: Slots) -> AllocationAsk:
         stored, name = allocation_of(self._study), self._allocator.name
         known = stored if isinstance(stored, dict) else {}
-        state = known["state"] if known.get("allocator") == name else self._allocator.init()
+        state = known["state"] if known.get("allocator") == name and "state" in known else self._allocator.init()
         key = (self._seed, known.get("n", 0))
-        return ask(self._allocator, state, snapshot, Abilities(pause=True), slots, key)
+        return self._session.ask_for_slots(self._allocator, state, snapshot, Abilities(pause=True), slots, key)
 
     def _cut(self, number: int, why: str, here: Trial | None) -> None:
         if here is not None and number == here.number:

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.arms import account
-from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Resources, Slots
 from lcsearch.allocation.resources import ResourceBounds, shared_out
 from lcsearch.allocation.turns import verdict_at
@@ -306,11 +304,7 @@ class Allocating:
         run, book = self.run, self.book
         snapshot = book.begun(goal, run.turns)
         slots, key = Slots(found.free, found.fresh, account(snapshot)), (0, run.allocations)
-        try:
-            asked = ask(self.allocator, run.state, snapshot, _PAUSES, slots, key)
-        except Exception as error:  # whatever an allocator does, the run goes on
-            self._session.failed(f"allocator {self.allocator.name!r}", error)
-            asked = ask(RunToEnd(), run.state, snapshot, _PAUSES, slots, key)
+        asked = self._session.ask_for_slots(self.allocator, run.state, snapshot, _PAUSES, slots, key)
         made = self._session.allocate(asked)
         run.state, run.allocations = made.state, run.allocations + 1
         for uid, why in made.stops:

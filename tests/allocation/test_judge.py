@@ -67,6 +67,12 @@ def test_a_move_that_is_not_legal(moves: Any, says: str) -> None:
     assert str(caught.value) == f"says.allocate(){says} {HELP}"
 
 
+@pytest.mark.parametrize("state", [np.int64(3), {"to": float("nan")}, {1, 2}])
+def test_a_state_that_json_does_not_have(state: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"says.allocate\(\).state: expected plain values that JSON has, got "):
+        judge(ask(Says(), state, SEEN, PAUSES, Slots(3, 2), (0, 0)), {})
+
+
 @pytest.mark.parametrize(
     ("moves", "stops", "says"),
     [

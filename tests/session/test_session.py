@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from kit.builders import early_policy, goal, snapshot, trial
 from kit.doubles import Clock, Dead, FullDisk, Kept, Late, Mute, NormalAroundBest, Returns, Rows, Slow, chances
 
 from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Move, Slots
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.session import Session
@@ -329,6 +331,35 @@ def test_an_allocator_that_breaks_its_contract_is_counted_and_everything_goes_on
     assert made.state == "mine"
     assert of.failed_open == {"allocator 'broken'": 1}
     assert "expected the uid of a PAUSED trial, got '5'" in caplog.text
+
+
+@dataclass(frozen=True)
+class Counts(RunToEnd):
+    """Its state is a number of numpy's."""
+
+    def allocate(self, state: Any, *args: Any) -> Allocation:
+        return super().allocate(np.int64(3), *args)
+
+
+def test_a_state_that_cannot_be_stored_stays_what_it_was() -> None:
+    of = session()
+    made = of.allocate(ask(Counts(), {"n": 2}, WAITING, PAUSE, Slots(1, 3), (0, 0)))
+    assert [move.uid for move in made.moves] == ["9"]
+    assert made.state == {"n": 2}
+    assert sum(of.failed_open.values()) == 1
+
+
+@dataclass(frozen=True)
+class Made(RunToEnd):
+    what: Any = None
+
+
+def test_knobs_that_cannot_be_copied_are_no_end() -> None:
+    of = session()
+    made = of.allocate(ask(Made(threading.Lock()), None, WAITING, PAUSE, Slots(1, 3), (0, 0)))
+    assert [move.uid for move in made.moves] == ["9"]
+    assert of.failed_open == {"allocation receipt": 1}
+    assert of.allocations(WAITING.key).receipts == []
 
 
 def test_an_allocation_without_a_forecast_falls_back_on_what_the_allocator_knows() -> None:

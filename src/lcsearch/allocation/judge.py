@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from lcsearch.allocation.ask import AllocationAsk
 from lcsearch.allocation.contract import Abilities, Allocation, Move, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -35,8 +37,8 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
 
     At most one move a free slot and one new configuration a fresh one; a uid is a PAUSED trial's, and is named once in
     moves, stops and waits together; `pause_at` lies beyond the trial's last step and not beyond the goal's horizon; a
-    propensity lies in (0, 1], and parameters are proposed for new configurations only. Without the ability to pause
-    there are new configurations only, each to the horizon.
+    propensity lies in (0, 1], and parameters are proposed for new configurations only; the state can be stored as JSON.
+    Without the ability to pause there are new configurations only, each to the horizon.
 
     Raises:
         InvalidValue: it does not.
@@ -46,6 +48,10 @@ def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slot
         raise InvalidValue("an Allocation", allocation, where, _FALL_BACK)
     if len(allocation.moves) > slots.free:
         raise InvalidValue(f"at most {slots.free} moves", len(allocation.moves), f"{where}.moves", _FALL_BACK)
+    try:
+        json.dumps(allocation.state, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValue("plain values that JSON has", allocation.state, f"{where}.state", _FALL_BACK) from error
     # A trial without a report stands where a new one does.
     paused = {
         trial.uid: trial.curve.last_step if trial.curve.n_reports else 0.0

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ import numpy as np
 
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.ask import AllocationAsk
-from lcsearch.allocation.contract import Allocation, Wait
+from lcsearch.allocation.ask import ask as ask_allocator
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots, Wait
 from lcsearch.allocation.judge import judge as allocated
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
@@ -337,30 +339,54 @@ class Session:
 
     # Free slots.
 
+    def ask_for_slots(
+        self, allocator: Allocator, state: Any, snapshot: Snapshot, abilities: Abilities, slots: Slots, key: Key
+    ) -> AllocationAsk:
+        """The questions of an allocation, for :meth:`allocate`; whatever the allocator raises is counted.
+
+        A state that it cannot use, as that of another version, is begun anew; where that is no help the slots go to
+        :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`, and the state stays what it was.
+
+        Raises:
+            InvalidValue: slots that cannot be.
+        """
+        try:
+            return ask_allocator(allocator, state, snapshot, abilities, slots, key)
+        except Exception as error:
+            self.failed(f"allocator {allocator.name!r}", error)
+        with suppress(Exception):
+            return ask_allocator(allocator, allocator.init(), snapshot, abilities, slots, key)
+        return ask_allocator(RunToEnd(), state, snapshot, abilities, slots, key)
+
     def allocate(self, asked: AllocationAsk) -> Allocation:
         """Where free slots go: the forecasters are asked, and the allocator judges.
 
-        An allocator that fails, or breaks its contract, is counted, and its slots go to
-        :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`; its state stays what it was. A receipt of it is
-        kept, and written where moves or cuts came of it.
+        An allocator that fails, or breaks its contract, is counted. One that raised begins anew, as its state may be
+        what it cannot use; else its slots go to :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`, and its
+        state stays what it was. A receipt of it is kept, and written where moves or cuts came of it.
         """
         start, errors, failed = self._clock(), dict[str, str](), ""
         with np.errstate(all="ignore"):
             try:
-                answers: Answers = {}
-                if asked.queries:
-                    answers, errors = self.panel.ask([(asked.snapshot, asked.queries)])[0]
-                made = allocated(asked, answers)
+                made, errors = self._judged(asked)
             except Exception as error:  # whatever an allocator does, the study goes on
                 self.failed(f"allocator {asked.allocator.name!r}", error)
-                failed = in_words(error)
-                made = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
-        receipt = AllocationReceipt.of(asked, made, failed)
+                anew = None if isinstance(error, InvalidValue) else self._anew(asked)
+                if anew is not None:
+                    asked, made, errors = anew
+                else:
+                    failed = in_words(error)
+                    made = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
+        receipt: AllocationReceipt | None = None
+        try:
+            receipt = AllocationReceipt.of(asked, made, failed)
+        except Exception as error:  # an allocator whose knobs cannot be copied
+            self.failed("allocation receipt", error)
         with self._lock:
-            kept = self._allocations.setdefault(asked.snapshot.key, Allocated([], ()))
-            receipts = [*kept.receipts, receipt][-REMEMBERED_ALLOCATIONS:]
+            kept = self._allocations.get(asked.snapshot.key, Allocated([], ()))
+            receipts = [*kept.receipts, *([] if receipt is None else [receipt])][-REMEMBERED_ALLOCATIONS:]
             self._allocations[asked.snapshot.key] = Allocated(receipts, made.waits)
-        if (made.moves or made.stops) and isinstance(self.sink, DecisionLog):
+        if receipt is not None and (made.moves or made.stops) and isinstance(self.sink, DecisionLog):
             try:
                 when = {"time": self._wall(), "latency": self._clock() - start, "models": self.panel.versions()}
                 whose = {"host": socket.gethostname(), "pid": os.getpid(), "errors": errors}
@@ -368,6 +394,22 @@ class Session:
             except Exception as error:  # a full disk must not end a study
                 self.failed("decision log", error)
         return made
+
+    def _judged(self, asked: AllocationAsk) -> tuple[Allocation, dict[str, str]]:
+        """What the allocator says, and the errors of the forecasters that it asked."""
+        answers: Answers = {}
+        errors: dict[str, str] = {}
+        if asked.queries:
+            answers, errors = self.panel.ask([(asked.snapshot, asked.queries)])[0]
+        return allocated(asked, answers), errors
+
+    def _anew(self, asked: AllocationAsk) -> tuple[AllocationAsk, Allocation, dict[str, str]] | None:
+        """The allocation from the allocator's first state; None where that is no help."""
+        with suppress(Exception):
+            who, seen = asked.allocator, asked.snapshot
+            again = ask_allocator(who, who.init(), seen, asked.abilities, asked.slots, asked.key)
+            return again, *self._judged(again)
+        return None
 
     def allocations(self, study: Hashable) -> Allocated:
         """The latest allocations of this process in a study, by the key of its snapshots."""

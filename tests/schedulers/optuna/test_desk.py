@@ -31,7 +31,7 @@ from lcsearch.replay.simulator import World, simulate
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.schedulers.optuna._desk import Desk, Turn
 from lcsearch.schedulers.optuna._snapshot import Reader
-from lcsearch.schedulers.optuna._storage import allocation_of, pause
+from lcsearch.schedulers.optuna._storage import allocation_of, pause, store_allocation
 from lcsearch.session import Session
 from lcsearch.stopping.policy import Policy
 from lcsearch.study import Status
@@ -165,6 +165,47 @@ def test_a_broken_allocator_does_not_end_a_study() -> None:
     play(study, desk_of(study, Raises(), 3, session), curves(3))
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
     assert sum(session.failed_open.values()) == 3
+
+
+class Asks(RunToEnd):
+    def questions(self, *args: Any) -> Any:
+        raise RuntimeError("broken")
+
+
+def test_an_allocator_whose_questions_fail_does_not_end_a_study() -> None:
+    study = optuna.create_study()
+    session = Session(Policy(), [NormalAroundBest()])
+    play(study, desk_of(study, Asks(), 3, session), curves(3))
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    assert session.failed_open == {"allocator 'run-to-end'": 3}
+
+
+@pytest.mark.parametrize("name", ["going-rate", "uniform"])
+@pytest.mark.parametrize("fields", [{}, {"state": {"of": "another version"}}, {"state": None}, {"state": [1]}])
+def test_a_state_that_cannot_be_used_is_begun_anew(name: str, fields: dict[str, Any]) -> None:
+    losses, allocator = curves(4), named(name)
+    study, session = optuna.create_study(), Session(Policy(), [NormalAroundBest()])
+    log = play(study, desk_of(study, allocator, 4), losses)
+    again = optuna.create_study()
+    store_allocation(again, {"allocator": allocator.name, "n": 0, **fields})
+    assert play(again, desk_of(again, allocator, 4, session), losses) == log
+    assert sum(session.failed_open.values()) == (1 if fields else 0)
+
+
+def test_a_trial_that_was_taken_over_gets_no_turn_here() -> None:
+    """Another worker has had it meanwhile, and has paused it: it is nobody's until it is claimed."""
+    study = optuna.create_study()
+    desk = desk_of(study, RunToEnd(), 1)
+    turn = desk.take(signed)
+    assert turn is not None
+    turn.trial.report(1.0, 1)
+    pause(study, turn.trial)
+    assert desk.turn_over(turn.trial, signed) is None
+    assert not desk.over
+    assert study.trials[0].state == TrialState.WAITING
+    following = desk.take(signed)
+    assert following is not None
+    assert following.trial.number == 0
 
 
 class Proposes(RunToEnd):
