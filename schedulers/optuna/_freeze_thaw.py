@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import logging
 import math
@@ -12,26 +10,34 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lcsearch import files
 from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator as named
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Forecaster
-from lcsearch.schedulers.optuna._artifacts import TrialCheckpoints, artifact_of, folder_for, remove, store_in
+from lcsearch.schedulers.optuna._artifacts import (
+    LOCK,
+    TrialCheckpoints,
+    artifact_of,
+    folder_for,
+    locked,
+    remove,
+    store_in,
+)
 from lcsearch.schedulers.optuna._desk import Desk, Turn
 from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, LostTrial, Paused
 from lcsearch.schedulers.optuna._lease import Lease, Watch, deaths_of
 from lcsearch.schedulers.optuna._processes import run_processes
 from lcsearch.schedulers.optuna._pruner import CurvePruner
-from lcsearch.schedulers.optuna._record import curve_of, is_paused, pause_at_of
+from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import (
     adopt,
@@ -152,7 +158,7 @@ class FreezeThaw:
         if artifact_store is None or isinstance(artifact_store, str | os.PathLike):
             folder = folder_for(study) if artifact_store is None else Path(artifact_store).absolute()
             self._store: ArtifactStore = store_in(folder)
-            self._lock_file = folder / ".lock"
+            self._lock_file = folder / LOCK
         else:  # its workers may be on several machines, which the storage keeps apart, and the leases
             name = hashlib.sha256(study.study_name.encode()).hexdigest()[:16]
             self._store, self._lock_file = artifact_store, Path(tempfile.gettempdir()) / f"lcsearch-{name}.lock"
@@ -252,15 +258,9 @@ class FreezeThaw:
         """Remove the checkpoint of a trial that has ended."""
         remove(self._store, artifact_of(stored(self.study, adopt(self.study, number))))
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         """One allocation at a time; the death of a process frees it."""
-        lock = files.lock_file(self._lock_file)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+        return locked(self._lock_file)
 
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
         return Account(total=self._steps, spent=sum(map(self._trained, trials)))
@@ -316,8 +316,11 @@ class FreezeThaw:
         with self._lock():
             for frozen in self._dead():
                 trial, at = adopt(self.study, frozen.number), pause_at_of(frozen)
-                deaths = deaths_of(frozen, self._run_name)
-                if deaths >= MOST_DEATHS:
+                deaths, why = deaths_of(frozen, self._run_name), cut_of(frozen)
+                if why is not None:  # its worker was killed before it could pause
+                    end_cut(self.study, trial.number, why)
+                    self._forget(trial.number)
+                elif deaths >= MOST_DEATHS:
                     _log.warning("lcsearch: trial %d has FAILED: %d workers were killed over it", trial.number, deaths)
                     self._end(trial, state=TrialState.FAIL)
                 elif at is not None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState, create_trial
 
 from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.schedulers.optuna._artifacts import LOCK, folder_for, locked
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
 from lcsearch.schedulers.optuna._record import REASON, RESUMED_FROM, resumed_from
+from lcsearch.schedulers.optuna._storage import file_of
 from lcsearch.session.explain import hindsight
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.risk import StopRecord
@@ -28,6 +33,9 @@ THAWED = "lcsearch:thawed"
 
 _ASKED = 8
 """Stopped trials that are forecast anew at a time: those of the largest P(beat) by the forecasts that stopped them."""
+
+
+_ADDING = threading.Lock()
 
 
 class Thaw:
@@ -115,6 +123,12 @@ class Thaw:
         return now.p if now is not None and now.p is not None else math.nan
 
     def _resume(self, study: Study, frozen: FrozenTrial, p: float) -> None:
+        with _alone(study):
+            if any(resumed_from(other) == frozen.number for other in study.get_trials(deepcopy=False)):
+                return  # another worker did, since this one read the study
+            self._add(study, frozen, p)
+
+    def _add(self, study: Study, frozen: FrozenTrial, p: float) -> None:
         why = f"P(beat) {p:.1%} now, above {self._margin:.1%}, where trial {frozen.number} was stopped"
         attrs = {key: value for key, value in frozen.user_attrs.items() if key != REASON}
         study.add_trial(
@@ -127,6 +141,17 @@ class Thaw:
             )
         )
         _log.info("lcsearch: trial %d is resumed: %s", frozen.number, why)
+
+
+@contextlib.contextmanager
+def _alone(study: Study) -> Iterator[None]:
+    """A block that one worker at a time is in: of this process, and of all that share the file of the storage."""
+    with _ADDING, contextlib.ExitStack() as stack:
+        if file_of(study) is not None:
+            folder = folder_for(study)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / LOCK))
+        yield
 
 
 def _n_thaws(trials: dict[str, FrozenTrial], frozen: FrozenTrial) -> int:

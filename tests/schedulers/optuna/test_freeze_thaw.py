@@ -299,6 +299,25 @@ def test_what_is_cut_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
 
 
+def test_one_that_is_cut_and_whose_worker_is_killed_before_it_pauses_ends(tmp_path: Path) -> None:
+    objective = Objective(tmp_path / "j")
+    with storage("sqlite", tmp_path) as made:
+        study = study_on(made)
+        driver = FreezeThaw(study, objective, max_steps=STEPS, allocator="uniform", n_trials=2, steps=2)
+        driver.run()
+        trial = claim(study, 0)
+        assert trial is not None
+        store_with(study, trial, "lcsearch:cut", {"why": "its rung is closed", "of": 0})
+        Lease(study, trial, 60.0, nullcontext).release()  # its worker is gone
+        last = study.trials[0].last_step
+        FreezeThaw(study, objective, max_steps=STEPS, allocator="uniform", n_trials=2).run()
+        assert study.trials[0].state == TrialState.PRUNED
+        assert study.trials[0].last_step == last
+        assert study.trials[0].user_attrs["lcsearch:reason"] == "cut: its rung is closed"
+        assert study.trials[1].state == TrialState.COMPLETE
+        assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
+
+
 def test_finish_ends_what_is_paused(tmp_path: Path) -> None:
     objective = Objective(tmp_path / "j")
     with storage("sqlite", tmp_path) as made:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,44 @@ def test_a_trial_is_resumed_once() -> None:
         study.add_trial(finished(decay(0.3)))
         thaw(study, study.trials[-1])
     assert [resumed_from(t) for t in study.trials if resumed_from(t) is not None] == [number]
+
+
+class Meanwhile(ChangesItsMind):
+    """Another worker thaws while this one is forecast."""
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        super().__init__(7)
+        self.other = other
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        if len(snapshot.bank) >= self.after:
+            self.other()
+        return super().forecast(snapshot, queries)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_two_workers_at_once_resume_a_trial_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one adds at a time, and looks again before it does."""
+    free: list[bool] = []
+
+    def add(self: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if kind == "sqlite" and trial.state == TrialState.WAITING:
+            with next(tmp_path.glob("*.checkpoints/.lock")).open() as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append(True)
+        plain(self, trial)
+
+    plain = optuna.Study.add_trial
+    monkeypatch.setattr(optuna.Study, "add_trial", add)
+    with contextlib.nullcontext() if kind == "memory" else storage(kind, tmp_path) as made:
+        study = study_of(pruner(forecasters=[ChangesItsMind(7)]), on=made)
+        number = stop_one(study, decay(5.0))
+        study.add_trial(finished(decay(0.3)))
+        other = Thaw(pruner(forecasters=[ChangesItsMind(7)]), growth=1)
+        mine = Thaw(pruner(forecasters=[Meanwhile(lambda: other(study, study.trials[-1]))]), growth=1)
+        mine(study, study.trials[-1])
+        assert [resumed_from(t) for t in study.trials if t.state == TrialState.WAITING] == [number]
+        assert free == []
 
 
 def test_what_goes_wrong_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
