@@ -17,6 +17,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 from sweep.spec.test_space import SWEEP
 
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.ask import ask
+from lcsearch.allocation.contract import Abilities, Slots
+from lcsearch.allocation.judge import judge
+from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.goal import Goal
+from lcsearch.study import FinishedTrials, Snapshot
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, collect
 from lcsearch.sweep.monitor.state import StateReader
@@ -243,6 +250,25 @@ def test_the_tail_counts_looks_and_failed_open_ones(tmp_path: Path) -> None:
     expected = "looks: 3 forecasts, p50 30 ms, p99 31000 ms; no forecast, so the trial went on: "
     state = StateReader(FILE, folder).state(collect([], FILE.target, 8, FILE.space), optuna.create_study())
     assert looks_told(state) == f"{expected}parametric UNSUPPORTED 1, network LATE 1"
+
+
+def test_the_tail_keeps_the_latest_receipts_of_allocations_and_counts_all(tmp_path: Path) -> None:
+    """Each names all trials: thousands of them would fill the memory."""
+    seen = Snapshot("s", Goal("loss", "minimize", 9), FinishedTrials(Goal("loss", "minimize", 9)), ())
+    told: list[int] = []
+    tail = DecisionLogTail(tmp_path, heard=lambda one: told.append(one.number))
+    for writer in (1, 0):  # the file that is read last has the earlier ones
+        lines = []
+        for n in range(100 * writer, 100 * writer + 100):
+            asked = ask(RunToEnd(), None, seen, Abilities(pause=True), Slots(2, 2), (0, n))
+            record = AllocationReceipt.of(asked, judge(asked, {})).to_record()
+            lines.append(json.dumps({**record, "time": 0.0}) + "\n")
+        (tmp_path / f"{1 - writer}.jsonl").write_text("".join(lines))
+    tail.latest()
+    assert tail.left_out == []
+    assert [one.number for one in tail.allocations] == list(range(180, 200))
+    assert tail.n_turns == 400
+    assert len(told) == 200
 
 
 def test_sparks_and_clocks() -> None:

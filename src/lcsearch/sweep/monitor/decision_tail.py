@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from lcsearch import files
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.session.decision_log import entry_of
+
+KEPT = 20
+"""The latest allocations of which the receipts are kept."""
 
 
 @dataclass
@@ -22,7 +26,10 @@ class DecisionLogTail:
         failed_open: "forecaster REASON" -> looks at which it gave no forecast, so that the trial went on.
         latencies: seconds of every look that reached a forecaster, shortest first after a reading.
         left_out: the places (`FILE:LINE`, or `FILE`) that could not be read.
-        allocations: receipts of allocations, each writer's in order.
+        allocations: receipts of the latest allocations, in their order; a receipt names all trials, so only a few are
+            kept.
+        n_turns: moves of all allocations.
+        heard: told of every allocation that is read.
     """
 
     folder: Path
@@ -30,6 +37,8 @@ class DecisionLogTail:
     latencies: list[float] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     allocations: list[AllocationReceipt] = field(default_factory=list)
+    n_turns: int = 0
+    heard: Callable[[AllocationReceipt], None] = lambda receipt: None
     _read: dict[Path, tuple[int, int]] = field(default_factory=dict)  # file -> bytes, lines
     _latest: dict[int, tuple[float, float]] = field(default_factory=dict)
 
@@ -70,7 +79,10 @@ class DecisionLogTail:
             return False
         record = entry[1]
         if isinstance(record, AllocationReceipt):
-            self.allocations.append(record)
+            self.n_turns += len(record.moves)
+            insort(self.allocations, record, key=lambda one: one.number)
+            del self.allocations[:-KEPT]
+            self.heard(record)
             return True
         now: dict[str, Any] | None = record.get("now")
         if now is None:

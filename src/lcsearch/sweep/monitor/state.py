@@ -191,8 +191,8 @@ class StateReader:
             n_looks=looks.count,
             latency=looks.latency(),
             failed_open=dict(looks.failed_open.most_common()),
-            n_turns=sum(len(one.moves) for one in looks.allocations),
-            turns=tuple(sorted(looks.allocations, key=lambda one: one.number)[-_TURNS:]),
+            n_turns=looks.n_turns,
+            turns=tuple(looks.allocations[-_TURNS:]),
             damage=tuple(run_record.damage(self._folder, progress, clock, looks.left_out)),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
+from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import ENDED
@@ -38,8 +39,9 @@ class PlainView:
 
     def __init__(self, sweep: SweepFile, stream: TextIO | None = None, *, folder: RunFolder | None = None) -> None:
         self._sweep, self._stream = sweep, stream
-        self._turns = None if folder is None or not sweep.pause else DecisionLogTail(folder.decisions)
-        self._n_turns = 0  # allocations that were told, or made in earlier launches
+        self._resumed: list[tuple[int, list[str]]] = []  # allocations that are to be told: their numbers, and lines
+        told = None if folder is None or not sweep.pause else folder.decisions
+        self._turns = None if told is None else DecisionLogTail(told, heard=self._hear)
         self._said: set[int] = set()
         self._best: float | None = None
         self._first = True
@@ -51,7 +53,7 @@ class PlainView:
         turns = "" if s.turns is None else f", {s.turns.kind} allocator"
         if self._turns is not None:
             self._turns.latest()
-            self._n_turns = len(self._turns.allocations)
+            self._resumed.clear()  # those of earlier launches
         text = f"{s.name}: {s.budget.trials} trials of {s.max_steps} {s.step}s, {s.goal} {s.metric}, "
         self._print(f"{text}{n} worker{'s' * (n != 1)}, {s.sampler.kind} sampler, {s.pruner.kind} pruner{turns}")
         if explained := legend(s):
@@ -80,11 +82,14 @@ class PlainView:
         if self._turns is None:
             return
         self._turns.latest()
-        new, self._n_turns = self._turns.allocations[self._n_turns :], len(self._turns.allocations)
-        for one in sorted(new, key=lambda one: one.number):
-            if any(move.uid is not None for move in one.moves):
-                for line in one.told(self._sweep.step, cuts=False):
-                    self._print(f"turn: {line}")
+        for _, lines in sorted(self._resumed, key=lambda one: one[0]):
+            for line in lines:
+                self._print(f"turn: {line}")
+        self._resumed.clear()
+
+    def _hear(self, made: AllocationReceipt) -> None:
+        if any(move.uid is not None for move in made.moves):
+            self._resumed.append((made.number, made.told(self._sweep.step, cuts=False)))
 
     def _new(self, row: Row, progress: Progress) -> str:
         """ "best" where it is the best of the complete trials, "incumbent" where a stopped one was better still."""
