@@ -99,6 +99,7 @@ def test_the_sweep_file_is_valid(tmp_path: Path) -> None:
 
 def test_the_table_of_results_is_made_of_the_stored_ones() -> None:
     results = json.loads((ROOT / "experiments" / "e5_digits" / "results.json").read_text())
+    assert script("e5_digits/run.py").turns_table(results) in (ROOT / "docs" / "results.md").read_text()
     table = script("e5_digits/run.py").table(results)
     assert table in README
     assert table in (ROOT / "docs" / "results.md").read_text()
