@@ -237,7 +237,7 @@ def served(
     """
     gone = {uid for uid, _ in cut}
     paused = [trial for trial in paused_trials(snapshot) if trial.uid not in gone]
-    wanted = _leader_first(list(moves), snapshot, slots)
+    wanted = _leader_first(_each_once(moves, gone), snapshot, slots, gone)
     chosen = affordable(wanted, snapshot, slots)
     stops = cut
     # one that was cut just now may have been the last to wait: the others are judged at the next call
@@ -256,14 +256,24 @@ def served(
     return tuple(chosen), stops, tuple(map(waits, left))
 
 
-def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots) -> list[Move]:
+def _each_once(moves: Iterator[Move], gone: set[str]) -> list[Move]:
+    """The first word on each trial, none on those that are cut: one may be on its way and below the first rung."""
+    named, found = set(gone), list[Move]()
+    for move in moves:
+        if move.uid is None or move.uid not in named:
+            found.append(move)
+            named |= set() if move.uid is None else {move.uid}
+    return found
+
+
+def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots, gone: set[str]) -> list[Move]:
     """The leader's move to the horizon before all others, from where only that is left in the budget."""
     account = slots.account
     if account.total is None or not moves:
         return moves
     price, left = Price(snapshot, account), account.left
     who = leader(snapshot, left, price)
-    if who is None:
+    if who is None or who.uid in gone:
         return moves
     needs = f"the last {left:g} steps of the budget finish the leader"
     last = Move(who.uid, snapshot.goal.horizon, moves[0].score, needs)

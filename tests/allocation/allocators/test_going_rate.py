@@ -152,3 +152,16 @@ def test_nothing_is_cut_where_nothing_new_may_be_begun_and_what_is_lost_is_nothi
     held = study(*[paused(str(i), 0.2 + i / 100) for i in range(9)], finished=(lost,))
     made = ask(held, chance(0.0, 0.2), chance(0.0, 0.2))
     assert [move.uid for move in made.moves] == ["0"], "it holds the best value of those that may still win"
+
+
+def test_no_trial_is_named_twice() -> None:
+    """One that leads those that wait is cut, where only its way to the end is paid for; another is on its way and below
+    the first rung at once."""
+    seen = nine()
+    tight = Account(126.5, 100)  # 1 would have 26 to go, a new one takes 1
+    made = ask(seen, chance(0.0, 0.1), chance(0.0, 0.1), account=tight)
+    assert [uid for uid, _ in made.stops] == ["1", "2"]
+    assert not {move.uid for move in made.moves} & {"1", "2"}
+    early = trial("0", [0.1], Status.PAUSED, steps=[0])
+    twice = ONE.allocate({"to": {"0": 27.0}}, study(early), {}, PAUSES, Slots(3, 0, SPENT), (0, 0))
+    assert [move.uid for move in twice.moves] == ["0"]
