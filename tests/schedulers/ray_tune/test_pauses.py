@@ -247,7 +247,7 @@ def test_trials_that_wait_when_the_time_is_up_are_told_as_pruned(cluster: Any, t
     assert all("the run ended while it waited" in of.explain(uid) for uid in waited)
     told = searched_study(inner).trials
     assert Counter(trial.state.name for trial in told) == {"PRUNED": 2, "RUNNING": 3}
-    assert [len(trial.intermediate_values) for trial in told if trial.state.name == "PRUNED"] == [1, 1]
+    assert all(trial.intermediate_values for trial in told if trial.state.name == "PRUNED")
 
 
 HALT = 5  # the last trial
