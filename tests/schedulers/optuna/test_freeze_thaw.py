@@ -616,7 +616,8 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(kind: str, tmp_pa
     script, chance = tmp_path / "driver.py", np.random.default_rng(3)
     script.write_text(DRIVER)
     tests = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    paths = filter(None, [tests, os.environ.get("PYTHONPATH")])  # an empty one would be the working directory
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     trained, kills = tmp_path / "trained", 0
     while True:
         had = len(trained.read_text().splitlines()) if trained.exists() else 0
