@@ -6,8 +6,6 @@ attribute. A new one is written whole before the attribute names it, and the one
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tarfile
 import tempfile
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.artifacts import FileSystemArtifactStore
 
-from lcsearch import checkpoint, files
+from lcsearch import checkpoint
 from lcsearch.checkpoint import Checkpoint
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue, in_words
 from lcsearch.schedulers.optuna._storage import file_of, is_in_memory, stored
@@ -38,17 +36,6 @@ _temporary: weakref.WeakKeyDictionary[Study, str] = weakref.WeakKeyDictionary()
 
 LOCK = ".lock"
 """The file beside a study's checkpoints that its workers lock."""
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A block that one at a time of all that lock this file is in, threads and processes; a death frees it."""
-    lock = files.lock_file(path)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def folder_for(study: Study) -> Path:

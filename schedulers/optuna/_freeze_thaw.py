@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from lcsearch import files
 from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator as named
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
@@ -28,7 +29,6 @@ from lcsearch.schedulers.optuna._artifacts import (
     TrialCheckpoints,
     artifact_of,
     folder_for,
-    locked,
     remove,
     store_in,
 )
@@ -260,7 +260,7 @@ class FreezeThaw:
 
     def _lock(self) -> AbstractContextManager[None]:
         """One allocation at a time; the death of a process frees it."""
-        return locked(self._lock_file)
+        return files.locked(self._lock_file)
 
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
         return Account(total=self._steps, spent=sum(map(self._trained, trials)))
@@ -422,20 +422,18 @@ class FreezeThaw:
         return report_of(self._session.policy, snapshot, {}, faults, 0, notices=(), name=int)
 
 
-def _check(
-    study: Study, max_steps: object, n_trials: object, steps: object, n_workers: object, lease_s: object
-) -> None:
+def _check(study: Study, max_steps: Any, n_trials: Any, steps: Any, n_workers: Any, lease_s: Any) -> None:
     where = "FreezeThaw"
     if len(study.directions) != 1:
         raise InvalidValue("a study of one objective", f"one of {len(study.directions)}", f"{where}(study=)")
     for name, value in (("max_steps", max_steps), ("lease_s", lease_s)):
-        if not (is_finite_number(value) and value > 0):  # type: ignore[operator]
+        if not (is_finite_number(value) and value > 0):
             raise InvalidValue("a number > 0", value, f"{where}({name}=)")
     if not (isinstance(n_workers, int) and n_workers >= 1):
         raise InvalidValue("a whole number >= 1", n_workers, f"{where}(n_workers=)")
     if n_trials is not None and not (isinstance(n_trials, int) and n_trials >= 1):
         raise InvalidValue("a whole number >= 1 or None", n_trials, f"{where}(n_trials=)")
-    if steps is not None and not (is_finite_number(steps) and steps > 0 and steps < math.inf):  # type: ignore[operator]
+    if steps is not None and not (is_finite_number(steps) and steps > 0):
         raise InvalidValue("a number of steps > 0 or None", steps, f"{where}(steps=)")
     if n_trials is None and steps is None:
         raise InvalidValue("n_trials or steps", None, f"{where}(n_trials=, steps=)", "say when the search ends")

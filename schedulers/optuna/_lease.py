@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from lcsearch import files
 from lcsearch.schedulers.optuna._record import LEASE, attribute_of, n_pauses
 from lcsearch.schedulers.optuna._storage import store_with, stored
 
@@ -115,7 +116,7 @@ class Watch:
         signed = lease.get("pauses") == n_pauses(frozen)
         if signed and lease.get("host") == socket.gethostname():
             pid = lease.get("pid")
-            return not isinstance(pid, int) or not _lives(pid) or lease.get("started") != _started(pid)
+            return not isinstance(pid, int) or not files.lives(pid) or lease.get("started") != _started(pid)
         now = self._clock()
         mark, since = self._seen.get(frozen.number, (None, now))
         if mark != (lease.get("token"), lease.get("beat")):
@@ -132,16 +133,6 @@ def deaths_of(frozen: FrozenTrial, run: str) -> int:
     lease = attribute_of(frozen, LEASE)
     deaths = lease.get("deaths")
     return (deaths if isinstance(deaths, int) else 0) + (lease.get("run") == run)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _started(pid: int) -> str | None:

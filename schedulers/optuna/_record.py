@@ -181,6 +181,13 @@ def cut_of(frozen: FrozenTrial) -> str | None:
     return why if isinstance(why, str) else None
 
 
+def cut_kind(frozen: FrozenTrial) -> str:
+    """What ended a trial for good while it was paused, see :func:`~lcsearch.schedulers.optuna._storage.end_cut`; ""
+    where nothing did.
+    """
+    return "" if cut_of(frozen) is None else str(attribute_of(frozen, CUT).get("kind", "cut"))
+
+
 def attribute_of(frozen: FrozenTrial, key: str) -> dict[str, Any]:
     """A stored mapping that is of this trial, and not of one that it is a copy of."""
     stored = frozen.system_attrs.get(key)

@@ -122,11 +122,18 @@ def pause(study: Study, trial: Trial | FrozenTrial) -> bool:
     return True
 
 
-def end_cut(study: Study, number: int, why: str) -> None:
-    """End a RUNNING trial that an allocator has cut, with the reason where people read it."""
+def end_cut(study: Study, number: int, why: str, kind: str = "cut") -> None:
+    """End a RUNNING trial that goes on no more, with the reason where people read it.
+
+    Args:
+        study: whose trial it is.
+        number: which.
+        why: in words.
+        kind: "cut" by an allocator, or what else has ended it, which `why` tells by itself.
+    """
     trial = adopt(study, number)
-    trial.set_user_attr(REASON, f"cut: {why}")
-    store_with(study, trial, CUT, {"why": why, "of": number})
+    trial.set_user_attr(REASON, f"cut: {why}" if kind == "cut" else why)
+    store_with(study, trial, CUT, {"why": why, "of": number, "kind": kind})
     study.tell(number, state=TrialState.PRUNED)
 
 

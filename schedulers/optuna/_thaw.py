@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState, create_trial
 
+from lcsearch import files
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.schedulers.optuna._artifacts import LOCK, folder_for, locked
+from lcsearch.schedulers.optuna._artifacts import LOCK, folder_for
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
 from lcsearch.schedulers.optuna._record import REASON, RESUMED_FROM, resumed_from
 from lcsearch.schedulers.optuna._storage import file_of
@@ -150,7 +151,7 @@ def _alone(study: Study) -> Iterator[None]:
         if file_of(study) is not None:
             folder = folder_for(study)
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder / LOCK))
+            stack.enter_context(files.locked(folder / LOCK))
         yield
 
 

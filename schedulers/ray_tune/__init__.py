@@ -16,13 +16,13 @@ from lcsearch.extras import need_ray
 
 need_ray("lcsearch.schedulers.ray_tune")
 
-from lcsearch.allocation.contract import Resources  # noqa: E402  # after the check of what it imports
-from lcsearch.allocation.resources import ResourceBounds  # noqa: E402
-from lcsearch.schedulers.ray_tune import _moved as _moved  # noqa: E402  # after the check of what it imports
-from lcsearch.schedulers.ray_tune._callback import StateCallback, restored  # noqa: E402
-from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler  # noqa: E402
-from lcsearch.schedulers.ray_tune._search import PrunedSearch  # noqa: E402
-from lcsearch.session.study_report import Stop, StudyReport  # noqa: E402
+from lcsearch.allocation.contract import Resources
+from lcsearch.allocation.resources import ResourceBounds
+from lcsearch.schedulers.ray_tune import _moved as _moved
+from lcsearch.schedulers.ray_tune._callback import StateCallback, restored
+from lcsearch.schedulers.ray_tune._scheduler import SCHEDULE, CurveScheduler
+from lcsearch.schedulers.ray_tune._search import PrunedSearch
+from lcsearch.session.study_report import Stop, StudyReport
 
 __all__ = [
     "SCHEDULE",

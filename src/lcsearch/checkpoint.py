@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcsearch import packing
+from lcsearch import files, packing
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.files import write_atomically
 
@@ -150,7 +150,7 @@ def _tidy(folder: Path) -> None:
     """Remove what processes that are gone have left of a checkpoint."""
     for path in folder.glob(UNFINISHED):
         with suppress(OSError, ValueError):
-            if not _lives(int(path.name.split(".")[-2])):
+            if not files.lives(int(path.name.split(".")[-2])):
                 path.unlink()
 
 
@@ -161,15 +161,5 @@ def _remove_files(folder: Path, *, but: str | None) -> None:
         if named is None or path.name == but or path in _under_way:
             continue
         pid = int(named[1])
-        if pid == os.getpid() or not _lives(pid):
+        if pid == os.getpid() or not files.lives(pid):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -93,6 +94,32 @@ def lock_file(path: Path) -> int:
         OSError: as :func:`append`.
     """
     return _descriptor(path, os.O_RDWR | os.O_CREAT)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A block that one at a time of all that lock this file is in, threads and processes; a death frees it.
+
+    Raises:
+        OSError: as :func:`append`.
+    """
+    lock = lock_file(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def lives(pid: int) -> bool:
+    """Is there a process of this number on this machine?"""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def create(path: Path, *, private: bool = False) -> BinaryIO:

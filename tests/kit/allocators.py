@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from kit.builders import mirrored, props
 from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Silent
-from lcsearch.allocation.arms import paused_trials
+from lcsearch.allocation.arms import StatelessAllocator, paused_trials
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Key, Move, Slots
 from lcsearch.allocation.judge import judge
@@ -397,20 +397,12 @@ class AllocatorKit:
 
 
 @dataclass(frozen=True)
-class Says:
+class Says(StatelessAllocator):
     """An allocator that answers every call alike, whatever it is asked: for what the engine must catch."""
 
     moves: Any = ()
     stops: Any = ()
     name: str = "says"
-
-    def init(self) -> Any:
-        """There is none."""
-        return None
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        """None."""
-        return ()
 
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
@@ -473,20 +465,39 @@ class Faulty:
         return Allocation({**state, "inner": done.state}, tuple(moves), done.stops, waits)
 
 
+@dataclass(frozen=True)
 class Recorded:
-    """An allocator whose moves are kept."""
+    """Another allocator, and all that was said to it and by it: (slots, key, moves, stops) of each allocation."""
 
-    def __init__(self, allocator: Allocator) -> None:
-        self._allocator = allocator
-        self.name, self.init, self.questions = allocator.name, allocator.init, allocator.questions
-        self.moves: list[tuple[str | None, float]] = []
-        self.stops: list[str] = []
+    inner: Allocator
+    said: list[tuple[Slots, Key, tuple[Move, ...], tuple[tuple[str, str], ...]]] = field(
+        default_factory=list, compare=False
+    )
 
-    def allocate(self, *args: Any) -> Allocation:
-        made = self._allocator.allocate(*args)
-        self.moves += [(move.uid, move.pause_at) for move in made.moves]
-        self.stops += [uid for uid, _ in made.stops]
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def init(self) -> Any:
+        return self.inner.init()
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        return self.inner.questions(state, snapshot, slots)
+
+    def allocate(
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
+    ) -> Allocation:
+        made = self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
+        self.said.append((slots, key, made.moves, made.stops))
         return made
+
+    @property
+    def moves(self) -> list[tuple[str | None, float]]:
+        return [(move.uid, move.pause_at) for _, _, moves, _ in self.said for move in moves]
+
+    @property
+    def stops(self) -> list[str]:
+        return [uid for _, _, _, stops in self.said for uid, _ in stops]
 
 
 class Never:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
@@ -20,42 +19,14 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict  # type: ignore[attr-defined]
 
 from kit.doubles import NormalAroundBest
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
-from lcsearch.forecast.contract import Answers, Query
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.schedulers.ray_tune._book import Book
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Snapshot
 
 EARLIEST = Policy().min_observations
 """The first step at which a trial that reports at 1, 2, 3, ... can be stopped."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Another allocator, and all that was said to it and by it."""
-
-    inner: Allocator
-    said: list[Any] = field(default_factory=list, compare=False)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def init(self) -> Any:
-        return self.inner.init()
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        return self.inner.questions(state, snapshot, slots)
-
-    def allocate(
-        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
-    ) -> Allocation:
-        made = self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
-        self.said.append((slots, key, made.moves, made.stops))
-        return made
 
 
 class Proposals:

@@ -239,17 +239,18 @@ def served(
     paused = [trial for trial in paused_trials(snapshot) if trial.uid not in gone]
     wanted = _leader_first(_each_once(moves, gone), snapshot, slots, gone)
     chosen = affordable(wanted, snapshot, slots)
-    stops = cut
+    first, stops = leader(snapshot), cut
     # one that was cut just now may have been the last to wait: the others are judged at the next call
     if not wanted and not cut and not slots.n_new_allowed and paused and not runs(snapshot):
-        leads = leader(snapshot) if snapshot.bank.n_complete else None
-        goes_on = Move(leads.uid, snapshot.goal.horizon, why="it leads all that are complete") if leads else best
-        if goes_on is None or (leads is None and snapshot.bank.n_complete):
+        goes_on = best
+        if snapshot.bank.n_complete:
+            why = "it leads all that are complete"
+            goes_on = None if first is None else Move(first.uid, snapshot.goal.horizon, why=why)
+        if goes_on is None:
             stops = tuple((trial.uid, closed) for trial in paused)
         else:
             chosen = affordable([goes_on], snapshot, slots)
     named = {move.uid for move in chosen} | {uid for uid, _ in stops}
-    first = leader(snapshot)
     ahead = "" if first is None else first.uid
     left = [trial.uid for trial in paused if trial.uid not in named]
     left.sort(key=lambda uid: (uid != ahead, line(uid), uid_sort_key(uid)))

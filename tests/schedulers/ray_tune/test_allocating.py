@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.allocators import Recorded
 from kit.doubles import NormalAroundBest
-from kit.tune_runner import Proposals, Recorded, Runner, book_of, copy_of, decay, of_run, restored, run_of, scheduler
+from kit.tune_runner import Proposals, Runner, book_of, copy_of, decay, of_run, restored, run_of, scheduler
 from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from lcsearch.allocation.allocators.uniform import Uniform
+from lcsearch.allocation.arms import StatelessAllocator
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.judge import judge
 from lcsearch.allocation.named import KINDS, allocator
@@ -34,17 +36,11 @@ LIMITS = {f"t{i}": limit for i, limit in enumerate([0.5, 0.1, 0.9, 0.3, 0.7, 0.2
 
 
 @dataclass(frozen=True)
-class Does:
+class Does(StatelessAllocator):
     """Does what it is told to."""
 
     what: Callable[[Snapshot, Slots], Allocation]
     name: str = "told"
-
-    def init(self) -> Any:
-        return None
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        return ()
 
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key

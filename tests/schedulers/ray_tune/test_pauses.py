@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.allocators import Recorded
 from kit.doubles import NormalAroundBest
 from kit.sessions import sweep_up, wait_for
-from kit.tune_runner import Recorded, searched_study
+from kit.tune_runner import searched_study
 from optuna.samplers import RandomSampler
 from ray import cloudpickle, tune
 from ray.tune.search.optuna import OptunaSearch

@@ -16,7 +16,7 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Kind, Query
 from lcsearch.study import Snapshot, Status, Trial
 
-CHECKS = (math.sqrt(2.0), 2.0)
+_CHECKS = (math.sqrt(2.0), 2.0)
 """Where a trial is asked on its way to a rung, from the second one up: times the rung below."""
 
 
@@ -136,13 +136,13 @@ class GoingRateAsha:
         ]
         return [*sorted(on_way, key=lambda move: -move.score), *promoted]
 
+    def checks(self, rungs: tuple[float, ...], k: int) -> list[float]:
+        """The steps at which a trial is asked again on its way from rung k on, rising."""
+        return [counted(rungs[k] * factor, self.first, rungs[-1]) for factor in _CHECKS] if k >= 1 else []
+
     def _next(self, ladder: Ladder, k: int, trial: Trial, rung: float) -> float:
         """The next check on a trial's way from rung k to `rung`."""
-        if k < 1:
-            return rung
-        horizon = ladder.snapshot.goal.horizon
-        checks = (counted(ladder.rungs[k] * factor, self.first, horizon) for factor in CHECKS)
-        return next((step for step in checks if steps_done(trial) < step < rung), rung)
+        return next((step for step in self.checks(ladder.rungs, k) if steps_done(trial) < step < rung), rung)
 
     def _worth(self, snapshot: Snapshot, slots: Slots, candidates: list[Move], forecasts: Answers) -> dict[str, _Worth]:
         """What is said for each candidate, in their order as `questions` gave them."""

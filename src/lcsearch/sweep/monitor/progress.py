@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of, is_paused
-from lcsearch.schedulers.optuna._record import cut_of
+from lcsearch.schedulers.optuna._record import cut_kind
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
@@ -43,7 +43,7 @@ class Row:
         saved: steps a stop saved: what the trial had left before it, by the complete trials, see
             :meth:`FinishedTrials.left`.
         note: the reason of a stop or the error of a failure, one line for people.
-        cut: whether an allocator, or the end of the budget, left it paused for good.
+        cut: what left it paused for good, see :func:`lcsearch.schedulers.optuna._record.cut_kind`; "": nothing did.
         overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
@@ -71,7 +71,7 @@ class Row:
     noted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stop: Decision | None = None
     overtaken: bool = False
-    cut: bool = False
+    cut: str = ""
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -152,7 +152,7 @@ class Progress:
     @property
     def cut(self) -> int:
         """Trials that an allocator has ended, which are in no risk."""
-        return sum(row.cut for row in self.rows)
+        return sum(row.cut != "" for row in self.rows)
 
     @property
     def seconds(self) -> float:
@@ -248,7 +248,7 @@ def _row(
         noted=attributes.noted(trial.user_attrs, NOTED),
         stop=decision_of(trial) if state == "stopped" else None,
         overtaken=bool(attributes.count(trial.user_attrs, OVERTAKEN)),
-        cut=state == "stopped" and cut_of(trial) is not None,
+        cut=cut_kind(trial) if state == "stopped" else "",
     )
 
 

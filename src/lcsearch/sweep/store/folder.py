@@ -199,15 +199,12 @@ class RunFolder:
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
         """Hold the claim lock: one process at a time takes, releases or counts trials on this machine."""
-        try:
-            lock = files.lock_file(self.root / "claim.lock")
-        except OSError as error:
-            raise EnvironmentProblem(_unusable(self.root / "claim.lock", error)) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield  # closing releases the lock, and so does the death of the process
-        finally:
-            os.close(lock)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self.root / "claim.lock"))
+            except OSError as error:
+                raise EnvironmentProblem(_unusable(self.root / "claim.lock", error)) from error
+            yield
 
     def hold(self, patience_s: float = 15.0) -> int:
         """Take the run lock and return its file descriptor, for the workers to inherit.

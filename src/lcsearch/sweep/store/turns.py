@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.allocation.contract import Account, Allocation, Allocator
 from lcsearch.allocation.named import allocator
-from lcsearch.schedulers.optuna import REASON, CurvePruner
+from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._desk import Desk, Turn
-from lcsearch.schedulers.optuna._record import CUT, cut_of, pause_at_of
+from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader
-from lcsearch.schedulers.optuna._storage import claim, pause, store_with
+from lcsearch.schedulers.optuna._storage import claim, end_cut, pause
 from lcsearch.session import make_session
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
@@ -32,9 +32,8 @@ from lcsearch.sweep.store.budget import limit_now, room, steps_of
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import WORKER, Claim
 
-LEFT = "left paused"
-"""How the reason of a trial begins that no turn was left for."""
-EVICTED = "its checkpoint was evicted"
+LEFT, EVICTED = "left", "evicted"
+"""What has ended a paused trial that no allocator cut: no turn was left for it, or no room for its checkpoint."""
 
 
 def make_allocator(spec: AllocatorSpec) -> Allocator:
@@ -146,7 +145,7 @@ class Turns:
         """End this run's paused trials, for which no turn is left; returns them."""
         with self._folder.claim():
             left = self._paused()
-            return [t.number for t in left if self._end(t, f"{LEFT}: the budget was used up")]
+            return [t.number for t in left if self._end(t, "left paused: the budget was used up", LEFT)]
 
     def _evict(self) -> None:
         """Stop the paused trials of this run that are furthest from a turn, beyond as many as keep a checkpoint."""
@@ -165,19 +164,17 @@ class Turns:
         for frozen in sorted(paused, key=likely)[: len(paused) - keep]:
             _, wait = waits.get(str(frozen.number), (0, None))
             told = "paused longest ago" if wait is None else f"rank {wait.rank} of {wait.of} by {wait.by}"
-            if self._end(frozen, f"{EVICTED}, for {keep} are kept (checkpoints.keep): {told}"):
+            why = f"its checkpoint was evicted, for {keep} are kept (checkpoints.keep): {told}"
+            if self._end(frozen, why, EVICTED):
                 shutil.rmtree(self._folder.checkpoints(frozen.number), ignore_errors=True)
 
     def _paused(self) -> list[FrozenTrial]:
         return [t for t in self._study.get_trials(deepcopy=False) if ownership.is_paused_in(t, self._run)]
 
-    def _end(self, frozen: FrozenTrial, why: str) -> bool:
-        trial = claim(self._study, frozen.number)
-        if trial is None:
+    def _end(self, frozen: FrozenTrial, why: str, kind: str) -> bool:
+        if claim(self._study, frozen.number) is None:
             return False
-        store_with(self._study, trial, CUT, {"why": why, "of": frozen.number})
-        trial.set_user_attr(REASON, why)
-        self._study.tell(trial, state=TrialState.PRUNED)
+        end_cut(self._study, frozen.number, why, kind)
         return True
 
     def _frozen(self, trial: Trial) -> FrozenTrial:

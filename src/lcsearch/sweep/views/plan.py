@@ -11,11 +11,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lcsearch.allocation.allocators.going_rate import CHECKS
+from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.rungs import rungs_of
 from lcsearch.checkpoint import UNFINISHED
 from lcsearch.errors import LcsearchError
@@ -25,7 +24,6 @@ from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.model import (
     CurvePrunerSpec,
-    GoingRateSpec,
     GreedySpec,
     HyperbandPrunerSpec,
     MedianPrunerSpec,
@@ -33,6 +31,7 @@ from lcsearch.sweep.spec.model import (
     UniformSpec,
 )
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.turns import make_allocator
 from lcsearch.sweep.views.phrases import clock, money, spacing
 from lcsearch.sweep.views.summary import shown
 
@@ -317,9 +316,10 @@ def asked_at(file: SweepFile) -> list[float]:
         length = max(math.ceil(spec.quantum * horizon - 1e-9), 1)  # a turn ends with a report
         found = [min(k * length, horizon) for k in range(1, math.ceil(horizon / length) + 1)]
     elif spec is not None:
-        found = list(rungs_of(horizon, spec.first, spec.eta))
-        if isinstance(spec, GoingRateSpec):
-            found += [low * k for low, high in pairwise(found[1:]) for k in CHECKS if low * k < high]
+        rungs = rungs_of(horizon, spec.first, spec.eta)
+        found = list(rungs)
+        if isinstance(one := make_allocator(spec), GoingRateAsha):
+            found += [step for k in range(len(rungs) - 1) for step in one.checks(rungs, k) if step < rungs[k + 1]]
     else:
         found = [horizon]
     return sorted({float(math.ceil(step - 1e-9)) for step in found})

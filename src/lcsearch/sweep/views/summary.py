@@ -85,7 +85,7 @@ def _stopped(progress: Progress, sweep: SweepFile, closest: Sequence[Stop]) -> l
     """The stops by what stopped them: each was told when it came, and `explain` tells it whole."""
     groups: dict[str, list[int]] = {}
     for row in progress.of("stopped"):
-        by = _stopped_by(row.stop) or _left_by(row) or f"by the {sweep.pruner.kind} pruner"
+        by = _stopped_by(row.stop) or _LEFT_BY.get(row.cut) or f"by the {sweep.pruner.kind} pruner"
         groups.setdefault(by, []).append(row.number)
     lines = [f"stopped {by}: {len(numbers)} ({named(numbers)})" for by, numbers in groups.items()]
     if closest:
@@ -100,10 +100,8 @@ def _stopped_by(stop: Decision | None) -> str:
     return "as diverged" if stop.reason is Reason.DIVERGED else f"by {stop.chance}" if stop.chance else ""
 
 
-def _left_by(row: Row) -> str:
-    """Why a trial that was paused did not go on, in short; empty where a pruner stopped it."""
-    cause = row.note.partition(":")[0].partition(",")[0]
-    return {"cut": "by the allocator", LEFT: f"and {LEFT}", EVICTED: "for its checkpoint was evicted"}.get(cause, "")
+_LEFT_BY = {"cut": "by the allocator", LEFT: "and left paused", EVICTED: "for its checkpoint was evicted"}
+"""Why a trial that was paused did not go on, in short."""
 
 
 def _failed(rows: Sequence[Row]) -> list[str]:
