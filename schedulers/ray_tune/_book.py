@@ -43,6 +43,16 @@ class Entry:
     scratch: bool = False
     given_up: str = ""
 
+    @property
+    def was_cut(self) -> bool:
+        """Has an allocator ended it for good, after its first report?"""
+        return bool(self.given_up and self.reports) and self.stop is None
+
+    @property
+    def never_begun(self) -> bool:
+        """Has an allocator ended it before its first report?"""
+        return bool(self.given_up) and not self.reports
+
     def to_record(self) -> dict[str, Any]:
         """Plain values, beside whatever the user's parameters are."""
         return {

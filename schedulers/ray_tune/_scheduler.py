@@ -274,11 +274,12 @@ class CurveScheduler(FIFOScheduler):
 
     def debug_string(self) -> str:
         """One line for Tune's status report."""
-        statuses = [entry.status for entry in self._book.entries.values()]
-        paused = statuses.count(Status.PAUSED)
+        statuses = [entry.status for entry in self._book.entries.values() if not entry.never_begun]
+        paused, cut = statuses.count(Status.PAUSED), sum(entry.was_cut for entry in self._book.entries.values())
         looks, failed = self._session.tally()
-        text = f"Using CurveScheduler: {statuses.count(Status.STOPPED)} stopped, {statuses.count(Status.COMPLETE)} "
-        text += f"complete, {sum(n for _, n in looks)} looks"
+        text = f"Using CurveScheduler: {statuses.count(Status.STOPPED)} stopped"
+        text += f" ({cut} of them cut while paused)" if cut else ""
+        text += f", {statuses.count(Status.COMPLETE)} complete, {sum(n for _, n in looks)} looks"
         text += f", {paused} paused" if paused else ""
         if looks:
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
@@ -288,7 +289,8 @@ class CurveScheduler(FIFOScheduler):
         with self._failing_open("the risk in the status line"):
             risk = self.risk_now()
             if risk is not None:
-                unknown = without_risk(sum(record.p is None for record in stored_records(self.snapshot())))
+                diverged = sum(record.p is None for record in stored_records(self.snapshot()))
+                unknown = without_risk(diverged, cut)
         return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated){unknown}"
 
     # What people ask.

@@ -51,14 +51,15 @@ class StudyReport:
         complete: trials that ran to the end.
         failed: trials that failed.
         paused: trials that wait for a slot to go on.
-        cut: trials that an allocator has ended while they were paused.
+        cut: trials that an allocator has ended while they were paused: stopped, too, and not among `stops`.
         spent: steps that all trials have trained, by their reports; what reported NaN was trained, too.
-        saved: an estimate of the steps that the stopped ones had left: each counted to the mean end of the COMPLETE
-            trials that went further. Where trials end by themselves, it is too high when bad ones end sooner than
-            those that were left to run, and too low when they would have gone on for longer.
+        saved: an estimate of the steps that those in `stops` and those in `cut` had left: each counted to the mean end
+            of the COMPLETE trials that went further. Where trials end by themselves, it is too high when bad ones end
+            sooner than those that were left to run, and too low when they would have gone on for longer.
         notices: what finished trials say about how the study was set up.
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
+        never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
     """
 
     risk: float | None
@@ -77,6 +78,7 @@ class StudyReport:
     failed: int = 0
     paused: int = 0
     cut: int = 0
+    never_begun: int = 0
 
     @property
     def diverged(self) -> int:
@@ -90,14 +92,16 @@ class StudyReport:
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
         what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
+        ended = f"{len(self.stops) + self.cut} stopped"
+        ended += f" ({self.cut} of them cut while paused)" if self.cut else ""
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         others += f", {self.failed} failed" if self.failed else ""
         others += f", {self.paused} paused" if self.paused else ""
-        others += f", {self.cut} cut while paused" if self.cut else ""
+        others += f", {self.never_begun} never begun" if self.never_begun else ""
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
-                f"trials: {self.complete} complete, {len(self.stops)} stopped{others}",
+                f"trials: {self.complete} complete, {ended}{others}",
                 f"steps: {_whole(self.spent)} spent, {about(self.saved, _whole(self.saved))} saved{share}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
@@ -157,17 +161,24 @@ def report_of(
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
     `notices` of :class:`lcsearch.session.Session` have them, `name` is what a framework calls the trial of a uid."""
-    stops, target, saved, others, cut = [], target_of(policy, snapshot), 0.0, 0, 0
+    stops, target = [], target_of(policy, snapshot)
+    saved, others, cut, never_begun = 0.0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
         record = trial.stop_records.get("stop")
-        if trial.status is Status.STOPPED and record is not None:
+        if trial.status is not Status.STOPPED:
+            continue
+        if record is not None:
             reason = reasons.get(trial.uid, record.reason)
             stops.append(Stop(name(trial.uid), record.step, record.p, reason, record.p_lost(target)))
-            saved += snapshot.bank.left(trial.curve.last_step)
-        elif trial.status is Status.STOPPED and "cut" in trial.stop_records:
-            cut += 1
-        elif trial.status is Status.STOPPED:
+        elif "cut" not in trial.stop_records:
             others += 1
+            continue
+        elif not trial.curve.n_reports:
+            never_begun += 1
+            continue
+        else:
+            cut += 1
+        saved += snapshot.bank.left(trial.curve.last_step)
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
     return StudyReport(
         risk_now(policy, snapshot),
@@ -185,6 +196,7 @@ def report_of(
         ignored=n_ignored(snapshot),
         failed=sum(trial.status is Status.FAILED for trial in snapshot.bank),
         cut=cut,
+        never_begun=never_begun,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
     )
 

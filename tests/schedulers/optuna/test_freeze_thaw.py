@@ -295,7 +295,11 @@ def test_what_is_cut_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
             reason = trial.user_attrs["lcsearch:reason"].removeprefix("cut: ")
             told = f"trial {trial.number} was cut at step {trial.last_step}, where it was paused: {reason}"
             assert driver.explain(trial.number).splitlines()[0] == told
-        assert f"{6 - len(cut)} complete, 0 stopped, {len(cut)} cut while paused" in str(driver.report())
+        report = driver.report()
+        assert (report.cut, report.stops) == (len(cut), ())
+        assert report.saved == sum(STEPS - (trial.last_step or 0) for trial in cut)  # as of any other stop
+        told = f"trials: {6 - len(cut)} complete, {len(cut)} stopped ({len(cut)} of them cut while paused)"
+        assert str(report).splitlines()[0] == told
         assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
 
 

@@ -218,8 +218,12 @@ def test_cut_trials_are_told_and_paused_ones_say_what_they_wait_for(tmp_path: Pa
     assert of.reason(cut) == "its rung is closed"
     assert of.explain(cut).startswith(f"trial {cut} was cut at step ")
     assert ", where it was paused: its rung is closed" in of.explain(cut)
-    assert of.report().cut == len(of.stopped())
-    assert of.report().stopped_elsewhere == 0
+    report, n = of.report(), len(of.stopped())
+    assert (report.cut, report.stopped_elsewhere) == (n, 0)
+    assert report.saved == sum(STEPS - last for status, last in ends(runner).values() if status == "STOPPED")
+    assert str(report).splitlines()[0].endswith(f" complete, {n} stopped ({n} of them cut while paused)")
+    assert f"{n} stopped ({n} of them cut while paused), " in of.debug_string()
+    assert of.debug_string().endswith(f"; {n} trials that the allocator cut are not in it: no risk is known for them")
     assert all(receipt.allocator == "asha" for receipt in read_allocations(tmp_path))
     assert sum(1 for _ in read_allocations(tmp_path)) > 5
 
@@ -305,6 +309,15 @@ def test_trials_that_the_allocator_never_begins_end_the_run() -> None:
     assert {uid: end for uid, end in found.items() if end[1] > 0} == {"t0": ("COMPLETE", 9), "t1": ("COMPLETE", 9)}
     assert runner.search_alg is not None
     assert runner.search_alg.is_finished()
+
+
+def test_what_was_never_begun_is_neither_cut_nor_saved_by_it() -> None:
+    runner = run_with(Uniform(n_arms=2))
+    n, report = sum(last < 0 for _, last in ends(runner).values()), of_run(runner).report()
+    assert n
+    assert (report.complete, report.cut, report.never_begun, report.saved) == (2, 0, n, 0)
+    assert str(report).splitlines()[0] == f"trials: 2 complete, 0 stopped, {n} never begun"
+    assert of_run(runner).debug_string().startswith("Using CurveScheduler: 0 stopped, 2 complete, ")
 
 
 def test_a_failed_trial_leaves_its_slot_and_a_retried_one_keeps_its_turn() -> None:

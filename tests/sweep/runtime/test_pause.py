@@ -24,6 +24,7 @@ from lcsearch.replay.simulator import World, simulate
 from lcsearch.schedulers.optuna import is_paused
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.open_run import read_state
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.objective.context import Context
 from lcsearch.sweep.runtime.trial import run_trial
@@ -133,6 +134,10 @@ def test_the_default_allocator_beside_the_curve_pruner(tmp_path: Path) -> None:
     assert {one.allocator for one in read_allocations(outcome.folder / "decisions")} == {"going-rate"}
     assert outcome.progress.of("complete")
     assert not outcome.progress.of("running", "waiting", "paused")
+    _, state = read_state(RunFolder(outcome.folder))
+    assert state.ledger is not None
+    assert state.ledger.cut == state.progress.cut > 0
+    assert state.ledger.saved == state.progress.saved > 0  # one count, whoever shows it
 
 
 def test_trials_that_never_save_run_to_their_end(tmp_path: Path) -> None:
