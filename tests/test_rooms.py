@@ -42,7 +42,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("named",),
         ("receipt",),
     ),
-    "lcsearch.data": (("task",), ("synthetic", "tables"), ("readers", "real_curves")),
+    "lcsearch.data": (("caveats", "task"), ("synthetic", "tables"), ("readers", "real_curves")),
     "lcsearch.replay": (
         ("baselines", "history", "stopper"),
         ("oracle", "prefetching", "score"),

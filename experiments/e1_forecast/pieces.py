@@ -23,7 +23,11 @@ from lcsearch.forecast.contract import Kind
 HERE = Path(__file__).resolve().parent
 REFERENCES = ("parametric", "rank-gap")
 ROOMS = ("*.py", "study/*.py", "forecast/*.py", "forecast/network/*.py", "forecast/parametric/*.py")
-SCRIPTS = (*sorted(HERE.glob("*.py")), *sorted(HERE.parents[1].glob("benchmarks/peers/*.py")))
+SCRIPTS = (
+    *sorted(HERE.glob("*.py")),
+    HERE.parent / "caveats.json",
+    *sorted(HERE.parents[1].glob("benchmarks/peers/*.py")),
+)
 
 
 def knobs_of(curves: int) -> dict[str, Any]:

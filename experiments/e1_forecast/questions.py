@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import research
 from entrants import PolicySpec
 from numpy.typing import NDArray
 from scores import Unit, value_scores
@@ -81,7 +82,7 @@ def curves_of(source: str, data: Path | None, half: str) -> tuple[list[RealCurve
         return [_made(kind, i) for i, kind in enumerate(("power", "crossing"))], []
     if data is None or not (data / source).is_dir():
         return [], [f"{source}: skipped, not found (set LCSEARCH_DATA or --data)"]
-    table = Table(data / source)
+    table = Table(data / source, research.CAVEATS)
     found, skipped = [], []
     for name in half_of(table.tasks, None if half == "all" else "a" if half == "a" else "b"):
         task = table.task(name)

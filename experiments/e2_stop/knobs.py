@@ -36,7 +36,7 @@ BESIDE = ("none", "median", "oracle+guard")
 
 def play(data: Path, source: str, name: str, who: str, knobs: str, orders: list[int]) -> list[dict[str, Any]]:
     """Orders of one task under a rule of `run.py`, or the network with weights of a file (`network=PATH`)."""
-    (task,) = load(data / source, tasks=[name])
+    (task,) = load(data / source, tasks=[name], caveats=e2.research.CAVEATS)
     changed = {key: float(value) for key, _, value in (item.partition("=") for item in knobs.split(",") if item)}
     setting = e2.SETTINGS["product"]
     setting = replace(setting, policy=replace(setting.policy, **changed))

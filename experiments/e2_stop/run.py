@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experim
 
 import numpy as np
 import provenance
+import research
 from scipy.stats import beta
 
 from lcsearch.curves import Floats
@@ -190,7 +191,7 @@ def part_of(setting: str, policy: str, source: str) -> Path:
 
 def code() -> str:
     """Fingerprint of the code that plays: the package's Python and this file."""
-    return provenance.fingerprint(ROOMS, Path(__file__))
+    return provenance.fingerprint(ROOMS, Path(__file__), research.FILE)
 
 
 def work(
@@ -209,7 +210,7 @@ def work(
     by = code()
     orders = min(orders, SWEPT_ORDERS) if policy in SWEPT else orders
     start = time.perf_counter()
-    tasks = {task.name: task for task in load(data / source)}
+    tasks = {task.name: task for task in load(data / source, caveats=research.CAVEATS)}
     for task in (tasks[name] for name in half_of(tasks, half)):
         rows = kept["tasks"].setdefault(task.name, [])
         done = {row["order"] for row in rows}
@@ -235,7 +236,7 @@ def verify(data: Path, n: int) -> dict[str, Any]:
     equal, differ = 0, []
     drawn = random.Random(0).sample(stored, min(n, len(stored)))
     for setting, policy, source, name, row in drawn:
-        (task,) = load(data / source, tasks=[name])
+        (task,) = load(data / source, tasks=[name], caveats=research.CAVEATS)
         again = json.loads(json.dumps(play(task, SETTINGS[setting], {**POLICIES, **SWEPT}[policy], row["order"])))
         same = all(again[key] == row[key] for key in again if key != "seconds")
         equal += same

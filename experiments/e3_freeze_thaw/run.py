@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import provenance
+import research
 from one_epoch import OneEpoch
 from searches import PARTS, RUNS, WORLDS, Piece, Table, Where, row_of, write_table
 from summary import write
@@ -118,7 +119,7 @@ def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, An
 
 def load(data: Path, source: str) -> Iterator[Task]:
     """Half b of a source."""
-    table = tables.Table(data / source)
+    table = tables.Table(data / source, research.CAVEATS)
     for name in half_of(table.tasks, "b"):
         if (task := table.task(name)) is not None:
             yield one_of_each(task)
@@ -154,7 +155,7 @@ def export(data: Path, sources: Sequence[str]) -> None:
 
 def run(data: Path, args: argparse.Namespace) -> None:
     """Play what is not kept."""
-    by = provenance.fingerprint(ROOMS, Path(__file__), HERE / "one_epoch.py")
+    by = provenance.fingerprint(ROOMS, Path(__file__), HERE / "one_epoch.py", research.FILE)
     worlds = [where for where in WORLDS if where.workers in args.workers and where.price in args.prices]
     todo = list(jobs(args.only or list(POLICIES), worlds, args.seeds))
     tasks = {source: list(load(data, source)) for source in args.sources}

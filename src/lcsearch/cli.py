@@ -326,6 +326,7 @@ def replay(
     direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
     max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
     judged: Annotated[str | None, typer.Option(help="best or final: which value counts. [default: best]")] = None,
+    caveats: Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of a table of curves.")] = None,
     steps: Annotated[bool, typer.Option("--steps", help="Count steps where the study has times, too.")] = False,
     orders: Annotated[
         int | None, typer.Option(help="Random orders of the trials. [default: 20, or what a minute allows, 5 at least]")
@@ -346,8 +347,8 @@ def replay(
         if study and folder:
             raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
         where = study or str(folder or latest(Path("runs"), "Name a study: lcsearch replay STUDY."))
-        wish = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
-        wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step}
+        wish: dict[str, Any] = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
+        wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step, "caveats": caveats}
         policies = policy or ["curve", "median", "asha"]
         for text in show(where, policies, wish, orders=orders, workers=workers, out=out):
             say(text)
@@ -358,6 +359,7 @@ def prior(
     data: Annotated[
         Path | None, typer.Option(help="Table of real curves, or a folder of tables, to compare with.")
     ] = None,
+    caveats: Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of those tables.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Where a plot of the curves goes: a .png file.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
@@ -369,7 +371,7 @@ def prior(
         from lcsearch.pretrain.prior_command import show
         from lcsearch.terminal import say
 
-        for text in show(data, plot, seed=seed):
+        for text in show(data, plot, caveats=caveats, seed=seed):
             say(text)
 
 
@@ -378,6 +380,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe.", metavar="RECIPE")],
     folder: Annotated[Path | None, typer.Option(help="Where the run lies. [default: runs/pretrain/NAME]")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of real curves' tables.")] = None,
+    caveats: Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of those tables.")] = None,
     minutes: Annotated[float | None, typer.Option(help="End after so many, with a checkpoint.", min=0)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old run is kept aside.")] = False,
 ) -> None:
@@ -389,7 +392,7 @@ def pretrain(
     with _told_plainly():
         from lcsearch.pretrain.command import pretrain as train
 
-        code = train(recipe, folder=folder, data=data, minutes=minutes, fresh=fresh)
+        code = train(recipe, folder=folder, data=data, caveats=caveats, minutes=minutes, fresh=fresh)
     raise typer.Exit(code)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lcsearch.data.caveats import Caveat, caveats_in
 from lcsearch.data.tables import Table, load, plain, sources
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
@@ -17,6 +18,7 @@ from lcsearch.goal import Goal
 from lcsearch.study import Status
 
 NAN, INF = float("nan"), float("inf")
+RESEARCH = caveats_in(Path(__file__).parents[2] / "experiments" / "caveats.json")
 META: Mapping[str, Any] = {
     "name": "own",
     "primary": "loss",
@@ -161,7 +163,7 @@ def test_nothing_is_clipped(tmp_path: Path) -> None:
 
 def test_lcbench_before_training_and_after_the_last_epoch(tmp_path: Path) -> None:
     values = np.arange(52.0)[None] + 10
-    task = only(table(tmp_path, values, steps=np.arange(52.0), name="lcbench", nan_means="no NaN"))
+    task = only(table(tmp_path, values, steps=np.arange(52.0), name="lcbench", nan_means="no NaN"), caveats=RESEARCH)
     assert task.runs[0].steps == list(range(1, 51))
     assert task.runs[0].curve.values.tolist() == [11.0 + i for i in range(50)]
     assert (task.goal.horizon, task.complete.tolist()) == (50, [True])
@@ -169,7 +171,7 @@ def test_lcbench_before_training_and_after_the_last_epoch(tmp_path: Path) -> Non
 
 def test_taskset_diverged_and_blown_up(tmp_path: Path) -> None:
     values = [[0.7, 0.6, NAN, NAN], [0.7, 1e34, 2e34, 3e34], [0.7, NAN, NAN, NAN]]
-    task = only(table(tmp_path, values, steps=[0, 200, 400, 600], name="taskset_adam8p"))
+    task = only(table(tmp_path, values, steps=[0, 200, 400, 600], name="taskset_adam8p"), caveats=RESEARCH)
     assert [run.steps for run in task.runs] == [[200, 400, 600]] * 3
     assert [len(run.curve) for run in task.runs] == [1, 3, 0]
     assert task.complete.all()
@@ -181,7 +183,7 @@ def test_deepobs_diverged_before_its_length_and_padding_after(tmp_path: Path) ->
         for task, seed, n in (("a", 0, 3), ("a", 1, 3), ("b", 0, 5))
     ]
     values = [[9, NAN, INF, NAN, NAN], [9, 8, 7, NAN, NAN], [9, 8, 7, 6, NAN]]
-    a, b = load(table(tmp_path, values, steps=[0, 1, 2, 3, 4], runs=rows, name="deepobs_baselines"))
+    a, b = load(table(tmp_path, values, steps=[0, 1, 2, 3, 4], runs=rows, name="deepobs_baselines"), caveats=RESEARCH)
     assert [run.steps for run in a.runs] == [[1, 2], [1, 2]]
     # NaN before the first value of all (the mini-batch loss of epoch 0) is no report; a run without any diverged.
     assert a.runs[0].curve.event_steps.tolist() == [1, 2]
@@ -196,7 +198,7 @@ def test_arlbench_failures_and_the_walker_without_early_points(tmp_path: Path) -
         {"task": task, "config_id": 0, "seed": 0} for task in ("sac_brax_humanoid", "ppo_box2d_bipedal_walker", "dqn")
     ]
     values = [[1, NAN, 3, NAN], [1, NAN, 3, NAN], [NAN, 2, 3, 4]]
-    brax, walker, dqn = load(table(tmp_path, values, runs=rows, name="arlbench"))
+    brax, walker, dqn = load(table(tmp_path, values, runs=rows, name="arlbench"), caveats=RESEARCH)
     assert brax.runs[0].curve.event_steps.tolist() == [2, 4]
     assert walker.runs[0].curve.event_steps.tolist() == [4]
     assert dqn.runs[0].curve.event_steps.tolist() == []
@@ -206,24 +208,44 @@ def test_mlperf_runs_are_censored_at_their_target(tmp_path: Path) -> None:
     rows = [{"task": "a", "config_id": i, "seed": 0, "status": s} for i, s in enumerate(("success", "aborted", "fail"))]
     steps = [[1, 2, 3], [4, 8, NAN], [1, 2, NAN]]
     values = [[0.1, 0.2, 0.3], [0.1, 0.2, NAN], [0.1, 0.2, NAN]]
-    task = only(table(tmp_path, values, steps=steps, runs=rows, name="mlperf_training"))
+    task = only(table(tmp_path, values, steps=steps, runs=rows, name="mlperf_training"), caveats=RESEARCH)
     assert [run.status for run in task.runs] == [Status.STOPPED, Status.STOPPED, Status.FAILED]
     assert task.goal.horizon == 8
 
 
 def test_a_failed_learner_of_lcdb(tmp_path: Path) -> None:
-    task = only(table(tmp_path, [[0.5, 0.4, 0.3], [0.5, 0.4, NAN]], name="lcdb11", steps=[16, 18, 20]))
+    task = only(
+        table(tmp_path, [[0.5, 0.4, 0.3], [0.5, 0.4, NAN]], name="lcdb11", steps=[16, 18, 20]), caveats=RESEARCH
+    )
     assert [run.status for run in task.runs] == [Status.COMPLETE, Status.FAILED]
 
 
 @pytest.mark.parametrize("name", ["lm_lr_schedules", "rl_zoo_sb3", "olmo_ladder", "modded_nanogpt"])
 def test_runs_planned_for_their_own_length_are_complete(tmp_path: Path, name: str) -> None:
-    task = only(table(tmp_path, [[3, 2, 1], [3, 2, NAN]], steps=[[10, 20, 30], [1, 2, NAN]], name=name))
+    task = only(
+        table(tmp_path, [[3, 2, 1], [3, 2, NAN]], steps=[[10, 20, 30], [1, 2, NAN]], name=name), caveats=RESEARCH
+    )
     assert task.complete.all()
     assert task.goal.horizon == 30
 
 
 # A user's own folder
+
+
+def test_own_meta_says_what_is_to_be_minded_and_who_reads_may_say_otherwise(tmp_path: Path) -> None:
+    said = {"nan": "diverged", "after": 0, "until": 2, "short": "Complete", "why": "3 is a test"}
+    folder = table(tmp_path, [[3, 2, NAN, 9], [3, NAN, NAN, NAN]], steps=[0, 1, 2, 3], caveat=said)
+    task = only(folder)
+    assert [run.curve.event_steps.tolist() for run in task.runs] == [[2], [1, 2]]
+    assert task.goal.horizon == 2
+    task = only(folder, caveats={"own": Caveat(), "another": Caveat(until=1)})
+    assert [run.steps for run in task.runs] == [[0, 1, 3], [0]]
+    assert task.complete.tolist() == [True, False]
+    (folder / "meta.json").write_text(json.dumps({**META, "caveat": {"afer": 0}}))
+    with pytest.raises(FileProblem) as caught:
+        only(folder)
+    names = "nan, after, until, length, gaps, full, short, words, why"
+    assert str(caught.value) == f"{folder / 'meta.json'}: caveat: expected some of {names}, got 'afer'."
 
 
 def test_own_runs_by_what_their_status_says(tmp_path: Path) -> None:

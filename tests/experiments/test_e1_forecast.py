@@ -36,7 +36,8 @@ def script(name: str) -> Any:
     """A file of the experiment under its own name, as the script finds its neighbours."""
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    folder = FOLDER if (FOLDER / f"{name}.py").is_file() else FOLDER.parent  # what experiments share
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
@@ -45,7 +46,7 @@ def script(name: str) -> Any:
 
 
 scores, calibration, cheap = (script(name) for name in ("scores", "calibration", "cheap"))
-entrants, questions = script("entrants"), script("questions")
+_, entrants, questions = script("research"), script("entrants"), script("questions")
 peers, peer_data = script("peers"), script("peer_data")
 pieces = script("pieces")
 train_peers = script("train_peers")

@@ -50,6 +50,9 @@ def test_real_curves_must_be_there(recipe: Path) -> None:
     done = CliRunner().invoke(app, ["pretrain", "tiny.yaml", "--data", "nowhere"])
     assert done.exit_code == 3
     assert done.stderr == "nowhere: expected a folder of curve tables, got none.\n"
+    done = CliRunner().invoke(app, ["pretrain", "tiny.yaml", "--data", "nowhere", "--caveats", "no.json"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("no.json: expected a JSON file of caveats by the tables' names, got No such file")
 
 
 def test_a_changed_recipe_is_refused(recipe: Path) -> None:

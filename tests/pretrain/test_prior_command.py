@@ -62,6 +62,10 @@ def test_beside_real_curves(tmp_path: Path) -> None:
     assert "one (1)" in done.stdout
     assert done.stdout.endswith(f"wrote {plot}\n")
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    caveats = tmp_path / "caveats.json"
+    caveats.write_text('{"one": {"until": 3}}')  # of four reports at least
+    done = invoke("--data", tmp_path / "data", "--caveats", caveats)
+    assert "left out one: no task has 8 runs that report at the same 4 steps or more\n" in done.stdout
 
 
 FALL = np.exp(-np.outer(np.linspace(0.1, 1.0, 10), np.arange(12.0))) + 1.0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lcsearch.data.caveats import Caveat
 from lcsearch.pretrain.real_tables import Half, read
 
 NAN = float("nan")
@@ -98,3 +99,9 @@ def test_configurations_are_scaled(tmp_path: Path) -> None:
     assert task.params[:, 2].tolist() == [1, 2, 1, 0]
     assert task.params[:, 3].tolist() == [1, 0, 1, 1]
     assert np.array_equal(task.params[:, 4], [0, NAN, 0.5, 1], equal_nan=True)
+
+
+def test_caveats_are_minded(tmp_path: Path) -> None:
+    table(tmp_path / "one", np.arange(24.0).reshape(4, 6))
+    (task,), _ = read(tmp_path, caveats={"one": Caveat(after=1, until=5)})
+    assert task.steps.tolist() == [2, 3, 4, 5]

@@ -8,21 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from lcsearch.curves import Floats
+from lcsearch.data.caveats import Caveats
 from lcsearch.data.tables import Table, is_table, sources
 from lcsearch.data.task import Task
 from lcsearch.errors import FileProblem
 
 
-def tables(folder: Path) -> list[Table]:
+def tables(folder: Path, caveats: Caveats | None = None) -> list[Table]:
     """The table that lies there, or those in its folders, by name.
+
+    Args:
+        caveats: what is to be minded of them, over what their meta.json says.
 
     Raises:
         EnvironmentProblem: there is no such folder.
         FileProblem: no table lies there.
     """
     if is_table(folder):
-        return [Table(folder)]
-    found = [Table(folder / name) for name in sources(folder)]
+        return [Table(folder, caveats or {})]
+    found = [Table(folder / name, caveats or {}) for name in sources(folder)]
     if not found:
         raise FileProblem(f"{folder}: expected a table of curves, or a folder of tables, got none.")
     return found

@@ -7,10 +7,11 @@
                           T__<name> (R, S) when times were measured
         runs.csv.gz       R rows: task, config_id, seed, and more; row i belongs to Y[i]
         configs.csv.gz    one row per config_id, its hyperparameters
-        meta.json         primary, metrics{m: {direction}}, tasks[{task, direction?}], step_unit, nan_means
+        meta.json         primary, metrics{m: {direction}}, tasks[{task, direction?}], step_unit, nan_means, caveat?
 
-What NaN means, which columns are no report of training and which runs were cut short differs by source: `CAVEATS`. No
-value is changed: blow-ups to 1e34 and returns of -3e21 stay as they are, ranks do not mind.
+What NaN means, which columns are no report of training and which runs were cut short differs by table: see
+:mod:`lcsearch.data.caveats`. No value is changed: blow-ups to 1e34 and returns of -3e21 stay as they are, ranks do not
+mind.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
-import math
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lcsearch.curves import Curve, Floats
+from lcsearch.data.caveats import STATUS_WORDS, Caveat, Caveats, caveat_of
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.files import loads
@@ -43,68 +44,6 @@ DIRECTIONS: Mapping[str, Direction] = {
     "minimize": "minimize",
     "maximize": "maximize",
 }
-
-STATUS_WORDS: Mapping[str, Status] = {
-    "complete": Status.COMPLETE,
-    "completed": Status.COMPLETE,
-    "finished": Status.COMPLETE,
-    "pruned": Status.STOPPED,
-    "stopped": Status.STOPPED,
-    "killed": Status.STOPPED,
-    "fail": Status.FAILED,
-    "failed": Status.FAILED,
-    "crashed": Status.FAILED,
-    "running": Status.RUNNING,
-    "waiting": Status.PAUSED,
-}
-"""How a finished or unfinished run is called, in any case: words of Optuna, of lcsearch and of Weights & Biases."""
-
-
-@dataclass(frozen=True)
-class Caveat:
-    """What a source's README asks of its loader.
-
-    Attributes:
-        nan: "padding" when NaN means nothing was observed; "diverged" when it is what the run reported, to its end.
-            Before the first finite value NaN is a missing report in either case.
-        after: only reports at steps above this one count; 0 leaves out an evaluation before training.
-        until: only reports at steps up to this one count.
-        length: column of runs.csv.gz with the number of steps after which all is padding.
-        gaps: tasks in which "diverged" does not hold for NaN before the last finite value: it is a missing report.
-        full: status of a run that reaches the largest step of its task.
-        short: status of a run that ends before.
-        words: status by what the column `status` of runs.csv.gz says, over `full` and `short`.
-    """
-
-    nan: Literal["padding", "diverged"] = "padding"
-    after: float = -math.inf
-    until: float = math.inf
-    length: str = ""
-    gaps: frozenset[str] = frozenset()
-    full: Status = Status.COMPLETE
-    short: Status = Status.STOPPED
-    words: Mapping[str, Status] = field(default_factory=dict)
-
-
-_OWN_LENGTH = Caveat(short=Status.COMPLETE)  # every run was planned for a length of its own
-
-CAVEATS: Mapping[str, Caveat] = {
-    # Step 0 is before training; 51 is one more evaluation after the last epoch.
-    "lcbench": Caveat(after=0, until=50),
-    "taskset_adam8p": Caveat("diverged", after=0),
-    "deepobs_baselines": Caveat("diverged", after=0, length="n_points"),
-    "arlbench": Caveat("diverged", gaps=frozenset({"ppo_box2d_bipedal_walker"})),
-    # A curve that ends before the others of its data set is a learner that failed on more rows.
-    "lcdb11": Caveat(short=Status.FAILED),
-    # Runs end when they meet their target, or are given up: nobody knows how they would have gone on.
-    "mlperf_training": Caveat(full=Status.STOPPED, words={"fail": Status.FAILED}),
-    "olmo_ladder": Caveat(after=0, short=Status.COMPLETE),
-    "lm_lr_schedules": _OWN_LENGTH,
-    "modded_nanogpt": Caveat(after=0, short=Status.COMPLETE),
-    "rl_zoo_sb3": _OWN_LENGTH,
-    "optimizers_cifar_lstm": Caveat(),
-}
-"""Source, by the `name` in its meta.json -> its caveat."""
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:
@@ -138,12 +77,14 @@ class Table:
 
     Attributes:
         folder: where it lies.
+        caveats: what is to be minded of tables, over what meta.json says; this one's stands under its name.
 
     Raises:
         FileProblem: (from everything below) a file is missing or not what the layout says.
     """
 
     folder: Path
+    caveats: Caveats = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def meta(self) -> Mapping[str, Any]:
@@ -164,13 +105,15 @@ class Table:
 
     @cached_property
     def caveat(self) -> Caveat:
-        """What its README asks for; for a folder nobody knows, `nan_means` says diverged (or failed) or padding."""
-        known = CAVEATS.get(self.name)
-        if known is not None:
-            return known
+        """What is to be minded of it, `nan` settled: one of `caveats`, else what meta.json says in `caveat`."""
+        found = self.caveats.get(self.name)
+        if found is None:
+            found = caveat_of(self.meta.get("caveat", {}), f"{self.folder / 'meta.json'}: caveat")
+        if found.nan is not None:
+            return found
         text = str(self.meta.get("nan_means", "")).lower()
         diverged = ("diverged" in text or "failed" in text) and "padding" not in text.replace("never padding", "")
-        return Caveat("diverged" if diverged else "padding", words=STATUS_WORDS)
+        return replace(found, nan="diverged" if diverged else "padding")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -422,6 +365,7 @@ def load(
     tasks: Collection[str] | None = None,
     judged: Judged = "best",
     clock: str | None = None,
+    caveats: Caveats | None = None,
 ) -> Iterator[Task]:
     """The tasks of one folder, each built when it is asked for.
 
@@ -431,12 +375,13 @@ def load(
         tasks: names; None for all. A task in which nobody reported the metric is left out, unless it was named.
         judged: "best" or "final".
         clock: a T__ column to count costs by; None for the steps.
+        caveats: what is to be minded of tables, over what their meta.json says.
 
     Raises:
         FileProblem: a file is missing or not what the layout says.
         InvalidValue: a metric, task or clock the folder does not hold.
     """
-    table = Table(Path(folder))
+    table = Table(Path(folder), caveats or {})
     for name in table.tasks if tasks is None else tasks:
         found = table.task(name, metric=metric, judged=judged, clock=clock)
         if found is not None:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from lcsearch.data.caveats import caveats_in
 from lcsearch.errors import FileProblem
 from lcsearch.pretrain import card
 from lcsearch.pretrain.batches import Source
@@ -29,7 +30,13 @@ def load(file: Path) -> Recipe:
 
 
 def pretrain(
-    file: Path, *, folder: Path | None = None, data: Path | None = None, minutes: float | None = None, fresh: bool
+    file: Path,
+    *,
+    folder: Path | None = None,
+    data: Path | None = None,
+    caveats: Path | None = None,
+    minutes: float | None = None,
+    fresh: bool,
 ) -> int:
     """Train what the recipe says, or go on with it. Returns the exit code: 0, or 130 when interrupted.
 
@@ -37,12 +44,14 @@ def pretrain(
         folder: where the run lies; None: runs/pretrain/NAME.
         data: a folder of curve tables: every other task of each is trained on as the recipe's `real` share says, the
             others are looked at in evaluations.
+        caveats: a file of what is to be minded of those tables, see :mod:`~lcsearch.data.caveats`; None: what their
+            meta.json says.
         minutes: end after that time, with a checkpoint.
         fresh: start over.
 
     Raises:
-        FileProblem: the recipe is wrong, starts from weights of another size, or asks for real curves and there is no
-            `data`.
+        FileProblem: the recipe or the file of caveats is wrong; it starts from weights of another size, or asks for
+            real curves and there is no `data`.
         EnvironmentProblem: device or folder are not as needed, or the weights to start from cannot be read.
         Diverged: the loss stayed non-finite.
     """
@@ -55,7 +64,7 @@ def pretrain(
             raise FileProblem(f"{text} Write that size, or start from other weights.")
         recipe, start = recipe.model_copy(update={"start": held.sha256}), held.tensors
     where = folder or Path("runs") / "pretrain" / recipe.name
-    tasks, held_out, origins = _real(recipe, file, data)
+    tasks, held_out, origins = _real(recipe, file, data, caveats)
     sources: dict[str, Source] = {"prior": Prior()}
     if held_out:
         sources["real"] = Censored(held_out)
@@ -74,6 +83,7 @@ def pretrain(
     again = ["lcsearch", "pretrain", str(file)]
     again += ["--folder", str(folder)] if folder else []
     again += ["--data", str(data)] if data else []
+    again += ["--caveats", str(caveats)] if caveats else []
     command = shlex.join(again)
     if not outcome.done:
         say(f"{recipe.name}: step {outcome.step} of {recipe.steps} after {duration(outcome.seconds)}; saved in {where}")
@@ -87,7 +97,9 @@ def pretrain(
     return 0
 
 
-def _real(recipe: Recipe, file: Path, data: Path | None) -> tuple[list[RealTask], list[RealTask], list[card.Origin]]:
+def _real(
+    recipe: Recipe, file: Path, data: Path | None, caveats: Path | None
+) -> tuple[list[RealTask], list[RealTask], list[card.Origin]]:
     """Tasks to train on, tasks to look at, and where the first come from."""
     if data is None:
         if recipe.real:
@@ -96,8 +108,9 @@ def _real(recipe: Recipe, file: Path, data: Path | None) -> tuple[list[RealTask]
         return [], [], []
     from lcsearch.pretrain.real_tables import read
 
-    tasks, origins = read(data, "a") if recipe.real else ([], [])
-    return tasks, read(data, "b")[0], origins
+    minded = None if caveats is None else caveats_in(caveats)
+    tasks, origins = read(data, "a", minded) if recipe.real else ([], [])
+    return tasks, read(data, "b", minded)[0], origins
 
 
 def _write(recipe: Recipe, where: Path, outcome: Outcome, origins: list[card.Origin], command: str) -> None:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lcsearch.curves import Floats
+from lcsearch.data.caveats import caveats_in
 from lcsearch.data.real_curves import matrices, tables
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.forecast.network.studies import Studies
@@ -25,20 +26,24 @@ COLUMNS, PANELS, CURVES = 6, 18, 24
 _BATCHES, _STUDIES, _TRIALS = 8, 40, 60
 
 
-def show(data: Path | None = None, plot: Path | None = None, *, seed: int = 0) -> Iterator[str]:
+def show(
+    data: Path | None = None, plot: Path | None = None, *, caveats: Path | None = None, seed: int = 0
+) -> Iterator[str]:
     """Draw from the prior and compare; yields paragraphs as they are ready.
 
     Args:
         data: a table of curves or a folder of tables, see :mod:`~lcsearch.data.tables`; None: the prior alone.
+        caveats: a file of what is to be minded of tables, see :mod:`~lcsearch.data.caveats`.
         plot: where a PNG of drawn (and real) curves goes; None: nowhere.
         seed: of the draws.
 
     Raises:
-        LcsearchError: no table lies there, a table is broken, or the plot cannot be written.
+        LcsearchError: no table lies there, a table or the file of caveats is broken, or the plot cannot be written.
     """
     if plot is not None and plot.suffix.lower() != ".png":
         raise InvalidValue("a file that ends in .png", str(plot), "--plot")
-    found = [] if data is None else tables(data)
+    minded = None if caveats is None else caveats_in(caveats)
+    found = [] if data is None else tables(data, minded)
     generator = torch.Generator().manual_seed(seed)
     drawn = list(chain.from_iterable(studies(_batch(generator), b) for b in range(_BATCHES)))
     columns = {"prior": [statistics(steps, losses) for _, steps, losses in drawn]}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lcsearch.data.caveats import Caveats
 from lcsearch.data.tables import Table, sources
 from lcsearch.data.task import Run, Task
 from lcsearch.pretrain.card import Origin
@@ -21,12 +22,13 @@ WIDE = 30.0
 Half = Literal["a", "b"]
 
 
-def read(data: Path, half: Half | None = None) -> tuple[list[RealTask], list[Origin]]:
+def read(data: Path, half: Half | None = None, caveats: Caveats | None = None) -> tuple[list[RealTask], list[Origin]]:
     """All tables under `data`.
 
     Args:
         half: "a" or "b": every other task of each source, in the order of their names, from the first or the second;
             None for all. Half a trains, half b is scored.
+        caveats: what is to be minded of tables, over what their meta.json says.
 
     Raises:
         EnvironmentProblem: there is no such folder.
@@ -35,7 +37,7 @@ def read(data: Path, half: Half | None = None) -> tuple[list[RealTask], list[Ori
     found: list[RealTask] = []
     origins = []
     for name in sources(data):
-        table = Table(data / name)
+        table = Table(data / name, caveats or {})
         names = half_of(table.tasks, half)
         made = [real for task in names if (read := table.task(task)) for real in of_task(read, table)]
         found += made

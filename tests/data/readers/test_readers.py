@@ -701,6 +701,12 @@ def test_a_table_of_curves(tmp_path: Path) -> None:
     assert said(InvalidValue, folder, study="a", max_steps=7) == (
         f"{folder}: max_steps: expected 2.0, as the table has it, got 7. Leave it out."
     )
+    caveats = tmp_path / "caveats.json"
+    caveats.write_text('{"own": {"after": 1}}')
+    assert read(folder, study="b", caveats=caveats).task.runs[0].steps == [2]
+    assert said(InvalidValue, made_sqlite(tmp_path / "study.db"), caveats=caveats) == (
+        f"{tmp_path / 'study.db'}: --caveats: expected none: this is no table of curves, got '{caveats}'. Leave it out."
+    )
 
 
 def test_reading_pulls_in_nothing_heavy() -> None:

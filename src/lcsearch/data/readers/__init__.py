@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from lcsearch.data.caveats import caveats_in
 from lcsearch.data.readers._assemble import Read, ReadOptions, as_direction, choose
 from lcsearch.data.readers._csv import read_csv
 from lcsearch.data.readers._mlflow import experiments, read_mlflow
@@ -36,6 +37,7 @@ def read(
     steps: bool = False,
     trial: str | None = None,
     step: str | None = None,
+    caveats: str | os.PathLike[str] | None = None,
 ) -> Read:
     """A study as a task to replay. Nothing is written, locked for long, upgraded or made.
 
@@ -52,6 +54,7 @@ def read(
         steps: costs are counted in steps, also where the study has times.
         trial, step: the CSV columns that tell trials apart and that count steps, where they are called otherwise; the
             key that counts steps in results of Ray Tune.
+        caveats: a file of what is to be minded of a table of curves, over what its meta.json says (data/caveats.py).
 
     Returns:
         The task, and in words what was left out of it or had to be assumed.
@@ -72,7 +75,10 @@ def read(
     text = os.fspath(where)
     if judged not in (None, "best", "final"):
         raise InvalidValue("'best' or 'final'", judged, "read(judged=)")
-    wish = ReadOptions(study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step)
+    if caveats is not None and ("://" in text or not is_table(Path(text))):
+        raise InvalidValue("none: this is no table of curves", str(caveats), f"{text}: --caveats", "leave it out")
+    minded = {} if caveats is None else caveats_in(Path(caveats))
+    wish = ReadOptions(study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step, minded)
     if "://" in text:
         _no_columns(text, wish)
         return read_url(text, wish)
@@ -129,7 +135,7 @@ def _run_folder(path: Path, wish: ReadOptions, judged: Judged | None) -> Read:
 
 
 def _table(path: Path, wish: ReadOptions) -> Read:
-    table = Table(path)
+    table = Table(path, wish.caveats)
     name = wish.study or (table.tasks[0] if len(table.tasks) == 1 else None)
     if name is None:
         expected = f"the name of one of {len(table.tasks)} tasks: {listing(table.tasks, 50)}"

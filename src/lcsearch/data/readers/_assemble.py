@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcsearch.curves import Curve, Floats
+from lcsearch.data.caveats import Caveats
 from lcsearch.data.tables import DIRECTIONS, reached
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
@@ -42,6 +43,7 @@ class ReadOptions:
         judged: "best" or "final".
         steps: count steps where the format has times too.
         trial, step: columns of the trial's name and of the step.
+        caveats: what is to be minded of a table of curves.
     """
 
     study: str | None = None
@@ -52,6 +54,7 @@ class ReadOptions:
     steps: bool = False
     trial: str | None = None
     step: str | None = None
+    caveats: Caveats = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

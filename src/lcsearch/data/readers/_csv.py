@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from lcsearch.curves import Curve
+from lcsearch.data.caveats import STATUS_WORDS
 from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
 from lcsearch.data.readers._layouts import LONG, PARAM, WIDE, Long, Panel, layout, number
-from lcsearch.data.tables import STATUS_WORDS, hint, listing, plain
+from lcsearch.data.tables import hint, listing, plain
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.study import Status
 
