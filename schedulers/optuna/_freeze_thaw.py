@@ -108,6 +108,7 @@ class FreezeThaw:
         pruner: takes the place of the study's own. With a CurvePruner allocations and looks share forecasters and log.
         seed: of the allocator's random choices. With one worker the same seed gives the same moves.
         decision_log: a folder for receipts of allocations; that of the pruner where it is a CurvePruner.
+        host: where the network computes, see :class:`CurvePruner`; that of the pruner where it is a CurvePruner.
         lease_s: seconds without a report after which a worker on another machine is taken for dead; above the longest
             time between two reports.
         catch: exceptions of the objective that make a trial FAIL and no more, as in `study.optimize`; any other makes
@@ -133,6 +134,7 @@ class FreezeThaw:
         pruner: CurvePruner | None = None,
         seed: int = 0,
         decision_log: str | os.PathLike[str] | None = None,
+        host: str = "auto",
         lease_s: float = 60.0,
         catch: tuple[type[Exception], ...] = (),
     ) -> None:
@@ -153,7 +155,9 @@ class FreezeThaw:
             raise InvalidValue("None", forecasters if decision_log is None else decision_log, where, advice)
         if own is not None and own.max_steps not in ("auto", max_steps):
             raise InvalidValue(f"max_steps={max_steps}, as FreezeThaw has it", own.max_steps, "CurvePruner(max_steps=)")
-        self._session = make_session(Policy(), forecasters, decision_log, None) if own is None else own.session
+        self._session = (
+            make_session(Policy(), forecasters, decision_log, None, host=host) if own is None else own.session
+        )
         self._reader = Reader(max_steps, "best" if own is None else own.judged, None if own is None else own.bounds)
         if artifact_store is None or isinstance(artifact_store, str | os.PathLike):
             folder = folder_for(study) if artifact_store is None else Path(artifact_store).absolute()

@@ -67,6 +67,9 @@ class CurvePruner(BasePruner):
         decision_log: a folder; every look that reached a forecaster is appended there as one JSON line.
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.
+        host: where the network computes: "local", in this process; the URL of `lcsearch serve`; "ray", an actor of the
+            Ray cluster; "auto": what the environment variable LCSEARCH_HOST says, else "local". A host that does not
+            answer stops no trial; after three times in a row forecasts are made in this process until it is back.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
         opinions: of earlier versions, the name that `forecasters` had; deprecated.
 
@@ -105,6 +108,7 @@ class CurvePruner(BasePruner):
         forecasters: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
         look_growth: float = 1.1,
+        host: str = "auto",
         max_overhead: float | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
     ) -> None:
@@ -123,7 +127,7 @@ class CurvePruner(BasePruner):
             look_growth=look_growth,
             n_min_trials=n_min_trials,
         )
-        self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions)
+        self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions, host)
         if max_steps != "auto":
             words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
         self._reader = Reader(max_steps, judged, checked_bounds(bounds, "bounds"))

@@ -91,6 +91,9 @@ class CurveScheduler(FIFOScheduler):
         resources: CPUs and GPUs of a trial (one bundle), within bounds: a slot is `least`, and slots that the allocator
             names nobody for go to its best trials, up to `most` and to what the largest node holds. A trial grows and
             shrinks while it is paused; `tune.get_context().get_trial_resources()` tells it. None: as Tune has it.
+        host: where the network computes: "local", in this process; the URL of `lcsearch serve`; "ray", an actor of the
+            Ray cluster; "auto": what the environment variable LCSEARCH_HOST says, else "local". A host that does not
+            answer stops no trial; after three times in a row forecasts are made in this process until it is back.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
         opinions: of earlier versions, the name that `forecasters` had; deprecated.
 
@@ -126,6 +129,7 @@ class CurveScheduler(FIFOScheduler):
         max_paused: int | None = None,
         min_slice: float | None = None,
         resources: ResourceBounds | None = None,
+        host: str = "auto",
         max_overhead: float | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
     ) -> None:
@@ -159,7 +163,7 @@ class CurveScheduler(FIFOScheduler):
             look_growth=look_growth,
             n_min_trials=n_min_trials,
         )
-        self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions)
+        self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions, host)
         if (
             time_attr != TIME_TOTAL_S and max_t >= 2
         ):  # seconds, and shares of a whole, are reported as often as one likes

@@ -140,6 +140,13 @@ class Pretrained:
             assert self._network is not None
             return self._network.forecast_each(asks)
 
+    def forecast_many(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+        """As :meth:`~lcsearch.forecast.network.forecaster.NetworkForecaster.forecast_many` answers."""
+        self.prepare()
+        with self._alone(), _one_thread():
+            assert self._network is not None
+            return self._network.forecast_many(asks)
+
     def prepare(self) -> None:
         """Load the weights, once.
 

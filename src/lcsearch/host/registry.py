@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,12 +11,18 @@ from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.forecast.contract import Forecaster
+from lcsearch.host.hosted import Hosted
+from lcsearch.host.in_process import Pretrained
+from lcsearch.host.link import HttpLink, Link
 
 NAMES = ("network", "parametric", "rank-gap")
 OWN = "network="
 """Followed by the path of a weight file: the network with weights of one's own (`lcsearch pretrain`)."""
 FALLBACK = ("parametric", "rank-gap")
 """Who is asked where the network cannot be: a stop then needs both."""
+
+HOST = "LCSEARCH_HOST"
+"""Environment variable: what `host="auto"` asks where the model is held: a URL, ray or local."""
 
 Named = Sequence[Forecaster | str] | Forecaster | str | None
 """Forecasters, or their names; None: the default ones."""
@@ -47,8 +54,6 @@ def forecaster(name: str) -> Forecaster:
 
 
 def _network(stand_ins: Sequence[Forecaster] = (), file: Path | None = None) -> Forecaster:
-    from lcsearch.host.in_process import Pretrained
-
     if find_spec("torch") is None:
         text = "expected torch, which the network computes with, got none. Install it: pip install torch"
         raise EnvironmentProblem(text)
@@ -81,13 +86,45 @@ def renamed(forecasters: Named, opinions: Named) -> Named:
     return opinions
 
 
-def resolve_forecasters(forecasters: Named) -> tuple[Forecaster, ...]:
-    """Names or forecasters -> forecasters; None gives the default ones, see :func:`default`.
+def link_to(host: str) -> Link | None:
+    """The way to the host of the model; None: it is held in process.
+
+    Args:
+        host: "local", "ray" (the host of the Ray cluster that this process is part of, begun where there is none), the
+            URL of `lcsearch serve`, or "auto": what LCSEARCH_HOST says, else "local".
 
     Raises:
-        InvalidValue: an unknown name, something that is no forecaster, or an empty list.
+        InvalidValue: it is none of these.
+        EnvironmentProblem: "ray", and Ray is not installed.
+    """
+    said, where = host, "host"
+    if host == "auto":
+        said, where = os.environ.get(HOST) or "local", HOST
+    if said == "local":
+        return None
+    if isinstance(said, str) and said.startswith(("http://", "https://")):
+        return HttpLink(said)
+    raise InvalidValue("auto, local, ray, or the URL http://NAME:PORT of `lcsearch serve`", said, where)
+
+
+def resolve_forecasters(forecasters: Named, host: str = "local") -> tuple[Forecaster, ...]:
+    """Names or forecasters -> forecasters; None gives the default ones, see :func:`default`.
+
+    Args:
+        host: who holds the network, see :func:`link_to`; the others compute in process in any case.
+
+    Raises:
+        InvalidValue: an unknown name, something that is no forecaster, an empty list, or no such host.
         EnvironmentProblem: the network was named, and is not to be had.
     """
+    link = link_to(host)
+    found = _in_process(forecasters)
+    if link is None:
+        return found
+    return tuple(Hosted(one, link) if isinstance(one, Pretrained) else one for one in found)
+
+
+def _in_process(forecasters: Named) -> tuple[Forecaster, ...]:
     if forecasters is None:
         return default()
     if isinstance(forecasters, str | Forecaster):

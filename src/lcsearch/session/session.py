@@ -503,16 +503,17 @@ def make_session(
     decision_log: str | os.PathLike[str] | None,
     max_overhead: float | None,
     opinions: Named = None,
+    host: str = "auto",
 ) -> Session:
     """A session from what adapters are given; see their arguments of these names.
 
     Raises:
         InvalidValue: `max_overhead` is not above 0, `forecasters` names no forecaster, or was given under both its
-            names.
+            names, or `host` is none.
     """
     if max_overhead == math.inf:
         policy = replace(policy, look_growth=1)
     elif max_overhead is not None and not (is_finite_number(max_overhead) and max_overhead > 0):
         raise InvalidValue("a number > 0", max_overhead, "max_overhead")
     sink = None if decision_log is None else DecisionLog(decision_log)
-    return Session(policy, resolve_forecasters(renamed(forecasters, opinions)), sink)
+    return Session(policy, resolve_forecasters(renamed(forecasters, opinions), host), sink)

@@ -143,6 +143,11 @@ class FinishedTrials:
             c.trials.append(trial)
         return FinishedTrials(self.goal, c, len(c.trials), c.step.size)
 
+    def extends(self, earlier: FinishedTrials) -> bool:
+        """Whether `earlier` is this bank or one that it was made of by `extend`; False also where that cannot be told
+        from how they are kept."""
+        return self._columns is earlier._columns and self._n_trials >= earlier._n_trials
+
     def _view(self, column: _Column, n: int) -> NDArray[Any]:
         view = column.data[:n]
         view.setflags(write=False)

@@ -63,9 +63,9 @@ def shared_toy(folder: Path, *arguments: Any, url: str | None = None, **settings
 
 
 def test_a_name_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LCSEARCH_HOST", "ann")
+    monkeypatch.setenv("LCSEARCH_MACHINE", "ann")
     assert heartbeat.here() == "ann"
-    monkeypatch.delenv("LCSEARCH_HOST")
+    monkeypatch.delenv("LCSEARCH_MACHINE")
     assert heartbeat.here() == os.uname().nodename
 
 

@@ -108,7 +108,7 @@ def test_two_machines_work_on_one_study(tmp_path: Path, server: postgres.Server)
     for host in ("ann", "bob"):
         processes[host] = subprocess.Popen(
             command("run", path, "--folder", tmp_path / host, "--join"),
-            env={**os.environ, "LCSEARCH_HOST": host},
+            env={**os.environ, "LCSEARCH_MACHINE": host},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -145,7 +145,7 @@ def test_a_killed_machine_is_resumed_or_replaced(
     ann = tmp_path / "ann"
     process = subprocess.Popen(
         command("run", path, "--folder", ann, "--join"),
-        env={**os.environ, "LCSEARCH_HOST": "ann"},
+        env={**os.environ, "LCSEARCH_MACHINE": "ann"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -155,7 +155,7 @@ def test_a_killed_machine_is_resumed_or_replaced(
     # another machine: hears nothing of ann, takes over after the silence, from the start
     monkeypatch.setattr(heartbeat, "SILENCE_S", 2.0)
     monkeypatch.setattr(heartbeat, "BEAT_S", 0.2)
-    monkeypatch.setenv("LCSEARCH_HOST", "bob")
+    monkeypatch.setenv("LCSEARCH_MACHINE", "bob")
     view = Remembering()
     outcome = launcher.run(path, folder=tmp_path / "bob", join=True, view=view)
     whole(outcome, 3, 40)
@@ -163,7 +163,7 @@ def test_a_killed_machine_is_resumed_or_replaced(
         "ann has been silent for 2 s; trial 0 begins anew here: its checkpoints are there (retry 1 of 2)"
     ]
     # ann comes back: nothing is left to do, and nothing of bob's is taken
-    monkeypatch.setenv("LCSEARCH_HOST", "ann")
+    monkeypatch.setenv("LCSEARCH_MACHINE", "ann")
     again = launcher.run(path, folder=ann, resume=True, view=(late := Remembering()))
     whole(again, 3, 40)
     assert late.events == []

@@ -79,6 +79,17 @@ class NetworkForecaster:
 
         The snapshots are of one goal; studies of one name are expected to share most of their trials.
         """
+        return self._each(asks, by_turns=len(asks) > 1)
+
+    def forecast_many(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+        """As `forecast_each`, of many studies that take turns: the contexts of all are kept, and states of live trials.
+
+        The snapshots are of one direction; uids are expected to tell the trials of different studies apart (where they
+        do not, answers are the same and take longer).
+        """
+        return self._each(asks, by_turns=True)
+
+    def _each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]], *, by_turns: bool) -> list[Forecasts]:
         if not asks:
             return []
         sign, width = asks[0][0].goal.sign, self._network.borders.numel() + 2
@@ -87,13 +98,13 @@ class NetworkForecaster:
         # a training loop around this may have set autocast; float32 is what the tolerances are stated for
         with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
             rows: list[tuple[PendingQuery, Context]] = []
-            if len(asks) > 1:
+            if by_turns:
                 self._learn([snapshot for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True) if asked])
             for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True):
                 if asked:
-                    context = self._context(snapshot) if len(asks) == 1 else self._side_by_side(snapshot)
+                    context = self._side_by_side(snapshot) if by_turns else self._context(snapshot)
                     rows += [(one, context) for one in asked]
-            memo = None if len(asks) == 1 else self._states
+            memo = self._states if by_turns else None
             each = [one for one, _ in rows], [context for _, context in rows]
             answers = self._answer(*each, sign, memo) if rows else None
         at = 0

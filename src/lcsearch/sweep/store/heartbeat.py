@@ -22,13 +22,13 @@ BEAT_S = 5.0
 SILENCE_S = 60.0
 """A machine that has been silent for this long loses its trials."""
 
-_HOST = "LCSEARCH_HOST"
+_NAME = "LCSEARCH_MACHINE"
 _RUN = "lcsearch:run:"
 
 
 def here() -> str:
-    """This machine's name; the environment variable LCSEARCH_HOST gives it another."""
-    return os.environ.get(_HOST) or socket.gethostname()
+    """This machine's name; the environment variable LCSEARCH_MACHINE gives it another."""
+    return os.environ.get(_NAME) or socket.gethostname()
 
 
 class PeerHeartbeat:

@@ -1,0 +1,365 @@
+"""What a client and a host of the model send each other: arrays and a little JSON in one body, no pickle.
+
+A body is in safetensors' format: a header that says where each array stands, and the arrays. Everything is in loss
+units (`sign * value`, lower is better), parameters are flattened to numbers and words, so that a host never sees an
+object of the user's.
+
+A study's finished trials travel once. They are named by a chain of digests: each trial's is made from the one before it
+and from what the trial says, so that equal digests mean equal trials in equal order, whoever sent them. A request names
+the digest of all finished trials and that of those which the host had at the last answer; the trials between them come
+along, and a host that knows neither says so and is sent them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from lcsearch.curves import Curve, Floats
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Absent, Forecasts, Kind, Query
+from lcsearch.forecast.network.columns import plain
+from lcsearch.goal import Goal, Judged
+from lcsearch.schedule import Schedule
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
+
+WIRE = 1
+"""Version of the format; a host answers its own only."""
+KINDS: tuple[Kind, ...] = ("value", "latent", "best_by")
+MOST_QUERIES = 4096
+"""In one request."""
+MOST_SENT = 2**20
+"""Bytes of finished trials in one request, about; more travel in several."""
+MOST_BYTES = 16 * 2**20
+"""Of one body, unless a host says otherwise."""
+
+OK, MALFORMED, UNKNOWN_TRIALS, OTHER_MODEL, TOO_LARGE, FAILED, BUSY, LATE = 200, 400, 409, 412, 413, 500, 503, 504
+"""How a host answers, as HTTP counts."""
+
+_REASONS = tuple(Absent)  # their places are what travels
+_SIZES, _POINTS, _EVENTS, _FACTS = "sizes", "points", "events", "facts"
+Arrays = dict[str, NDArray[Any]]
+
+
+class Reply(NamedTuple):
+    """What a host says: a status, and a body: an answer, or why there is none in UTF-8."""
+
+    status: int
+    body: bytes
+
+
+class Refused(Exception):
+    """Why a request has no answer; `status` is one of this module's."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Request:
+    """One study's question, as it travels.
+
+    Attributes:
+        model: version of the weights that must answer.
+        study: its name; studies of one name share what is kept, never an answer.
+        horizon, judged: of its goal.
+        ahead: the furthest step of a live trial; -inf without one. Of live trials nothing else is read.
+        base: digest of the finished trials that `trials` are to be added to.
+        bank: digest of all of them.
+        trials: those that the host may not have.
+        queries: what is asked, of trials as they travel.
+        within: seconds after which nobody waits for the answer.
+    """
+
+    model: str
+    study: str
+    horizon: float
+    judged: Judged
+    ahead: float
+    base: str
+    bank: str
+    trials: tuple[Trial, ...]
+    queries: tuple[Query, ...]
+    within: float
+
+    @property
+    def goal(self) -> Goal:
+        """Of losses."""
+        return Goal("loss", "minimize", self.horizon, self.judged)
+
+    def snapshot(self, bank: FinishedTrials) -> Snapshot:
+        """What the forecaster is asked about."""
+        live = (Trial("ahead", Curve.of([self.ahead], [0.0])),) if math.isfinite(self.ahead) else ()
+        return Snapshot(self.study, bank.goal, bank, live)
+
+
+def travelling(trial: Trial, sign: float, study: str = "") -> Trial:
+    """A trial as it travels: losses, flat parameters, and what the forecaster reads, nothing else.
+
+    Its uid bears the study's name, so that two studies' trials of one number are two for a host.
+    """
+    curve = trial.curve
+    losses = Curve(curve.steps, sign * curve.values, curve.event_steps, np.full(curve.event_steps.shape, np.nan))
+    params = {str(name): value for name, value in plain(trial.params).items()}
+    counts = trial.feasible and (trial.returned is None or math.isfinite(trial.returned))
+    uid = f"{study}/{trial.uid}"
+    return Trial(uid, losses, params, trial.status, trial.schedule, feasible=counts)
+
+
+def first_digest(study: str, goal: Goal) -> str:
+    """Of no finished trial of a study at all."""
+    return _digest(_json([WIRE, study, float(goal.horizon), goal.judged]))
+
+
+def next_digest(before: str, trial: Trial) -> str:
+    """Of the trials that `before` is of and one more, as it travels."""
+    curve = trial.curve
+    parts = (curve.steps, curve.values, curve.event_steps)
+    return _digest(before.encode(), _json(_facts(trial)), *(part.tobytes() for part in parts))
+
+
+def _digest(*parts: bytes) -> str:
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        made.update(len(part).to_bytes(8, "little") + part)
+    return made.hexdigest()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _facts(trial: Trial) -> list[Any]:
+    plan = None if trial.schedule is None else asdict(trial.schedule)
+    return [trial.uid, trial.status.value, dict(trial.params), plan, trial.feasible]
+
+
+# Trials and requests.
+
+
+def _pack_trials(name: str, trials: Sequence[Trial]) -> Arrays:
+    curves = [trial.curve for trial in trials]
+    nothing = np.zeros(0)
+    return {
+        f"{name}.{_SIZES}": np.array([[len(c), c.event_steps.size] for c in curves], np.int64).reshape(-1, 2),
+        f"{name}.{_POINTS}": np.stack(
+            [
+                np.concatenate([nothing, *(c.steps for c in curves)]),
+                np.concatenate([nothing, *(c.values for c in curves)]),
+            ]
+        ),
+        f"{name}.{_EVENTS}": np.concatenate([nothing, *(c.event_steps for c in curves)]),
+        f"{name}.{_FACTS}": _text([_facts(trial) for trial in trials]),
+    }
+
+
+def _text(value: object) -> NDArray[np.uint8]:
+    return np.frombuffer(_json(value), np.uint8)
+
+
+def _array(arrays: Arrays, name: str, dtype: type[np.generic], *shape: int | None) -> NDArray[Any]:
+    """Of that type and shape, None: any size."""
+    found = arrays.get(name)
+    fits = found is not None and found.dtype == dtype and found.ndim == len(shape)
+    if found is None or not fits or any(w not in (None, h) for w, h in zip(shape, found.shape, strict=True)):
+        got = None if found is None else f"{found.dtype} {found.shape}"
+        raise InvalidValue(f"{np.dtype(dtype)} {shape}", got, f"body[{name}]")
+    return found
+
+
+def _read(arrays: Arrays, name: str) -> Any:
+    try:
+        return json.loads(_array(arrays, name, np.uint8, None).tobytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue("JSON", type(error).__name__, f"body[{name}]") from None
+
+
+def _unpack_trials(arrays: Arrays, name: str) -> tuple[Trial, ...]:
+    sizes = _array(arrays, f"{name}.{_SIZES}", np.int64, None, 2)
+    points = _array(arrays, f"{name}.{_POINTS}", np.float64, 2, None)
+    events = _array(arrays, f"{name}.{_EVENTS}", np.float64, None)
+    facts = _read(arrays, f"{name}.{_FACTS}")
+    n_points, n_events = points.shape[1], events.size
+    if ((sizes < 0) | (sizes > [n_points, n_events])).any() or sizes.sum(0).tolist() != [n_points, n_events]:
+        raise InvalidValue(f"sizes that add up to {n_points} and {n_events}", sizes.sum(0).tolist(), f"body[{name}]")
+    if not isinstance(facts, list) or len(facts) != len(sizes):
+        raise InvalidValue(f"facts of {len(sizes)} trials", type(facts).__name__, f"body[{name}.{_FACTS}]")
+    stops = np.cumsum(sizes, axis=0)
+    _must_rise(points[0], stops[:, 0], f"body[{name}.{_POINTS}]")
+    _must_rise(events, stops[:, 1], f"body[{name}.{_EVENTS}]")
+    if not np.isfinite(points[1]).all():
+        raise InvalidValue("finite losses", "others", f"body[{name}.{_POINTS}]")
+    found = []
+    for fact, (n, m), (end, last) in zip(facts, sizes.tolist(), stops.tolist(), strict=True):
+        steps, losses = points[:, end - n : end]
+        at = events[last - m : last]
+        found.append(_trial(fact, Curve(steps, losses, at, np.full(m, np.nan)), f"body[{name}.{_FACTS}]"))
+    return tuple(found)
+
+
+def _must_rise(steps: Floats, stops: NDArray[np.int64], where: str) -> None:
+    """Every trial's steps are finite and rise."""
+    falls = np.flatnonzero(~(np.diff(steps) > 0)) + 1
+    if not np.isfinite(steps).all() or np.setdiff1d(falls, stops).size:
+        raise InvalidValue("finite steps that rise within each trial", "others", where)
+
+
+def _trial(fact: object, curve: Curve, where: str) -> Trial:
+    match fact:
+        case [str(uid), str(status), dict(params), None | dict() as plan, bool(feasible)] if all(
+            isinstance(value, str | float | int) for value in params.values()
+        ):
+            try:
+                schedule = None if plan is None else Schedule(**plan)
+                return Trial(uid, curve, params, Status(status), schedule, feasible=feasible)
+            except (TypeError, ValueError) as error:
+                raise InvalidValue("a trial's facts", str(error)[:200], where) from None
+    raise InvalidValue("[uid, status, {name: number or word}, schedule or null, feasible]", str(fact)[:200], where)
+
+
+def some(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The first of them, as many as one request takes."""
+    size = 0
+    for n, trial in enumerate(trials):
+        size += 200 + 16 * trial.curve.n_reports + 30 * len(trial.params)
+        if size > MOST_SENT and n:
+            return trials[:n]
+    return trials
+
+
+def pack(request: Request) -> bytes:
+    """A request's body."""
+    asked = list({id(query.trial): query.trial for query in request.queries}.values())
+    place = {id(trial): i for i, trial in enumerate(asked)}
+    head = {name: getattr(request, name) for name in _HEAD} | {"wire": WIRE}
+    return save(
+        {
+            "head": _text(head),
+            **_pack_trials("finished", request.trials),
+            **_pack_trials("asked", asked),
+            "which": np.array([place[id(query.trial)] for query in request.queries], np.int64),
+            "kind": np.array([KINDS.index(query.kind) for query in request.queries], np.int64),
+            "step": np.array([query.step for query in request.queries], np.float64),
+        }
+    )
+
+
+_HEAD = {
+    "model": str,
+    "study": str,
+    "horizon": float,
+    "judged": str,
+    "ahead": float,
+    "base": str,
+    "bank": str,
+    "within": float,
+}
+
+
+def unpack(body: bytes) -> Request:
+    """The request of a body.
+
+    Raises:
+        Refused: it is none; or of another version of the format.
+    """
+    try:
+        arrays = load(body)
+    except Exception as error:  # whatever the format's reader makes of it
+        raise Refused(MALFORMED, f"expected a body in safetensors' format, got {type(error).__name__}") from None
+    try:
+        head = _read(arrays, "head")
+        if not isinstance(head, dict):
+            raise InvalidValue("an object", type(head).__name__, "body[head]")
+        if head.get("wire") != WIRE:
+            raise Refused(OTHER_MODEL, f"expected wire version {WIRE}, got {str(head.get('wire'))[:20]}")
+        for name, wanted in _HEAD.items():
+            if not isinstance(head.get(name), wanted):
+                raise InvalidValue(wanted.__name__, str(head.get(name))[:100], f"body[head].{name}")
+        asked = _unpack_trials(arrays, "asked")
+        which = _array(arrays, "which", np.int64, None)
+        n = which.size
+        kind, step = _array(arrays, "kind", np.int64, n), _array(arrays, "step", np.float64, n)
+        if n > MOST_QUERIES or (n and (which.min() < 0 or which.max() >= len(asked))):
+            raise InvalidValue(f"at most {MOST_QUERIES} queries, of trials that came along", n, "body[which]")
+        if n and (kind.min() < 0 or kind.max() >= len(KINDS)):
+            raise InvalidValue(f"kinds from 0 to {len(KINDS) - 1}", int(kind.max()), "body[kind]")
+        queries = tuple(
+            Query(asked[i], KINDS[k], s) for i, k, s in zip(which.tolist(), kind.tolist(), step.tolist(), strict=True)
+        )
+        request = Request(
+            **{name: head[name] for name in _HEAD}, trials=_unpack_trials(arrays, "finished"), queries=queries
+        )
+        request.goal  # noqa: B018 (of an impossible goal it raises)
+        if not all(trial.status.finished for trial in request.trials):
+            raise InvalidValue("finished trials", "others", "body[finished]")
+    except InvalidValue as error:
+        raise Refused(MALFORMED, str(error)[:500]) from None
+    return request
+
+
+# Answers.
+
+
+def pack_answer(forecasts: Forecasts, model: str, bank: str) -> bytes:
+    """An answer's body."""
+    return save(
+        {
+            "head": _text({"wire": WIRE, "model": model, "bank": bank, "source": forecasts.source}),
+            "knots": np.ascontiguousarray(forecasts.knots),
+            "levels": np.ascontiguousarray(forecasts.levels),
+            "tails": np.ascontiguousarray(forecasts.tails),
+            "absent": np.array([0 if a is None else 1 + _REASONS.index(a) for a in forecasts.absent], np.int64),
+        }
+    )
+
+
+def unpack_answer(body: bytes, n: int, sign: float, model: str) -> Forecasts:
+    """The forecasts of an answer to n queries, in the direction of `sign`.
+
+    Raises:
+        InvalidValue: it is no answer to n queries, or of other weights.
+    """
+    try:
+        arrays = load(body)
+    except Exception as error:
+        raise InvalidValue("an answer in safetensors' format", type(error).__name__, "answer") from None
+    head = _read(arrays, "head")
+    if not isinstance(head, dict) or head.get("model") != model:
+        raise InvalidValue(f"an answer of {model}", str(head)[:200], "answer[head]")
+    knots = _array(arrays, "knots", np.float64, n, None)
+    levels = _array(arrays, "levels", np.float64, *knots.shape)
+    tails = _array(arrays, "tails", np.float64, n, 2)
+    codes = _array(arrays, "absent", np.int64, n)
+    if n and (codes.min() < 0 or codes.max() > len(_REASONS)):
+        raise InvalidValue("known reasons", codes.tolist(), "answer[absent]")
+    if knots.shape[1] < 2:
+        raise InvalidValue("two knots or more", knots.shape[1], "answer[knots]")
+    absent = [None if code == 0 else _REASONS[code - 1] for code in codes.tolist()]
+    return Forecasts.of(knots, levels, tails, sign=sign, source=str(head.get("source")), absent=absent)
+
+
+def digests(before: str, trials: Iterable[Trial]) -> list[str]:
+    """Of `before` and one more trial each, as they travel."""
+    found = []
+    for trial in trials:
+        before = next_digest(before, trial)
+        found.append(before)
+    return found
+
+
+def as_facts(text: bytes) -> Mapping[str, Any]:
+    """A host's page about itself, read with care; empty where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
