@@ -104,11 +104,24 @@ class Desk:
         with self._lock():
             return self._give(trial, sign)
 
-    def asked(self) -> Allocation:
-        """What the allocator would say if a slot were free now; nothing is moved, and nothing stored."""
-        reading = self._reader.read(self._study)
+    def next_turn(self, number: int, step: str = "step") -> str:
+        """What a paused trial waits for, were a slot free now, in one line; nothing is moved, and nothing stored.
+
+        Args:
+            number: the trial.
+            step: what a step is called.
+        """
+        reading, uid = self._reader.read(self._study), str(number)
         slots = Slots(1, max(self._n_new_allowed(reading.trials), 0), self._account(reading.trials))
-        return self._session.allocate(self._ask(snapshot_of(self._study, reading), slots))
+        session = self._session.aside()
+        made = session.allocate(self._ask(snapshot_of(self._study, reading), slots, session))
+        for move in made.moves:
+            if move.uid == uid:
+                return f"it is next, until {step} {move.pause_at:g}: {move.why}"
+        for other, why in made.stops:
+            if other == uid:
+                return f"it is to be cut: {why}"
+        return next((str(wait) for wait in made.waits if wait.uid == uid), "it waits for a turn")
 
     def _give(self, here: Trial | None, sign: Callable[[Trial], None]) -> Turn | None:
         for _ in range(_TRIES):
@@ -161,19 +174,19 @@ class Desk:
         return self._allocate(replace(snapshot, live=tuple(t for t in live if t.uid not in elsewhere)), slots)
 
     def _allocate(self, snapshot: Snapshot, slots: Slots) -> Allocation:
-        asked = self._ask(snapshot, slots)
+        asked = self._ask(snapshot, slots, self._session)
         made = self._session.allocate(asked)
         stored = {"allocator": self._allocator.name, "n": asked.key[-1] + 1, "state": made.state}
         store_allocation(self._study, stored)
         self.waits = made.waits
         return made
 
-    def _ask(self, snapshot: Snapshot, slots: Slots) -> AllocationAsk:
+    def _ask(self, snapshot: Snapshot, slots: Slots, session: Session) -> AllocationAsk:
         stored, name = allocation_of(self._study), self._allocator.name
         known = stored if isinstance(stored, dict) else {}
         state = known["state"] if known.get("allocator") == name and "state" in known else self._allocator.init()
         key = (self._seed, known.get("n", 0))
-        return self._session.ask_for_slots(self._allocator, state, snapshot, Abilities(pause=True), slots, key)
+        return session.ask_for_slots(self._allocator, state, snapshot, Abilities(pause=True), slots, key)
 
     def _cut(self, number: int, why: str, here: Trial | None) -> None:
         if here is not None and number == here.number:

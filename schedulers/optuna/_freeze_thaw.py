@@ -415,7 +415,10 @@ class FreezeThaw:
             raise InvalidValue("the number of a trial of the study", number, "explain(number)")
         if isinstance(self.study.pruner, CurvePruner) and not is_paused(frozen):
             return self.study.pruner.explain(number, self.study)
-        return words.explain(self._session, as_trial(frozen), snapshot_of(self.study, self._reader.read(self.study)))
+        snapshot = snapshot_of(self.study, self._reader.read(self.study))
+        return words.explain(
+            self._session, as_trial(frozen), snapshot, asked=lambda: self._desk().next_turn(frozen.number)
+        )
 
     def report(self) -> StudyReport:
         """What stops and pauses have come to; printed, a few lines."""

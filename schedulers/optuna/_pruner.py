@@ -257,7 +257,8 @@ class CurvePruner(BasePruner):
             For a stopped trial the stop as it was decided, also in another process and long after. For another one that
             has ended, the look at which it was nearest to a stop: by the decision log, else by the looks of this
             process, else by looking at it again. For a running one its latest look in this process, or what a look at
-            its last step comes to on the study as it stands.
+            its last step comes to on the study as it stands. For a paused one what it waits for, by the latest
+            allocation: of this process, or by the decision log.
 
         Raises:
             InvalidValue: no such trial.

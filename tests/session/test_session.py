@@ -359,7 +359,7 @@ def test_knobs_that_cannot_be_copied_are_no_end() -> None:
     made = of.allocate(ask(Made(threading.Lock()), None, WAITING, PAUSE, Slots(1, 3), (0, 0)))
     assert [move.uid for move in made.moves] == ["9"]
     assert of.failed_open == {"allocation receipt": 1}
-    assert of.allocations(WAITING.key).receipts == []
+    assert of.allocations(WAITING).receipts == []
 
 
 def test_an_allocation_without_a_forecast_falls_back_on_what_the_allocator_knows() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.session import Session
+from lcsearch.session.waiting import waiting
 from lcsearch.stopping.decision import Decision, exactly, percent
 from lcsearch.stopping.gates import Event, interval_of, spacing_gate
 from lcsearch.stopping.risk import StopRecord
@@ -21,7 +22,13 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
 
 
-def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: Collection[str] = ()) -> str:
+def explain(
+    session: Session,
+    trial: Trial,
+    snapshot: Snapshot | None,
+    before: Collection[str] = (),
+    asked: Callable[[], str] | None = None,
+) -> str:
     """Why a trial was stopped, or why it was not, in a few lines.
 
     Args:
@@ -29,11 +36,12 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
         trial: the trial as it stands.
         snapshot: its study as it stands; None when it is not known.
         before: uids of the trials that had ended when this one ended.
+        asked: see :func:`lcsearch.session.waiting.waiting`.
 
     Returns:
         For a stopped trial the stop as it was decided, from its record. For another one that has ended, how near it
         came to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
-        latest look in this process, or what a look at its last step comes to now.
+        latest look in this process, or what a look at its last step comes to now. For a paused one what it waits for.
     """
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
@@ -47,26 +55,11 @@ def explain(session: Session, trial: Trial, snapshot: Snapshot | None, before: C
     if not trial.curve.n_reports:
         return f"trial {trial.uid}: {SILENT}"
     if trial.status is Status.PAUSED:
-        return "\n".join(
-            [f"trial {trial.uid} is paused at step {trial.curve.last_step:g}", *paused(session, trial, snapshot)]
-        )
+        first = f"trial {trial.uid} is paused at step {trial.curve.last_step:g}"
+        return "\n".join([first, *waiting(session, trial, snapshot, asked)])
     latest = session.latest.get((snapshot.key, trial.uid))
     return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
 
-
-def paused(session: Session, trial: Trial, snapshot: Snapshot) -> list[str]:
-    """What a paused trial waits for, by the last allocation of this process, and who got the slots lately."""
-    known = session.allocations(snapshot.key)
-    if not known.receipts:
-        return ["no slot was given away by this process yet; the decision log holds those of others"]
-    lines = [str(wait) for wait in known.waits if wait.uid == trial.uid]
-    lines += [line for one in known.receipts[-1:] if (line := one.story(trial.uid)) and not lines]
-    lines.append("the last slots went to:")
-    latest = [line for one in known.receipts for line in one.lines][-_SLOTS_SHOWN:]
-    return [*lines, *(f"  {line}" for line in latest)]
-
-
-_SLOTS_SHOWN = 5
 
 SILENT = "it has not reported yet"
 

@@ -283,6 +283,50 @@ def test_a_budget_of_steps_is_kept_and_a_larger_one_goes_on(tmp_path: Path) -> N
     whole(study, 4)
 
 
+def paused_under_curve_pruner(made: optuna.storages.BaseStorage, folder: Path, **fields: Any) -> FreezeThaw:
+    """A search whose budget is spent while eleven trials wait at step 1, one of 12 at 3."""
+    study, pruner = study_on(made), CurvePruner(max_steps=STEPS, forecasters="parametric", **fields)
+    driver = FreezeThaw(
+        study, Objective(folder / "j"), max_steps=STEPS, allocator="asha", n_trials=12, steps=20, pruner=pruner
+    )
+    driver.run()
+    assert len(driver.paused()) > 8
+    return driver
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_another_process_tells_from_the_log_why_a_trial_waits(kind: str, tmp_path: Path) -> None:
+    with storage(kind, tmp_path) as made:
+        driver = paused_under_curve_pruner(made, tmp_path, decision_log=tmp_path / "log")
+        paused, last = driver.paused(), max(read_allocations(tmp_path / "log"), key=lambda one: one.number)
+        elsewhere = CurvePruner(max_steps=STEPS, forecasters="parametric", decision_log=tmp_path / "log")
+        told = {n: elsewhere.explain(n, driver.study).splitlines() for n in paused}
+        here = {n: driver.explain(n).splitlines() for n in paused}
+        assert isinstance(driver.study.pruner, CurvePruner)
+        assert driver.study.pruner.explain(paused[0], driver.study).splitlines() == here[paused[0]]
+        assert last.n_waiting == len(paused) > len(last.against)  # most are too far from a slot to be named in it
+        for n in paused:
+            assert here[n][1].startswith("waits: rank ")
+            assert told[n][:2] == here[n][:2]
+            assert told[n][2] == f"  by allocation {last.number} (asha), the latest in {tmp_path / 'log'}"
+            assert told[n][3:] == here[n][2:]
+
+
+def test_without_a_log_a_driver_asks_what_a_trial_of_other_processes_waits_for(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as made:
+        driver = FreezeThaw(
+            study_on(made), Objective(tmp_path / "j"), max_steps=STEPS, allocator="asha", n_trials=12, steps=20,
+            n_workers=2, processes=True,
+        )  # fmt: skip
+        driver.run()
+        said = {n: driver.explain(n).splitlines() for n in driver.paused()}
+        before = driver.study.trials
+        assert len(said) > 8
+        assert all(first == f"trial {n} is paused at step {before[n].last_step}" for n, (first, _) in said.items())
+        assert all(second.startswith(("waits: rank ", "it is next, until step ")) for _, second in said.values())
+        assert driver.study.trials == before  # to explain moves nobody
+
+
 def test_what_is_cut_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
     objective = Objective(tmp_path / "j")
     with storage("journal", tmp_path) as made:

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lcsearch.allocation.contract import Account, Allocation, Allocator
+from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._desk import Desk, Turn
@@ -43,39 +43,22 @@ def make_allocator(spec: AllocatorSpec) -> Allocator:
 
 def next_turn(study: optuna.Study, folder: RunFolder, file: SweepFile, number: int) -> str:
     """What a paused trial waits for, were a slot free now; nothing is moved or written."""
-    turns = Turns(study, folder, 0, file, kept=False)
-    made = turns.asked()
-    uid = str(number)
-    for move in made.moves:
-        if move.uid == uid:
-            return f"it is next, until {file.step} {move.pause_at:g}: {move.why}"
-    for other, why in made.stops:
-        if other == uid:
-            return f"it is to be cut: {why}"
-    return next((str(wait) for wait in made.waits if wait.uid == uid), "it waits for a turn")
+    return Turns(study, folder, 0, file).next_turn(number)
 
 
 class Turns:
     """The desk of one worker, over the run folder's claim lock.
 
-    Args:
-        kept: allocations are written into the decision log.
-
     Attributes:
         over: no turn was given, and none will be: nothing runs, and nothing may be moved.
     """
 
-    def __init__(
-        self, study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile, *, kept: bool = True
-    ) -> None:
+    def __init__(self, study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> None:
         assert file.turns is not None
         self._study, self._folder, self._slot, self._file = study, folder, slot, file
         self._run = folder.identity()
         own = study.pruner if isinstance(study.pruner, CurvePruner) else None
-        log = folder.decisions if kept else None
-        session = (
-            make_session(Policy(), None, log, None) if own is None else own.session if kept else own.session.aside()
-        )
+        session = make_session(Policy(), None, folder.decisions, None) if own is None else own.session
         self._desk = Desk(
             study,
             make_allocator(file.turns),
@@ -118,9 +101,9 @@ class Turns:
         trials = self._study.get_trials(deepcopy=False)
         return ownership.adopt_abandoned(self._study, trials, self._folder, self._slot, self._file)
 
-    def asked(self) -> Allocation:
-        """What the allocator would say if a slot were free now."""
-        return self._desk.asked()
+    def next_turn(self, number: int) -> str:
+        """What a paused trial waits for, were a slot free now; nothing is moved or written."""
+        return self._desk.next_turn(number, self._file.step)
 
     def turn_over(self, claim: Claim) -> float | None:
         """The step until which the trial goes on; None: it is to be paused, for it has no further turn now."""
