@@ -231,7 +231,7 @@ class Hosted:
         bank, goal = snapshot.bank, snapshot.goal
         with self._lock:
             kept = self._sent.get(snapshot.key)
-        if kept is None or not bank.extends(kept.bank):
+        if kept is None or not (bank.extends(kept.bank) or kept.bank.extends(bank)):
             kept = _Sent(bank, [wire.first_digest(snapshot.study, goal)], 0)
         n = len(kept.digests) - 1
         if n < len(bank):

@@ -176,14 +176,16 @@ class Host:
         self._worker = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """End; what still waits is told that the host is busy."""
-        if self._worker is not None:
-            self._worker.cancel()
+        """End after the present pass; what still waits is told that the host is busy."""
         for one in (one for waiting in self._waiting.values() for one in waiting):
             if not one.answer.done():
                 one.answer.set_exception(Refused(wire.BUSY, "the host is being shut down"))
         self._waiting.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pending, worker, self._worker = 0, self._worker, None
+        self._came.set()
+        if worker is not None:
+            await worker
+        self._pool.shutdown(wait=False)
 
     async def answer(self, body: bytes) -> Reply:
         """A request's answer, or why there is none. Never raises, but when it is cancelled."""
@@ -205,6 +207,8 @@ class Host:
             text = f"expected a request to {self.model.version}, the model of this host, got one to {request.model}"
             raise Refused(wire.OTHER_MODEL, text[:500])
         snapshot = request.snapshot(self._kept.find(request))
+        if not request.queries:
+            return wire.pack_answer(Forecasts.none([]), self.model.version, request.bank)
         parts = [request.queries[i : i + PASS] for i in range(0, len(request.queries), PASS)]
         if self._pending + len(parts) > max(self._most, len(parts)) or self._worker is None:
             raise Refused(wire.BUSY, f"{self._pending} requests are waiting")
@@ -219,7 +223,7 @@ class Host:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while self._worker is not None:
             await self._came.wait()
             batch = self._next()
             if not batch:
@@ -305,8 +309,6 @@ def _joined(parts: Sequence[Forecasts]) -> Forecasts:
     """The parts of one request's answer as one."""
     if len(parts) == 1:
         return parts[0]
-    if not parts:
-        return Forecasts.none([])
     knots, levels, tails = (np.concatenate([getattr(p, name) for p in parts]) for name in ("knots", "levels", "tails"))
     return replace(
         parts[0],

@@ -177,8 +177,9 @@ def _array(arrays: Arrays, name: str, dtype: type[np.generic], *shape: int | Non
 
 
 def _read(arrays: Arrays, name: str) -> Any:
+    text = _array(arrays, name, np.uint8, None).tobytes()
     try:
-        return json.loads(_array(arrays, name, np.uint8, None).tobytes())
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidValue("JSON", type(error).__name__, f"body[{name}]") from None
 
@@ -208,7 +209,7 @@ def _unpack_trials(arrays: Arrays, name: str) -> tuple[Trial, ...]:
 
 def _must_rise(steps: Floats, stops: NDArray[np.int64], where: str) -> None:
     """Every trial's steps are finite and rise."""
-    falls = np.flatnonzero(~(np.diff(steps) > 0)) + 1
+    falls = np.flatnonzero(~(steps[1:] > steps[:-1])) + 1
     if not np.isfinite(steps).all() or np.setdiff1d(falls, stops).size:
         raise InvalidValue("finite steps that rise within each trial", "others", where)
 
