@@ -203,6 +203,22 @@ def silent(snapshot: Snapshot, call: str) -> str:
     return f"{trials} that ran to their end reported no value: call {call} as they train" if n else ""
 
 
+def startup_waits(n_complete: int, needed: int) -> str:
+    """Why a pruner beside an allocator stops nothing; "" once it may.
+
+    Args:
+        n_complete: trials that ran to their end.
+        needed: `n_startup_trials`.
+    """
+    if n_complete >= needed:
+        return ""
+    few = f"{n_complete} of the {needed} that n_startup_trials waits for {'is' if n_complete == 1 else 'are'} complete"
+    return (
+        f"an allocator pauses trials here, so that few run to their end: {few}, and before that the pruner stops only "
+        "what diverges. Leave it to the allocator, or lower n_startup_trials"
+    )
+
+
 def tell_few_reports(session: Session, given: str, condition: str, end: float) -> None:
     """Say, once, that trials end before a stop could come.
 
@@ -292,6 +308,10 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
     """
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
     lines += [notice.text for notice in session.notices(snapshot)]
+    everyone = (*snapshot.bank, *snapshot.live)
+    if any(trial.status is Status.PAUSED or "cut" in trial.stop_records for trial in everyone):
+        waits = startup_waits(snapshot.bank.n_complete, session.policy.n_startup_trials)
+        lines += [waits] if waits else []
     first, aside = len(lines), session.aside()
     for trial in snapshot.live:
         decision = hindsight(aside, trial, snapshot)

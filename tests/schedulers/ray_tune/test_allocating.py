@@ -213,6 +213,8 @@ def test_cut_trials_are_told_and_paused_ones_say_what_they_wait_for(tmp_path: Pa
     assert "waits: rank" in text
     assert "the last slots went to:" in text
     assert " paused" in of.debug_string()
+    waits = "few run to their end: 0 of the 1000 that n_startup_trials waits for are complete, and before that"
+    assert of.why_not().startswith(f"an allocator pauses trials here, so that {waits}")
     drive(runner, curves())
     cut = next(uid for uid in of.stopped())
     assert of.reason(cut) == "its rung is closed"

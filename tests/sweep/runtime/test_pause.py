@@ -35,6 +35,7 @@ from lcsearch.sweep.store.heartbeat import here
 from lcsearch.sweep.store.ownership import seconds_of
 from lcsearch.sweep.store.studies import create_study
 from lcsearch.sweep.store.turns import Turns
+from lcsearch.sweep.views.notices import notices
 
 SAVING = """\
 import json, os
@@ -134,8 +135,17 @@ def test_the_default_allocator_beside_the_curve_pruner(tmp_path: Path) -> None:
     assert {one.allocator for one in read_allocations(outcome.folder / "decisions")} == {"going-rate"}
     assert outcome.progress.of("complete")
     assert not outcome.progress.of("running", "waiting", "paused")
-    _, state = read_state(RunFolder(outcome.folder))
+    study, state = read_state(RunFolder(outcome.folder))
     assert state.ledger is not None
+    n = len(outcome.progress.of("complete"))
+    assert n < 5, "the pruner never begins to stop"
+    said = (
+        f"an allocator pauses trials here, so that few run to their end: {n} of the 5 that n_startup_trials waits for "
+        f"{'is' if n == 1 else 'are'} complete, and before that the pruner stops only what diverges. Leave it to the "
+        "allocator, or lower n_startup_trials"
+    )
+    assert study.pruner.why_not(study).splitlines()[0] == said  # type: ignore[attr-defined]  # it is a CurvePruner
+    assert notices(state.progress, state.sweep) == [said]
     assert state.ledger.cut == state.progress.cut > 0
     assert state.ledger.saved == state.progress.saved > 0  # one count, whoever shows it
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from sweep.runtime.test_pause import pausing_toy
+from sweep.runtime.test_pause import pausing_toy, swept
 
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.views.plan import Earlier, asked_at, compute, describe, turn_lines
+from lcsearch.sweep.views.plan import compute, describe, witness
+from lcsearch.sweep.views.plan_turns import asked_at, climbed, turn_lines
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -33,16 +37,100 @@ def test_the_plan_of_a_sweep_that_pauses(tmp_path: Path) -> None:
     lines = [
         "turns: given by asha; a trial that is paused keeps a checkpoint and waits for its next one",
         "  a trial is asked again at epoch 1 (4%), epoch 3 (12%), epoch 9 (36%)",
+        "  of 12 trials come about 12 to epoch 1, 4 to epoch 3, 1 to epoch 9, 1 to epoch 25; the others are cut and "
+        "end as stopped: when their rung can grow no more",
         "  one checkpoint wherever it is paused: 3 at most, 36 for 12 trials",
         "  5 trials can be paused at once, for no more checkpoints are kept (checkpoints.keep 5)",
         "  the objective must save where ctx.checkpoint_due; a trial that never does runs to epoch 25",
-        "  what is expected above is without pausing, which ends trials early, too",
     ]
     assert turn_lines(sweep.file) == lines
     assert "\n".join(lines) in describe(sweep, RunFolder(tmp_path / "none"))
-    assert compute(sweep.file).least == 12 * 1 + 24
-    known = turn_lines(sweep.file, Earlier(None, 1.0, (2000, 4000), "the run in x"))
-    assert known[3].endswith("(checkpoints.keep 5): 15 kB by the run in x")
+    plan = compute(sweep.file)
+    assert (plan.least, plan.expected) == (12 * 1 + 24, round(1.3 * (12 * 1 + 4 * 2 + 6 + 16)))
+    assert plan.source == (
+        "the rungs of asha, below, and 1.3 times that for promotions that come before a rung is full (a rule of thumb)"
+    )
+    known = turn_lines(sweep.file, 3000.0, "the run in x")
+    assert known[4].endswith("(checkpoints.keep 5): 15 kB by the run in x")
+
+
+@pytest.mark.parametrize(
+    ("allocator", "come"),
+    [
+        ("kind: asha, first: 0.04", {1: 12, 3: 4, 9: 1, 25: 1}),
+        ("kind: halving, first: 0.04, n_arms: 9", {1: 9, 3: 3, 9: 1, 25: 1}),
+        ("kind: hyperband, first: 0.04", {1: 12, 3: 8, 9: 4, 25: 1}),  # brackets of 6, 3, 2 and 1
+        ("kind: uniform, quantum: 0.25", {}),
+    ],
+)
+def test_who_comes_how_far_by_the_allocator_alone(tmp_path: Path, allocator: str, come: dict[float, int]) -> None:
+    path = pausing_toy(tmp_path)
+    path.write_text(path.read_text().replace("kind: asha, first: 0.04", allocator))
+    file = load(path).file
+    assert climbed(file) == come
+    without = "  what is expected above is without pausing, which ends trials early, too"
+    assert (without in turn_lines(file)) == (not come)
+
+
+RUNS = json.loads((ROOT / "experiments/e5_digits/results.json").read_text())["runs"]
+
+
+@pytest.mark.parametrize("run", sorted(name for name in RUNS if name.endswith(("/asha", "/going-rate"))))
+def test_expected_is_within_a_factor_of_what_digits_used(run: str) -> None:
+    """And the trials that ran to the end are as few as it says, or one more."""
+    pruner = ["pruner.kind=none"] if run.endswith("asha") else []
+    file = load(ROOT / "configs/digits_freeze_thaw.yaml").override([f"allocator={{kind: {run[2:]}}}", *pruner]).file
+    plan = compute(file)
+    assert 1 / 1.5 < plan.expected / RUNS[run]["steps"] < 1.5
+    assert plan.least <= RUNS[run]["steps"] <= plan.most
+    assert 0 <= sum(trial["state"] == "COMPLETE" for trial in RUNS[run]["trials"]) - climbed(file)[40] <= 1
+
+
+@pytest.mark.parametrize(
+    ("pruner", "allocator", "last"),
+    [
+        (
+            "curve",
+            "kind: asha, first: 0.04",
+            "so stops hardly begin: by asha about 1 of 12 trials runs to the end, and startup waits for 5. Leave it to "
+            "asha, or lower pruner.n_startup_trials",
+        ),
+        (
+            "curve, n_startup_trials: 1",
+            "kind: asha, first: 0.04",
+            "so stops can end those sooner that come to epoch 6, about 1 of 12 once 1 have run to the end",
+        ),
+        (
+            "median",
+            "kind: uniform",
+            "so stops begin once 5 trials have run to the end, when with turns for all alike the others nearly have",
+        ),
+        ("curve", "kind: greedy", "so stops begin once 5 trials have run to the end"),
+        ("none", "kind: asha, first: 0.04", "no pruner: asha alone ends trials early"),
+        ("hyperband", "kind: asha, first: 0.04", "so stops can end those sooner that come to epoch 1, about 12 of 12"),
+    ],
+)
+def test_what_stops_add(tmp_path: Path, pruner: str, allocator: str, last: str) -> None:
+    path = pausing_toy(tmp_path, pruner=pruner)
+    path.write_text(path.read_text().replace("kind: asha, first: 0.04", allocator))
+    said = describe(load(path), RunFolder(tmp_path / "none")).splitlines()
+    assert said[-2] == f"  {last}"
+    assert not any("can be stopped" in line or "runs to the end" in line for line in said if line != f"  {last}")
+    assert "what holds a stop, which goes before a pause:" in said
+    assert "toy: 12 trials of 25 epochs, 300 epochs if none is cut or stopped" in said
+
+
+def test_an_earlier_run_is_a_witness_for_the_same_allocator_only(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path, pruner="curve, forecasters: [parametric]")
+    outcome, now = swept(path), load(path).file
+    seen = witness(now, now, outcome.progress, RunFolder(outcome.folder))
+    assert seen.paused_after == outcome.progress.spent / 12
+    plan = compute(now, seen)
+    assert (plan.expected, plan.source) == (outcome.progress.spent, seen.note)
+    assert seen.shares is None  # what an allocator cut is no stop of the pruner's
+    other = load(path).override(["pause=false", "allocator="]).file
+    alone = witness(other, now, outcome.progress, RunFolder(outcome.folder))
+    assert (alone.shares, alone.paused_after) == (None, None)
 
 
 def test_what_the_end_of_a_budget_means(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lcsearch.session.explain import startup_waits
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.placeholders import placeholders
@@ -17,8 +18,27 @@ from lcsearch.sweep.views.phrases import named
 
 def notices(progress: Progress, sweep: SweepFile) -> list[str]:
     """One text for each kind that there is."""
-    told = (_too_late, _replayed, _unsaved, _lengths, _repeated, _descending, _returned, _without_numbers, _diverged)
+    told = (
+        _startup,
+        _too_late,
+        _replayed,
+        _unsaved,
+        _lengths,
+        _repeated,
+        _descending,
+        _returned,
+        _without_numbers,
+        _diverged,
+    )
     return [text for tell in told if (text := tell(progress, sweep))]
+
+
+def _startup(progress: Progress, sweep: SweepFile) -> str:
+    """Once it is over: that the allocator left so few to the end that the pruner never began to stop any."""
+    needed = getattr(sweep.pruner, "n_startup_trials", None)
+    if needed is None or not progress.cut or progress.of("running", "waiting", "paused"):
+        return ""
+    return startup_waits(len(progress.of("complete")), needed)
 
 
 def _noted(progress: Progress, kind: str) -> list[Row]:

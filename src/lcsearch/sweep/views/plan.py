@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcsearch.allocation.allocators.going_rate import GoingRateAsha
-from lcsearch.allocation.rungs import rungs_of
 from lcsearch.checkpoint import UNFINISHED
 from lcsearch.errors import LcsearchError
 from lcsearch.secrets_in_urls import mask
@@ -24,20 +22,17 @@ from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.model import (
     CurvePrunerSpec,
-    GreedySpec,
     HyperbandPrunerSpec,
     MedianPrunerSpec,
     SweepFile,
-    UniformSpec,
 )
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.turns import make_allocator
 from lcsearch.sweep.views.phrases import clock, money, spacing
+from lcsearch.sweep.views.plan_turns import allocated, asked_at, size_told, stops_beside, turn_lines
 from lcsearch.sweep.views.summary import shown
 
 _POLICY = Policy()  # what a sweep file cannot set is as here
 _WORD = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./:-]*[A-Za-z0-9_./])?")
-_TURNS = 8  # steps that are named
 _ENOUGH = 10  # trials that could have been stopped, before a run's own shares count
 
 
@@ -121,6 +116,7 @@ class Earlier:
         note: what it is, for people.
         start: seconds that a trial takes beside its steps.
         length: mean steps of its complete trials, where they ended by themselves before the horizon.
+        paused_after: mean steps of its trials, where the same allocator paused them and enough ended.
     """
 
     shares: Shares | None
@@ -129,6 +125,7 @@ class Earlier:
     note: str
     start: float = 0.0
     length: float | None = None
+    paused_after: float | None = None
 
 
 def earlier_run(sweep: Sweep, folder: RunFolder) -> Earlier | str | None:
@@ -160,7 +157,10 @@ def witness(now: SweepFile, before: SweepFile, found: Progress, folder: RunFolde
     ended = found.of("complete", "stopped")
     free = len(ended) - together(before)
     own = None
-    if before.pruner == now.pruner and first is not None and free >= _ENOUGH:
+    alike, after = before.pruner == now.pruner and before.turns == now.turns, None
+    if alike and now.turns is not None and len(ended) >= _ENOUGH:
+        after = sum(row.spent for row in ended) / len(ended)
+    if alike and now.turns is None and first is not None and free >= _ENOUGH:
         stops = [row.spent for row in ended if row.state == "stopped"]
         own = shares(stops, free, first, before.max_steps, f"{source}, {len(ended)} trials")
     timed = [row for row in ended if row.seconds > 0 and row.spent]
@@ -173,7 +173,7 @@ def witness(now: SweepFile, before: SweepFile, found: Progress, folder: RunFolde
     whole = [row.spent for row in ended if row.state == "complete"]
     length = sum(whole) / len(whole) if any(n < before.max_steps for n in whole) else None
     sizes = tuple(size for row in found.rows if (size := _bytes(folder.checkpoints(row.number))))
-    return Earlier(own, per_step, sizes, source, start, length)
+    return Earlier(own, per_step, sizes, source, start, length, after)
 
 
 def _bytes(folder: Path) -> int:
@@ -198,6 +198,7 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
     least = w H + (n - w) f, most = n H, and where a share q is stopped, the share b of the way from f to H,
     expected = w' H + (n - w') ((1 - q) H + q (f + b (H - f))), with w' from :func:`together`.
     Where an earlier run's trials ended by themselves, their mean length takes the place of H in what is expected.
+    Where an allocator with rungs pauses trials, its rungs say what is expected, or an earlier run of its.
     `budget.steps` and, where the pace is known, `budget.seconds` cut all three; trials that run then go on.
     """
     n, horizon, workers = file.budget.trials, file.max_steps, file.backend.workers.n
@@ -215,6 +216,10 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
         ends = min(found.first + known.beyond * (horizon - found.first), length)
         mean = (1 - known.stopped) * length + known.stopped * ends
         expected, source = round(whole * length + (n - whole) * mean), known.source
+    if (by := allocated(file)) is not None:  # stops hardly begin where few run to the end
+        expected, source = by
+        if earlier is not None and earlier.paused_after is not None:
+            expected, source = round(n * earlier.paused_after), earlier.note
     if (first := asked_at(file)[0]) < horizon:  # all paused there for ever, but one
         least = min(least, round(n * first + horizon - first))
     for limit in _step_limits(file, earlier, expected):
@@ -239,13 +244,16 @@ def describe(sweep: Sweep, folder: RunFolder) -> str:
     witness = earlier if isinstance(earlier, Earlier) else None
     lines = [f"# {shown(sweep.path)}, resolved", mask(as_yaml(file)).rstrip(), ""]
     n, horizon = file.budget.trials, file.max_steps
-    lines.append(f"{file.name}: {n} trials of {horizon} {file.step}s, {n * horizon} {file.step}s if none is stopped")
+    ends = "stopped" if file.turns is None else "cut or stopped"
+    lines.append(f"{file.name}: {n} trials of {horizon} {file.step}s, {n * horizon} {file.step}s if none is {ends}")
     if isinstance(earlier, str):
         lines.append(f"note: {earlier}")
     lines += compute_lines(file, compute(file, witness), witness)
     lines.append(_disk_line(n, witness))
-    lines += turn_lines(file, witness)
-    lines += ["what holds a stop:", *(f"  {line}" for line in _gate_lines(file))]
+    sizes = () if witness is None else witness.checkpoints
+    lines += turn_lines(file, sum(sizes) / len(sizes) if sizes else None, "" if witness is None else witness.note)
+    stops = "what holds a stop:" if file.turns is None else "what holds a stop, which goes before a pause:"
+    lines += [stops, *(f"  {line}" for line in _gate_lines(file))]
     lines.append("nothing was started")
     return "\n".join(lines)
 
@@ -278,53 +286,6 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
     return lines
 
 
-def turn_lines(file: SweepFile, earlier: Earlier | None = None) -> list[str]:
-    """What pausing costs, and when trials are asked again; empty where nothing pauses."""
-    if file.turns is None:
-        return []
-    horizon, unit, n = float(file.max_steps), file.step, file.budget.trials
-    asked = asked_at(file)
-    pauses = [step for step in asked if step < horizon]
-    lines = [f"turns: given by {file.turns.kind}; a trial that is paused keeps a checkpoint and waits for its next one"]
-    if not pauses:
-        lines.append(f"  every turn goes to {unit} {horizon:g}: nothing is ever paused")
-    else:
-        shown = ", ".join(f"{unit} {step:g} ({step / horizon:.0%})" for step in pauses[:_TURNS])
-        more = f" and {len(pauses) - _TURNS} more" if len(pauses) > _TURNS else ""
-        lines.append(f"  a trial is asked again at {shown}{more}")
-        lines.append(f"  one checkpoint wherever it is paused: {len(pauses)} at most, {n * len(pauses)} for {n} trials")
-    keep = None if file.checkpoints is None else file.checkpoints.keep
-    may = min(n, keep) if keep is not None else n
-    text = f"  {may} trials can be paused at once"
-    text += f", for no more checkpoints are kept (checkpoints.keep {keep})" if keep is not None and keep < n else ""
-    if earlier is not None and earlier.checkpoints:
-        text += f": {_size(may * sum(earlier.checkpoints) / len(earlier.checkpoints))} by {earlier.note}"
-    lines.append(text)
-    lines.append(
-        f"  the objective must save where ctx.checkpoint_due; a trial that never does runs to {unit} {horizon:g}"
-    )
-    lines.append("  what is expected above is without pausing, which ends trials early, too")
-    if file.budget.steps is not None or file.budget.seconds is not None:
-        lines.append("  when the budget is used up, paused trials are ended as stopped")
-    return lines
-
-
-def asked_at(file: SweepFile) -> list[float]:
-    """The steps at which a trial's turn may end, rising; by whole steps, as they are reported."""
-    horizon, spec = float(file.max_steps), file.turns
-    if isinstance(spec, UniformSpec | GreedySpec):
-        length = max(math.ceil(spec.quantum * horizon - 1e-9), 1)  # a turn ends with a report
-        found = [min(k * length, horizon) for k in range(1, math.ceil(horizon / length) + 1)]
-    elif spec is not None:
-        rungs = rungs_of(horizon, spec.first, spec.eta)
-        found = list(rungs)
-        if isinstance(one := make_allocator(spec), GoingRateAsha):
-            found += [step for k in range(len(rungs) - 1) for step in one.checks(rungs, k) if step < rungs[k + 1]]
-    else:
-        found = [horizon]
-    return sorted({float(math.ceil(step - 1e-9)) for step in found})
-
-
 def _a(word: str) -> str:
     return f"{'an' if word[0].lower() in 'aeio' else 'a'} {word}"
 
@@ -335,16 +296,8 @@ def _disk_line(n: int, earlier: Earlier | None) -> str:
         return f"{head}; their size is not known before a first run that saves"
     sizes = earlier.checkpoints
     mean, largest = sum(sizes) / len(sizes), max(sizes)
-    text = f"{_size(n * mean)} for {n} trials, {_size(n * largest)} at most"
-    return f"{head}; {text} (by {earlier.note}: {_size(mean)} each, the largest {_size(largest)})"
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} TB"
+    text = f"{size_told(n * mean)} for {n} trials, {size_told(n * largest)} at most"
+    return f"{head}; {text} (by {earlier.note}: {size_told(mean)} each, the largest {size_told(largest)})"
 
 
 def _gate_lines(file: SweepFile) -> list[str]:
@@ -374,12 +327,16 @@ def _gate_lines(file: SweepFile) -> list[str]:
             lines.append(f"warm-up: nothing is stopped before {step} {spec.n_warmup_steps}")
         case HyperbandPrunerSpec():
             lines.append(f"rungs: nothing is stopped before {step} {spec.min_resource}")
+        case _ if file.turns is not None:
+            lines.append(f"no pruner: {file.turns.kind} alone ends trials early")
         case _:
             lines.append("no pruner: every trial runs to the end")
     if found.first is None:
         if spec.kind != "none":
             lines.append(f"so no trial can be stopped: the gates open after {n} trials or {step} {file.max_steps}")
         return lines
+    if file.turns is not None:
+        return [*lines, stops_beside(file, found.whole, found.first)]
     lines.append(f"so {n - found.whole} of {n} trials can be stopped, from {step} {found.first} of {file.max_steps} on")
     if workers > found.whole > 0:
         lines.append(f"{workers} workers start {workers} trials at once: expect those to run nearly whole")
