@@ -49,6 +49,7 @@ def test_help_names_the_commands() -> None:
         "  replay    Say what policies would have saved on a study.",
         "  prior     Show what the forecasting network is trained on.",
         "  pretrain  Train the network's weights from a recipe.",
+        "  serve     Hold the network and answer forecasts.",
         "  schema    Print the sweep file's JSON Schema.",
     ]
 

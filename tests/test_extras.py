@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lcsearch
-from lcsearch.extras import RAY, SWEEP, MissingExtra, need_sweep
+from lcsearch.extras import RAY, SERVE, SWEEP, MissingExtra, need_sweep
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -23,7 +23,7 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{one.split(".")[0] for one in {(*SWEEP, *RAY)!r}}}:
+        if name.split(".")[0] in {{one.split(".")[0] for one in {(*SWEEP, *RAY, *SERVE)!r}}}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Refuse())
@@ -90,6 +90,14 @@ def test_the_scheduler_without_ray_says_what_to_install() -> None:
     )
 
 
+def test_serving_without_its_packages_says_what_to_install() -> None:
+    done = without_sweep("import lcsearch.host.serving")
+    assert done.stderr.splitlines()[-1] == (
+        "lcsearch.extras.MissingExtra: lcsearch serve: expected the packages of the extra 'serve', got no starlette, "
+        "no uvicorn, no httptools. Install them: pip install 'lcsearch[serve]'"
+    )
+
+
 def test_where_all_is_there_nothing_is_said() -> None:
     need_sweep("anything")
     assert issubclass(MissingExtra, ImportError)
@@ -101,11 +109,12 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_what_is_looked_for_is_what_the_extra_brings() -> None:
     assert names(PROJECT["optional-dependencies"]["sweep"]) == {*SWEEP, "scikit-learn"} - {"sklearn"}
-    assert PROJECT["optional-dependencies"]["dev"][0] == "lcsearch[sweep,ray,postgres,docs]"
+    assert names(PROJECT["optional-dependencies"]["serve"]) == set(SERVE)
+    assert PROJECT["optional-dependencies"]["dev"][0] == "lcsearch[sweep,ray,serve,postgres,docs]"
 
 
-EXTRA = ("cli.py", "sweep", "pretrain", "yaml_file", "replay/plots.py")
-"""What the extra `sweep` is for; Ray has its own."""
+EXTRA = ("cli.py", "sweep", "pretrain", "yaml_file", "replay/plots.py", "host/endpoint.py", "host/serving.py")
+"""What the extras `sweep` and `serve` are for; Ray has its own."""
 
 
 def foreign(path: Path) -> Iterator[str]:

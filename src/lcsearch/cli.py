@@ -1,6 +1,6 @@
 """The command line. Everything heavy is imported inside a command: `lcsearch --help` answers at once.
 
-Exit codes: 0 done, 1 the sweep failed, 2 a file (or option) is wrong or the extra `sweep` is missing, 3 the machine is
+Exit codes: 0 done, 1 the sweep failed, 2 a file (or option) is wrong or an extra is missing, 3 the machine is
 not as needed, 130 interrupted.
 """
 
@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
+from lcsearch.extras import MissingExtra
 
 app = typer.Typer(
     name="lcsearch",
@@ -52,7 +53,8 @@ def _told_plainly() -> Iterator[None]:
         yield
     except LcsearchError as error:
         _complain(error)
-        raise typer.Exit(3 if isinstance(error, EnvironmentProblem) else 2) from None
+        missing = isinstance(error, EnvironmentProblem) and not isinstance(error, MissingExtra)
+        raise typer.Exit(3 if missing else 2) from None
     except OSError as error:  # a disk that is full, a file that is somebody else's
         said = f"expected files that lcsearch can read and write, got {error.strerror or error}."
         _complain(f"{error.filename}: {said}" if error.filename else said)
@@ -394,6 +396,45 @@ def pretrain(
 
         code = train(recipe, folder=folder, data=data, caveats=caveats, minutes=minutes, fresh=fresh)
     raise typer.Exit(code)
+
+
+@app.command()
+def serve(
+    listen: Annotated[
+        str, typer.Option(help="Where to listen; port 0 is any free one.", metavar="HOST:PORT")
+    ] = "127.0.0.1:8642",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N; auto is cuda where torch sees one.", metavar="DEVICE")
+    ] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="Weights of your own. [default: those that ship]")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="What clients must show. [default: LCSEARCH_HOST_TOKEN, else nothing]")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate for https, a PEM file.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request.", min=1024)] = 16 * 2**20,
+    max_pending: Annotated[int, typer.Option(help="Requests that may wait.", min=1)] = 1024,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="JSON file with url and pid, written when requests are answered.")
+    ] = None,
+) -> None:
+    """Hold the network and answer forecasts.
+
+    For studies and runs of other processes and machines: host="URL" there, or LCSEARCH_HOST. SIGTERM ends it.
+    """
+    with _told_plainly():
+        from lcsearch.host.command import serve as answer
+
+        answer(
+            listen,
+            device,
+            weights=weights,
+            token_file=token_file,
+            tls=(tls_cert, tls_key),
+            max_body=max_body,
+            max_pending=max_pending,
+            ready_file=ready_file,
+        )
 
 
 @app.command()

@@ -12,6 +12,9 @@ SWEEP = ("typer", "rich", "pydantic", "ruamel.yaml", "matplotlib", "sklearn")
 RAY = ("ray",)
 """What the scheduler for Ray Tune is made with: the extra `ray`. (A Ray without Tune's own packages says so itself.)"""
 
+SERVE = ("starlette", "uvicorn", "httptools")
+"""What the host of the model is reached by over HTTP: the extra `serve`."""
+
 
 class MissingExtra(EnvironmentProblem, ImportError):
     """A part of lcsearch was imported whose packages are not installed; the command line exits with 2."""
@@ -32,6 +35,11 @@ def need_sweep(part: str) -> None:
 def need_ray(part: str) -> None:
     """As :func:`need_sweep`, of the extra `ray`."""
     _need(part, "ray", RAY)
+
+
+def need_serve(part: str) -> None:
+    """As :func:`need_sweep`, of the extra `serve`."""
+    _need(part, "serve", SERVE)
 
 
 def _need(part: str, extra: str, packages: Sequence[str]) -> None:

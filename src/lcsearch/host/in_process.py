@@ -122,6 +122,11 @@ class Pretrained:
             yield
 
     @property
+    def device(self) -> str:
+        """Where the network computes, as torch names it."""
+        return self._device
+
+    @property
     def version(self) -> str:
         """Name and hash of the weights."""
         return f"{self._weights}-{self._sha256[:12]}"

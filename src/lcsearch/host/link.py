@@ -104,6 +104,12 @@ class HttpLink:
         name = f"[{self._name}]" if ":" in self._name else self._name
         return f"{'https' if self._secure else 'http'}://{name}:{self._port}"
 
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
     def _context(self) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=self._ca or None)
