@@ -1,7 +1,7 @@
 """E5: the digits sweep with no pruning, Median, Hyperband, CurvePruner and three allocators, same seeds, for real.
 
     python experiments/e5_digits/run.py                 # 5 seeds x 7 ways, under an hour on two cores
-    python experiments/e5_digits/run.py --table         # the table from the stored results
+    python experiments/e5_digits/run.py --table         # the tables and anytime.png from the stored results
 
 The sampler is `random` and both configuration and training of trial k follow from (seed, k) alone, so every pruner
 meets the very same curves, and whether the unpruned sweep's winner was stopped is a fact, not an estimate. What was
@@ -15,28 +15,30 @@ import json
 import os
 import platform
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
+
 import numpy as np
 import optuna
+import provenance
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
 OBJECTIVE, SAMPLER = "digits:train", "sampler: {kind: random}"
+MADE_BY = ("schedulers", "configs", "experiments/e5_digits/*.py")
 PRUNERS = ("none", "median", "hyperband", "curve")
-ALLOCATORS = {
-    "asha": ("none", []),
-    "going-rate": ("curve", []),
-    "uniform": ("none", ["budget.steps=742"]),  # what CurvePruner spent, in the mean
-}
-"""Ways to pause: the pruner beside the allocator, and the budget without which it would train everything."""
+ALLOCATORS = {"asha": "none", "going-rate": "curve", "uniform": "none"}
+"""Ways to pause: the pruner beside the allocator. `uniform`, which would train everything, gets what `curve` spent."""
 
 
 def prepare(work: Path) -> Path:
@@ -52,14 +54,23 @@ def prepare(work: Path) -> Path:
     return sweep
 
 
-def run_one(sweep: Path, work: Path, seed: int, pruner: str) -> dict[str, Any]:
-    """One sweep by the command users type; its counts, values and the seconds of its looks."""
+def run_one(sweep: Path, work: Path, seed: int, pruner: str, budget: int | None) -> dict[str, Any]:
+    """One sweep by the command users type; its counts, values and the seconds of its looks.
+
+    Args:
+        sweep: its file.
+        work: where its folder lies while it runs.
+        seed: of the sweep.
+        pruner: or allocator.
+        budget: how many steps it may spend; None: as many as it takes.
+    """
     folder = work / f"seed-{seed}-{pruner}"
     command = ["-m", "lcsearch", "run", str(sweep), "--folder", str(folder), "--fresh"]
-    beside, more = ALLOCATORS.get(pruner, (pruner, []))
-    command += ["--seed", str(seed), "--pruner", beside]
+    command += ["--seed", str(seed), "--pruner", ALLOCATORS.get(pruner, pruner)]
     if pruner in ALLOCATORS:
-        command += ["pause=true", f"allocator={{kind: {pruner}}}", *more]
+        command += ["pause=true", f"allocator={{kind: {pruner}}}"]
+    if budget is not None:
+        command.append(f"budget.steps={budget}")
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     wall = time.perf_counter() - start
@@ -74,6 +85,7 @@ def run_one(sweep: Path, work: Path, seed: int, pruner: str) -> dict[str, Any]:
         values = list(trial.intermediate_values.values())
         finite = [v for v in values if np.isfinite(v)]
         trials.append({"state": trial.state.name, "steps": len(values), "best": min(finite, default=None)})
+    best_so_far = improvements(in_order(folder / "study.sqlite3"))
     shutil.rmtree(folder)
     return {
         "wall_s": round(wall, 1),
@@ -83,13 +95,27 @@ def run_one(sweep: Path, work: Path, seed: int, pruner: str) -> dict[str, Any]:
         "look_p99_ms": round(1e3 * float(np.quantile(looks, 0.99)), 3),
         "look_total_s": round(sum(looks), 2),
         "trials": trials,
+        "best_so_far": best_so_far,
     }
 
 
-def commit() -> str:
-    """The commit the results were made with, marked when the tree differs from it."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+def in_order(study: Path) -> list[float]:
+    """The values of every report of a sweep, of all its trials together, in the order in which they were stored."""
+    with closing(sqlite3.connect(study)) as db:
+        rows = db.execute(
+            "SELECT intermediate_value, intermediate_value_type FROM trial_intermediate_values"
+            " ORDER BY trial_intermediate_value_id"
+        )
+        return [value if kind == "FINITE" else float("nan") for value, kind in rows]
+
+
+def improvements(values: Iterable[float]) -> list[tuple[int, float]]:
+    """(steps spent by all trials, best value so far), where a report beat all before it; lower is better."""
+    found: list[tuple[int, float]] = []
+    for spent, value in enumerate(values, 1):
+        if np.isfinite(value) and (not found or value < found[-1][1]):
+            found.append((spent, value))
+    return found
 
 
 def best_complete(result: dict[str, Any]) -> float:
@@ -155,14 +181,54 @@ def turns_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def best_at(result: dict[str, Any], grid: np.ndarray) -> np.ndarray:
+    """The best value a sweep knew after each number of steps, (G,); inf before its first, the last one held beyond."""
+    spent, best = np.array(result["best_so_far"], float).reshape(-1, 2).T
+    return np.concatenate(([np.inf], best))[np.searchsorted(spent, grid, side="right")]
+
+
+def draw(results: dict[str, Any], path: Path) -> list[str]:
+    """Best value over steps spent, a line a row: median over seeds, the band from the best to the worst of them.
+
+    A line ends where the median sweep did. Rows that were stored without the order of their reports are left out.
+
+    Returns:
+        Their names.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    left_out = []
+    for i, name in enumerate((*PRUNERS, *ALLOCATORS)):
+        of = [run for key, run in results["runs"].items() if key.partition("/")[2] == name]
+        if not of or any("best_so_far" not in run for run in of):
+            left_out.append(name)
+            continue
+        grid = np.arange(max(run["best_so_far"][0][0] for run in of), np.median([run["steps"] for run in of]) + 1)
+        best = np.stack([best_at(run, grid) for run in of])
+        style, color = "--" if name in PRUNERS else "-", f"C{i}"
+        ax.plot(grid, np.median(best, axis=0), style, color=color, label=f"{name}, {len(of)} seeds")
+        ax.plot(grid[-1], np.median(best[:, -1]), "o", color=color, ms=5)
+        ax.fill_between(grid, best.min(axis=0), best.max(axis=0), color=color, alpha=0.08, lw=0)
+    ax.set(xscale="log", yscale="log", xlabel="epochs spent by all trials together", ylabel="best val_loss so far")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+    return left_out
+
+
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run what is missing, then print the tables and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
     parser.add_argument("--pruners", nargs="+", default=[*PRUNERS, *ALLOCATORS], choices=[*PRUNERS, *ALLOCATORS])
     parser.add_argument("--again", action="store_true", help="run these seeds and pruners again")
     parser.add_argument("--work", type=Path, default=Path("runs/e5_digits"), help="scratch folder")
-    parser.add_argument("--table", action="store_true", help="print the table of the stored results only")
+    parser.add_argument("--table", action="store_true", help="only the tables and the plot of what is stored")
     options = parser.parse_args()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
     if not options.table:
@@ -172,17 +238,24 @@ def main() -> None:
                 key = f"{seed}/{pruner}"
                 if key in results["runs"] and not options.again:
                     continue
+                budget = results["runs"].get(f"{seed}/curve", {}).get("steps") if pruner == "uniform" else None
+                if pruner == "uniform" and budget is None:
+                    raise SystemExit(
+                        f"seed {seed}: expected the steps that `curve` spent, for uniform; run curve first"
+                    )
                 print(f"seed {seed}, {pruner}: training ...", file=sys.stderr, flush=True)
-                result = run_one(sweep, options.work.resolve(), seed, pruner)
-                results["runs"][key] = {**result, "commit": commit()}
+                result = run_one(sweep, options.work.resolve(), seed, pruner, budget)
+                results["runs"][key] = {**result, "commit": provenance.commit(*MADE_BY)}
                 results["command"] = "python experiments/e5_digits/run.py"
                 results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
                 scratch = RESULTS.with_suffix(".tmp")
-                scratch.write_text(json.dumps(results) + "\n")
+                scratch.write_text(json.dumps(results).replace('"wall_s"', '\n"wall_s"') + "\n")
                 scratch.replace(RESULTS)
                 print(f"  {result['steps']} steps, {result['wall_s']} s", file=sys.stderr, flush=True)
     print(table(results))
     print(turns_table(results))
+    if left_out := draw(results, HERE / "anytime.png"):
+        print(f"anytime.png: without {', '.join(left_out)}: not run, or stored without the order of reports")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 from kit.scripts import script
 
 e5 = script("e5_digits/run.py")
@@ -52,3 +55,40 @@ def test_the_table_of_allocators_by_hand() -> None:
     rows = e5.turns_table({"runs": runs}).splitlines()
     # steps 46 and 52 of 60; best COMPLETE 0.0 and 0.1
     assert rows[2:] == ["| asha | 2 | 49 | 0.82 | 0.0500 | 0.0000 | 1 of 2 |"]
+
+
+def test_best_so_far_is_kept_where_a_report_of_any_trial_beats_all_before_it(tmp_path: Path) -> None:
+    """Two trials that report in turn: 3 and 2 by the first, then inf, NaN, 2 again, 1.5 by the other."""
+    storage = f"sqlite:///{tmp_path / 'study.sqlite3'}"
+    study = optuna.create_study(storage=storage)
+    one, other = study.ask(), study.ask()
+    for trial, value, step in (
+        (one, 3.0, 1),
+        (other, math.inf, 1),
+        (other, math.nan, 2),
+        (one, 2.0, 2),
+        (other, 2.0, 3),
+        (other, 1.5, 4),
+        (one, 1.7, 3),
+    ):
+        trial.report(value, step)
+    assert e5.improvements(e5.in_order(tmp_path / "study.sqlite3")) == [(1, 3.0), (4, 2.0), (6, 1.5)]
+
+
+def test_the_best_a_sweep_knew_after_each_epoch() -> None:
+    result = {"best_so_far": [[2, 3.0], [4, 1.0]]}
+    assert e5.best_at(result, np.arange(7)).tolist() == [math.inf, math.inf, 3.0, 3.0, 1.0, 1.0, 1.0]
+
+
+def test_the_plot_has_the_rows_whose_order_is_known(tmp_path: Path) -> None:
+    known = run({}, 1.0) | {"best_so_far": [[1, 0.5], [3, 0.1]]}
+    runs = {"0/none": known, "1/none": known, "0/curve": run({}, 1.0), "1/curve": known}
+    assert e5.draw({"runs": runs}, tmp_path / "a.png") == [
+        "median",
+        "hyperband",
+        "curve",
+        "asha",
+        "going-rate",
+        "uniform",
+    ]
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
