@@ -15,9 +15,17 @@ from optuna.trial import TrialState
 
 from lcsearch.allocation.ask import AllocationAsk
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots, Wait
-from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, pause_at_of
+from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, n_pauses, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
-from lcsearch.schedulers.optuna._storage import allocation_of, begin, claim, end_cut, store_allocation, store_with
+from lcsearch.schedulers.optuna._storage import (
+    allocation_of,
+    begin,
+    claim,
+    end_cut,
+    store_allocation,
+    store_with,
+    stored,
+)
 from lcsearch.session import Session
 from lcsearch.study import Snapshot, Status
 
@@ -143,7 +151,8 @@ class Desk:
             account = account._replace(promised=float(promised))
             if account.left <= 0 or not (n_new or any(trial.status is Status.PAUSED for trial in snapshot.live)):
                 break
-            made = self._allocate_here(snapshot, Slots(1, n_new, account), reading.unfinished, busy)
+            slots = Slots(1, n_new, account, None if own is None else str(own.number))
+            made = self._allocate_here(snapshot, slots, reading.unfinished, busy)
             for uid, why in made.stops:
                 self._cut(int(uid), why, here)
             for move in made.moves:
@@ -176,14 +185,14 @@ class Desk:
     def _allocate(self, snapshot: Snapshot, slots: Slots) -> Allocation:
         asked = self._ask(snapshot, slots, self._session)
         made = self._session.allocate(asked)
-        stored = {"allocator": self._allocator.name, "n": asked.key[-1] + 1, "state": made.state}
-        store_allocation(self._study, stored)
+        kept = {"allocator": self._allocator.name, "n": asked.key[-1] + 1, "state": made.state}
+        store_allocation(self._study, kept)
         self.waits = made.waits
         return made
 
     def _ask(self, snapshot: Snapshot, slots: Slots, session: Session) -> AllocationAsk:
-        stored, name = allocation_of(self._study), self._allocator.name
-        known = stored if isinstance(stored, dict) else {}
+        kept, name = allocation_of(self._study), self._allocator.name
+        known = kept if isinstance(kept, dict) else {}
         state = known["state"] if known.get("allocator") == name and "state" in known else self._allocator.init()
         key = (self._seed, known.get("n", 0))
         return session.ask_for_slots(self._allocator, state, snapshot, Abilities(pause=True), slots, key)
@@ -208,7 +217,8 @@ class Desk:
             if claimed is None:
                 return None
             trial = claimed
-        store_with(self._study, trial, PAUSE_AT, {"at": move.pause_at, "of": trial.number})
+        resumes = 0 if move.uid is None else n_pauses(stored(self._study, trial))
+        store_with(self._study, trial, PAUSE_AT, {"at": move.pause_at, "of": trial.number, "resumes": resumes})
         if trial is not here:
             sign(trial)
         return Turn(trial, move.pause_at, move.uid is not None and trial is not here)

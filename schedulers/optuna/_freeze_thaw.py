@@ -20,6 +20,7 @@ from optuna import TrialPruned
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch import files
+from lcsearch.allocation.arms import checked_prices
 from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator as named
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
@@ -37,7 +38,7 @@ from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, LostTrial,
 from lcsearch.schedulers.optuna._lease import Lease, Watch, deaths_of
 from lcsearch.schedulers.optuna._processes import run_processes
 from lcsearch.schedulers.optuna._pruner import CurvePruner
-from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, pause_at_of
+from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, paid_by, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import (
     adopt,
@@ -99,6 +100,9 @@ class FreezeThaw:
         n_trials: trials that are begun at most; None: no limit but `steps`.
         steps: the budget, in steps of all trials together; None: no limit but `n_trials`. It is passed by what
             workers have under way, at most.
+        checkpoint_cost: what pausing a trial costs, in steps, >= 0; it comes out of `steps`, and stands in the
+            allocator's account and the receipts.
+        resume_cost: what it costs to go on with a paused one, in steps, >= 0.
         n_workers: trials that are trained at once.
         processes: workers are processes and not threads; the study needs a storage that they share.
         artifact_store: where checkpoints are kept: a folder, or a store of `optuna.artifacts`. None: a folder beside
@@ -127,6 +131,8 @@ class FreezeThaw:
         allocator: str | Allocator = "going-rate",
         n_trials: int | None = None,
         steps: float | None = None,
+        checkpoint_cost: float = 0.0,
+        resume_cost: float = 0.0,
         n_workers: int = 1,
         processes: bool = False,
         artifact_store: ArtifactStore | str | os.PathLike[str] | None = None,
@@ -146,6 +152,7 @@ class FreezeThaw:
         self._objective, self._horizon, self._catch = objective, float(max_steps), tuple(catch)
         self._allocator = named(allocator) if isinstance(allocator, str) else allocator
         self._n_trials, self._steps = n_trials, steps
+        self._prices = checked_prices(checkpoint_cost, resume_cost, "FreezeThaw")
         self._n_workers, self._processes, self._lease_s = n_workers, processes, float(lease_s)
         if pruner is not None:
             study.pruner = pruner
@@ -267,7 +274,8 @@ class FreezeThaw:
         return files.locked(self._lock_file)
 
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
-        return Account(total=self._steps, spent=sum(map(self._trained, trials)))
+        paid = math.fsum(paid_by(trial, self._prices) for trial in trials) if any(self._prices) else 0.0
+        return Account(self._steps, sum(map(self._trained, trials)), *self._prices, paid=paid)
 
     def _trained(self, frozen: FrozenTrial) -> float:
         known = self._done.get(frozen.number)

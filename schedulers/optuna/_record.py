@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from lcsearch.allocation.contract import Prices
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping import earlier
@@ -40,7 +41,8 @@ PAUSED = "lcsearch:paused"
 WAITING trial with it is paused; it stays when the trial goes on, for attributes cannot be removed."""
 
 PAUSE_AT = "lcsearch:pause_at"
-"""The system attribute that says until which step a trial's turn goes, {"at": step, "of": its number}."""
+"""The system attribute that says until which step a trial's turn goes, {"at": step, "of": its number, "resumes": how
+often it had been resumed when that turn began}."""
 
 LEASE = "lcsearch:lease"
 """The system attribute that says which worker trains a trial, see _lease.py."""
@@ -173,6 +175,12 @@ def pause_at_of(frozen: FrozenTrial) -> float | None:
     """Until which step the turn of a trial goes; None for one that no allocator has moved."""
     at: Any = attribute_of(frozen, PAUSE_AT).get("at")
     return float(at) if is_finite_number(at) else None
+
+
+def paid_by(frozen: FrozenTrial, prices: Prices) -> float:
+    """What a trial's pauses and resumes have cost, in steps. One that was cut when its turn was over had saved, too."""
+    pauses, resumes = n_pauses(frozen), attribute_of(frozen, PAUSE_AT).get("resumes", 0)
+    return prices.of(pauses + (cut_of(frozen) is not None and resumes == pauses), resumes)
 
 
 def cut_of(frozen: FrozenTrial) -> str | None:

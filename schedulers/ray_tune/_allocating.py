@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ray.tune.experiment import Trial as TuneTrial
 
 from lcsearch.allocation.arms import account
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Resources, Slots
+from lcsearch.allocation.contract import FREE, Abilities, Allocation, Allocator, Prices, Resources, Slots
 from lcsearch.allocation.resources import ResourceBounds, shared_out
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.schedulers.ray_tune import _room
@@ -71,6 +71,8 @@ class Run:
         owed: where the turns of trials end that are to begin and that the searcher has yet to give, and their sizes.
         sizes: trial id -> what it trains on, or will; empty where resources are Tune's.
         idle: what had happened when the latest allocation left a slot idle; nobody is asked again before more has.
+        checkpoints: how often a trial has left its slot for others.
+        resumes: how often a paused one went on.
     """
 
     state: Any
@@ -80,6 +82,8 @@ class Run:
     owed: list[tuple[float, Resources | None]] = field(default_factory=list)
     sizes: dict[str, Resources] = field(default_factory=dict)
     idle: object = None
+    checkpoints: int = 0
+    resumes: int = 0
 
 
 class Allocating:
@@ -90,7 +94,10 @@ class Allocating:
         session: asks for it, and writes the receipts.
         uid: what a trial of Tune's is called in decisions.
         bounds: of what a trial trains on; None: what Tune has it train on.
+        prices: of pauses and resumes.
     """
+
+    _prices = FREE  # pickles of earlier versions have none
 
     def __init__(
         self,
@@ -98,8 +105,10 @@ class Allocating:
         session: Session,
         uid: Callable[[TuneTrial], str],
         bounds: ResourceBounds | None = None,
+        prices: Prices = FREE,
     ) -> None:
         self.allocator, self._session, self._uid, self._bounds = allocator, session, uid, bounds
+        self._prices = prices
         self.begin(Book("tune"))
 
     def begin(self, book: Book) -> None:
@@ -168,15 +177,19 @@ class Allocating:
             return False
         self.book.turn(uid, Status.PAUSED)
         if self._grows(self._live(tune_controller)):
+            self.run.checkpoints += 1
             return True  # a larger one waits for its place
         try:
             found = self._slots(tune_controller, trial)
-            self._allocate(goal, found._replace(free=max(found.free, 1)))
+            self._allocate(goal, found._replace(free=max(found.free, 1)), here=uid)
         except BaseException:
             self._claim(uid, goal.horizon)
             raise
+        goes_on = self.book.entries[uid].status is Status.RUNNING
         resized = self.run.sizes.get(uid, _room.request(trial)) != _room.request(trial)
-        return resized or self.book.entries[uid].status is not Status.RUNNING
+        self.run.checkpoints += resized or not goes_on
+        self.run.resumes += resized and goes_on
+        return resized or not goes_on
 
     def choose(self, tune_controller: TuneController, goal: Goal) -> TuneTrial | None:
         """The trial to start now, if any: free slots are given away, and cut trials are stopped before."""
@@ -292,6 +305,7 @@ class Allocating:
                 said = RuntimeError("nothing runs and trials are paused, but it named none")
                 self._session.failed(f"allocator {self.allocator.name!r}", said)
                 self._claim(paused[0], goal.horizon)
+                run.resumes += 1
                 continue
             # Only trials that were never started are left, and none of them is to be.
             tune_controller.search_alg.set_finished()
@@ -300,10 +314,12 @@ class Allocating:
                     self.book.give_up(uid, f"{self.allocator.name} begins no more trials")
             return
 
-    def _allocate(self, goal: Goal, found: Found) -> Allocation:
+    def _allocate(self, goal: Goal, found: Found, here: str | None = None) -> Allocation:
+        """Ask for moves and note them; `here`, which reports now, may go on where it stands."""
         run, book = self.run, self.book
         snapshot = book.begun(goal, run.turns)
-        slots, key = Slots(found.free, found.fresh, account(snapshot)), (0, run.allocations)
+        spent = account(snapshot, self._prices, self._prices.of(run.checkpoints, run.resumes))
+        slots, key = Slots(found.free, found.fresh, spent, here), (0, run.allocations)
         asked = self._session.ask_for_slots(self.allocator, run.state, snapshot, _PAUSES, slots, key)
         made = self._session.allocate(asked)
         run.state, run.allocations = made.state, run.allocations + 1
@@ -315,6 +331,7 @@ class Allocating:
         if self._bounds is not None and moves:
             node = _room.largest_node(self._bounds.least)
             moves = shared_out(moves, found.left, self._bounds, node)
+        run.resumes += sum(move.uid not in (None, here) for move in moves)
         for move in moves:
             who = move.uid if move.uid is not None else next(held, None)
             if who is None:
@@ -355,6 +372,8 @@ class Allocating:
             "turns": {uid: list(turn) for uid, turn in run.turns.items()},
             "owed": [[pause_at, size and list(size)] for pause_at, size in run.owed],
             "sizes": {uid: list(size) for uid, size in run.sizes.items()},
+            "checkpoints": run.checkpoints,
+            "resumes": run.resumes,
         }
 
     def set_state(self, state: Mapping[str, Any] | None, book: Book) -> None:
@@ -371,3 +390,4 @@ class Allocating:
         run.turns = {uid: Turn(*turn) for uid, turn in state["turns"].items()}
         run.owed = [(pause_at, size and Resources(*size)) for pause_at, size in state["owed"]]
         run.sizes = {uid: Resources(*size) for uid, size in state.get("sizes", {}).items()}
+        run.checkpoints, run.resumes = state.get("checkpoints", 0), state.get("resumes", 0)

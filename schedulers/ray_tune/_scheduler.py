@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
+from lcsearch.allocation.arms import checked_prices
 from lcsearch.allocation.contract import Allocator
 from lcsearch.allocation.named import allocator as named_allocator
 from lcsearch.allocation.resources import ResourceBounds
@@ -88,6 +89,9 @@ class CurveScheduler(FIFOScheduler):
             None: any number, each with its checkpoint.
         min_slice: a trial that goes on trains at least so many steps before it is paused again, > 0; None: as the
             allocator has it.
+        checkpoint_cost: what pausing a trial costs, in steps of `time_attr`, >= 0; it stands beside training in the
+            allocator's account, in what a move gains per step, and in the receipts.
+        resume_cost: what it costs to go on with a paused one, in steps, >= 0.
         resources: CPUs and GPUs of a trial (one bundle), within bounds: a slot is `least`, and slots that the allocator
             names nobody for go to its best trials, up to `most` and to what the largest node holds. A trial grows and
             shrinks while it is paused; `tune.get_context().get_trial_resources()` tells it. None: as Tune has it.
@@ -128,6 +132,8 @@ class CurveScheduler(FIFOScheduler):
         allocator: Allocator | str | None = None,
         max_paused: int | None = None,
         min_slice: float | None = None,
+        checkpoint_cost: float = 0.0,
+        resume_cost: float = 0.0,
         resources: ResourceBounds | None = None,
         host: str = "auto",
         max_overhead: float | None = None,
@@ -146,8 +152,11 @@ class CurveScheduler(FIFOScheduler):
             raise InvalidValue(f"a number in [0, max_t], here [0, {max_t:g}]", grace_period, "grace_period")
         if not (resources is None or isinstance(resources, ResourceBounds)):
             raise InvalidValue("ResourceBounds(least, most) or None", resources, "resources")
-        if allocator is None and (max_paused, min_slice, resources) != (None, None, None):
-            got = {"max_paused": max_paused, "min_slice": min_slice, "resources": resources}
+        prices = checked_prices(checkpoint_cost, resume_cost, "CurveScheduler")
+        got = {"max_paused": max_paused, "min_slice": min_slice, "resources": resources} | {
+            f"{name}_cost": price or None for name, price in prices._asdict().items()
+        }
+        if allocator is None and any(value is not None for value in got.values()):
             raise InvalidValue("an allocator beside them", got, "CurveScheduler()", 'as in allocator="going-rate"')
         if judged not in ("best", "final"):
             raise InvalidValue("'best' or 'final'", judged, "judged")
@@ -174,7 +183,7 @@ class CurveScheduler(FIFOScheduler):
         if allocator is not None:
             least = 0.0 if min_slice is None else min_slice
             named = named_allocator(allocator, max_paused=max_paused, min_slice=least)
-            self._allocating = Allocating(named, self._session, self.uid, resources)
+            self._allocating = Allocating(named, self._session, self.uid, resources, prices)
             self._allocating.begin(self._book)
 
     def prepare(self) -> None:

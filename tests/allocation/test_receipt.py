@@ -30,7 +30,7 @@ LIVE = [
     Trial("7", status=Status.PAUSED),
 ]
 SEEN = snapshot(goal(horizon=27), DONE, LIVE)
-SLOTS = Slots(1, 9, Account(900, 90, 0.5, 0.25))
+SLOTS = Slots(1, 9, Account(900, 90, 0.5, 0.25, paid=3.5), "4")
 
 
 def later(one: Trial) -> Trial:

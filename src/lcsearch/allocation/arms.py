@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from lcsearch.allocation.contract import Account, Move, Slots
+from lcsearch.allocation.contract import FREE, Account, Move, Prices, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Query
 from lcsearch.study import Snapshot, Status, Trial, trained_by, uid_sort_key
@@ -33,6 +33,18 @@ def checked_share(value: Any, where: str) -> None:
     """
     if not (is_finite_number(value) and 0 < value <= 1):
         raise InvalidValue("a share of the horizon in (0, 1]", value, where)
+
+
+def checked_prices(checkpoint: Any, resume: Any, where: str) -> Prices:
+    """Prices as the user has stated them, in steps; `where` is who was told.
+
+    Raises:
+        InvalidValue: one is no finite number >= 0.
+    """
+    for name, price in (("checkpoint_cost", checkpoint), ("resume_cost", resume)):
+        if not (is_finite_number(price) and price >= 0):
+            raise InvalidValue("a number of steps >= 0", price, f"{where}({name}=)")
+    return Prices(float(checkpoint), float(resume))
 
 
 def paused_trials(snapshot: Snapshot) -> list[Trial]:
@@ -61,10 +73,10 @@ def trained(trial: Trial, horizon: float) -> float:
     return min(max(trained_by(trial.curve.last_step, first), 0.0), horizon) if trial.curve.n_reports else 0.0
 
 
-def account(snapshot: Snapshot, total: float | None = None, checkpoint: float = 0.0, resume: float = 0.0) -> Account:
-    """What a study has spent, by its trials' reports, beside what it may spend; the prices as they are given."""
+def account(snapshot: Snapshot, prices: Prices = FREE, paid: float = 0.0) -> Account:
+    """What a study without a limit has spent, by its trials' reports; prices and what was paid are as given."""
     spent = math.fsum(trained(trial, snapshot.goal.horizon) for trial in chain(snapshot.bank, snapshot.live))
-    return Account(total, spent, checkpoint, resume)
+    return Account(None, spent, *prices, paid=paid)
 
 
 def next_pause(done: float, quantum: float, horizon: float) -> float:
@@ -80,7 +92,7 @@ def start_new(n: int, until: float, *, score: float = 0.0, why: str = "a new con
 
 def affordable(moves: Iterable[Move], snapshot: Snapshot, slots: Slots) -> list[Move]:
     """The first of `moves`, one a free slot, that what is left of the budget pays for together."""
-    price = Price(snapshot, slots.account)
+    price = Price(snapshot, slots)
     left, found = slots.account.left, list[Move]()
     for move in moves:
         cost = price.of(move)
@@ -93,19 +105,22 @@ def affordable(moves: Iterable[Move], snapshot: Snapshot, slots: Slots) -> list[
 class Price:
     """What moves cost, in steps, with checkpoints and resumes."""
 
-    def __init__(self, snapshot: Snapshot, account: Account) -> None:
-        self._horizon, self._account = snapshot.goal.horizon, account
+    def __init__(self, snapshot: Snapshot, slots: Slots) -> None:
+        self._horizon, self._account, self._here = snapshot.goal.horizon, slots.account, slots.here
         self._live = {trial.uid: trial for trial in snapshot.live}
         self._counts_from_0 = any(trial.curve.first_step == 0 for trial in chain(snapshot.bank, snapshot.live))
 
     def of(self, move: Move) -> float:
         """Steps from where the arm stands to where it pauses, and what it takes to get there and away."""
-        account = self._account
         if move.uid is None:
-            done, zero, resume = 0.0, self._counts_from_0, 0.0
+            done, zero = 0.0, self._counts_from_0
         else:
             trial = self._live[move.uid]
             zero = trial.curve.first_step == 0 if trial.curve.n_reports else self._counts_from_0
-            done, resume = trained(trial, self._horizon), account.resume
-        checkpoint = account.checkpoint if move.pause_at < self._horizon else 0.0
-        return max(min(move.pause_at + zero, self._horizon) - done, 0.0) + checkpoint + resume
+            done = trained(trial, self._horizon)
+        checkpoint = self._account.checkpoint if move.pause_at < self._horizon else 0.0
+        return max(min(move.pause_at + zero, self._horizon) - done, 0.0) + checkpoint + self.resume(move.uid)
+
+    def resume(self, uid: str | None) -> float:
+        """Steps that it costs to have the arm train: none for a new one, and for one that goes on where it stands."""
+        return 0.0 if uid is None or uid == self._here else self._account.resume

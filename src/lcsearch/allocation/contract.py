@@ -25,6 +25,25 @@ class Abilities:
     pause: bool = False
 
 
+class Prices(NamedTuple):
+    """What pausing costs beside training, as the user states it: no clock has a say in who goes on.
+
+    Attributes:
+        checkpoint: of pausing a trial, in steps of the goal's axis, >= 0.
+        resume: of going on with a paused one, in steps, >= 0.
+    """
+
+    checkpoint: float = 0.0
+    resume: float = 0.0
+
+    def of(self, checkpoints: int, resumes: int) -> float:
+        """What so many of them cost, in steps."""
+        return checkpoints * self.checkpoint + resumes * self.resume
+
+
+FREE = Prices()
+
+
 class Account(NamedTuple):
     """What a study may spend and has spent, in steps of the goal's axis, over all its trials.
 
@@ -34,6 +53,8 @@ class Account(NamedTuple):
         checkpoint: price of pausing a trial, in steps, >= 0.
         resume: price of going on with a paused one, in steps, >= 0.
         promised: what the trials that run now have still to go until they pause or end, in steps, >= 0.
+        paid: for checkpoints and resumes so far, in steps, >= 0, beside `spent`. A trial that goes on where it stands
+            pays neither; one that leaves its worker pays for its checkpoint, also where it is cut there.
     """
 
     total: float | None = None
@@ -41,11 +62,12 @@ class Account(NamedTuple):
     checkpoint: float = 0.0
     resume: float = 0.0
     promised: float = 0.0
+    paid: float = 0.0
 
     @property
     def left(self) -> float:
         """What may still be given away, >= 0; math.inf without a limit."""
-        return math.inf if self.total is None else max(self.total - self.spent - self.promised, 0.0)
+        return math.inf if self.total is None else max(self.total - self.spent - self.paid - self.promised, 0.0)
 
 
 class Slots(NamedTuple):
@@ -55,11 +77,14 @@ class Slots(NamedTuple):
         free: workers without a trial, >= 1.
         n_new_allowed: configurations that may still be begun, >= 0; 0 means that there will be none.
         account: what there is to spend.
+        here: the PAUSED trial whose turn is over at this moment, and whose worker is among the free ones: it goes on
+            without a checkpoint and a resume. None: there is none.
     """
 
     free: int
     n_new_allowed: int
     account: Account = Account()
+    here: str | None = None
 
 
 class Resources(NamedTuple):

@@ -272,7 +272,7 @@ def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots, gone: set
     account = slots.account
     if account.total is None or not moves:
         return moves
-    price, left = Price(snapshot, account), account.left
+    price, left = Price(snapshot, slots), account.left
     who = leader(snapshot, left, price)
     if who is None or who.uid in gone:
         return moves

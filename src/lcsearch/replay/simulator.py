@@ -194,7 +194,7 @@ class _Search:
         self.bank = FinishedTrials(task.goal)
         self.heap: list[tuple[float, int, str]] = []
         self.events = self.allocations = self.n_paused = 0
-        self.now = self.spent = 0.0
+        self.now = self.spent = self.paid = 0.0  # the last for checkpoints and resumes, within `spent`
         self.budget = math.inf if world.budget is None else float(world.budget)
         self.over = False
         self.ready = [0.0] * world.workers  # a heap: since when, or from when on, each free worker may begin
@@ -225,13 +225,13 @@ class _Search:
 
     def account(self, snapshot: Snapshot) -> Account:
         """What there is to spend, in steps: the task's unit of cost by the mean cost of a step so far."""
-        found = account(snapshot)
-        a_step = self.spent / found.spent if found.spent else self._first_step
-        world = self.world
+        found, world = account(snapshot), self.world
+        a_step = (self.spent - self.paid) / found.spent if found.spent else self._first_step
         total = None if world.budget is None else world.budget / a_step
         running = (b for b in self.live.values() if b.trial.status is Status.RUNNING)
         promised = math.fsum(max(b.until - steps_done(b.trial), 0.0) for b in running)
-        return Account(total, found.spent, world.checkpoint / a_step, world.resume / a_step, promised)
+        checkpoint, resume, paid = (cost / a_step for cost in (world.checkpoint, world.resume, self.paid))
+        return Account(total, found.spent, checkpoint, resume, promised, paid)
 
     @property
     def _first_step(self) -> float:
@@ -249,13 +249,18 @@ class _Search:
             self.spent = total
         return not self.over
 
+    def _pay_for(self, move: float) -> None:
+        """Book a checkpoint or a resume."""
+        if self._pay(move):
+            self.paid += move
+
     def _fill(self) -> None:
         """Hand free workers to arms, as far as the allocator wants."""
         while (free := len(self.ready) + (self.here is not None)) and (self.fresh or self.n_paused):
             if self.over or self.spent >= self.budget:
                 return
             snapshot = self.snapshot()
-            slots = Slots(free, len(self.fresh), self.account(snapshot))
+            slots = Slots(free, len(self.fresh), self.account(snapshot), self.here)
             key = (self.world.seed, self.allocations)
             asked = ask(self.allocator, self.state, snapshot, self.abilities, slots, key)
             queries = asked.queries
@@ -264,6 +269,8 @@ class _Search:
             for uid, _ in made.stops:
                 self.n_paused -= 1
                 self._end(self.begun[uid], Status.STOPPED)
+                if uid == self.here:
+                    self._leave()
             for move in made.moves:
                 if not self.over and self.spent < self.budget:
                     self._begin(move)
@@ -274,7 +281,7 @@ class _Search:
 
     def _leave(self) -> None:
         """The trial that paused just now does not go on at once: its worker writes a checkpoint."""
-        self._pay(self.world.checkpoint)
+        self._pay_for(self.world.checkpoint)
         heapq.heappush(self.ready, self.now + self.world.checkpoint)
         self.here = None
 
@@ -287,7 +294,7 @@ class _Search:
                 self._leave()
             at = max(heapq.heappop(self.ready), at)
             if move.uid is not None:
-                self._pay(self.world.resume)
+                self._pay_for(self.world.resume)
                 at += self.world.resume
         if move.uid is None:
             run = self.task.runs[row := self.fresh.pop()]

@@ -67,6 +67,16 @@ def test_a_promotion_must_pay_better_than_a_new_configuration() -> None:
     assert [uid for uid, _ in none.stops] == ["1", "2"]
 
 
+def test_a_resume_counts_among_the_steps_to_go_but_where_the_trial_stands() -> None:
+    """26 steps to go and 4 to pay, 100 spent: P must be .30; for one that goes on where it stands .26."""
+    seen, account = nine(), Account(None, 100, resume=4.0)
+    said: Answers = {"test": (chance(0.27, 0.1), chance(0.27, 0.1))}
+    for here, goes in ((None, None), ("1", "1"), ("2", "2")):
+        made = ONE.allocate(ONE.init(), seen, said, PAUSES, Slots(1, 9, account, here), (0, 0))
+        assert [move.uid for move in made.moves] == [goes]
+        assert made.stops[-1][1].endswith("the going rate is 30.0%")
+
+
 def test_a_trial_that_was_cut_keeps_its_place_in_the_ranks() -> None:
     cut = tuple(trial(str(i), [0.2 + i / 100], Status.STOPPED, first=1) for i in (1, 2))
     gone = trial("0", [0.1] * 3, Status.RUNNING, first=1)

@@ -59,6 +59,20 @@ def test_expected_improvement_per_step_by_hand() -> None:
     ]
 
 
+def test_a_resume_is_paid_for_but_by_the_trial_that_stands_there() -> None:
+    """Trial 5 has 2 steps to go and 3 to pay, trial 6 has 5 and 3: as one goes on where it stands it pays nothing."""
+    at, account = seen(paused("5", 8), paused("6", 5)), Account(resume=3.0)
+    told = {here: ask(at, uniform(0, 4), uniform(0, 2), slots=Slots(9, 1, account, here)).moves for here in (None, "5")}
+    assert {here: {move.uid: move.score for move in moves} for here, moves in told.items()} == {
+        None: pytest.approx({None: 2 / 3 / 10, "5": 1 / 8 / 5, "6": 1 / 4 / 8}),
+        "5": pytest.approx({None: 2 / 3 / 10, "5": 1 / 8 / 2, "6": 1 / 4 / 8}),
+    }
+    assert [move.why for move in told["5"] if move.uid] == [
+        "expected improvement 0.125 in 2 steps",
+        "expected improvement 0.25 in 8 steps",
+    ]
+
+
 def test_p_beat_per_step_by_hand() -> None:
     # 1 / 4 in 2 steps, 1 / 2 in 5, and Laplace's 1 / 3 in 10.
     at = seen(paused("5", 8), paused("6", 5))

@@ -21,7 +21,7 @@ from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.allocators.uniform import Uniform
-from lcsearch.allocation.contract import Account, Allocation, Allocator, Move, Slots
+from lcsearch.allocation.contract import Account, Allocation, Allocator, Move, Prices, Slots
 from lcsearch.allocation.named import KINDS
 from lcsearch.allocation.named import allocator as named
 from lcsearch.curves import Curve
@@ -30,8 +30,9 @@ from lcsearch.goal import Goal
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.schedulers.optuna._desk import Desk, Turn
+from lcsearch.schedulers.optuna._record import paid_by
 from lcsearch.schedulers.optuna._snapshot import Reader
-from lcsearch.schedulers.optuna._storage import allocation_of, pause, store_allocation
+from lcsearch.schedulers.optuna._storage import allocation_of, claim, end_cut, pause, store_allocation
 from lcsearch.session import Session
 from lcsearch.stopping.policy import Policy
 from lcsearch.study import Status
@@ -243,6 +244,38 @@ def test_a_trial_that_is_cut_where_it_stands_ends_when_it_is_paused() -> None:
     (frozen,) = study.trials
     assert (frozen.state, frozen.value) == (TrialState.PRUNED, 0.5)
     assert frozen.user_attrs["lcsearch:reason"] == "cut: not wanted"
+    assert paid_by(frozen, Prices(1.0, 10.0)) == 1.0, "it had saved"
+
+
+def test_what_pauses_and_resumes_have_cost_follows_from_the_trials(on: BaseStorage) -> None:
+    """Paid by a trial: paused; resumed; on its way further where it stands; paused again; cut while it waits."""
+    study, paid = optuna.create_study(storage=on), list[float]()
+
+    def note() -> None:
+        paid.append(paid_by(study.trials[0], Prices(1.0, 10.0)))
+
+    desk = desk_of(study, Uniform(quantum=0.2), 1)  # of 9 steps
+    turn = desk.take(signed)
+    assert turn is not None
+    for step in (1, 2):
+        turn.trial.report(1.0, step)
+    pause(study, turn.trial)
+    note()
+    turn = desk.take(signed)
+    note()
+    assert turn is not None
+    for step in (3, 4):
+        turn.trial.report(1.0, step)
+    following = desk.turn_over(turn.trial, signed)
+    assert following is not None
+    assert following.trial.number == 0
+    note()
+    pause(study, turn.trial)
+    note()
+    assert claim(study, 0) is not None
+    end_cut(study, 0, "not wanted")
+    note()
+    assert paid == [1.0, 11.0, 11.0, 12.0, 12.0]
 
 
 def test_the_state_goes_on_in_another_process(on: BaseStorage) -> None:

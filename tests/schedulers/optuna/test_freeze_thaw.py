@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -455,6 +456,8 @@ class Kills:
         ({"n_workers": 0}, "FreezeThaw(n_workers=): expected a whole number >= 1, got 0."),
         ({"lease_s": -1}, "FreezeThaw(lease_s=): expected a number > 0, got -1."),
         ({"steps": float("nan")}, "FreezeThaw(steps=): expected a number of steps > 0 or None, got nan."),
+        ({"checkpoint_cost": -1}, "FreezeThaw(checkpoint_cost=): expected a number of steps >= 0, got -1."),
+        ({"resume_cost": math.inf}, "FreezeThaw(resume_cost=): expected a number of steps >= 0, got inf."),
         (
             {"processes": True},
             "FreezeThaw(processes=True): expected a storage that processes share, as a sqlite file or a "
@@ -592,13 +595,15 @@ def test_a_checkpoint_that_is_gone_is_no_end(tmp_path: Path, caplog: pytest.LogC
 
 @pytest.mark.parametrize("allocator", sorted(set(KINDS) - {"greedy"}))
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_moves_as_in_the_simulator(allocator: str, seed: int) -> None:
+@pytest.mark.parametrize("world", [World(), World(budget=40.0, checkpoint=1.0, resume=2.0)], ids=["free", "priced"])
+def test_the_same_moves_as_in_the_simulator(allocator: str, seed: int, world: World) -> None:
+    """And before every allocation the same account: what was trained, and paid for pauses and resumes."""
     rng, t = np.random.default_rng(seed), np.arange(1.0, STEPS + 1)
     losses = rng.uniform(0, 1, (8, 1)) + rng.uniform(0.2, 2, (8, 1)) * t ** -rng.uniform(0.3, 1.5, (8, 1))
     goal = Goal("value", "minimize", STEPS)
     runs = tuple(Run(str(i), Curve.of(t, values), t) for i, values in enumerate(losses))
     simulated, real = Recorded(named(allocator)), Recorded(named(allocator))
-    simulate(Task("task", goal, runs), range(8), Never(), World(seed=seed), simulated)
+    simulate(Task("task", goal, runs), range(8), Never(), replace(world, seed=seed), simulated)
 
     def objective(trial: FreezeThawTrial) -> float:
         kept = trial.load()
@@ -608,9 +613,22 @@ def test_the_same_moves_as_in_the_simulator(allocator: str, seed: int) -> None:
                 trial.save({}, step)
         return float(losses[trial.number].min())
 
-    FreezeThaw(study_on(), objective, max_steps=STEPS, allocator=real, n_trials=8, seed=seed).run()
+    search = FreezeThaw(
+        study_on(),
+        objective,
+        max_steps=STEPS,
+        allocator=real,
+        n_trials=8,
+        steps=world.budget,
+        checkpoint_cost=world.checkpoint,
+        resume_cost=world.resume,
+        seed=seed,
+    )
+    search.run()
     assert real.moves == simulated.moves
     assert real.stops == simulated.stops
+    assert [slots.account for slots, *_ in real.said] == [slots.account for slots, *_ in simulated.said]
+    assert [slots.here for slots, *_ in real.said] == [slots.here for slots, *_ in simulated.said]
 
 
 def test_a_full_disk_is_no_end_and_no_pause(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

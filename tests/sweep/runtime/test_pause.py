@@ -113,6 +113,27 @@ def test_one_worker_makes_the_moves_of_the_simulator(tmp_path: Path, kind: str, 
     assert all(list(row.values) == list(range(1, row.spent + 1)) for row in rows), "every epoch once, in its order"
 
 
+@pytest.mark.parametrize("kind", ["asha", "hyperband", "halving"])
+def test_prices_are_paid_out_of_the_budget_as_in_the_simulator(tmp_path: Path, kind: str) -> None:
+    """The same moves, and before each of them the same account."""
+    prices = "checkpoints: {save_cost: 0.5, resume_cost: 3}\n"
+    path = pausing_toy(tmp_path / "toy", kind=kind, more=prices)
+    path.write_text(path.read_text().replace("{trials: 12}", "{trials: 12, steps: 80}"))
+    outcome = swept(path)
+    assert outcome.code == 0
+    rows, steps = outcome.progress.rows, np.arange(1.0, 26.0)
+    rate = [float(row.params["a"]) for row in rows] + [9.0] * (12 - len(rows))  # type: ignore[arg-type]  # a number
+    runs = [Run(str(i), Curve.of(steps, a + 1 / steps), steps) for i, a in enumerate(rate)]
+    recorded, task = Recorded(allocator(kind, first=0.04)), Task("toy", Goal("loss", "minimize", 25), tuple(runs))
+    simulate(task, range(12), Never(), World(budget=80.0, checkpoint=0.5, resume=3.0), recorded)
+    made = sorted(read_allocations(path.parent / "run" / "decisions"), key=lambda one: one.number)
+    assert [(one.slots.account, one.slots.here, one.moves, one.stops) for one in made] == [
+        (slots.account, slots.here, moves, stops) for slots, _, moves, stops in recorded.said if moves or stops
+    ]
+    assert made[-1].slots.account.paid > 3.0
+    assert sum(row.spent for row in rows) + made[-1].slots.account.paid <= 80
+
+
 def test_the_same_seed_gives_the_same_moves_on_one_worker(tmp_path: Path) -> None:
     first, again = (swept(pausing_toy(tmp_path / name)) for name in "ab")
     assert moves(first.folder) == moves(again.folder)

@@ -67,6 +67,10 @@ def test_wrong_kinds_and_knobs(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "pause: true\ncheckpoints: {keep: 0}\n") == [
         "15:21: at $.checkpoints.keep: expected a number >= 1, got 0."
     ]
+    assert problems(tmp_path, GOOD + "pause: true\ncheckpoints: {save_cost: -1, resume_cost: .inf}\n") == [
+        "15:26: at $.checkpoints.save_cost: expected a number >= 0, got -1.",
+        "15:43: at $.checkpoints.resume_cost: expected a finite number, got inf.",
+    ]
 
 
 def test_studies_of_earlier_versions_can_be_joined(tmp_path: Path) -> None:

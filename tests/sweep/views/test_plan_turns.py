@@ -133,6 +133,14 @@ def test_an_earlier_run_is_a_witness_for_the_same_allocator_only(tmp_path: Path)
     assert (alone.shares, alone.paused_after) == (None, None)
 
 
+def test_prices_are_told(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path, more="checkpoints: {save_cost: 0.5, resume_cost: 2}\n")
+    told = "  a pause costs 0.5 epochs, to go on 2, as the file has it"
+    assert told in turn_lines(load(path).file)
+    path.write_text(path.read_text().replace("{trials: 12}", "{trials: 12, steps: 40}"))
+    assert f"{told}: they come out of budget.steps" in turn_lines(load(path).file)
+
+
 def test_what_the_end_of_a_budget_means(tmp_path: Path) -> None:
     path = pausing_toy(tmp_path)
     path.write_text(path.read_text().replace("{trials: 12}", "{trials: 12, steps: 40}"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
-from lcsearch.allocation.arms import start_new, steps_done
+from lcsearch.allocation.arms import Price, start_new, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.gain import mean_gains
 from lcsearch.allocation.rungs import Ladder, checked_rungs, counted, loss_so_far, rungs_of, served
@@ -36,7 +36,8 @@ class GoingRateAsha:
 
     - the trial holds the best value of all, or
     - no forecaster says anything of it, or
-    - P(it beats the best value seen, by the horizon) >= `kappa` * (steps it has to go) / (steps spent so far).
+    - P(it beats the best value seen, by the horizon) >= `kappa` * (steps it has to go) / (steps spent so far), with
+      what a resume costs among the steps to go.
 
     It is asked at a promotion, and on the way from the second rung up at sqrt(2) and 2 times the rung below (13 and 18
     between 9 and 27). A trial that is not worth it is cut: it stays in the ranks and is not resumed. For the first
@@ -149,14 +150,15 @@ class GoingRateAsha:
         uids = [move.uid for move in candidates if move.uid is not None]
         if not self._asks(snapshot, slots) or not forecasts:
             return dict.fromkeys(uids, _Worth(True, ""))
-        trials = {trial.uid: trial for trial in snapshot.live}
+        trials, price = {trial.uid: trial for trial in snapshot.live}, Price(snapshot, slots)
         lost = (Status.FAILED, Status.STOPPED)  # what they reached is no result any more
         everyone = (t for t in chain(snapshot.bank, snapshot.live) if t.status not in lost)
         best = min((loss_so_far(t, snapshot) for t in everyone), default=math.inf)
         chances = mean_gains(forecasts, len(uids), best, "p_beat").tolist()
         found = {}
         for uid, p in zip(uids, chances, strict=True):
-            need = self.kappa * (snapshot.goal.horizon - steps_done(trials[uid])) / slots.account.spent
+            to_go = snapshot.goal.horizon - steps_done(trials[uid]) + price.resume(uid)
+            need = self.kappa * to_go / slots.account.spent
             if loss_so_far(trials[uid], snapshot) <= best:
                 found[uid] = _Worth(True, "it holds the best value")
             elif not math.isfinite(p):

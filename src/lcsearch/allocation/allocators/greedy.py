@@ -46,6 +46,8 @@ class _Arm(NamedTuple):
 class GreedyGain:
     """Rank every paused trial and 'a new configuration' by gain per step still to go, and move the first ones.
 
+    What it costs to resume a trial counts among its steps, but for the one that is asked about where it stands.
+
     - gain "improvement": E[(incumbent - Y_H)^+] / (steps to the horizon), Y_H the judged loss at the horizon.
     - gain "p_beat": P(Y_H beats the incumbent) / (steps to the horizon): what an arm that pays 1 when it beats the
       incumbent pays per step, on average. P(beat) after a block of steps minus before it (MRT's reward) sums to that
@@ -113,7 +115,7 @@ class GreedyGain:
         rng, explore = np.random.default_rng(key), self.explore
         if slots.account.total is not None:
             explore *= min(slots.account.left / max(slots.account.total, 1e-300), 1.0)
-        price = Price(snapshot, slots.account)
+        price = Price(snapshot, slots)
         left, moves, waiting = slots.account.left, list[Move](), list[_Arm]()
         while ranked and len(moves) < slots.free:
             # New configurations are several entries but one arm.
@@ -148,17 +150,18 @@ class GreedyGain:
         """Every arm, best first; new configurations as often as there are slots for them."""
         horizon, paused = snapshot.goal.horizon, paused_trials(snapshot)
         values, value_of_new = self._values(snapshot, paused, forecasts)
-        budget = slots.account.left
+        budget, price = slots.account.left, Price(snapshot, slots)
         arms: list[tuple[str | None, float, float]] = [
             (trial.uid, steps_done(trial), value) for trial, value in zip(paused, values, strict=True)
         ]
         arms += [(None, 0.0, value_of_new)] * min(slots.free, slots.n_new_allowed)
-        worth = [0.0 if horizon - at > budget else value / (horizon - at) for _, at, value in arms]
+        costs = [horizon - at + price.resume(uid) for uid, at, _ in arms]
+        worth = [0.0 if cost > budget else value / cost for cost, (_, _, value) in zip(costs, arms, strict=True)]
         best = max((w for w in worth if w == w), default=0.0)
         ranked = []
-        for (uid, at, value), score in zip(arms, worth, strict=True):
+        for (uid, at, value), cost, score in zip(arms, costs, worth, strict=True):
             known = score == score
-            why = f"{self._what} {value:.3g} in {horizon - at:g} steps" if known else "no forecast: it goes on"
+            why = f"{self._what} {value:.3g} in {cost:g} steps" if known else "no forecast: it goes on"
             until = next_pause(at, self.quantum * horizon, horizon)
             ranked.append(_Arm(uid, score if known else best, known, horizon - at, until, why))
         return sorted(ranked, key=lambda arm: arm.rank)

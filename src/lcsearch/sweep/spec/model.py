@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lcsearch.allocation.contract import Prices
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.host.registry import NAMES
 from lcsearch.schedule import Shape
@@ -462,9 +463,15 @@ AllocatorSpec = Annotated[
 
 
 class Checkpoints(Model):
-    """`keep`: how many paused trials keep their checkpoint; what is least likely to go on is stopped. None: all."""
+    """`keep`: how many paused trials keep their checkpoint; what is least likely to go on is stopped. None: all.
+
+    `save_cost` and `resume_cost`: what a pause and going on from one cost beside training, in steps; they come out of
+    `budget.steps`, and stand in the allocator's account.
+    """
 
     keep: Count | None = None
+    save_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    resume_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class Budget(Model):
@@ -522,6 +529,12 @@ class SweepFile(Model):
             if isinstance(value, ParamRef) and value.param not in self.space:
                 raise ValueError(f"schedule.{entry}: no parameter {value.param!r} in space")
         return self
+
+    @property
+    def prices(self) -> Prices:
+        """What pauses and resumes cost, in steps."""
+        known = self.checkpoints or Checkpoints()
+        return Prices(known.save_cost, known.resume_cost)
 
     @property
     def turns(self) -> AllocatorSpec | None:

@@ -21,7 +21,7 @@ from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._desk import Desk, Turn
-from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
+from lcsearch.schedulers.optuna._record import cut_of, paid_by, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader
 from lcsearch.schedulers.optuna._storage import claim, end_cut, pause
 from lcsearch.session import make_session
@@ -77,7 +77,9 @@ class Turns:
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
         spent = float(sum(steps_of(trial, self._file.max_steps) for trial in trials))
         used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds")
-        return Account(total=spent if used_up else self._file.budget.steps, spent=spent)
+        total, prices = spent if used_up else self._file.budget.steps, self._file.prices
+        paid = math.fsum(paid_by(trial, prices) for trial in trials) if any(prices) else 0.0
+        return Account(total, spent, *prices, paid=paid)
 
     def take(self) -> Claim | None:
         """An abandoned trial of this run if there is one, else what the allocator says; None: nothing now."""

@@ -88,6 +88,9 @@ def turn_lines(file: SweepFile, size: float | None = None, source: str = "") -> 
             told = ", ".join(f"{m} to {unit} {math.ceil(rung - 1e-9)}" for rung, m in come.items())
             lines.append(f"  of {n} trials come about {told}; the others are cut and end as stopped: {_cut(file)}")
         lines.append(f"  one checkpoint wherever it is paused: {len(pauses)} at most, {n * len(pauses)} for {n} trials")
+        if any(prices := file.prices):
+            text = f"  a pause costs {prices.checkpoint:g} {unit}s, to go on {prices.resume:g}, as the file has it"
+            lines.append(text + (": they come out of budget.steps" if file.budget.steps is not None else ""))
     keep = None if file.checkpoints is None else file.checkpoints.keep
     may = min(n, keep) if keep is not None else n
     text = f"  {may} trials can be paused at once"
