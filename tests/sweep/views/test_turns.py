@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from sweep.runtime.test_pause import Hand, pausing_toy
+from sweep.runtime.test_pause import Hand, pausing_toy, swept
 
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.sweep.monitor.open_run import read_state, reader
 from lcsearch.sweep.report import write as report
+from lcsearch.sweep.report.collect import collect
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.live import PlainView
@@ -74,6 +75,39 @@ def test_the_report_has_a_card(folder: RunFolder) -> None:
     page = report.write(folder).read_text()
     assert "<h2>Turns</h2>" in page
     assert "running, paused or waiting" in page
+
+
+def test_the_report_tells_of_every_cut_what_it_was_for(tmp_path: Path) -> None:
+    outcome = swept(pausing_toy(tmp_path / "ann", more="checkpoints: {keep: 4}\n", trials=20))
+    run, rows = RunFolder(outcome.folder), outcome.progress.rows
+    found = collect(run)
+    assert found.stops == ()
+    assert [cut.number for cut in found.cuts] == [row.number for row in rows if row.state == "stopped"]
+    receipts = {uid: one for one in read_allocations(run.decisions) for uid, _ in one.stops}
+    kinds = {cut.by for cut in found.cuts}
+    assert kinds == {"asha", "checkpoints.keep"}
+    for cut in found.cuts:
+        row, there = rows[cut.number], [other for other in rows if other.spent >= cut.step]
+        assert (cut.step, cut.saved, cut.line) == (row.spent, 25 - row.spent, row.note)
+        better = sum(min(list(o.values.values())[: row.spent]) < min(row.values.values()) for o in there)
+        assert cut.rank == (1 + better, len(there))
+        receipt = receipts.get(str(cut.number))
+        assert cut.allocation == (None if receipt is None else receipt.number)
+        assert cut.text.startswith(
+            f"allocation {cut.allocation} (asha): cut: " if receipt else "its checkpoint was evi"
+        )
+    page = re.sub(r"<[^>]+>", " ", report.write(run).read_text())
+    page = re.sub(r"\s+", " ", page)
+    assert "Stops No trial was stopped as it ran. Cut while paused trial epoch rank there by allocation saved" in page
+    last = next(cut for cut in found.cuts if cut.by == "asha")
+    told = f"{last.number} {last.step:g} {last.rank[0]} of {last.rank[1]} asha {last.allocation} {last.saved}"
+    assert f" {told} cut: its rung is closed allocation {last.allocation} (asha): cut: its rung is closed" in page
+    assert f"saved by stops and cuts, estimate {outcome.progress.saved} (" in page
+    (run.root / "decisions").rename(run.root / "gone")
+    assert {(cut.by, cut.allocation) for cut in collect(run).cuts} == {
+        ("the allocator", None),
+        ("checkpoints.keep", None),
+    }
 
 
 def test_trials_that_could_not_be_paused_are_told_once(tmp_path: Path) -> None:

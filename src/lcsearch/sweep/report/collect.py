@@ -25,6 +25,7 @@ from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.monitor.progress import Progress, Row, times_of
 from lcsearch.sweep.monitor.progress import collect as read_progress
 from lcsearch.sweep.monitor.state import StateReader, SweepState
+from lcsearch.sweep.report.cuts import Cut, cuts_of
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.budget import Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
@@ -99,6 +100,8 @@ class Report:
     """A run, read once: its state, and what only the page shows.
 
     Attributes:
+        stops: trials that were stopped as they ran.
+        cuts: trials that ended while they were paused.
         looks: trial -> its looks that reached a forecaster, in step order.
         best_path: (cumulative steps, best judged value) at every improvement.
         axis: where its trials' times stand.
@@ -112,6 +115,7 @@ class Report:
     best_path: tuple[tuple[int, float], ...] = ()
     axis: Axis | None = None
     notes: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def sweep(self) -> SweepFile:
@@ -166,6 +170,7 @@ def collect(folder: RunFolder) -> Report:
             *(f"{text[:1].upper()}{text[1:]}." for text in notices(progress, file)),
             *state.damage,
         ),
+        cuts=cuts_of(progress.rows, trials, file.target, folder.decisions, file.step),
     )
 
 
@@ -205,7 +210,7 @@ def _stops(state: SweepState, trials: Sequence[FrozenTrial], records: Sequence[M
     today = {stop.trial: stop.p_now for stop in state.ledger.stops} if state.ledger is not None else {}
     stops = []
     for row, trial in zip(state.progress.rows, trials, strict=True):
-        if row.state == "stopped":
+        if row.state == "stopped" and not row.cut:
             stop = as_trial(trial).stop_records.get("stop")
             stop = stop if isinstance(stop, StopRecord) else None
             kept = None if stop is None else stop.decision

@@ -10,6 +10,7 @@ from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.report.collect import Report, Stop
+from lcsearch.sweep.report.cuts import Cut
 from lcsearch.sweep.report.figures import Picture, likely
 from lcsearch.sweep.views.phrases import clock, money, place, risk_told, standing, turns_told
 from lcsearch.sweep.views.summary import plain
@@ -90,6 +91,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
     for name in ("curves", "best", "fans", "stops", "p_beat"):
         parts += _section(name, drawn)
     parts += _table(report)
+    parts += _cuts(report)
     parts += _importances(report, drawn)
     parts += _section("timeline", drawn)
     parts += _failures(report)
@@ -148,10 +150,14 @@ def _best(report: Report) -> str:
     return _card(f"Best {metric} {place(best, report.sweep)}", f"{best.value:.6g}", rows, soft)
 
 
+def _saved_by(report: Report) -> str:
+    return f"saved by stops{' and cuts' if report.cuts else ''}, estimate"
+
+
 def _compute(report: Report) -> str:
     p, part, step = report.progress, report.state.share_saved, report.sweep.step
     share = "nothing yet" if part is None else f"{part:.0%} of {p.spent + p.saved}"
-    rows = [("saved by stops, estimate", f"{p.saved} ({share})"), ("unpruned", f"{report.state.unpruned}")]
+    rows = [(_saved_by(report), f"{p.saved} ({share})"), ("unpruned", f"{report.state.unpruned}")]
     n = len(report.progress.rows)
     whole = f"of {report.sweep.max_steps} {step}s"
     if any(row.spent < report.sweep.max_steps for row in report.progress.of("complete")):
@@ -167,8 +173,8 @@ def _seconds(report: Report) -> str:
     if not p.seconds:
         return _card("Worker time", "not known", soft="No worker's time is known yet.")
     rows = [
-        (f"{name}, estimate", duration(seconds) if seconds is not None else "not known")
-        for name, seconds in (("saved by stops", p.seconds_saved), ("unpruned", state.seconds_unpruned))
+        (name, duration(seconds) if seconds is not None else "not known")
+        for name, seconds in ((_saved_by(report), p.seconds_saved), ("unpruned, estimate", state.seconds_unpruned))
     ]
     if state.wall is not None:
         rows.append(("wall clock", duration(state.wall)))
@@ -184,7 +190,7 @@ def _cost(report: Report) -> str:
     spent, saved, unpruned = (
         "not known" if amount is None else money(amount) for amount in (*state.money, state.money_unpruned)
     )
-    rows = [("saved by stops, estimate", saved), ("unpruned, estimate", unpruned)]
+    rows = [(_saved_by(report), saved), ("unpruned, estimate", unpruned)]
     return _card(
         "Cost", f"{spent} spent", rows, f"{report.progress.seconds / 3600:.3g} worker hours at {price:g} each."
     )
@@ -251,7 +257,7 @@ def _figure(picture: Picture, caption: str) -> str:
 def _table(report: Report) -> list[str]:
     heading = "<h2>Stops</h2>"
     if not report.stops:
-        return [heading, "<p>No trial was stopped.</p>"]
+        return [heading, f"<p>No trial was stopped{' as it ran' if report.cuts else ''}.</p>"]
     names = ("trial", "step", "rule", "P(beat) now", "before", "threshold", "P(beat) today", "incumbent then", "rank",
              "saved, about")  # fmt: skip
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
@@ -290,7 +296,37 @@ def _row(stop: Stop) -> str:
     ]
     known = stop.p is not None and stop.incumbent is not None  # then the columns say it all but for the details
     said, kind = ("the whole story", ' class="invite"') if known else (stop.line, "")
-    text = f"<details{kind}><summary>{escape(said)}</summary><pre>{escape(stop.text)}</pre></details>"
+    return _cells(cells, said, stop.text, kind)
+
+
+def _cuts(report: Report) -> list[str]:
+    """Trials that ended while they were paused; no forecast was stored with them, so they are in no risk."""
+    if not report.cuts:
+        return []
+    names = ("trial", report.sweep.step, "rank there", "by", "allocation", "saved, about")
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    rows = "\n".join(_cut_row(cut) for cut in report.cuts[:_STOPS])
+    more = [f"<p>and {n} more</p>"] if (n := len(report.cuts) - _STOPS) > 0 else []
+    note = "The rank is by value among all trials that came to that step, as things stand now; the allocation is its "
+    note += "receipt's number in the decision log. No risk is known for a cut."
+    return [
+        "<h2>Cut while paused</h2>",
+        f'<div class="table"><table><thead><tr>{head}<th scope="col" class="text">reason</th></tr></thead>',
+        f"<tbody>\n{rows}\n</tbody></table></div>",
+        *more,
+        f'<p class="soft">{note}</p>',
+    ]
+
+
+def _cut_row(cut: Cut) -> str:
+    number = "-" if cut.allocation is None else str(cut.allocation)
+    cells = [str(cut.number), f"{cut.step:g}", "{} of {}".format(*cut.rank), cut.by, number, str(cut.saved)]
+    return _cells(cells, cut.line, cut.text)
+
+
+def _cells(cells: Sequence[str], said: str, story: str, kind: str = "") -> str:
+    """A row of a table; its last cell opens to the whole story."""
+    text = f"<details{kind}><summary>{escape(said)}</summary><pre>{escape(story)}</pre></details>"
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + f'<td class="text">{text}</td></tr>'
 
 
