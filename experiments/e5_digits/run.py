@@ -1,6 +1,7 @@
 """E5: the digits sweep with no pruning, Median, Hyperband, CurvePruner and three allocators, same seeds, for real.
 
     python experiments/e5_digits/run.py                 # 5 seeds x 7 ways, under an hour on two cores
+    python experiments/e5_digits/run.py --order         # also the best value over epochs of what was stored without it
     python experiments/e5_digits/run.py --table         # the tables and anytime.png from the stored results
 
 The sampler is `random` and both configuration and training of trial k follow from (seed, k) alone, so every pruner
@@ -181,6 +182,16 @@ def turns_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def later(run: dict[str, Any]) -> dict[str, Any]:
+    """What a run brings to an earlier one of the same seed, which counted and timed but did not keep the order."""
+    return {"best_so_far": run["best_so_far"], "again": {"steps": run["steps"], "commit": run["commit"]}}
+
+
+def played(run: dict[str, Any]) -> dict[str, Any]:
+    """The run that `best_so_far` is of: its steps and its commit."""
+    return dict(run.get("again", run))
+
+
 def best_at(result: dict[str, Any], grid: np.ndarray) -> np.ndarray:
     """The best value a sweep knew after each number of steps, (G,); inf before its first, the last one held beyond."""
     spent, best = np.array(result["best_so_far"], float).reshape(-1, 2).T
@@ -190,10 +201,10 @@ def best_at(result: dict[str, Any], grid: np.ndarray) -> np.ndarray:
 def draw(results: dict[str, Any], path: Path) -> list[str]:
     """Best value over steps spent, a line a row: median over seeds, the band from the best to the worst of them.
 
-    A line ends where the median sweep did. Rows that were stored without the order of their reports are left out.
+    A line ends where the median sweep did. Runs that were stored without the order of their reports are left out.
 
     Returns:
-        Their names.
+        The rows that have no line for it.
     """
     import matplotlib
 
@@ -204,16 +215,24 @@ def draw(results: dict[str, Any], path: Path) -> list[str]:
     left_out = []
     for i, name in enumerate((*PRUNERS, *ALLOCATORS)):
         of = [run for key, run in results["runs"].items() if key.partition("/")[2] == name]
-        if not of or any("best_so_far" not in run for run in of):
+        if not (of := [run for run in of if "best_so_far" in run]):
             left_out.append(name)
             continue
-        grid = np.arange(max(run["best_so_far"][0][0] for run in of), np.median([run["steps"] for run in of]) + 1)
+        grid = np.arange(
+            max(run["best_so_far"][0][0] for run in of), np.median([played(run)["steps"] for run in of]) + 1
+        )
         best = np.stack([best_at(run, grid) for run in of])
-        style, color = "--" if name in PRUNERS else "-", f"C{i}"
-        ax.plot(grid, np.median(best, axis=0), style, color=color, label=f"{name}, {len(of)} seeds")
-        ax.plot(grid[-1], np.median(best[:, -1]), "o", color=color, ms=5)
-        ax.fill_between(grid, best.min(axis=0), best.max(axis=0), color=color, alpha=0.08, lw=0)
-    ax.set(xscale="log", yscale="log", xlabel="epochs spent by all trials together", ylabel="best val_loss so far")
+        look: dict[str, Any] = {"color": f"C{i}", "ls": "--" if name in PRUNERS else "-", "drawstyle": "steps-post"}
+        ax.plot(grid, np.median(best, axis=0), label=f"{name}, {len(of)} seeds", **look)
+        ax.plot(grid[-1], np.median(best[:, -1]), "o", color=f"C{i}", ms=5)
+        ax.fill_between(grid, best.min(axis=0), best.max(axis=0), step="post", color=f"C{i}", alpha=0.08, lw=0)
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="epochs spent by all trials together",
+        ylabel="best val_loss so far",
+        xlim=(5, None),
+    )
     if ax.get_legend_handles_labels()[0]:
         ax.legend()
     figure.savefig(path, dpi=90)
@@ -227,6 +246,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
     parser.add_argument("--pruners", nargs="+", default=[*PRUNERS, *ALLOCATORS], choices=[*PRUNERS, *ALLOCATORS])
     parser.add_argument("--again", action="store_true", help="run these seeds and pruners again")
+    parser.add_argument(
+        "--order", action="store_true", help="run what was stored without the order of reports for that"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/e5_digits"), help="scratch folder")
     parser.add_argument("--table", action="store_true", help="only the tables and the plot of what is stored")
     options = parser.parse_args()
@@ -236,16 +258,19 @@ def main() -> None:
         for seed in range(options.seeds):
             for pruner in options.pruners:
                 key = f"{seed}/{pruner}"
-                if key in results["runs"] and not options.again:
+                known = results["runs"].get(key)
+                in_order_only = known is not None and options.order and "best_so_far" not in known and not options.again
+                if known is not None and not options.again and not in_order_only:
                     continue
-                budget = results["runs"].get(f"{seed}/curve", {}).get("steps") if pruner == "uniform" else None
+                budget = played(results["runs"].get(f"{seed}/curve", {})).get("steps") if pruner == "uniform" else None
                 if pruner == "uniform" and budget is None:
                     raise SystemExit(
                         f"seed {seed}: expected the steps that `curve` spent, for uniform; run curve first"
                     )
                 print(f"seed {seed}, {pruner}: training ...", file=sys.stderr, flush=True)
                 result = run_one(sweep, options.work.resolve(), seed, pruner, budget)
-                results["runs"][key] = {**result, "commit": provenance.commit(*MADE_BY)}
+                run = {**result, "commit": provenance.commit(*MADE_BY)}
+                results["runs"][key] = {**known, **later(run)} if in_order_only else run
                 results["command"] = "python experiments/e5_digits/run.py"
                 results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
                 scratch = RESULTS.with_suffix(".tmp")

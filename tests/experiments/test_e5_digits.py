@@ -80,15 +80,18 @@ def test_the_best_a_sweep_knew_after_each_epoch() -> None:
     assert e5.best_at(result, np.arange(7)).tolist() == [math.inf, math.inf, 3.0, 3.0, 1.0, 1.0, 1.0]
 
 
+def test_a_run_made_again_for_its_order_leaves_the_counts_as_they_were() -> None:
+    first = run({}, 1.0) | {"commit": "a"}
+    again = run({0: 4}, 9.0) | {"commit": "b", "best_so_far": [[1, 0.5]]}
+    both = {**first, **e5.later(again)}
+    assert {**both, **first} == both
+    assert both["best_so_far"] == [[1, 0.5]]
+    assert e5.played(both) == {"steps": 54, "commit": "b"}
+    assert e5.played(first) == first
+
+
 def test_the_plot_has_the_rows_whose_order_is_known(tmp_path: Path) -> None:
     known = run({}, 1.0) | {"best_so_far": [[1, 0.5], [3, 0.1]]}
     runs = {"0/none": known, "1/none": known, "0/curve": run({}, 1.0), "1/curve": known}
-    assert e5.draw({"runs": runs}, tmp_path / "a.png") == [
-        "median",
-        "hyperband",
-        "curve",
-        "asha",
-        "going-rate",
-        "uniform",
-    ]
+    assert e5.draw({"runs": runs}, tmp_path / "a.png") == ["median", "hyperband", "asha", "going-rate", "uniform"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
