@@ -98,6 +98,17 @@ class HttpLink:
         self.__dict__.update(state)
         self._begin()
 
+    def close(self) -> None:
+        """Close the connections that nobody uses; a later request opens others."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def __del__(self) -> None:
+        if "_idle" in self.__dict__:  # else it was never made whole
+            self.close()
+
     @property
     def where(self) -> str:
         """The URL."""
@@ -153,7 +164,10 @@ class HttpLink:
     def _connection(self, end: float) -> tuple[http.client.HTTPConnection, bool]:
         """One that is open, or a new one; and whether it was used before."""
         if self._pid != os.getpid():
-            self._begin()  # those of the parent are the parent's
+            parents = self._idle
+            self._begin()
+            for connection in parents:  # closed here, they stay the parent's
+                connection.close()
         with self._lock:
             if self._idle:
                 return self._idle.pop(), True

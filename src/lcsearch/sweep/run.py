@@ -60,7 +60,7 @@ def run(
             in the budget in place of the failed one.
         seed, trials, workers, pruner: as in the file, in place of the file's.
         overrides: `key.sub=value` in place of the file's; on a resume those that the run was begun with, and any below
-            `budget` and `backend.workers`.
+            `budget` and `backend.workers`, and `backend.host`.
         view: what is shown, or what makes it when all is ready; left out, the terminal chooses.
 
     Raises:
@@ -129,10 +129,10 @@ def _as_before(sweep: Sweep, where: RunFolder, overrides: Sequence[str], options
         if options[option] not in (None, had):
             text = f"--{option}: expected {had}, as this run was started with, got {options[option]}."
             raise FileProblem(f"{text} Leave it out, or start over with --fresh or another --folder.")
-    same, may = Sweep(before, sweep.path, sweep.text), ("budget.", "backend.workers.")
+    same, may = Sweep(before, sweep.path, sweep.text), ("budget.", "backend.workers.", "backend.host=")
     for text in overrides:
         if not text.startswith(may) and studies.anchored(same.override([text])).file != before:
-            told = "expected a value that this run was started with, or a key below budget or backend.workers"
+            told = "expected a value that this run was started with, or a key below budget or backend.workers, or host"
             raise FileProblem(
                 f"override '{mask(text)}': {told}. Leave it out, or start over with --fresh or another --folder."
             )

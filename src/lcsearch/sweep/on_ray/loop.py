@@ -433,6 +433,7 @@ def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:
         decision_log=folder.decisions,
         judged=file.judged,
         bounds=file.bounds,
+        host=file.backend.host,
         **spec.model_dump(exclude={"kind", "n_warmup_steps"}),
     )
     scheduler.name = file.name

@@ -12,6 +12,7 @@ from lcsearch.sweep.monitor.outcome import FAILED
 from lcsearch.sweep.monitor.view import View
 from lcsearch.sweep.runtime import exits
 from lcsearch.sweep.runtime.launch import Watch, after
+from lcsearch.sweep.runtime.model_host import ModelHost, pays
 from lcsearch.sweep.runtime.processes import Death, Fleet
 from lcsearch.sweep.runtime.stalls import Stalls
 from lcsearch.sweep.spec.load import Sweep
@@ -35,6 +36,7 @@ class FleetWatch(Watch):
         self._failed_starts = 0
         self._tried = len(self.trials())
         self._no_turns = False  # a worker has said that no turn is left; only trials that lost theirs go on
+        self._host = ModelHost(folder, sweep.file, view.event) if pays(sweep.file) else None
         self._stalls = Stalls(self.folder, self.file.backend.workers.stall)
 
     def on_second_interrupt(self) -> None:
@@ -45,11 +47,16 @@ class FleetWatch(Watch):
     def close(self) -> None:
         """Kill what still runs."""
         self._fleet.kill()
+        if self._host is not None:
+            self._host.end()
         self.silent = {}
 
     def loop(self) -> None:
         """Keep the slots filled, and bury the dead."""
         drained = False
+        if self._host is not None and self._work_left():
+            self._host.start(lambda: self.ending)
+            self._fleet.environment = self._host.environment
         while True:
             for death in self._fleet.reap():
                 self._handle_exit(death)
@@ -63,6 +70,8 @@ class FleetWatch(Watch):
             if not self._fleet.pids and (self.ending or not self._may_have_to_take_over()):
                 self._tell_of_paused()
                 return
+            if self._host is not None:
+                self._host.look()
             self.look()
             time.sleep(_TICK_S)
 

@@ -30,13 +30,18 @@ class Death:
 
     @property
     def how(self) -> str:
-        """ "was killed (SIGKILL)" or "exited with code 1"."""
-        if self.code >= 0:
-            return f"exited with code {self.code}"
-        try:
-            return f"was killed ({signal.Signals(-self.code).name})"
-        except ValueError:
-            return f"was killed (signal {-self.code})"
+        """See :func:`how_ended`."""
+        return how_ended(self.code)
+
+
+def how_ended(code: int) -> str:
+    """ "was killed (SIGKILL)" or "exited with code 1"."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was killed (signal {-code})"
 
 
 def visible_gpu(index: int) -> str:
@@ -94,6 +99,7 @@ class Fleet:
 
     def __init__(self, folder: RunFolder, workers: Workers, lock: int) -> None:
         self._folder, self._workers, self._lock = folder, workers, lock
+        self.environment: dict[str, str] = {}  # of workers that are started from now on, beside the launcher's
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._told_before: dict[int, int] = {}  # slot -> bytes that it had told when its last worker was started
 
@@ -111,6 +117,7 @@ class Fleet:
         device, environment = self._device(slot)
         environment.update(dict.fromkeys(THREAD_VARIABLES, str(self._workers.threads)))
         environment["PYTHONUNBUFFERED"] = "1"
+        environment.update(self.environment)
         command = [sys.executable, "-m", "lcsearch.sweep.runtime.worker", str(self._folder.root)]
         command += ["--slot", str(slot), "--device", device, "--lock", str(self._lock)]
         with files.append(self._folder.log(slot)) as log:

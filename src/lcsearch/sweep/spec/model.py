@@ -304,6 +304,8 @@ class Backend(Model):
 
     `kind: optuna` starts worker processes on this machine; `kind: ray` trains on a Ray cluster, one of this machine's
     own (`address: local`) or the one at `address` (`host:port`; `auto`: the one that this machine is part of).
+    `host` holds the network: `local`, every worker; the URL of `lcsearch serve`; `ray`, an actor of the cluster;
+    `auto`, one process of this machine for more than two workers, or with a GPU that none of them is given.
     `storage` is the URL of a database (a relative sqlite file stands beside the sweep file); None is study.sqlite3 in
     the run folder.
     """
@@ -312,6 +314,7 @@ class Backend(Model):
     address: Annotated[str, Field(pattern=r"^(local|auto|[^\s/]+:\d+)$")] = "local"
     workers: Workers = Workers()
     storage: Annotated[str, Field(pattern=DATABASE)] | None = None
+    host: Annotated[str, Field(pattern=r"^(auto|local|ray|https?://[^\s/@]+/?)$")] = "auto"
 
 
 class Sampler(Model):

@@ -270,7 +270,12 @@ def curve_pruner(spec: CurvePrunerSpec, sweep: SweepFile, folder: RunFolder) -> 
     """lcsearch's own pruner with the knobs of the file."""
     knobs = spec.model_dump(exclude={"kind"})
     return CurvePruner(
-        max_steps=sweep.max_steps, judged=sweep.judged, bounds=sweep.bounds, decision_log=folder.decisions, **knobs
+        max_steps=sweep.max_steps,
+        judged=sweep.judged,
+        bounds=sweep.bounds,
+        decision_log=folder.decisions,
+        host=sweep.backend.host,
+        **knobs,
     )
 
 
@@ -279,6 +284,14 @@ def is_forecast(sweep: SweepFile) -> bool:
     spec = sweep.pruner
     long = sweep.max_steps > Policy().min_observations
     return isinstance(spec, CurvePrunerSpec) and long and sweep.budget.trials > spec.n_startup_trials
+
+
+def asks_network(sweep: SweepFile) -> bool:
+    """May the network be asked, by looks or for turns?"""
+    spec = sweep.pruner
+    named = spec.forecasters if isinstance(spec, CurvePrunerSpec) else None
+    by_turns = sweep.turns is not None and sweep.turns.kind in ("going-rate", "greedy")
+    return (is_forecast(sweep) or by_turns) and (named is None or "network" in named)
 
 
 def quiet_optuna() -> None:

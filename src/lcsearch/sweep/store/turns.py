@@ -58,7 +58,9 @@ class Turns:
         self._study, self._folder, self._slot, self._file = study, folder, slot, file
         self._run = folder.identity()
         own = study.pruner if isinstance(study.pruner, CurvePruner) else None
-        session = make_session(Policy(), None, folder.decisions, None) if own is None else own.session
+        session = (
+            make_session(Policy(), None, folder.decisions, None, host=file.backend.host) if own is None else own.session
+        )
         self._desk = Desk(
             study,
             make_allocator(file.turns),
