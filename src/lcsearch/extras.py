@@ -42,6 +42,11 @@ def need_serve(part: str) -> None:
     _need(part, "serve", SERVE)
 
 
+def are_there(packages: Sequence[str]) -> bool:
+    """Whether all of them are installed."""
+    return all(map(_is_there, packages))
+
+
 def _need(part: str, extra: str, packages: Sequence[str]) -> None:
     missing = [name for name in packages if not _is_there(name)]
     if missing:

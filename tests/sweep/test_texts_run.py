@@ -66,7 +66,7 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     )
     assert refused(lambda: launcher.run(path, folder=run.root, resume=True, overrides=["seed=1"])) == (
         "file: override 'seed=1': expected a value that this run was started with, or a key below budget or "
-        "backend.workers. Leave it out, or start over with --fresh or another --folder."
+        "backend.workers, or backend.host. Leave it out, or start over with --fresh or another --folder."
     )
 
 

@@ -98,17 +98,6 @@ class HttpLink:
         self.__dict__.update(state)
         self._begin()
 
-    def close(self) -> None:
-        """Close the connections that nobody uses; a later request opens others."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    def __del__(self) -> None:
-        if "_idle" in self.__dict__:  # else it was never made whole
-            self.close()
-
     @property
     def where(self) -> str:
         """The URL."""
@@ -120,6 +109,10 @@ class HttpLink:
         with self._lock:
             while self._idle:
                 self._idle.pop().close()
+
+    def __del__(self) -> None:
+        for connection in self.__dict__.get("_idle", ()):  # nobody else has it any more
+            connection.close()
 
     def _context(self) -> ssl.SSLContext:
         try:

@@ -132,9 +132,8 @@ def _as_before(sweep: Sweep, where: RunFolder, overrides: Sequence[str], options
     same, may = Sweep(before, sweep.path, sweep.text), ("budget.", "backend.workers.", "backend.host=")
     for text in overrides:
         if not text.startswith(may) and studies.anchored(same.override([text])).file != before:
-            told = "expected a value that this run was started with, or a key below budget or backend.workers, or host"
-            raise FileProblem(
-                f"override '{mask(text)}': {told}. Leave it out, or start over with --fresh or another --folder."
-            )
+            told = "expected a value that this run was started with, or a key below budget or backend.workers, or"
+            how = "Leave it out, or start over with --fresh or another --folder."
+            raise FileProblem(f"override '{mask(text)}': {told} backend.host. {how}")
     changes = [text for text in overrides if text.startswith(may)]
     return same.override(changes, trials=options["trials"], workers=options["workers"])

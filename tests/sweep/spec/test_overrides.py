@@ -173,7 +173,7 @@ def test_a_resume_takes_budget_and_workers_only(tmp_path: Path) -> None:
             launcher.run(path, folder=tmp_path / "run", resume=True, overrides=[text])
         assert str(caught.value) == (
             f"override '{text}': expected a value that this run was started with, or a key below budget or "
-            "backend.workers. Leave it out, or start over with --fresh or another --folder."
+            "backend.workers, or backend.host. Leave it out, or start over with --fresh or another --folder."
         )
     with pytest.raises(FileProblem, match=r"^override 'budgets\.trials=3': expected one of version, "):
         launcher.run(path, folder=tmp_path / "run", resume=True, overrides=["budgets.trials=3"])
