@@ -89,6 +89,8 @@ class CurveScheduler(FIFOScheduler):
             None: any number, each with its checkpoint.
         min_slice: a trial that goes on trains at least so many steps before it is paused again, > 0; None: as the
             allocator has it.
+        max_slice: a trial that runs is asked about again after at most so many steps, > 0, and is preempted where the
+            allocator has a better one for its slot by then; None: at the end of its turn only.
         checkpoint_cost: what pausing a trial costs, in steps of `time_attr`, >= 0; it stands beside training in the
             allocator's account, in what a move gains per step, and in the receipts.
         resume_cost: what it costs to go on with a paused one, in steps, >= 0.
@@ -132,6 +134,7 @@ class CurveScheduler(FIFOScheduler):
         allocator: Allocator | str | None = None,
         max_paused: int | None = None,
         min_slice: float | None = None,
+        max_slice: float | None = None,
         checkpoint_cost: float = 0.0,
         resume_cost: float = 0.0,
         resources: ResourceBounds | None = None,
@@ -153,9 +156,8 @@ class CurveScheduler(FIFOScheduler):
         if not (resources is None or isinstance(resources, ResourceBounds)):
             raise InvalidValue("ResourceBounds(least, most) or None", resources, "resources")
         prices = checked_prices(checkpoint_cost, resume_cost, "CurveScheduler")
-        got = {"max_paused": max_paused, "min_slice": min_slice, "resources": resources} | {
-            f"{name}_cost": price or None for name, price in prices._asdict().items()
-        }
+        got = {"max_paused": max_paused, "min_slice": min_slice, "max_slice": max_slice, "resources": resources}
+        got |= {f"{name}_cost": price or None for name, price in prices._asdict().items()}
         if allocator is None and any(value is not None for value in got.values()):
             raise InvalidValue("an allocator beside them", got, "CurveScheduler()", 'as in allocator="going-rate"')
         if judged not in ("best", "final"):
@@ -182,7 +184,7 @@ class CurveScheduler(FIFOScheduler):
         self._known_goal: Goal | None = None
         if allocator is not None:
             least = 0.0 if min_slice is None else min_slice
-            named = named_allocator(allocator, max_paused=max_paused, min_slice=least)
+            named = named_allocator(allocator, max_paused=max_paused, min_slice=least, max_slice=max_slice)
             self._allocating = Allocating(named, self._session, self.uid, resources, prices)
             self._allocating.begin(self._book)
 

@@ -99,6 +99,13 @@ class TestBounded(AllocatorKit):
         return Bounded(AshaPromotion(), max_paused=1000, min_slice=0.0)
 
 
+class TestPreempting(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return Bounded(AshaPromotion(), max_slice=2.0)
+
+
 class TestGreedyGain(AllocatorKit):
     def make(self) -> Allocator:
         return GreedyGain()

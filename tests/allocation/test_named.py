@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
@@ -46,7 +48,7 @@ def test_bounds_cut_the_lowest_ranks_and_lengthen_turns() -> None:
     )
     study = Snapshot("s", goal, FinishedTrials(goal), live)
     bounded = allocator("uniform", max_paused=2, min_slice=3.0)
-    assert knobs_of(bounded) == {"n_arms": None, "quantum": 0.1, "max_paused": 2, "min_slice": 3.0}
+    assert knobs_of(bounded) == {"n_arms": None, "quantum": 0.1, "max_paused": 2, "min_slice": 3.0, "max_slice": None}
     made = bounded.allocate(bounded.init(), study, {}, Abilities(pause=True), Slots(1, 0), (0, 0))
     ranked = [wait.uid for wait in made.waits]
     (move,) = made.moves
@@ -60,6 +62,29 @@ def test_bounds_cut_the_lowest_ranks_and_lengthen_turns() -> None:
     )
     assert made.stops
     assert "9" not in {uid for uid, _ in made.stops}, "the leader keeps its place"
-    for bounds in ({"max_paused": 0}, {"min_slice": -1.0}):
+    for bounds in ({"max_paused": 0}, {"min_slice": -1.0}, {"max_slice": 0.0}, {"max_slice": math.inf}):
         with pytest.raises(InvalidValue):
-            allocator("uniform", **bounds)
+            allocator("uniform", **bounds)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(
+        InvalidValue, match=r"^max_slice: expected a finite number of steps >= min_slice=3, or None, got 2"
+    ):
+        allocator("uniform", min_slice=3.0, max_slice=2.0)
+
+
+def test_a_trial_is_preempted_within_its_turn_where_a_better_one_waits() -> None:
+    """Trial 0 was promoted from 3 to 9 as the best of three, and has come to 5; by then two better ones stand at 3."""
+    goal, asha = Goal("loss", "minimize", 27), allocator("asha", first=1 / 27, max_slice=2.0)
+    assert knobs_of(asha)["max_slice"] == 2.0
+
+    def moved(*losses: float) -> tuple[str | None, float]:
+        first = Trial("0", Curve.of(range(1, 6), [0.5] * 5), status=Status.PAUSED)
+        others = [
+            Trial(str(i), Curve.of(range(1, 4), [loss] * 3), status=Status.PAUSED) for i, loss in enumerate(losses, 1)
+        ]
+        study = Snapshot("s", goal, FinishedTrials(goal), (first, *others))
+        made = asha.allocate(asha.init(), study, {}, Abilities(pause=True), Slots(1, 9, here="0"), (0, 0))
+        assert not made.stops
+        return made.moves[0].uid, made.moves[0].pause_at
+
+    assert moved(0.6, 0.7) == ("0", 7.0), "it is still the best, and goes on where it stands"
+    assert moved(0.4, 0.3) == ("2", 5.0)

@@ -26,7 +26,12 @@ DEFAULT = GoingRateAsha.name
 
 
 def allocator(
-    name: str | Allocator = DEFAULT, *, max_paused: int | None = None, min_slice: float = 0.0, **knobs: Any
+    name: str | Allocator = DEFAULT,
+    *,
+    max_paused: int | None = None,
+    min_slice: float = 0.0,
+    max_slice: float | None = None,
+    **knobs: Any,
 ) -> Allocator:
     """An allocator by its name; one that is made already comes back as it is, within the bounds that are given.
 
@@ -34,13 +39,14 @@ def allocator(
         name: one of `KINDS`, or an allocator of your own.
         max_paused: at most so many trials wait, >= 1; None: any number.
         min_slice: no turn is shorter than so many steps, >= 0.
+        max_slice: none is longer, > 0: a trial is preempted where a better arm waits by then; None: any length.
         knobs: its fields.
 
     Raises:
         InvalidValue: no such name or knob, or a value that cannot be.
     """
-    if max_paused is not None or min_slice != 0:
-        return Bounded(allocator(name, **knobs), max_paused, min_slice)
+    if (max_paused, min_slice, max_slice) != (None, 0, None):
+        return Bounded(allocator(name, **knobs), max_paused, min_slice, max_slice)
     if not isinstance(name, str):
         if not isinstance(name, Allocator) or knobs:
             raise InvalidValue(f"an Allocator without knobs, or one of {', '.join(KINDS)}", name, "allocator")
@@ -57,5 +63,6 @@ def allocator(
 def knobs_of(one: Allocator) -> dict[str, Any]:
     """What an allocator was made with, as plain values; {} where it is no dataclass."""
     if isinstance(one, Bounded):
-        return {**knobs_of(one.allocator), "max_paused": one.max_paused, "min_slice": one.min_slice}
+        bounds = {"max_paused": one.max_paused, "min_slice": one.min_slice, "max_slice": one.max_slice}
+        return {**knobs_of(one.allocator), **bounds}
     return dataclasses.asdict(one) if isinstance(one, Kinds) or dataclasses.is_dataclass(one) else {}

@@ -98,6 +98,16 @@ def ends(runner: Runner) -> dict[str, tuple[str, float]]:
 def test_one_slot_moves_as_the_simulator_does(name: str, prices: tuple[float, float]) -> None:
     """With the same account before every allocation: what was trained, and paid for pauses and resumes."""
     checkpoint, resume = prices
+    one_slot_as_the_simulator(name, World(checkpoint=checkpoint, resume=resume))
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "halving", "run-to-end", "going-rate", "greedy"])
+def test_preemption_within_a_turn_is_the_simulators_too(name: str) -> None:
+    assert one_slot_as_the_simulator(name, World(resume=0.5), max_slice=1.0) > len(LIMITS)
+
+
+def one_slot_as_the_simulator(name: str, world: World, max_slice: float | None = None) -> int:
+    """How many allocations there were, which both made alike."""
     task = Task(
         "same",
         Goal("loss", "minimize", STEPS),
@@ -106,21 +116,24 @@ def test_one_slot_moves_as_the_simulator_does(name: str, prices: tuple[float, fl
         ),
     )
     here, there = Recorded(allocator(name)), Recorded(allocator(name))
-    runner = run_with(here, checkpoint_cost=checkpoint, resume_cost=resume)
-    world = World(checkpoint=checkpoint, resume=resume)
-    found = simulate(task, range(len(LIMITS)), Never(), world, there, [NormalAroundBest()])
+    runner = run_with(here, max_slice=max_slice, checkpoint_cost=world.checkpoint, resume_cost=world.resume)
+    bounded = allocator(there, max_slice=max_slice)
+    found = simulate(task, range(len(LIMITS)), Never(), world, bounded, [NormalAroundBest()])
     assert here.said == there.said
     assert len(here.said) > 5
     assert ends(runner) == {
         life.uid: (life.status.name, life.shown) for life in found.lives if life.status is not Status.PAUSED
     }
+    return len(here.said)
 
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("slots", [1, 3, 20])
-@pytest.mark.parametrize("limit", [None, 1, 2, 4])
-def test_every_run_ends_and_has_a_complete_trial(name: str, slots: int, limit: int | None) -> None:
-    runner = run_with(name, slots=slots, limit=limit)
+@pytest.mark.parametrize(("limit", "max_slice"), [(None, None), (1, None), (2, None), (4, None), (None, 1.0)])
+def test_every_run_ends_and_has_a_complete_trial(
+    name: str, slots: int, limit: int | None, max_slice: float | None
+) -> None:
+    runner = run_with(name, slots=slots, limit=limit, max_slice=max_slice)
     found = ends(runner)
     assert len(found) == len(LIMITS)
     assert ("COMPLETE", STEPS) in found.values()
@@ -258,7 +271,7 @@ def test_max_paused_bounds_the_paused_set_and_min_slice_a_turn() -> None:
 
 @pytest.mark.parametrize("name", ["asha", "uniform", "hyperband", "halving"])
 def test_every_receipt_can_be_made_again(name: str, tmp_path: Path) -> None:
-    runner = run_with(name, slots=2, max_paused=3, min_slice=2, decision_log=tmp_path)
+    runner = run_with(name, slots=2, max_paused=3, min_slice=2, max_slice=2, decision_log=tmp_path)
     study = of_run(runner).snapshot()
     trials = {trial.uid: trial for trial in (*study.bank, *study.live)}
     receipts = list(read_allocations(tmp_path))
@@ -409,8 +422,14 @@ def test_a_scheduler_may_serve_another_run() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    alone: list[dict[str, Any]] = [{"allocator": "best"}, {"allocator": 3}, {"max_paused": 2}, {"min_slice": 2}]
-    beside: list[dict[str, Any]] = [{"max_paused": 0}, {"min_slice": -1}, {"min_slice": float("nan")}]
+    alone: list[dict[str, Any]] = [
+        {"allocator": "best"},
+        {"allocator": 3},
+        {"max_paused": 2},
+        {"min_slice": 2},
+        {"max_slice": 2},
+    ]
+    beside: list[dict[str, Any]] = [{"max_paused": 0}, {"min_slice": -1}, {"min_slice": float("nan")}, {"max_slice": 0}]
     for fields in (*alone, *({"allocator": "asha", **more} for more in beside)):
         with pytest.raises(InvalidValue):
             scheduler(**fields)
