@@ -64,7 +64,7 @@ def test_bounds_cut_the_lowest_ranks_and_lengthen_turns() -> None:
     assert "9" not in {uid for uid, _ in made.stops}, "the leader keeps its place"
     for bounds in ({"max_paused": 0}, {"min_slice": -1.0}, {"max_slice": 0.0}, {"max_slice": math.inf}):
         with pytest.raises(InvalidValue):
-            allocator("uniform", **bounds)  # type: ignore[arg-type]  # wrong on purpose
+            allocator("uniform", **bounds)
     with pytest.raises(
         InvalidValue, match=r"^max_slice: expected a finite number of steps >= min_slice=3, or None, got 2"
     ):
