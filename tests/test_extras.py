@@ -141,7 +141,7 @@ def test_all_else_imports_what_pip_brings() -> None:
     used: dict[str, set[str]] = {}
     for path in [*package.rglob("*.py"), *(ROOT / "schedulers").rglob("*.py")]:
         inside = path.relative_to(package if path.is_relative_to(package) else ROOT).as_posix()
-        if not inside.startswith((*EXTRA, "schedulers/ray_tune")):
+        if not inside.startswith((*EXTRA, "schedulers/ray_tune", "host/ray_actor.py")):
             for name in foreign(path):
                 used.setdefault(name, set()).add(inside)
     assert set(used) <= names(PROJECT["dependencies"]), used

@@ -95,6 +95,7 @@ class Pretrained:
         stand_ins: Sequence[Forecaster] = (),
     ) -> None:
         self.name, self._device, self.stand_ins = "network", device, tuple(stand_ins)
+        self._ships = file is None and where is None
         self._file: Path | Traversable
         if file is None:
             self._weights, (self._file, wanted) = weights, found(weights, where)
@@ -130,6 +131,14 @@ class Pretrained:
     def version(self) -> str:
         """Name and hash of the weights."""
         return f"{self._weights}-{self._sha256[:12]}"
+
+    def own_bytes(self) -> bytes | None:
+        """The file's bytes, for a process that may not have it; None: the package ships them.
+
+        Raises:
+            EnvironmentProblem: the file has gone missing or was changed meanwhile.
+        """
+        return None if self._ships else content(self._file, self._sha256)[0]
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """As :class:`~lcsearch.forecast.network.forecaster.NetworkForecaster` answers."""

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
+from lcsearch.extras import need_ray
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.host.hosted import Hosted
 from lcsearch.host.in_process import Pretrained
@@ -86,12 +87,13 @@ def renamed(forecasters: Named, opinions: Named) -> Named:
     return opinions
 
 
-def link_to(host: str) -> Link | None:
+def link_to(host: str, local: Pretrained | None = None) -> Link | None:
     """The way to the host of the model; None: it is held in process.
 
     Args:
         host: "local", "ray" (the host of the Ray cluster that this process is part of, begun where there is none), the
             URL of `lcsearch serve`, or "auto": what LCSEARCH_HOST says, else "local".
+        local: the weights that must answer, of which a cluster has a host each; None: those that ship.
 
     Raises:
         InvalidValue: it is none of these.
@@ -104,6 +106,11 @@ def link_to(host: str) -> Link | None:
         return None
     if isinstance(said, str) and said.startswith(("http://", "https://")):
         return HttpLink(said)
+    if said == "ray":
+        need_ray('host="ray"')
+        from lcsearch.host.ray_actor import RayLink
+
+        return RayLink(local or Pretrained())
     raise InvalidValue("auto, local, ray, or the URL http://NAME:PORT of `lcsearch serve`", said, where)
 
 
@@ -117,11 +124,13 @@ def resolve_forecasters(forecasters: Named, host: str = "local") -> tuple[Foreca
         InvalidValue: an unknown name, something that is no forecaster, an empty list, or no such host.
         EnvironmentProblem: the network was named, and is not to be had.
     """
-    link = link_to(host)
-    found = _in_process(forecasters)
-    if link is None:
-        return found
-    return tuple(Hosted(one, link) if isinstance(one, Pretrained) else one for one in found)
+    link_to(host)  # says what is wrong with it, whoever forecasts
+    return tuple(_at(host, one) if isinstance(one, Pretrained) else one for one in _in_process(forecasters))
+
+
+def _at(host: str, local: Pretrained) -> Forecaster:
+    link = link_to(host, local)
+    return local if link is None else Hosted(local, link)
 
 
 def _in_process(forecasters: Named) -> tuple[Forecaster, ...]:
