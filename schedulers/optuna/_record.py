@@ -166,6 +166,12 @@ def n_pauses(frozen: FrozenTrial) -> int:
     return n if isinstance(n, int) else 0
 
 
+def paused_at_of(frozen: FrozenTrial) -> int | None:
+    """The step at which the trial was paused last; None for one that never was."""
+    step: Any = attribute_of(frozen, PAUSED).get("step")
+    return step if isinstance(step, int) else None
+
+
 def ever_paused(frozen: FrozenTrial) -> bool:
     """Was the trial paused at least once?"""
     return n_pauses(frozen) > 0

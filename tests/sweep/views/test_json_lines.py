@@ -13,9 +13,13 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 from sweep.kit import TRAIN, lcsearch, write_toy
+from sweep.runtime.test_pause import Hand, pausing_toy
 from sweep.test_run import LEAVING
 from sweep.views.test_live import FILE, STOPPED, progress, trial
 
+from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.session.decision_log import read_allocations
+from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import collect
 from lcsearch.sweep.monitor.state import StateReader
@@ -83,7 +87,7 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     del stop["time"]
     assert stop == {
         "event": "trial", "trial": 1, "state": "stopped", "value": 1.5, "last": 1.5, "step": 2, "spent": 2,
-        "saved": 8, "reason": STOPPED, "p_beat": 0.001,
+        "saved": 8, "reason": STOPPED, "p_beat": 0.001, "cut": None,
     }  # fmt: skip
     assert (nothing["value"], nothing["last"], nothing["p_beat"]) == (None, None, None)
     worker = of(told, "worker")[0]
@@ -174,6 +178,68 @@ def test_stops_and_risk_agree_with_the_summary_and_status_shows_them(tmp_path: P
     assert risk in status.stdout
     assert status.stdout.splitlines()[-1] == "runs/toy: ended; next: lcsearch report, or lcsearch explain TRIAL"
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*") if file.is_file()}
+
+
+def turns_of(told: list[dict[str, Any]]) -> list[tuple[int | None, float, str]]:
+    return [(entry["trial"], entry["until"], entry["why"]) for entry in of(told, "turn")]
+
+
+def test_turns_pauses_and_cuts_of_a_sweep(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path / "ann", trials=9, workers=2)
+    done = lcsearch("run", path, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = lines(done.stdout)
+    receipts = sorted(read_allocations(tmp_path / "runs/toy/decisions"), key=lambda one: one.number)
+    assert [(None if uid is None else int(uid), *more) for one in receipts for uid, *more in moves_of(one)] == turns_of(
+        told
+    )
+    turns, ended = of(told, "turn"), {e["trial"]: e for e in of(told, "trial") if "spent" in e}
+    assert sum(turn["trial"] is None and turn["from"] == 0 for turn in turns) == 9
+    assert all(turn["from"] in (1, 3, 9) for turn in turns if turn["trial"] is not None)
+    assert all(turn["from"] < turn["until"] and turn["allocator"] == "asha" for turn in turns)
+    assert any(turn["waiting"] and turn["nearest"]["needs"] for turn in turns)
+    cut = [e for e in ended.values() if e["state"] == "stopped"]
+    assert cut
+    assert all((e["cut"], e["reason"], e["p_beat"]) == ("cut", "cut: its rung is closed", None) for e in cut)
+    assert all(e["cut"] is None for e in ended.values() if e["state"] == "complete")
+    assert (told[-1]["cut"], told[-1]["turns"]) == (len(cut), len(turns))
+    for number, end in ended.items():
+        story = [e for e in of(told, "trial") if e["trial"] == number]
+        states = [e["state"] for e in story]
+        pauses = [e for e in story if e["state"] == "paused"]
+        woken = [e["step"] for e in story if e["state"] == "resumed"]
+        assert states[0] == "began"
+        assert states[1:-1] == [state for _ in pauses for state in ("paused", "resumed")][: len(states) - 2]
+        assert [e["step"] for e in pauses] == [*woken, *([end["step"]] if end["cut"] else [])]
+        assert all(e["step"] in (1, 3, 9) and isinstance(e["last"], float) for e in pauses)
+
+
+def moves_of(receipt: AllocationReceipt) -> list[tuple[str | None, float, str]]:
+    return [(move.uid, move.pause_at, move.why) for move in receipt.moves]
+
+
+def test_a_resumed_sweep_tells_its_own_turns_only(tmp_path: Path) -> None:
+    hand = Hand(pausing_toy(tmp_path / "ann"), tmp_path / "ann/run")
+    for _ in range(4):
+        hand.train()
+    sweep, study, read = reader(hand.folder)
+    out = io.StringIO()
+    shown = JsonView(sweep.file, hand.folder, out, resumed=True, people=PlainView(sweep.file, io.StringIO()))
+    shown.start()
+    paused = [row.number for row in read().of("paused")]
+    shown.update(read(), study)
+    told = lines(out.getvalue())
+    assert of(told, "turn") == []
+    assert [(e["trial"], e["state"]) for e in of(told, "trial")] == [
+        *((number, state) for number in paused for state in ("began", "paused")),
+        (len(paused), "began"),  # it has its turn, and nobody trains it yet
+    ]
+    before = read()
+    hand.train()
+    shown.update(before, study)  # the log is ahead of the study as it was read
+    shown.update(read(), study)
+    news = lines(out.getvalue())[len(told) :]
+    assert len(of(news, "turn")) == 1
 
 
 def test_what_cannot_begin_tells_programs_nothing(tmp_path: Path) -> None:

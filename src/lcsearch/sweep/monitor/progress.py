@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of, is_paused
-from lcsearch.schedulers.optuna._record import cut_kind
+from lcsearch.schedulers.optuna._record import cut_kind, n_pauses, paused_at_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
@@ -44,6 +44,8 @@ class Row:
             :meth:`FinishedTrials.left`.
         note: the reason of a stop or the error of a failure, one line for people.
         cut: what left it paused for good, see :func:`lcsearch.schedulers.optuna._record.cut_kind`; "": nothing did.
+        pauses: how often it was paused.
+        paused_at: the step at which it was paused last; None where it never was.
         overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
@@ -72,6 +74,8 @@ class Row:
     stop: Decision | None = None
     overtaken: bool = False
     cut: str = ""
+    pauses: int = 0
+    paused_at: int | None = None
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -249,6 +253,8 @@ def _row(
         stop=decision_of(trial) if state == "stopped" else None,
         overtaken=bool(attributes.count(trial.user_attrs, OVERTAKEN)),
         cut=cut_kind(trial) if state == "stopped" else "",
+        pauses=n_pauses(trial),
+        paused_at=paused_at_of(trial),
     )
 
 

@@ -13,7 +13,14 @@ trial    `trial` (its number) and `state`: "began" with `params` (a trial that `
          "complete", "stopped", "failed" with `value` (judged, as far as it came), `last` (the last report), `step` of
          the last report, `spent`, `saved` (steps; here and at the end an estimate, counted to where complete trials
          ended), `reason` (of a stop or a failure, else null), `p_beat` (at the look that stopped it; null for trials
-         that were not stopped, or not by P(beat))
+         that were not stopped, or not by P(beat)), `cut` (of one that ended while it was paused: "cut" by the
+         allocator, "left" by the budget's end, "evicted" for its checkpoint; else null). Where trials are paused also
+         "paused" and "resumed" with `step`, where it was paused, and `last`, its report there
+turn     an allocator gave a slot: `trial` (null: a new configuration, which begins as a `trial` of its own), `from` and
+         `until` (steps; at `until` it is asked again, or ends), `why`, `score` (higher is better; by which is the
+         allocator's to say), `allocation` (its number in the decision log), `allocator`, `waiting` (paused trials that
+         got nothing), `nearest` ({`trial`, `rank`, `of`, `by`, `needs`} of the one nearest to a slot, or null). Of what
+         the launcher sees at once turns are told first, and of a trial's pauses the latest
 best     a new best value, of any trial that has not failed: `trial`, `step`, `value`, `params`, `state` (of the trial)
 worker   one has died, stalled or been retried: `text`; as far as known `worker` (its slot), `how`, `trial`, `retry`,
          `retries`, `given_up` (the trial is marked failed)
@@ -22,7 +29,8 @@ end      last. `exit_code`, `message` (null when all went well), `counts` (state
          null), `incumbent` (the best of the complete trials, or null), `spent`, `saved` (steps), `seconds` (wall clock
          of this launch), `seconds_total` (of all launches), `worker_seconds`, `worker_seconds_saved` (null where no
          pace is known), `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
-         `diverged` (stops for divergence, which are not in `risk`), `calibration`, `looks`, `failed_open`, `folder`
+         `diverged` (stops for divergence, which are not in `risk`), `cut` (trials that ended while they were paused,
+         which are not in it, either), `turns` (that were given), `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
 """
 
@@ -34,9 +42,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lcsearch.allocation.contract import Move
+from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
 from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, SweepState
@@ -68,7 +78,10 @@ class JsonView:
     ) -> None:
         self._sweep, self._folder, self._stream, self._resumed = sweep, folder, stream, resumed
         self._people = people or PlainView(sweep, sys.stderr, folder=folder)
-        self._looks = DecisionLogTail(folder.decisions)
+        self._looks = DecisionLogTail(folder.decisions, heard=self._hear)
+        self._turns: list[AllocationReceipt] = []  # that are to be told
+        self._pauses: dict[int, int] = {}  # that were told
+        self._asleep: dict[int, dict[str, object]] = {}  # trials that were told last as paused, and where
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._best: tuple[int, int] | None = None
@@ -79,6 +92,8 @@ class JsonView:
         """The opening line, and what was to be told before it."""
         self._people.start()
         s, early = self._sweep, self._early or []
+        self._looks.latest()
+        self._turns.clear()  # those of earlier launches
         self._early = None
         self._tell(
             "sweep",
@@ -105,13 +120,18 @@ class JsonView:
         if self._first and self._resumed:
             self._ended = {row.number for row in progress.of(*ENDED)}
             self._begun = set(self._ended)
+            self._pauses = {row.number: row.pauses - (row.state == "paused") for row in progress.rows}
         self._first = False
         looks: dict[int, tuple[float, float]] | None = None
+        if self._sweep.pause:
+            looks = self._looks.latest()
+            self._tell_turns(progress)
         news = [r for r in progress.rows if r.number not in self._ended and r.state != "waiting"]
         for row in news:
             if row.number not in self._begun:
                 self._begun.add(row.number)
                 self._tell("trial", trial=row.number, state="began", params=dict(row.params))
+            self._tell_pauses(row)
         ended = [row for row in news if row.state in ENDED]
         for row in sorted(ended, key=lambda row: (row.ended is not None, row.ended, row.number)):
             self._ended.add(row.number)
@@ -121,6 +141,37 @@ class JsonView:
         if best is not None and (best.number, best.step) != self._best:
             self._best = (best.number, best.step)
             self._tell("best", **_best(best))
+
+    def _hear(self, made: AllocationReceipt) -> None:
+        self._turns.append(made)
+
+    def _tell_turns(self, progress: Progress, *, all_of: bool = False) -> None:
+        """Turns that were given, but not those of trials whose reports are not read yet."""
+        rows = progress.numbered
+        self._turns.sort(key=lambda made: made.number)
+        while self._turns:
+            made = self._turns[0]
+            going = [move.uid for move in made.moves if move.uid is not None]
+            if not all_of and any(made.live[uid][1] > _n_reports(rows, uid) for uid in going):
+                return
+            del self._turns[0]
+            for move in made.moves:
+                self._tell("turn", **_turn(made, move, rows))
+
+    def _tell_pauses(self, row: Row) -> None:
+        """That it was paused since the last look, and that it goes on."""
+        number = row.number
+        again = row.pauses > self._pauses.get(number, 0)
+        if number in self._asleep and (again or not (row.state == "paused" or row.cut)):
+            self._tell("trial", trial=number, state="resumed", **self._asleep.pop(number))
+        if again:
+            self._pauses[number] = row.pauses
+            where: dict[str, object] = {"step": row.paused_at, "last": row.values.get(row.paused_at or 0)}
+            self._tell("trial", trial=number, state="paused", **where)
+            if row.state == "paused" or row.cut:
+                self._asleep[number] = where
+            else:
+                self._tell("trial", trial=number, state="resumed", **where)
 
     def event(self, text: str, **facts: object) -> None:
         """Of workers when there are facts, a notice otherwise."""
@@ -134,6 +185,8 @@ class JsonView:
     def end(self, outcome: Outcome, state: SweepState) -> None:
         """The last line."""
         p, money = state.progress, state.money
+        self._looks.latest()
+        self._tell_turns(p, all_of=True)
         for text in notices(p, self._sweep):
             self._tell("notice", text=text)
         self._tell(
@@ -152,6 +205,8 @@ class JsonView:
             money=None if money is None else {"spent": money[0], "saved": money[1]},
             risk=state.risk,
             diverged=p.diverged,
+            cut=p.cut,
+            turns=state.n_turns,
             calibration=CALIBRATION,
             looks=state.n_looks,
             failed_open=state.n_failed_open,
@@ -183,8 +238,39 @@ def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -
         "spent": row.spent,
         "saved": row.saved,
         "reason": row.note or None,
-        "p_beat": look[1] if row.state == "stopped" and look is not None and look[0] == step else None,
+        "p_beat": look[1] if row.state == "stopped" and not row.cut and look is not None and look[0] == step else None,
+        "cut": row.cut or None,
     }
+
+
+def _n_reports(rows: Mapping[int, Row], uid: str) -> int:
+    row = rows.get(int(uid)) if uid.isdecimal() else None
+    return 0 if row is None else len(row.values)
+
+
+def _turn(made: AllocationReceipt, move: Move, rows: Mapping[int, Row]) -> dict[str, Any]:
+    """Who got a slot, and from where, by how many reports it had."""
+    begin: float = 0
+    if move.uid is not None and (n := min(made.live[move.uid][1], _n_reports(rows, move.uid))):
+        begin = list(rows[int(move.uid)].values)[n - 1]
+    nearest = made.against[0]._asdict() if made.against else None
+    if nearest is not None:
+        nearest = {"trial": _number(nearest.pop("uid")), **nearest}
+    return {
+        "trial": None if move.uid is None else _number(move.uid),
+        "from": begin,
+        "until": move.pause_at,
+        "why": move.why,
+        "score": move.score,
+        "allocation": made.number,
+        "allocator": made.allocator,
+        "waiting": made.n_waiting,
+        "nearest": nearest,
+    }
+
+
+def _number(uid: str) -> int | str:
+    return int(uid) if uid.isdecimal() else uid
 
 
 def _best(best: Best) -> dict[str, Any]:
