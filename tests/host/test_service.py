@@ -184,17 +184,17 @@ def test_metrics_count_what_happened(running: Running) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    kept = KeptTrials(most=20_000)
-    for k in range(50):
+    kept = KeptTrials(most=200_000)
+    for k in range(90):
         kept.find(request(study=f"s{k}", trials=done(3)))
-        assert kept.bytes <= 20_000
-    last = request(study="s49", trials=done(3))
+        assert kept.bytes <= 200_000
+    last = request(study="s89", trials=done(3))
     assert len(kept.find(replace(last, base=last.bank, trials=()))) == 3
     first = request(study="s0", trials=done(3))
     with pytest.raises(Refused):
         kept.find(replace(first, base=first.bank, trials=()))
     # one study that grows is one study, however often it is asked about
-    bank, n = request(study="s49", trials=done(3)).bank, len(kept)
+    bank, n = request(study="s89", trials=done(3)).bank, len(kept)
     for i in range(3, 100):
         new = wire.digests(bank, done(i + 1, i))[-1]
         assert len(kept.find(replace(last, base=bank, bank=new, trials=done(i + 1, i)))) == i + 1

@@ -49,7 +49,7 @@ def application(host: Host, token: str = "") -> ASGIApp:
         token: what must be shown as `Authorization: Bearer TOKEN`; empty: nothing.
     """
     pages = _Pages(host)
-    return Starlette(
+    made = Starlette(
         routes=[
             Route(PATH, pages.forecast, methods=["POST"]),
             Route(ABOUT, pages.about),
@@ -59,6 +59,8 @@ def application(host: Host, token: str = "") -> ASGIApp:
         middleware=[Middleware(_Token, host=host, token=token)] if token else [],
         exception_handlers={HTTPException: _plainly},
     )
+    made.router.redirect_slashes = False  # nobody is sent where his own Host header says
+    return made
 
 
 async def _plainly(request: Request, error: Exception) -> Response:

@@ -22,7 +22,8 @@ from lcsearch.errors import in_words
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.host import wire
 from lcsearch.host.wire import Refused, Reply, Request
-from lcsearch.study import FinishedTrials, Snapshot
+from lcsearch.study import FinishedTrials, Snapshot, Trial
+from lcsearch.terminal import tame
 
 MOST_PENDING = 1024
 """Requests that may wait; one more is told that the host is busy."""
@@ -32,7 +33,7 @@ PASS = 256
 """Queries of one pass of the network, at most: what bounds its memory and how long others wait."""
 _LARGE = 64 * 2**10  # bodies from this size on are read beside the loop, which others are waiting for
 _BANKS = 64  # of one study that are kept, its workers may see trials end at different moments
-_POINT, _TRIAL = 40, 1500  # bytes, about: of a report in every column, and of a trial with its parameters
+_POINT, _TRIAL, _PARAM = 40, 1000, 150  # bytes, about: of a report in every column, of a trial, of each parameter
 
 _log = logging.getLogger("lcsearch")
 
@@ -82,7 +83,8 @@ class KeptTrials:
         """All finished trials of the request's study; what came along is kept.
 
         Raises:
-            Refused: what they are to be added to is not here, or they do not add up to what was said.
+            Refused: what they are to be added to is not here, they do not add up to what was said, or they are too many
+                for what may be kept.
         """
         found = self._get(request.bank)
         if found is not None:
@@ -102,13 +104,18 @@ class KeptTrials:
         if at is None:
             self._made += 1
             at = self._made
+            size = sum(map(_size, bank))
+        else:
+            size = self._chains[at].size + sum(map(_size, request.trials))
+        if size > self._most:
+            raise Refused(wire.TOO_LARGE, f"expected finished trials of at most {self._most} bytes, got about {size}")
         chain = self._chains.setdefault(at, _Chain())
         chain.banks[request.bank] = bank
-        chain.size = _POINT * bank.steps.size + _TRIAL * (1 + len(bank))
+        chain.size = size
         self._chain_of[request.bank] = at
         if len(chain.banks) > _BANKS:  # no worker of a study is so far behind the others
             del self._chain_of[chain.banks.popitem(last=False)[0]]
-        while self.bytes > self._most and len(self._chains) > 1:
+        while self.bytes > self._most:
             for digest in self._chains.popitem(last=False)[1].banks:
                 del self._chain_of[digest]
 
@@ -118,6 +125,11 @@ class KeptTrials:
             return None
         self._chains.move_to_end(at)
         return self._chains[at].banks[digest]
+
+
+def _size(trial: Trial) -> int:
+    words = sum(len(name) + (len(value) if isinstance(value, str) else 0) for name, value in trial.params.items())
+    return _TRIAL + _POINT * trial.curve.n_reports + _PARAM * len(trial.params) + words + len(trial.uid)
 
 
 @dataclass
@@ -192,10 +204,11 @@ class Host:
         try:
             reply = Reply(wire.OK, await self._answer(body))
         except Refused as refused:
-            reply = Reply(refused.status, str(refused).encode())
+            reply = Reply(refused.status, tame(str(refused)).encode(errors="replace"))
         except Exception as error:  # whatever a body does to us, others are waiting
-            _log.warning("lcsearch: the host could not answer a request: %s", in_words(error)[:500])
-            reply = Reply(wire.FAILED, in_words(error)[:500].encode(errors="replace"))
+            said = tame(in_words(error)[:500])
+            _log.warning("lcsearch: the host could not answer a request: %s", said)
+            reply = Reply(wire.FAILED, said.encode(errors="replace"))
         self.counts.replies[reply.status] += 1
         return reply
 

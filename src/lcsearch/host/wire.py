@@ -38,6 +38,8 @@ MOST_QUERIES = 4096
 """In one request."""
 MOST_SENT = 2**20
 """Bytes of finished trials in one request, about; more travel in several."""
+MOST_TEXT = 4 * 2**20
+"""Bytes of one piece of JSON, which takes twenty times as many once it is read."""
 MOST_BYTES = 16 * 2**20
 """Of one body, unless a host says otherwise."""
 
@@ -178,6 +180,8 @@ def _array(arrays: Arrays, name: str, dtype: type[np.generic], *shape: int | Non
 
 def _read(arrays: Arrays, name: str) -> Any:
     text = _array(arrays, name, np.uint8, None).tobytes()
+    if len(text) > MOST_TEXT:
+        raise InvalidValue(f"at most {MOST_TEXT} bytes of JSON", len(text), f"body[{name}]")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -201,8 +205,8 @@ def _unpack_trials(arrays: Arrays, name: str) -> tuple[Trial, ...]:
         raise InvalidValue("finite losses", "others", f"body[{name}.{_POINTS}]")
     found = []
     for fact, (n, m), (end, last) in zip(facts, sizes.tolist(), stops.tolist(), strict=True):
-        steps, losses = points[:, end - n : end]
-        at = events[last - m : last]
+        steps, losses = points[:, end - n : end].copy()  # what is kept of one trial must not keep all of the body
+        at = events[last - m : last].copy()
         found.append(_trial(fact, Curve(steps, losses, at, np.full(m, np.nan)), f"body[{name}.{_FACTS}]"))
     return tuple(found)
 

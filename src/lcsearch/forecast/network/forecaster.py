@@ -95,8 +95,10 @@ class NetworkForecaster:
         sign, width = asks[0][0].goal.sign, self._network.borders.numel() + 2
         sorts = [sort(queries, sign) for _, queries in asks]
         wholes = [_blank(len(queries), width) for _, queries in asks]
-        # a training loop around this may have set autocast; float32 is what the tolerances are stated for
-        with torch.inference_mode(), torch.autocast(torch.device(self._device).type, enabled=False):
+        # A training loop around this may have set autocast; float32 is what the tolerances are stated for. Steps and
+        # values may be of any size: what becomes too large on the way is no answer, and no reason for a warning.
+        plain = torch.autocast(torch.device(self._device).type, enabled=False)
+        with torch.inference_mode(), plain, np.errstate(all="ignore"):
             rows: list[tuple[PendingQuery, Context]] = []
             if by_turns:
                 self._learn([snapshot for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True) if asked])

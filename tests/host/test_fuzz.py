@@ -1,0 +1,118 @@
+"""Whatever it is sent, a host answers or refuses, and goes on: 10^5 requests are sent by tests/nightly/test_fuzz.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kit.endpoints import Served, command, fetch, question, weight_file
+from kit.forecasters import ask, laws, study
+from kit.fuzz import ANSWERS, Fuzz, fuzz, raw, statuses
+from kit.hosts import Running
+from safetensors.numpy import load, save
+
+from lcsearch.host import wire
+from lcsearch.host.in_process import Pretrained
+from lcsearch.host.service import KeptTrials
+from lcsearch.host.wire import Refused
+
+SEEN = study(laws(5), [("live", laws(1, seed=1)[0, :9])])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return weight_file(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def served(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    options = ["--weights", str(small), "--device", "cpu", "--max-body", str(2**20)]
+    with command(tmp_path_factory.mktemp("served"), *options) as found:
+        yield found
+
+
+def assert_well(served: Served, small: Path) -> None:
+    """A good question is answered rightly, and nothing was complained of."""
+    own = Pretrained(file=small)
+    found = fetch(served.url, body=question(SEEN, ask(SEEN), own.version))
+    assert found.status == 200
+    answer = wire.unpack_answer(found.body, len(ask(SEEN)), 1.0, own.version)
+    np.testing.assert_allclose(answer.p_beat(0.4), own.forecast(SEEN, ask(SEEN)).p_beat(0.4), atol=1e-5)
+    assert served.log.read_text().count("\n") == 1, served.log.read_text()
+
+
+def test_a_thousand_requests(served: Served, small: Path) -> None:
+    assert_well(served, small)
+    before = served.rss()
+    counts = fuzz(served, 1000, 0, Pretrained(file=small).version)
+    assert counts[wire.OK] > 100
+    assert counts[wire.MALFORMED] > 100
+    assert_well(served, small)
+    assert served.rss() - before < 100 * 2**20
+
+
+def test_the_row_is_the_same_for_the_same_seed() -> None:
+    first, second, other = (list(zip(range(40), Fuzz(seed, "m"), strict=False)) for seed in (3, 3, 4))
+    assert first == second
+    assert first != other
+    assert len({raw(np.random.default_rng(i), b"body") for i in range(50)}) > 40
+    assert statuses(b"HTTP/1.1 400 Bad\r\n\r\nHTTP/1.1 200 OK\r\n") == [400, 200]
+    assert 500 not in ANSWERS
+
+
+def test_a_refusal_can_be_said_whatever_it_quotes(small: Path) -> None:
+    """Half a surrogate pair in a name made the host raise, where it never does."""
+    own = Pretrained(file=small)
+    with Running(own) as running:
+        reply = running.send(question(SEEN, ask(SEEN), "\ud800\x1b[2J"), 60)
+    assert reply.status == wire.OTHER_MODEL
+    assert b"got one to ??[2J" in reply.body
+
+
+def test_numbers_of_any_size_are_no_reason_to_fail(small: Path) -> None:
+    """Where warnings are errors a horizon of 1e-300, or a plan that long, was answered by 500."""
+    own = Pretrained(file=small)
+    bodies = zip(range(120), strange(own.version), strict=False)
+    with Running(own) as running:
+        assert {running.send(body, 60).status for _, body in bodies} <= {wire.OK, wire.LATE}
+
+
+def strange(model: str) -> Iterator[bytes]:
+    row = Fuzz(5, model)
+    while True:
+        yield row.strange()
+
+
+def test_json_is_bounded() -> None:
+    """Sixteen megabytes of it took four hundred to read."""
+    arrays = load(question(SEEN, ask(SEEN), "m"))
+    arrays["asked.facts"] = np.frombuffer(b"[" + b"[]," * (wire.MOST_TEXT // 3) + b"[]]", np.uint8)
+    with pytest.raises(
+        Refused, match=r"body\[asked\.facts\]: expected at most 4194304 bytes of JSON, got 4194307"
+    ) as no:
+        wire.unpack(save(arrays))
+    assert no.value.status == wire.MALFORMED
+
+
+def test_a_trial_keeps_its_own_part_of_a_body() -> None:
+    """All of the body was kept as long as any of its trials."""
+    request = wire.unpack(question(study(laws(30), []), [], "m"))
+    for trial in request.trials:
+        for array in (trial.curve.steps, trial.curve.values):
+            while array.base is not None:
+                array = array.base
+            assert array.nbytes <= 2 * 8 * len(trial.curve)
+
+
+def test_one_study_keeps_no_more_than_all_may() -> None:
+    """It was never dropped, however large it grew; and long names and many parameters counted for nothing."""
+    one = wire.unpack(question(study(laws(30), []), [], "m"))
+    with pytest.raises(Refused, match="expected finished trials of at most 20000 bytes, got about 7") as no:
+        KeptTrials(most=20_000).find(one)
+    assert no.value.status == wire.TOO_LARGE
+    kept = KeptTrials()
+    kept.find(one)
+    plain = kept.bytes
+    assert 30 * (1000 + 40 * 40) <= plain <= 30 * (1100 + 40 * 40)
