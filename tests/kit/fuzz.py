@@ -163,9 +163,9 @@ class Fuzz:
             array = arrays[name]
             match int(self.rng.integers(6)):
                 case 0 | 1 | 2 if array.size:
-                    array.flat[int(self.rng.integers(array.size))] = self.pick(
-                        INTS if array.dtype == np.int64 else FLOATS
-                    )
+                    numbers = INTS if array.dtype == np.int64 else FLOATS
+                    with suppress(ValueError, OverflowError), np.errstate(all="ignore"):  # of a type that has no such
+                        array.flat[int(self.rng.integers(array.size))] = self.pick(numbers)
                 case 3:
                     with np.errstate(all="ignore"):
                         arrays[name] = array.astype(self.pick((np.float32, np.int32, np.float64, np.int64, np.bool_)))

@@ -146,8 +146,9 @@ class HttpLink:
                 except BaseException:
                     connection.close()
                     raise
-                with self._lock:
-                    self._idle.append(connection)
+                if connection.sock is not None:  # else this answer was the connection's last
+                    with self._lock:
+                        self._idle.append(connection)
                 return reply
         except TimeoutError:
             raise HostLate(f"no answer from {self.where} within {seconds:g} s") from None
