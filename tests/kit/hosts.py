@@ -1,13 +1,16 @@
-"""Ways to a host that need no socket: one that works, and one that does as it is told."""
+"""Ways to a host that need no socket, one that works and one that does as it is told; and what was said by one."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from lcsearch.forecast.contract import Forecasts, Query
+from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.host import wire
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.service import Host, Many
@@ -124,3 +127,33 @@ def _points(snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
 
 OK_STATUSES = {wire.OK, wire.MALFORMED, wire.UNKNOWN_TRIALS, wire.OTHER_MODEL, wire.TOO_LARGE, wire.BUSY, wire.LATE}
 """How a host may answer whatever it is sent."""
+
+
+class Recorded:
+    """A forecaster that keeps every question and its answer, in a file of each process.
+
+    Args:
+        inner: who answers.
+        folder: where the files are.
+    """
+
+    def __init__(self, inner: Forecaster, folder: Path) -> None:
+        self._inner, self._folder = inner, folder
+        self.name, self.version = inner.name, inner.version
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        """What `inner` says."""
+        said = self._inner.forecast(snapshot, queries)
+        with (self._folder / f"{os.getpid()}.answers").open("ab") as file:
+            pickle.dump((snapshot, queries, said), file)
+        return said
+
+
+def recorded(folder: Path) -> dict[str, list[tuple[Snapshot, Sequence[Query], Forecasts]]]:
+    """Process id -> what it asked, and what was said."""
+    found: dict[str, list[tuple[Snapshot, Sequence[Query], Forecasts]]] = {}
+    for path in folder.glob("*.answers"):
+        with path.open("rb") as file:
+            while file.peek(1):
+                found.setdefault(path.stem, []).append(pickle.load(file))
+    return found
