@@ -96,6 +96,15 @@ def test_large_studies_travel_in_several_requests(running: Running, monkeypatch:
     assert sum(len(request.trials) for request in sent) == 40
 
 
+def test_many_queries_travel_in_several_requests(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MOST_QUERIES", 4)
+    one = replace(snapshot(), study="queries")
+    running.sent.clear()
+    close(Hosted(LOCAL, running).forecast(one, ask(one)), LOCAL.forecast(one, ask(one)))
+    assert [len(wire.unpack(body).queries) for body in running.sent] == [4, 4, 1]
+    assert len(Hosted(LOCAL, running).forecast(one, [])) == 0
+
+
 def test_looks_of_one_study_go_in_one_request(running: Running) -> None:
     client, one, other = Hosted(LOCAL, running), replace(snapshot(), study="x"), replace(snapshot(n=5), study="y")
     asks = [(one, ask(one)[:2]), (other, ask(other)), (one, ask(one)[5:])]

@@ -153,11 +153,10 @@ def test_one_that_cannot_be_answered_takes_none_with_it(running: Running, model:
     assert (reply.status, reply.body) == (wire.FAILED, b"RuntimeError: poisoned")
 
 
-def test_a_large_request_is_answered_in_several_passes(running: Running, model: Counting) -> None:
-    reply = send(running, request(n=600))
-    assert len(wire.unpack_answer(reply.body, 600, 1.0, "counting-1")) == 600
-    assert [len(uids) for uids in model.passes] == [256, 256, 88]
-    assert len(wire.unpack_answer(send(running, request(n=0)).body, 0, 1.0, "counting-1")) == 0
+def test_a_request_without_queries_brings_trials(running: Running, model: Counting) -> None:
+    assert len(wire.unpack_answer(send(running, request(n=0, trials=done(2))).body, 0, 1.0, "counting-1")) == 0
+    assert model.passes == []
+    assert send(running, request(n=257)).status == wire.MALFORMED
 
 
 def test_other_weights_and_large_bodies_are_refused(model: Counting) -> None:

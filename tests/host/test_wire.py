@@ -124,7 +124,7 @@ def text(words: str) -> np.ndarray:
         ("head", text("[" * 100_000), r"body\[head\]: expected JSON, got 'RecursionError'"),
         ("head", text('{"wire": 1}'), r"body\[head\]\.model: expected str"),
         ("which", np.array([0, 9, 0]), "of trials that came along"),
-        ("which", np.zeros(5000, np.int64), "kind|at most 4096"),
+        ("which", np.zeros(5000, np.int64), "kind|at most 256"),
         ("kind", np.array([0, 3, 0]), "expected kinds from 0 to 2"),
         ("kind", np.array([0.0, 1.0, 0.0]), r"body\[kind\]: expected int64"),
         ("step", np.zeros(2), r"body\[step\]: expected float64 \(3,\), got 'float64 \(2,\)'"),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
 from lcsearch.host import wire
@@ -119,7 +121,8 @@ class Hosted:
         try:
             for rows in groups.values():
                 queries = [query for i in rows for query in asks[i][1]]
-                whole, at = self._ask(asks[rows[0]][0], queries, end), 0
+                some = [queries[i : i + wire.MOST_QUERIES] for i in range(0, len(queries), wire.MOST_QUERIES)]
+                whole, at = _joined([self._ask(asks[rows[0]][0], part, end) for part in some or [[]]]), 0
                 for i in rows:
                     n = len(asks[i][1])
                     found[i] = _rows(whole, at, at + n)
@@ -258,6 +261,14 @@ class _OtherModel(HostTrouble):
 
 def _ahead(snapshot: Snapshot) -> float:
     return max((trial.curve.last_step for trial in snapshot.live), default=-math.inf)
+
+
+def _joined(parts: Sequence[Forecasts]) -> Forecasts:
+    if len(parts) == 1:
+        return parts[0]
+    knots, levels, tails = (np.concatenate([getattr(p, name) for p in parts]) for name in ("knots", "levels", "tails"))
+    absent = tuple(reason for part in parts for reason in part.absent)
+    return replace(parts[0], knots=knots, levels=levels, tails=tails, absent=absent)
 
 
 def _rows(whole: Forecasts, start: int, stop: int) -> Forecasts:

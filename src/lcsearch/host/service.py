@@ -12,10 +12,8 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
-
-import numpy as np
 
 from lcsearch import __version__
 from lcsearch.errors import in_words
@@ -29,7 +27,7 @@ MOST_PENDING = 1024
 """Requests that may wait; one more is told that the host is busy."""
 MOST_KEPT = 256 * 2**20
 """Bytes of finished trials that are kept, about; those that were not asked about for longest go first."""
-PASS = 256
+PASS = wire.MOST_QUERIES
 """Queries of one pass of the network, at most: what bounds its memory and how long others wait."""
 _LARGE = 64 * 2**10  # bodies from this size on are read beside the loop, which others are waiting for
 _BANKS = 64  # of one study that are kept, its workers may see trials end at different moments
@@ -134,7 +132,7 @@ def _size(trial: Trial) -> int:
 
 @dataclass
 class _Waiting:
-    """A part of a request, of at most PASS queries."""
+    """A request that is to be answered."""
 
     snapshot: Snapshot
     queries: tuple[Query, ...]
@@ -222,17 +220,14 @@ class Host:
         snapshot = request.snapshot(self._kept.find(request))
         if not request.queries:
             return wire.pack_answer(Forecasts.none([]), self.model.version, request.bank)
-        parts = [request.queries[i : i + PASS] for i in range(0, len(request.queries), PASS)]
-        if self._pending + len(parts) > max(self._most, len(parts)) or self._worker is None:
+        if self._pending >= self._most or self._worker is None:
             raise Refused(wire.BUSY, f"{self._pending} requests are waiting")
         until = time.monotonic() + min(max(request.within, 0.0), 1e6)
-        loop = asyncio.get_running_loop()
-        waiting = [_Waiting(snapshot, part, until, loop.create_future()) for part in parts]
-        self._waiting.setdefault(request.study, deque()).extend(waiting)
-        self._pending += len(waiting)
+        one = _Waiting(snapshot, request.queries, until, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(request.study, deque()).append(one)
+        self._pending += 1
         self._came.set()
-        answers = await asyncio.gather(*(one.answer for one in waiting))
-        return wire.pack_answer(_joined(answers), self.model.version, request.bank)
+        return wire.pack_answer(await one.answer, self.model.version, request.bank)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -316,17 +311,3 @@ class Host:
         lines.append(f"# HELP {name} Requests by how they were answered.\n# TYPE {name} counter")
         lines += [f'{name}{{status="{status}"}} {n}' for status, n in sorted(c.replies.items())]
         return "\n".join(lines) + "\n"
-
-
-def _joined(parts: Sequence[Forecasts]) -> Forecasts:
-    """The parts of one request's answer as one."""
-    if len(parts) == 1:
-        return parts[0]
-    knots, levels, tails = (np.concatenate([getattr(p, name) for p in parts]) for name in ("knots", "levels", "tails"))
-    return replace(
-        parts[0],
-        knots=knots,
-        levels=levels,
-        tails=tails,
-        absent=tuple(reason for part in parts for reason in part.absent),
-    )

@@ -34,8 +34,8 @@ from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 WIRE = 1
 """Version of the format; a host answers its own only."""
 KINDS: tuple[Kind, ...] = ("value", "latent", "best_by")
-MOST_QUERIES = 4096
-"""In one request."""
+MOST_QUERIES = 256
+"""In one request; more travel in several."""
 MOST_SENT = 2**20
 """Bytes of finished trials in one request, about; more travel in several."""
 MOST_TEXT = 4 * 2**20
