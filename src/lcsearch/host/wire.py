@@ -213,8 +213,9 @@ def _unpack_trials(arrays: Arrays, name: str) -> tuple[Trial, ...]:
 
 def _must_rise(steps: Floats, stops: NDArray[np.int64], where: str) -> None:
     """Every trial's steps are finite and rise."""
-    falls = np.flatnonzero(~(steps[1:] > steps[:-1])) + 1
-    if not np.isfinite(steps).all() or np.setdiff1d(falls, stops).size:
+    rises = steps[1:] > steps[:-1]
+    rises[stops[(stops > 0) & (stops < steps.size)] - 1] = True  # from one trial to the next
+    if not (rises.all() and np.isfinite(steps).all()):
         raise InvalidValue("finite steps that rise within each trial", "others", where)
 
 
@@ -249,7 +250,7 @@ def pack(request: Request) -> bytes:
     return save(
         {
             "head": _text(head),
-            **_pack_trials("finished", request.trials),
+            **(_pack_trials("finished", request.trials) if request.trials else {}),
             **_pack_trials("asked", asked),
             "which": np.array([place[id(query.trial)] for query in request.queries], np.int64),
             "kind": np.array([KINDS.index(query.kind) for query in request.queries], np.int64),
@@ -300,9 +301,8 @@ def unpack(body: bytes) -> Request:
         queries = tuple(
             Query(asked[i], KINDS[k], s) for i, k, s in zip(which.tolist(), kind.tolist(), step.tolist(), strict=True)
         )
-        request = Request(
-            **{name: head[name] for name in _HEAD}, trials=_unpack_trials(arrays, "finished"), queries=queries
-        )
+        trials = _unpack_trials(arrays, "finished") if f"finished.{_SIZES}" in arrays else ()
+        request = Request(**{name: head[name] for name in _HEAD}, trials=trials, queries=queries)
         request.goal  # noqa: B018 (of an impossible goal it raises)
         if not all(trial.status.finished for trial in request.trials):
             raise InvalidValue("finished trials", "others", "body[finished]")
