@@ -139,6 +139,12 @@ def test_a_body_that_is_too_large_is_refused_before_it_was_read() -> None:
         assert fetch(one.url, "/health").status == 200
 
 
+def test_bodies_as_large_as_the_host_takes_are_read() -> None:
+    """A request of more than 64 MB was cut off, whatever --max-body said."""
+    with served(Counting(), most_bytes=80 * 2**20) as one:
+        assert fetch(one.url, body=bytes(70 * 2**20)).status == 400
+
+
 @pytest.mark.parametrize("said", [b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"])
 def test_a_body_that_does_not_come_is_not_waited_for(
     plain: Serving, monkeypatch: pytest.MonkeyPatch, said: bytes

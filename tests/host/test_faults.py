@@ -324,6 +324,14 @@ def test_numbers_that_are_no_distribution_are_no_forecast() -> None:
     assert all(isinstance(one, Forecasts) for one in answers[2:])
 
 
+def test_what_a_host_says_steers_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    with liar(says(b"\x1b]0;title\x07oh", b"500 \x1b[2J")) as url:
+        client = Hosted(LOCAL, HttpLink(url), deadline=30.0)
+        for _ in range(IN_A_ROW):
+            heard(client)
+    assert f"{url} answers 500: ?]0;title?oh" in caplog.text
+
+
 def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lcsearch.host.link._LONGEST", 2**20)
 

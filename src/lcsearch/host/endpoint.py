@@ -165,7 +165,7 @@ class Bounded(HttpToolsProtocol):
     """
 
     most = 4 * wire.MOST_BYTES
-    """Bytes of a request with all its framing; what is longer has been refused long before."""
+    """Bytes of a request with all its framing; what is longer has been refused long before. See :func:`protocol`."""
 
     _timer: asyncio.TimerHandle | None = None
     _size, _heads, _head = 0, 0, False
@@ -225,3 +225,8 @@ class Bounded(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def protocol(most_bytes: int) -> type[Bounded]:
+    """For bodies of at most so many bytes."""
+    return type("Bounded", (Bounded,), {"most": 4 * most_bytes + MOST_HEAD})

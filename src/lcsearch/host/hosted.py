@@ -21,6 +21,7 @@ from lcsearch.host.in_process import Pretrained
 from lcsearch.host.link import HostLate, HostTrouble, Link
 from lcsearch.host.wire import Request
 from lcsearch.study import FinishedTrials, Snapshot, Trial
+from lcsearch.terminal import tame
 
 DEADLINE_S = 5.0
 """Seconds that a host's answer is waited for; it takes milliseconds."""
@@ -212,7 +213,7 @@ class Hosted:
             elif reply.status == wire.UNKNOWN_TRIALS and not again:
                 known, again = 0, True
             else:
-                said = reply.body[:300].decode(errors="replace")
+                said = tame(reply.body[:300].decode(errors="replace"))
                 kind = {wire.OTHER_MODEL: _OtherModel, wire.LATE: HostLate}.get(reply.status, HostTrouble)
                 raise kind(f"{self.link.where} answers {reply.status}: {said}")
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from lcsearch.errors import InvalidValue, in_words
 from lcsearch.host import wire
 from lcsearch.host.wire import Reply
+from lcsearch.terminal import tame
 
 TOKEN, CA = "LCSEARCH_HOST_TOKEN", "LCSEARCH_HOST_CA"
 """Environment variables: what a host that is not on this machine demands, and a file of certificates to trust."""
@@ -153,7 +154,7 @@ class HttpLink:
         except TimeoutError:
             raise HostLate(f"no answer from {self.where} within {seconds:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise HostTrouble(f"no answer from {self.where}: {in_words(error)[:200]}") from None
+            raise HostTrouble(f"no answer from {self.where}: {tame(in_words(error)[:200])}") from None
 
     def _connection(self, end: float) -> tuple[http.client.HTTPConnection, bool]:
         """One that is open, or a new one; and whether it was used before."""
@@ -209,4 +210,4 @@ def _left(end: float) -> float:
 
 
 def _said(body: bytes) -> str:
-    return body[:200].decode(errors="replace").strip()
+    return tame(body[:200].decode(errors="replace").strip())

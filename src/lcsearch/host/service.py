@@ -171,7 +171,7 @@ class Host:
         self._kept, self.counts = KeptTrials(most_kept), Counts()
         self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by study; the first is next
         self._pending = 0
-        self._came = asyncio.Event()
+        self._came, self._reading = asyncio.Event(), asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lcsearch model")
         self._began = time.monotonic()
         self._worker: asyncio.Task[None] | None = None
@@ -213,7 +213,11 @@ class Host:
     async def _answer(self, body: bytes) -> bytes:
         if len(body) > self.most_bytes:
             raise Refused(wire.TOO_LARGE, f"expected a body of at most {self.most_bytes} bytes, got {len(body)}")
-        request = wire.unpack(body) if len(body) < _LARGE else await asyncio.to_thread(wire.unpack, body)
+        if len(body) < _LARGE:
+            request = wire.unpack(body)
+        else:
+            async with self._reading:  # one at a time: what JSON takes while it is read is a multiple of it
+                request = await asyncio.to_thread(wire.unpack, body)
         if request.model != self.model.version:
             text = f"expected a request to {self.model.version}, the model of this host, got one to {request.model}"
             raise Refused(wire.OTHER_MODEL, text[:500])
