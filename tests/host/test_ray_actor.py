@@ -39,6 +39,7 @@ from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.ray_tune import CurveScheduler
 from lcsearch.session.decision_log import read_log
 from lcsearch.study import Snapshot
+from lcsearch.weights import shipped
 
 LOCAL = Pretrained()
 PATIENCE_S = 60.0
@@ -141,6 +142,13 @@ def test_without_ray_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "host=\"ray\": expected the packages of the extra 'ray', got no ray. Install them: pip install 'lcsearch[ray]'"
     )
+
+
+def test_whoever_asks_others_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "package", lambda: tmp_path)
+    for forecasters in ("parametric", None):
+        found = registry.resolve_forecasters(forecasters, "ray")
+        assert {one.name for one in found} <= set(registry.FALLBACK)
 
 
 def test_no_such_device(monkeypatch: pytest.MonkeyPatch) -> None:

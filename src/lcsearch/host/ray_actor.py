@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class RayLink:
     `ray.init`'s, or Tune's.
 
     Args:
-        local: the weights that must answer.
+        local: the weights that must answer; None: those that ship.
         device: where an actor that is begun computes, one of DEVICES; None: what LCSEARCH_HOST_DEVICE says, else "cpu".
         gpus: the share of a GPU that it takes there, in (0, 1].
 
@@ -143,14 +144,13 @@ class RayLink:
         InvalidValue: no such device or share.
     """
 
-    def __init__(self, local: Pretrained, device: str | None = None, gpus: float = GPUS) -> None:
+    def __init__(self, local: Pretrained | None = None, device: str | None = None, gpus: float = GPUS) -> None:
         said, where = (os.environ.get(DEVICE) or "cpu", DEVICE) if device is None else (device, "device")
         if said not in DEVICES:
             raise InvalidValue(f"one of {', '.join(DEVICES)}", said, where)
         if not 0 < gpus <= 1:
             raise InvalidValue("a share in (0, 1]", gpus, "gpus")
-        self._local, self._device, self._gpus = local, said, gpus
-        self.name = PREFIX + local.version
+        self._given, self._device, self._gpus = local, said, gpus
         self._begin()
 
     def _begin(self) -> None:
@@ -160,11 +160,21 @@ class RayLink:
         self._refused, self._again = "", 0.0  # why the actor cannot begin, and when it is tried again
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("_local", "_device", "_gpus", "name")}
+        return {name: self.__dict__[name] for name in ("_given", "_device", "_gpus")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
+
+    @cached_property
+    def _local(self) -> Pretrained:
+        """Read where they are needed: whoever asks other forecasters needs none that are damaged."""
+        return self._given or Pretrained()
+
+    @property
+    def name(self) -> str:
+        """Of the actor, in NAMESPACE."""
+        return PREFIX + self._local.version
 
     @property
     def where(self) -> str:

@@ -110,7 +110,7 @@ def link_to(host: str, local: Pretrained | None = None) -> Link | None:
         need_ray('host="ray"')
         from lcsearch.host.ray_actor import RayLink
 
-        return RayLink(local or Pretrained())
+        return RayLink(local)
     raise InvalidValue("auto, local, ray, or the URL http://NAME:PORT of `lcsearch serve`", said, where)
 
 
