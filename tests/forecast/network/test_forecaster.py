@@ -13,6 +13,7 @@ from kit.networks import forecaster
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
+from lcsearch.forecast.network import forecaster as module
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
@@ -334,6 +335,21 @@ def test_studies_of_many_names_do_not_mix() -> None:
         for of in studies:
             same(f.forecast(of, queries(of)), forecaster().forecast(of, queries(of)))
     assert len(f._contexts) <= 8  # noqa: SLF001
+
+
+def test_what_is_kept_of_many_studies_is_bounded_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number alone, 512 studies of any length and 16384 trials of any length were kept."""
+    monkeypatch.setattr(module, "_HEAVIEST", 20_000)
+    f, plain = forecaster(), forecaster()
+    for i in range(40):
+        of = replace(snapshot(12), study=f"s{i}")
+        (found,) = f.forecast_many([(of, queries(of))])
+        np.testing.assert_allclose(found.p_beat(0.5), plain.forecast(of, queries(of)).p_beat(0.5), rtol=0, atol=1e-5)
+        banks = [one.bank for one in f._searches.values()]  # noqa: SLF001
+        assert sum(100 * len(bank) + 5 * bank.steps.size for bank in banks) <= 20_000
+        assert f._known_weigh <= 20_000 + 12 * 500  # noqa: SLF001
+        assert len(f._states._kept) <= 20_000 / 100 + len(queries(of))  # noqa: SLF001
+    assert len(banks) > 1
 
 
 def test_what_else_is_asked_changes_less_than_stated() -> None:

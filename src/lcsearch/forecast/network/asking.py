@@ -15,7 +15,7 @@ from torch import Tensor
 from lcsearch.curves import ROUNDING, Floats
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.forecast.network import features
-from lcsearch.forecast.network.context import Context
+from lcsearch.forecast.network.context import Context, weight
 from lcsearch.forecast.network.features import Curves, Cuts
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, standardize
@@ -64,12 +64,16 @@ def _encode(batch: Batch, network: CurveNetwork) -> Tensor:
 class States:
     """States of cut trials, by uid and number of reports; one of another curve or plan of that name is encoded anew.
 
+    Args:
+        most: trials that are kept.
+        heaviest: numbers that they may have, see :func:`~lcsearch.forecast.network.context.weight`.
+
     A state hangs on the curve, the plan and the horizon alone, but where nothing in the curve gives a scale or a
     distance between reports: those are not kept.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, heaviest: int) -> None:
+        self._most, self._heaviest, self._weight = most, heaviest, 0
         self._kept: dict[tuple[str, int, float], tuple[Trial, Tensor]] = {}
 
     def encode(self, trials: Sequence[tuple[Trial, float]], batch: Batch, network: CurveNetwork) -> Tensor:
@@ -80,12 +84,14 @@ class States:
         if new:
             rows = torch.tensor(new, device=batch.ends.device)
             made = _encode(batch.pick(rows), network)
-            if len(self._kept) + len(new) > self._most:
+            if len(self._kept) + len(new) > self._most or self._weight > self._heaviest:
                 self._kept.clear()
+                self._weight = 0
             for i, state in zip(new, made, strict=True):
                 found[i], values = state, trials[i][0].curve.values
                 if len(values) > 1 and values.min() < values.max():
                     self._kept[keys[i]] = trials[i][0], state
+                    self._weight += weight(trials[i][0])
         return torch.stack([state for state in found if state is not None])
 
     def _get(self, key: tuple[str, int, float], trial: Trial) -> Tensor | None:

@@ -13,14 +13,15 @@ from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.network.asking import PendingQuery, QueryBatch, States, sort
 from lcsearch.forecast.network.beside import Beside
-from lcsearch.forecast.network.context import Context, Key, Known, unknown
+from lcsearch.forecast.network.context import Context, Key, Known, unknown, weight
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reading import read_off, write_point_mass
-from lcsearch.study import Snapshot, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
 _STUDIES = 8  # whose contexts are kept
 _SEARCHES, _TRIALS = 512, 16384  # contexts and cut or finished trials that are kept for searches that run side by side
+_HEAVIEST = 2**24  # numbers that each of these may hold, about: trials of any length come to a host
 
 
 class NetworkForecaster:
@@ -43,19 +44,22 @@ class NetworkForecaster:
     def __init__(self, network: CurveNetwork, version: str, device: str = "cpu") -> None:
         self._network = network.eval().to(device)
         self._version, self._device = version, device
+        self._begin()
+
+    def _begin(self) -> None:
         self._contexts: dict[Hashable, Context] = {}
         self._searches: dict[tuple[int, float, float], Context] = {}
         self._known: dict[Key, Known] = {}
-        self._states = States(_TRIALS)
+        self._searches_weigh = self._known_weigh = 0
+        self._states = States(_TRIALS, _HEAVIEST)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_contexts": {},
-            "_searches": {},
-            "_known": {},
-            "_states": States(_TRIALS),
-        }  # a memo stays at home
+    def __getstate__(self) -> dict[str, Any]:  # a memo stays at home
+        own = ("_network", "_version", "_device")
+        return {name: self.__dict__[name] for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     @property
     def version(self) -> str:
@@ -145,8 +149,9 @@ class NetworkForecaster:
 
     def _learn(self, snapshots: Sequence[Snapshot]) -> None:
         """Read the finished trials that are new in many contexts, in one batch for each horizon."""
-        if len(self._known) > _TRIALS:
+        if len(self._known) > _TRIALS or self._known_weigh > _HEAVIEST:
             self._known.clear()
+            self._known_weigh = 0
         for horizon in dict.fromkeys(snapshot.horizon for snapshot in snapshots):
             new: dict[Key, Trial] = {}
             for snapshot in snapshots:
@@ -155,6 +160,7 @@ class NetworkForecaster:
             sign = snapshots[0].goal.sign
             for known in Known.of(list(new.values()), sign, horizon, self._network, self._device):
                 self._known[known.key] = known
+                self._known_weigh += weight(known.trial)
 
     def _side_by_side(self, snapshot: Snapshot) -> Context:
         """As `_context`, where many searches over the same trials take turns."""
@@ -162,9 +168,10 @@ class NetworkForecaster:
         found = self._searches.pop(key, None)
         if found is None or found.bank is not snapshot.bank:
             found = Context.of(snapshot, self._network, self._device, self._known)
+            self._searches_weigh += _weight(snapshot.bank)
         self._searches[key] = found  # at the end: the first is the one that was not asked for longest
-        if len(self._searches) > _SEARCHES:
-            del self._searches[next(iter(self._searches))]
+        while len(self._searches) > _SEARCHES or (self._searches_weigh > _HEAVIEST and len(self._searches) > 1):
+            self._searches_weigh -= _weight(self._searches.pop(next(iter(self._searches))).bank)
         return found
 
     def _answer(
@@ -196,6 +203,11 @@ class NetworkForecaster:
 def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:
     """Knots, levels and tails of n answers, to be filled in."""
     return np.full((n, width), np.nan), np.full((n, width), np.nan), np.full((n, 2), np.nan)
+
+
+def _weight(bank: FinishedTrials) -> int:
+    """As :func:`weight` of all of them, but for their parameters; what banks share counts for each."""
+    return 100 * len(bank) + 5 * bank.steps.size
 
 
 def _name(snapshot: Snapshot) -> tuple[int, float, float]:
