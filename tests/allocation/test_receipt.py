@@ -115,6 +115,46 @@ def test_a_thousand_finished_trials_are_one_word() -> None:
     assert receipt.to_record()["finished"] == ["0-999", "07", "8"]
 
 
+@pytest.mark.parametrize("steps", [[3.0, 9.0], [3.0, 6.0, 9.0], [0.25, 1.5, 9.0]])
+def test_a_report_of_an_earlier_step_that_came_later_changes_no_receipt(steps: list[float]) -> None:
+    """Where the steps of then are evenly spaced they are known; else it is said that they are not."""
+    one, late = allocator("asha", first=1 / 27), [1.0, 2.0]
+    first = trial("8", [0.3, 0.2, 0.1][: len(steps)], Status.PAUSED, steps=steps)
+    asked = ask(one, None, replace(SEEN, live=(*LIVE, first)), PAUSES, SLOTS, (7, 3))
+    text = json.dumps(AllocationReceipt.of(asked, judge(asked, {})).to_record())
+    back = AllocationReceipt.from_record(json.loads(text))
+    now = trial("8", [5.0, 5.0, *first.curve.values], Status.PAUSED, steps=[*late, *steps])
+    trials = {t.uid: t for t in [*DONE, *LIVE]}
+    if back.live["8"].first is not None:
+        again = back.asked(one, SEEN.goal, {**trials, "8": now})
+        assert again.snapshot.live[-1].curve.digest == first.curve.digest
+        assert judge(again, {}) == judge(asked, {})
+    else:
+        assert steps[0] == 0.25
+        with pytest.raises(InvalidValue) as wrong:
+            back.asked(one, SEEN.goal, {**trials, "8": now})
+        assert str(wrong.value) == (
+            "asked(trials=): expected the 3 reports up to step 9 that trial 8 had then, got 5. Reports of earlier "
+            "steps came later, or some are gone: this allocation cannot be made again."
+        )
+    gone = {**trials, "8": replace(first, curve=first.curve.cut(steps[0] / 2))}
+    with pytest.raises(InvalidValue, match=r"expected the . reports up to step 9 that trial 8 had then, got 0\."):
+        back.asked(one, SEEN.goal, gone)
+
+
+def test_a_receipt_of_an_earlier_version_tells_how_many_reports_there_were() -> None:
+    asked = ask(allocator("asha"), None, SEEN, PAUSES, SLOTS, (0, 0))
+    record = AllocationReceipt.of(asked, judge(asked, {})).to_record()
+    assert record["live"] == {"3": "P3@1:3", "4": "P1@1:1", "5": "P1@1:1", "6": "R4@1:4", "7": "P0"}
+    record["live"] = {uid: text.partition("@")[0] for uid, text in record["live"].items()}
+    back = AllocationReceipt.from_record(record)
+    again = back.asked(allocator("asha"), SEEN.goal, {t.uid: t for t in [*DONE, *map(later, LIVE)]})
+    assert [t.curve.digest for t in again.snapshot.live] == [t.curve.digest for t in LIVE]
+    gone = {t.uid: t for t in [*DONE, *LIVE, replace(LIVE[0], curve=LIVE[0].curve.cut(1))]}
+    with pytest.raises(InvalidValue, match=r"expected the 3 reports that trial 3 had then, got 1\."):
+        back.asked(allocator("asha"), SEEN.goal, gone)
+
+
 def test_a_trial_that_is_gone_is_named() -> None:
     asked = ask(allocator("asha"), None, SEEN, PAUSES, SLOTS, (0, 0))
     receipt = AllocationReceipt.of(asked, judge(asked, {}))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from lcsearch.allocation.ask import AllocationAsk, ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Wait
 from lcsearch.allocation.named import knobs_of
+from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
@@ -18,6 +21,79 @@ _MOST = 10**7  # trials of one range: a damaged record must not fill the memory
 AGAINST = 5
 """Waiting trials that a receipt names, the nearest to a slot first."""
 _LETTERS = {Status.RUNNING: "R", Status.PAUSED: "P"}
+_STATUSES = {letter: status for status, letter in _LETTERS.items()}
+
+
+class Stood(NamedTuple):
+    """How far a trial had come that had not ended.
+
+    Attributes:
+        status: RUNNING or PAUSED.
+        n: its reports.
+        last: the largest step of them; None without one, and in receipts of earlier versions.
+        first: the smallest, where all of them are evenly spaced, so that the three tell every step; else None.
+    """
+
+    status: Status
+    n: int
+    last: float | None = None
+    first: float | None = None
+
+    @classmethod
+    def of(cls, trial: Trial) -> Stood:
+        """The trial as it stands."""
+        steps = trial.curve.reports()[0]
+        if not steps.size:
+            return cls(trial.status, 0)
+        first, last = float(steps[0]), float(steps[-1])
+        even = np.array_equal(steps, np.linspace(first, last, steps.size))
+        return cls(trial.status, steps.size, last, first if even else None)
+
+    def again(self, trial: Trial) -> Trial:
+        """The trial as it stood, from what it has reported by now.
+
+        Raises:
+            InvalidValue: that does not tell: reports of earlier steps came later, or some are gone.
+        """
+        steps, values = trial.curve.reports()
+        if not self.n or (self.last is None and self.n <= steps.size):
+            curve = trial.curve.cut(float(steps[self.n - 1]) if self.n else -math.inf)
+        else:
+            curve = trial.curve.cut(math.inf if self.last is None else self.last)
+        if curve.n_reports != self.n and self.first is not None and self.last is not None:
+            then = np.isin(steps, np.linspace(self.first, self.last, self.n))
+            curve = Curve.of(steps[then], values[then])
+        if curve.n_reports != self.n:
+            to = "" if self.last is None else f" up to step {self.last:g}"
+            expected = f"the {self.n} report{'s' * (self.n != 1)}{to} that trial {trial.uid} had then"
+            what = "Reports of earlier steps came later, or some are gone: this allocation cannot be made again"
+            raise InvalidValue(expected, curve.n_reports, "asked(trials=)", what)
+        return replace(trial, curve=curve, status=self.status)
+
+    def to_text(self) -> str:
+        """In a few letters: "P9@1:9", or "P9@9" where steps are not evenly spaced."""
+        text = f"{_LETTERS[self.status]}{self.n}"
+        if self.last is None:
+            return text
+        return (
+            f"{text}@{_short(self.last)}" if self.first is None else f"{text}@{_short(self.first)}:{_short(self.last)}"
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> Stood:
+        """Read :meth:`to_text` back.
+
+        Raises:
+            KeyError, IndexError, ValueError: it is none.
+        """
+        n, _, steps = text[1:].partition("@")
+        first, _, last = steps.rpartition(":")
+        return cls(_STATUSES[text[0]], int(n), float(last) if last else None, float(first) if first else None)
+
+
+def _short(step: float) -> str:
+    """A step with all its digits."""
+    return str(int(step)) if step.is_integer() else repr(step)
 
 
 @dataclass(frozen=True)
@@ -33,7 +109,7 @@ class AllocationReceipt:
         slots: what was free, and the account.
         pauses: could trials be paused?
         finished: uids of the finished trials, in the order in which they were known.
-        live: the other trials, uid -> (status, reports so far).
+        live: the other trials, uid -> how far they had come.
         moves, stops: what came of it.
         against: the first of those that got nothing, and `n_waiting` of them in all.
         failed: why the slots went to RunToEnd instead; "" when they did not.
@@ -47,7 +123,7 @@ class AllocationReceipt:
     slots: Slots
     pauses: bool
     finished: tuple[str, ...]
-    live: Mapping[str, tuple[Status, int]]
+    live: Mapping[str, Stood]
     moves: tuple[Move, ...]
     stops: tuple[tuple[str, str], ...]
     against: tuple[Wait, ...]
@@ -58,7 +134,7 @@ class AllocationReceipt:
     def of(cls, asked: AllocationAsk, made: Allocation, failed: str = "") -> AllocationReceipt:
         """The receipt of what came of an ask."""
         seen = asked.snapshot
-        live = {t.uid: (t.status, t.curve.n_reports) for t in sorted(seen.live, key=lambda t: uid_sort_key(t.uid))}
+        live = {t.uid: Stood.of(t) for t in sorted(seen.live, key=lambda t: uid_sort_key(t.uid))}
         return cls(
             seen.study,
             asked.allocator.name,
@@ -95,7 +171,7 @@ class AllocationReceipt:
             **({} if self.slots.here is None else {"here": self.slots.here}),
             "pauses": self.pauses,
             "finished": _packed(self.finished),
-            "live": {uid: f"{_LETTERS[status]}{n}" for uid, (status, n) in self.live.items()},
+            "live": {uid: stood.to_text() for uid, stood in self.live.items()},
             "moves": [_move_record(move) for move in self.moves],
             "stops": [list(stop) for stop in self.stops],
             "against": [list(wait) for wait in self.against],
@@ -112,7 +188,6 @@ class AllocationReceipt:
         """
         try:
             kind = dict(record["allocator"])
-            statuses = {letter: status for status, letter in _LETTERS.items()}
             return cls(
                 str(record["study"]),
                 str(kind.pop("kind")),
@@ -127,7 +202,7 @@ class AllocationReceipt:
                 ),
                 bool(record["pauses"]),
                 tuple(uid for part in record["finished"] for uid in _unpacked(part)),
-                {str(uid): (statuses[text[0]], int(text[1:])) for uid, text in record["live"].items()},
+                {str(uid): Stood.from_text(text) for uid, text in record["live"].items()},
                 tuple(_move_of(move) for move in record["moves"]),
                 tuple((str(uid), str(why)) for uid, why in record["stops"]),
                 tuple(
@@ -150,7 +225,7 @@ class AllocationReceipt:
             trials: uid -> trial as it stands now or later.
 
         Raises:
-            InvalidValue: a trial that the receipt names is not there.
+            InvalidValue: a trial that the receipt names is not there, or its reports of then cannot be told.
         """
 
         def then(uid: str) -> Trial:
@@ -159,7 +234,7 @@ class AllocationReceipt:
             return trials[uid]
 
         bank = FinishedTrials(goal).extend(then(uid) for uid in self.finished)
-        live = tuple(_as_it_stood(then(uid), status, n) for uid, (status, n) in self.live.items())
+        live = tuple(stood.again(then(uid)) for uid, stood in self.live.items())
         snapshot = Snapshot(self.study, goal, bank, live)
         return ask(allocator, self.state, snapshot, Abilities(pause=self.pauses), self.slots, self.key)
 
@@ -232,13 +307,6 @@ def _unpacked(part: str) -> Iterator[str]:
         yield from map(str, range(int(first), int(last) + 1))
     else:
         yield part.removesuffix("-") if dash else part
-
-
-def _as_it_stood(trial: Trial, status: Status, n: int) -> Trial:
-    """A trial with its first n reports."""
-    steps = sorted(chain(trial.curve.steps.tolist(), trial.curve.event_steps.tolist()))
-    last = steps[n - 1] if n else -float("inf")
-    return replace(trial, curve=trial.curve.cut(last), status=status)
 
 
 def _move_record(move: Move) -> dict[str, Any]:

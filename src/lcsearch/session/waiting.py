@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from lcsearch.allocation.named import KINDS, allocator
-from lcsearch.allocation.receipt import AGAINST, AllocationReceipt
+from lcsearch.allocation.receipt import AGAINST, AllocationReceipt, Stood
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.session.session import REMEMBERED_ALLOCATIONS, Session
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Trial
 
 _SLOTS_SHOWN = 5
 
@@ -54,8 +54,8 @@ def _by_receipts(
     session: Session, trial: Trial, snapshot: Snapshot, receipts: Sequence[AllocationReceipt], folder: str
 ) -> list[str]:
     """By the latest receipt that knows the trial as it is paused now."""
-    paused = Status.PAUSED, trial.curve.n_reports
-    found = next((one for one in reversed(receipts) if one.live.get(trial.uid) == paused), None)
+    now = Stood.of(trial)[:2]  # as it is paused
+    found = next((one for one in reversed(receipts) if one.live.get(trial.uid, ())[:2] == now), None)
     last = receipts[-1]
     if found is None:
         n = f"allocation {last.number} ({last.allocator}), the latest in {folder}"

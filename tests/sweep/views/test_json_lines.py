@@ -210,7 +210,9 @@ def test_turns_pauses_and_cuts_of_a_sweep(tmp_path: Path) -> None:
         woken = [e["step"] for e in story if e["state"] == "resumed"]
         assert states[0] == "began"
         assert states[1:-1] == [state for _ in pauses for state in ("paused", "resumed")][: len(states) - 2]
-        assert [e["step"] for e in pauses] == [*woken, *([end["step"]] if end["cut"] else [])]
+        slept = [e["step"] for e in pauses]
+        # one may be cut when its turn is over, before it is paused
+        assert slept == woken or (end["cut"] and slept == [*woken, end["step"]])
         assert all(e["step"] in (1, 3, 9) and isinstance(e["last"], float) for e in pauses)
 
 

@@ -13,7 +13,7 @@ trial    `trial` (its number) and `state`: "began" with `params` (a trial that `
          "complete", "stopped", "failed" with `value` (judged, as far as it came), `last` (the last report), `step` of
          the last report, `spent`, `saved` (steps; here and at the end an estimate, counted to where complete trials
          ended), `reason` (of a stop or a failure, else null), `p_beat` (at the look that stopped it; null for trials
-         that were not stopped, or not by P(beat)), `cut` (of one that ended while it was paused: "cut" by the
+         that were not stopped, or not by P(beat)), `cut` (of one that ended where it was paused: "cut" by the
          allocator, "left" by the budget's end, "evicted" for its checkpoint; else null). Where trials are paused also
          "paused" and "resumed" with `step`, where it was paused, and `last`, its report there
 turn     an allocator gave a slot: `trial` (null: a new configuration, which begins as a `trial` of its own), `from` and
@@ -152,7 +152,7 @@ class JsonView:
         while self._turns:
             made = self._turns[0]
             going = [move.uid for move in made.moves if move.uid is not None]
-            if not all_of and any(made.live[uid][1] > _n_reports(rows, uid) for uid in going):
+            if not all_of and any(made.live[uid].n > _n_reports(rows, uid) for uid in going):
                 return
             del self._turns[0]
             for move in made.moves:
@@ -251,7 +251,7 @@ def _n_reports(rows: Mapping[int, Row], uid: str) -> int:
 def _turn(made: AllocationReceipt, move: Move, rows: Mapping[int, Row]) -> dict[str, Any]:
     """Who got a slot, and from where, by how many reports it had."""
     begin: float = 0
-    if move.uid is not None and (n := min(made.live[move.uid][1], _n_reports(rows, move.uid))):
+    if move.uid is not None and (n := min(made.live[move.uid].n, _n_reports(rows, move.uid))):
         begin = list(rows[int(move.uid)].values)[n - 1]
     nearest = made.against[0]._asdict() if made.against else None
     if nearest is not None:
