@@ -83,6 +83,27 @@ def test_it_tells_about_itself_and_no_more(plain: Serving) -> None:
     assert not {"server", "date", "x-powered-by"} & set(found.headers)
 
 
+class Loading(Counting):
+    def prepare(self) -> None:
+        assert self.gate.wait(60)
+
+
+def test_while_the_model_is_loaded_the_host_says_so() -> None:
+    model = Loading()
+    model.gate.clear()
+    with served(model, wait=False) as one:
+        while not lets_in(one):
+            time.sleep(0.01)
+        for path, body in (("/health", None), ("/v1/forecast", BODY)):
+            found = fetch(one.url, path, body)
+            assert (found.status, found.body) == (503, b"the model is being loaded")
+        assert json.loads(fetch(one.url, "/version").body)["ready"] is False
+        model.gate.set()
+        while fetch(one.url, "/health").status != 200:
+            time.sleep(0.01)
+        assert fetch(one.url, body=BODY).status == 200
+
+
 LINE = re.compile(
     r'# (HELP|TYPE) lcsearch_host_\w+ .+|(lcsearch_host_\w+)(\{\w+="\w+"\})? [-+]?\d+(\.\d+)?([eE][-+]?\d+)?'
 )

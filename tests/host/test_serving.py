@@ -8,8 +8,10 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,29 @@ def test_tls_and_a_token_from_a_file(small: Path, tmp_path: Path) -> None:
         assert TOKEN not in found.log.read_text()
         assert found.log.read_text().count("\n") == 1
         right.close()
+
+
+HANGING = """
+import time
+import lcsearch.host.command as command
+import lcsearch.host.serving as serving
+
+class Hanging(command.OnDevice):
+    def forecast_many(self, asks):
+        print("asked", flush=True)
+        time.sleep(600)
+
+command.OnDevice, serving.LAST_S, serving.serve.__kwdefaults__["drain"] = Hanging, 0.5, 1
+"""
+
+
+def test_a_device_that_hangs_does_not_keep_it(small: Path, tmp_path: Path) -> None:
+    with command(tmp_path, "--weights", str(small), wrapper=HANGING) as found, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(fetch, found.url, body=question(SEEN, ask(SEEN), Pretrained(file=small).version))
+        while "asked" not in found.log.read_text():
+            time.sleep(0.01)
+        assert found.end() == 0
+        assert (asking.result().status, asking.result().body) == (503, b"the host is being shut down")
 
 
 def says(*options: str, env: dict[str, str] | None = None) -> tuple[int, str]:

@@ -53,8 +53,8 @@ class Serving:
 
 
 @contextmanager
-def served(model: Many, *, token: str = "", drain: int = 10, **limits: Any) -> Iterator[Serving]:
-    """A host of `model`, on a port of its own; `limits` are the host's."""
+def served(model: Many, *, token: str = "", drain: int = 10, wait: bool = True, **limits: Any) -> Iterator[Serving]:
+    """A host of `model`, on a port of its own, and unless told otherwise ready; `limits` are the host's."""
     ready = threading.Event()
     found: list[Serving] = []
     failed: list[BaseException] = []
@@ -68,6 +68,8 @@ def served(model: Many, *, token: str = "", drain: int = 10, **limits: Any) -> I
             server.should_exit = True
 
         found.append(Serving(f"http://127.0.0.1:{listening.getsockname()[1]}", host, end))
+        if not wait:
+            ready.set()
         await run(server, listening, host, ready.set)
 
     def work() -> None:

@@ -224,7 +224,9 @@ class Host:
         snapshot = request.snapshot(self._kept.find(request))
         if not request.queries:
             return wire.pack_answer(Forecasts.none([]), self.model.version, request.bank)
-        if self._pending >= self._most or self._worker is None:
+        if self._worker is None:
+            raise Refused(wire.BUSY, "the model is being loaded")
+        if self._pending >= self._most:
             raise Refused(wire.BUSY, f"{self._pending} requests are waiting")
         until = time.monotonic() + min(max(request.within, 0.0), 1e6)
         one = _Waiting(snapshot, request.queries, until, asyncio.get_running_loop().create_future())
