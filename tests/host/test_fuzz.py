@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kit.endpoints import Served, command, fetch, question, weight_file
 from kit.forecasters import ask, laws, study
-from kit.fuzz import ANSWERS, Fuzz, fuzz, raw, statuses
+from kit.fuzz import ANSWERS, Fuzz, fuzz, raw, saved, statuses
 from kit.hosts import Running
 from safetensors.numpy import load, save
 
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.host import wire
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.service import KeptTrials
@@ -74,15 +77,38 @@ def test_a_refusal_can_be_said_whatever_it_quotes(small: Path) -> None:
 def test_numbers_of_any_size_are_no_reason_to_fail(small: Path) -> None:
     """Where warnings are errors a horizon of 1e-300, or a plan that long, was answered by 500."""
     own = Pretrained(file=small)
-    bodies = zip(range(120), strange(own.version), strict=False)
+    row = Fuzz(5, own.version)
     with Running(own) as running:
-        assert {running.send(body, 60).status for _, body in bodies} <= {wire.OK, wire.LATE}
+        assert {running.send(row.strange(), 60).status for _ in range(120)} <= {wire.OK, wire.LATE}
 
 
-def strange(model: str) -> Iterator[bytes]:
-    row = Fuzz(5, model)
-    while True:
-        yield row.strange()
+class Answers(Fuzz):
+    """Answers that no host would give."""
+
+    answer = wire.pack_answer(ParametricEnsemble().forecast(SEEN, ask(SEEN)), "m", "")
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield self.pick((self.noise, self.torn, self.reordered, self.renumbered))()
+
+    def good(self) -> bytes:
+        return saved(load(self.answer))
+
+
+def test_an_answer_is_a_row_of_distributions_or_none() -> None:
+    """Whatever it is: what is not refused gives probabilities, or says that it gives none."""
+    given = 0
+    for body in islice(Answers(0, "m"), 2000):
+        try:
+            found = wire.unpack_answer(body, len(ask(SEEN)), 1.0, "m")
+        except InvalidValue:
+            continue
+        given += 1
+        for at in (-1e300, 0.0, 0.4, 1e300):
+            p = found.p_beat(at)
+            known = np.array([reason is None for reason in found.absent])
+            assert ((p >= 0) & (p <= 1))[known].all(), p
+    assert given > 100
 
 
 def test_json_is_bounded() -> None:
