@@ -26,5 +26,4 @@ def test_a_hundred_thousand_requests(tmp_path: Path) -> None:
             rss.append(served.rss() / 2**20)
             print(f"{(part + 1) * N // PARTS}: {dict(sorted(counts.items()))}, {rss[-1]:.0f} MB")
             assert_well(served, small)
-        assert rss[-1] < 1024
-        assert max(rss[PARTS // 2 :]) < 1.3 * max(rss[: PARTS // 2])  # what is kept is kept within bounds
+            assert rss[-1] < 1024  # 250 to begin with; 256 of finished trials, counted roughly; what the network keeps
