@@ -83,14 +83,11 @@ class HostActor:
         if weights is not None:
             file = Path(self._folder.name) / f"{version.rpartition('-')[0]}.safetensors"
             file.write_bytes(weights)
-        try:
-            held = OnDevice(lambda on: Pretrained(file=file, device=on), device)
-            if held.version != version:
-                text = f"expected the weights {version}, got {held.version}, those that its lcsearch ships."
-                raise EnvironmentProblem(f"{text} Install the same lcsearch on every node.")
-            held.prepare()
-        except EnvironmentProblem as error:
-            raise EnvironmentProblem(f"node {_node()}: {error}") from None
+        held = OnDevice(lambda on: Pretrained(file=file, device=on), device)
+        if held.version != version:
+            text = f"expected the weights {version}, got {held.version}, those that its lcsearch ships."
+            raise EnvironmentProblem(f"{text} Install the same lcsearch on every node.")
+        held.prepare()
         self._host = Host(held)
 
     async def ping(self) -> bool:
@@ -240,7 +237,8 @@ class RayLink:
         except TimeoutError:
             raise HostLate(f"{self.where}: not found within {seconds:g} s") from None
         except Exception as error:
-            raise HostTrouble(f"{self.where}: {in_words(error)[:500]}") from None
+            said = str(error) if isinstance(error, EnvironmentProblem) else in_words(error)
+            raise HostTrouble(f"{self.where}: {said[:500]}") from None
 
     def _look(self, me: str, found: Future[Any]) -> None:
         """The thread: find the actor, or begin it."""
@@ -262,7 +260,8 @@ class RayLink:
     def _refuse(self, error: Exception) -> HostTrouble:
         """Why the actor could not begin: what its node lacks."""
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-        node, said = re.search(r"\bip=([^,)\s]+)", text), text.strip().splitlines()[-1]
+        node = re.search(r"\bip=([^,)\s]+)", text)
+        said = text.strip().splitlines()[-1].removeprefix(f"{EnvironmentProblem.__module__}.EnvironmentProblem: ")
         advice = ""
         if said.startswith(("ModuleNotFoundError", "ImportError")):
             advice = '. Install lcsearch on every node, or name it in ray.init(runtime_env={"pip": [...]})'
@@ -281,7 +280,8 @@ class RayLink:
         if gpu:
             actor = self._begun("cuda")
             try:
-                ray.get(actor.ping.remote(), timeout=GPU_WAIT_S)
+                with contextlib.suppress(RayActorError, RuntimeEnvSetupError):  # whoever asks it will hear that, too
+                    ray.get(actor.ping.remote(), timeout=GPU_WAIT_S)
                 return actor
             except GetTimeoutError:
                 ray.kill(actor)
