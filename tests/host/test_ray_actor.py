@@ -240,9 +240,7 @@ def test_a_host_that_dies_costs_no_more_than_forecasts_of_the_moment(link: RayLi
         return heard.replies > before and link.about(PATIENCE_S)["pid"] != pid
 
     eventually(is_back)
-    print(
-        f"{how}: back after {time.monotonic() - gone:.1f} s, {sum(absent)} absent, {local} local, waits {max(waits):.2f} s"
-    )
+    print(f"back after {time.monotonic() - gone:.1f} s, {sum(absent)} absent, {local} local, waits {max(waits):.2f} s")
     assert max(absent) <= IN_A_ROW, "in a row; then the local weights answer"
     assert max(waits) < client.deadline + 10, "the deadline, the loading of the local weights, and a busy machine"
 
