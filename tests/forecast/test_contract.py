@@ -191,3 +191,13 @@ def test_mirrored_forecasts_mirror(forecast: Forecasts) -> None:
     y = np.array([[-1.0, 0.0, 0.3, 4.0]])
     assert mirror.p_beat(-y) == pytest.approx(forecast.p_beat(y))
     assert mirror.mean() == pytest.approx(-forecast.mean())
+
+
+def test_knots_farther_apart_than_a_float_are_no_forecast() -> None:
+    """P(beat) between them was 0, and where warnings are errors a host answered 500."""
+    ends = np.array([[-1.7e308, 1.7e308], [1.6e308, 1.7e308]])
+    wide = Forecasts.of(ends, np.array([[0.0, 1.0]]), np.zeros((2, 2)), sign=1.0, source="wide")
+    assert wide.absent == (Absent.NONFINITE, None)
+    assert wide.mean()[1] == pytest.approx(1.65e308)
+    assert wide.p_beat(1.65e308)[1] == pytest.approx(0.5)
+    assert wide.quantile(0.5)[1] == pytest.approx(1.65e308)

@@ -104,8 +104,9 @@ class Forecasts:
         """
         levels = np.broadcast_to(levels, knots.shape)
         good = np.isfinite(knots).all(1) & np.isfinite(levels).all(1) & np.isfinite(tails).all(1)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             good &= (np.diff(knots, axis=1) >= 0).all(1) & (np.diff(levels, axis=1) >= 0).all(1)
+            good &= np.isfinite(knots[:, -1] - knots[:, 0])  # beyond it every probability between them would be 0
             good &= (levels[:, 0] >= 0) & (levels[:, -1] <= 1) & (tails >= 0).all(1)
         known = absent if absent is not None else [None] * len(good)
         reasons = tuple(r or (None if ok else Absent.NONFINITE) for r, ok in zip(known, good, strict=True))
@@ -240,7 +241,7 @@ class Forecasts:
         i = _count(self.levels, u, left=True)
         last = self.knots.shape[1] - 1
         (k0, p0), (k1, p1) = self._ends(i)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             inside = k0 + (k1 - k0) * np.where(p1 > p0, (u - p0) / (p1 - p0), 0.0)
             if self._between(i):
                 return inside[:, 0] if level.ndim == 1 else inside
@@ -256,7 +257,7 @@ class Forecasts:
     def mean(self) -> Floats:
         """(Q,) expectation, in the metric's units; NaN in absent rows."""
         mass = np.diff(self.levels, axis=1)
-        mid = 0.5 * (self.knots[:, 1:] + self.knots[:, :-1])
+        mid = 0.5 * self.knots[:, 1:] + 0.5 * self.knots[:, :-1]
         low, high = self.levels[:, 0], 1.0 - self.levels[:, -1]
         total = (mass * mid).sum(1)
         total += low * (self.knots[:, 0] - self.tails[:, 0]) + high * (self.knots[:, -1] + self.tails[:, 1])
