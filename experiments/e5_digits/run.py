@@ -201,7 +201,8 @@ def best_at(result: dict[str, Any], grid: np.ndarray) -> np.ndarray:
 def draw(results: dict[str, Any], path: Path) -> list[str]:
     """Best value over steps spent, a line a row: median over seeds, the band from the best to the worst of them.
 
-    A line ends where the median sweep did. Runs that were stored without the order of their reports are left out.
+    A line ends where the last of its sweeps did; one that is over keeps its value. Runs that were stored without the
+    order of their reports are left out.
 
     Returns:
         The rows that have no line for it.
@@ -218,9 +219,7 @@ def draw(results: dict[str, Any], path: Path) -> list[str]:
         if not (of := [run for run in of if "best_so_far" in run]):
             left_out.append(name)
             continue
-        grid = np.arange(
-            max(run["best_so_far"][0][0] for run in of), np.median([played(run)["steps"] for run in of]) + 1
-        )
+        grid = np.arange(max(run["best_so_far"][0][0] for run in of), max(played(run)["steps"] for run in of) + 1)
         best = np.stack([best_at(run, grid) for run in of])
         look: dict[str, Any] = {"color": f"C{i}", "ls": "--" if name in PRUNERS else "-", "drawstyle": "steps-post"}
         ax.plot(grid, np.median(best, axis=0), label=f"{name}, {len(of)} seeds", **look)
