@@ -135,6 +135,31 @@ def test_rows_do_not_mix() -> None:
     assert last.mean() == pytest.approx([15.0])
 
 
+def test_one_row_is_read_as_each_of_many_to_the_bit() -> None:
+    """A look reads few numbers off one row by plain floats; ties, tails and the largest numbers among them."""
+    rng = np.random.default_rng(0)
+    for i in range(300):
+        size = 10.0 ** rng.integers(-300, 300) if i % 3 == 0 else 1.0
+        knots, levels = np.sort(rng.normal(size=9) * size), np.sort(rng.random(9))
+        knots[3], levels[6] = knots[4], levels[5]
+        if i % 5 == 0:
+            knots[0], knots[-1] = -1e308, 1e308
+        sign, tails = 1.0 - 2.0 * (i % 2), rng.random(2) * (rng.random(2) < 0.7)
+        one = Forecasts(knots[None], levels[None], tails[None], sign, (None,))
+        twice = [np.array([x, x]) for x in (knots, levels, tails)]
+        two = Forecasts(twice[0], twice[1], twice[2], sign, (None, None))
+        places = sign * np.concatenate([rng.normal(size=2) * size, knots[[3, 7]], [np.nan, np.inf]])
+        chances = np.concatenate([rng.random(2), levels[[5, 7]], [0.0, 1.0]])
+        with np.errstate(all="ignore"):
+            for x, y in zip(places, chances, strict=True):
+                for name, at in (("cdf", x), ("p_beat", x), ("quantile", y)):
+                    mine, theirs = getattr(one, name)(at), getattr(two, name)(at)[:1]
+                    assert np.array_equal(mine, theirs, equal_nan=True)
+                    assert mine.shape == (1,)
+            few = np.array([[0.05, 0.5, 0.95]])
+            assert np.array_equal(one.quantile(few), two.quantile(few.repeat(2, 0))[:1], equal_nan=True)
+
+
 def test_wrong_shapes_and_levels_are_refused() -> None:
     uniform = one([0.0, 1.0], [0.0, 1.0])
     with pytest.raises(InvalidValue, match=r"Forecasts\.cdf\(value\)"):

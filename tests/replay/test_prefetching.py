@@ -205,5 +205,5 @@ def test_cuts_to_come_carry_what_the_trial_would_carry(monkeypatch: pytest.Monke
 
 def test_what_is_known_is_handed_out_as_it_is() -> None:
     """A row's P(beat) is remembered with it; a copy would be worked out again at every search."""
-    row = prefetching._kept(chances([0.3]).row(0))  # noqa: SLF001
+    row = prefetching._kept(chances([0.3]), 0)  # noqa: SLF001
     assert prefetching._joined([row, row], 1.0).row(1) is row  # noqa: SLF001

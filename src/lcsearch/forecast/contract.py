@@ -19,6 +19,7 @@ from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.study import Snapshot, Trial
 
+_FEW = 16  # places of one row that are read off one by one
 Kind = Literal["value", "latent", "best_by"]
 
 
@@ -162,22 +163,31 @@ class Forecasts:
         low = np.take_along_axis(self.knots, lo, 1), np.take_along_axis(self.levels, lo, 1)
         return low, (np.take_along_axis(self.knots, hi, 1), np.take_along_axis(self.levels, hi, 1))
 
-    def _between(self, i: NDArray[np.intp]) -> bool:
-        """Whether this is one row and every segment lies between its knots, as in most looks: tails do not matter."""
-        if len(self) > 1 or self.absent[0] is not None:
-            return False
-        return all(0 < one < self.knots.shape[1] for one in i[0].tolist())
+    def _between(self, i: NDArray[np.intp], x: Floats, along: Floats, other: Floats) -> Floats | None:
+        """`other` at the places (1, m) x `along`, where this is one row and all of them lie between its knots, as in
+        most looks: tails do not matter, and few plain floats cost less than arrays; else None.
+        """
+        if len(self) > 1 or self.absent[0] is not None or i.size > _FEW:
+            return None
+        a, b, last = along[0], other[0], along.shape[1] - 1
+        found = []
+        for k, at in zip(i[0].tolist(), x[0].tolist(), strict=True):
+            if not 0 < k <= last:
+                return None
+            low, high, there = a.item(k - 1), a.item(k), b.item(k - 1)
+            found.append(there + (b.item(k) - there) * ((at - low) / (high - low) if high > low else 0.0))
+        return np.array([found])
 
     def _loss_cdf(self, loss: Floats, *, left: bool) -> Floats:
         """P(L <= loss), or P(L < loss) when `left`; loss (Q,) or (Q, m) -> the same shape."""
         x = loss[:, None] if loss.ndim == 1 else loss
         i = _count(self.knots, x, left=left)  # knots at or below x; segment (i - 1, i)
+        if (read := self._between(i, x, self.knots, self.levels)) is not None:
+            return read[:, 0] if loss.ndim == 1 else read
         last = self.knots.shape[1] - 1
         (k0, p0), (k1, p1) = self._ends(i)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             inside = p0 + (p1 - p0) * np.where(k1 > k0, (x - k0) / (k1 - k0), 0.0)
-            if self._between(i):
-                return inside[:, 0] if loss.ndim == 1 else inside
             s = self.tails[:, :1]
             lower = p1 * np.where(s > 0, np.exp((x - k1) / np.where(s > 0, s, 1.0)), 0.0)
             s = self.tails[:, 1:]
@@ -189,7 +199,7 @@ class Forecasts:
     def _per_row(self, x: ArrayLike, what: str) -> Floats:
         a = np.asarray(x, np.float64)
         if a.ndim == 0:
-            a = np.broadcast_to(a, (len(self),))
+            a = a.repeat(len(self))
         if a.ndim > 2 or a.shape[0] != len(self):
             raise InvalidValue(f"a number, ({len(self)},) or ({len(self)}, m)", a.shape, what)
         return a
@@ -239,12 +249,12 @@ class Forecasts:
     def _loss_quantile(self, level: Floats) -> Floats:
         u = level[:, None] if level.ndim == 1 else level
         i = _count(self.levels, u, left=True)
+        if (read := self._between(i, u, self.levels, self.knots)) is not None:
+            return read[:, 0] if level.ndim == 1 else read
         last = self.knots.shape[1] - 1
         (k0, p0), (k1, p1) = self._ends(i)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             inside = k0 + (k1 - k0) * np.where(p1 > p0, (u - p0) / (p1 - p0), 0.0)
-            if self._between(i):
-                return inside[:, 0] if level.ndim == 1 else inside
             s = self.tails[:, :1]
             lower = np.where((s > 0) & (p1 > 0), k1 + s * np.log(np.where(p1 > 0, u / p1, 1.0)), k1)
             s = self.tails[:, 1:]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from lcsearch.curves import Floats
 from lcsearch.data.task import Task
-from lcsearch.forecast.contract import Absent, Answer, Forecaster, Forecasts, Query
+from lcsearch.forecast.contract import Answer, Forecaster, Forecasts, Query
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.host.in_process import Pretrained
@@ -207,7 +207,7 @@ def answer(wanted: Sequence[Wanted]) -> None:
                         one.ahead.ask_alone()
                 continue
             for (one, queries), found in zip(batch, answers, strict=True):
-                one.known.update((key, _kept(found.row(i))) for i, key in enumerate(queries))
+                one.known.update((key, _kept(found, i)) for i, key in enumerate(queries))
 
 
 def _answers(forecaster: Forecaster, asks: list[tuple[Snapshot, list[Query]]]) -> list[Forecasts]:
@@ -236,17 +236,19 @@ class _Row(Forecasts):
         return self._once("quantile", p)
 
     def _once(self, name: Literal["p_beat", "quantile"], at: ArrayLike) -> Floats:
-        key = name, np.shape(at), *np.ravel(at).tolist()
+        at = np.asarray(at, np.float64)
+        key = name, at.shape, at.tobytes()
         if (found := self.said.get(key)) is None:
             found = self.said[key] = super().p_beat(at) if name == "p_beat" else super().quantile(at)
         return found
 
 
-def _kept(answer: Answer) -> Answer:
-    """The same answer, for a memo."""
-    if isinstance(answer, Absent):
-        return answer
-    row = _Row(answer.knots, answer.levels, answer.tails, answer.sign, answer.absent, answer.source)
+def _kept(found: Forecasts, i: int) -> Answer:
+    """The answer to a query, for a memo."""
+    reason, at = found.absent[i], slice(i, i + 1)
+    if reason is not None:
+        return reason
+    row = _Row(found.knots[at], found.levels[at], found.tails[at], found.sign, (None,), found.source)
     object.__setattr__(row, "said", {})
     return row
 
@@ -264,15 +266,21 @@ class _Known(Forecasts):
 def _joined(answers: Sequence[Answer], sign: float) -> Forecasts:
     """Single rows as one answer, padded to the widest; a repeated last knot changes no distribution."""
     rows = [answer for answer in answers if isinstance(answer, Forecasts)]
-    width = max((row.knots.shape[1] for row in rows), default=2)
-    knots, levels = np.full((len(answers), width), np.nan), np.full((len(answers), width), np.nan)
-    tails = np.full((len(answers), 2), np.nan)
-    for i, answer in enumerate(answers):
-        if isinstance(answer, Forecasts):
-            n = answer.knots.shape[1]
-            knots[i, :n], knots[i, n:] = answer.knots[0], answer.knots[0, -1]
-            levels[i, :n], levels[i, n:] = answer.levels[0], answer.levels[0, -1]
-            tails[i] = answer.tails[0]
+    widths = {row.knots.shape[1] for row in rows}
+    if len(rows) == len(answers) and len(widths) == 1:  # as most are
+        knots, levels, tails = (
+            np.concatenate(parts) for parts in zip(*((row.knots, row.levels, row.tails) for row in rows), strict=True)
+        )
+    else:
+        width = max(widths, default=2)
+        knots, levels = np.full((len(answers), width), np.nan), np.full((len(answers), width), np.nan)
+        tails = np.full((len(answers), 2), np.nan)
+        for i, answer in enumerate(answers):
+            if isinstance(answer, Forecasts):
+                n = answer.knots.shape[1]
+                knots[i, :n], knots[i, n:] = answer.knots[0], answer.knots[0, -1]
+                levels[i, :n], levels[i, n:] = answer.levels[0], answer.levels[0, -1]
+                tails[i] = answer.tails[0]
     absent = tuple(None if isinstance(answer, Forecasts) else answer for answer in answers)
     joined = _Known(knots, levels, tails, sign, absent, rows[0].source if rows else "")
     object.__setattr__(joined, "answers", answers)

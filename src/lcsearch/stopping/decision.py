@@ -176,12 +176,12 @@ class Decision:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for one JSON line."""
-        record = dataclasses.asdict(self)
+        record = _values(self)
         record["verdict"], record["reason"] = self.verdict.name, self.reason.name
         record["incumbent"] = None if self.incumbent is None else self.incumbent._asdict()
-        for name in ("now", "before"):
-            if record[name] is not None:
-                record[name]["heard"] = dict(record[name]["heard"])
+        record["standing"] = None if self.standing is None else _values(self.standing)
+        for name, look in (("now", self.now), ("before", self.before)):
+            record[name] = None if look is None else {**_values(look), "heard": dict(look.heard)}
         return {key: value for key, value in record.items() if value not in (None, "", ())}
 
     @classmethod
@@ -219,6 +219,11 @@ class Decision:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidValue("a decision written by lcsearch", str(record)[:80], "a decision's record") from error
+
+
+def _values(one: Any) -> dict[str, Any]:
+    """Of a dataclass, by name, as they are: `dataclasses.asdict` copies everything that is in them."""
+    return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
 
 
 def percent(p: float, threshold: float | None = None) -> str:

@@ -68,14 +68,18 @@ class Beside:
             return parts[0]
         size = [max(part.shape[k] for part in parts) for k in range(1, parts[0].dim())]
         out = parts[0].new_full((len(parts), *size), blank)
-        which = torch.empty(len(self.asked), dtype=torch.int64, device=out.device)
-        for i, (part, (_, rows)) in enumerate(zip(parts, self._groups, strict=True)):
-            inner = out[i]
-            for k, n in enumerate(part.shape[1:]):
-                inner = inner.narrow(k, 0, n)
-            inner.copy_(part[0])
+        for i, part in enumerate(parts):
+            inside = tuple(slice(n) for n in part.shape[1:])
+            out[i][inside] = part[0]
+        return out[self._which.to(out.device)]
+
+    @cached_property
+    def _which(self) -> Tensor:
+        """(Q,) place of each query's context among the groups."""
+        which = np.empty(len(self.asked), np.int64)
+        for i, (_, rows) in enumerate(self._groups):
             which[rows] = i
-        return out[which]
+        return torch.from_numpy(which)
 
     @cached_property
     def states(self) -> Tensor:
