@@ -157,9 +157,13 @@ class FreezeThaw:
         if pruner is not None:
             study.pruner = pruner
         own = study.pruner if isinstance(study.pruner, CurvePruner) else None
-        if own is not None and not (forecasters is None and decision_log is None):
-            where, advice = "FreezeThaw(forecasters=, decision_log=)", "Give it to the study's CurvePruner"
-            raise InvalidValue("None", forecasters if decision_log is None else decision_log, where, advice)
+        for name, given, unsaid in (
+            ("forecasters", forecasters, None),
+            ("decision_log", decision_log, None),
+            ("host", host, "auto"),
+        ):
+            if own is not None and given != unsaid:
+                raise InvalidValue(repr(unsaid), given, f"FreezeThaw({name}=)", "Give it to the study's CurvePruner")
         if own is not None and own.max_steps not in ("auto", max_steps):
             raise InvalidValue(f"max_steps={max_steps}, as FreezeThaw has it", own.max_steps, "CurvePruner(max_steps=)")
         self._session = (

@@ -235,8 +235,14 @@ def test_curve_pruner_stops_beside_paused_trials(tmp_path: Path) -> None:
     assert all(trial.state.is_finished() for trial in study.trials)
     assert driver.report().failed_open == 0
     assert "trial 0" in driver.explain(0)
-    with pytest.raises(InvalidValue, match="Give it to the study's CurvePruner"):
-        FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, n_trials=8, decision_log=tmp_path)
+    given: dict[str, Any] = {"forecasters": "parametric", "decision_log": tmp_path, "host": "rubbish"}
+    for name, value in given.items():
+        with pytest.raises(InvalidValue) as wrong:
+            FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, n_trials=8, **{name: value})
+        assert str(wrong.value) == (
+            f"FreezeThaw({name}=): expected {'auto' if name == 'host' else None!r}, got {value!r}. "
+            "Give it to the study's CurvePruner."
+        )
 
 
 def test_pruner_and_driver_agree_where_trials_end() -> None:
