@@ -13,6 +13,7 @@ from kit.doubles import Clock
 from kit.forecasters import ask, laws, study
 from kit.hosts import Running, Scripted
 
+from lcsearch import extras
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.goal import Direction
@@ -243,6 +244,31 @@ def test_hosts_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(registry.HOST, "nowhere")
     with pytest.raises(InvalidValue, match="LCSEARCH_HOST: expected auto, local, ray"):
         registry.link_to("auto")
+    monkeypatch.setenv(registry.HOST, "http://h:99999")
+    sentence = r"^LCSEARCH_HOST: expected http://NAME:PORT of `lcsearch serve`, got 'http://h:99999'\.$"
+    with pytest.raises(InvalidValue, match=sentence):
+        registry.link_to("auto")
+    with pytest.raises(InvalidValue, match=sentence):
+        registry.resolve_forecasters(None, "auto")
+
+
+def test_a_way_is_made_once_and_only_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Counted(HttpLink):
+        def __init__(self, url: str) -> None:
+            made.append(url)
+            super().__init__(url)
+
+    monkeypatch.setattr(registry, "HttpLink", Counted)
+    monkeypatch.setattr(extras, "_is_there", lambda _: False)
+    registry.resolve_forecasters(("network", "parametric"), "http://h:1")
+    assert made == ["http://h:1"]
+    registry.resolve_forecasters(("rank-gap", "parametric"), "http://h:1")
+    assert made == ["http://h:1"]
+    assert registry.resolve_forecasters("parametric", "ray")[0].name == "parametric"  # without Ray
+    with pytest.raises(InvalidValue, match=r"^host: expected auto, local, ray"):
+        registry.resolve_forecasters("parametric", "rubbish")
 
 
 def test_wrong_deadlines() -> None:

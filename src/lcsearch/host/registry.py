@@ -99,19 +99,30 @@ def link_to(host: str, local: Pretrained | None = None) -> Link | None:
         InvalidValue: it is none of these.
         EnvironmentProblem: "ray", and Ray is not installed.
     """
-    said, where = host, "host"
-    if host == "auto":
-        said, where = os.environ.get(HOST) or "local", HOST
+    said, where = _named(host)
     if said == "local":
         return None
-    if isinstance(said, str) and said.startswith(("http://", "https://")):
-        return HttpLink(said)
     if said == "ray":
         need_ray('host="ray"')
         from lcsearch.host.ray_actor import RayLink
 
         return RayLink(local)
-    raise InvalidValue("auto, local, ray, or the URL http://NAME:PORT of `lcsearch serve`", said, where)
+    try:
+        return HttpLink(said)
+    except InvalidValue as error:
+        if error.where != "host":  # what else the environment says
+            raise
+        raise InvalidValue(error.expected, error.got, where, error.advice) from None
+
+
+def _named(host: str) -> tuple[str, str]:
+    """local, ray or a URL; and where that was said."""
+    said, where = host, "host"
+    if host == "auto":
+        said, where = os.environ.get(HOST) or "local", HOST
+    if said not in ("local", "ray") and not (isinstance(said, str) and said.startswith(("http://", "https://"))):
+        raise InvalidValue("auto, local, ray, or the URL http://NAME:PORT of `lcsearch serve`", said, where)
+    return said, where
 
 
 def resolve_forecasters(forecasters: Named, host: str = "local") -> tuple[Forecaster, ...]:
@@ -124,7 +135,7 @@ def resolve_forecasters(forecasters: Named, host: str = "local") -> tuple[Foreca
         InvalidValue: an unknown name, something that is no forecaster, an empty list, or no such host.
         EnvironmentProblem: the network was named, and is not to be had.
     """
-    link_to(host)  # says what is wrong with it, whoever forecasts
+    _named(host)  # says what is wrong with it, whoever forecasts
     return tuple(_at(host, one) if isinstance(one, Pretrained) else one for one in _in_process(forecasters))
 
 

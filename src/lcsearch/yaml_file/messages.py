@@ -17,6 +17,7 @@ _PATTERNS = {
     "python": "'module:function'",
     "name": "a name of letters, digits, '.', '_' and '-'",
     "address": "'local', 'auto' or 'host:port'",
+    "host": "auto, local, ray, or the URL http://NAME:PORT of `lcsearch serve`",
     "devices": "'cpu', 'mps', 'cuda' or 'cuda:N'",
     "storage": "a database's URL, as in sqlite:///FILE, postgresql://USER@HOST/NAME or mysql+pymysql://USER@HOST/NAME "
     "(a journal file or Redis is none)",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sweep.kit import Remembering, wait_for, write_toy
 
+from lcsearch.errors import FileProblem
 from lcsearch.host.link import TOKEN, HostTrouble, HttpLink
 from lcsearch.host.registry import HOST
 from lcsearch.session.decision_log import read_log
@@ -167,8 +168,11 @@ def test_no_host_where_the_network_is_not_asked(tmp_path: Path) -> None:
         assert not pays(load(write_toy(tmp_path, pruner=text, workers=3, max_steps=30, trials=20)).file)
 
 
-def test_hosts_that_cannot_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "host", ["gpu", "http://h:99999", "http://h:1?x=2", "http://h:1#x", "http://:1", "https://[::"]
+)
+def test_hosts_that_cannot_be(tmp_path: Path, host: str) -> None:
     path = write_toy(tmp_path)
-    path.write_text(path.read_text().replace("workers:", "host: gpu, workers:"))
-    with pytest.raises(Exception, match=r"backend\.host"):
+    path.write_text(path.read_text().replace("workers:", f"host: '{host}', workers:"))
+    with pytest.raises(FileProblem, match=r"backend\.host: expected .*http://NAME:PORT"):
         load(path)

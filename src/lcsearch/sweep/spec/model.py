@@ -27,7 +27,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from lcsearch.allocation.contract import Prices
+from lcsearch.errors import InvalidValue
 from lcsearch.goal import Bounds, Direction, Goal, Judged
+from lcsearch.host.link import HttpLink
 from lcsearch.host.registry import NAMES
 from lcsearch.schedule import Shape
 
@@ -314,7 +316,17 @@ class Backend(Model):
     address: Annotated[str, Field(pattern=r"^(local|auto|[^\s/]+:\d+)$")] = "local"
     workers: Workers = Workers()
     storage: Annotated[str, Field(pattern=DATABASE)] | None = None
-    host: Annotated[str, Field(pattern=r"^(auto|local|ray|https?://[^\s/@]+/?)$")] = "auto"
+    host: Annotated[str, Field(pattern=r"^(auto|local|ray|https?://[^\s/@?#]+/?)$")] = "auto"
+
+    @field_validator("host")
+    @classmethod
+    def _leads_there(cls, host: str) -> str:
+        if host.startswith("http"):
+            try:
+                HttpLink(host, token="", ca="")
+            except InvalidValue as error:
+                raise expected(error.expected) from error
+        return host
 
 
 class Sampler(Model):
