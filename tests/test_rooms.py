@@ -24,7 +24,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("forecast",),
         ("stopping",),
         ("allocation",),
-        ("extras", "files", "terminal", "secrets_in_urls"),
+        ("extras", "files", "in_time", "terminal", "secrets_in_urls"),
         ("data", "packing", "weights", "yaml_file"),
         ("checkpoint", "host", "pretrain"),
         ("session",),

@@ -42,6 +42,15 @@ def tame(text: str) -> str:
     return _STEERING.sub("?", text)
 
 
+def one_line(text: str) -> str:
+    r"""`text` as :func:`tame` has it, in one line.
+
+    >>> one_line("no\nERROR forged \x07")
+    'no ERROR forged ?'
+    """
+    return " ".join(tame(text).split())
+
+
 def takes_blocks(encoding: str | None) -> bool:
     """Can a stream of `encoding` show sparklines?"""
     try:

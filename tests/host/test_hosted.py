@@ -3,7 +3,8 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from lcsearch.host.hosted import AGAIN_S, IN_A_ROW, Hosted
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.link import HostLate, HostTrouble, HttpLink
 from lcsearch.host.wire import Reply
+from lcsearch.schedule import Schedule
 from lcsearch.study import FinishedTrials, Snapshot
 
 LOCAL = Pretrained()
@@ -116,11 +118,15 @@ def test_looks_of_one_study_go_in_one_request(running: Running) -> None:
         close(answer, LOCAL.forecast(about, queries))
 
 
+def at_once(call: Callable[[], None]) -> None:
+    call()
+
+
 def test_an_answer_that_does_not_come_leaves_absent_forecasts_and_then_local_ones(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, link = Clock(), refusing(wire.FAILED, b"broken")
-    client, one = Hosted(LOCAL, link, clock=clock), snapshot()
+    client, one = Hosted(LOCAL, link, clock=clock, aside=at_once), snapshot()
     for _ in range(IN_A_ROW):
         with pytest.raises(HostTrouble, match="scripted answers 500: broken"):
             client.forecast(one, ask(one))
@@ -128,12 +134,97 @@ def test_an_answer_that_does_not_come_leaves_absent_forecasts_and_then_local_one
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "forecasts are made in this process until the host answers again: scripted answers 500" in caplog.text
     assert (len(link.bodies), link.looks, client.unanswered) == (IN_A_ROW, 1, IN_A_ROW)
-    # it is looked for again now and then, and asked when it is there
-    clock.now += AGAIN_S
-    with pytest.raises(HostTrouble):
+
+
+def test_a_host_that_is_there_and_answers_nothing_is_asked_more_and_more_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, one = Clock(), snapshot()
+    with Running(LOCAL) as good:
+        answers = [False]
+        link = Scripted(LOCAL.version, lambda body: good.send(body, 60) if answers[0] else Reply(500, b""))
+        client = Hosted(LOCAL, link, clock=clock, aside=at_once)
+        for _ in range(IN_A_ROW):
+            with pytest.raises(HostTrouble):
+                client.forecast(one, ask(one))
+        asked_at, begun = [], clock.now
+        for _ in range(200):
+            clock.now += 0.5
+            before = len(link.bodies)
+            close(client.forecast(one, ask(one)), LOCAL.forecast(one, ask(one)))
+            asked_at += [clock.now - begun] * (len(link.bodies) - before)
+        assert asked_at == [1, 3, 7, 15, 31, 61, 91]
+        assert len(caplog.records) == 1  # said once
+        answers[0] = True
+        clock.now += hosted.LONGEST_S
+        n = len(link.bodies)
+        client.forecast(one, ask(one))  # still the local one: no look waits for it
         client.forecast(one, ask(one))
-    assert (len(link.bodies), link.looks) == (IN_A_ROW + 1, 2)
-    assert "scripted answers again" in caplog.text
+        assert len(link.bodies) > n + 1
+        assert "scripted answers again" in caplog.text
+
+
+def test_it_is_looked_for_on_the_side() -> None:
+    clock, one = Clock(), snapshot()
+    looks: list[Callable[[], None]] = []
+    client = Hosted(LOCAL, refusing(wire.OTHER_MODEL), clock=clock, aside=looks.append)
+    for _ in range(5):
+        close(client.forecast(one, ask(one)), LOCAL.forecast(one, ask(one)))
+        clock.now += AGAIN_S
+    assert len(looks) == 1  # one at a time
+
+
+def test_the_deadline_ends_the_wait_whatever_the_link_does() -> None:
+    release, one = threading.Event(), snapshot()
+
+    def hang(_: bytes) -> Reply:
+        assert release.wait(60)
+        return Reply(wire.OK, b"")
+
+    try:
+        found = Hosted(LOCAL, Scripted(LOCAL.version, hang), deadline=0.2).forecast(one, ask(one))
+        assert set(found.absent) == {Absent.LATE}
+    finally:
+        release.set()
+
+
+def test_what_cannot_be_asked_there_is_asked_here(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: bytes) -> Reply:
+        raise TypeError("no\nERROR forged \x1b]0;line")
+
+    one = snapshot()
+    close(Hosted(LOCAL, Scripted(LOCAL.version, broken)).forecast(one, ask(one)), LOCAL.forecast(one, ask(one)))
+    assert "TypeError: no ERROR forged ?]0;line" in caplog.text
+
+
+def test_a_large_study_arrives_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a deadline leaves over goes on where it was."""
+    monkeypatch.setattr(wire, "MOST_SENT", 9000)
+    one = replace(snapshot(n=40), study="bit by bit")
+    with Running(LOCAL) as good:
+        sent: list[int] = []
+
+        def slow(body: bytes) -> Reply:
+            sent.append(len(wire.unpack(body).trials))
+            if len(sent) % 3 == 0:
+                raise HostLate("no answer")
+            return good.send(body, 60)
+
+        client = Hosted(LOCAL, Scripted(LOCAL.version, slow), aside=at_once)
+        late = 0
+        while all((found := client.forecast(one, ask(one))).absent):
+            late += 1
+            monkeypatch.setattr(client, "_failed", 0)
+        close(found, LOCAL.forecast(one, ask(one)))
+        assert late >= 1
+        assert sum(n for i, n in enumerate(sent, 1) if i % 3) == 40
+
+
+def test_numbers_of_a_plan_may_be_of_any_kind(running: Running) -> None:
+    plan = Schedule("cosine", np.float32(0.1), np.int64(40))  # type: ignore[arg-type]
+    one = snapshot()
+    queries = [query._replace(trial=replace(query.trial, schedule=plan)) for query in ask(one)]
+    close(Hosted(LOCAL, running).forecast(one, queries), LOCAL.forecast(one, queries))
 
 
 def test_an_answer_in_time_ends_the_row() -> None:

@@ -193,7 +193,7 @@ def test_an_answer_comes_back_in_the_direction_asked() -> None:
         source="network/m-1",
         absent=[None, Absent.UNSUPPORTED],
     )
-    found = wire.unpack_answer(wire.pack_answer(made, "m-1", "b"), 2, -1.0, "m-1")
+    found = wire.unpack_answer(wire.pack_answer(made, "m-1", "b"), 2, -1.0, "m-1", "b", made.source)
     assert (found.sign, found.absent, found.source) == (-1.0, made.absent, made.source)
     np.testing.assert_array_equal(found.knots, made.knots)
     for n, model in ((3, "m-1"), (2, "m-2")):

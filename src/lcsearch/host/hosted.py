@@ -10,30 +10,31 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, in_words
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
 from lcsearch.host import wire
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.link import HostLate, HostTrouble, Link
 from lcsearch.host.wire import Request
+from lcsearch.in_time import NotInTime, in_time
 from lcsearch.study import FinishedTrials, Snapshot, Trial
-from lcsearch.terminal import tame
+from lcsearch.terminal import one_line
 
 DEADLINE_S = 5.0
 """Seconds that a host's answer is waited for; it takes milliseconds."""
 IN_A_ROW = 3
 """So many requests without an answer, and forecasts are made in this process until the host is there again."""
-AGAIN_S = 1.0
-"""How often it is looked for then."""
-_LOOK_S = 0.5  # a host that is there tells about itself at once
+AGAIN_S, LONGEST_S = 1.0, 30.0
+"""After so long it is asked again, on the side; each time in vain it is twice as long, LONGEST_S at most."""
 _STUDIES = 8  # whose finished trials are remembered to be at the host
 _BUSY_S = 0.02
 
 _log = logging.getLogger("lcsearch")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,24 @@ class _Sent:
     known: int
 
 
+def _on_the_side(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, name="lcsearch looks for its host", daemon=True).start()
+
+
 class Hosted:
     """The network, held by a host, asked from this process. Thread-safe; a copy may be sent to another process.
 
     A request without an answer (late, refused, no host, nonsense) leaves an absent forecast, which stops no trial.
-    After IN_A_ROW of them `local` answers, the same weights in this process, until the host is there again; so it does
-    at once where the host holds other weights. Verdicts are the same whoever answers, within the forecaster's stated
-    tolerance.
+    After IN_A_ROW of them `local` answers, the same weights in this process, until the host has answered again; so it
+    does at once where the host holds other weights, or cannot be asked such a thing. Verdicts are the same whoever
+    answers, within the forecaster's stated tolerance.
 
     Args:
         local: the weights that must answer, in this process.
         link: the way to the host.
-        deadline: seconds that an answer is waited for.
+        deadline: seconds after which an answer is not waited for any more, whatever the link does.
         clock: monotonic seconds.
+        aside: runs what no look waits for.
     """
 
     def __init__(
@@ -66,10 +72,11 @@ class Hosted:
         link: Link,
         deadline: float = DEADLINE_S,
         clock: Callable[[], float] = time.monotonic,
+        aside: Callable[[Callable[[], None]], None] = _on_the_side,
     ) -> None:
         if not (deadline > 0 and math.isfinite(deadline)):
             raise InvalidValue("a finite number of seconds > 0", deadline, "deadline")
-        self.local, self.link, self.deadline, self._clock = local, link, deadline, clock
+        self.local, self.link, self.deadline, self._clock, self._aside = local, link, deadline, clock, aside
         self.name = local.name
         self._begin()
 
@@ -77,11 +84,12 @@ class Hosted:
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._sent: OrderedDict[Hashable, _Sent] = OrderedDict()
         self._failed = 0  # in a row
-        self._look_at = -math.inf  # when the host is to be looked for again
+        self._looked = False
+        self._again_at, self._pause = math.inf, AGAIN_S  # when a host that is away is asked again; and after that
         self.unanswered = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("local", "link", "deadline", "_clock", "name")}
+        return {name: self.__dict__[name] for name in ("local", "link", "deadline", "_clock", "_aside", "name")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -103,7 +111,8 @@ class Hosted:
         Raises:
             EnvironmentProblem: there is none, and they cannot be loaded either.
         """
-        if self._away():
+        self._look()
+        if self._failed >= IN_A_ROW:
             self.local.prepare()
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
@@ -112,25 +121,20 @@ class Hosted:
 
     def forecast_each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
         """What `forecast` says of each; what is asked about one and the same study goes in one request."""
-        if self._away():
+        self._look()
+        with self._lock:
+            away, due = self._failed >= IN_A_ROW, self._clock() >= self._again_at
+            if away and due:
+                self._again_at = math.inf  # one is enough
+        if away:
+            if due:
+                self._aside(lambda: self._again(asks))
             return self.local.forecast_each(asks)
-        end = self._clock() + self.deadline
-        groups: dict[tuple[int, float], list[int]] = {}
-        for i, (snapshot, _) in enumerate(asks):
-            groups.setdefault((id(snapshot.bank), _ahead(snapshot)), []).append(i)
-        found: list[Forecasts] = [Forecasts.none([])] * len(asks)
         try:
-            for rows in groups.values():
-                queries = [query for i in rows for query in asks[i][1]]
-                some = [queries[i : i + wire.MOST_QUERIES] for i in range(0, len(queries), wire.MOST_QUERIES)]
-                whole, at = _joined([self._ask(asks[rows[0]][0], part, end) for part in some or [[]]]), 0
-                for i in rows:
-                    n = len(asks[i][1])
-                    found[i] = _rows(whole, at, at + n)
-                    at += n
+            found = self._in_time(lambda: self._asked(asks))
         except HostTrouble as trouble:
             self._count(trouble)
-            if isinstance(trouble, _OtherModel):
+            if isinstance(trouble, _Refused):
                 return self.local.forecast_each(asks)
             if isinstance(trouble, HostLate):
                 sign = asks[0][0].goal.sign
@@ -143,36 +147,74 @@ class Hosted:
     def _source(self) -> str:
         return f"{self.name}/{self.version}"
 
-    def _away(self) -> bool:
-        """Whether the local weights answer; the host is looked for at first, and while it is away now and then."""
+    def _in_time(self, call: Callable[[], T]) -> T:
+        """What the call gives; whatever it raises is a host's trouble."""
+        try:
+            return in_time(self.deadline, f"lcsearch asks {self.link.where}", call)
+        except NotInTime:
+            raise HostLate(f"no answer from {self.link.where} within {self.deadline:g} s") from None
+        except HostTrouble:
+            raise
+        except Exception as error:  # what cannot be asked there can be asked here
+            raise _Refused(f"{self.link.where} cannot be asked: {one_line(in_words(error)[:300])}") from None
+
+    def _look(self) -> None:
+        """See at first whether the host is there."""
         if self._pid != os.getpid():  # a forked child begins anew: locks and connections were its parent's
             self._begin()
         with self._lock:
-            now, away = self._clock(), self._failed >= IN_A_ROW
-            if now < self._look_at:
-                return away
-            self._look_at = now + AGAIN_S if away else math.inf
+            looked, self._looked = self._looked, True
+        if not looked:
+            try:
+                self._in_time(self._check)
+            except HostTrouble as trouble:
+                self._count(trouble, IN_A_ROW)
+
+    def _check(self) -> None:
+        said = self.link.about(self.deadline)
+        if (model := said.get("model")) != self.version:
+            text = f"{self.link.where} holds {one_line(str(model)[:80])!r}, and {self.version!r} is asked for"
+            raise _Refused(text)
+
+    def _again(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> None:
+        """Ask a host that is away what it is to answer; no look waits for it."""
         try:
-            model = self.link.about(min(_LOOK_S, self.deadline) if away else self.deadline).get("model")
-            if model != self.version:
-                raise _OtherModel(f"{self.link.where} holds {str(model)[:80]!r}, and {self.version!r} is asked for")
-        except HostTrouble as trouble:
-            self._count(trouble, IN_A_ROW)
-            return True
-        if away:
-            _log.warning("lcsearch: %s answers again", self.link.where)
-        self._failed = 0
-        return False
+            self._in_time(self._check)
+            self._in_time(lambda: self._asked(asks))
+        except HostTrouble:
+            with self._lock:
+                self._pause = min(2 * self._pause, LONGEST_S)
+                self._again_at = self._clock() + self._pause
+            return
+        with self._lock:
+            self._failed, self._pause = 0, AGAIN_S
+        _log.warning("lcsearch: %s answers again", self.link.where)
 
     def _count(self, trouble: HostTrouble, n: int = 1) -> None:
         with self._lock:
             was = self._failed
-            self._failed += IN_A_ROW if isinstance(trouble, _OtherModel) else n
+            self._failed += IN_A_ROW if isinstance(trouble, _Refused) else n
             self.unanswered += 1
-            if self._failed >= IN_A_ROW:
-                self._look_at = self._clock() + AGAIN_S
-        if was < IN_A_ROW <= self._failed:
+            begins = was < IN_A_ROW <= self._failed
+            if begins:
+                self._again_at = self._clock() + self._pause
+        if begins:
             _log.warning("lcsearch: forecasts are made in this process until the host answers again: %s", trouble)
+
+    def _asked(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
+        end = self._clock() + self.deadline
+        groups: dict[tuple[int, float], list[int]] = {}
+        for i, (snapshot, _) in enumerate(asks):
+            groups.setdefault((id(snapshot.bank), _ahead(snapshot)), []).append(i)
+        found: list[Forecasts] = [Forecasts.none([])] * len(asks)
+        for rows in groups.values():
+            queries = [query for i in rows for query in asks[i][1]]
+            whole, at = _joined([self._ask(asks[rows[0]][0], part, end) for part in _parts(queries)]), 0
+            for i in rows:
+                n = len(asks[i][1])
+                found[i] = _rows(whole, at, at + n)
+                at += n
+        return found
 
     def _ask(self, snapshot: Snapshot, queries: Sequence[Query], end: float) -> Forecasts:
         """One request's answer; finished trials that the host does not know are sent again, all of them."""
@@ -184,8 +226,8 @@ class Hosted:
         own = tuple(Query(asked[id(query.trial)], query.kind, float(query.step)) for query in queries)
         sent = self._of(snapshot)
         known, again = sent.known, False
+        rest = [wire.travelling(snapshot.bank[i], sign, study) for i in range(known, len(snapshot.bank))]
         while True:
-            rest = [wire.travelling(snapshot.bank[i], sign, study) for i in range(known, len(snapshot.bank))]
             trials = wire.some(rest)
             then = known + len(trials)
             last = then == len(snapshot.bank)
@@ -202,20 +244,22 @@ class Hosted:
                 end - self._clock(),
             )
             reply = self._send(wire.pack(request), end)
-            if reply.status == wire.OK and last:
-                self._keep(snapshot, replace(sent, known=then))
-                try:
-                    return wire.unpack_answer(reply.body, len(queries), sign, self.version)
-                except InvalidValue as error:
-                    raise HostTrouble(f"{self.link.where}: {error}") from None
             if reply.status == wire.OK:
-                known = then
-            elif reply.status == wire.UNKNOWN_TRIALS and not again:
+                self._keep(snapshot, replace(sent, known=then))
+                known, rest = then, rest[len(trials) :]
+                if not last:
+                    continue
+                try:
+                    said = reply.body, len(queries), sign, self.version, request.bank, self._source
+                    return wire.unpack_answer(*said)
+                except InvalidValue as error:
+                    raise HostTrouble(f"{self.link.where}: {one_line(str(error))}") from None
+            if reply.status == wire.UNKNOWN_TRIALS and not again:
                 known, again = 0, True
-            else:
-                said = tame(reply.body[:300].decode(errors="replace"))
-                kind = {wire.OTHER_MODEL: _OtherModel, wire.LATE: HostLate}.get(reply.status, HostTrouble)
-                raise kind(f"{self.link.where} answers {reply.status}: {said}")
+                rest = [wire.travelling(trial, sign, study) for trial in snapshot.bank]
+                continue
+            why = one_line(reply.body[:300].decode(errors="replace"))
+            raise _KINDS.get(reply.status, HostTrouble)(f"{self.link.where} answers {reply.status}: {why}")
 
     def _send(self, body: bytes, end: float) -> wire.Reply:
         """The host's reply; a busy host is asked again as long as there is time."""
@@ -256,8 +300,29 @@ class Hosted:
                 self._sent.popitem(last=False)
 
 
-class _OtherModel(HostTrouble):
-    """The host holds other weights."""
+class _Refused(HostTrouble):
+    """The host holds other weights, or will never answer such a request: the next one is no better."""
+
+
+_KINDS: dict[int, type[HostTrouble]] = {
+    wire.LATE: HostLate,
+    wire.OTHER_MODEL: _Refused,
+    wire.MALFORMED: _Refused,
+    wire.TOO_LARGE: _Refused,
+}
+
+
+def _parts(queries: Sequence[Query]) -> list[Sequence[Query]]:
+    """What goes in one request each, by number and by bytes; one without a query where there is none."""
+    parts: list[list[Query]] = [[]]
+    size = 0
+    for query in queries:
+        size += (more := wire.size_of(query.trial))
+        if parts[-1] and (len(parts[-1]) == wire.MOST_QUERIES or size > wire.MOST_SENT):
+            parts.append([])
+            size = more
+        parts[-1].append(query)
+    return list(parts)
 
 
 def _ahead(snapshot: Snapshot) -> float:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from lcsearch.errors import InvalidValue, in_words
 from lcsearch.host import wire
 from lcsearch.host.wire import Reply
-from lcsearch.terminal import tame
+from lcsearch.terminal import one_line
 
 TOKEN, CA = "LCSEARCH_HOST_TOKEN", "LCSEARCH_HOST_CA"
 """Environment variables: what a host that is not on this machine demands, and a file of certificates to trust."""
@@ -78,22 +78,24 @@ class HttpLink:
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.username:
+        rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        if parts.scheme not in ("http", "https") or not parts.hostname or rest:
             raise InvalidValue("http://NAME:PORT of `lcsearch serve`", url.rpartition("@")[2], "host")
         self._secure, self._name = parts.scheme == "https", parts.hostname
         self._port = port or (443 if self._secure else 80)
-        self._token = os.environ.get(TOKEN, "") if token is None else token
+        self._given = token
         self._ca = os.environ.get(CA) if ca is None else ca
-        if self._secure:
-            self._context()  # says at once what is wrong with the file
         self._begin()
 
     def _begin(self) -> None:
         self._idle: list[http.client.HTTPConnection] = []
         self._lock, self._pid = threading.Lock(), os.getpid()
+        self._token = _checked(os.environ.get(TOKEN, "") if self._given is None else self._given)
+        self._tls = self._context() if self._secure else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("_secure", "_name", "_port", "_token", "_ca")}
+        # a token of the environment is read there anew: what is pickled may be kept where others read
+        return {name: self.__dict__[name] for name in ("_secure", "_name", "_port", "_given", "_ca")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -139,9 +141,10 @@ class HttpLink:
                 connection, used = self._connection(end)
                 try:
                     reply = self._round(connection, method, path, body, end)
-                except (http.client.RemoteDisconnected, ConnectionError):
+                except (OSError, http.client.BadStatusLine) as error:
                     connection.close()
-                    if not used:  # one that was kept open may have been closed by a host that ended or was restarted
+                    # one that was kept open may have been closed by a host that ended, was restarted or had enough
+                    if not used or isinstance(error, TimeoutError):
                         raise
                     continue
                 except BaseException:
@@ -154,7 +157,7 @@ class HttpLink:
         except TimeoutError:
             raise HostLate(f"no answer from {self.where} within {seconds:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise HostTrouble(f"no answer from {self.where}: {tame(in_words(error)[:200])}") from None
+            raise HostTrouble(f"no answer from {self.where}: {one_line(in_words(error)[:200])}") from None
 
     def _connection(self, end: float) -> tuple[http.client.HTTPConnection, bool]:
         """One that is open, or a new one; and whether it was used before."""
@@ -167,10 +170,9 @@ class HttpLink:
             if self._idle:
                 return self._idle.pop(), True
         left = _left(end)
-        if self._secure:
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                self._name, self._port, timeout=left, context=self._context()
-            )
+        made: http.client.HTTPConnection
+        if self._tls is not None:
+            made = http.client.HTTPSConnection(self._name, self._port, timeout=left, context=self._tls)
         else:
             made = http.client.HTTPConnection(self._name, self._port, timeout=left)
         made.connect()
@@ -202,6 +204,18 @@ class HttpLink:
             return Reply(response.status, b"".join(parts))
 
 
+def _checked(token: str) -> str:
+    """Without what a file's end has left on it.
+
+    Raises:
+        InvalidValue: it is none that a header can bear; it is not shown.
+    """
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidValue("a token of printable characters", f"{len(token)} characters", TOKEN)
+    return token
+
+
 def _left(end: float) -> float:
     left = end - time.monotonic()
     if left <= 0:
@@ -210,4 +224,4 @@ def _left(end: float) -> float:
 
 
 def _said(body: bytes) -> str:
-    return tame(body[:200].decode(errors="replace").strip())
+    return one_line(body[:200].decode(errors="replace"))

@@ -140,8 +140,13 @@ def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
+def _plan(schedule: Schedule) -> dict[str, Any]:
+    """Its numbers may be of any kind, numpy's too."""
+    return {name: value if name == "shape" else float(value) for name, value in asdict(schedule).items()}
+
+
 def _facts(trial: Trial) -> list[Any]:
-    plan = None if trial.schedule is None else asdict(trial.schedule)
+    plan = None if trial.schedule is None else _plan(trial.schedule)
     return [trial.uid, trial.status.value, dict(trial.params), plan, trial.feasible]
 
 
@@ -232,11 +237,17 @@ def _trial(fact: object, curve: Curve, where: str) -> Trial:
     raise InvalidValue("[uid, status, {name: number or word}, schedule or null, feasible]", str(fact)[:200], where)
 
 
+def size_of(trial: Trial) -> int:
+    """Bytes that it travels in, about; at least those of its JSON."""
+    words = sum(len(str(name)) + (len(value) if isinstance(value, str) else 24) for name, value in trial.params.items())
+    return 300 + 16 * trial.curve.n_reports + 6 * (words + len(trial.uid)) + 6 * len(trial.params)
+
+
 def some(trials: Sequence[Trial]) -> Sequence[Trial]:
     """The first of them, as many as one request takes."""
     size = 0
     for n, trial in enumerate(trials):
-        size += 200 + 16 * trial.curve.n_reports + 30 * len(trial.params)
+        size += size_of(trial)
         if size > MOST_SENT and n:
             return trials[:n]
     return trials
@@ -318,7 +329,7 @@ def pack_answer(forecasts: Forecasts, model: str, bank: str) -> bytes:
     """An answer's body."""
     return save(
         {
-            "head": _text({"wire": WIRE, "model": model, "bank": bank, "source": forecasts.source}),
+            "head": _text({"model": model, "bank": bank}),
             "knots": np.ascontiguousarray(forecasts.knots),
             "levels": np.ascontiguousarray(forecasts.levels),
             "tails": np.ascontiguousarray(forecasts.tails),
@@ -327,19 +338,19 @@ def pack_answer(forecasts: Forecasts, model: str, bank: str) -> bytes:
     )
 
 
-def unpack_answer(body: bytes, n: int, sign: float, model: str) -> Forecasts:
+def unpack_answer(body: bytes, n: int, sign: float, model: str, bank: str | None = None, source: str = "") -> Forecasts:
     """The forecasts of an answer to n queries, in the direction of `sign`.
 
     Raises:
-        InvalidValue: it is no answer to n queries, or of other weights.
+        InvalidValue: it is no answer to n queries, of other weights, or about other finished trials.
     """
     try:
         arrays = load(body)
     except Exception as error:
         raise InvalidValue("an answer in safetensors' format", type(error).__name__, "answer") from None
     head = _read(arrays, "head")
-    if not isinstance(head, dict) or head.get("model") != model:
-        raise InvalidValue(f"an answer of {model}", str(head)[:200], "answer[head]")
+    if not isinstance(head, dict) or head.get("model") != model or (bank is not None and head.get("bank") != bank):
+        raise InvalidValue(f"an answer of {model} about {bank or 'a study'}", str(head)[:200], "answer[head]")
     knots = _array(arrays, "knots", np.float64, n, None)
     levels = _array(arrays, "levels", np.float64, *knots.shape)
     tails = _array(arrays, "tails", np.float64, n, 2)
@@ -349,7 +360,7 @@ def unpack_answer(body: bytes, n: int, sign: float, model: str) -> Forecasts:
     if knots.shape[1] < 2:
         raise InvalidValue("two knots or more", knots.shape[1], "answer[knots]")
     absent = [None if code == 0 else _REASONS[code - 1] for code in codes.tolist()]
-    return Forecasts.of(knots, levels, tails, sign=sign, source=str(head.get("source")), absent=absent)
+    return Forecasts.of(knots, levels, tails, sign=sign, source=source, absent=absent)
 
 
 def digests(before: str, trials: Iterable[Trial]) -> list[str]:

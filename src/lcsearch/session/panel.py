@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +14,7 @@ import numpy as np
 
 from lcsearch.errors import InvalidValue, in_words
 from lcsearch.forecast.contract import Absent, Answer, Batching, Forecaster, Forecasts, Loading, Query
+from lcsearch.in_time import NotInTime, in_time
 from lcsearch.study import Snapshot
 
 DEADLINE_S = 30.0
@@ -139,22 +139,16 @@ class Panel:
             return call()
         if name in self._hung and self._hung[name].is_alive():
             raise _Late
-        future: Future[T] = Future()
 
-        def run() -> None:
-            try:
-                with np.errstate(all="ignore"):
-                    future.set_result(call())
-            except BaseException as error:  # raised anew where it was called
-                future.set_exception(error)
+        def quietly() -> T:
+            with np.errstate(all="ignore"):
+                return call()
 
-        thread = threading.Thread(target=run, name=f"lcsearch forecast by {name}", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if not future.done():
-            self._hung[name] = thread
-            raise _Late
-        return future.result()
+        try:
+            return in_time(seconds, f"lcsearch forecast by {name}", quietly)
+        except NotInTime as late:
+            self._hung[name] = late.thread
+            raise _Late from None
 
     def load(self) -> tuple[Forecaster, ...]:
         """Who is asked. One that must load a model does so first: that is no forecast, and waited for longer.

@@ -1,0 +1,44 @@
+"""A wait that ends, whatever is waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class NotInTime(Exception):
+    """A call has not come back in time; `thread` works on."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__(thread.name)
+        self.thread = thread
+
+
+def in_time(seconds: float, name: str, call: Callable[[], T]) -> T:
+    """What the call returns or raises, made on a thread of its own which ends with it.
+
+    Args:
+        seconds: how long it is waited for.
+        name: of the thread.
+
+    Raises:
+        NotInTime: it has not come back by then.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # raised anew where it was called
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not future.done():
+        raise NotInTime(thread)
+    return future.result()
