@@ -138,7 +138,7 @@ def test_what_nobody_waits_for_is_not_worked_on(running: Running, model: Countin
     assert held.result(60).status == wire.OK  # type: ignore[call-arg]
     assert late.result(60).status == wire.LATE  # type: ignore[call-arg]
     wait_for(running, 0)
-    assert not any("a/left" in uids or "a/late" in uids for uids in model.passes[:1])
+    assert model.passes == [["s/held"]]
 
 
 def test_one_that_cannot_be_answered_takes_none_with_it(running: Running, model: Counting) -> None:
@@ -199,6 +199,46 @@ def test_what_is_kept_is_bounded() -> None:
         assert len(kept.find(replace(last, base=bank, bank=new, trials=done(i + 1, i)))) == i + 1
         bank = new
     assert len(kept) <= n
+
+
+def test_workers_that_see_trials_end_in_another_order_share_them() -> None:
+    kept, there = KeptTrials(), request(trials=done(4))
+    found, back = kept.find(there), tuple(reversed(done(4)))
+    other = request(trials=back)
+    assert other.bank == there.bank
+    assert kept.find(replace(other, trials=())) is found
+
+
+def test_studies_without_a_finished_trial_are_forgotten_too() -> None:
+    kept = KeptTrials(most=20_000)
+    for k in range(200):
+        assert len(kept.find(request(study=f"s{k}"))) == 0
+    assert 0 < kept.bytes <= 20_000
+    assert len(kept) < 30
+
+
+def test_a_model_that_answers_too_little_hangs_nobody(
+    running: Running, model: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "forecast_many", lambda asks: [])
+    for _ in range(2):
+        reply = send(running, request())
+        assert reply.status == wire.FAILED
+        assert b"expected 1 forecasts, got 0" in reply.body
+    monkeypatch.undo()
+    assert send(running, request()).status == wire.OK
+
+
+def test_a_pass_that_hangs_shows(running: Running, model: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert running.host.about()["ready"]
+    model.gate.clear()
+    held = later(running, request("s/held"))
+    assert model.entered.wait(60)
+    monkeypatch.setattr(service, "HUNG_S", 0.0)
+    assert not running.host.about()["ready"]
+    model.gate.set()
+    assert held.result(60).status == wire.OK  # type: ignore[call-arg]
+    assert running.host.about()["ready"]
 
 
 def test_two_ways_on_from_one_moment_are_two() -> None:

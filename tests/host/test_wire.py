@@ -93,10 +93,10 @@ def test_a_live_trial_is_no_more_than_how_far_it_is() -> None:
 )
 def test_a_digest_tells_trials_apart(change: dict[str, object]) -> None:
     (trial,) = trials(1)
-    one = wire.next_digest("", wire.travelling(trial, 1.0))
-    assert one == wire.next_digest("", wire.travelling(replace(trial), 1.0))
-    assert one != wire.next_digest("", wire.travelling(replace(trial, **change), 1.0))  # type: ignore[arg-type]
-    assert one != wire.next_digest("before", wire.travelling(trial, 1.0))
+    one = wire.next_digest("0", wire.travelling(trial, 1.0))
+    assert one == wire.next_digest("0", wire.travelling(replace(trial), 1.0))
+    assert one != wire.next_digest("0", wire.travelling(replace(trial, **change), 1.0))  # type: ignore[arg-type]
+    assert one != wire.next_digest("1", wire.travelling(trial, 1.0))
 
 
 def test_digests_tell_studies_and_goals_apart() -> None:

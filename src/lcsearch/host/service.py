@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lcsearch import __version__
-from lcsearch.errors import in_words
+from lcsearch.errors import InvalidValue, in_words
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.host import wire
 from lcsearch.host.wire import Refused, Reply, Request
@@ -27,6 +28,8 @@ MOST_PENDING = 1024
 """Requests that may wait; one more is told that the host is busy."""
 MOST_KEPT = 256 * 2**20
 """Bytes of finished trials that are kept, about; those that were not asked about for longest go first."""
+HUNG_S = 60.0
+"""A pass that takes so long hangs."""
 PASS = wire.MOST_QUERIES
 """Queries of one pass of the network, at most: what bounds its memory and how long others wait."""
 _LARGE = 64 * 2**10  # bodies from this size on are read beside the loop, which others are waiting for
@@ -61,21 +64,19 @@ class KeptTrials:
 
     Args:
         most: bytes, about.
+
+    Attributes:
+        bytes: about how large they are.
     """
 
     def __init__(self, most: int = MOST_KEPT) -> None:
         self._most = most
         self._chains: OrderedDict[int, _Chain] = OrderedDict()  # the first was not asked about for longest
         self._chain_of: dict[str, int] = {}
-        self._made = 0
+        self._made = self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._chains)
-
-    @property
-    def bytes(self) -> int:
-        """About how large they are."""
-        return sum(chain.size for chain in self._chains.values())
 
     def find(self, request: Request) -> FinishedTrials:
         """All finished trials of the request's study; what came along is kept.
@@ -102,19 +103,22 @@ class KeptTrials:
         if at is None:
             self._made += 1
             at = self._made
-            size = sum(map(_size, bank))
+            size = _TRIAL + sum(map(_size, bank))
         else:
             size = self._chains[at].size + sum(map(_size, request.trials))
         if size > self._most:
             raise Refused(wire.TOO_LARGE, f"expected finished trials of at most {self._most} bytes, got about {size}")
         chain = self._chains.setdefault(at, _Chain())
         chain.banks[request.bank] = bank
+        self.bytes += size - chain.size
         chain.size = size
         self._chain_of[request.bank] = at
         if len(chain.banks) > _BANKS:  # no worker of a study is so far behind the others
             del self._chain_of[chain.banks.popitem(last=False)[0]]
         while self.bytes > self._most:
-            for digest in self._chains.popitem(last=False)[1].banks:
+            gone = self._chains.popitem(last=False)[1]
+            self.bytes -= gone.size
+            for digest in gone.banks:
                 del self._chain_of[digest]
 
     def _get(self, digest: str) -> FinishedTrials | None:
@@ -173,7 +177,7 @@ class Host:
         self._pending = 0
         self._came, self._reading = asyncio.Event(), asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lcsearch model")
-        self._began = time.monotonic()
+        self._began, self._pass_began = time.monotonic(), math.inf
         self._worker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -243,8 +247,9 @@ class Host:
             if not batch:
                 self._came.clear()
                 continue
-            began = time.monotonic()
+            began = self._pass_began = time.monotonic()
             answers = await loop.run_in_executor(self._pool, self._pass, [(one.snapshot, one.queries) for one in batch])
+            self._pass_began = math.inf
             self.counts.passes += 1
             self.counts.queries += sum(len(one.queries) for one in batch)
             self.counts.seconds += time.monotonic() - began
@@ -280,11 +285,19 @@ class Host:
 
     def _pass(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> Sequence[Forecasts | Exception]:
         try:
-            return self.model.forecast_many(asks)
+            found = self.model.forecast_many(asks)
+            if len(found) != len(asks):
+                raise InvalidValue(f"{len(asks)} forecasts", len(found), f"{self.model.name}.forecast_many")
+            return found
         except Exception as error:  # one that cannot be answered must not take the others with it
             if len(asks) == 1:
                 return [error]
             return [self._pass([ask])[0] for ask in asks]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers: its model is loaded, and no pass hangs."""
+        return self._worker is not None and time.monotonic() - self._pass_began < HUNG_S
 
     # What it tells about itself.
 
@@ -296,7 +309,7 @@ class Host:
             "name": self.model.name,
             "model": self.model.version,
             "device": getattr(self.model, "device", ""),
-            "ready": self._worker is not None,
+            "ready": self.ready,
             "pending": self._pending,
         }
 

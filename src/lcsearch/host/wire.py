@@ -4,10 +4,10 @@ A body is in safetensors' format: a header that says where each array stands, an
 units (`sign * value`, lower is better), parameters are flattened to numbers and words, so that a host never sees an
 object of the user's.
 
-A study's finished trials travel once. They are named by a chain of digests: each trial's is made from the one before it
-and from what the trial says, so that equal digests mean equal trials in equal order, whoever sent them. A request names
-the digest of all finished trials and that of those which the host had at the last answer; the trials between them come
-along, and a host that knows neither says so and is sent them all.
+A study's finished trials travel once. A set of them is named by the sum of its trials' digests (an incremental hash,
+Bellare and Micciancio 1997): equal digests mean equal trials of an equal study, whoever sent them and in whatever order
+they ended, for no answer hangs on it. A request names the digest of all finished trials and that of those that the host
+had at the last answer; the trials between them come along, and a host that knows neither says so and is sent them all.
 """
 
 from __future__ import annotations
@@ -119,21 +119,29 @@ def travelling(trial: Trial, sign: float, study: str = "") -> Trial:
 
 def first_digest(study: str, goal: Goal) -> str:
     """Of no finished trial of a study at all."""
-    return _digest(_json([WIRE, study, float(goal.horizon), goal.judged]))
+    return _hex(_digest(_json([WIRE, study, float(goal.horizon), goal.judged])))
 
 
 def next_digest(before: str, trial: Trial) -> str:
     """Of the trials that `before` is of and one more, as it travels."""
     curve = trial.curve
     parts = (curve.steps, curve.values, curve.event_steps)
-    return _digest(before.encode(), _json(_facts(trial)), *(part.tobytes() for part in parts))
+    mine = _digest(_json(_facts(trial)), *(part.tobytes() for part in parts))
+    return _hex((int(before, 16) + mine) % _MODULUS)
 
 
-def _digest(*parts: bytes) -> str:
-    made = hashlib.blake2b(digest_size=16)
+_MODULUS = 2**256
+
+
+def _digest(*parts: bytes) -> int:
+    made = hashlib.blake2b(digest_size=32)
     for part in parts:
         made.update(len(part).to_bytes(8, "little") + part)
-    return made.hexdigest()
+    return int.from_bytes(made.digest(), "little")
+
+
+def _hex(digest: int) -> str:
+    return f"{digest:064x}"
 
 
 def _json(value: object) -> bytes:
