@@ -128,7 +128,8 @@ async def told(address: tuple[str, int], message: bytes) -> None:
 
 def message(address: tuple[str, int], path: str, body: bytes) -> bytes:
     """A request as it goes over the line."""
-    head = f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/octet-stream\r\n"
+    kind = "json" if body.startswith(b"{") else "octet-stream"
+    head = f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: application/{kind}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

@@ -106,6 +106,8 @@ import lcsearch.host.command as command
 import lcsearch.host.serving as serving
 
 class Hanging(command.OnDevice):
+    device = "cuda"
+
     def forecast_many(self, asks):
         print("asked", flush=True)
         time.sleep(600)

@@ -1,7 +1,7 @@
 """The host of the model: bodies in, bodies out, whatever carries them.
 
-Requests of many studies wait in a bounded queue, studies take turns, and one thread works on them in passes: what came
-while a pass ran makes up the next one, so that batches grow with the load and a lone request waits for nobody.
+Requests of many studies wait in a bounded queue, studies take turns, and they are worked on in passes: what came while
+one ran makes up the next, so that batches grow with the load and a lone request waits for nobody.
 """
 
 from __future__ import annotations
@@ -243,12 +243,17 @@ class Host:
         loop = asyncio.get_running_loop()
         while self._worker is not None:
             await self._came.wait()
+            await asyncio.sleep(0)  # what came while a pass ran in this thread is read first
             batch = self._next()
             if not batch:
                 self._came.clear()
                 continue
             began = self._pass_began = time.monotonic()
-            answers = await loop.run_in_executor(self._pool, self._pass, [(one.snapshot, one.queries) for one in batch])
+            asks = [(one.snapshot, one.queries) for one in batch]
+            if getattr(self.model, "device", "") == "cpu":  # a thread would fight with this one for the interpreter
+                answers = self._pass(asks)
+            else:  # a device may hang
+                answers = await loop.run_in_executor(self._pool, self._pass, asks)
             self._pass_began = math.inf
             self.counts.passes += 1
             self.counts.queries += sum(len(one.queries) for one in batch)
