@@ -25,7 +25,7 @@ from lcsearch.sweep.run import run
 
 pytestmark = pytest.mark.skipif("LCSEARCH_NIGHTLY" not in os.environ, reason="minutes of waiting: LCSEARCH_NIGHTLY=1")
 KILLS, BACK_S, SEED = 200, 5.0, 0
-TOKEN = "a token that the test knows"
+TOKEN = "a-token-that-the-test-knows"
 
 # Ends when the file `enough` is there, whatever the budget.
 TRAIN = """\
