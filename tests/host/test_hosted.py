@@ -299,6 +299,18 @@ def test_without_a_host_at_the_start_the_local_weights_are_loaded(caplog: pytest
     close(client.forecast(snapshot(), ask(snapshot())), LOCAL.forecast(snapshot(), ask(snapshot())))
 
 
+def test_no_look_waits_for_the_local_weights() -> None:
+    local, one, aside = Pretrained(), snapshot(), list[Callable[[], None]]()
+    client = Hosted(local, refusing(wire.FAILED), aside=aside.append)
+    for i in range(IN_A_ROW + 2):
+        with pytest.raises(HostTrouble, match="500" if i < IN_A_ROW else "the network is being loaded here"):
+            client.forecast(one, ask(one))
+    assert not local.loaded
+    (load,) = aside  # begun at the first request without an answer
+    load()
+    close(client.forecast(one, ask(one)), LOCAL.forecast(one, ask(one)))
+
+
 def test_a_copy_begins_anew(running: Running) -> None:
     client = Hosted(LOCAL, HttpLink("http://127.0.0.1:9"), deadline=2)
     copy = pickle.loads(pickle.dumps(client))

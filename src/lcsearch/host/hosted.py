@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -112,8 +113,6 @@ class Hosted:
             EnvironmentProblem: there is none, and they cannot be loaded either.
         """
         self._look()
-        if self._failed >= IN_A_ROW:
-            self.local.prepare()
 
     def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
         """One row a query."""
@@ -129,19 +128,29 @@ class Hosted:
         if away:
             if due:
                 self._aside(lambda: self._again(asks))
-            return self.local.forecast_each(asks)
+            return self._here(asks, None)
         try:
             found = self._in_time(lambda: self._asked(asks))
         except HostTrouble as trouble:
             self._count(trouble)
             if isinstance(trouble, _Refused):
-                return self.local.forecast_each(asks)
+                return self._here(asks, trouble)
             if isinstance(trouble, HostLate):
                 sign = asks[0][0].goal.sign
                 return [Forecasts.none([Absent.LATE] * len(q), sign=sign, source=self._source) for _, q in asks]
             raise
         self._failed = 0
         return found
+
+    def _here(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]], trouble: HostTrouble | None) -> list[Forecasts]:
+        """What the local weights say, once they are loaded: no look waits for that."""
+        if self.local.loaded:
+            return self.local.forecast_each(asks)
+        raise trouble or HostTrouble(f"no answer from {self.link.where}, and the network is being loaded here")
+
+    def _load(self) -> None:
+        with suppress(Exception):  # it is raised anew where it is asked
+            self.local.prepare()
 
     @property
     def _source(self) -> str:
@@ -169,6 +178,7 @@ class Hosted:
                 self._in_time(self._check)
             except HostTrouble as trouble:
                 self._count(trouble, IN_A_ROW)
+                self.local.prepare()
 
     def _check(self) -> None:
         said = self.link.about(self.deadline)
@@ -192,12 +202,14 @@ class Hosted:
 
     def _count(self, trouble: HostTrouble, n: int = 1) -> None:
         with self._lock:
-            was = self._failed
+            was, first = self._failed, self.unanswered == 0
             self._failed += IN_A_ROW if isinstance(trouble, _Refused) else n
             self.unanswered += 1
             begins = was < IN_A_ROW <= self._failed
             if begins:
                 self._again_at = self._clock() + self._pause
+        if first and not self.local.loaded and n < IN_A_ROW:
+            self._aside(self._load)
         if begins:
             _log.warning("lcsearch: forecasts are made in this process until the host answers again: %s", trouble)
 

@@ -161,6 +161,11 @@ class Pretrained:
             assert self._network is not None
             return self._network.forecast_many(asks)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it answers, or fails, at once."""
+        return self._network is not None or bool(self._failed)
+
     def prepare(self) -> None:
         """Load the weights, once.
 
