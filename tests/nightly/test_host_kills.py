@@ -1,4 +1,4 @@
-"""Two hundred SIGKILLs of the host of a running sweep: no trial is lost, late, or stopped for them."""
+"""Two hundred SIGKILLs (LCSEARCH_KILLS) of the host of a running sweep: no trial is lost, late, or stopped for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from lcsearch.sweep.monitor.outcome import SUCCESS
 from lcsearch.sweep.run import run
 
 pytestmark = pytest.mark.skipif("LCSEARCH_NIGHTLY" not in os.environ, reason="minutes of waiting: LCSEARCH_NIGHTLY=1")
-KILLS, BACK_S, SEED = 200, 5.0, 0
+KILLS = int(os.environ.get("LCSEARCH_KILLS", "200"))
+BACK_S, SEED = 5.0, 0
 TOKEN = "a-token-that-the-test-knows"
 
 # Ends when the file `enough` is there, whatever the budget.
@@ -108,6 +109,6 @@ def test_two_hundred_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         f"{max(killer.back):.2f} s of the restart (median {np.median(killer.back):.2f} s)"
     )
     assert all(one["now"]["p"] is not None and one["before"]["p"] is not None for one in stops)
-    assert latencies.max() < DEADLINE_S + 1
+    assert latencies.max() < DEADLINE_S + 0.5  # the machine
     assert max(killer.back) < BACK_S
     assert not any(trial.state.name == "FAIL" for trial in outcome.study.trials)

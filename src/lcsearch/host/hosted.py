@@ -29,7 +29,7 @@ DEADLINE_S = 5.0
 """Seconds that a host's answer is waited for; it takes milliseconds."""
 IN_A_ROW = 3
 """So many requests without an answer, and forecasts are made in this process until the host is there again."""
-AGAIN_S, LONGEST_S = 1.0, 30.0
+AGAIN_S, LONGEST_S = 1.0, 4.0
 """After so long it is asked again, on the side; each time in vain it is twice as long, LONGEST_S at most."""
 _STUDIES = 8  # whose finished trials are remembered to be at the host
 _BUSY_S = 0.02
