@@ -72,6 +72,7 @@ class FleetWatch(Watch):
                 return
             if self._host is not None:
                 self._host.look()
+                self._fleet.environment = self._host.environment
             self.look()
             time.sleep(_TICK_S)
 

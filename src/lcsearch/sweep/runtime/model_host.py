@@ -21,6 +21,7 @@ from contextlib import suppress
 from lcsearch import files
 from lcsearch.errors import LcsearchError
 from lcsearch.extras import SERVE, are_there
+from lcsearch.host.device import LOADING_S
 from lcsearch.host.link import TOKEN
 from lcsearch.host.registry import HOST
 from lcsearch.sweep.runtime.processes import count_gpus, how_ended, visible_gpu
@@ -29,8 +30,10 @@ from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.studies import asks_network
 
 START_S = 30.0
-"""Seconds that workers wait for the model at first; it takes two or three."""
-_AGAIN_S = 1.0  # between two starts
+"""Seconds that workers wait for the model at first; it takes two or three. A GPU may take LOADING_S of its own."""
+MOST_STARTS = 5
+"""So many starts in a row of which none answered, and there is no other."""
+_AGAIN_S = 1.0  # between two starts; twice as long after every one that did not answer
 _END_S = 5.0
 
 
@@ -41,19 +44,30 @@ class ModelHost:
         folder: of the run; its log and its address lie there.
         file: of the sweep.
         tell: takes what has happened, in words.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, folder: RunFolder, file: SweepFile, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        file: SweepFile,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ready, self._log, self._tell = folder.root / "host.json", folder.logs / "host.log", tell
+        self._clock = clock
         self._device, self._gpu = free_device(file)
-        self._token, self._url, self._began = secrets.token_urlsafe(), "", 0.0
+        self._token, self._url = secrets.token_urlsafe(), ""
+        self._began, self._again = 0.0, 0.0
+        self._answered = self._buried = False  # the process that was begun last
+        self._failed, self._told = 0, ""  # starts in a row that did not answer, and what was told of the last death
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ending: Callable[[], bool]) -> None:
         """Begin it, and wait until it answers, it dies, time is up, or `ending()`."""
         self._begin()
-        end = time.monotonic() + START_S
-        while not self._url and not ending() and time.monotonic() < end and self._lives():
+        end = self._clock() + START_S + (LOADING_S if self._device != "cpu" else 0)
+        while not self._url and not ending() and self._clock() < end and self._lives():
             with suppress(OSError, ValueError):
                 self._url = str(json.loads(self._ready.read_bytes())["url"])
             time.sleep(0.05)
@@ -68,11 +82,16 @@ class ModelHost:
 
     def look(self) -> None:
         """Begin it anew where it has died; workers hold the model themselves until it is back."""
-        if not self._url or self._process is None or self._lives() or time.monotonic() < self._began + _AGAIN_S:
+        if not self._url or self._process is None:
             return
-        self._tell(f"the model's host {how_ended(self._process.returncode)}; another takes its place")
-        self._close()
-        self._begin()
+        lives = self._lives()
+        self._answered = self._answered or self._ready.exists()  # the file outlives one that is killed
+        if lives:
+            return
+        if not self._buried:
+            self._bury(how_ended(self._process.returncode))
+        if self._url and self._clock() >= self._again:
+            self._begin()
 
     def end(self) -> None:
         """End it."""
@@ -87,8 +106,27 @@ class ModelHost:
         self._process = None
         self._ready.unlink(missing_ok=True)
 
+    def _bury(self, how: str) -> None:
+        """Say how it ended, unless the one before it ended so, too, and when there is another."""
+        self._close()
+        self._buried = True
+        if self._answered:
+            self._failed, self._again = 0, self._began + _AGAIN_S
+            said = f"the model's host {how}; another takes its place"
+        else:
+            self._failed += 1
+            self._again = self._clock() + _AGAIN_S * 2 ** (self._failed - 1)
+            said = f"the model's host {how} before it answered; it is begun anew"
+        if self._failed == MOST_STARTS:
+            self._url = ""  # workers that begin now look for none
+            said = f"the model's host {how} before it answered, {MOST_STARTS} times in a row: it is given up, and "
+            said += f"every worker holds the model itself; {self._log} says why"
+        if self._answered or said != self._told:
+            self._tell(said)
+        self._told = said
+
     def _begin(self) -> None:
-        self._began = time.monotonic()
+        self._began, self._answered, self._buried = self._clock(), False, False
         where = self._url.removeprefix("http://") or "127.0.0.1:0"  # workers know the address that it had
         self._ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "lcsearch.sweep.runtime.model_host", where, str(self._ready)]
