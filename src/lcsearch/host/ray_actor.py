@@ -261,7 +261,7 @@ class RayLink:
         """Why the actor could not begin: what its node lacks."""
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         node = re.search(r"\bip=([^,)\s]+)", text)
-        said = text.strip().splitlines()[-1].removeprefix(f"{EnvironmentProblem.__module__}.EnvironmentProblem: ")
+        said = re.sub(r"^[\w.]+\.EnvironmentProblem\W+", "", text.strip().splitlines()[-1])  # as Ray writes it
         advice = ""
         if said.startswith(("ModuleNotFoundError", "ImportError")):
             advice = '. Install lcsearch on every node, or name it in ray.init(runtime_env={"pip": [...]})'
