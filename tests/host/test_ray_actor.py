@@ -304,12 +304,13 @@ def test_a_tune_run_stops_what_it_stops_with_the_local_weights(link: RayLink, tm
 
 
 def test_a_host_killed_in_a_tune_run_causes_no_stop(link: RayLink, tmp_path: Path) -> None:
-    done = threading.Event()
+    done, killed = threading.Event(), []
 
     def killing() -> None:
-        while not done.wait(2.0):
+        while not done.wait(0.5):
             with contextlib.suppress(HostTrouble, ProcessLookupError):
-                os.kill(link.about(PATIENCE_S)["pid"], signal.SIGKILL)
+                os.kill(pid := link.about(PATIENCE_S)["pid"], signal.SIGKILL)
+                killed.append(pid)
 
     thread = threading.Thread(target=killing)
     thread.start()
@@ -318,6 +319,7 @@ def test_a_host_killed_in_a_tune_run_causes_no_stop(link: RayLink, tmp_path: Pat
     finally:
         done.set()
         thread.join()
+    assert killed
     stops = [record for record in read_log(tmp_path / "decisions") if record["verdict"] == "STOP"]
     assert len(stops) == len(of.stopped())
     for record in stops:
