@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.trial import TrialState
 
+from lcsearch.allocation.arms import promised
 from lcsearch.allocation.ask import AllocationAsk
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots, Wait
 from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, n_pauses, pause_at_of
@@ -146,10 +147,13 @@ class Desk:
             snapshot = snapshot_of(self._study, reading, current, alien)
             n_new = max(self._n_new_allowed(reading.trials), 0)
             account = self._account(reading.trials)
-            ends = ((t, pause_at_of(t)) for t in running if t is not own)
-            promised = sum(max(at - max(t.last_step or 0, 0), 0.0) for t, at in ends if at is not None)
-            account = account._replace(promised=float(promised))
-            if account.left <= 0 or not (n_new or any(trial.status is Status.PAUSED for trial in snapshot.live)):
+            ends = ((max(t.last_step or 0, 0), pause_at_of(t)) for t in running if t is not own)
+            turns = [(done, end) for done, end in ends if end is not None]
+            others = promised(turns, snapshot.goal.horizon, account.checkpoint, here=False)
+            due = promised(turns, snapshot.goal.horizon, account.checkpoint, here=own is not None)
+            account = account._replace(promised=due)
+            waits = any(trial.status is Status.PAUSED for trial in snapshot.live)
+            if account._replace(promised=others).left <= 0 or not (n_new or waits):
                 break
             slots = Slots(1, n_new, account, None if own is None else str(own.number))
             made = self._allocate_here(snapshot, slots, reading.unfinished, busy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kit.builders import goal, snapshot, trial
 
-from lcsearch.allocation.arms import Price, affordable, checked_prices
+from lcsearch.allocation.arms import Price, affordable, checked_prices, promised
 from lcsearch.allocation.contract import Account, Move, Prices, Slots
 from lcsearch.errors import InvalidValue
 from lcsearch.study import Status
@@ -19,8 +19,15 @@ def test_a_move_pays_to_get_there_and_away() -> None:
     price = Price(SEEN, Slots(1, 1, Account(None, 6, 0.5, 2.0), "1"))
     assert price.of(Move("0", 7)) == 3 + 0.5 + 2.0
     assert price.of(Move("0", 10)) == 6 + 2.0, "at the horizon nothing is saved"
-    assert price.of(Move("1", 7)) == 5 + 0.5, "it goes on where it stands"
+    assert price.of(Move("1", 7)) == 5, "it goes on where it stands, and its checkpoint is promised already"
+    assert price.of(Move("1", 10)) == 8 - 0.5, "which it does not need at the end"
     assert price.of(Move(None, 7)) == 7 + 0.5
+
+
+def test_checkpoints_to_come_are_promised() -> None:
+    assert promised([(3, 7), (5, 10), (8, 7)], 10, 0.5, here=False) == 4 + 0.5 + 5 + 0.5
+    assert promised([], 10, 0.5, here=True) == 0.5
+    assert promised([(3, 7)], 10, 0.0, here=True) == 4
 
 
 def test_what_was_paid_is_not_left() -> None:

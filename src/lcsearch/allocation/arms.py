@@ -79,6 +79,18 @@ def account(snapshot: Snapshot, prices: Prices = FREE, paid: float = 0.0) -> Acc
     return Account(None, spent, *prices, paid=paid)
 
 
+def promised(turns: Iterable[tuple[float, float]], horizon: float, checkpoint: float, *, here: bool) -> float:
+    """Steps that are as good as spent: what is left of the turns of running trials, the checkpoint of each that ends in
+    a pause, and that of a trial which stands `here` at the end of its turn.
+
+    Args:
+        turns: of each running trial its last step, and where its turn ends.
+    """
+    return math.fsum(max(end - done, 0.0) + (checkpoint if end < horizon else 0.0) for done, end in turns) + (
+        checkpoint if here else 0.0
+    )
+
+
 def next_pause(done: float, quantum: float, horizon: float) -> float:
     """Where a turn of `quantum` steps ends, at most at the horizon; at the horizon, too, when floats are too coarse."""
     until = min(done + quantum, horizon)
@@ -119,6 +131,8 @@ class Price:
             zero = trial.curve.first_step == 0 if trial.curve.n_reports else self._counts_from_0
             done = trained(trial, self._horizon)
         checkpoint = self._account.checkpoint if move.pause_at < self._horizon else 0.0
+        if move.uid is not None and move.uid == self._here:
+            checkpoint -= self._account.checkpoint  # the one that it would leave with is promised already
         return max(min(move.pause_at + zero, self._horizon) - done, 0.0) + checkpoint + self.resume(move.uid)
 
     def resume(self, uid: str | None) -> float:

@@ -77,8 +77,13 @@ class Bounded:
         if len(affordable(moves, snapshot, slots)) < len(moves):
             moves = made.moves  # what is left pays for shorter turns only
         if abilities.pause and self.max_slice is not None:
+            # who is sent to the end by what is left of a budget is not halted: others would spend it meanwhile
+            whole = slots.account.total is not None
             ends = (next_pause(at, self.max_slice, horizon) for at in begins)
-            moves = tuple(m._replace(pause_at=min(m.pause_at, end)) for m, end in zip(moves, ends, strict=True))
+            moves = tuple(
+                m if whole and m.pause_at >= horizon else m._replace(pause_at=min(m.pause_at, end))
+                for m, end in zip(moves, ends, strict=True)
+            )
         stops = made.stops + self._beyond(made, snapshot)
         cut = {uid for uid, _ in stops}
         return made._replace(moves=moves, stops=stops, waits=tuple(wait for wait in made.waits if wait.uid not in cut))

@@ -52,7 +52,8 @@ class Account(NamedTuple):
         spent: steps trained so far, >= 0: the study's age.
         checkpoint: price of pausing a trial, in steps, >= 0.
         resume: price of going on with a paused one, in steps, >= 0.
-        promised: what the trials that run now have still to go until they pause or end, in steps, >= 0.
+        promised: what the trials that run now have still to go until they pause or end, in steps, >= 0, with the
+            checkpoints they will pause with, and that of one that stands `here`, see `arms.promised`.
         paid: for checkpoints and resumes so far, in steps, >= 0, beside `spent`. A trial that goes on where it stands
             pays neither; one that leaves its worker pays for its checkpoint, also where it is cut there.
     """

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
-from lcsearch.allocation.arms import account, steps_done
+from lcsearch.allocation.arms import account, promised, steps_done
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots
 from lcsearch.allocation.judge import judge
@@ -229,9 +229,10 @@ class _Search:
         a_step = (self.spent - self.paid) / found.spent if found.spent else self._first_step
         total = None if world.budget is None else world.budget / a_step
         running = (b for b in self.live.values() if b.trial.status is Status.RUNNING)
-        promised = math.fsum(max(b.until - steps_done(b.trial), 0.0) for b in running)
         checkpoint, resume, paid = (cost / a_step for cost in (world.checkpoint, world.resume, self.paid))
-        return Account(total, found.spent, checkpoint, resume, promised, paid)
+        turns = [(steps_done(b.trial), b.until) for b in running]
+        due = promised(turns, self.task.goal.horizon, checkpoint, here=self.here is not None)
+        return Account(total, found.spent, checkpoint, resume, due, paid)
 
     @property
     def _first_step(self) -> float:
