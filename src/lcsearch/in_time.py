@@ -30,15 +30,19 @@ def in_time(seconds: float, name: str, call: Callable[[], T]) -> T:
     """
     future: Future[T] = Future()
 
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # raised anew where it was called
-            future.set_exception(error)
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=_run, args=(call, future), name=name, daemon=True)
     thread.start()
     thread.join(seconds)
     if not future.done():
         raise NotInTime(thread)
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future  # what it raises holds this frame, which would hold it
+
+
+def _run(call: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # raised anew where it was called
+        future.set_exception(error)

@@ -154,7 +154,7 @@ class Hosted:
 
     @property
     def _source(self) -> str:
-        return f"{self.name}/{self.version}"
+        return f"network/{self.version}"  # as the local ones have it
 
     def _in_time(self, call: Callable[[], T]) -> T:
         """What the call gives; whatever it raises is a host's trouble."""
