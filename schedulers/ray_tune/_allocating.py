@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray.tune.experiment import Trial as TuneTrial
 
-from lcsearch.allocation.arms import account
+from lcsearch.allocation.arms import account, promised, steps_done
 from lcsearch.allocation.contract import FREE, Abilities, Allocation, Allocator, Prices, Resources, Slots
 from lcsearch.allocation.resources import ResourceBounds, shared_out
 from lcsearch.allocation.turns import verdict_at
@@ -319,6 +319,10 @@ class Allocating:
         run, book = self.run, self.book
         snapshot = book.begun(goal, run.turns)
         spent = account(snapshot, self._prices, self._prices.of(run.checkpoints, run.resumes))
+        running = (t for t in snapshot.live if t.status is Status.RUNNING and t.uid in run.turns and t.uid != here)
+        turns = [(steps_done(trial), run.turns[trial.uid].pause_at) for trial in running]
+        due = promised(turns, goal.horizon, self._prices.checkpoint, here=here is not None)
+        spent = spent._replace(promised=due)
         slots, key = Slots(found.free, found.fresh, spent, here), (0, run.allocations)
         asked = self._session.ask_for_slots(self.allocator, run.state, snapshot, _PAUSES, slots, key)
         made = self._session.allocate(asked)

@@ -1,1 +1,1 @@
-"""Where the model is held and forecasts are made: in process so far. Forecasters by name."""
+"""Where the model is held and forecasts are made: in process, by `lcsearch serve`, in a Ray cluster. By name."""
