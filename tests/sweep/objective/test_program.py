@@ -428,7 +428,8 @@ def test_placeholders(tmp_path: Path) -> None:
         placeholders("{a")
 
 
-def test_the_environment(tmp_path: Path) -> None:
+def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LCSEARCH_HOST", raising=False)
     program = (
         "import json, os\n"
         "json.dump({k: v for k, v in os.environ.items() if k.startswith('LCSEARCH_')}, open('said', 'w'))\n"

@@ -7,7 +7,6 @@ environment; the end of its standard input means that the launcher is gone, and 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
 import signal
@@ -68,8 +67,8 @@ class ModelHost:
         self._begin()
         end = self._clock() + START_S + (LOADING_S if self._device != "cpu" else 0)
         while not self._url and not ending() and self._clock() < end and self._lives():
-            with suppress(OSError, ValueError):
-                self._url = str(json.loads(self._ready.read_bytes())["url"])
+            with suppress(OSError, ValueError, LcsearchError):
+                self._url = str(files.loads(files.read(self._ready, 4096))["url"])
             time.sleep(0.05)
         if not self._url and not ending():
             self._tell(f"the model's host does not answer: every worker holds the model; see {self._log}")
