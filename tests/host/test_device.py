@@ -26,6 +26,7 @@ SEEN = study(laws(5), [("live", laws(1, seed=1)[0, :9])])
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
+    """One that a test may damage."""
     return weight_file(tmp_path)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kit.endpoints import Served, command, fetch, served, weight_file
+from kit.endpoints import Served, command, fetch, served
 from kit.forecasters import ForecasterKit, ask, laws, study
 from kit.hosts import Counting
 
@@ -31,11 +31,6 @@ from lcsearch.study import Snapshot
 
 PATIENCE_S = 120.0
 SEEN = study(laws(8), [(f"live-{i}", laws(3, seed=1)[i, : 4 + 5 * i]) for i in range(3)])
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weight_file(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

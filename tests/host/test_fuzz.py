@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit.endpoints import Served, command, fetch, question, weight_file
+from kit.endpoints import Served, command, fetch, question
 from kit.forecasters import ask, laws, study
 from kit.fuzz import ANSWERS, Fuzz, fuzz, raw, saved, statuses
 from kit.hosts import Running
@@ -22,11 +22,6 @@ from lcsearch.host.service import KeptTrials
 from lcsearch.host.wire import Refused
 
 SEEN = study(laws(5), [("live", laws(1, seed=1)[0, :9])])
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weight_file(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from lcsearch.goal import Direction
 from lcsearch.host import hosted, registry, wire
 from lcsearch.host.hosted import AGAIN_S, IN_A_ROW, Hosted
 from lcsearch.host.in_process import Pretrained
-from lcsearch.host.link import HostLate, HostTrouble, HttpLink
+from lcsearch.host.link import TOKEN, HostLate, HostTrouble, HttpLink
 from lcsearch.host.wire import Reply
 from lcsearch.schedule import Schedule
 from lcsearch.study import FinishedTrials, Snapshot
@@ -372,6 +372,19 @@ def test_a_way_is_made_once_and_only_for_the_network(monkeypatch: pytest.MonkeyP
     assert registry.resolve_forecasters("parametric", "ray")[0].name == "parametric"  # without Ray
     with pytest.raises(InvalidValue, match=r"^host: expected auto, local, ray"):
         registry.resolve_forecasters("parametric", "rubbish")
+
+
+def test_a_token_of_the_environment_is_neither_pickled_nor_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "a-secret-of-some-length\n")  # as a file's last line leaves it
+    link = HttpLink("http://127.0.0.1:9")
+    with pytest.raises(HostTrouble) as caught:  # nobody listens; the header itself can be sent
+        link.about(5)
+    assert "Refused" in str(caught.value)
+    there = pickle.dumps(Hosted(LOCAL, link))
+    assert b"a-secret" not in there
+    monkeypatch.setenv(TOKEN, "wrong\x07secret")
+    with pytest.raises(InvalidValue, match=r"LCSEARCH_HOST_TOKEN: expected a token of .*got '12 characters'"):
+        HttpLink("http://127.0.0.1:9")
 
 
 def test_wrong_deadlines() -> None:

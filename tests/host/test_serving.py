@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit.endpoints import Served, command, fetch, question, weight_file
+from kit.endpoints import Served, command, fetch, question
 from kit.forecasters import ask, laws, study
 from typer.testing import CliRunner
 
@@ -30,11 +31,6 @@ from lcsearch.host.serving import Address
 
 TOKEN = "a-secret-of-some-length"
 SEEN = study(laws(5), [("live", laws(1, seed=1)[0, :9])])
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weight_file(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +94,28 @@ def test_tls_and_a_token_from_a_file(small: Path, tmp_path: Path) -> None:
         assert TOKEN not in found.log.read_text()
         assert found.log.read_text().count("\n") == 1
         right.close()
+
+
+@pytest.mark.parametrize("error", [ssl.SSLEOFError(8, "EOF occurred"), BrokenPipeError(32, "Broken pipe")])
+def test_a_connection_that_the_host_has_closed_is_opened_anew(
+    one: Served, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """Over TLS it fails by an error of its own; every other look of a study with long epochs would be lost."""
+    link, sound = HttpLink(one.url), http.client.HTTPConnection.getresponse
+    assert link.about(30)["ready"]
+    used: list[http.client.HTTPConnection] = []
+
+    def fails_once(self: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        used.append(self)
+        if len(used) == 1:
+            raise error
+        return sound(self)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", fails_once)
+    assert link.about(30)["ready"]
+    assert len(used) == 2
+    assert used[0] is not used[1]
+    link.close()
 
 
 HANGING = """

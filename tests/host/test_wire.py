@@ -213,3 +213,11 @@ def test_many_trials_travel_in_several_requests() -> None:
     assert len(wire.some([long] * 9)) == 2
     assert len(wire.some([replace(long, curve=Curve.of(np.arange(2e5), np.arange(2e5)))] * 2)) == 1
     assert len(wire.some(trials(9))) == 9
+
+
+def test_words_count_for_what_one_request_takes() -> None:
+    params = {f"p{i}": "w" * 600 for i in range(10)}
+    many = [wire.travelling(Trial(str(i), Curve.of({1: 1.0}), params, Status.COMPLETE), 1.0) for i in range(900)]
+    made = request(trials=tuple(wire.some(many)), queries=())
+    assert 0 < len(made.trials) < 900
+    assert len(wire.unpack(wire.pack(made)).trials) == len(made.trials)

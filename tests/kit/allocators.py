@@ -465,14 +465,10 @@ class Faulty:
         return Allocation({**state, "inner": done.state}, tuple(moves), done.stops, waits)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """Another allocator, and all that was said to it and by it: (slots, key, moves, stops) of each allocation."""
+class Around:
+    """What an allocator that stands around another one, `inner`, leaves to it."""
 
     inner: Allocator
-    said: list[tuple[Slots, Key, tuple[Move, ...], tuple[tuple[str, str], ...]]] = field(
-        default_factory=list, compare=False
-    )
 
     @property
     def name(self) -> str:
@@ -483,6 +479,16 @@ class Recorded:
 
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
         return self.inner.questions(state, snapshot, slots)
+
+
+@dataclass(frozen=True)
+class Recorded(Around):
+    """Another allocator, and all that was said to it and by it: (slots, key, moves, stops) of each allocation."""
+
+    inner: Allocator
+    said: list[tuple[Slots, Key, tuple[Move, ...], tuple[tuple[str, str], ...]]] = field(
+        default_factory=list, compare=False
+    )
 
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key

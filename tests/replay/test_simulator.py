@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.allocators import Around
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.greedy import GreedyGain
@@ -322,22 +323,12 @@ def test_turns_cost_a_checkpoint_and_a_return() -> None:
 
 
 @dataclass
-class Counting:
+class Counting(Around):
     """Another allocator; counts pauses that its moves of the same moment do not undo."""
 
     inner: Allocator
     paused: dict[str, float] = field(default_factory=dict)
     pauses: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def init(self) -> Any:
-        return self.inner.init()
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        return self.inner.questions(state, snapshot, slots)
 
     def allocate(self, state: Any, snapshot: Snapshot, forecasters: Any, abilities: Any, slots: Slots, key: Key) -> Any:
         made = self.inner.allocate(state, snapshot, forecasters, abilities, slots, key)

@@ -14,7 +14,8 @@ from lcsearch.errors import InvalidValue
 from lcsearch.host import serving
 from lcsearch.host.device import OnDevice
 from lcsearch.host.in_process import Pretrained
-from lcsearch.host.service import Host
+from lcsearch.host.service import MOST_PENDING, Host
+from lcsearch.host.wire import MOST_BYTES
 from lcsearch.terminal import say
 
 _LAST_S = 1.0  # for a pass that the end came over
@@ -27,8 +28,8 @@ def serve(
     weights: Path | None = None,
     token_file: Path | None = None,
     tls: tuple[Path | None, Path | None] = (None, None),
-    max_body: int,
-    max_pending: int,
+    max_body: int = MOST_BYTES,
+    max_pending: int = MOST_PENDING,
     ready_file: Path | None = None,
 ) -> None:
     """Answer until a signal ends it.

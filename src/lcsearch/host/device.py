@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 
 from lcsearch.curves import Curve
@@ -11,6 +10,7 @@ from lcsearch.errors import EnvironmentProblem, in_words
 from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.goal import Goal
 from lcsearch.host.in_process import Pretrained
+from lcsearch.in_time import NotInTime, in_time
 from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 AUTO, CPU = "auto", "cpu"
@@ -72,27 +72,22 @@ class OnDevice:
             return found
 
     def _on_device(self) -> Pretrained | None:
-        """The network where it was asked for, having answered there once; None: that did not work, or nobody asked."""
-        found: list[Pretrained | None] = []
-        failed: list[str] = []
-
-        def load() -> None:
-            try:
-                device = _seen() if self._wanted == AUTO else self._wanted
-                model = self._cpu if device == CPU else self._make(device)
-                model.prepare()
-                model.forecast(*_trifle())  # what a driver lacks, or memory, shows only then
-                found.append(model)
-            except Exception as error:
-                failed.append(str(error) if isinstance(error, EnvironmentProblem) else in_words(error))
-
-        thread = threading.Thread(target=load, name="lcsearch device", daemon=True)  # a driver may hang for good
-        thread.start()
-        thread.join(self._seconds)
-        if found:
-            return found[0]
-        self._say(failed[0] if failed else f"no answer within {self._seconds:g} s")
+        """The network where it was asked for; None: that did not work."""
+        try:
+            return in_time(self._seconds, "lcsearch device", self._loaded)  # a driver may hang for good
+        except NotInTime:
+            self._say(f"no answer within {self._seconds:g} s")
+        except Exception as error:
+            self._say(str(error) if isinstance(error, EnvironmentProblem) else in_words(error))
         return None
+
+    def _loaded(self) -> Pretrained:
+        """The network where it was asked for, having answered there once."""
+        device = _seen() if self._wanted == AUTO else self._wanted
+        model = self._cpu if device == CPU else self._make(device)
+        model.prepare()
+        model.forecast(*_trifle())  # what a driver lacks, or memory, shows only then
+        return model
 
     def _say(self, why: str) -> None:
         _log.warning("lcsearch: forecasts are made on the CPU and not on %s: %s", self._wanted, why[:500])

@@ -27,7 +27,7 @@ need_serve("lcsearch serve")
 
 import uvicorn  # noqa: E402  # it was seen first that it is there
 
-from lcsearch.host.endpoint import KEEP_ALIVE_S, application, protocol  # noqa: E402
+from lcsearch.host.endpoint import KEEP_ALIVE_S, application, protocol  # noqa: E402  # as above
 
 DEFAULT = "127.0.0.1:8642"
 DRAIN_S = 10

@@ -345,10 +345,10 @@ def test_what_is_kept_of_many_studies_is_bounded_by_size(monkeypatch: pytest.Mon
         of = replace(snapshot(12), study=f"s{i}")
         (found,) = f.forecast_many([(of, queries(of))])
         np.testing.assert_allclose(found.p_beat(0.5), plain.forecast(of, queries(of)).p_beat(0.5), rtol=0, atol=1e-5)
-        banks = [one.bank for one in f._searches.values()]  # noqa: SLF001
+        banks = [one.bank for one in f._searches.values()]  # noqa: SLF001  # a memo shows in nothing but memory
         assert sum(100 * len(bank) + 5 * bank.steps.size for bank in banks) <= 20_000
-        assert f._known_weigh <= 20_000 + 12 * 500  # noqa: SLF001
-        assert len(f._states._kept) <= 20_000 / 100 + len(queries(of))  # noqa: SLF001
+        assert f._known_weigh <= 20_000 + 12 * 500  # noqa: SLF001  # likewise
+        assert len(f._states._kept) <= 20_000 / 100 + len(queries(of))  # noqa: SLF001  # likewise
     assert len(banks) > 1
 
 

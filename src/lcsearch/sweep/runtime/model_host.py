@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from lcsearch import files
 from lcsearch.errors import LcsearchError
@@ -23,7 +24,7 @@ from lcsearch.extras import SERVE, are_there
 from lcsearch.host.device import LOADING_S
 from lcsearch.host.link import TOKEN
 from lcsearch.host.registry import HOST
-from lcsearch.sweep.runtime.processes import count_gpus, how_ended, visible_gpu
+from lcsearch.sweep.runtime.processes import allowed_gpus, count_gpus, how_ended, visible_gpu
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.studies import asks_network
@@ -166,8 +167,8 @@ def free_device(file: SweepFile) -> tuple[str, str | None]:
     if not named or "cuda" in named:
         return "cpu", None  # workers that compute on the CPU choose a GPU themselves, or have all there are
     taken = {int(device.removeprefix("cuda:")) for device in named}
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    n = (count_gpus() or 0) if allowed is None else len([name for name in allowed.split(",") if name.strip()])
+    allowed = allowed_gpus()
+    n = (count_gpus() or 0) if allowed is None else len(allowed)
     free = [index for index in range(n) if index not in taken]
     return ("cuda", visible_gpu(free[-1])) if free else ("cpu", None)
 
@@ -176,7 +177,7 @@ def main() -> int:
     """The process's entry."""
     parser = argparse.ArgumentParser(prog="lcsearch.sweep.runtime.model_host", description="The model of a sweep.")
     parser.add_argument("address")
-    parser.add_argument("ready")
+    parser.add_argument("ready", type=Path)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
@@ -188,20 +189,10 @@ def main() -> int:
         os._exit(0)
 
     threading.Thread(target=listen, name="launcher", daemon=True).start()
-    from pathlib import Path
-
-    from lcsearch.host import command
-    from lcsearch.host.service import MOST_PENDING
-    from lcsearch.host.wire import MOST_BYTES
+    from lcsearch.host import command  # not where the launcher reads this
 
     try:
-        command.serve(
-            options.address,
-            options.device,
-            max_body=MOST_BYTES,
-            max_pending=MOST_PENDING,
-            ready_file=Path(options.ready),
-        )
+        command.serve(options.address, options.device, ready_file=options.ready)
     except LcsearchError as error:
         print(error, file=sys.stderr, flush=True)
         return 1

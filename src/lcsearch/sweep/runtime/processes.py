@@ -44,18 +44,24 @@ def how_ended(code: int) -> str:
         return f"was killed (signal {-code})"
 
 
+def allowed_gpus() -> list[str] | None:
+    """The names in `CUDA_VISIBLE_DEVICES`; None: any GPU may be used."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if said is None else [name.strip() for name in said.split(",") if name.strip()]
+
+
 def visible_gpu(index: int) -> str:
     """GPU `index` of those this process may use, as `CUDA_VISIBLE_DEVICES` names it: in an allocation `4,5`, 0 is 4.
 
     Raises:
         EnvironmentProblem: there are not so many.
     """
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
+    names = allowed_gpus()
+    if names is None:
         return str(index)
-    names = [name.strip() for name in allowed.split(",") if name.strip()]
     if index >= len(names):
-        text = f"backend.workers.devices: expected cuda:{index} among CUDA_VISIBLE_DEVICES, got {allowed!r}."
+        said = os.environ["CUDA_VISIBLE_DEVICES"]
+        text = f"backend.workers.devices: expected cuda:{index} among CUDA_VISIBLE_DEVICES, got {said!r}."
         raise EnvironmentProblem(f"{text} cuda:N counts within it, from 0.")
     return names[index]
 
