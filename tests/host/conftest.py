@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from kit.endpoints import weight_file
+from kit.ray_nodes import cluster as cluster
+from kit.ray_nodes import ray_settings as ray_settings
 
 
 @pytest.fixture(scope="session")
