@@ -169,7 +169,7 @@ class FreezeThaw:
         self._session = (
             make_session(Policy(), forecasters, decision_log, None, host=host) if own is None else own.session
         )
-        self._reader = Reader(max_steps, "best" if own is None else own.judged, None if own is None else own.bounds)
+        self._reader = Reader(max_steps, "best") if own is None else own.reader(max_steps)
         if artifact_store is None or isinstance(artifact_store, str | os.PathLike):
             folder = folder_for(study) if artifact_store is None else Path(artifact_store).absolute()
             self._store: ArtifactStore = store_in(folder)

@@ -322,6 +322,10 @@ class CurvePruner(BasePruner):
         """How trials are judged, see the argument."""
         return self._reader.judged
 
+    def reader(self, max_steps: int) -> Reader:
+        """Reads studies as this pruner does, for whoever shares its session, and judges trials at `max_steps`."""
+        return self._reader.until(max_steps)
+
     @property
     def bounds(self) -> Bounds | None:
         """Between which values the metric lies, see the argument."""

@@ -96,6 +96,14 @@ def test_what_cannot_be_made_again_is_told_as_far_as_the_receipt_goes(tmp_path: 
     assert said[0] == "waits: it was not among the 5 nearest to a slot of the 8 that waited"
 
 
+def test_nothing_is_told_of_another_study_of_the_name() -> None:
+    """Two studies of one name in one process, and a pruner that serves both."""
+    of, one, other = session(), replace(SEEN, token="one"), replace(SEEN, token="other")
+    of.allocate(ask(ASHA, ASHA.init(), one, PAUSES, Slots(1, 9), (0, 4)))
+    assert waiting(of, PAUSED[1], one)[0].startswith("waits: rank 2 of 9 by value at step 1, needs ")
+    assert waiting(of, PAUSED[1], other, lambda: "it waits for a turn") == ["it waits for a turn"]
+
+
 @pytest.mark.parametrize("study", ["s", "another"])
 def test_where_nothing_is_known_it_is_said_what_to_do(study: str, tmp_path: Path) -> None:
     if study == "another":

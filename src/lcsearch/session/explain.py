@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -203,19 +204,20 @@ def silent(snapshot: Snapshot, call: str) -> str:
     return f"{trials} that ran to their end reported no value: call {call} as they train" if n else ""
 
 
-def startup_waits(n_complete: int, needed: int) -> str:
+def startup_waits(n_complete: int, n_startup_trials: int, n_min_trials: int = 1) -> str:
     """Why a pruner beside an allocator stops nothing; "" once it may.
 
     Args:
         n_complete: trials that ran to their end.
-        needed: `n_startup_trials`.
+        n_startup_trials, n_min_trials: the pruner's; the larger one is named, for it holds longer.
     """
+    needed, knob = max((n_startup_trials, "n_startup_trials"), (n_min_trials, "n_min_trials"), key=itemgetter(0))
     if n_complete >= needed:
         return ""
-    few = f"{n_complete} of the {needed} that n_startup_trials waits for {'is' if n_complete == 1 else 'are'} complete"
+    few = f"{n_complete} of the {needed} that {knob} waits for {'is' if n_complete == 1 else 'are'} complete"
     return (
         f"an allocator pauses trials here, so that few run to their end: {few}, and before that the pruner stops only "
-        "what diverges. Leave it to the allocator, or lower n_startup_trials"
+        f"what diverges. Leave it to the allocator, or lower {knob}"
     )
 
 
@@ -310,7 +312,8 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
     lines += [notice.text for notice in session.notices(snapshot)]
     everyone = (*snapshot.bank, *snapshot.live)
     if any(trial.status is Status.PAUSED or "cut" in trial.stop_records for trial in everyone):
-        waits = startup_waits(snapshot.bank.n_complete, session.policy.n_startup_trials)
+        policy = session.policy
+        waits = startup_waits(snapshot.bank.n_complete, policy.n_startup_trials, policy.n_min_trials)
         lines += [waits] if waits else []
     first, aside = len(lines), session.aside()
     for trial in snapshot.live:

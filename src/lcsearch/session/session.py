@@ -412,12 +412,9 @@ class Session:
         return None
 
     def allocations(self, snapshot: Snapshot) -> Allocated:
-        """The latest allocations of this process in a study; whoever else reads it may know it by another key."""
+        """The latest allocations of this process in a study: in none but it, though others may have its name."""
         with self._lock:
-            known = self._allocations.get(snapshot.key)
-            others = [one for one in self._allocations.values() if one.receipts]
-        named = [one for one in others if one.receipts[-1].study == snapshot.study]
-        return known or (named[0] if len(named) == 1 else Allocated([], ()))
+            return self._allocations.get(snapshot.key, Allocated([], ()))
 
     # What is counted, told and written.
 

@@ -319,6 +319,27 @@ def test_another_process_tells_from_the_log_why_a_trial_waits(kind: str, tmp_pat
             assert told[n][3:] == here[n][2:]
 
 
+@pytest.mark.parametrize("max_steps", [STEPS, "auto"])
+def test_a_pruner_tells_the_waits_of_its_own_study_among_those_of_one_name(tmp_path: Path, max_steps: Any) -> None:
+    """Two studies of one name in one process, in two storages, under one pruner: only the first has allocated."""
+    pruner = CurvePruner(max_steps=max_steps, forecasters="parametric")
+    studies = [study_on(optuna.storages.InMemoryStorage()) for _ in range(2)]
+    drivers = [
+        FreezeThaw(s, Objective(tmp_path / str(n)), max_steps=STEPS, allocator="asha", n_trials=12, steps=20,
+                   pruner=pruner)
+        for n, s in enumerate(studies)
+    ]  # fmt: skip
+    drivers[0].run()
+    studies[1].add_trials(studies[0].trials)
+    waits = drivers[0].paused()[-1]
+    told = drivers[0].explain(waits).splitlines()
+    assert told[1].startswith("waits: rank ")
+    assert pruner.explain(waits, studies[0]).splitlines() == told
+    said = pruner.explain(waits, studies[1])
+    assert "the last slots went to:" not in said
+    assert "no slot was given away by this process" in said
+
+
 def test_without_a_log_a_driver_asks_what_a_trial_of_other_processes_waits_for(tmp_path: Path) -> None:
     with storage("sqlite", tmp_path) as made:
         driver = FreezeThaw(

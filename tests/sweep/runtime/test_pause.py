@@ -27,6 +27,7 @@ from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.open_run import read_state
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.objective.context import Context
+from lcsearch.sweep.report import write as report
 from lcsearch.sweep.runtime.trial import run_trial
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store import ownership
@@ -36,6 +37,7 @@ from lcsearch.sweep.store.ownership import seconds_of
 from lcsearch.sweep.store.studies import create_study
 from lcsearch.sweep.store.turns import Turns
 from lcsearch.sweep.views.notices import notices
+from lcsearch.sweep.views.summary import summarize, unfinished
 
 SAVING = """\
 import json, os
@@ -134,6 +136,32 @@ def test_prices_are_paid_out_of_the_budget_as_in_the_simulator(tmp_path: Path, k
     assert sum(row.spent for row in rows) + made[-1].slots.account.paid <= 80
 
 
+@pytest.mark.parametrize("steps", [24, 40])
+def test_whoever_looks_is_told_that_prices_have_used_up_the_steps(tmp_path: Path, steps: int) -> None:
+    path = pausing_toy(tmp_path / "toy", more="checkpoints: {save_cost: 1.5, resume_cost: 2}\n")
+    path.write_text(path.read_text().replace("{trials: 12}", f"{{trials: 12, steps: {steps}}}"))
+    outcome = swept(path)
+    folder, progress = RunFolder(outcome.folder), outcome.progress
+    assert progress.counted < 12
+    n = sum(row.pauses for row in progress.rows)
+    paid = 1.5 * n + 2 * sum(row.pauses - (row.cut != "") for row in progress.rows)
+    _, state = read_state(folder)
+    assert progress.paid == state.progress.paid == paid > 0
+    left = steps - progress.spent - paid
+    assert 0 <= left < 1 + 1.5, "no trial can be begun"
+    said = summarize(state).splitlines()
+    assert f"  pauses and resumes took {paid:g} more out of the budget, as the file prices them" in said
+    assert (
+        f"ended by budget.steps: {progress.spent} of {steps} epochs were spent and {paid:g} paid for pauses and "
+        f"resumes after {progress.counted} of 12 trials had begun"
+        f"{', and what is left pays for no other turn' if left else ''}"
+    ) in said
+    assert not unfinished(progress, folder), "so that nobody is sent to --resume for ever"
+    page = report.write(folder).read_text()
+    assert "Ended by budget.steps: " in page
+    assert "Not finished" not in page
+
+
 def test_the_same_seed_gives_the_same_moves_on_one_worker(tmp_path: Path) -> None:
     first, again = (swept(pausing_toy(tmp_path / name)) for name in "ab")
     assert moves(first.folder) == moves(again.folder)
@@ -169,6 +197,17 @@ def test_the_default_allocator_beside_the_curve_pruner(tmp_path: Path) -> None:
     assert notices(state.progress, state.sweep) == [said]
     assert state.ledger.cut == state.progress.cut > 0
     assert state.ledger.saved == state.progress.saved > 0  # one count, whoever shows it
+
+
+def test_the_larger_of_what_the_first_stop_waits_for_is_named(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path, pruner="curve, forecasters: [parametric], n_startup_trials: 1, n_min_trials: 7")
+    outcome = swept(path)
+    study, state = read_state(RunFolder(outcome.folder))
+    n = len(outcome.progress.of("complete"))
+    (said,) = notices(state.progress, state.sweep)
+    assert f": {n} of the 7 that n_min_trials waits for " in said
+    assert said.endswith("or lower n_min_trials")
+    assert study.pruner.why_not(study).splitlines()[0] == said  # type: ignore[attr-defined]  # it is a CurvePruner
 
 
 def test_trials_that_never_save_run_to_their_end(tmp_path: Path) -> None:

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from kit.allocators import PAUSES
+from kit.builders import snapshot
 from optuna.trial import TrialState
 from sweep.kit import TRAIN, lcsearch, write_toy
 from sweep.runtime.test_pause import Hand, pausing_toy
 from sweep.test_run import LEAVING
 from sweep.views.test_live import FILE, STOPPED, progress, trial
 
+from lcsearch.allocation.ask import ask
+from lcsearch.allocation.contract import Allocation, Move, Slots
+from lcsearch.allocation.named import allocator
 from lcsearch.allocation.receipt import AllocationReceipt
-from lcsearch.session.decision_log import read_allocations
+from lcsearch.curves import Curve
+from lcsearch.session.decision_log import DecisionLog, read_allocations
+from lcsearch.study import Status, Trial
 from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import collect
@@ -27,6 +34,8 @@ from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views import json_lines
 from lcsearch.sweep.views.json_lines import JsonView
 from lcsearch.sweep.views.live import PlainView
+
+ASHA = allocator("asha", first=0.1)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -178,6 +187,22 @@ def test_stops_and_risk_agree_with_the_summary_and_status_shows_them(tmp_path: P
     assert risk in status.stdout
     assert status.stdout.splitlines()[-1] == "runs/toy: ended; next: lcsearch report, or lcsearch explain TRIAL"
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*") if file.is_file()}
+
+
+def test_a_turn_goes_on_from_the_step_that_was_reported_last(tmp_path: Path) -> None:
+    """However many reports there were, and though one of an earlier step came later."""
+    sweep = FILE.model_copy(update={"pause": True})
+    stream = io.StringIO()
+    shown = JsonView(sweep, RunFolder(tmp_path), stream, resumed=False, people=PlainView(sweep, io.StringIO()))
+    shown.start()
+    paused = snapshot(FILE.target, [], [Trial("0", Curve.of([4.0, 8.0], [1.0, 0.9]), {}, Status.PAUSED)])
+    asked = ask(ASHA, ASHA.init(), paused, PAUSES, Slots(1, 0), (0, 0))
+    made = Allocation(None, (Move("0", 10.0),))
+    DecisionLog(tmp_path / "decisions").append(AllocationReceipt.of(asked, made).to_record())
+    found = collect([trial(0, TrialState.RUNNING, {4: 1.0, 6: 0.95, 8: 0.9})], FILE.target, 8, FILE.space)
+    shown.update(found, optuna.create_study())
+    (turn,) = of(lines(stream.getvalue()), "turn")
+    assert (turn["trial"], turn["from"], turn["until"]) == (0, 8.0, 10.0)
 
 
 def turns_of(told: list[dict[str, Any]]) -> list[tuple[int | None, float, str]]:

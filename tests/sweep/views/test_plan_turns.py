@@ -96,6 +96,12 @@ def test_expected_is_within_a_factor_of_what_digits_used(run: str) -> None:
             "asha, or lower pruner.n_startup_trials",
         ),
         (
+            "curve, n_startup_trials: 1, n_min_trials: 3",
+            "kind: asha, first: 0.04",
+            "so stops hardly begin: by asha about 1 of 12 trials runs to the end, and startup waits for 3. Leave it to "
+            "asha, or lower pruner.n_min_trials",
+        ),
+        (
             "curve, n_startup_trials: 1",
             "kind: asha, first: 0.04",
             "so stops can end those sooner that come to epoch 6, about 1 of 12 once 1 have run to the end",

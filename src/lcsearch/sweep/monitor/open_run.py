@@ -27,7 +27,8 @@ def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progres
     def progress() -> Progress:
         trials = study.get_trials(deepcopy=False)
         file = sweep.file
-        return collect(trials, file.target, file.budget.trials, file.space, now=read_clock(folder).until)
+        now = read_clock(folder).until
+        return collect(trials, file.target, file.budget.trials, file.space, now=now, prices=file.prices)
 
     return sweep, study, progress
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,11 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from lcsearch.allocation.contract import FREE, Prices
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, decision_of, is_paused
-from lcsearch.schedulers.optuna._record import cut_kind, n_pauses, paused_at_of
+from lcsearch.schedulers.optuna._record import cut_kind, n_pauses, paid_by, paused_at_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
@@ -46,6 +48,7 @@ class Row:
         cut: what left it paused for good, see :func:`lcsearch.schedulers.optuna._record.cut_kind`; "": nothing did.
         pauses: how often it was paused.
         paused_at: the step at which it was paused last; None where it never was.
+        paid: what its pauses and resumes have cost, in steps, by the file's prices.
         overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
@@ -76,6 +79,7 @@ class Row:
     cut: str = ""
     pauses: int = 0
     paused_at: int | None = None
+    paid: float = 0.0
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -144,6 +148,11 @@ class Progress:
         return sum(row.spent for row in self.rows)
 
     @property
+    def paid(self) -> float:
+        """What pauses and resumes have cost so far, in steps, by the file's prices: it comes out of `budget.steps`."""
+        return math.fsum(row.paid for row in self.rows)
+
+    @property
     def saved(self) -> int:
         """Steps that stops saved, an estimate: :attr:`lcsearch.session.study_report.StudyReport.saved`."""
         return sum(row.saved for row in self.rows)
@@ -198,6 +207,7 @@ def collect(
     space: Mapping[str, Parameter],
     *,
     now: datetime | None = None,
+    prices: Prices = FREE,
 ) -> Progress:
     """Read a study's trials.
 
@@ -207,9 +217,10 @@ def collect(
         budget: trials in all.
         space: gives the parameters' order and the constants, which Optuna does not know.
         now: until when the running trials count as running; None: their present workers' time is left out.
+        prices: of pauses and resumes.
     """
     again = replacements(trials)
-    read = [_row(trial, int(goal.horizon), space, now, again.get(trial.number)) for trial in counted(trials)]
+    read = [_row(trial, int(goal.horizon), space, now, again.get(trial.number), prices) for trial in counted(trials)]
     lengths = FinishedTrials(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
     saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
@@ -220,7 +231,12 @@ def collect(
 
 
 def _row(
-    trial: FrozenTrial, horizon: int, space: Mapping[str, Parameter], now: datetime | None, again: int | None
+    trial: FrozenTrial,
+    horizon: int,
+    space: Mapping[str, Parameter],
+    now: datetime | None,
+    again: int | None,
+    prices: Prices,
 ) -> Row:
     values = dict(sorted(trial.intermediate_values.items()))
     done = steps_of(trial, horizon)
@@ -255,6 +271,7 @@ def _row(
         cut=cut_kind(trial) if state == "stopped" else "",
         pauses=n_pauses(trial),
         paused_at=paused_at_of(trial),
+        paid=paid_by(trial, prices),
     )
 
 

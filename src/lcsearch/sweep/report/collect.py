@@ -154,7 +154,7 @@ def collect(folder: RunFolder) -> Report:
     _, study, _ = reader(folder)
     trials = counted(study.get_trials(deepcopy=False))
     now = read_clock(folder).until
-    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=now)
+    progress = read_progress(trials, file.target, file.budget.trials, file.space, now=now, prices=file.prices)
     state = StateReader(file, folder).state(progress, study)
     axis = axis_of(progress.rows, state.clock)
     records, notes = _records(folder.decisions)

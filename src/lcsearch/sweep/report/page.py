@@ -13,7 +13,7 @@ from lcsearch.sweep.report.collect import Report, Stop
 from lcsearch.sweep.report.cuts import Cut
 from lcsearch.sweep.report.figures import Picture, likely
 from lcsearch.sweep.views.phrases import clock, money, place, risk_told, standing, turns_told
-from lcsearch.sweep.views.summary import plain
+from lcsearch.sweep.views.summary import limit_told, plain
 from lcsearch.terminal import tame
 
 _FAILURES = 200  # failed trials listed
@@ -115,7 +115,10 @@ def _head(report: Report) -> str:
     unfinished = sum(progress.counts.get(state, 0) for state in ("running", "waiting", "paused"))
     missing = progress.budget - progress.counted
     lines = [f"<h1>{escape(s.name)}</h1>", f'<p class="soft">{escape(asked)}</p>', f"<p>{said or 'no trials yet'}</p>"]
-    if unfinished or missing > 0:
+    limit = limit_told(progress, s, report.state.clock.seconds)
+    if not unfinished and limit is not None:
+        lines.append(f'<p class="note">{escape(limit[:1].upper() + limit[1:])}.</p>')
+    elif unfinished or missing > 0:
         states = "running, paused or waiting" if s.pause else "running or waiting"
         text = f"Not finished: {unfinished} {states}, {max(missing, 0)} of {progress.budget} not begun."
         lines.append(f'<p class="note">{text}</p>')
@@ -158,6 +161,7 @@ def _compute(report: Report) -> str:
     p, part, step = report.progress, report.state.share_saved, report.sweep.step
     share = "nothing yet" if part is None else f"{part:.0%} of {p.spent + p.saved}"
     rows = [(_saved_by(report), f"{p.saved} ({share})"), ("unpruned", f"{report.state.unpruned}")]
+    rows += [("paid for pauses and resumes", f"{p.paid:g}")] if p.paid else []
     n = len(report.progress.rows)
     whole = f"of {report.sweep.max_steps} {step}s"
     if any(row.spent < report.sweep.max_steps for row in report.progress.of("complete")):

@@ -24,7 +24,7 @@ from lcsearch.sweep.runtime.peers import Peers
 from lcsearch.sweep.runtime.signals import counted
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.store import heartbeat, ownership
-from lcsearch.sweep.store.budget import Clock, limit_now, standing
+from lcsearch.sweep.store.budget import Clock, limit_now, paid, standing
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.storage import Patience
 
@@ -186,7 +186,8 @@ class Watch(ABC):
         running = sum(t.state == TrialState.RUNNING for t in trials)
         if limit != "trials":
             n = getattr(self.file.budget, limit)
-            what = f"{n} {self.file.step}s are spent" if limit == "steps" else f"{n:g} seconds are used"
+            paid_for = f", {cost:g} of them on pauses and resumes" if (cost := paid(self.file, trials)) else ""
+            what = f"{n} {self.file.step}s are spent{paid_for}" if limit == "steps" else f"{n:g} seconds are used"
             text = f"budget.{limit}: {what}, no trial is begun any more"
             self.view.event(text + (f"; {running} running go{'es' * (running == 1)} on" if running else ""))
 
@@ -224,7 +225,8 @@ class Watch(ABC):
 
     def _progress(self, trials: list[FrozenTrial]) -> Progress:
         file = self.file
-        progress = collect(trials, file.target, file.budget.trials, file.space, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        progress = collect(trials, file.target, file.budget.trials, file.space, now=now, prices=file.prices)
         return replace(progress, silent=dict(self.silent))
 
     def _outcome(self) -> Outcome:

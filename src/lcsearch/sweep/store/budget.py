@@ -22,6 +22,7 @@ from lcsearch import files
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
 from lcsearch.schedulers.optuna import is_paused
+from lcsearch.schedulers.optuna._record import paid_by
 from lcsearch.study import steps_trained, trained_by
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
@@ -66,13 +67,24 @@ def steps_of(trial: FrozenTrial, horizon: int) -> int:
     return min(horizon, int(max(reported, beyond)))
 
 
-def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit | None:
+def paid(file: SweepFile, trials: Iterable[FrozenTrial]) -> float:
+    """What the trials' pauses and resumes have cost, in steps, by the file's prices."""
+    prices = file.prices
+    return math.fsum(paid_by(trial, prices) for trial in trials) if any(prices) else 0.0
+
+
+def used(file: SweepFile, trials: Sequence[FrozenTrial]) -> float:
+    """What of `budget.steps` is used: steps trained, and what pauses and resumes have cost."""
+    return sum(steps_of(trial, file.max_steps) for trial in trials) + paid(file, trials)
+
+
+def ended_by(budget: Budget, trials: int, steps: float, seconds: float) -> Limit | None:
     """The limit that is reached, so that no trial is begun any more; None while none is.
 
     Args:
         budget: the file's.
         trials: begun, without failed ones that are run again.
-        steps: spent by all of them.
+        steps: spent by all of them, and what their pauses and resumes have cost.
         seconds: of wall clock, over all launches.
     """
     if trials >= budget.trials:
@@ -86,7 +98,7 @@ def ended_by(budget: Budget, trials: int, steps: int, seconds: float) -> Limit |
 
 def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> Limit | None:
     """The limit that the sweep in `folder`, whose launch is at work, has reached; None while it has reached none."""
-    steps = sum(steps_of(trial, file.max_steps) for trial in trials) if file.budget.steps is not None else 0
+    steps = used(file, trials) if file.budget.steps is not None else 0
     seconds = read_clock(folder).now() if file.budget.seconds is not None else 0.0
     return ended_by(file.budget, _begun(trials), steps, seconds)
 

@@ -21,14 +21,14 @@ from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._desk import Desk, Turn
-from lcsearch.schedulers.optuna._record import cut_of, paid_by, pause_at_of
+from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader
 from lcsearch.schedulers.optuna._storage import claim, end_cut, pause
 from lcsearch.session import make_session
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
 from lcsearch.sweep.store import attributes, ownership
-from lcsearch.sweep.store.budget import limit_now, room, steps_of
+from lcsearch.sweep.store.budget import limit_now, paid, room, steps_of
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import WORKER, Claim
 
@@ -65,7 +65,7 @@ class Turns:
             study,
             make_allocator(file.turns),
             session,
-            Reader(file.max_steps, file.judged, file.bounds),
+            Reader(file.max_steps, file.judged, file.bounds) if own is None else own.reader(file.max_steps),
             seed=file.seed,
             account=self._account,
             n_new_allowed=lambda trials: max(room(file, folder, ownership.counted(trials)), 0),
@@ -79,9 +79,8 @@ class Turns:
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
         spent = float(sum(steps_of(trial, self._file.max_steps) for trial in trials))
         used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds")
-        total, prices = spent if used_up else self._file.budget.steps, self._file.prices
-        paid = math.fsum(paid_by(trial, prices) for trial in trials) if any(prices) else 0.0
-        return Account(total, spent, *prices, paid=paid)
+        total = spent if used_up else self._file.budget.steps
+        return Account(total, spent, *self._file.prices, paid=paid(self._file, trials))
 
     def take(self) -> Claim | None:
         """An abandoned trial of this run if there is one, else what the allocator says; None: nothing now."""

@@ -30,7 +30,8 @@ end      last. `exit_code`, `message` (null when all went well), `counts` (state
          of this launch), `seconds_total` (of all launches), `worker_seconds`, `worker_seconds_saved` (null where no
          pace is known), `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
          `diverged` (stops for divergence, which are not in `risk`), `cut` (trials that ended while they were paused,
-         which are not in it, either), `turns` (that were given), `calibration`, `looks`, `failed_open`, `folder`
+         which are not in it, either), `turns` (that were given), `paid` (steps that pauses and resumes took out of
+         `budget.steps` beside `spent`, by the file's prices), `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
 """
 
@@ -156,7 +157,7 @@ class JsonView:
                 return
             del self._turns[0]
             for move in made.moves:
-                self._tell("turn", **_turn(made, move, rows))
+                self._tell("turn", **_turn(made, move))
 
     def _tell_pauses(self, row: Row) -> None:
         """That it was paused since the last look, and that it goes on."""
@@ -207,6 +208,7 @@ class JsonView:
             diverged=p.diverged,
             cut=p.cut,
             turns=state.n_turns,
+            paid=p.paid,
             calibration=CALIBRATION,
             looks=state.n_looks,
             failed_open=state.n_failed_open,
@@ -248,11 +250,10 @@ def _n_reports(rows: Mapping[int, Row], uid: str) -> int:
     return 0 if row is None else len(row.values)
 
 
-def _turn(made: AllocationReceipt, move: Move, rows: Mapping[int, Row]) -> dict[str, Any]:
-    """Who got a slot, and from where, by how many reports it had."""
-    begin: float = 0
-    if move.uid is not None and (n := min(made.live[move.uid].n, _n_reports(rows, move.uid))):
-        begin = list(rows[int(move.uid)].values)[n - 1]
+def _turn(made: AllocationReceipt, move: Move) -> dict[str, Any]:
+    """Who got a slot, and from where: the last step that it had reported."""
+    stood = None if move.uid is None else made.live[move.uid]
+    begin = 0.0 if stood is None else stood.last or 0.0
     nearest = made.against[0]._asdict() if made.against else None
     if nearest is not None:
         nearest = {"trial": _number(nearest.pop("uid")), **nearest}

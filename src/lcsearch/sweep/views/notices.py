@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from lcsearch.session.explain import startup_waits
 from lcsearch.sweep.monitor.progress import Progress, Row
-from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.model import CurvePrunerSpec, MedianPrunerSpec, SweepFile
 from lcsearch.sweep.spec.placeholders import placeholders
 from lcsearch.sweep.store.ownership import REPLAYED
 from lcsearch.sweep.views.phrases import named
@@ -35,10 +35,12 @@ def notices(progress: Progress, sweep: SweepFile) -> list[str]:
 
 def _startup(progress: Progress, sweep: SweepFile) -> str:
     """Once it is over: that the allocator left so few to the end that the pruner never began to stop any."""
-    needed = getattr(sweep.pruner, "n_startup_trials", None)
-    if needed is None or not progress.cut or progress.of("running", "waiting", "paused"):
+    spec = sweep.pruner
+    if not isinstance(spec, CurvePrunerSpec | MedianPrunerSpec):
         return ""
-    return startup_waits(len(progress.of("complete")), needed)
+    if not progress.cut or progress.of("running", "waiting", "paused"):
+        return ""
+    return startup_waits(len(progress.of("complete")), spec.n_startup_trials, spec.n_min_trials)
 
 
 def _noted(progress: Progress, kind: str) -> list[Row]:

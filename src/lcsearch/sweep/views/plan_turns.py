@@ -137,11 +137,16 @@ def stops_beside(file: SweepFile, whole: int, first: int) -> str:
         runs = "runs" if ends == 1 else "run"
         return (
             f"so stops hardly begin: by {kind} about {ends} of {n} trials {runs} to the end, and startup waits for "
-            f"{whole}. Leave it to {kind}, or lower pruner.n_startup_trials"
+            f"{whole}. Leave it to {kind}, or lower pruner.{_knob(file)}"
         )
     far = next(m for rung, m in come.items() if rung >= first)
     after = f" once {whole} have run to the end" if whole else ""
     return f"so stops can end those sooner that come to {unit} {first}, about {far} of {n}{after}"
+
+
+def _knob(file: SweepFile) -> str:
+    """What the first stop waits for: the larger of the pruner's two numbers of complete trials."""
+    return max("n_startup_trials", "n_min_trials", key=lambda name: getattr(file.pruner, name, 0))
 
 
 def size_told(n: float) -> str:

@@ -106,7 +106,8 @@ def _head(state: SweepState, width: int) -> list[ScreenLine]:
             best.append(f"incumbent, the best complete: {told}")
     share = "" if state.share_saved is None else f" ({state.share_saved:.0%})"
     of = f" of {sweep.budget.steps}" if sweep.budget.steps is not None else ""
-    spent = [f"{sweep.step}s: {p.spent}{of} spent, {about(p.saved, str(p.saved))} saved{share}"]
+    paid = f" and {p.paid:g} paid for pauses" if p.paid else ""
+    spent = [f"{sweep.step}s: {p.spent}{of} spent{paid}, {about(p.saved, str(p.saved))} saved{share}"]
     spent += [COUNTED] if p.saved and width >= _ROOMY else []
     spent += [f"wall clock: {clock(state.wall or 0.0)}", worker_time(p)]
     if state.money is not None:

@@ -14,7 +14,7 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
-from lcsearch.sweep.store.budget import ended_by, read_clock
+from lcsearch.sweep.store.budget import Limit, ended_by, read_clock
 from lcsearch.sweep.store.folder import RunFolder, latest
 from lcsearch.sweep.store.turns import EVICTED, LEFT
 from lcsearch.sweep.views.notices import notices
@@ -32,6 +32,7 @@ from lcsearch.sweep.views.phrases import (
     turns_told,
     worker_time,
 )
+from lcsearch.sweep.views.plan_turns import asked_at
 
 if TYPE_CHECKING:
     from lcsearch.schedulers.optuna import Stop
@@ -60,6 +61,8 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
     text = "" if share is None else f" ({share:.0%} of {progress.spent + progress.saved})"
     text += f", {COUNTED}" if progress.saved else ""
     lines.append(f"{sweep.step}s: {progress.spent} spent, {about(progress.saved, str(progress.saved))} saved{text}")
+    if progress.paid:
+        lines.append(f"  pauses and resumes took {progress.paid:g} more out of the budget, as the file prices them")
     lines.append(worker_time(progress))
     lines += _spending(state)
     stops = () if state.ledger is None else state.ledger.stops
@@ -149,8 +152,40 @@ def unfinished(progress: Progress, folder: RunFolder) -> bool:
     """Is there anything left to do?"""
     if progress.of("running", "waiting", "paused"):
         return True
-    budget = folder.read().file.budget
-    return ended_by(budget, progress.counted, progress.spent, read_clock(folder).seconds) is None
+    return limit_reached(progress, folder.read().file, read_clock(folder).seconds) is None
+
+
+def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit | None:
+    """The limit that has ended the sweep, or will; None while there is none.
+
+    Where trials pause it is `budget.steps`, too, when what is left of them pays for no turn of a new trial.
+    """
+    budget, used = sweep.budget, progress.spent + progress.paid
+    limit = ended_by(budget, progress.counted, used, seconds)
+    if limit is None and sweep.pause and budget.steps is not None and not progress.of("running", "waiting", "paused"):
+        first = asked_at(sweep)[0]
+        turn = first + (sweep.prices.checkpoint if first < sweep.max_steps else 0.0)
+        return "steps" if used + turn > budget.steps else None
+    return limit
+
+
+def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | None:
+    """Which limit has ended the sweep, where there are several; None where none has."""
+    budget, limit = sweep.budget, limit_reached(progress, sweep, seconds)
+    if limit is None or (budget.steps is None and budget.seconds is None):
+        return None
+    n = f"{progress.counted} of {budget.trials} trials"
+    match limit:
+        case "trials":
+            text = n
+        case "steps":
+            paid = f" and {progress.paid:g} paid for pauses and resumes" if progress.paid else ""
+            text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent{paid} after {n} had begun"
+            few = progress.spent + progress.paid < (budget.steps or 0)
+            text += ", and what is left pays for no other turn" if few else ""
+        case _:
+            text = f"{seconds:.3g} of {budget.seconds or 0:g} seconds were used after {n} had begun"
+    return f"ended by budget.{limit}: {text}"
 
 
 def at(folder: RunFolder) -> str:
@@ -182,26 +217,14 @@ def _time(state: SweepState, seconds: float | None) -> str:
 
 def _spending(state: SweepState) -> list[str]:
     """What it cost where a worker's hour has a price, and which limit ended it where there are several."""
-    progress, sweep, budget, seconds = state.progress, state.sweep, state.sweep.budget, state.clock.seconds
-    lines = []
+    progress, lines = state.progress, []
     if state.money is not None:
         spent, saved = state.money
-        hours = f"{progress.seconds / 3600:.3g} worker hours at {budget.money_per_hour:g}"
+        hours = f"{progress.seconds / 3600:.3g} worker hours at {state.sweep.budget.money_per_hour:g}"
         told = f"{about(saved, money(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
         lines.append(f"money: {money(spent)} spent ({hours}), {told}")
-    limit = ended_by(budget, progress.counted, progress.spent, seconds)
-    if limit is not None and (budget.steps is not None or budget.seconds is not None):
-        n = f"{progress.counted} of {budget.trials} trials"
-        match limit:
-            case "trials":
-                text = n
-            case "steps":
-                text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent after {n} had begun"
-            case _:
-                assert budget.seconds is not None
-                text = f"{seconds:.3g} of {budget.seconds:g} seconds were used after {n} had begun"
-        lines.append(f"ended by budget.{limit}: {text}")
-    return lines
+    limit = limit_told(progress, state.sweep, state.clock.seconds)
+    return lines if limit is None else [*lines, limit]
 
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:
