@@ -47,6 +47,7 @@ def test_help_names_the_commands() -> None:
         "  explain   Tell why a trial was stopped, or was not.",
         "  report    Write a run as one page to hand on.",
         "  replay    Say what policies would have saved on a study.",
+        "  forecast  Say what the model thinks of a study's trials.",
         "  prior     Show what the forecasting network is trained on.",
         "  pretrain  Train the network's weights from a recipe.",
         "  serve     Hold the network and answer forecasts.",
@@ -132,7 +133,7 @@ def test_the_shipped_sweep_is_fine() -> None:
     assert "fine: 40 trials of 40 epochs over 10 parameters\n" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["status", "explain", "report", "replay", "plan", "run"])
+@pytest.mark.parametrize("command", ["status", "explain", "report", "replay", "forecast", "plan", "run"])
 def test_every_command_about_a_run_takes_its_folder_as_an_option(command: str) -> None:
     """`replay` alone took it as an argument."""
     assert " --folder " in CliRunner().invoke(app, [command, "--help"]).stdout

@@ -113,7 +113,16 @@ def test_what_is_looked_for_is_what_the_extra_brings() -> None:
     assert PROJECT["optional-dependencies"]["dev"][0] == "lcsearch[sweep,ray,serve,postgres,docs]"
 
 
-EXTRA = ("cli.py", "sweep", "pretrain", "yaml_file", "replay/plots.py", "host/endpoint.py", "host/serving.py")
+EXTRA = (
+    "cli.py",
+    "sweep",
+    "pretrain",
+    "yaml_file",
+    "replay/plots.py",
+    "outlook/plots.py",
+    "host/endpoint.py",
+    "host/serving.py",
+)
 """What the extras `sweep` and `serve` are for; Ray has its own."""
 
 

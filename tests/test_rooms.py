@@ -30,6 +30,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("session",),
         ("replay", "schedulers"),
         ("sweep",),
+        ("outlook",),
         ("cli",),
         ("__main__",),
     ),
@@ -254,7 +255,10 @@ def reached(first: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("reader", ["lcsearch.sweep.views", "lcsearch.sweep.report", "lcsearch.sweep.monitor"])
+READING = ("lcsearch.sweep.views", "lcsearch.sweep.report", "lcsearch.sweep.monitor", "lcsearch.outlook")
+
+
+@pytest.mark.parametrize("reader", READING)
 def test_who_reads_a_run_imports_nothing_that_launches_one(reader: str) -> None:
     assert [name for name in sorted(reached(reader)) if name.startswith(LAUNCHING)] == []
 

@@ -357,6 +357,56 @@ def replay(
 
 
 @app.command()
+def forecast(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Run folder, or Optuna storage URL or file. [default: the latest run]", metavar="[STUDY]"),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")] = None,
+    name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
+    max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
+    judged: Annotated[
+        str | None, typer.Option(help="best or final: which value counts. [default: the run's, or best]")
+    ] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(help="CSV file of configurations not begun; its header names parameters.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A file with a space:, as in a sweep file, to draw configurations from.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="With --space: how many are drawn.")] = 64,
+    seed: Annotated[int, typer.Option(help="With --space: of the draws.")] = 0,
+    top: Annotated[int | None, typer.Option(help="The most promising ones only.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where a plot goes: a .png file.")] = None,
+    forecasters: Annotated[
+        list[str] | None,
+        typer.Option(help="network, parametric, rank-gap, network=FILE; may be repeated. [default: the run's]"),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Who holds the network: auto, local, ray or a URL. [default: the run's, or auto]")
+    ] = None,
+    lines: Annotated[bool, typer.Option("--json", help="Tell programs: one JSON object a trial.")] = False,
+) -> None:
+    """Say what the model thinks of a study's trials.
+
+    Of every begun one, the most promising first, and of configurations that are not begun. The study is only read.
+    """
+    with _told_plainly():
+        from lcsearch.errors import FileProblem
+        from lcsearch.outlook.command import show
+        from lcsearch.sweep.store.folder import latest
+        from lcsearch.terminal import say
+
+        if study and folder:
+            raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
+        where = study or str(folder or latest(Path("runs"), "Name a study: lcsearch forecast STUDY."))
+        wish: dict[str, Any] = {"study": name, "max_steps": max_steps, "judged": judged, "top": top, "plot": plot}
+        wish |= {"candidates": candidates, "space": space, "n": n, "seed": seed, "forecasters": forecasters}
+        for text in show(where, **wish, host=host, as_json=lines):
+            say(text)
+
+
+@app.command()
 def prior(
     data: Annotated[
         Path | None, typer.Option(help="Table of real curves, or a folder of tables, to compare with.")

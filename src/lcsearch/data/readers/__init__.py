@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lcsearch.data.caveats import caveats_in
 from lcsearch.data.readers._assemble import Read, ReadOptions, as_direction, choose
 from lcsearch.data.readers._csv import read_csv
 from lcsearch.data.readers._mlflow import experiments, read_mlflow
+from lcsearch.data.readers._opened import opened
 from lcsearch.data.readers._optuna import MAGIC, read_journal, read_sqlite, read_url, run_folder
 from lcsearch.data.readers._ray import read_ray, trial_folders
 from lcsearch.data.readers._tensorboard import MARK, event_files, read_tensorboard
@@ -18,7 +21,10 @@ from lcsearch.data.tables import Table, hint, is_table, listing
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.goal import Judged
 
-__all__ = ["Read", "read"]
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = ["Read", "optuna_study", "read"]
 
 _EXPECTED = (
     "expected an Optuna storage (URL, SQLite file or journal file), a run folder of lcsearch, a CSV file, "
@@ -94,6 +100,42 @@ def read(
         return reader(path, wish)
     except PermissionError as error:
         raise EnvironmentProblem(f"{path}: expected to read it, got {error.strerror}.") from error
+
+
+@contextmanager
+def optuna_study(where: str | os.PathLike[str], name: str | None = None) -> Iterator[tuple[Study, str] | None]:
+    """An Optuna study as Optuna's own, open for reading while the context lasts, and where it lies, for people.
+
+    Args:
+        where: Optuna storage URL, SQLite file or journal file.
+        name: the study's, where a storage holds several.
+
+    Returns:
+        None where `where` is something else that :func:`read` may know.
+
+    Raises:
+        LcsearchError: as :func:`read`.
+    """
+    text = os.fspath(where)
+    if "://" in text:
+        with opened(text, name, "url") as found:
+            yield found
+        return
+    path = Path(text)
+    if path.is_dir():
+        yield None
+        return
+    if not path.is_file():
+        raise FileProblem(f"{path}: {_EXPECTED}; got nothing of that name.")
+    try:
+        reader = _reader(path)
+    except PermissionError as error:
+        raise EnvironmentProblem(f"{path}: expected to read it, got {error.strerror}.") from error
+    if reader not in (read_sqlite, read_journal):
+        yield None
+        return
+    with opened(path, name, "sqlite" if reader is read_sqlite else "journal") as found:
+        yield found
 
 
 def _no_columns(where: str, wish: ReadOptions) -> None:

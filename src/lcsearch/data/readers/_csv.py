@@ -71,26 +71,9 @@ def read_csv(path: Path, wish: ReadOptions) -> Read:
     direction = direction_of(wish, str(path))
     if wish.study is not None:
         raise InvalidValue("no study: a CSV file holds one", wish.study, f"{path}: study", "leave it out")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = _separator(text)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FileProblem(f"{path}: expected comma-separated text, got {error}.") from error
-    if not rows:
-        raise FileProblem(f"{path}: expected a header {LONG}; or {WIDE}; got an empty file.")
-    (first, header), body = rows[0], rows[1:]
-    header = [name.strip() for name in header]
+    first, header, cells, comma = rows_of(path, f"a header {LONG}; or {WIDE}")
     where = f"{path}:{first}"
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise FileProblem(f"{where}: expected every column once, got {twice!r} {header.count(twice)} times.")
-    for line, row in body:
-        if len(row) != len(header):
-            raise FileProblem(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(row)}.")
-    cells = [(line, {name: cell.strip() for name, cell in zip(header, row, strict=True)}) for line, row in body]
-    table = _Table(path, cells, comma=separator == ";")
+    table = _Table(path, cells, comma)
     found = layout(header, wish, where)
     if isinstance(found, Long):
         found = found if found.key is None else _keyed(table, found, found.key, where)
@@ -105,6 +88,33 @@ def read_csv(path: Path, wish: ReadOptions) -> Read:
     again = sum(trial.again for trial in trials.values())
     notes = [f"{count(again, 'report')} at a step that its trial reports again: the last one counts."] * bool(again)
     return assemble(path.stem, runs, replace(wish, metric=name), direction, f"CSV file {path}", notes)
+
+
+def rows_of(path: Path, expected: str) -> tuple[int, list[str], list[tuple[int, dict[str, str]]], bool]:
+    """Line and names of the header, line and cells of every row, and whether 0,5 is a number there.
+
+    Raises:
+        FileProblem: it is no table, or an empty file where something is `expected`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        separator = _separator(text)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileProblem(f"{path}: expected comma-separated text, got {error}.") from error
+    if not rows:
+        raise FileProblem(f"{path}: expected {expected}; got an empty file.")
+    (first, header), body = rows[0], rows[1:]
+    header = [name.strip() for name in header]
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise FileProblem(f"{path}:{first}: expected every column once, got {twice!r} {header.count(twice)} times.")
+    for line, row in body:
+        if len(row) != len(header):
+            raise FileProblem(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(row)}.")
+    cells = [(line, {name: cell.strip() for name, cell in zip(header, row, strict=True)}) for line, row in body]
+    return first, header, cells, separator == ";"
 
 
 def _separator(text: str) -> str:

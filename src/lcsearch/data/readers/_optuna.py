@@ -29,12 +29,15 @@ from lcsearch.goal import Direction
 from lcsearch.study import Status
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.storages import BaseStorage
+    from sqlalchemy import URL
 
 Rows = Callable[..., list[dict[str, Any]]]
 
 MAGIC = b"SQLite format 3\x00"
 PATIENCE_S = 30
+UPGRADE = "Upgrade a copy of it with: optuna storage upgrade --storage"
 COPY_TRIES = 50  # a writer moves its log into the database once in a thousand pages; each try is a copy
 
 _STATUS = {
@@ -50,36 +53,18 @@ _ODD = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
 def read_sqlite(path: Path, wish: ReadOptions) -> Read:
     """A study in a SQLite file."""
-    try:
-        with _opened(path) as rows:
-            return _from_tables(rows, str(path), wish)
-    except sqlite3.Error as error:
-        if _names(error, "SQLITE_BUSY", "SQLITE_LOCKED"):
-            text = f"{path}: expected a database that can be read within {PATIENCE_S} s, got one locked by a writer."
-            raise EnvironmentProblem(f"{text} Try again.") from error
-        raise FileProblem(f"{path}: expected a SQLite file of Optuna, got {error}.") from error
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: expected to read it, got {error}.") from error
+    with file_problems(path), _opened(path) as rows:
+        return _from_tables(rows, str(path), wish)
 
 
 def read_url(url: str, wish: ReadOptions) -> Read:
     """A study in any database SQLAlchemy knows."""
     import sqlalchemy
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except ArgumentError:
-        raise InvalidValue("a storage URL like sqlite:///study.db", url, "read(where)") from None
-    shown = parsed.render_as_string(hide_password=True)
-    if parsed.get_backend_name() == "sqlite":
-        path = Path(parsed.database or "")
-        if not path.is_file():
-            raise FileProblem(f"{shown}: expected a SQLite file, got none at {path}.")
+    parsed, path = database(url)
+    if path is not None:
         return read_sqlite(path, wish)
-    if parsed.drivername in ("postgresql", "postgres") and (find_spec("psycopg") or not find_spec("psycopg2")):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    try:
+    with database_problems(parsed):
         engine = sqlalchemy.create_engine(parsed)
         options = {"postgresql_readonly": True} if parsed.get_backend_name() == "postgresql" else {}
         try:
@@ -89,18 +74,80 @@ def read_url(url: str, wish: ReadOptions) -> Read:
                     found = connection.execute(sqlalchemy.text(query), values)
                     return [dict(row) for row in found.mappings()]
 
-                return _from_tables(rows, shown, wish)
+                return _from_tables(rows, shown(parsed), wish)
         finally:
             engine.dispose()
+
+
+def database(url: str) -> tuple[URL, Path | None]:
+    """A storage's URL, with the driver that is there, and the file of one of SQLite.
+
+    Raises:
+        InvalidValue: it is no URL.
+        FileProblem: there is no such file.
+    """
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except ArgumentError:
+        raise InvalidValue("a storage URL like sqlite:///study.db", url, "read(where)") from None
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        if not path.is_file():
+            raise FileProblem(f"{shown(parsed)}: expected a SQLite file, got none at {path}.")
+        return parsed, path
+    if parsed.drivername in ("postgresql", "postgres") and (find_spec("psycopg") or not find_spec("psycopg2")):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed, None
+
+
+def shown(url: URL) -> str:
+    """A URL for people: without the password."""
+    return url.render_as_string(hide_password=True)
+
+
+@contextlib.contextmanager
+def database_problems(url: URL) -> Iterator[None]:
+    """What a database that is no file says, in our words."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
     except ImportError as error:
-        text = f"{shown}: expected a driver for {parsed.drivername}, got none"
+        text = f"{shown(url)}: expected a driver for {url.drivername}, got none"
         raise EnvironmentProblem(f"{text} ({error}). Install it with pip.") from None
     except SQLAlchemyError as error:  # its text may quote the password: its class says enough
-        raise EnvironmentProblem(f"{shown}: expected tables of Optuna, got {type(error).__name__}.") from None
+        raise EnvironmentProblem(f"{shown(url)}: expected tables of Optuna, got {type(error).__name__}.") from None
+
+
+@contextlib.contextmanager
+def file_problems(path: Path) -> Iterator[None]:
+    """What SQLite says of a file, in our words."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if _names(error, "SQLITE_BUSY", "SQLITE_LOCKED"):
+            text = f"{path}: expected a database that can be read within {PATIENCE_S} s, got one locked by a writer."
+            raise EnvironmentProblem(f"{text} Try again.") from error
+        raise FileProblem(f"{path}: expected a SQLite file of Optuna, got {error}.") from error
+    except OSError as error:
+        raise EnvironmentProblem(f"{path}: expected to read it, got {error}.") from error
 
 
 def read_journal(path: Path, wish: ReadOptions) -> Read:
     """A study in a journal file; a torn last line is one that was never written."""
+    study = of_journal(path, wish)
+    name, trials, source = study.study_name, study.get_trials(deepcopy=False), told(study, path)
+    direction = _direction([direction.name for direction in study.directions], wish, source)
+    found = [
+        Found(str(t.number), Curve.of(t.intermediate_values), _STATUS[t.state.name], dict(t.params)) for t in trials
+    ]
+    return assemble(name, found, wish, direction, source)
+
+
+def of_journal(path: Path, wish: ReadOptions) -> Study:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -111,26 +158,31 @@ def read_journal(path: Path, wish: ReadOptions) -> Read:
             raise AssertionError("a study that is only read was written to")
 
     try:
-        storage: BaseStorage = optuna.storages.JournalStorage(ReadOnly(str(path)))
-        names = optuna.get_all_study_names(storage)
-
-        def with_curves() -> list[str]:
-            loaded = ((name, optuna.load_study(study_name=name, storage=storage)) for name in names)
-            return [name for name, s in loaded if any(t.intermediate_values for t in s.get_trials(deepcopy=False))]
-
-        name = _one_study(names, str(path), wish, with_curves)
-        study = optuna.load_study(study_name=name, storage=storage)
-        trials = study.get_trials(deepcopy=False)
+        study = loaded(optuna.storages.JournalStorage(ReadOnly(str(path))), str(path), wish)
+        study.get_trials(deepcopy=False)
     except (ValueError, KeyError, OSError) as error:
         if isinstance(error, InvalidValue):
             raise
         raise FileProblem(f"{path}: expected a journal of Optuna, got {type(error).__name__}: {error}.") from error
-    source = f"Optuna study {name!r} in {path}"
-    direction = _direction([direction.name for direction in study.directions], wish, source)
-    found = [
-        Found(str(t.number), Curve.of(t.intermediate_values), _STATUS[t.state.name], dict(t.params)) for t in trials
-    ]
-    return assemble(name, found, wish, direction, source)
+    return study
+
+
+def loaded(storage: BaseStorage, where: str, wish: ReadOptions) -> Study:
+    """The study asked for."""
+    import optuna
+
+    names = optuna.get_all_study_names(storage)
+
+    def with_curves() -> list[str]:
+        loaded = ((name, optuna.load_study(study_name=name, storage=storage)) for name in names)
+        return [name for name, s in loaded if any(t.intermediate_values for t in s.get_trials(deepcopy=False))]
+
+    return optuna.load_study(study_name=_one_study(names, where, wish, with_curves), storage=storage)
+
+
+def told(study: Study, where: object) -> str:
+    """What was read, for people."""
+    return f"Optuna study {study.study_name!r} in {where}"
 
 
 def _from_tables(rows: Rows, where: str, wish: ReadOptions) -> Read:
@@ -153,7 +205,7 @@ def _from_tables(rows: Rows, where: str, wish: ReadOptions) -> Read:
         if "no such" not in str(error):
             raise
         text = f"{where}: expected the tables of Optuna 2.4 or newer, got {error}."
-        raise FileProblem(f"{text} Upgrade a copy of it with: optuna storage upgrade --storage") from error
+        raise FileProblem(f"{text} {UPGRADE}") from error
     directions.sort(key=lambda row: int(row["objective"]))
     direction = _direction([str(row["direction"]) for row in directions], wish, source)
     curves: dict[int, dict[float, float]] = {}
@@ -220,19 +272,22 @@ def _direction(stored: Sequence[str], wish: ReadOptions, source: str) -> Directi
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Rows]:
     """Something that answers SELECTs on the file as it stands."""
+    with as_it_stands(path) as uri, _connected(uri) as rows:
+        yield rows
+
+
+@contextlib.contextmanager
+def as_it_stands(path: Path) -> Iterator[str]:
+    """A URI at which SQLite reads the file without a write: its own, or that of a copy."""
     with path.open("rb") as file:
         head = file.read(20)
     # 2 in these bytes is a write-ahead log: reading in place would make or mend its index beside the file.
     in_place = f"{path.resolve().as_uri()}?mode=ro"
     if head[18:20] == b"\x01\x01" and _readable(in_place):
-        with _connected(in_place) as rows:
-            yield rows
+        yield in_place
     else:
-        with (
-            tempfile.TemporaryDirectory(prefix="lcsearch-") as folder,
-            _connected(_copy(path, Path(folder)).as_uri()) as rows,
-        ):
-            yield rows
+        with tempfile.TemporaryDirectory(prefix="lcsearch-") as folder:
+            yield _copy(path, Path(folder)).as_uri()
 
 
 def _readable(uri: str) -> bool:

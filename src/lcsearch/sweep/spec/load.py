@@ -9,9 +9,9 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from lcsearch.errors import FileProblem, InvalidValue
@@ -25,6 +25,7 @@ from lcsearch.sweep.spec.model import (
     Int,
     LogInt,
     LogUniform,
+    Model,
     Parameter,
     SchedulePlan,
     SweepFile,
@@ -159,6 +160,24 @@ def load(path: str | Path) -> Sweep:
 
     file, text = read_model(path, "a sweep file", SweepFile, check, _is_reported, OWN)
     return Sweep(file, path.resolve(), text)
+
+
+class _SpaceFile(Model):
+    """What is read of a file for its space alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    space: Annotated[dict[str, Parameter], Field(min_length=1)]
+
+
+def load_space(path: str | Path) -> dict[str, Parameter]:
+    """The search space of a sweep file, or of any YAML file that has one under `space:`; the rest of it may be wrong.
+
+    Raises:
+        FileProblem: as :func:`load`.
+    """
+    what = "a sweep file, or another with a `space:`"
+    return read_model(Path(path), what, _SpaceFile, _check_conditions, own=OWN)[0].space
 
 
 def _is_reported(error: ErrorDetails) -> bool:
