@@ -39,7 +39,8 @@ def outlook(found: Outlook, standing: Standing, shown: Sequence[Prospect], fans:
         if found.target is not None:
             axes.axhline(found.target, color="0.3", lw=0.8, ls=":", label="to beat")
         axes.grid(alpha=0.3)
-    panels[0].set(xlabel=standing.step, ylabel=standing.metric, title="begun trials, forecasts with 80 % intervals")
+    title = "begun trials: reports to come (fans), judged value (bars), 80 %"
+    panels[0].set(xlabel=standing.step, ylabel=standing.metric, title=title)
     if shown:
         panels[0].legend(fontsize=7, ncols=2)
     _limit(panels[0], [*marked, *([] if found.target is None else [found.target])])
