@@ -161,6 +161,13 @@ def test_a_forecaster_that_fails_is_told_once_above_and_at_each_trial(tmp_path: 
     assert sum("none: the forecaster failed: RuntimeError: CUDA error" in line for line in table.splitlines()) == 3
 
 
+def test_of_several_forecasters_it_is_said_whose_word_stands(tmp_path: Path) -> None:
+    names = ("--forecasters", "parametric", "--forecasters", "rank-gap")
+    assert lines_of(study_in(tmp_path), *names)[2].endswith(
+        "; of several the one most in the trial's favour, as in a look"
+    )
+
+
 def test_programs_are_told_one_object_a_trial(tmp_path: Path) -> None:
     path = study_in(tmp_path)
     (tmp_path / "c.csv").write_text("lr\n0.25\n")

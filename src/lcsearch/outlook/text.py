@@ -12,6 +12,7 @@ from lcsearch.outlook.facts import Forecast, Outlook, Prospect
 from lcsearch.outlook.standing import Standing
 from lcsearch.stopping.decision import percent
 from lcsearch.study import Status
+from lcsearch.terminal import one_line
 
 _WHY = {
     Absent.LATE: "no answer within the deadline",
@@ -36,7 +37,8 @@ def head(found: Outlook, standing: Standing) -> list[str]:
         lines.append(line)
     who = ", ".join(f"{name} ({version})" for name, version in found.forecasters.items())
     what = f"{'the best' if goal.judged == 'best' else 'the final'} {standing.metric} by {unit} {found.horizon:g}"
-    lines.append(f"forecasts by {who}: median and 80 % interval of {what}")
+    which = "; of several the one most in the trial's favour, as in a look" if len(found.forecasters) > 1 else ""
+    lines.append(f"forecasts by {who}: median and 80 % interval of {what}{which}")
     return lines
 
 
@@ -59,7 +61,7 @@ def unseen(found: Outlook, top: int | None) -> list[str]:
     told = [one for one in found.unseen if one.forecast is not None]
     rows = [["not begun", "forecast (80 %)", "P(beat)", "configuration"]]
     for one in told[:top]:
-        config = " ".join(f"{name}={_plain(value)}" for name, value in one.trial.params.items())
+        config = one_line(" ".join(f"{name}={_plain(value)}" for name, value in one.trial.params.items()))
         rows.append([one.trial.uid, *_said(one, found), config])
     lines = _aligned(rows, left=(0, 1, 3)) if told else []
     if top is not None and len(told) > top:
