@@ -360,14 +360,21 @@ def replay(
 def forecast(
     study: Annotated[
         str | None,
-        typer.Argument(help="Run folder, or Optuna storage URL or file. [default: the latest run]", metavar="[STUDY]"),
+        typer.Argument(help="What replay takes. [default: the latest run]", metavar="[STUDY]"),
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")] = None,
     name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", "--value", help="Name of the metric: a tag, a key, a CSV column.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="CSV column that tells trials apart. [default: trial]")] = None,
+    step: Annotated[str | None, typer.Option(help="CSV column of the step. [default: step]")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
     max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
     judged: Annotated[
         str | None, typer.Option(help="best or final: which value counts. [default: the run's, or best]")
     ] = None,
+    caveats: Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of a table of curves.")] = None,
     candidates: Annotated[
         Path | None, typer.Option(help="CSV file of configurations not begun; its header names parameters.")
     ] = None,
@@ -400,9 +407,11 @@ def forecast(
         if study and folder:
             raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
         where = study or str(folder or latest(Path("runs"), "Name a study: lcsearch forecast STUDY."))
-        wish: dict[str, Any] = {"study": name, "max_steps": max_steps, "judged": judged, "top": top, "plot": plot}
-        wish |= {"candidates": candidates, "space": space, "n": n, "seed": seed, "forecasters": forecasters}
-        for text in show(where, **wish, host=host, as_json=lines):
+        wish: dict[str, Any] = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
+        wish |= {"judged": judged, "trial": trial, "step": step, "caveats": caveats}
+        new: dict[str, Any] = {"candidates": candidates, "space": space, "n": n, "seed": seed}
+        asked: dict[str, Any] = {"forecasters": forecasters, "host": host}
+        for text in show(where, wish, **new, **asked, top=top, plot=plot, as_json=lines):
             say(text)
 
 

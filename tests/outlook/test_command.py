@@ -252,6 +252,41 @@ def test_what_is_live_is_read_as_it_stands(tmp_path: Path) -> None:
     assert snapshot.horizon == 19
 
 
+TABLE = """\
+trial,step,loss,state,param_x
+a,1,1.0,complete,0.1
+a,2,0.5,complete,0.1
+a,3,0.4,complete,0.1
+b,1,0.9,running,0.2
+b,2,0.6,running,0.2
+c,1,2.0,stopped,0.3
+"""
+
+
+def test_a_table_is_read_with_the_trials_that_are_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(TABLE)
+    words = (path, "--value", "loss", "--direction", "minimize", "--forecasters", "parametric")
+    told = lines_of(*words)
+    assert told[:2] == [
+        f"read CSV file {path}",
+        "incumbent: trial a, loss 0.4 at step 3; P(beat) is that of below 0.4, the margin of a look included",
+    ]
+    assert [line.split()[:2] for line in told[5:]] == [["b", "running"], ["c", "stopped"], ["a", "*"]]
+    (tmp_path / "c.csv").write_text("x\n0.4\n")
+    *_, unseen = show(
+        str(path), {"metric": "loss", "direction": "min"}, forecasters=Silent(), candidates=tmp_path / "c.csv"
+    )
+    assert "no forecast of 1 configuration:" in unseen
+    path.write_text("\n".join(line for line in TABLE.splitlines() if not line.startswith(("a", "c"))))
+    code, _, err = invoke(*words)
+    assert (code, err) == (
+        2,
+        f"CSV file {path}: expected a finished trial beside those that are under way, got none (of 1 trial). "
+        "Ask again when one has ended.\n",
+    )
+
+
 def empty_study(path: Path, *reports: float) -> str:
     """One complete trial with these reports."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -306,13 +341,13 @@ def test_what_is_wrong_with_an_option_is_said_in_one_line(
 def test_what_is_wrong_with_a_study_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("trial,step,value\n0,1,1\n")
-    (tmp_path / "folder").mkdir()
     nan = float("nan")
-    other = "got something else. Only these say which trials are still live."
-    kinds = "expected a folder of `lcsearch run` or an Optuna storage (URL, SQLite file or journal file)"
     for where, said in (
-        ("a.csv", f"a.csv: {kinds}, {other}"),
-        ("folder", f"folder: {kinds}, {other}"),
+        (
+            "a.csv",
+            "a.csv: direction: expected 'minimize' or 'maximize' (the file does not say which way is better), "
+            "got None. Give direction= (--direction).",
+        ),
         ("sqlite:///no.db", "sqlite:///no.db: expected a SQLite file, got none at no.db."),
         (
             empty_study(Path("none.db")),
@@ -329,6 +364,9 @@ def test_what_is_wrong_with_a_study_is_said_in_one_line(tmp_path: Path, monkeypa
     code, _, err = invoke("missing.db")
     assert code == 2
     assert err.startswith("missing.db: expected an Optuna storage")
+    code, _, err = invoke("nan.db", "--direction", "minimize")
+    text = "nan.db: --direction: expected none: the study says it itself, got 'minimize'. Leave it out.\n"
+    assert (code, err) == (2, text)
     code, _, err = invoke()
     text = "runs: expected a run in this folder, got none. Name a study: lcsearch forecast STUDY.\n"
     assert (code, err) == (2, text)
@@ -345,7 +383,7 @@ def test_a_study_in_which_nothing_is_complete_needs_its_horizon(
         "Optuna study 'plain' in optuna.db: expected a complete trial to take the horizon from, got none. "
         "Say at which step trials are judged: --max-steps N.\n",
     )
-    told = "".join(show("optuna.db", forecasters=Scripted(), max_steps=20)).splitlines()
+    told = "".join(show("optuna.db", {"max_steps": 20}, forecasters=Scripted())).splitlines()
     assert told[1] == "incumbent: none yet, for no trial is complete; the best forecast comes first"
     rows = [line.split() for line in told if line.strip()[:1].isdigit()]
     assert sorted(row[1] for row in rows) == ["failed", "paused", "running", "stopped"]

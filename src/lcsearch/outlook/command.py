@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lcsearch.errors import EnvironmentProblem, InvalidValue
-from lcsearch.goal import Judged
 from lcsearch.host.registry import Named, resolve_forecasters
 from lcsearch.outlook import text
 from lcsearch.outlook.candidates import Known, from_csv, from_space
@@ -24,10 +24,8 @@ DRAWN = 8
 
 def show(
     where: str,
+    wish: Mapping[str, Any] | None = None,
     *,
-    study: str | None = None,
-    max_steps: float | None = None,
-    judged: Judged | None = None,
     forecasters: Named = None,
     host: str | None = None,
     candidates: Path | None = None,
@@ -41,7 +39,8 @@ def show(
     """What is thought of a study; yields paragraphs, with `as_json` lines.
 
     Args:
-        where, study, max_steps, judged: see :func:`~lcsearch.outlook.standing.read_standing`.
+        where: see :func:`~lcsearch.outlook.standing.read_standing`.
+        wish: its further arguments.
         forecasters: who is asked; None: whom the run's file names, else the default ones.
         host: who holds the network; None: what the run's file says where that is a URL, else "auto".
         candidates: CSV file of configurations that are not begun.
@@ -59,7 +58,7 @@ def show(
     if plot is not None and plot.suffix.lower() != ".png":
         raise InvalidValue("a file that ends in .png", str(plot), "--plot")
     quiet_optuna()
-    standing = read_standing(where, study=study, max_steps=max_steps, judged=judged)
+    standing = read_standing(where, **(wish or {}))
     new, notes = _unseen(standing, candidates, space, n, seed)
     said: dict[str, str] = {}
 
@@ -69,7 +68,7 @@ def show(
     asked = resolve_forecasters(forecasters or standing.forecasters, host or standing.host)
     panel = Panel(asked, DEADLINE_S, warn)
     found = look_ahead(standing.snapshot, panel, new)
-    warnings = tuple(dict.fromkeys([*notes, *said.values()]))
+    warnings = tuple(dict.fromkeys([*standing.notes, *notes, *said.values()]))
     if as_json:
         for line in warnings:
             say(f"! {line}", sys.stderr)

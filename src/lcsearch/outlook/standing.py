@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcsearch.data.readers import optuna_study
+from lcsearch.data.readers import Read, optuna_study, read
 from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
 from lcsearch.goal import Bounds, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale
-from lcsearch.study import Snapshot
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.model import CurvePrunerSpec, is_plain
@@ -35,6 +35,7 @@ class Standing:
         forecasters: who its own file asks; None: the default ones.
         host: where its own file says that the network is held: a URL, or "auto".
         schedule: the learning rate that a configuration plans; None where nobody knows.
+        notes: what is not in it, and what had to be assumed, in sentences.
     """
 
     snapshot: Snapshot
@@ -44,18 +45,28 @@ class Standing:
     forecasters: tuple[str, ...] | None = None
     host: str = "auto"
     schedule: Callable[[Mapping[str, Any]], Schedule | None] = lambda params: None
+    notes: tuple[str, ...] = ()
 
 
 def read_standing(
-    where: str, *, study: str | None = None, max_steps: float | None = None, judged: Judged | None = None
+    where: str,
+    *,
+    study: str | None = None,
+    max_steps: float | None = None,
+    judged: Judged | None = None,
+    metric: str | None = None,
+    **columns: Any,
 ) -> Standing:
     """Read a study; nothing is written or launched.
 
     Args:
-        where: a folder of `lcsearch run`; an Optuna storage URL, SQLite file or journal file.
-        study: the study's name, where a storage holds several.
+        where: whatever :func:`lcsearch.data.readers.read` takes. Of a folder of `lcsearch run` and of an Optuna storage
+            it is read as the pruner reads it.
+        study: the study's name, where there are several.
         max_steps: the step at which trials are judged; None for what a run says, else where COMPLETE trials ended.
         judged: "best" or "final"; None for what a run says, else "best".
+        metric: of a study of Optuna a mere name, else as for `read`.
+        columns: `direction`, `trial`, `step` and `caveats` as for `read`, which a run and Optuna have no use for.
 
     Raises:
         FileProblem: there is no such study, or no report of a finite value in it.
@@ -67,20 +78,47 @@ def read_standing(
     if max_steps is not None and not (is_finite_number(max_steps) and max_steps > 0):
         raise InvalidValue("a finite number > 0", max_steps, "--max-steps")
     if "://" not in where and (Path(where) / "run.json").is_file():
+        _none_of(columns, where)
         found = _run(where, study, max_steps, judged)
     else:
         with optuna_study(where, study) as opened:
-            if opened is None:
-                text = f"{where}: expected a folder of `lcsearch run` or an Optuna storage (URL, SQLite file or journal"
-                raise FileProblem(f"{text} file), got something else. Only these say which trials are still live.")
-            loaded, place = opened
-            if len(loaded.directions) > 1:
-                text = f"{place}: expected a study of one objective, got {len(loaded.directions)}."
-                raise FileProblem(f"{text} Optuna keeps no curves of several.")
-            source = f"Optuna study {loaded.study_name!r} in {place}"
-            found = Standing(_snapshot(loaded, max_steps, judged or "best", None), source)
+            if opened is not None:
+                _none_of(columns, where)
+                found = _of_optuna(*opened, max_steps, judged or "best", metric)
+            else:
+                wish = {"study": study, "max_steps": max_steps, "judged": judged, "metric": metric, **columns}
+                found = _of_others(read(where, **wish, live=True))
     _check(found)
     return found
+
+
+def _none_of(columns: Mapping[str, Any], where: str) -> None:
+    """What says how a table is to be read is of no use here.
+
+    Raises:
+        InvalidValue: something was said.
+    """
+    for name, value in columns.items():
+        if value is not None:
+            raise InvalidValue("none: the study says it itself", str(value), f"{where}: --{name}", "leave it out")
+
+
+def _of_optuna(
+    study: optuna.Study, place: str, max_steps: float | None, judged: Judged, metric: str | None
+) -> Standing:
+    if len(study.directions) > 1:
+        text = f"{place}: expected a study of one objective, got {len(study.directions)}."
+        raise FileProblem(f"{text} Optuna keeps no curves of several.")
+    source = f"Optuna study {study.study_name!r} in {place}"
+    return Standing(_snapshot(study, max_steps, judged, None), source, metric or "value")
+
+
+def _of_others(found: Read) -> Standing:
+    """What is no study of Optuna, with the trials that are under way."""
+    goal = found.task.goal
+    ended = (Trial(run.uid, run.curve, run.params, run.status, run.schedule) for run in found.task.runs)
+    snapshot = Snapshot(found.task.name, goal, FinishedTrials(goal).extend(ended), found.live)
+    return Standing(snapshot, found.source, goal.metric, notes=found.left_out)
 
 
 def _run(where: str, study: str | None, max_steps: float | None, judged: Judged | None) -> Standing:

@@ -44,6 +44,7 @@ def read(
     trial: str | None = None,
     step: str | None = None,
     caveats: str | os.PathLike[str] | None = None,
+    live: bool = False,
 ) -> Read:
     """A study as a task to replay. Nothing is written, locked for long, upgraded or made.
 
@@ -61,6 +62,7 @@ def read(
         trial, step: the CSV columns that tell trials apart and that count steps, where they are called otherwise; the
             key that counts steps in results of Ray Tune.
         caveats: a file of what is to be minded of a table of curves, over what its meta.json says (data/caveats.py).
+        live: unfinished trials are kept, too: `Read.live`.
 
     Returns:
         The task, and in words what was left out of it or had to be assumed.
@@ -84,7 +86,9 @@ def read(
     if caveats is not None and ("://" in text or not is_table(Path(text))):
         raise InvalidValue("none: this is no table of curves", str(caveats), f"{text}: --caveats", "leave it out")
     minded = {} if caveats is None else caveats_in(Path(caveats))
-    wish = ReadOptions(study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step, minded)
+    wish = ReadOptions(
+        study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step, minded, live
+    )
     if "://" in text:
         _no_columns(text, wish)
         return read_url(text, wish)

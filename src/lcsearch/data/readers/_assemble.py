@@ -13,7 +13,7 @@ from lcsearch.data.tables import DIRECTIONS, reached
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.study import Status
+from lcsearch.study import Status, Trial
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Read:
         task: its runs.
         left_out: what is not in the task, and what had to be assumed, in sentences.
         source: what was read, for people: "Optuna study 'digits' in runs/digits/study.sqlite3".
+        live: unfinished trials that have reported, where they were asked for; no task has them.
     """
 
     task: Task
     left_out: tuple[str, ...]
     source: str
+    live: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ReadOptions:
         steps: count steps where the format has times too.
         trial, step: columns of the trial's name and of the step.
         caveats: what is to be minded of a table of curves.
+        live: unfinished trials are kept, beside the task; it may then be of trials with one report each.
     """
 
     study: str | None = None
@@ -55,6 +58,7 @@ class ReadOptions:
     trial: str | None = None
     step: str | None = None
     caveats: Caveats = field(default_factory=dict)
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,10 @@ def assemble(
 ) -> Read:
     """The task made of `found`.
 
-    Left out are unfinished runs and those without a report. The horizon is `wish.max_steps`, else the largest last
-    step of a complete run, else (where nobody wrote down how runs ended) of any. A run of unknown end is COMPLETE when
-    its next report would lie beyond the horizon, FAILED when it ended earlier in a non-finite report, else STOPPED.
+    Left out are unfinished runs, unless they are asked for, and those without a report. The horizon is
+    `wish.max_steps`, else the largest last step of a complete run, else (where nobody wrote down how runs ended) of
+    any. A run of unknown end is COMPLETE when its next report would lie beyond the horizon, FAILED when it ended
+    earlier in a non-finite report, else STOPPED.
     Reports beyond the horizon are cut off; a run that made them has reached it.
 
     Raises:
@@ -131,11 +136,14 @@ def assemble(
     live = [run for run in found if run.status is not None and not run.status.finished]
     ended = [run for run in found if run.status is None or run.status.finished]
     kept = [run for run in ended if run.curve.n_reports]
-    if live:
+    if live and not wish.live:
         said.append(f"{count(len(live), 'trial')} still running or waiting: left out.")
     if len(kept) < len(ended):
         said.append(f"{count(len(ended) - len(kept), 'trial')} without a report: left out.")
-    if not any(run.curve.n_reports > 1 for run in kept):
+    if wish.live and not kept and any(run.curve.n_reports for run in live):
+        text = f"{source}: expected a finished trial beside those that are under way, got none"
+        raise FileProblem(f"{text} (of {count(len(found), 'trial')}). Ask again when one has ended.")
+    if not any(run.curve.n_reports > (not wish.live) for run in kept):
         text = f"{source}: expected trials with a learning curve, got {count(len(kept), 'trial')} with one report each"
         if not kept:
             text = f"{source}: expected finished trials with a learning curve, got none"
@@ -164,7 +172,10 @@ def assemble(
         )
     unit = "steps" if kept[0].clock is None or wish.steps else "seconds"
     goal = Goal(wish.metric or "value", direction, horizon, wish.judged)
-    return Read(Task(name, goal, tuple(runs), unit), tuple(said), source)
+    under_way = [
+        Trial(run.uid, run.curve, dict(run.params), run.status) for run in live if run.curve.n_reports and run.status
+    ]
+    return Read(Task(name, goal, tuple(runs), unit), tuple(said), source, tuple(under_way) if wish.live else ())
 
 
 _WHY = "A replay needs a value at every step, as in Optuna's `trial.report(value, step)`."
