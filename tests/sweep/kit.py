@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.monitor.state import StateReader, SweepState
 from lcsearch.sweep.store.folder import RunFolder
+
+PATIENCE_S = 300.0
+"""For a machine ten times slower than this one, and busy; nothing here takes that long."""
 
 TOY = """\
 version: 1
@@ -59,6 +63,18 @@ def train(ctx):
 """
 
 
+def held(objective: str, where: str = "True") -> str:
+    """An objective like RESUMING that takes a second for each epoch after its third until there is a file `go` beside
+    it: whatever is to happen to it has half a minute and more to happen in, on a machine of any speed.
+
+    Args:
+        where: a Python expression of `ctx`: which trials are held.
+    """
+    go = "os.path.exists(os.path.join(os.path.dirname(__file__), 'go'))"
+    assert "time.sleep(0.02)" in objective
+    return objective.replace("time.sleep(0.02)", f"time.sleep(1.0 if epoch > 3 and {where} and not {go} else 0.02)")
+
+
 def write_toy(folder: Path, objective: str = TRAIN, **settings: Any) -> Path:
     """A sweep file and its objective in `folder`; returns the file."""
     known = {"max_steps": 6, "workers": 1, "pruner": "none", "trials": 3, "retries": 2, "kind": "optuna", **settings}
@@ -94,21 +110,37 @@ def command(*arguments: str | Path) -> list[str]:
 def lcsearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100"}
-    return subprocess.run(command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
+    )
 
 
 @contextmanager
-def launched(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def launched(command: Sequence[str], stdout: IO[str] | int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """A process beside the test; when the test leaves it running, it is killed, and its workers end with it."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> None:
+    """Send a signal, and wait until it was delivered: of two that wait at a process the kernel makes one."""
+    process.send_signal(number)
+
+    def pending() -> bool:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except FileNotFoundError:
+            return False
+        masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+        return any(mask >> (number - 1) & 1 for mask in masks)
+
+    wait_for(lambda: process.poll() is not None or not pending())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

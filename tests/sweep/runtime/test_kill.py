@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from sweep.kit import RESUMING, Remembering, command, launched, wait_for, write_toy
+from sweep.kit import PATIENCE_S, RESUMING, Remembering, command, held, interrupt, launched, wait_for, write_toy
 
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress
@@ -34,7 +34,7 @@ def state(run: Path, number: int = 0) -> dict[str, list[list[int]]]:
 
 
 def killer(run: Path, kills: int) -> Remembering:
-    """A view that kills the worker of trial 0 once it has saved something, in each of its first lives."""
+    """A view that kills the worker of trial 0 (a `held` one) once it has saved, in each of its first lives."""
     done: set[int] = set()
 
     def look(progress: Progress) -> None:
@@ -42,13 +42,14 @@ def killer(run: Path, kills: int) -> Remembering:
         if lives and len(done) < kills and lives[-1][0] not in done and not progress.of("complete"):
             done.add(lives[-1][0])
             os.kill(lives[-1][0], signal.SIGKILL)
+            (run.parent / "go").touch()
 
     return Remembering(look)
 
 
 def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_LOOK_S", 0.05)
-    path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
+    path = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=EPOCHS)
     view = killer(tmp_path / "run", 1)
     outcome = launcher.run(path, folder=tmp_path / "run", view=view)
     assert outcome.code == 0
@@ -68,7 +69,7 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path: Path, monkey
 
 def test_retries_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_LOOK_S", 0.05)
-    path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS, retries=0)
+    path = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=EPOCHS, retries=0)
     view = killer(tmp_path / "run", 1)
     outcome = launcher.run(path, folder=tmp_path / "run", view=view)
     assert [row.state for row in outcome.progress.rows] == ["failed", "complete"]
@@ -77,7 +78,7 @@ def test_retries_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_killed_launcher_leaves_no_workers_and_is_resumed(tmp_path: Path) -> None:
-    path = write_toy(tmp_path, RESUMING, trials=3, max_steps=EPOCHS, workers=2)
+    path = write_toy(tmp_path, held(RESUMING), trials=3, max_steps=EPOCHS, workers=2)
     run = tmp_path / "run"
     with launched(command("run", path, "--folder", run)) as process:
         wait_for(lambda: bool(state(run, 0) and state(run, 1)))
@@ -87,6 +88,7 @@ def test_a_killed_launcher_leaves_no_workers_and_is_resumed(tmp_path: Path) -> N
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{run}/study.sqlite3")
     before = {t.number: t.intermediate_values for t in study.trials}
     assert [t.state.name for t in study.trials[:2]] == ["RUNNING", "RUNNING"]
+    (tmp_path / "go").touch()
     view = Remembering()
     outcome = launcher.run(path, folder=run, resume=True, view=view)
     assert outcome.code == 0
@@ -103,15 +105,16 @@ def test_a_killed_launcher_leaves_no_workers_and_is_resumed(tmp_path: Path) -> N
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_drains_and_the_run_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
     """So does a terminal that closes, unless the sweep is to outlive it (nohup, which these tests may run under)."""
-    path = write_toy(tmp_path, RESUMING, trials=2, max_steps=EPOCHS)
+    path = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=EPOCHS)
     run = tmp_path / "run"
     with launched(["env", "--default-signal=HUP", *command("run", path, "--folder", run)]) as process:
         wait_for(lambda: bool(state(run)))
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert err == "toy: interrupted; go on with --resume\n"
     assert "! draining: workers end at their next report, trials can be resumed. Again to kill them\n" in out
+    (tmp_path / "go").touch()
     outcome = launcher.run(path, folder=run, resume=True, view=Remembering())
     assert [row.state for row in outcome.progress.rows] == ["complete", "complete"]
     assert [start > 0 for _, start in state(run)["lives"]] == [False, True]
@@ -129,11 +132,11 @@ def test_ctrl_c_twice_kills_an_objective_that_never_reports(tmp_path: Path) -> N
     run = tmp_path / "run"
     with launched(command("run", write_toy(tmp_path, stuck), "--folder", run)) as process:
         wait_for((run / "checkpoints/trial-00000/here").exists)
+        interrupt(process)
+        time.sleep(0.5)
+        assert process.poll() is None, "once is not enough"
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)  # two signals at once would be one
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (130, "toy: interrupted; go on with --resume\n")
 
 
@@ -176,7 +179,7 @@ def test_an_orphan_takes_its_children_along_and_they_never_hold_the_run(tmp_path
     child = int(process.stdout.readline())
     process.stdin.close()
     try:
-        assert process.wait(30) == (-signal.SIGKILL if leader else 75)
+        assert process.wait(PATIENCE_S) == (-signal.SIGKILL if leader else 75)
         os.close(folder.hold(patience_s=0.0))
         wait_for(lambda: alive(child) is not leader)
     finally:

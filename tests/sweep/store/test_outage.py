@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sweep import postgres
-from sweep.kit import RESUMING, Remembering, command, launched, wait_for, write_toy
+from sweep.kit import PATIENCE_S, RESUMING, Remembering, command, held, interrupt, launched, wait_for, write_toy
 from sweep.runtime.test_kill import alive
 
 from lcsearch.errors import EnvironmentProblem
@@ -55,7 +55,7 @@ def lock_for(file: Path, seconds: float) -> threading.Thread:
 
     thread = threading.Thread(target=hold)
     thread.start()
-    ready.wait()
+    assert ready.wait(PATIENCE_S)
     return thread
 
 
@@ -107,10 +107,10 @@ def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             study.ask()
         assert str(caught.value) == away(folder.root, 0.5)
         assert patience.seconds == 0
-        began = time.monotonic()
-        with pytest.raises(EnvironmentProblem):
-            study.ask()
-        assert time.monotonic() - began < 0.4
+        with monkeypatch.context() as patch:  # it is asked once more, and not waited for
+            patch.setattr(time, "sleep", lambda _: pytest.fail("it waits again"))
+            with pytest.raises(EnvironmentProblem):
+                study.ask()
         with pytest.raises(EnvironmentProblem) as caught:
             studies.open_study(folder.read().file, folder)
         assert str(caught.value) == (
@@ -141,58 +141,59 @@ def test_a_storage_that_stays_away_ends_the_sweep_in_plain_words(
     monkeypatch.setattr(storage, "PATIENCE_S", 1.0)
     monkeypatch.setattr(storage, "_BUSY_S", 0.05)
     monkeypatch.setattr(launch, "_LOOK_S", 0.05)
-    path, run = write_toy(tmp_path, RESUMING, trials=3, max_steps=30), tmp_path / "run"
-    locks: list[threading.Thread] = []
+    path = write_toy(tmp_path, held(RESUMING, "ctx.number > 0"), trials=3, max_steps=30)
+    run, lock = tmp_path / "run", ExitStack()
 
     def look(progress: Progress) -> None:
-        if progress.of("complete") and not locks:
-            locks.append(lock_for(run / "study.sqlite3", 5.0))
+        if progress.of("complete") and not (tmp_path / "go").exists():
+            (tmp_path / "go").touch()
+            lock.enter_context(locked(run / "study.sqlite3"))
 
-    outcome = launcher.run(path, folder=run, view=Remembering(look))
+    with lock:
+        outcome = launcher.run(path, folder=run, view=Remembering(look))
     assert outcome.code == 3
     assert outcome.message == away(run, 1.0)
     assert len(outcome.progress.of("complete")) == 1  # what was seen last
-    locks[0].join()
     rest = launcher.run(path, folder=run, resume=True, view=Remembering())
     assert [row.state for row in rest.progress.rows] == ["complete"] * 3
     assert [row.retries for row in rest.progress.rows] == [0] * 3
 
 
 def test_the_command_line_says_so_too(tmp_path: Path) -> None:
-    path, run = write_toy(tmp_path, RESUMING, trials=2, max_steps=200, pruner="curve"), tmp_path / "run"
+    path, run = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=200, pruner="curve"), tmp_path / "run"
+    told = tmp_path / "told"
     code = "from lcsearch.sweep.store import storage as s; s.PATIENCE_S, s._BUSY_S = 1.0, 0.05; "
     code += "from lcsearch.cli import main; main()"
-    with launched([sys.executable, "-c", code, "run", str(path), "--folder", str(run), "--json"]) as process:
-        wait_for((run / "checkpoints/trial-00000/state.json").exists)
-        time.sleep(1.5)  # the launcher has seen it
+    words = [sys.executable, "-c", code, "run", str(path), "--folder", str(run), "--json"]
+    with told.open("w") as to, launched(words, to) as process:
+        wait_for(lambda: '"began"' in told.read_text())  # the launcher has seen a trial
         with locked(run / "study.sqlite3"):
-            out, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert "Traceback" not in err
     assert "toy: 1 running" in err
     assert err.endswith(f"toy: {away(run, 1.0)}\n")
-    last = json.loads(out.splitlines()[-1])
+    last = json.loads(told.read_text().splitlines()[-1])
     assert (last["event"], last["exit_code"], last["counts"]) == ("end", 3, {"running": 1})
     assert last["message"] == away(run, 1.0)
 
 
 def test_ctrl_c_twice_kills_while_the_storage_does_not_answer(tmp_path: Path) -> None:
-    path, run = write_toy(tmp_path, RESUMING, trials=2, max_steps=300, pruner="curve"), tmp_path / "run"
-    with launched(command("run", path, "--folder", run)) as process:
+    path, run = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=300, pruner="curve"), tmp_path / "run"
+    code = "from lcsearch.sweep.store import storage as s; s.PATIENCE_S = 3600.0; from lcsearch.cli import main; main()"
+    with launched([sys.executable, "-c", code, "run", str(path), "--folder", str(run)]) as process:
         state = run / "checkpoints/trial-00000/state.json"
         wait_for(state.exists)
         pid = json.loads(state.read_text())["lives"][0][0]
         time.sleep(1.5)
         with locked(run / "study.sqlite3"):
             time.sleep(2.0)  # launcher and worker wait for it
+            interrupt(process)
             process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-            began = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            wait_for(lambda: not alive(pid), 20.0)
-            _, err = process.communicate(timeout=30)
-            assert time.monotonic() - began < 30  # the storage is waited for longer than that
+            _, err = process.communicate(timeout=PATIENCE_S)  # for the storage it would have waited longer
+            wait_for(lambda: not alive(pid))
     assert (process.returncode, err) == (130, "toy: interrupted; go on with --resume\n")
+    (tmp_path / "go").touch()
     outcome = launcher.run(path, folder=run, resume=True, trials=1, view=Remembering())
     assert [(row.state, row.retries) for row in outcome.progress.rows] == [("complete", 0)]
 
