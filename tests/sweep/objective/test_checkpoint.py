@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from sweep.kit import Remembering, write_toy
+from sweep.kit import Remembering, held, write_toy
 from sweep.objective.test_context import context
 
 from lcsearch import checkpoint
@@ -325,11 +325,11 @@ def train(ctx):
         start = saved.step + 1
     with open(ctx.checkpoint_dir / "lives", "a") as file:
         print(os.getpid(), start, file=file)
-    for step in range(start, ctx.max_steps + 1):
+    for epoch in range(start, ctx.max_steps + 1):
         time.sleep(0.02)
-        booster.update(learn, step)
-        ctx.report(float(booster.eval(test, iteration=step).rpartition(":")[2]), step)
-        ctx.save({"booster": booster.save_raw()}, step)
+        booster.update(learn, epoch)
+        ctx.report(float(booster.eval(test, iteration=epoch).rpartition(":")[2]), epoch)
+        ctx.save({"booster": booster.save_raw()}, epoch)
 """
 
 STEPS = 25
@@ -343,7 +343,7 @@ def test_a_model_of_another_library_goes_on_after_its_worker_was_killed(
     if "import xgboost" in objective:
         pytest.importorskip("xgboost")
     monkeypatch.setattr(launch, "_LOOK_S", 0.05)
-    path = write_toy(tmp_path, objective, trials=1, max_steps=STEPS)
+    path, go = write_toy(tmp_path, held(objective), trials=1, max_steps=STEPS), tmp_path / "go"
     lives = tmp_path / "killed/checkpoints/trial-00000/lives"
     killed: list[int] = []
 
@@ -351,8 +351,11 @@ def test_a_model_of_another_library_goes_on_after_its_worker_was_killed(
         if not killed and any(len(row.values) > 2 for row in progress.of("running")):
             killed.append(int(lives.read_text().split()[0]))
             os.kill(killed[0], signal.SIGKILL)
+            go.touch()
 
+    go.touch()
     whole = launcher.run(path, folder=tmp_path / "whole", view=Remembering())
+    go.unlink()
     again = launcher.run(path, folder=tmp_path / "killed", view=Remembering(look))
     assert (whole.code, again.code) == (0, 0), [row.note for row in whole.progress.rows]
     (first,), (row,) = whole.progress.rows, again.progress.rows

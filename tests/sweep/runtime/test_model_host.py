@@ -154,9 +154,9 @@ def test_strangers_are_not_answered(tmp_path: Path) -> None:
     try:
         host.start(lambda: False)
         environment = host.environment
-        assert HttpLink(environment[HOST], environment[TOKEN]).about(10)["device"] == "cpu"
+        assert HttpLink(environment[HOST], environment[TOKEN]).about(60)["device"] == "cpu"
         with pytest.raises(HostTrouble, match="401"):
-            HttpLink(environment[HOST], "").about(10)
+            HttpLink(environment[HOST], "").about(60)
     finally:
         host.end()
     assert told == []
