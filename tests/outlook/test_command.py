@@ -384,10 +384,11 @@ def test_a_study_in_which_nothing_is_complete_needs_its_horizon(
         "Say at which step trials are judged: --max-steps N.\n",
     )
     told = "".join(show("optuna.db", {"max_steps": 20}, forecasters=Scripted())).splitlines()
-    assert told[1] == "incumbent: none yet, for no trial is complete; the best forecast comes first"
+    end = f"P(beat) is that of below {0.4**6:.6g}, the best seen"
+    assert told[1] == f"incumbent: none yet, for no trial is complete; {end}"
     rows = [line.split() for line in told if line.strip()[:1].isdigit()]
     assert sorted(row[1] for row in rows) == ["failed", "paused", "running", "stopped"]
-    assert not any("%" in word for row in rows for word in row)  # no P without an incumbent
+    assert [row[-1] for row in rows] == ["%", "%", "%", "failed"]
 
 
 def test_a_study_of_two_objectives_has_no_curves(tmp_path: Path) -> None:

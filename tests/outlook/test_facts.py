@@ -88,6 +88,20 @@ def test_configurations_stand_apart_in_their_own_order() -> None:
     assert order(found) == order(look_ahead(study(), panel(ByUid())))
 
 
+@dataclass
+class NoConfigurations(Scripted):
+    """Fails over what has no report."""
+
+    def probability(self, query: Query) -> float:
+        return {True: 0.5}[query.trial.curve.n_reports > 0]
+
+
+def test_what_fails_over_a_configuration_takes_no_begun_trial_with_it() -> None:
+    found = look_ahead(study(), panel(NoConfigurations()), [Trial("line 2", params={"x": 0.5})])
+    assert [one.forecast is not None for one in found.trials[:3]] == [True] * 3
+    assert [why for one in found.unseen for why, _ in (one.absent or {}).values()] == [Absent.FAILED]
+
+
 def test_a_study_of_hundreds_is_asked_about_in_rounds_and_all_are_told() -> None:
     live = [trial(str(i), [3.0, 2.0], status=Status.PAUSED) for i in range(10, 110)]
     asked = Scripted()
@@ -118,13 +132,20 @@ def test_of_several_forecasts_the_one_most_in_the_trials_favour_stands_as_in_a_l
         assert said.by == "high"
 
 
-def test_before_a_trial_is_complete_the_best_median_comes_first() -> None:
+def test_before_a_trial_is_complete_the_best_value_seen_is_to_be_beaten() -> None:
+    failed = trial("0", [0.1], status=Status.FAILED)
     live = [trial("1", [3.0, 2.5], status=Status.PAUSED), trial("2", [3.0, 1.0], status=Status.PAUSED)]
-    of = snapshot(goal("minimize", 10), [], live)
+    of = snapshot(goal("minimize", 10), [failed], live)
     for one in (of, mirrored(of)):
         found = look_ahead(one, panel(AtItsValue()))
-        assert (found.incumbent, found.target, order(found)) == (None, None, ["2", "1"])
-        assert all(one.forecast is not None and one.forecast.p_beat is None for one in found.trials)
+        assert (found.incumbent, found.target, order(found)) == (None, one.goal.sign, ["2", "1", "0"])
+        assert all(said.forecast is not None and said.forecast.p_beat is not None for said in found.trials[:2])
+
+
+def test_where_nobody_has_a_finite_value_nothing_is_to_be_beaten() -> None:
+    live = [trial("1", [math.nan], status=Status.RUNNING)]
+    found = look_ahead(snapshot(goal("minimize", 10), [], live), panel(ByUid()))
+    assert (found.incumbent, found.target) == (None, None)
 
 
 @dataclass

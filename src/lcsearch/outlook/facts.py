@@ -14,7 +14,7 @@ from lcsearch.goal import Goal
 from lcsearch.session.panel import Panel
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Incumbent, Snapshot, Status, Trial, judged_at_end, uid_sort_key
+from lcsearch.study import Incumbent, Snapshot, Status, Trial, judged_at_end, judged_loss, uid_sort_key
 
 LEVELS = (0.1, 0.5, 0.9)
 """Of the quantiles: an interval of 80 % and the median."""
@@ -29,7 +29,7 @@ class Forecast:
 
     Attributes:
         low, median, high: quantiles at LEVELS, in the metric's units.
-        p_beat: P(better than `Outlook.target`); None where nothing is to be beaten yet.
+        p_beat: P(better than `Outlook.target`); None where there is none.
         by: who said so; of several the one most in the trial's favour, as in a look.
     """
 
@@ -69,10 +69,11 @@ class Outlook:
         goal: of the study.
         horizon: the step at which trials are judged in fact.
         incumbent: the best COMPLETE trial, or None.
-        target: the value that must be passed to beat it, the incumbent's and a margin; None without one.
+        target: what must be passed for P(beat): the incumbent's value and the margin of a look; without an incumbent
+            the best value that any begun trial has seen, failed ones apart; None where none has a finite one.
         forecasters: who was asked: name -> version.
-        trials: the begun ones, the most promising first: by P(beat), by the median where nothing is to be beaten; then
-            those without a forecast, the complete ones by value, the failed ones.
+        trials: the begun ones, the most promising first: by P(beat), then by the median; after them those without a
+            forecast, the complete ones by value, the failed ones.
         unseen: configurations, likewise.
     """
 
@@ -112,14 +113,14 @@ def look_ahead(snapshot: Snapshot, panel: Panel, unseen: Sequence[Trial] = ()) -
 
     COMPLETE and FAILED trials are not asked about: the one's value is known, the other will have none. A forecast is
     of the judged value at the steps where the trial may end, their mixture where those differ, as in a look; what has
-    to be beaten is what a look compares with.
+    to be beaten is what a look compares with, or before there is an incumbent the best value seen.
 
     Args:
         snapshot: the study.
         panel: who is asked.
         unseen: trials without a report, whose uids are no others'.
     """
-    loss = target_of(Policy(), snapshot)
+    loss = target_of(Policy(), snapshot) if snapshot.incumbent is not None else _best_seen(snapshot)
     asked, rest = list[tuple[Trial, str]](), list[Prospect]()
     for trial, state in begun(snapshot):
         if trial.status in (Status.COMPLETE, Status.FAILED):
@@ -127,10 +128,10 @@ def look_ahead(snapshot: Snapshot, panel: Panel, unseen: Sequence[Trial] = ()) -
             rest.append(Prospect(trial, state, trial.curve.last_step, worth=None if found is None else found[0]))
         else:
             asked.append((trial, state))
-    asked += [(trial, _UNSEEN) for trial in unseen]
-    made = list(_ask(snapshot, panel, asked, loss))
     sign = snapshot.goal.sign
-    trials = sorted([p for p in made if p.state != _UNSEEN] + rest, key=lambda one: _rank(one, sign))
+    trials = sorted([*_ask(snapshot, panel, asked, loss), *rest], key=lambda one: _rank(one, sign))
+    # in rounds of their own: what fails over a configuration takes no begun trial's forecast with it
+    new = _ask(snapshot, panel, [(trial, _UNSEEN) for trial in unseen], loss)
     return Outlook(
         snapshot.goal,
         snapshot.horizon,
@@ -138,8 +139,17 @@ def look_ahead(snapshot: Snapshot, panel: Panel, unseen: Sequence[Trial] = ()) -
         sign * loss if math.isfinite(loss) else None,
         panel.versions(),
         tuple(trials),
-        tuple(sorted((p for p in made if p.state == _UNSEEN), key=lambda one: _rank(one, sign))),
+        tuple(sorted(new, key=lambda one: _rank(one, sign))),
     )
+
+
+def _best_seen(snapshot: Snapshot) -> float:
+    """The best loss of a begun trial that has not failed; NaN for none."""
+    losses = [
+        judged_loss(trial.curve, snapshot.goal)[0] for trial, _ in begun(snapshot) if trial.status is not Status.FAILED
+    ]
+    best = min(losses, default=math.inf)
+    return best if math.isfinite(best) else math.nan
 
 
 def _rank(one: Prospect, sign: float) -> tuple[int, float, float, tuple[int, str]]:

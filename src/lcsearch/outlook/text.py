@@ -27,14 +27,13 @@ def head(found: Outlook, standing: Standing) -> list[str]:
     goal, unit = found.goal, standing.step
     lines = [f"read {standing.source}"]
     best = found.incumbent
-    if best is None:
-        lines.append("incumbent: none yet, for no trial is complete; the best forecast comes first")
-    else:
+    side = f"{'below' if goal.sign > 0 else 'above'} {found.target:.6g}" if found.target is not None else ""
+    if best is not None:
         line = f"incumbent: trial {best.uid}, {standing.metric} {best.value:.6g} at {unit} {best.step:g}"
-        if found.target is not None:
-            side = "below" if goal.sign > 0 else "above"
-            line += f"; P(beat) is that of {side} {found.target:.6g}, the margin of a look included"
-        lines.append(line)
+        lines.append(f"{line}; P(beat) is that of {side}, the margin of a look included" if side else line)
+    else:
+        line = "incumbent: none yet, for no trial is complete"
+        lines.append(f"{line}; P(beat) is that of {side}, the best seen" if side else line)
     who = ", ".join(f"{name} ({version})" for name, version in found.forecasters.items())
     what = f"{'the best' if goal.judged == 'best' else 'the final'} {standing.metric} by {unit} {found.horizon:g}"
     which = "; of several the one most in the trial's favour, as in a look" if len(found.forecasters) > 1 else ""
@@ -82,7 +81,8 @@ def objects(found: Outlook, top: int | None) -> Iterator[str]:
     trial), `state`, `step` (of the last report), `last`, `best` (values; null where not finite), `value` (judged, of a
     complete trial), `by` (the step at which it is judged), `low`, `median`, `high` (quantiles at 10, 50 and 90 %),
     `p_beat`, `forecaster`, `absent` (forecaster -> {`reason`, `error`} of those that gave no forecast), `params`,
-    `incumbent` ({`trial`, `value`, `step`} or null) and `target` (what must be passed; null without an incumbent).
+    `incumbent` ({`trial`, `value`, `step`} or null) and `target` (what must be passed for `p_beat`: without an
+    incumbent the best value seen; null for none).
     """
     best = found.incumbent
     incumbent = None if best is None else {"trial": best.uid, "value": best.value, "step": best.step}
