@@ -54,6 +54,7 @@ RESUMED_FROM = "lcsearch:resumed_from"
 """The user attribute of a trial that goes on with a stopped one: that one's number."""
 
 _OF, _GONE = "of", "withdrawn"
+_MANY = 10**9  # pauses: no trial has had more
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,12 @@ def overtaken(frozen: FrozenTrial) -> bool:
 
 def n_pauses(frozen: FrozenTrial) -> int:
     """How often the trial was paused; what it was copied from does not count."""
-    n = attribute_of(frozen, PAUSED).get("pause")
-    return n if isinstance(n, int) else 0
+    return _count(attribute_of(frozen, PAUSED).get("pause"))
+
+
+def _count(stored: Any) -> int:
+    """What counts as one of what a storage holds; 0 for what somebody has damaged."""
+    return stored if isinstance(stored, int) and 0 <= stored <= _MANY else 0
 
 
 def paused_at_of(frozen: FrozenTrial) -> int | None:
@@ -185,7 +190,7 @@ def pause_at_of(frozen: FrozenTrial) -> float | None:
 
 def paid_by(frozen: FrozenTrial, prices: Prices) -> float:
     """What a trial's pauses and resumes have cost, in steps. One that was cut when its turn was over had saved, too."""
-    pauses, resumes = n_pauses(frozen), attribute_of(frozen, PAUSE_AT).get("resumes", 0)
+    pauses, resumes = n_pauses(frozen), _count(attribute_of(frozen, PAUSE_AT).get("resumes"))
     return prices.of(pauses + (cut_of(frozen) is not None and resumes == pauses), resumes)
 
 

@@ -23,8 +23,9 @@ FORMAT = 2  # 1 knew tensors and plain values only
 _TAKEN = "tensors, arrays, bytes, numbers, text, None, and dicts, lists and tuples of these"
 _ADVICE = (
     "save what it can be made from again (its state_dict(), coefficients or raw bytes), "
-    "or write it to a file: with ctx.saving(step) as folder"
+    "or write it to a file: with saving(step) as folder"
 )
+_NAMED = 'put it into one, under a name of its own: {"state": ...}'
 
 
 def to_bytes(state: Any, about: Mapping[str, Any]) -> bytes:
@@ -39,7 +40,7 @@ def to_bytes(state: Any, about: Mapping[str, Any]) -> bytes:
     """
     if not isinstance(state, Mapping):
         what = 'a dict of what is to be kept, as in {"weights": weights}'
-        raise InvalidValue(what, type(state).__name__, "ctx.save(state=)", _ADVICE)
+        raise InvalidValue(what, type(state).__name__, "save(state=)", _ADVICE if _refused(state) else _NAMED)
     tensors: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
     try:
@@ -80,6 +81,15 @@ def from_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return _put_together(about["tree"], _tensors(path, names), blobs), about
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FileProblem(f"{path}: expected a checkpoint, got {error}. Delete it to start over.") from error
+
+
+def _refused(value: Any) -> bool:
+    """Would it not be taken within a dict, either?"""
+    try:
+        _take_apart(value, {}, {}, "state")
+    except (InvalidValue, RecursionError):
+        return True
+    return False
 
 
 def _is_count(value: object) -> bool:

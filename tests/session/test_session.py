@@ -126,6 +126,31 @@ def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
     assert session(Slow(Rows(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).record is not None
 
 
+class Loads(Slow):
+    """One whose model, or library, takes for ever to load."""
+
+    stand_ins = ()
+
+    def prepare(self) -> None:
+        self.sleep(self.seconds)
+
+
+def test_a_wait_for_what_is_loaded_is_told_as_long_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lcsearch.session.panel.LOADING_S", 0.1)
+    kept, loaded = Kept(), threading.Event()
+    judging = session(Loads(Rows(0.0, 0.0), 60, loaded.wait), sink=kept, deadline=0.05)
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        for _ in range(2):
+            assert check(judging).reason is Reason.ABSENT
+    assert [receipt.errors for receipt in kept.receipts] == 2 * [{"slow": "not loaded within 0.1 s"}]
+    assert [r.getMessage() for r in caplog.records] == [
+        "lcsearch: forecaster 'slow' gave no forecast, trials go on: not loaded within 0.1 s"
+    ]
+    loaded.set()
+
+
 def test_a_clock_that_runs_ahead_makes_no_answer_late() -> None:
     clock = Clock(0.0)
     assert check(session(Late(clock, 1e9), clock=clock, deadline=50)).verdict is Verdict.STOP

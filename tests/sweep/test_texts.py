@@ -150,13 +150,19 @@ def test_a_checkpoint_that_is_none_and_state_that_cannot_be_kept(tmp_path: Path)
     with pytest.raises(InvalidValue) as wrong:
         checkpoint.save(tmp_path, torch.nn.Linear(1, 1), 1)  # type: ignore[arg-type]
     kept = 'expected a dict of what is to be kept, as in {"weights": weights}'
-    assert str(wrong.value) == f"ctx.save(state=): {kept}, got 'Linear'. {ELSE}"
+    assert str(wrong.value) == f"save(state=): {kept}, got 'Linear'. {ELSE}"
+    taken: tuple[Any, ...] = (np.zeros(2), b"raw", [1.0])  # but under a name
+    for one in taken:
+        with pytest.raises(InvalidValue) as wrong:
+            checkpoint.save(tmp_path, one, 1)
+        named = 'Put it into one, under a name of its own: {"state": ...}.'
+        assert str(wrong.value) == f"save(state=): {kept}, got {type(one).__name__!r}. {named}"
 
 
 TAKEN = "expected tensors, arrays, bytes, numbers, text, None, and dicts, lists and tuples of these"
 ELSE = (
     "Save what it can be made from again (its state_dict(), coefficients or raw bytes), "
-    "or write it to a file: with ctx.saving(step) as folder."
+    "or write it to a file: with saving(step) as folder."
 )
 
 

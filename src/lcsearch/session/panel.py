@@ -46,7 +46,9 @@ class _Answer(NamedTuple):
 
 
 class _Late(Exception):
-    """No answer within the deadline; whoever was asked works on, and is not asked again before it has come back."""
+    """No answer within the deadline, as its text says; whoever was asked works on, and is not asked again before it has
+    come back.
+    """
 
 
 class Panel:
@@ -77,7 +79,7 @@ class Panel:
             raise InvalidValue("a number of seconds > 0", deadline, "deadline")
         self.forecasters = tuple(forecasters)
         self.deadline, self._warn = deadline, warn
-        self._hung: dict[str, threading.Thread] = {}
+        self._hung: dict[str, tuple[threading.Thread, str]] = {}  # and what was waited for, and how long
         self._ready: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,13 +125,13 @@ class Panel:
         try:
             found = self._within(self.deadline, name, call)
             return [_Answer(_answers_of(name, said, one)) for said, one in zip(found, questions, strict=True)]
-        except _Late:
-            why, error = Absent.LATE, f"no answer within {self.deadline:g} s"
+        except _Late as late:
+            why, error = Absent.LATE, str(late)
         except Exception as failure:  # whatever a model does, the study goes on
             why, error = Absent.FAILED, in_words(failure)
         return [_Answer([why] * len(queries), error) for _, queries in questions]
 
-    def _within(self, seconds: float, name: str, call: Callable[[], T]) -> T:
+    def _within(self, seconds: float, name: str, call: Callable[[], T], what: str = "no answer") -> T:
         """What the call returns or raises.
 
         Raises:
@@ -137,8 +139,8 @@ class Panel:
         """
         if not isfinite(seconds):
             return call()
-        if name in self._hung and self._hung[name].is_alive():
-            raise _Late
+        if name in self._hung and self._hung[name][0].is_alive():
+            raise _Late(self._hung[name][1])
 
         def quietly() -> T:
             with np.errstate(all="ignore"):
@@ -147,8 +149,9 @@ class Panel:
         try:
             return in_time(seconds, f"lcsearch forecast by {name}", quietly)
         except NotInTime as late:
-            self._hung[name] = late.thread
-            raise _Late from None
+            text = f"{what} within {seconds:g} s"
+            self._hung[name] = late.thread, text
+            raise _Late(text) from None
 
     def load(self) -> tuple[Forecaster, ...]:
         """Who is asked. One that must load a model does so first: that is no forecast, and waited for longer.
@@ -163,7 +166,7 @@ class Panel:
                 self._ready.add(forecaster.name)
                 continue
             try:
-                self._within(max(LOADING_S, self.deadline), forecaster.name, forecaster.prepare)
+                self._within(max(LOADING_S, self.deadline), forecaster.name, forecaster.prepare, "not loaded")
                 self._ready.add(forecaster.name)
             except _Late:
                 continue

@@ -14,7 +14,9 @@ from kit.studies import decay, first_stop, pruner, storage, study_of
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
+from lcsearch.allocation.contract import Prices
 from lcsearch.schedulers.optuna import CurvePruner, as_trial
+from lcsearch.schedulers.optuna._record import n_pauses, paid_by
 from lcsearch.schedulers.optuna._storage import allocation_of, begin, claim, pause, store_allocation
 from lcsearch.study import Status
 
@@ -48,6 +50,18 @@ def test_a_paused_trial_keeps_what_it_had_and_goes_on(everywhere: BaseStorage) -
     study.tell(trial, 1.0)
     assert claim(study, number) is None  # it has ended
     assert study.best_trial.intermediate_values == {0: 3.0, 1: 2.0, 2: 1.0}
+
+
+@pytest.mark.parametrize("stored", ["many", [1], -3, 10**400, 1.5, None])
+def test_a_count_that_somebody_has_damaged_is_none(stored: Any) -> None:
+    study = optuna.create_study()
+    number = paused(study, [3.0, 2.0])
+    attrs = {"lcsearch:paused": {"pause": stored}, "lcsearch:pause_at": {"at": 3, "of": number, "resumes": stored}}
+    study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attrs))
+    whole, damaged = study.trials
+    prices = Prices(2.0, 3.0)
+    assert (n_pauses(whole), paid_by(whole, prices)) == (1, 2.0)
+    assert (n_pauses(damaged), paid_by(damaged, prices)) == (0, 0.0)
 
 
 def test_new_trials_are_what_the_user_enqueued_and_never_a_paused_one(everywhere: BaseStorage) -> None:

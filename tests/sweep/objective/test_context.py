@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -41,11 +42,13 @@ def context(folder: Path, double: Double | None = None, **more: Any) -> Context:
     return Context(double or Double(), goal=goal, **known)
 
 
-def test_params_are_read_only(tmp_path: Path) -> None:
-    ctx = context(tmp_path)
-    assert ctx.params["lr"] == 0.1
-    with pytest.raises(TypeError):
-        ctx.params["lr"] = 1  # type: ignore[index]
+def test_params_are_a_dict_of_the_trials_own(tmp_path: Path) -> None:
+    """What is logged as JSON, or kept beside a model; whatever is done to it stays here."""
+    given = {"lr": 0.1}
+    ctx = context(tmp_path, params=given)
+    assert json.loads(json.dumps(ctx.params)) == pickle.loads(pickle.dumps({"p": ctx.params}))["p"] == given
+    assert ctx.params.pop("lr") == 0.1
+    assert given == {"lr": 0.1}
 
 
 def test_stopped_is_raised_again_when_swallowed(tmp_path: Path) -> None:

@@ -224,6 +224,13 @@ def test_names_with_dots_spaces_and_signs(tmp_path: Path, step: str, metric: str
         ('{"epoch": 1e999, "val_loss": 1}', None),
         ('{"a":' * 9999, None),
         ('INFO {"epoch": 3, "val_loss": 0.05}', (3, 0.05)),
+        ("\x1b[32mepoch=3\x1b[0m val_loss=\x1b[1;31m0.05\x1b[0m", (3, 0.05)),
+        ("epoch=3 val_loss=0,52", None),  # neither 0 nor 52
+        ("epoch=3 val_loss=1,234.5", None),
+        ("epoch=1,200 val_loss=0.5", None),
+        ("epoch=3,val_loss=0.05,1", (3, 0.05)),
+        ("epoch: 3, val_loss: 1, acc: 2", (3, 1)),
+        ("3 is the epoch: 3. val_loss 1.", (3, 1)),
     ],
 )
 def test_lines_that_people_and_loggers_write(line: str, report: tuple[int, float] | None) -> None:
@@ -697,6 +704,17 @@ def test_a_program_that_says_nothing(tmp_path: Path) -> None:
     assert outcome.progress.rows[0].note == (
         f"{sys.executable} ended with no report: expected lines like epoch=1 loss=0.5 on its standard output; "
         "it said last: hello"
+    )
+
+
+def test_a_program_that_counts_on_is_told_of_the_steps_that_it_reported(tmp_path: Path) -> None:
+    """A global counter: every report was heard, and none was of a step that counts."""
+    program = "for n in range(100, 1300, 100):\n    print(f'epoch={n} loss=0.5')\n"
+    outcome = launcher.run(sweep_of(tmp_path, program), folder=tmp_path / "run", view=Remembering())
+    end = outcome.progress.rows[0].note
+    assert end == (
+        f"{sys.executable} ended with no report up to step 6 (max_steps), the first was of step 100: count from the "
+        "trial's begin, or set max_steps to where it ends; it said last: epoch=1200 loss=0.5"
     )
 
 

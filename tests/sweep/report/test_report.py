@@ -381,6 +381,26 @@ def test_importances_without_enough_to_compare(tmp_path: Path) -> None:
     )
 
 
+def test_a_choice_of_many_does_not_take_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of k columns of one parameter fANOVA tries 2^k mixtures: at thirty choices `lcsearch report` never ended."""
+    columns: list[int] = []
+
+    def asked(study: optuna.Study, **_: Any) -> dict[str, float]:
+        for name, known in study.trials[0].distributions.items():
+            columns.append(len(known.choices) if isinstance(known, optuna.distributions.CategoricalDistribution) else 1)
+            assert len({t.params[name] for t in study.trials}) > 1
+        return {"a": 0.5, "many": 0.5}
+
+    many = optuna.distributions.CategoricalDistribution([f"choice {n}" for n in range(30)])
+    monkeypatch.setattr("lcsearch.sweep.monitor.importances.get_param_importances", asked)
+    goal = load(write_toy(tmp_path)).file.target
+    trials = [trial(n, falling(n), space={"a": SPACE["a"], "many": many}) for n in range(20)]
+    for n, one in enumerate(trials):
+        one.params["many"] = f"choice {n}"
+    assert dict(importances(trials, goal).shares) == {"a": 0.5, "many": 0.5}
+    assert sorted(columns) == [1, 1]
+
+
 def test_importances_survive_a_failing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no <luck>")

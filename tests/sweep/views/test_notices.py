@@ -50,6 +50,27 @@ SAID = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("values", "gone"),
+    [
+        ([1.0, 0.5, math.nan] * 3 + [math.nan], True),  # longer than between any two
+        ([0.5] * 9 + [math.nan], True),
+        ([math.nan, 1.0, 0.5] * 3 + [math.nan], False),  # not measured at every step
+        ([1.0, math.nan, math.nan, 0.5, 0.4, math.nan, math.nan, 0.3, math.nan, math.nan], False),
+    ],
+)
+def test_a_metric_that_is_not_measured_at_every_step_has_not_diverged(values: list[float], gone: bool) -> None:
+    said = [text for text in told(whole(0, *values)) if "diverged later" in text]
+    assert bool(said) == gone
+    assert not said or "is no finite number any more" in said[0]
+
+
+def test_one_that_counts_down_is_told_of_that_alone() -> None:
+    down = whole(0, *(1.0 + n for n in range(10)), **{NOTED: {"descending": [9, 10]}})
+    assert [text for text in told(down) if "diverged later" in text] == []
+    assert len([text for text in told(down) if "counted" in text or "upwards" in text]) == 1
+
+
 def told(*trials: FrozenTrial, **changes: Any) -> list[str]:
     file = FILE.model_copy(update=changes)
     return notices(collect(trials, file.target, 9, file.space), file)

@@ -60,7 +60,8 @@ class Context:
     """Everything an objective may ask of its sweep.
 
     Attributes:
-        params: the configuration, read-only, constants of the space included.
+        params: the configuration, constants of the space included: a plain dict of the trial's own, so it can be kept
+            in JSON or beside a model, and changing it changes nothing that is recorded.
         number: the trial's number.
         max_steps: the step to train to; report steps up to and including it.
         seed: 31 bits, a pure function of (sweep seed, trial number).
@@ -87,7 +88,7 @@ class Context:
         pause_at: float = math.inf,
         turn_over: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self.params: Mapping[str, Any] = MappingProxyType(dict(params))
+        self.params: dict[str, Any] = dict(params)
         self.number, self.device, self.schedule = number, device, schedule
         self.max_steps = int(goal.horizon)
         self.seed = derive_seed(seed, number)
@@ -146,6 +147,14 @@ class Context:
         [how many reports an earlier process had made already].
         """
         return MappingProxyType(self._noted)
+
+    @property
+    def all_beyond(self) -> str:
+        """That there were reports, but none up to `max_steps`, and what to do; "" where that is not so."""
+        if self._reported or "beyond" not in self._noted:
+            return ""
+        none = f"no report up to step {self.max_steps} (max_steps), the first was of step {self._noted['beyond'][0]:g}"
+        return f"{none}: count from the trial's begin, or set max_steps to where it ends"
 
     def returned(self, value: object) -> None:
         """Note what the objective returned, where that is a number other than the one it is judged by."""
@@ -284,7 +293,7 @@ class Context:
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Save nested state atomically, in place of what was saved before; call it after `report(..., step)`.
 
-        It takes tensors, NumPy arrays, bytes, numbers, text, None, and dicts, lists and tuples of these; a model of
+        A dict of tensors, NumPy arrays, bytes, numbers, text, None, and dicts, lists and tuples of these; a model of
         another kind is written to files, see `saving`. Nothing is pickled.
 
         >>> ctx.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, step)  # doctest: +SKIP

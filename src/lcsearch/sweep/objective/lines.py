@@ -10,8 +10,10 @@ from typing import Any
 
 Report = tuple[int, float]  # step and value
 
-_STEP = r"(-?\d+(?:\.0*)?)(?!\w|\.\d)"
-_VALUE = r"((?i:[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)))(?!\w|\.\d)"
+# "0,52" and "1,200" are numbers to whoever wrote them, and neither 0 nor 1
+_STEP = r"(-?\d+(?:\.0*)?)(?!\w|\.\d|,\d{3}(?!\d))"
+_VALUE = r"((?i:[-+]?(?:(?:\d+\.\d*|\.\d+)(?:e[-+]?\d+)?|\d+(?:e[-+]?\d+)?(?!,\d|\.|e)|inf(?:inity)?|nan)))(?!\w|\.\d)"
+_DRAWN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours and the like, ECMA-48's control sequences
 
 
 def reader(step: str, metric: str, pattern: str | None = None) -> Callable[[str], Report | None]:
@@ -42,6 +44,7 @@ def _by_names(step: str, metric: str) -> Callable[[str], Report | None]:
     values = [of(metric_, r"\s*[=:]\s*", _VALUE), of(metric_, r"\s+", _VALUE)]
 
     def read(line: str) -> Report | None:
+        line = _DRAWN.sub("", line)
         if line.lstrip().startswith("{"):
             with suppress(ValueError, RecursionError):
                 return _of_json(json.loads(line), step, metric)
@@ -61,7 +64,7 @@ def _by_pattern(pattern: str) -> Callable[[str], Report | None]:
 
     def read(line: str) -> Report | None:
         nonlocal last
-        found = known.search(line)
+        found = known.search(_DRAWN.sub("", line))
         if found is None:
             return None
         with suppress(ValueError, OverflowError):

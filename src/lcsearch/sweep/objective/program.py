@@ -103,7 +103,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
             return
         how = how_ended(process.returncode) if process.returncode != 0 else ""
         if not how and not ctx.reported:
-            how = f"no report: expected {lines.expected(*named)} on its standard output"
+            how = ctx.all_beyond or f"no report: expected {lines.expected(*named)} on its standard output"
         if how:
             said = (err.last or out.last)[:200] or "nothing"
             raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")

@@ -201,7 +201,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
             )
             context.returned(objective(context))
             if not context.reported:
-                raised = NO_REPORT
+                raised = context.all_beyond or NO_REPORT
         except (Exception, SystemExit) as error:
             if not reporter.stopped or (context is not None and context.overtaken):
                 print_place(error)

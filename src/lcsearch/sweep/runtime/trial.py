@@ -144,7 +144,7 @@ def run_trial(
         return TrialState.PRUNED
     value = context.judged() if context is not None else None
     if ended is None and value is None:
-        ended = FileProblem(NO_REPORT)
+        ended = FileProblem((context.all_beyond if context is not None else "") or NO_REPORT)
     if ended is not None:
         print_place(ended)
         trial.set_user_attr(ownership.ERROR, describe(ended, sweep.path.parent))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 from lcsearch.session.explain import startup_waits
 from lcsearch.sweep.monitor.progress import Progress, Row
@@ -182,7 +183,8 @@ def _diverged(progress: Progress, sweep: SweepFile) -> str:
     row = progress.numbered[best.number]
     values, sign = list(row.values.values()), sweep.target.sign
     first = next((value for value in values if math.isfinite(value)), math.nan)
-    if row.state == "running" or not (not math.isfinite(values[-1]) or sign * values[-1] > sign * first):
+    ended = _gone(values) if not math.isfinite(values[-1]) else sign * values[-1] > sign * first
+    if row.state == "running" or "descending" in row.noted or not ended:
         return ""
     how = "no finite number any more" if not math.isfinite(values[-1]) else f"{values[-1]:.6g}, worse than its first"
     keep = "keep a checkpoint of the best" if sweep.objective.python is not None else "let the program keep its best"
@@ -191,3 +193,9 @@ def _diverged(progress: Progress, sweep: SweepFile) -> str:
         f"{sweep.step} {best.step}, its report at {sweep.step} {next(reversed(row.values))} is {how}; "
         f"{keep} {sweep.step}, or set judged: final"
     )
+
+
+def _gone(values: Sequence[float]) -> bool:
+    """Are there longer no finite values at the end than between any two, where the metric is not measured each step?"""
+    gaps = [len(list(run)) for finite, run in groupby(values, math.isfinite) if not finite]
+    return gaps[-1] > max(gaps[:-1], default=0)
