@@ -191,6 +191,18 @@ def test_programs_are_told_one_object_a_trial(tmp_path: Path) -> None:
     assert len(out) == 9
 
 
+def test_a_number_that_is_none_is_null_for_programs(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="s")
+    trial = study.ask()
+    trial.suggest_categorical("clip", [float("inf")])
+    trial.report(1.0, 1)
+    trial.report(float("nan"), 2)
+    (line,) = show(str(path), {"max_steps": 9}, forecasters=Silent(), as_json=True)
+    told = json.loads(line, parse_constant=lambda word: pytest.fail(word))
+    assert (told["last"], told["best"], told["params"]) == (None, 1.0, {"clip": None})
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_the_plot_shows_curves_fans_and_configurations(tmp_path: Path, direction: Direction) -> None:
     path, plot = study_in(tmp_path, direction), tmp_path / "new" / "outlook.png"

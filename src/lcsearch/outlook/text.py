@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lcsearch.forecast.contract import Absent
@@ -102,12 +102,15 @@ def objects(found: Outlook, top: int | None) -> Iterator[str]:
             **{name: getattr(said, name) if said is not None else None for name in ("low", "median", "high", "p_beat")},
             "forecaster": None if said is None else said.by,
             "absent": {name: {"reason": why.name, "error": error} for name, (why, error) in (one.absent or {}).items()},
-            "params": dict(one.trial.params),
+            "params": _finite(one.trial.params),
             "incumbent": incumbent,
             "target": found.target,
         }
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
-        yield json.dumps(finite, allow_nan=False, default=str)
+        yield json.dumps(_finite(entry), allow_nan=False, default=str)
+
+
+def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in entry.items()}
 
 
 def _values(one: Prospect, found: Outlook) -> tuple[float, float]:
