@@ -157,6 +157,8 @@ class CurvePruner(BasePruner):
         if several(study):
             self._session.warn_once("objectives", several(study))
             return False
+        if self._study is None or self._study() is not study:
+            self._study = weakref.ref(study)
         step = trial.last_step
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
         if not values:  # none of this attempt's own
@@ -171,8 +173,6 @@ class CurvePruner(BasePruner):
 
         if self._session.gate(values, step, present) is not None or step is None:
             return False
-        if self._study is None or self._study() is not study:
-            self._study = weakref.ref(study)
         own = as_trial(trial)
         if overtaken(trial):  # what another process recorded
             self._withdraw(study, trial)
@@ -268,7 +268,7 @@ class CurvePruner(BasePruner):
             return several(study)
         if study is None:
             return words.explain(self._session, as_trial(frozen), None)
-        return words.explain(self._session, as_trial(frozen), self._now(study), ended_before(study, frozen))
+        return words.explain(self._session, as_trial(frozen), self._shown(study), ended_before(study, frozen))
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.

@@ -19,7 +19,7 @@ from lcsearch.session.waiting import waiting
 from lcsearch.stopping.decision import Decision, exactly, percent
 from lcsearch.stopping.gates import Event, interval_of, spacing_gate
 from lcsearch.stopping.risk import StopRecord
-from lcsearch.stopping.verdict import Reason
+from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
 
 
@@ -59,7 +59,12 @@ def explain(
         first = f"trial {trial.uid} is paused at step {trial.curve.last_step:g}"
         return "\n".join([first, *waiting(session, trial, snapshot, asked)])
     latest = session.latest.get((snapshot.key, trial.uid))
-    return (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
+    text = (latest if latest is not None else hindsight(session.aside(), trial, snapshot)).text
+    if any(other.uid == trial.uid for other in snapshot.abandoned):
+        return (
+            f"{text}\nit is running, but abandoned as far as can be told: it counts in no ranks until it reports again"
+        )
+    return text
 
 
 SILENT = "it has not reported yet"
@@ -101,7 +106,9 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, before: 
     lines = [f"its latest look in this process: {latest.reason.name}: {latest.line}"] if latest is not None else []
     again = list(_again(session, trial, snapshot, before))
     if looks := judged_looks((decision.to_record() for decision in again), trial):
-        return [*lines, *nearest(looks, AGAIN)]
+        ignored = "ignored" in trial.stop_records  # such looks were made
+        stops = [] if ignored or all(decision.verdict is not Verdict.STOP for decision in again) else [UNMADE]
+        return [*lines, *nearest(looks, AGAIN), *stops]
     held = Counter(decision.reason for decision in again).most_common()
     return [
         *_first_ones(session, trial, snapshot, before),
@@ -113,6 +120,12 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, before: 
 
 AGAIN = "made again just now, beside the trials that had ended when it did"
 """Where looks stand that are made again; other trials that ran then are not known."""
+
+UNMADE = (
+    "  looks made again come to a stop, and none did then: a pruner around this one may not have asked it, a "
+    "forecaster failed, steps went back, or trials that ran beside it counted"
+)
+"""Why looks that are made again may contradict a trial that ran to its end."""
 
 
 def _first_ones(session: Session, trial: Trial, snapshot: Snapshot, before: Collection[str]) -> list[str]:

@@ -11,7 +11,7 @@ from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import risk_now
-from lcsearch.stopping.notices import Notice
+from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
 from lcsearch.study import Snapshot, Status, Trial, steps_trained, uid_sort_key
 
@@ -52,7 +52,8 @@ class StudyReport:
         failed: trials that failed.
         paused: trials that wait for a slot to go on.
         cut: trials that an allocator has ended while they were paused: stopped, too, and not among `stops`.
-        spent: steps that all trials have trained, by their reports; what reported NaN was trained, too.
+        spent: steps that all trials have trained, by their reports; what reported NaN was trained, too. NaN, as `saved`
+            is, where steps are no axis.
         saved: an estimate of the steps that those in `stops` and those in `cut` had left: each counted to the mean end
             of the COMPLETE trials that went further. Where trials end by themselves, it is too high when bad ones end
             sooner than those that were left to run, and too low when they would have gone on for longer.
@@ -87,8 +88,6 @@ class StudyReport:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        total = self.spent + self.saved
-        share = f" ({percent(self.saved / total)} of {_whole(total)}), {COUNTED}" if self.saved else ""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
         what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
         failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
@@ -98,11 +97,15 @@ class StudyReport:
         others += f", {self.failed} failed" if self.failed else ""
         others += f", {self.paused} paused" if self.paused else ""
         others += f", {self.never_begun} never begun" if self.never_begun else ""
+        steps = "not known, for they are no axis"
+        if not math.isnan(total := self.spent + self.saved):
+            share = f" ({percent(self.saved / total)} of {_whole(total)}), {COUNTED}" if self.saved else ""
+            steps = f"{_whole(self.spent)} spent, {about(self.saved, _whole(self.saved))} saved{share}"
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete, {ended}{others}",
-                f"steps: {_whole(self.spent)} spent, {about(self.saved, _whole(self.saved))} saved{share}",
+                f"steps: {steps}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
                 *disobeyed(self.disobeyed, self.ignored),
@@ -180,13 +183,16 @@ def report_of(
             cut += 1
         saved += snapshot.bank.left(trial.curve.last_step)
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
+    spent = float(sum(_trained(trial, snapshot.goal) for trial in everyone))
+    if any(notice.key == AXIS for notice in notices):
+        spent = saved = math.nan
     return StudyReport(
         risk_now(policy, snapshot),
         tuple(stops),
         sum(n for _, n in faults),
         spaced,
         complete=snapshot.bank.n_complete,
-        spent=float(sum(_trained(trial, snapshot.goal) for trial in everyone)),
+        spent=spent,
         saved=saved,
         notices=tuple(notice.text for notice in notices),
         stopped_elsewhere=others,

@@ -18,7 +18,7 @@ from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import Incumbent, Snapshot, Trial, loss_at
+from lcsearch.study import FinishedTrials, Incumbent, Snapshot, Status, Trial, loss_at
 
 
 @dataclass(frozen=True)
@@ -229,10 +229,8 @@ def protection_gates(policy: Policy, snapshot: Snapshot, trial: Trial, step: flo
     """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does."""
     goal, bank, incumbent = snapshot.goal, snapshot.bank, snapshot.incumbent
     if incumbent is None:
-        infeasible = bank.n_complete and not bank.eligible.any()
-        return GateHold(
-            Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none is feasible" if infeasible else ""
-        )
+        why = barred(bank)
+        return GateHold(Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none {why}" if why else "")
     if leads(trial, step, incumbent, goal):
         return GateHold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:
@@ -252,6 +250,14 @@ def protection_gates(policy: Policy, snapshot: Snapshot, trial: Trial, step: flo
         detail = f"{n} of {policy.min_observations} observations since the curve began to move"
         return GateHold(Reason.SHORT, detail, standing, incumbent)
     return standing
+
+
+def barred(bank: FinishedTrials) -> str:
+    """Why none of the COMPLETE trials may be the incumbent, after "none"; "" where one may, or where none ended."""
+    if not bank.n_complete or bank.eligible.any():
+        return ""
+    feasible = any(trial.feasible for trial in bank if trial.status is Status.COMPLETE)
+    return "returned a finite value" if feasible else "is feasible"
 
 
 def diverged(policy: Policy, snapshot: Snapshot, trial: Trial) -> bool:

@@ -11,7 +11,11 @@ import numpy as np
 
 from lcsearch.goal import Judged
 from lcsearch.stopping.axis import ENOUGH, odd_axis
+from lcsearch.stopping.gates import barred
 from lcsearch.study import Snapshot, Status, Trial, judged_loss, trained_by, uid_sort_key
+
+AXIS = "axis"
+"""The key of the notice that steps are no axis."""
 
 FAR = 2.0
 """Times the horizon that was named: from here on trials that pass it go far beyond it."""
@@ -37,9 +41,9 @@ def notices(snapshot: Snapshot, axis: str | None = None) -> tuple[Notice, ...]:
     Args:
         axis: what :func:`~lcsearch.stopping.axis.odd_axis` said of trials that were live then.
     """
-    told = (*_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
+    told = (*_barred(snapshot), *_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
     if axis := odd_axis(snapshot) or axis:  # where steps mean nothing, neither does the last one
-        return (Notice("axis", axis), *told)
+        return (Notice(AXIS, axis), *told)
     return (*_horizon(snapshot), *told)
 
 
@@ -82,6 +86,15 @@ def _asked(snapshot: Snapshot) -> str:
         value = "best value by" if snapshot.goal.judged == "best" else "final value at"
         return f"the {value} step {ends[-1]}{further}"
     return f"the final value where a trial may end: at step {', '.join(ends[:-1])} or {ends[-1]}{further}"
+
+
+def _barred(snapshot: Snapshot) -> Iterator[Notice]:
+    """That nothing is stopped because no trial that ended may be the incumbent."""
+    n, why = snapshot.bank.n_complete, barred(snapshot.bank)
+    if n >= ENOUGH and why:
+        text = f"none of {n} trials that ran to their end {why}, so there is nothing to beat and nothing is stopped"
+        wrong = "constraints, of which a value above 0 breaks one" if why == "is feasible" else "returned values"
+        yield Notice("barred", f"{text}. If one should count, look at their {wrong}")
 
 
 def _bounds(snapshot: Snapshot) -> Iterator[Notice]:

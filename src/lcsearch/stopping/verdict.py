@@ -30,7 +30,7 @@ class Reason(enum.Enum):
     FIRST_LOOK = "A stop needs P(beat) at two reports, and this is the trial's first."
     SHORT = "The curve has too few finite observations to have a shape. Report more often to be looked at sooner."
     NO_VALUE = "The last report is no finite value: no look. Looks are cast at values only."
-    NO_INCUMBENT = "No trial has reached a judged value yet, so there is nothing to beat."
+    NO_INCUMBENT = "No feasible trial has reached a judged value yet, so there is nothing to beat."
     INCUMBENT = "The trial has already passed the incumbent; what leads is never stopped."
     MIN_TRIALS = "Fewer than n_min_trials finished trials have a value at this step."
     COMPARISONS = "Too few other trials have a value at this step to tell where this one stands."

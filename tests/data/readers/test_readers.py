@@ -346,6 +346,17 @@ def test_nothing_complete(tmp_path: Path) -> None:
     assert read(path, max_steps=10).task.goal.horizon == 10
 
 
+def test_a_horizon_that_no_trial_came_to_is_told(tmp_path: Path) -> None:
+    """It said "up to step 100; 2 ran to the end" of trials that end at 29, and no more."""
+    trials = [(TrialState.COMPLETE, dict.fromkeys(range(n), 1.0)) for n in (20, 30)]
+    path = made_sqlite(tmp_path / "a.db", trials=trials)
+    assert read(path, max_steps=100).left_out[1:] == (
+        "None of 2 trials that ran to the end came to step 100 (max_steps): the last ended at step 29. What is saved "
+        "is counted to where each ended.",
+    )
+    assert read(path, max_steps=30).left_out[1:] == read(path).left_out[1:] == ()
+
+
 def test_a_shorter_horizon_cuts_curves_and_completes_what_got_there(tmp_path: Path) -> None:
     trials = [
         (TrialState.COMPLETE, {1: 3.0, 2: 2.0, 3: 1.0, 4: 0.5}),
@@ -522,6 +533,13 @@ def test_long_with_times(tmp_path: Path) -> None:
     assert [run.status.name for run in found.task.runs] == ["COMPLETE", "STOPPED"]
     assert found.left_out == (
         "Nothing says how 2 trials ended: taken as complete at step 2, and 1 that ended before as stopped or failed.",
+    )
+
+
+def test_nothing_is_said_of_none_that_ended_before(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "trial,step,value\na,1,3\na,2,2\nb,1,4\nb,2,1\n")
+    assert read(path, direction="minimize").left_out == (
+        "Nothing says how 2 trials ended: taken as complete at step 2.",
     )
 
 

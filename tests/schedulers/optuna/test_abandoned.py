@@ -45,6 +45,9 @@ def test_sixty_ghosts_beside_forty_trials() -> None:
     assert " and 50 more" in text
     assert of.report(study).abandoned == 60
     assert "running, but abandoned: 60" in str(of.report(study))
+    assert of.explain(3).splitlines()[-1] == (
+        "it is running, but abandoned as far as can be told: it counts in no ranks until it reports again"
+    )
     for _ in range(2):  # in another process, and in a copy
         other = pruner()
         assert len(other.why_not(study).splitlines()) < 12

@@ -47,7 +47,10 @@ def test_steps_that_are_no_axis(axis: str, max_steps: int, caplog: pytest.LogCap
     assert "Report a step that every trial counts from its own start" in told[0]
     begin = expected.replace("of 5", "of 12")
     assert of.why_not(study).splitlines()[0].startswith(begin)
-    assert str(of.report(study)).startswith(f"! {begin}")
+    report = of.report(study)
+    assert str(report).startswith(f"! {begin}")
+    assert "\nsteps: not known, for they are no axis\n" in str(report), "21540000000 spent, it said of the time of day"
+    assert report.spent != report.spent
 
 
 def test_a_count_down_is_told_when_its_trials_have_ended_too() -> None:

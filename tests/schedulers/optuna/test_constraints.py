@@ -46,6 +46,26 @@ def test_a_study_without_a_feasible_trial_stops_nothing_and_says_why() -> None:
     assert first_stop(study.ask(), decay(5.0, SHORTEST + 3)) is None
     text = of_study(study).why_not(study)
     assert f"NO_INCUMBENT: step {SHORTEST + 2}: 6 trials have ended, none is feasible" in text
+    assert text.startswith(
+        "none of 6 trials that ran to their end is feasible, so there is nothing to beat and nothing is stopped. If "
+        "one should count, look at their constraints, of which a value above 0 breaks one\n"
+    )
+    assert str(of_study(study).report(study)).startswith("! none of 6 trials that ran to their end is feasible, ")
+
+
+def test_where_none_is_worth_anything_it_is_not_constraints_that_are_named() -> None:
+    study = optuna.create_study(pruner=pruner())
+    for i in range(6):
+        ended = study.ask()
+        for step, value in enumerate(decay(0.1 * (i + 1))):
+            ended.report(value, step)
+        study.tell(ended, float("inf"))
+    assert first_stop(study.ask(), decay(5.0, SHORTEST + 3)) is None
+    text = of_study(study).why_not(study)
+    assert text.startswith(
+        "none of 6 trials that ran to their end returned a finite value, so there is nothing to beat"
+    )
+    assert "6 trials have ended, none returned a finite value" in text
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning", "ignore:.constraints_func.:FutureWarning")

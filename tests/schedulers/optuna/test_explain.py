@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.session.decision_log import read_log
-from lcsearch.session.explain import ELSEWHERE
+from lcsearch.session.explain import ELSEWHERE, UNMADE
 from lcsearch.stopping.verdict import Reason
 
 NAN = math.nan
@@ -235,6 +235,32 @@ def test_a_trial_pruned_by_somebody_else() -> None:
     assert of_study(study).explain(7).splitlines()[0] == (
         "trial 7 was stopped, but not by lcsearch: it carries no record of a decision"
     )
+
+
+def test_a_study_whose_looks_gates_held_is_known() -> None:
+    """After twenty trials of three reports `explain(7)` asked for the study; with long ones it did not."""
+    study = optuna.create_study(pruner=pruner())
+    for _ in range(7):
+        trial = study.ask()
+        assert first_stop(trial, decay(1.0, 3)) is None
+        study.tell(trial, 1.0)
+    assert of_study(study).explain(6).splitlines()[0] == "trial 6 ran to its end; no look stopped it"
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_looks_made_again_that_contradict_what_became_of_the_trial() -> None:
+    """PatientPruner did not ask; "below the threshold at this report and at the one before" was all that was said."""
+    of = pruner()
+    study = study_of(of)
+    study.pruner = optuna.pruners.PatientPruner(of, patience=60)
+    trial = study.ask()
+    assert first_stop(trial, decay(5.0)) is None
+    study.tell(trial, 5.0)
+    first, _, advice, *more = of.explain(trial.number, study).splitlines()
+    assert first == "trial 6 ran to its end; no look stopped it"
+    assert advice == "  P(beat) is below the threshold at this report and at the one before."
+    assert more == [UNMADE]
+    assert "a pruner around this one may not have asked it" in UNMADE
 
 
 def test_which_study() -> None:

@@ -166,10 +166,13 @@ def assemble(
         said.append(f"{count(shortened, 'trial')} went beyond step {horizon:g}: cut there.")
     if guessed:
         short = sum(run.status is not Status.COMPLETE for run in runs)
-        said.append(
-            f"Nothing says how {count(guessed, 'trial')} ended: taken as complete at step {horizon:g},"
-            f" and {short} that ended before as stopped or failed."
-        )
+        before = f", and {short} that ended before as stopped or failed" if short else ""
+        said.append(f"Nothing says how {count(guessed, 'trial')} ended: taken as complete at step {horizon:g}{before}.")
+    whole = [run.curve for run in runs if run.status is Status.COMPLETE]
+    if whole and not any(reached(curve, horizon) for curve in whole):
+        end = max(curve.last_step for curve in whole)
+        text = f"None of {count(len(whole), 'trial')} that ran to the end came to step {horizon:g} (max_steps): "
+        said.append(f"{text}the last ended at step {end:g}. What is saved is counted to where each ended.")
     unit = "steps" if kept[0].clock is None or wish.steps else "seconds"
     goal = Goal(wish.metric or "value", direction, horizon, wish.judged)
     under_way = [
