@@ -58,7 +58,7 @@ def without_sweep(code: str, *arguments: str) -> subprocess.CompletedProcess[str
     """`code`, run where no package of the extra can be imported."""
     environment = {**os.environ, "PYTHONPATH": str(Path(lcsearch.__file__).parents[1])}
     command = [sys.executable, "-W", "error", "-c", BLOCKER + code, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_a_study_with_the_network_needs_none_of_it() -> None:

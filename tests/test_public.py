@@ -13,7 +13,7 @@ HEAVY = ("torch", "ray", "matplotlib", "sklearn", "pydantic", "scipy", "pandas",
 
 def loaded_by(module: str, watched: tuple[str, ...]) -> list[str]:
     code = f"import sys, {module}; print(*[m for m in {watched!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return done.stdout.split()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 60
+WAIT_S = 300  # for a slow and busy machine; nothing here takes that long
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any] | None = None) -> None:

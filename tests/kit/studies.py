@@ -72,7 +72,7 @@ def grpc_proxy(folder: Path) -> Iterator[BaseStorage]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
-        proxy.wait_server_ready(timeout=60)
+        proxy.wait_server_ready(timeout=300)
         yield proxy
         proxy.close()
     finally:

@@ -71,7 +71,7 @@ def test_a_study_of_plain_optuna_is_replayed_and_left_as_it_was(tmp_path: Path, 
     path = plain_study(study / "optuna.db", direction=direction)
     before = state_of(study)
     arguments = command(path, "--orders", "2", "--out", tmp_path / "out")
-    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")  # quiet where nobody watches
     assert state_of(study) == before
     lines = done.stdout.splitlines()
@@ -185,9 +185,9 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
         for _ in range(20):  # one that falls into the import of somebody's C code may be lost there
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=3)
+                process.wait(timeout=20)
                 break
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
         process.communicate()

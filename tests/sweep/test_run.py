@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sweep.kit import TRAIN, Remembering, command, lcsearch, state_of, write_toy
+from sweep.kit import PATIENCE_S, TRAIN, Remembering, command, lcsearch, state_of, write_toy
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.sweep import run as launcher
@@ -513,6 +513,6 @@ def test_a_closed_pipe_does_not_end_a_sweep(tmp_path: Path) -> None:
     assert process.stdout.readline().startswith("toy: 8 trials")
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     process.stderr.close()
     assert len(open_run.reader(RunFolder(tmp_path / "run"))[2]().of("complete")) == 8

@@ -271,7 +271,7 @@ def test_a_folder_that_nobody_may_write_to(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            timeout=120,
+            timeout=300,
         )
         assert state_of(folder) == before
         for path in paths:
@@ -737,6 +737,6 @@ def test_reading_pulls_in_nothing_heavy() -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=60,
+        timeout=300,
     )
     assert done.stdout == "[]\n", done.stderr

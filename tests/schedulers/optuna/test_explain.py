@@ -309,7 +309,7 @@ def typed(given):
 for given in (3, study.trials[3], 6, study.trials[6]):
     typed(given)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ended, running = "trial 3 ran to its end; no look stopped it", "trial 6, step 0: CONTINUE (SHORT)"
     assert done.stdout.splitlines() == [ended, ended, running, running]

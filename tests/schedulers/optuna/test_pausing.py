@@ -138,9 +138,9 @@ def test_of_processes_that_claim_at_once_one_wins(kind: str, tmp_path: Path) -> 
         others = [context.Process(target=rush, args=arguments) for _ in range(2)]
         for other in others:
             other.start()
-        found = [queue.get(timeout=60) for _ in others]
+        found = [queue.get(timeout=300) for _ in others]
         for other in others:
-            other.join(timeout=60)
+            other.join(timeout=300)
     wins = [sum(won for _, won in turn) for turn in zip(*found, strict=True)]
     assert wins == [1] * rounds
 
@@ -159,7 +159,7 @@ def test_of_threads_that_claim_at_once_one_wins(everywhere: BaseStorage) -> None
     for other in others:
         other.start()
     for other in others:
-        other.join(timeout=60)
+        other.join(timeout=300)
     wins = [sum(won for _, won in turn) for turn in zip(*found, strict=True)]
     assert wins == [1] * rounds
 

@@ -24,7 +24,7 @@ def run(code: str) -> str:
         [sys.executable, "-W", "error", "-c", f"import sys; sys.path.insert(0, {TESTS!r})\n{code}"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

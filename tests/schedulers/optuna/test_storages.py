@@ -186,7 +186,7 @@ def test_another_process_reads_why(kind: str, tmp_path: Path) -> None:
             [sys.executable, "-c", CHILD, kind, str(tmp_path), tests],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         text, risk, stops, why_not = json.loads(done.stdout)

@@ -32,7 +32,7 @@ from lcsearch.session.decision_log import read_log
 from lcsearch.study import Snapshot, Status
 
 STEPS = 20
-BUDGET_S = 180
+BUDGET_S = 600
 """No run here takes that long. One that hangs is ended by Tune after it, and the test fails."""
 
 STARTUP = [0.20, 0.21, 0.22, 0.23]

@@ -57,7 +57,7 @@ def one_cpu(ray_settings: dict[str, str]) -> Iterator[None]:
 def fitted(folder: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """(each trial's last step, last value and whose stop it was, the looks that reached the network), in order."""
     of = CurveScheduler(metric="loss", mode="min", max_t=STEPS, decision_log=folder / "decisions")
-    config = tune.TuneConfig(scheduler=of, max_concurrent_trials=1, reuse_actors=True, time_budget_s=120)
+    config = tune.TuneConfig(scheduler=of, max_concurrent_trials=1, reuse_actors=True, time_budget_s=600)
     grid = tune.Tuner(
         Decay,
         param_space={"lr": tune.grid_search(RATES)},

@@ -47,7 +47,7 @@ def test_a_process_that_has_imported_nothing_yet_reads_them(tmp_path: Path) -> N
         "print(type(of).__name__, callback.scheduler is of)"
     )
     command = [sys.executable, "-c", code, str(Path(__file__).with_name("pickles.json"))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "CurveScheduler True\n"), done.stderr
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from lcsearch.study import Status
 
 STEPS = 9
 LIMITS = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2]
-BUDGET_S = 120
+BUDGET_S = 600
 TESTS = str(Path(__file__).resolve().parents[2])
 
 # Workers cannot import this module; what it defines travels whole.
@@ -50,8 +50,12 @@ def loss(limit: float, step: int) -> float:
     return float(limit + 0.8**step)
 
 
-def train(config: dict[str, Any]) -> None:
-    """A decay to `limit` that saves at every `every`-th report; 0: never. Writes down from where each life went on."""
+def train(config: dict[str, Any], before: Callable[[int], None] = lambda step: None) -> None:
+    """A decay to `limit` that saves at every `every`-th report; 0: never. Writes down from where each life went on.
+
+    Args:
+        before: called with a step before it is trained.
+    """
     start, saved, limit = 0, tune.get_checkpoint(), config["limit"]
     if saved is not None:
         with saved.as_directory() as at:
@@ -59,6 +63,7 @@ def train(config: dict[str, Any]) -> None:
     with (Path(config["folder"]) / f"lives-{limit}").open("a") as file:
         file.write(f"{start}\n")
     for step in range(start + 1, STEPS + 1):
+        before(step)
         told = {"epoch": step, "loss": loss(limit, step)}
         if config["every"] and step % config["every"] == 0:
             with tempfile.TemporaryDirectory() as at:
@@ -107,6 +112,7 @@ def fit(
     search: Any = None,
     failures: int = 0,
     errors: int = 0,
+    stop: Any = None,
     **settings: Any,
 ) -> None:
     """Run one trial a limit; fails when the run does not end by itself, or with another number of errors."""
@@ -121,6 +127,7 @@ def fit(
             name="run",
             storage_path=str(folder),
             verbose=0,
+            stop=stop,
             callbacks=[StateCallback(of)],
             failure_config=tune.FailureConfig(max_failures=failures),
         ),
@@ -194,12 +201,15 @@ def test_trials_that_fail_or_lose_their_worker_leave_the_others_their_turns(
     def faulty(config: dict[str, Any]) -> None:
         """Two trials break down in their second turn, one of them with its process; once."""
         mark = Path(config["folder"]) / f"broken-{config['limit']}"
-        if config["limit"] in (0.1, 0.2) and tune.get_checkpoint() is not None and not mark.exists():
-            mark.touch()
-            if config["limit"] == 0.1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("the trial's own trouble")
-        train(config)
+
+        def breaks(step: int) -> None:  # whether it was paused before: where nobody waits yet, it is not
+            if config["limit"] in (0.1, 0.2) and step > 3 and not mark.exists():
+                mark.touch()
+                if config["limit"] == 0.1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise RuntimeError("the trial's own trouble")
+
+        train(config, breaks)
 
     of = scheduler(tmp_path, allocator=Uniform(quantum=1 / 3))
     fit(of, tmp_path, faulty, failures=retries, errors=0 if retries else 2)
@@ -235,14 +245,24 @@ def test_trials_that_wait_when_the_time_is_up_are_told_as_pruned(cluster: Any, t
     """Tune tells a searcher nothing of the trials there are when its time is up."""
 
     def stuck(config: dict[str, Any]) -> None:
-        """Three slots: all five have a turn of one step, then three of them hang in their second."""
-        if tune.get_checkpoint() is not None:
-            time.sleep(60)
+        """Three slots: all five have a turn of one step, then three of them hang in a later one."""
+        if tune.get_checkpoint() is not None and len(list(tmp_path.glob("lives-*"))) == 5:
+            (tmp_path / f"stuck-{config['limit']}").touch()
+            time.sleep(900)
         train(config)
+
+    class UntilAllAreStuck(tune.Stopper):
+        """As Tune's own of a time budget, which ends a run by the same call."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return len(list(tmp_path.glob("stuck-*"))) == 3
 
     of = scheduler(tmp_path, allocator=Uniform(quantum=1 / STEPS))
     inner = OptunaSearch({"limit": tune.uniform(0, 1)}, metric="loss", mode="min", sampler=RandomSampler(seed=1))
-    fit(of, tmp_path, stuck, search=PrunedSearch(inner, of), num_samples=5, time_budget_s=8)
+    fit(of, tmp_path, stuck, search=PrunedSearch(inner, of), num_samples=5, stop=UntilAllAreStuck())
     waited = [trial.uid for trial in of.snapshot().bank]
     assert len(waited) == 2
     assert all("the run ended while it waited" in of.explain(uid) for uid in waited)
@@ -300,7 +320,7 @@ else:
     tuner = tune.Tuner(
         train,
         param_space={**space, "index": tune.grid_search(list(range(len(told["limits"]))))},
-        tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=True, time_budget_s=60),
+        tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=True, time_budget_s=600),
         run_config=tune.RunConfig(
             name="run", storage_path=str(folder), verbose=0, callbacks=[StateCallback(scheduler)]
         ),
@@ -340,8 +360,9 @@ def whole(folder: Path) -> bool:
     """
     try:
         (tune_state,) = (folder / "run").glob("experiment_state-*.json")
-        (ours,) = (folder / "run").glob("callback-states-*.pkl")
-        pickle.loads(ours.read_bytes())
+        for pattern in ("callback-states-*.pkl", "basic-variant-state-*.json"):  # pickles both
+            (kept,) = (folder / "run").glob(pattern)
+            pickle.loads(kept.read_bytes())
         trials = [json.loads(one[0]) for one in json.loads(tune_state.read_text())["trial_data"]]
     except (ValueError, EOFError, OSError, pickle.UnpicklingError):
         return False
@@ -372,7 +393,7 @@ def test_a_killed_run_with_one_slot_moves_as_the_simulator_does(
         wait_for((tmp_path / "halted").exists, process)
         wait_for(lambda: frozen(process, tmp_path), process)
     with driven(tmp_path, environment, {**told, "restore": True}) as process:
-        assert process.wait(90) == 0, (tmp_path / "stderr-True").read_text()
+        assert process.wait(300) == 0, (tmp_path / "stderr-True").read_text()
     said = json.loads((tmp_path / "said.json").read_text())
 
     curves = [[loss(limit, step) for step in range(1, STEPS + 1)] for limit in LIMITS]

@@ -27,7 +27,7 @@ from lcsearch.schedulers.ray_tune import CurveScheduler, ResourceBounds, Resourc
 from lcsearch.study import Status
 
 STEPS = 9
-BUDGET_S = 120
+BUDGET_S = 600
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.sessions import sweep_up, wait_for
+from kit.sessions import WAIT_S, sweep_up, wait_for
 from kit.tune_runner import decay, of_run, restored, run_of
 from ray.tune.experiment import Trial
 
@@ -25,7 +25,6 @@ from lcsearch.session.decision_log import read_log
 from lcsearch.study import Status
 
 TESTS = str(Path(__file__).resolve().parents[2])
-WAIT_S = 60
 
 STEPS = 15
 LIMITS = [0.5, 0.6, 0.7, 0.8, 5.0, 6.0, 0.45, 7.0, 0.1, 8.0]
@@ -177,7 +176,9 @@ class Run:
         try:
             (file,) = (self.folder / "run").glob("experiment_state-*.json")
             told = [json.loads(one[0]) for one in json.loads(file.read_text())["trial_data"]]
-        except (ValueError, OSError):
+            (search,) = (self.folder / "run").glob("basic-variant-state-*.json")
+            pickle.loads(search.read_bytes())
+        except (ValueError, EOFError, OSError, pickle.UnpicklingError):
             return {}
         return {index(one["trial_id"]): one["status"] for one in told}
 
