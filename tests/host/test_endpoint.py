@@ -13,6 +13,7 @@ import pytest
 from kit.endpoints import Serving, fetch, question, served
 from kit.forecasters import ask, laws, study
 from kit.hosts import Counting
+from kit.sessions import wait_for
 
 from lcsearch.host import endpoint, wire
 
@@ -60,7 +61,7 @@ def lets_in(one: Serving) -> bool:
 
 def until(what: str, one: Serving, value: int) -> None:
     """The host's metric `what` has come to `value`."""
-    for _ in range(3000):
+    for _ in range(12_000):
         if re.search(rf"^{re.escape(what)} {value}$", fetch(one.url, "/metrics").body.decode(), re.MULTILINE):
             return
         time.sleep(0.01)
@@ -92,15 +93,13 @@ def test_while_the_model_is_loaded_the_host_says_so() -> None:
     model = Loading()
     model.gate.clear()
     with served(model, wait=False) as one:
-        while not lets_in(one):
-            time.sleep(0.01)
+        wait_for(lambda: lets_in(one))
         for path, body in (("/health", None), ("/v1/forecast", BODY)):
             found = fetch(one.url, path, body)
             assert (found.status, found.body) == (503, b"the model is being loaded")
         assert json.loads(fetch(one.url, "/version").body)["ready"] is False
         model.gate.set()
-        while fetch(one.url, "/health").status != 200:
-            time.sleep(0.01)
+        wait_for(lambda: fetch(one.url, "/health").status == 200)
         assert fetch(one.url, body=BODY).status == 200
 
 
@@ -206,13 +205,13 @@ def test_a_busy_host_says_so() -> None:
     model.gate.clear()
     with served(model, most_pending=2) as one, ThreadPoolExecutor(3) as pool:
         first = pool.submit(fetch, one.url, body=BODY)
-        assert model.entered.wait(30)
+        assert model.entered.wait(120)
         rest = [pool.submit(fetch, one.url, body=BODY) for _ in range(2)]
         until("lcsearch_host_pending", one, 2)
         busy = fetch(one.url, body=BODY)
         assert (busy.status, busy.body) == (503, b"2 requests are waiting")
         model.gate.set()
-        assert [f.result(30).status for f in (first, *rest)] == [200] * 3
+        assert [f.result(120).status for f in (first, *rest)] == [200] * 3
         assert fetch(one.url, body=BODY).status == 200
 
 
@@ -224,14 +223,14 @@ def test_many_large_bodies_at_once_are_too_many(monkeypatch: pytest.MonkeyPatch)
             connection.sendall(
                 b"POST /v1/forecast HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + bytes(99_999)
             )
-        for _ in range(3000):
+        for _ in range(12_000):
             if (found := fetch(one.url, body=bytes(1000))).status == 503:
                 break
             time.sleep(0.01)
         assert found.body == b"too many large requests at once"
         for connection in held:
             connection.close()
-        for _ in range(3000):
+        for _ in range(12_000):
             if fetch(one.url, body=bytes(1000)).status == 400:
                 return
             time.sleep(0.01)
@@ -243,13 +242,13 @@ def test_who_leaves_takes_his_question_along() -> None:
     model.gate.clear()
     with served(model) as one, ThreadPoolExecutor(1) as pool:
         first = pool.submit(fetch, one.url, body=BODY)
-        assert model.entered.wait(30)
+        assert model.entered.wait(120)
         with open_to(one) as leaving:
             leaving.sendall(b"POST /v1/forecast HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
             until("lcsearch_host_pending", one, 1)
         until('lcsearch_host_replies_total{status="499"}', one, 1)
         model.gate.set()
-        assert first.result(30).status == 200
+        assert first.result(120).status == 200
         assert fetch(one.url, body=BODY).status == 200
         assert len(model.passes) == 2  # nobody worked for the one that had left
 
@@ -259,12 +258,11 @@ def test_requests_on_their_way_are_answered_at_the_end() -> None:
     model.gate.clear()
     with served(model) as one, ThreadPoolExecutor(1) as pool:
         first = pool.submit(fetch, one.url, body=BODY)
-        assert model.entered.wait(30)
+        assert model.entered.wait(120)
         one.end()
-        while lets_in(one):
-            time.sleep(0.01)
+        wait_for(lambda: not lets_in(one))
         model.gate.set()
-        assert first.result(30).status == 200
+        assert first.result(120).status == 200
 
 
 def test_the_end_does_not_wait_for_ever() -> None:
@@ -272,8 +270,8 @@ def test_the_end_does_not_wait_for_ever() -> None:
     model.gate.clear()
     with served(model, drain=1) as one, ThreadPoolExecutor(1) as pool:
         first = pool.submit(fetch, one.url, body=BODY)
-        assert model.entered.wait(30)
+        assert model.entered.wait(120)
         one.end()
-        found = first.result(30)
+        found = first.result(120)
         model.gate.set()
     assert (found.status, found.body) == (503, b"the host is being shut down")

@@ -42,7 +42,7 @@ from lcsearch.study import Snapshot
 from lcsearch.weights import shipped
 
 LOCAL = Pretrained()
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 """For a busy machine; nothing here takes that long."""
 STEPS = 20
 RATES = [10 ** (-4 + 4 * ((0.618 * i) % 1)) for i in range(12)]
@@ -216,10 +216,11 @@ def kill(link: RayLink, how: str, pid: int) -> None:
 def test_a_host_that_dies_costs_no_more_than_forecasts_of_the_moment(link: RayLink, how: str) -> None:
     """Asked on and on: absent, then by the local weights, then by the host again; right whenever there is an answer."""
     heard, one = Heard(link), snapshot()
-    client = Hosted(LOCAL, heard, deadline=1.0)
+    client = Hosted(LOCAL, heard, deadline=PATIENCE_S)
     expected = LOCAL.forecast(one, ask(one))
     pid, absent, local, waits = link.about(PATIENCE_S)["pid"], [0], 0, [0.0]
     close(client.forecast(one, ask(one)), expected)
+    client.deadline = 1.0
     kill(link, how, pid)
     gone = time.monotonic()
 
@@ -242,7 +243,7 @@ def test_a_host_that_dies_costs_no_more_than_forecasts_of_the_moment(link: RayLi
     eventually(is_back)
     print(f"back after {time.monotonic() - gone:.1f} s, {sum(absent)} absent, {local} local, waits {max(waits):.2f} s")
     assert max(absent) <= IN_A_ROW, "in a row; then the local weights answer"
-    assert max(waits) < client.deadline + 10, "the deadline, the loading of the local weights, and a busy machine"
+    assert max(waits) < client.deadline + 60, "the deadline, the loading of the local weights, and a busy machine"
 
 
 class Decay(tune.Trainable):
@@ -273,7 +274,7 @@ def fitted(folder: Path, host: str) -> tuple[CurveScheduler, dict[float, int]]:
     grid = tune.Tuner(
         Decay,
         param_space={"lr": tune.grid_search(RATES)},
-        tune_config=tune.TuneConfig(scheduler=of, max_concurrent_trials=1, reuse_actors=True, time_budget_s=120),
+        tune_config=tune.TuneConfig(scheduler=of, max_concurrent_trials=1, reuse_actors=True, time_budget_s=600),
         run_config=tune.RunConfig(name="run", storage_path=str(folder), verbose=0),
     ).fit()
     found = [grid[i] for i in range(len(grid))]

@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from kit.endpoints import Served, command, fetch, question
 from kit.forecasters import ask, laws, study
+from kit.sessions import wait_for
 from typer.testing import CliRunner
 
 from lcsearch.cli import app
@@ -137,8 +137,7 @@ command.OnDevice, serving.LAST_S, serving.serve.__kwdefaults__["drain"] = Hangin
 def test_a_device_that_hangs_does_not_keep_it(small: Path, tmp_path: Path) -> None:
     with command(tmp_path, "--weights", str(small), wrapper=HANGING) as found, ThreadPoolExecutor(1) as pool:
         asking = pool.submit(fetch, found.url, body=question(SEEN, ask(SEEN), Pretrained(file=small).version))
-        while "asked" not in found.log.read_text():
-            time.sleep(0.01)
+        wait_for(lambda: "asked" in found.log.read_text())
         assert found.end() == 0
         assert (asking.result().status, asking.result().body) == (503, b"the host is being shut down")
 

@@ -47,7 +47,7 @@ from lcsearch.schedulers.optuna import CurvePruner
 
 folder, url, steps, trials, seed = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 (hosted,) = resolve_forecasters(None, url)
-hosted.deadline = 25.0  # eight processes begin at once on a small machine
+hosted.deadline = 120.0  # eight processes begin at once on a small machine
 pruner = CurvePruner(max_steps=steps, look_growth=1, forecasters=Recorded(hosted, folder))
 storage = JournalStorage(JournalFileBackend(str(folder / "journal")))
 sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -109,15 +109,15 @@ def test_an_optuna_study_of_eight_workers_and_a_tune_run_at_once(one_cpu: None, 
         try:
             (hosted,) = resolve_forecasters(None, host.url)
             assert isinstance(hosted, Hosted)
-            hosted.deadline = 25.0
+            hosted.deadline = 120.0
             of = CurveScheduler("epoch", "loss", "min", STEPS, look_growth=1, forecasters=Recorded(hosted, tmp_path))
             tune.Tuner(
                 train,
                 param_space={"limit": tune.grid_search(np.random.default_rng(0).uniform(0.1, 1, 10).tolist())},
-                tune_config=tune.TuneConfig(scheduler=of, reuse_actors=True, time_budget_s=120),
+                tune_config=tune.TuneConfig(scheduler=of, reuse_actors=True, time_budget_s=600),
                 run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
             ).fit()
-            assert [worker.wait(120) for worker in workers] == [0] * WORKERS
+            assert [worker.wait(600) for worker in workers] == [0] * WORKERS
         finally:
             for worker in workers:
                 worker.kill()

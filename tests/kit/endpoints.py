@@ -32,7 +32,7 @@ from lcsearch.study import Snapshot
 from lcsearch.weights import store
 
 SOURCE = Path(lcsearch.errors.__file__).parents[1]
-LOADING_S = 120.0  # torch on a busy machine
+LOADING_S = 300.0  # torch on a busy machine
 
 
 def weight_file(folder: Path, seed: int = 0) -> Path:
@@ -83,7 +83,7 @@ def served(model: Many, *, token: str = "", drain: int = 10, wait: bool = True, 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(LOADING_S)
         assert not failed, failed
         yield found[0]
     finally:
@@ -119,7 +119,7 @@ class Served:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code."""
         self.send(number)
-        return self.process.wait(60)
+        return self.process.wait(LOADING_S)
 
 
 @contextmanager

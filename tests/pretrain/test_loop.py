@@ -86,20 +86,23 @@ def test_pieces_make_the_whole(tmp_path: Path) -> None:
     assert same(again.weights, whole.weights)
 
 
+def lines_of(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
 def test_a_kill_changes_nothing(tmp_path: Path) -> None:
     """SIGKILL at random moments; the run ends in the bits of one that was left alone."""
-    steps, chance = 150, random.Random()
+    steps, chance = 300, random.Random()
     command = [sys.executable, str(Path(toy.__file__)), str(tmp_path / "killed"), str(steps)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])}
     kills = 0
     for _ in range(40):
         child = subprocess.Popen(command, env=environment)
         log = tmp_path / "killed" / "log.jsonl"
-        before = log.stat().st_size if log.exists() else 0
-        while child.poll() is None and (not log.exists() or log.stat().st_size == before) and kills < 2:
-            time.sleep(0.005)  # until it is past its imports
+        until = lines_of(log) + chance.randint(1, 60)  # so many steps, however long they take
+        while child.poll() is None and lines_of(log) < until and kills < 2:
+            time.sleep(0.005)
         if kills < 2:
-            time.sleep(chance.uniform(0, 0.5))
             child.kill()
             kills += child.wait() == -signal.SIGKILL
         elif child.wait() == 0:
