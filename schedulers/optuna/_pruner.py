@@ -32,6 +32,8 @@ from lcsearch.study import Snapshot, Trial, uid_sort_key
 if TYPE_CHECKING:
     from optuna import Study
 
+_CALL = "trial.report(value, step)"
+
 
 class CurvePruner(BasePruner):
     """Stops a trial when its learning curve leaves it next to no chance of beating the incumbent.
@@ -276,7 +278,7 @@ class CurvePruner(BasePruner):
         Works in any process; the tally counts the looks of this one. One that has made none says which stops the
         study's storage holds, and what the decision log does.
         """
-        return several(study) or words.why_not(self._session, self._shown(study), "trial.report(value, step)")
+        return several(study) or words.why_not(self._session, self._shown(study), _CALL)
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the records in the study's storage.
@@ -303,6 +305,7 @@ class CurvePruner(BasePruner):
             faults,
             spaced,
             notices=notices,
+            unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
             name=int,
         )

@@ -253,7 +253,7 @@ class CurveScheduler(FIFOScheduler):
             if point is not None and not self._book.entries[uid].echoed(*point):
                 self._book.report(uid, *point)
             self._end(uid, self._ended_as(uid, result))
-            if not self._heard.read and (said := self._unheard() or words.silent(self.snapshot(), self._call)):
+            if not self._heard.read and (said := self._nothing_heard(self.snapshot())):
                 self._session.warn_once("nothing heard", f"nothing can be stopped: {said}")
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
@@ -365,7 +365,8 @@ class CurveScheduler(FIFOScheduler):
         spaced = dict(held).get(Reason.SPACED, 0)
         shown = self.snapshot()
         notices = self._session.notices(shown)
-        return report_of(self._session.policy, shown, self.stopped(), faults, spaced, notices=notices)
+        unheard = self._nothing_heard(shown)
+        return report_of(self._session.policy, shown, self.stopped(), faults, spaced, notices=notices, unheard=unheard)
 
     @property
     def session(self) -> Session:
@@ -427,6 +428,10 @@ class CurveScheduler(FIFOScheduler):
     def _unheard(self) -> str:
         """Why no result of this process could be used, in one line; "" when one could, or there was none."""
         return self._heard.complaint(self._time_attr, self._metric or DEFAULT_METRIC)
+
+    def _nothing_heard(self, shown: Snapshot) -> str:
+        """That, or who reported nothing; "" where neither is so."""
+        return self._unheard() or words.silent(shown, self._call)
 
     @property
     def _call(self) -> str:

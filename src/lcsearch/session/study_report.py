@@ -159,11 +159,13 @@ def report_of(
     spaced: int = 0,
     *,
     notices: Sequence[Notice],
+    unheard: str = "",
     n_disobeyed: int = 0,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
-    `notices` of :class:`lcsearch.session.Session` have them, `name` is what a framework calls the trial of a uid."""
+    `notices` of :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that
+    no steps are known, `name` is what a framework calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun = 0.0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
@@ -194,7 +196,7 @@ def report_of(
         complete=snapshot.bank.n_complete,
         spent=spent,
         saved=saved,
-        notices=tuple(notice.text for notice in notices),
+        notices=(*([unheard] if unheard else []), *(notice.text for notice in notices)),
         stopped_elsewhere=others,
         abandoned=len(snapshot.abandoned),
         faults=tuple(faults),

@@ -387,8 +387,10 @@ def test_why_not_names_trials_that_report_nothing_first() -> None:
     study = study_of(n=2)
     for _ in range(3):
         study.add_trial(finished({}))
+    said = "3 of 5 trials that ran to their end reported no value: call trial.report(value, step) as they train"
+    assert str(of_study(study).report(study)).splitlines()[0] == f"! {said}"
     assert of_study(study).why_not(study).splitlines()[:2] == [
-        "3 of 5 trials that ran to their end reported no value: call trial.report(value, step) as they train",
+        said,
         f"0 looks in this process; {ELSEWHERE}",
     ]
 

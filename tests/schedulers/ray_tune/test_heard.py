@@ -49,6 +49,7 @@ def test_a_misspelt_key_is_named_first_and_said_once(
     with caplog.at_level(logging.WARNING, "lcsearch"):
         runner = reported(scheduler(**fields), {"epoch": 3, "loss": 0.5})
     assert of_run(runner).why_not().splitlines()[0] == line
+    assert str(of_run(runner).report()).splitlines()[0] == f"! {line}"  # before the steps, of which none are known
     said = line.replace("8 results", "4 results")  # when the first trial had ended
     assert [record.getMessage() for record in caplog.records] == [f"lcsearch: nothing can be stopped: {said}"]
 
