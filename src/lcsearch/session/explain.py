@@ -122,8 +122,8 @@ AGAIN = "made again just now, beside the trials that had ended when it did"
 """Where looks stand that are made again; other trials that ran then are not known."""
 
 UNMADE = (
-    "  looks made again come to a stop, and none did then: a pruner around this one may not have asked it, a "
-    "forecaster failed, steps went back, or trials that ran beside it counted"
+    "  looks made again come to a stop, and none did then: fewer trials may have ended by then (n_startup_trials), "
+    "others that ran beside it counted, a pruner around this one did not ask it, a forecaster failed, or steps went back"
 )
 """Why looks that are made again may contradict a trial that ran to its end."""
 

@@ -260,7 +260,19 @@ def test_looks_made_again_that_contradict_what_became_of_the_trial() -> None:
     assert first == "trial 6 ran to its end; no look stopped it"
     assert advice == "  P(beat) is below the threshold at this report and at the one before."
     assert more == [UNMADE]
-    assert "a pruner around this one may not have asked it" in UNMADE
+    assert "a pruner around this one did not ask it" in UNMADE
+
+
+def test_trials_that_ran_side_by_side_were_held_by_a_gate_that_is_open_now() -> None:
+    """Six at once: nothing could be stopped before five had ended, and then all had."""
+    study = optuna.create_study(pruner=pruner())
+    trials = [study.ask() for _ in range(6)]
+    for trial in trials:
+        assert first_stop(trial, decay(5.0 if trial.number == 5 else 0.1 * (1 + trial.number))) is None
+    for trial in trials:
+        study.tell(trial, 1.0)
+    *_, said = of_study(study).explain(5).splitlines()
+    assert said.startswith("  looks made again come to a stop, and none did then: fewer trials may have ended by then")
 
 
 def test_which_study() -> None:
