@@ -123,7 +123,8 @@ AGAIN = "made again just now, beside the trials that had ended when it did"
 
 UNMADE = (
     "  looks made again come to a stop, and none did then: fewer trials may have ended by then (n_startup_trials), "
-    "others that ran beside it counted, a pruner around this one did not ask it, a forecaster failed, or steps went back"
+    "others that ran beside it counted, a pruner around this one did not ask it, a forecaster failed, or steps went "
+    "back"
 )
 """Why looks that are made again may contradict a trial that ran to its end."""
 
