@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 REFERENCES = ("parametric", "rank-gap")
 ROOMS = ("*.py", "study/*.py", "forecast/*.py", "forecast/network/*.py", "forecast/parametric/*.py")
 SCRIPTS = (
-    *sorted(HERE.glob("*.py")),
+    *sorted(path for path in HERE.glob("*.py") if not path.name.startswith("begun")),
     HERE.parent / "caveats.json",
     *sorted(HERE.parents[1].glob("benchmarks/peers/*.py")),
 )
