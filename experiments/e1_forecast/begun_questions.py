@@ -151,7 +151,7 @@ def reports_of(context: str, losses: Floats) -> Ints | None:
     n, whole = losses.shape
     if context == "rungs":
         return halving(losses)
-    k: int = FIXED.get(context, whole)
+    k = FIXED.get(context) or int(whole)
     return None if context in FIXED and whole <= 2 * k else np.full(n, k, np.int64)
 
 
