@@ -126,6 +126,18 @@ def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
     assert session(Slow(Rows(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).record is not None
 
 
+def test_a_model_whose_numbers_are_not_finite_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    judging = session(Rows(Absent.NONFINITE, Absent.NONFINITE))
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        for _ in range(2):
+            assert check(judging).reason is Reason.ABSENT
+    assert [r.getMessage() for r in caplog.records] == [
+        "lcsearch: forecaster 'scripted' gave no forecast, trials go on: of a curve that has finite values it made "
+        "numbers that are not finite"
+    ]
+    assert judging.failed_open == {"forecast": 2}
+
+
 class Loads(Slow):
     """One whose model, or library, takes for ever to load."""
 

@@ -89,13 +89,15 @@ class Panel:
         """Every forecaster's answers to every question; of one that answers several in one pass, in one call."""
         heard = [Heard({}, {}) for _ in questions]
         for forecaster in self.load():
-            for (answers, errors), (answer, error) in zip(heard, self._answers(forecaster, questions), strict=True):
-                answers[forecaster.name] = answer
+            name, said = forecaster.name, self._answers(forecaster, questions)
+            for one, (answers, errors), (answer, error) in zip(questions, heard, said, strict=True):
+                answers[name] = answer
                 if error:
-                    errors[forecaster.name] = error
-                    self._warn(
-                        forecaster.name, f"forecaster {forecaster.name!r} gave no forecast, trials go on: {error}"
-                    )
+                    errors[name] = error
+                    self._warn(name, f"forecaster {name!r} gave no forecast, trials go on: {error}")
+                elif _not_finite(one, answer):
+                    text = "of a curve that has finite values it made numbers that are not finite"
+                    self._warn(f"{name} is not finite", f"forecaster {name!r} gave no forecast, trials go on: {text}")
         return heard
 
     @property
@@ -180,6 +182,12 @@ class Panel:
                     text = f"forecasts are made by {who}, without {forecaster.name!r}: {in_words(error)}"
                     self._warn(forecaster.name, text)
         return self.forecasters
+
+
+def _not_finite(question: Question, answers: Sequence[Answer]) -> bool:
+    """Did it fail where there was something to forecast from? Damaged weights do, at every curve."""
+    asked = zip(question[1], answers, strict=True)
+    return any(said is Absent.NONFINITE and any(query.trial.curve.steps <= query.step) for query, said in asked)
 
 
 def _alone(forecaster: Forecaster, question: Question) -> list[Forecasts]:

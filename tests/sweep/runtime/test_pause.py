@@ -162,6 +162,19 @@ def test_whoever_looks_is_told_that_prices_have_used_up_the_steps(tmp_path: Path
     assert "Not finished" not in page
 
 
+def test_trials_that_were_left_paused_ended_by_the_steps_though_all_had_begun(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path / "toy", kind="uniform, quantum: 0.2")
+    path.write_text(path.read_text().replace(", first: 0.04", "").replace("{trials: 12}", "{trials: 4, steps: 42}"))
+    outcome = swept(path)
+    assert [row.cut for row in outcome.progress.rows] == ["left"] * 4
+    _, state = read_state(RunFolder(outcome.folder))
+    assert outcome.progress.spent == 40
+    said = (
+        "ended by budget.steps: 40 of 42 epochs were spent after 4 of 4 trials had begun, and what is left pays for no "
+    )
+    assert f"{said}other turn" in summarize(state).splitlines()
+
+
 def test_the_same_seed_gives_the_same_moves_on_one_worker(tmp_path: Path) -> None:
     first, again = (swept(pausing_toy(tmp_path / name)) for name in "ab")
     assert moves(first.folder) == moves(again.folder)

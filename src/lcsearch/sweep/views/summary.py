@@ -158,10 +158,15 @@ def unfinished(progress: Progress, folder: RunFolder) -> bool:
 def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit | None:
     """The limit that has ended the sweep, or will; None while there is none.
 
-    Where trials pause it is `budget.steps`, too, when what is left of them pays for no turn of a new trial.
+    Where trials pause it is `budget.steps`, too, when what is left of them pays for no turn of a new trial, or, though
+    all were begun, of any that was left paused.
     """
     budget, used = sweep.budget, progress.spent + progress.paid
     limit = ended_by(budget, progress.counted, used, seconds)
+    if limit == "trials" and any(row.cut == LEFT for row in progress.rows):
+        if budget.seconds is not None and seconds >= budget.seconds:
+            return "seconds"
+        return limit if budget.steps is None else "steps"
     if limit is None and sweep.pause and budget.steps is not None and not progress.of("running", "waiting", "paused"):
         first = asked_at(sweep)[0]
         turn = first + (sweep.prices.checkpoint if first < sweep.max_steps else 0.0)
