@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
-from lcsearch.schedulers.optuna._record import REASON, overtaken
+from lcsearch.schedulers.optuna._record import REASON, inherited_by, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
@@ -287,13 +287,10 @@ class CurvePruner(BasePruner):
         """
         held, faults = self._session.tally()
         spaced = dict(held).get(Reason.SPACED, 0)
-        reasons = {
-            str(t.number): str(t.user_attrs[REASON])
-            for t in study.get_trials(deepcopy=False)
-            if t.user_attrs.get(REASON)
-        }
+        trials = study.get_trials(deepcopy=False)
+        reasons = {str(t.number): str(t.user_attrs[REASON]) for t in trials if t.user_attrs.get(REASON)}
         if several(study):
-            n = sum(t.state == TrialState.COMPLETE for t in study.get_trials(deepcopy=False))
+            n = sum(t.state == TrialState.COMPLETE for t in trials)
             failed = sum(n for _, n in faults)
             return StudyReport(None, (), failed, spaced, complete=n, notices=(several(study),), faults=tuple(faults))
         shown = self._shown(study)
@@ -307,6 +304,7 @@ class CurvePruner(BasePruner):
             notices=notices,
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
+            inherited={str(t.number): after for t in trials if (after := inherited_by(t)) is not None},
             name=int,
         )
 

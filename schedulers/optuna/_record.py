@@ -36,6 +36,10 @@ REASON = "lcsearch:reason"
 ANEW = "lcsearch:anew"
 """The last step that a retried trial inherited from the attempt that failed, where it began anew all the same."""
 
+WENT_ON = "lcsearch:went_on"
+"""The system attribute of a retried trial that goes on from where the failed attempt stood, {"after": the last step
+that it inherited, "of": its number}: up to there that one trained it."""
+
 PAUSED = "lcsearch:paused"
 """The system attribute of a trial that was paused: how often, at which step, and its number, for it may be copied. A
 WAITING trial with it is paused; it stays when the trial goes on, for attributes cannot be removed."""
@@ -151,6 +155,12 @@ def curve_of(frozen: FrozenTrial) -> Curve:
     """What a trial has reported itself: not what a failed attempt did before it began anew."""
     after, values = frozen.system_attrs.get(ANEW), frozen.intermediate_values
     return Curve.of({s: v for s, v in values.items() if s > after} if isinstance(after, int) else values)
+
+
+def inherited_by(frozen: FrozenTrial) -> int | None:
+    """The last step of a retried trial's curve that the failed attempt trained; None where all of it is its own."""
+    after: Any = attribute_of(frozen, WENT_ON).get("after")
+    return after if isinstance(after, int) else None
 
 
 def overtaken(frozen: FrozenTrial) -> bool:

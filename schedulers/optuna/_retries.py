@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcsearch.schedulers.optuna._record import ANEW, retried
-from lcsearch.schedulers.optuna._storage import begin_anew, study_key, trial_id
+from lcsearch.schedulers.optuna._storage import begin_anew, go_on, study_key, trial_id
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -24,11 +24,15 @@ REMEMBERED = 1000
 
 @dataclass
 class _Inherited:
-    """What a trial inherited: the last step, how many reports, and how often it asked since without one of its own."""
+    """What a trial inherited: the last step, how many reports, and how often it asked since without one of its own.
+
+    `told`: the storage knows that the trial goes on from there.
+    """
 
     last: int
     n: int
     asked: int = 0
+    told: bool = False
 
 
 class Retries:
@@ -52,6 +56,9 @@ class Retries:
             return values
         if max(values) > inherited.last:
             anew = inherited.asked >= min(inherited.n, 2)
+            if not anew and not inherited.told:
+                go_on(study, trial, inherited.last)
+                inherited.told = True
             return {s: v for s, v in values.items() if s > inherited.last} if anew else values
         inherited.asked += 1
         if inherited.asked == min(inherited.n, 2):

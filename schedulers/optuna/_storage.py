@@ -21,6 +21,7 @@ from lcsearch.schedulers.optuna._record import (
     MARK,
     PAUSED,
     REASON,
+    WENT_ON,
     Record,
     curve_of,
     cut_of,
@@ -276,6 +277,11 @@ def _write(study: Study, trial: FrozenTrial | Trial, stored: str | None, reason:
 def begin_anew(study: Study, trial: FrozenTrial, after: int) -> None:
     """Store that a trial's values up to a step are those of the attempt that it repeats from the start."""
     study._storage.set_trial_system_attr(trial._trial_id, ANEW, after)
+
+
+def go_on(study: Study, trial: FrozenTrial, after: int) -> None:
+    """Store that a trial goes on from the step at which the attempt that it repeats stood."""
+    study._storage.set_trial_system_attr(trial._trial_id, WENT_ON, {"after": after, "of": trial.number})
 
 
 def stale(study: Study) -> set[int]:

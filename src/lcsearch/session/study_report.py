@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
@@ -13,7 +14,7 @@ from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import risk_now
 from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import Snapshot, Status, Trial, steps_trained, uid_sort_key
+from lcsearch.study import Snapshot, Status, Trial, steps_trained, trained_by, uid_sort_key
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class StudyReport:
         failed: trials that failed.
         paused: trials that wait for a slot to go on.
         cut: trials that an allocator has ended while they were paused: stopped, too, and not among `stops`.
-        spent: steps that all trials have trained, by their reports; what reported NaN was trained, too. NaN, as `saved`
-            is, where steps are no axis.
+        spent: steps that all trials have trained, by their reports; what reported NaN was trained, too; what a failed
+            attempt trained counts once where another goes on from there. NaN, as `saved` is, where steps are no axis.
         saved: an estimate of the steps that those in `stops` and those in `cut` had left: each counted to the mean end
             of the COMPLETE trials that went further. Where trials end by themselves, it is too high when bad ones end
             sooner than those that were left to run, and too low when they would have gone on for longer.
@@ -161,11 +162,13 @@ def report_of(
     notices: Sequence[Notice],
     unheard: str = "",
     n_disobeyed: int = 0,
+    inherited: Mapping[str, float] = MappingProxyType({}),
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
     `notices` of :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that
-    no steps are known, `name` is what a framework calls the trial of a uid."""
+    no steps are known, `inherited` is the last step that a failed attempt trained, by uid of the trial that goes on
+    with its curve, `name` is what a framework calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun = 0.0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
@@ -185,7 +188,7 @@ def report_of(
             cut += 1
         saved += snapshot.bank.left(trial.curve.last_step)
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
-    spent = float(sum(_trained(trial, snapshot.goal) for trial in everyone))
+    spent = float(sum(_trained(trial, snapshot.goal, inherited.get(trial.uid)) for trial in everyone))
     if any(notice.key == AXIS for notice in notices):
         spent = saved = math.nan
     return StudyReport(
@@ -209,6 +212,7 @@ def report_of(
     )
 
 
-def _trained(trial: Trial, goal: Goal) -> float:
+def _trained(trial: Trial, goal: Goal, inherited: float | None) -> float:
     steps = trial.curve.reports()[0].tolist()
-    return steps_trained(steps, goal.horizon, complete=trial.status is Status.COMPLETE)
+    before = 0.0 if inherited is None or not steps else trained_by(inherited, steps[0])
+    return max(steps_trained(steps, goal.horizon, complete=trial.status is Status.COMPLETE) - before, 0.0)

@@ -75,6 +75,33 @@ def test_one_that_goes_on_from_a_checkpoint_keeps_its_curve(on: optuna.storages.
     assert as_trial(study.trials[trial.number]).curve.first_step == 0
 
 
+def test_what_a_dead_attempt_trained_is_counted_once(on: optuna.storages.BaseStorage) -> None:
+    """Five trials that died at step 20 of 30 and went on from there: 188 steps were trained, and 293 "spent"."""
+    study = optuna.create_study(storage=on, pruner=pruner(max_steps=30))
+    for _ in range(5):
+        trial = retried(study, decay(1.0, 21))
+        for step in range(21, 30):
+            trial.report(decay(1.0)[step], step)
+            trial.should_prune()
+        study.tell(trial, 1.0)
+    assert of_study(study).report(study).spent == 150
+    assert pruner(max_steps=30).report(study).spent == 150  # in another process
+    third = retried(study, decay(1.0, 5))
+    for step in range(5, 8):
+        third.report(1.0, step)
+        third.should_prune()
+    study.tell(third, state=TrialState.FAIL)
+    assert of_study(study).report(study).spent == 158
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
+    again(study, study.trials[third.number])
+    fourth = study.ask()
+    fourth.report(1.0, 8)
+    fourth.should_prune()
+    assert of_study(study).report(study).spent == 159
+
+
 def test_another_process_that_takes_it_over_knows(on: optuna.storages.BaseStorage) -> None:
     study = study_of(on=on)
     trial = retried(study, decay(0.001, 4))
