@@ -54,11 +54,13 @@ def same(a: Trial, b: Trial) -> bool:
 
 
 def test_a_request_comes_back_as_it_was() -> None:
-    made = request()
+    paused = [wire.travelling(replace(one, status=Status.PAUSED), GOAL.sign, "s") for one in trials(2)]
+    made = request(live=tuple(paused))
     found = wire.unpack(wire.pack(made))
     assert all(same(a, b) for a, b in zip(found.trials, made.trials, strict=True))
+    assert all(same(a, b) for a, b in zip(found.live, made.live, strict=True))
     assert all(same(a.trial, b.trial) and a[1:] == b[1:] for a, b in zip(found.queries, made.queries, strict=True))
-    assert replace(found, trials=(), queries=()) == replace(made, trials=(), queries=())
+    assert replace(found, trials=(), queries=(), live=()) == replace(made, trials=(), queries=(), live=())
     assert found.queries[0].trial is found.queries[1].trial  # one trial travels once
     assert wire.digests(found.base, found.trials)[-1] == made.bank
 
@@ -73,9 +75,12 @@ def test_values_travel_as_losses_and_parameters_as_numbers_and_words() -> None:
     assert wire.travelling(replace(trial, returned=0.5), 1.0).feasible is True
 
 
-def test_a_live_trial_is_no_more_than_how_far_it_is() -> None:
+def test_a_live_trial_is_no_more_than_how_far_it_is_but_where_it_is_context() -> None:
     bank = FinishedTrials(request().goal)
-    assert [trial.curve.last_step for trial in request().snapshot(bank).live] == [5.0]
+    (ahead,) = request().snapshot(bank).live
+    assert (ahead.curve.last_step, len(ahead.curve)) == (5.0, 0)
+    paused = wire.travelling(replace(trials(2)[1], status=Status.PAUSED), GOAL.sign, "s")
+    assert request(live=(paused,)).snapshot(bank).live[0] is paused
     assert request(ahead=-math.inf).snapshot(bank).live == ()
 
 
@@ -122,7 +127,7 @@ def text(words: str) -> np.ndarray:
     [
         ("head", None, r"body\[head\]: expected uint8"),
         ("head", text("[" * 100_000), r"body\[head\]: expected JSON, got 'RecursionError'"),
-        ("head", text('{"wire": 1}'), r"body\[head\]\.model: expected str"),
+        ("head", text(f'{{"wire": {wire.WIRE}}}'), r"body\[head\]\.model: expected str"),
         ("which", np.array([0, 9, 0]), "of trials that came along"),
         ("which", np.zeros(5000, np.int64), "kind|at most 256"),
         ("kind", np.array([0, 3, 0]), "expected kinds from 0 to 2"),
@@ -159,8 +164,8 @@ def test_steps_must_rise_and_losses_be_finite() -> None:
 
 
 def test_another_version_is_told_apart_from_nonsense() -> None:
-    with pytest.raises(Refused, match="expected wire version 1, got 2") as refused:
-        wire.unpack(broken("head", text('{"wire": 2}')))
+    with pytest.raises(Refused, match=f"expected wire version {wire.WIRE}, got 1") as refused:
+        wire.unpack(broken("head", text('{"wire": 1}')))
     assert refused.value.status == wire.OTHER_MODEL
     with pytest.raises(Refused, match="safetensors") as refused:
         wire.unpack(b"hello")

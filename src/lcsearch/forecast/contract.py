@@ -151,8 +151,14 @@ class Forecasts:
         reason = self.absent[index]
         if reason is not None:
             return reason
-        row = slice(index, index + 1) if index >= 0 else slice(index, index + 1 or None)
-        return Forecasts(self.knots[row], self.levels[row], self.tails[row], self.sign, (None,), self.source)
+        index %= len(self)
+        return self.rows(index, index + 1)
+
+    def rows(self, first: int, last: int) -> Forecasts:
+        """The answers to the queries from `first` up to, without, `last`."""
+        some = slice(first, last)
+        parts = self.knots[some], self.levels[some], self.tails[some]
+        return Forecasts(*parts, self.sign, self.absent[some], self.source)
 
     def _ends(self, i: NDArray[np.intp]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
         """Knot and level at either end of segment (i - 1, i); i (Q, m)."""

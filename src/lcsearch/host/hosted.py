@@ -17,6 +17,7 @@ import numpy as np
 
 from lcsearch.errors import InvalidValue, in_words
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
+from lcsearch.forecast.network.begun import alongside
 from lcsearch.host import wire
 from lcsearch.host.in_process import Pretrained
 from lcsearch.host.link import HostLate, HostTrouble, Link
@@ -215,16 +216,16 @@ class Hosted:
 
     def _asked(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]]) -> list[Forecasts]:
         end = self._clock() + self.deadline
-        groups: dict[tuple[int, float], list[int]] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
         for i, (snapshot, _) in enumerate(asks):
-            groups.setdefault((id(snapshot.bank), _ahead(snapshot)), []).append(i)
+            groups.setdefault((id(snapshot.bank), _ahead(snapshot), *map(id, alongside(snapshot))), []).append(i)
         found: list[Forecasts] = [Forecasts.none([])] * len(asks)
         for rows in groups.values():
             queries = [query for i in rows for query in asks[i][1]]
             whole, at = _joined([self._ask(asks[rows[0]][0], part, end) for part in _parts(queries)]), 0
             for i in rows:
                 n = len(asks[i][1])
-                found[i] = _rows(whole, at, at + n)
+                found[i] = whole.rows(at, at + n)
                 at += n
         return found
 
@@ -236,6 +237,7 @@ class Hosted:
             if id(query.trial) not in asked:
                 asked[id(query.trial)] = wire.travelling(query.trial, sign, study)
         own = tuple(Query(asked[id(query.trial)], query.kind, float(query.step)) for query in queries)
+        live = tuple(wire.travelling(trial, sign, study) for trial in alongside(snapshot))
         sent = self._of(snapshot)
         known, again = sent.known, False
         rest = [wire.travelling(snapshot.bank[i], sign, study) for i in range(known, len(snapshot.bank))]
@@ -254,6 +256,7 @@ class Hosted:
                 tuple(trials),
                 own if last else (),
                 end - self._clock(),
+                live if last else (),
             )
             reply = self._send(wire.pack(request), end)
             if reply.status == wire.OK:
@@ -347,10 +350,3 @@ def _joined(parts: Sequence[Forecasts]) -> Forecasts:
     knots, levels, tails = (np.concatenate([getattr(p, name) for p in parts]) for name in ("knots", "levels", "tails"))
     absent = tuple(reason for part in parts for reason in part.absent)
     return replace(parts[0], knots=knots, levels=levels, tails=tails, absent=absent)
-
-
-def _rows(whole: Forecasts, start: int, stop: int) -> Forecasts:
-    at = slice(start, stop)
-    return replace(
-        whole, knots=whole.knots[at], levels=whole.levels[at], tails=whole.tails[at], absent=whole.absent[at]
-    )

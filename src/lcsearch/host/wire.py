@@ -26,12 +26,13 @@ from safetensors.numpy import load, save
 from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts, Kind, Query
+from lcsearch.forecast.network.begun import CONTEXT
 from lcsearch.forecast.network.columns import plain
 from lcsearch.goal import Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
-WIRE = 1
+WIRE = 2
 """Version of the format; a host answers its own only."""
 KINDS: tuple[Kind, ...] = ("value", "latent", "best_by")
 MOST_QUERIES = 256
@@ -74,12 +75,13 @@ class Request:
         model: version of the weights that must answer.
         study: its name; studies of one name share what is kept, never an answer.
         horizon, judged: of its goal.
-        ahead: the furthest step of a live trial; -inf without one. Of live trials nothing else is read.
+        ahead: the furthest step of a live trial; -inf without one.
         base: digest of the finished trials that `trials` are to be added to.
         bank: digest of all of them.
         trials: those that the host may not have.
         queries: what is asked, of trials as they travel.
         within: seconds after which nobody waits for the answer.
+        live: the live trials that are context; of the others nothing but `ahead` is read.
     """
 
     model: str
@@ -92,6 +94,7 @@ class Request:
     trials: tuple[Trial, ...]
     queries: tuple[Query, ...]
     within: float
+    live: tuple[Trial, ...] = ()
 
     @property
     def goal(self) -> Goal:
@@ -100,8 +103,9 @@ class Request:
 
     def snapshot(self, bank: FinishedTrials) -> Snapshot:
         """What the forecaster is asked about."""
-        live = (Trial("ahead", Curve.of([self.ahead], [0.0])),) if math.isfinite(self.ahead) else ()
-        return Snapshot(self.study, bank.goal, bank, live)
+        # no value: it is no context
+        ahead = (Trial("ahead", Curve.of([self.ahead], [math.nan])),) if math.isfinite(self.ahead) else ()
+        return Snapshot(self.study, bank.goal, bank, (*self.live, *ahead))
 
 
 def travelling(trial: Trial, sign: float, study: str = "") -> Trial:
@@ -270,6 +274,7 @@ def pack(request: Request) -> bytes:
         {
             "head": _text(head),
             **(_pack_trials("finished", request.trials) if request.trials else {}),
+            **(_pack_trials("live", request.live) if request.live else {}),
             **_pack_trials("asked", asked),
             "which": np.array([place[id(query.trial)] for query in request.queries], np.int64),
             "kind": np.array([KINDS.index(query.kind) for query in request.queries], np.int64),
@@ -321,7 +326,10 @@ def unpack(body: bytes) -> Request:
             Query(asked[i], KINDS[k], s) for i, k, s in zip(which.tolist(), kind.tolist(), step.tolist(), strict=True)
         )
         trials = _unpack_trials(arrays, "finished") if f"finished.{_SIZES}" in arrays else ()
-        request = Request(**{name: head[name] for name in _HEAD}, trials=trials, queries=queries)
+        live = _unpack_trials(arrays, "live") if f"live.{_SIZES}" in arrays else ()
+        if len(live) > CONTEXT or any(trial.status.finished for trial in live):
+            raise InvalidValue(f"at most {CONTEXT} trials, none of them finished", len(live), "body[live]")
+        request = Request(**{name: head[name] for name in _HEAD}, live=live, trials=trials, queries=queries)
         request.goal  # noqa: B018 (of an impossible goal it raises)
         if not all(trial.status.finished for trial in request.trials):
             raise InvalidValue("finished trials", "others", "body[finished]")

@@ -27,6 +27,10 @@ FEWEST_REPORTS = 4
 ENOUGH_RUNS = 1000
 USEFUL_REPORTS = 10
 MOST_PARAMS = 16
+KEPT_BEST = 0.1
+"""Share of the studies whose curves report the best value so far, as some loggers do."""
+CONFIGURED = 0.7
+"""Share of the studies that show their configurations."""
 BEYOND = 1e30
 """Scaled values are clipped to this; float32 goes to 3e38."""
 CONSTANT = 1e-12
@@ -172,7 +176,10 @@ def _study(chance: np.random.Generator, task: RealTask, length: int, trials: int
     alive = np.isfinite(task.losses[order][:, kept]).any(axis=1)
     rows = np.concatenate([order[alive][:1], np.delete(order, np.flatnonzero(alive)[:1])])[:trials]
     rows = chance.permutation(rows)
-    loss = _bent(chance, task.losses[np.ix_(rows, kept)])
+    loss = task.losses[np.ix_(rows, kept)]
+    if chance.random() < KEPT_BEST:
+        loss = np.fmin.accumulate(np.where(np.isfinite(loss), loss, np.nan), axis=1)
+    loss = _bent(chance, loss)
     params, kinds = _configured(chance, task.params[rows], task.kinds)
     return _Study(_steps(chance, task.steps, kept), loss, params, kinds)
 
@@ -238,9 +245,9 @@ def _warp(chance: np.random.Generator, loss: Floats) -> Floats:
 
 
 def _configured(chance: np.random.Generator, params: Floats, kinds: Ints) -> tuple[Floats, Ints]:
-    """Half of the time no configuration; else some of its columns in any order, categories numbered anew."""
+    """At times no configuration; else some of its columns in any order, categories numbered anew."""
     columns = chance.permutation(kinds.size)[:MOST_PARAMS]
-    if chance.random() < 0.5 or not columns.size:
+    if chance.random() >= CONFIGURED or not columns.size:
         return np.zeros((len(params), 0)), np.zeros(0, np.int64)
     params, kinds = params[:, columns].copy(), kinds[columns]
     for column in np.flatnonzero(kinds == 2):

@@ -328,14 +328,7 @@ class FinishedTrials:
         towards the best): where half of the trials never learned, or one blew up to 1e34, the median says nothing of
         the differences that matter among the good ones.
         """
-        losses = np.sort(self.judged[self.eligible])
-        losses = losses[np.isfinite(losses)]
-        if not losses.size:
-            return 0.0
-        with np.errstate(over="ignore"):
-            to_median = 0.5 * losses[(losses.size - 1) // 2] + 0.5 * losses[losses.size // 2] - losses[0]
-            spread = 2.0 * min(to_median, 4.0 * (losses[(losses.size - 1) // 4] - losses[0]))
-        return float(spread) if math.isfinite(spread) else 0.0
+        return robust_range(self.judged[self.eligible])
 
     @cached_property
     def _bounds(self) -> tuple[NDArray[np.int64], Floats, Floats]:
@@ -432,6 +425,17 @@ class FinishedTrials:
             index = starts[rows] - 1 + (np.add.reduceat(seen, ends - sizes, dtype=np.int64) if rows.size else 0)
         theirs = (self._columns.best if best else self._columns.latest).data[index]
         return int(np.count_nonzero(theirs < np.array(losses)[place])), int(rows.size)
+
+
+def robust_range(losses: Floats) -> float:
+    """Of losses of any length, those that are not finite left out; see :attr:`FinishedTrials.robust_range`."""
+    losses = np.sort(losses[np.isfinite(losses)])
+    if not losses.size:
+        return 0.0
+    with np.errstate(over="ignore"):
+        to_median = 0.5 * losses[(losses.size - 1) // 2] + 0.5 * losses[losses.size // 2] - losses[0]
+        spread = 2.0 * min(to_median, 4.0 * (losses[(losses.size - 1) // 4] - losses[0]))
+    return float(spread) if math.isfinite(spread) else 0.0
 
 
 def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import torch
 from kit.networks import network
 
 from lcsearch.curves import Curve, Floats
-from lcsearch.forecast.network.context import CONTEXT, Context, choose
+from lcsearch.forecast.network.context import Context
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
@@ -41,50 +41,6 @@ def assert_same(a: Context, b: Context) -> None:
         assert torch.equal(getattr(a.curves, name), getattr(b.curves, name))
     np.testing.assert_array_equal(a.steps, b.steps)
     assert (a.center, a.scale, a.gap, a.places, a.columns) == (b.center, b.scale, b.gap, b.places, b.columns)
-
-
-@pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300, 1000])
-def test_at_most_128_are_chosen_and_the_best_of_the_complete_ones_is_among_them(n: int) -> None:
-    one = bank(n)
-    rows = choose(one)
-    assert rows.size == min(n, CONTEXT)
-    assert (np.diff(rows) > 0).all()
-    np.testing.assert_array_equal(choose(bank(n)), rows)
-    if n:
-        best = np.where(one.complete, one.judged, np.inf)
-        assert np.argmin(best) in rows
-
-
-def test_the_same_trials_are_chosen_in_whatever_order_they_came() -> None:
-    trials = [trial(i) for i in range(300)]
-    rng = np.random.default_rng(0)
-    chosen = []
-    for _ in range(4):
-        one = FinishedTrials(GOAL).extend([trials[i] for i in rng.permutation(300)])
-        chosen.append({one[i].uid for i in choose(one)})
-    assert all(uids == chosen[0] for uids in chosen)
-
-
-def test_one_more_trial_changes_few_rows() -> None:
-    one = bank(1000)
-    for i in range(1000, 1020):
-        more = one.extend([trial(i)])
-        assert len(set(choose(more).tolist()) - set(choose(one).tolist())) <= 3
-        one = more
-
-
-def test_those_without_a_finite_report_are_no_context() -> None:
-    nan = Trial("nan", Curve.of([1, 2], [np.nan, np.nan]), status=Status.FAILED)
-    empty = Trial("empty", status=Status.FAILED)
-    assert choose(FinishedTrials(GOAL).extend([nan, trial(1), empty])).tolist() == [1]
-
-
-def test_equal_values_are_chosen_by_place() -> None:
-    same = Curve.of([1, 20], [0.5, 0.5])
-    one = FinishedTrials(GOAL).extend([Trial(f"t{i}", same, status=Status.COMPLETE) for i in range(300)])
-    rows = choose(one)
-    assert rows.size == CONTEXT
-    assert set(range(64)) <= set(rows.tolist())
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 150])

@@ -16,7 +16,7 @@ from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.network import forecaster as module
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
-from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, robust_range
 
 H = 40
 pytestmark = pytest.mark.filterwarnings("error")
@@ -67,9 +67,12 @@ def test_any_number_of_finished_trials(n: int) -> None:
     of = snapshot(n)
     answers = forecaster().forecast(of, queries(of))
     assert_valid(answers, 3 * len(of.live))
-    known = [reason is None for reason in answers.absent]
-    assert all(known[3:]), "every curve with two reports that differ has a scale"
-    assert all(known[:3]) == (of.robust_range > 0), "one report has one where the study has"
+    assert set(answers.absent) == {None}
+    alone = snapshot(n, live=1)
+    known = {reason is None for reason in forecaster().forecast(alone, queries(alone)).absent}
+    assert known == {robust_range(alone.bank.judged) > 0}, (
+        "one report has a scale where the others, begun or finished, give one"
+    )
 
 
 def test_only_stopped_and_failed_trials() -> None:
@@ -79,12 +82,11 @@ def test_only_stopped_and_failed_trials() -> None:
     assert of.incumbent is None
     answers = forecaster().forecast(of, queries(of))
     assert_valid(answers, len(queries(of)))
-    assert answers.absent[:3] == (Absent.UNSUPPORTED,) * 3
-    assert set(answers.absent[3:]) == {None}
+    assert set(answers.absent) == {None}
 
 
 def test_reasons_for_saying_nothing() -> None:
-    none, some = snapshot(0), snapshot(12)
+    none, some = snapshot(0, live=0), snapshot(12)
     for values in ([], [math.nan], [math.inf, math.inf]):
         assert one(values, some).absent == (Absent.NONFINITE,)
     assert one([0.5, 0.4], some, step=math.nan).absent == (Absent.NONFINITE,)

@@ -112,6 +112,7 @@ class QueryBatch:
         states: (Q, W) there.
         center, scale: (Q,).
         spread, incumbent, unit: (Q, 1) of the study (NaN without an incumbent), and the curve's own unit.
+        target: (Q,) the incumbent raw: the loss that the trial is to beat.
         wide: (Q,) the spread raw; for a curve that has not moved, where there is none, what stands in for it.
         now, until: (Q,) raw steps of the last report and of what is asked; until > now.
     """
@@ -125,6 +126,7 @@ class QueryBatch:
     spread: Tensor
     incumbent: Tensor
     unit: Tensor
+    target: Floats
     wide: Floats
     now: Floats
     until: Floats
@@ -164,13 +166,14 @@ class QueryBatch:
         wide = np.where(still & (wide <= 0), [context.stand_in for context in contexts], wide)
         with np.errstate(over="ignore"):
             spread = as_tensor(wide / scale, device)[:, None]
-        incumbent = np.array([context.incumbent for context in contexts])
-        incumbent_y = as_tensor(standardize(incumbent, center, scale), device)[:, None]
+        pairs = zip(asked, contexts, strict=True)
+        target = np.array([context.begun.target(one.trial.uid) for one, context in pairs])
+        incumbent_y = as_tensor(standardize(target, center, scale), device)[:, None]
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
         unit = features.unit_of(cuts, spread)
-        return cls(reports, curves, cuts, states, center, scale, spread, incumbent_y, unit, wide, now, until)
+        return cls(reports, curves, cuts, states, center, scale, spread, incumbent_y, unit, target, wide, now, until)
 
     def describe(self, n_complete: Sequence[float]) -> Tensor:
         """(Q, N_CUT), of studies with so many complete trials."""

@@ -105,7 +105,7 @@ class Beside:
         """(B, Q / B, C, N_PAIR) :func:`features.beside`."""
         cuts, unit = self.looks.in_study(self.array("center"), self.array("scale"))
         spread = as_tensor(np.where(self.looks.wide > 0, 1.0, 0.0), "cpu")
-        incumbent = standardize(self.array("incumbent"), self.array("center"), self.array("scale"))
+        incumbent = standardize(self.looks.target, self.array("center"), self.array("scale"))
         blank = self.contexts[0].curves.y[..., :1]  # of the curves nothing else is read
         y, best = self._each(lambda c: c.curves.y, 0.0), self._each(lambda c: c.curves.best, 0.0)
         curves = Curves(y, self._each(lambda c: c.curves.bad, False), best, blank, blank, blank, blank, blank)

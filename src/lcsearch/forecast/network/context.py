@@ -1,4 +1,4 @@
-"""The finished trials that queries are compared with: which ones, and what they look like as tensors of one study.
+"""The trials that queries are compared with: which ones, and what they look like as tensors of one study.
 
 A context made from an earlier one takes over what it knows of trials that are in both; each trial is encoded alone, so
 that this changes no bit.
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.network import features
+from lcsearch.forecast.network.begun import FEW, Begun, alongside
 from lcsearch.forecast.network.columns import Columns, Plain, plain
 from lcsearch.forecast.network.features import Curves
 from lcsearch.forecast.network.model import CurveNetwork
@@ -24,44 +25,8 @@ from lcsearch.forecast.network.reports import Batch, Reports, as_tensor, pad, pl
 from lcsearch.schedule import Schedule
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
-CONTEXT = 128
-"""Finished trials that a query is compared with, at most."""
 MOST_COUNTED = 64
 """Complete trials that the network is told of at most: in its training there were seldom more."""
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing, Knuth, vol. 3, 6.4
-
-
-def choose(bank: FinishedTrials, most: int = CONTEXT) -> NDArray[np.intp]:
-    """Rows of the finished trials that become context, in bank order; costs O(trials).
-
-    All that have a finite report; where they are too many the best half (of the COMPLETE ones), and others spread over
-    the whole rest by a key of their judged losses alone. So it is the same set whatever the order in which trials
-    finished or were first seen, and one more trial changes few of them.
-    """
-    judged = bank.judged
-    rows = np.flatnonzero(np.isfinite(judged))
-    if rows.size <= most:
-        return rows
-    taken = np.zeros(rows.size, np.bool_)
-    done = np.flatnonzero(bank.complete[rows])
-    taken[_lowest(judged[rows], done, most // 2)] = True
-    rest = np.flatnonzero(~taken)
-    with np.errstate(over="ignore"):
-        key = (judged[rows[rest]].view(np.uint64) ^ (judged[rows[rest]].view(np.uint64) >> np.uint64(29))) * _ODD
-    taken[_lowest(key.astype(np.float64), None, most - int(taken.sum()), at=rest)] = True
-    return rows[taken]
-
-
-def _lowest(x: Floats, among: NDArray[np.intp] | None, n: int, at: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
-    """Indices of the n lowest of x[among] (or those that `at` gives for all of x); of equal ones the first."""
-    some = x if among is None else x[among]
-    index = among if at is None else at
-    assert index is not None
-    if some.size <= n:
-        return index
-    edge = np.partition(some, n - 1)[n - 1]
-    below = index[some < edge]
-    return np.concatenate([below, index[some == edge][: n - below.size]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +76,18 @@ Key = tuple[str, int]
 """
 
 
+def _same(a: Trial, b: Trial) -> bool:
+    """Whether two trials are one, at the same report."""
+    if a is b:
+        return True
+    same = a.uid == b.uid and a.schedule == b.schedule and (a.curve is b.curve or a.curve == b.curve)
+    return same and (a.params is b.params or plain(a.params) == plain(b.params))
+
+
 def unknown(snapshot: Snapshot, kept: Mapping[Key, Known]) -> dict[Key, Trial]:
     """The trials of a context that nothing is kept of."""
-    sign, horizon, trials = snapshot.goal.sign, snapshot.horizon, list(snapshot.bank)
-    found = {_key(trials[i]): trials[i] for i in choose(snapshot.bank)}
+    sign, horizon = snapshot.goal.sign, snapshot.horizon
+    found = {_key(trial): trial for trial in Begun.of(snapshot, alongside(snapshot)).trials}
     return {k: t for k, t in found.items() if (have := kept.get(k)) is None or not have.still(t, sign, horizon)}
 
 
@@ -133,16 +106,18 @@ _NONE: Mapping[Key, Known] = {}
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """C context trials of one bank, in the study's units: y = (loss - center) / scale.
+    """C context trials of one study, in its units: y = (loss - center) / scale.
 
     Attributes:
         bank, horizon: what it was made for.
+        begun: whom it holds.
         known: C trials.
         places: uid -> row.
         steps: (C, S) raw steps; (S,) where all trials report at the same ones; +inf beyond a trial's last.
         ends: (C,) raw step of each trial's last report.
         curves: (1, C, S); only what `features.beside` reads is filled.
-        reported, complete, judged: (1, C) of them.
+        reported, complete: (1, C) of them.
+        judged: (1, C) losses that configurations are told apart by; NaN for none.
         states: (1, C, W).
         columns: the parameters that differ.
         params: (1, C, D).
@@ -150,14 +125,14 @@ class Context:
         schedules: different plans, of peak 1.
         plan: (C,) index of each trial's; -1 without one.
         gap: steps between first reports, typically; None without a trial that tells.
-        incumbent: loss of the best complete trial, NaN without one.
-        spread: of judged losses.
+        spread: of judged losses, see :class:`Begun`.
         stand_in: what a curve that has not moved takes for the spread where that is 0, as best values tie; 0: nothing.
         n_complete: as the network is told.
     """
 
     bank: FinishedTrials
     horizon: float
+    begun: Begun
     known: tuple[Known, ...]
     places: dict[str, int]
     steps: Floats
@@ -175,7 +150,6 @@ class Context:
     gap: float | None
     center: float
     scale: float
-    incumbent: float
     spread: float
     stand_in: float
     n_complete: float
@@ -187,19 +161,18 @@ class Context:
     def of(cls, snapshot: Snapshot, network: CurveNetwork, device: str, kept: Mapping[Key, Known] = _NONE) -> Context:
         """Make it, with what is known already."""
         bank, sign, horizon = snapshot.bank, snapshot.goal.sign, snapshot.horizon
-        rows = choose(bank)
-        trials = list(bank)
+        begun = Begun.of(snapshot, alongside(snapshot))
         known = []
-        for trial in (trials[i] for i in rows):
+        for trial in begun.trials:
             have = kept.get(_key(trial))
             if have is None or not have.still(trial, sign, horizon):
                 (have,) = Known.of([trial], sign, horizon, network, device)  # alone: no bit hangs on what else is new
             known.append(have)
-        reports = [one.reports for one in known]
-        complete = np.array([one.trial.status is Status.COMPLETE for one in known], np.bool_)
-        incumbent = bank.best_complete[0] if bank.best_complete is not None else math.nan
-        center, scale, stand_in = _units(reports, bank.judged[rows], incumbent, snapshot.robust_range)
-        judged = np.where(complete, standardize(bank.judged[rows], center, scale), np.nan)
+        reports, complete = [one.reports for one in known], begun.complete
+        center, scale, stand_in = _units(reports, begun.so_far, begun.target(), begun.spread)
+        judged = standardize(begun.so_far, center, scale)
+        if np.count_nonzero(complete) >= FEW:
+            judged = np.where(complete, judged, np.nan)
         steps, curves = _curves(reports, center, scale, device)
         columns = Columns.of([one.params for one in known])
         params = columns.encode([one.params for one in known])
@@ -212,6 +185,7 @@ class Context:
         return cls(
             bank,
             horizon,
+            begun,
             tuple(known),
             {one.trial.uid: i for i, one in enumerate(known)},
             steps,
@@ -229,8 +203,7 @@ class Context:
             float(np.median(gaps)) if gaps else None,
             center,
             scale,
-            incumbent,
-            snapshot.robust_range,
+            begun.spread,
             stand_in,
             float(min(bank.n_complete, MOST_COUNTED)),
         )
@@ -239,6 +212,13 @@ class Context:
     def kept(self) -> dict[Key, Known]:
         """What a later context may take over."""
         return {one.key: one for one in self.known}
+
+    def still(self, snapshot: Snapshot) -> bool:
+        """Whether it is what the snapshot would have made."""
+        if self.bank is not snapshot.bank or self.horizon != snapshot.horizon:
+            return False
+        mine, theirs = self.begun.live, alongside(snapshot)
+        return len(mine) == len(theirs) and all(map(_same, mine, theirs))
 
     def place(self, step: Floats) -> NDArray[np.int64]:
         """(Q,) steps -> (Q, C) index of each trial's last report not after them: -1 before its first, and one beyond

@@ -309,13 +309,15 @@ def beside(
         reported: (B, C) reports of each, >= 1.
         complete: (B, C) whether it reached the horizon.
         now, half, quarter, until: (B, Q, C) index in each context trial of the last report not after the query's
-            step, after half and a quarter of it, and not after the step asked about; -1 where there is none.
+            step, after half and a quarter of it, and not after the step asked about; -1 where there is none, beyond
+            the last one where it had ended by then. A trial that is not complete tells where one ends that is asked
+            about a step which it passed itself.
     """
     b, n_q, n_c = now.shape
     last = (reported - 1).unsqueeze(1).expand(b, n_q, n_c)
     started = (now >= 0) & (reported.unsqueeze(1) > 0)
     has_now = started & ((now <= last) | complete.unsqueeze(1))
-    has_end = started & complete.unsqueeze(1)
+    has_end = started & (complete.unsqueeze(1) | (until <= last))
     now, until = torch.minimum(now, last), torch.minimum(until, last)
     c_now, c_until = read(context.y, now), read(context.y, until)
     c_smooth = median3(c_now, read(context.y, now - 1), read(context.y, now - 2))

@@ -16,6 +16,7 @@ from lcsearch.forecast.network.beside import Beside
 from lcsearch.forecast.network.context import Context, Key, Known, unknown, weight
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reading import read_off, write_point_mass
+from lcsearch.forecast.network.round import Round
 from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
@@ -70,11 +71,13 @@ class NetworkForecaster:
         """One row a query.
 
         A value or a best-by at a step that is not after the last report is certain; a latent value there is asked of
-        the curve as it stood at that step.
+        the curve as it stood at that step. A trial that has not begun (an empty curve, a configuration) is forecast
+        from what the begun ones are forecast to reach at that step, see :mod:`lcsearch.forecast.network.unseen`.
 
-        Absent rows: NONFINITE when the curve has no finite observation or its first one comes after the step asked
-        about, or when that step is not finite; UNSUPPORTED when nothing gives the curve a scale (one observation in a
-        study without a spread, or a constant curve in one where neither curves nor judged values differ).
+        Absent rows: NONFINITE when a begun curve has no finite observation or its first one comes after the step asked
+        about, when there is neither a curve nor a configuration, or when that step is not finite; UNSUPPORTED when
+        nothing gives the curve a scale (one observation in a study without a spread, or a constant curve in one where
+        neither curves nor judged values differ), or too few have begun to say anything of one that has not.
         """
         return self.forecast_each([(snapshot, queries)])[0]
 
@@ -94,6 +97,12 @@ class NetworkForecaster:
         return self._each(asks, by_turns=True)
 
     def _each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]], *, by_turns: bool) -> list[Forecasts]:
+        rounds = [Round.of(snapshot, queries) for snapshot, queries in asks]
+        asks = [(snapshot, one.asked) for (snapshot, _), one in zip(asks, rounds, strict=True)]
+        said = self._of_begun(asks, by_turns=by_turns)
+        return [one.answers(forecasts) for one, forecasts in zip(rounds, said, strict=True)]
+
+    def _of_begun(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]], *, by_turns: bool) -> list[Forecasts]:
         if not asks:
             return []
         sign, width = asks[0][0].goal.sign, self._network.borders.numel() + 2
@@ -136,10 +145,10 @@ class NetworkForecaster:
         ]
 
     def _context(self, snapshot: Snapshot) -> Context:
-        """The context of the snapshot's bank; kept until the study's bank is another one, or the horizon moves, which
-        live trials may do too."""
+        """The context of the snapshot; kept until the study's bank is another one, the horizon moves, which live trials
+        may do too, or one of them that is context makes a report."""
         kept = self._contexts.get(snapshot.key)
-        if kept is not None and kept.bank is snapshot.bank and kept.horizon == snapshot.horizon:
+        if kept is not None and kept.still(snapshot):
             return kept
         made = Context.of(snapshot, self._network, self._device, {} if kept is None else kept.kept)
         others = {study: one for study, one in self._contexts.items() if study != snapshot.key}
@@ -166,7 +175,9 @@ class NetworkForecaster:
         """As `_context`, where many searches over the same trials take turns."""
         key = _name(snapshot)
         found = self._searches.pop(key, None)
-        if found is None or found.bank is not snapshot.bank:
+        if found is None or not found.still(snapshot):
+            if found is not None:
+                self._searches_weigh -= _weight(found.bank)
             found = Context.of(snapshot, self._network, self._device, self._known)
             self._searches_weigh += _weight(snapshot.bank)
         self._searches[key] = found  # at the end: the first is the one that was not asked for longest
@@ -197,7 +208,7 @@ class NetworkForecaster:
         best_by = np.array([KINDS[one.kind] == "best_by" for one in asked])
         cap = np.where(best_by, [r.best[-1] for r in looks.reports], np.inf)
         unit = np.where(off, 1.0, size)
-        return (*read_off(self._network.borders, logs, split, last, unit, beside.array("incumbent"), cap), off)
+        return (*read_off(self._network.borders, logs, split, last, unit, looks.target, cap), off)
 
 
 def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcsearch.forecast.network import features
+from lcsearch.forecast.network.begun import FEW
 from lcsearch.forecast.network.features import Curves, token_grid
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.params import match
@@ -86,6 +87,7 @@ class _Known:
         reported: (B, C) reports of each trial as context.
         complete: (B, C) bool.
         judged: (B, C) judged loss; +inf where the trial is not complete, or diverged.
+        so_far: (B, C) what it would be judged by if it ended where it stands; +inf where that is not finite.
         met: (B, C) bool, trials that count as context: a study has met some of its trials, how many is drawn evenly in
             the logarithm.
         by_best: (B,) bool, judged by the best value; else by the last one.
@@ -96,6 +98,7 @@ class _Known:
     reported: Tensor
     complete: Tensor
     judged: Tensor
+    so_far: Tensor
     met: Tensor
     by_best: Tensor
 
@@ -103,6 +106,7 @@ class _Known:
     def of(cls, studies: Studies, length: Tensor, generator: torch.Generator) -> _Known:
         """Read, and draw how the studies judge and whom they have met."""
         b, c, _ = studies.loss.shape
+        by_best = _rand(generator, b) < 0.6
         # The first report stands one spacing after the start, wherever a study counts from.
         since = studies.steps - (2.0 * studies.steps[:, :1] - studies.steps[:, 1:2])
         horizon = since.gather(1, (length - 1)[:, None]).unsqueeze(-1)  # (B, 1, 1)
@@ -115,12 +119,17 @@ class _Known:
         lasts = complete & ~curves.bad.gather(-1, end).squeeze(-1)
         final = torch.where(lasts, curves.y.gather(-1, end).squeeze(-1), infinite)
         best = torch.where(complete, curves.best.gather(-1, end).squeeze(-1), infinite)
+        here = (reported - 1).unsqueeze(-1)
+        stands = studies.present & ~curves.bad[..., 0]  # a curve that begins with events is filled from what comes
+        so_far = torch.where(by_best[:, None, None], curves.best.gather(-1, here), curves.y.gather(-1, here))
         n_present = studies.present.sum(1).to(torch.float32)
         meets = torch.exp(_rand(generator, b) * torch.log(n_present + 1.0))
         order = _rand(generator, b, c).masked_fill(~studies.present, 2.0).argsort(1).argsort(1)
         met = studies.present & (order < meets[:, None].round())
-        by_best = _rand(generator, b) < 0.6
-        return cls(since, curves, reported, complete, torch.where(by_best[:, None], best, final), met, by_best)
+        judged = torch.where(by_best[:, None], best, final)
+        return cls(
+            since, curves, reported, complete, judged, torch.where(stands, so_far.squeeze(-1), infinite), met, by_best
+        )
 
 
 def _rand(generator: torch.Generator, *shape: int) -> Tensor:
@@ -177,12 +186,12 @@ def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, t
         return x.gather(1, asked.view(b, n, *[1] * (x.dim() - 2)).expand(b, n, *x.shape[2:]))
 
     own = curves.map(of_asked)
-    at, index = _cuts(grid, length, (b, n, m), generator)
+    at, index = _cuts(grid, length, of_asked(known.reported), m, generator)
     kind, until = _asked(known.by_best, index, length, generator)
     a = features.cut(own, index)
     use_pair = known.met[:, None, :] & (asked.unsqueeze(-1) != torch.arange(c, device=asked.device))  # (B, A, C)
-    figures = study_figures(torch.where(use_pair, known.judged[:, None, :], math.inf))
-    spread, incumbent, n_complete = (x.unsqueeze(-1).expand(b, n, m) for x in figures)
+    ended, so_far = (torch.where(use_pair, x[:, None, :], math.inf) for x in (known.judged, known.so_far))
+    spread, incumbent, n_complete = (x.unsqueeze(-1).expand(b, n, m) for x in figures_of_begun(ended, so_far))
     unit = features.unit_of(a, spread)
     step_until = own.steps.gather(-1, until)
     plan_until = own.rate.gather(-1, until), own.area.gather(-1, until)
@@ -216,7 +225,7 @@ def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, t
         planned = features.plans((mine[0], mine[1]), (theirs[0], theirs[1]))
     use = use_pair.unsqueeze(2).expand(b, n, m, c).reshape(*flat, c)
     params = _scaled(studies.params, studies.kinds, known.met)
-    judged = torch.where(torch.isfinite(known.judged), known.judged, math.nan)
+    judged = ranked(known.judged, known.so_far, known.met)
     my_params = of_asked(params).unsqueeze(2).expand(b, n, m, -1).reshape(*flat, -1)
     alike = match(my_params, params, studies.kinds, judged, use)
     state = of_asked(states).gather(2, at.unsqueeze(-1).expand(-1, -1, -1, states.shape[-1])).reshape(*flat, -1)
@@ -237,14 +246,15 @@ def query(network: CurveNetwork, studies: Studies, generator: torch.Generator, t
     )
 
 
-def _cuts(
-    grid: Tensor, length: Tensor, shape: tuple[int, int, int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """(B, A, M) places in the grid, and the reports that stand there: the last ones seen, rather early."""
+def _cuts(grid: Tensor, length: Tensor, reported: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(B, A, M) places in the grid, and the reports that stand there: the last ones seen, rather early; a third where
+    the trial (B, A) `reported` last, as an allocation asks about those that are paused."""
+    shape = (*reported.shape, m)
     low, high = math.log(0.02), math.log(0.97)
     share = torch.exp(low + (high - low) * _rand(generator, *shape))
     share = torch.where(_rand(generator, *shape) < 0.3, _rand(generator, *shape), share)
     wanted = (share * length[:, None, None]).round().long().clamp_min(1)
+    wanted = torch.where(_rand(generator, *shape) < 0.33, reported.unsqueeze(-1), wanted)
     wanted = torch.minimum(wanted, (length - 1)[:, None, None])
     at = (torch.searchsorted(grid, (wanted - 1).contiguous(), right=True) - 1).clamp_min(0)
     return at, grid[at]
@@ -271,6 +281,26 @@ def _answers(loss: Tensor, latent: Tensor, kind: Tensor, index: Tensor, until: T
     best = torch.where(between, finite.unsqueeze(2), math.inf).amin(-1)
     value = finite.gather(-1, until)
     return torch.where(kind == BEST_BY, best, torch.where(kind == LATENT, latent.gather(-1, until), value))
+
+
+def ranked(judged: Tensor, so_far: Tensor, met: Tensor) -> Tensor:
+    """(B, C) losses that configurations are told apart by, NaN for none: judged ones, or where they stand where fewer
+    than `FEW` of the trials that were met are complete (the longer a trial was let run, the better it stood)."""
+    few = (torch.isfinite(judged) & met).sum(1, keepdim=True) < FEW
+    found = torch.where(few, so_far, judged)
+    return torch.where(torch.isfinite(found), found, math.nan)
+
+
+def figures_of_begun(judged: Tensor, so_far: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`study_figures`; where complete trials give no spread, or no incumbent, all that have begun do.
+
+    Args:
+        judged: (..., C) of the complete trials, +inf elsewhere.
+        so_far: (..., C) of all that have begun, where they stand.
+    """
+    spread, incumbent, n = study_figures(judged)
+    among, best, _ = study_figures(so_far)
+    return torch.where(spread > 0, spread, among), torch.where(torch.isnan(incumbent), best, incumbent), n
 
 
 def study_figures(judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,8 +24,9 @@ _LOOKS = 10
 def censor(studies: Studies, generator: torch.Generator) -> Studies:
     """The studies, drawn or real, with `reported` as a scheduler of random kind would have left it.
 
-    In most studies at least two trials are complete. Trials that were complete may only become shorter: a trial that
-    is `present` reports at least once and never more than it did.
+    In more than half of the studies at least two trials are complete; in most of the others none is, and all were cut
+    at some depth, as by an allocation that has only begun. Trials that were complete may only become shorter: a trial
+    that is `present` reports at least once and never more than it did.
     """
     draws = Variates(generator)
     b, c, _ = studies.loss.shape
@@ -43,7 +44,10 @@ def censor(studies: Studies, generator: torch.Generator) -> Studies:
     running = torch.floor(draws.uniform(b, 1) * 8.0) * draws.flip(b, 1, p=0.35)
     last = present.sum(1, keepdim=True) - present.cumsum(1) < running
     made = torch.where(last, torch.minimum(made, anywhere), made)
-    made = _complete_two(draws, made, studies)
+    # An allocation that is under way: hardly any trial is complete, most are paused after a few reports.
+    depth = torch.floor(length[:, None] ** draws.uniform(b, 1) ** 1.5).clamp(min=1.0).long()
+    early = draws.flip(b, 1, p=0.4)
+    made = torch.where(early, torch.minimum(made, depth), _complete_two(draws, made, studies))
     made = torch.minimum(made, studies.reported).clamp(min=1)
     return replace(studies, reported=torch.where(present, made, 0))
 

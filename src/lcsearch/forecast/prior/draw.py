@@ -10,6 +10,7 @@ from lcsearch.forecast.prior import noise, warps
 from lcsearch.forecast.prior.configurations import configurations, traits
 from lcsearch.forecast.prior.contexts import censor
 from lcsearch.forecast.prior.losses import GOOD, TRAITS, Losses, losses
+from lcsearch.forecast.prior.records import keep_best
 from lcsearch.forecast.prior.variates import Variates
 
 LARGEST = 1e35
@@ -53,6 +54,7 @@ def draw(
     rows = {name: value[task, trial] for name, value in z.items()}
     made = losses(draws, rows, task, u, length[task], returns, schedules & ~returns)
     loss, latent = _reports(draws, made, task, rows["noise"], returns)
+    loss, latent = keep_best(draws, task, rows, loss, latent, n)
     loss, latent = _own_units(draws, loss, latent, task, returns)
     loss = torch.where(made.lost, torch.nan, loss)
     latent = torch.where(made.gone, torch.nan, latent)

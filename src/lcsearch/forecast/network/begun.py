@@ -1,0 +1,117 @@
+"""Who queries are compared with, of all trials that have begun, and what these say of a study's losses. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcsearch.curves import Floats
+from lcsearch.goal import Goal
+from lcsearch.study import Snapshot, Status, Trial, judged_loss, robust_range
+
+CONTEXT = 128
+"""Trials that a query is compared with, at most."""
+FEW = 5
+"""Complete trials below which all that have begun tell what the study is like."""
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci hashing, Knuth, vol. 3, 6.4
+
+
+def alongside(snapshot: Snapshot) -> tuple[Trial, ...]:
+    """The live trials that are context as the finished ones are: all that have a finite report while some are paused,
+    as in an allocated search, or fewer than `FEW` are complete (`CONTEXT` of them at most); none where the finished
+    ones say enough."""
+    live = snapshot.live
+    if snapshot.bank.n_complete >= FEW and not any(trial.status is Status.PAUSED for trial in live):
+        return ()
+    some = tuple(trial for trial in live if len(trial.curve))
+    if len(some) <= CONTEXT:
+        return some
+    rows = choose(_so_far(some, snapshot.goal), np.zeros(len(some), np.bool_))
+    return tuple(some[i] for i in rows)
+
+
+def _so_far(trials: Sequence[Trial], goal: Goal) -> Floats:
+    return np.array([judged_loss(trial.curve, goal)[0] for trial in trials])
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """The context trials of a study, and what they say of its losses.
+
+    Attributes:
+        live: :func:`alongside`.
+        trials: C, in the order of the bank, live ones behind.
+        so_far: (C,) judged loss as it stands.
+        complete: (C,) bool.
+        best: what there is to beat: the loss of the best feasible complete trial; without one, of the two best that
+            have begun, with their uids, for no trial has itself to beat.
+        spread: robust range of the complete ones' judged losses; where these give none, of all that have begun.
+    """
+
+    live: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
+    so_far: Floats
+    complete: NDArray[np.bool_]
+    best: tuple[tuple[float, str | None], ...]
+    spread: float
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, live: tuple[Trial, ...]) -> Begun:
+        """Choose them, from all that have begun."""
+        bank, goal = snapshot.bank, snapshot.goal
+        so_far, complete = bank.judged, bank.complete
+        if live:
+            so_far = np.concatenate([so_far, _so_far(live, goal)])
+            complete = np.concatenate([complete, np.zeros(len(live), np.bool_)])
+        everyone = (*bank, *live)
+        rows = choose(so_far, complete)
+        if bank.best_complete is not None:
+            best: tuple[tuple[float, str | None], ...] = ((bank.best_complete[0], None),)
+        else:
+            two = np.argsort(so_far, kind="stable")[:2]
+            best = tuple((float(so_far[i]), everyone[i].uid) for i in two if math.isfinite(so_far[i]))
+        spread = snapshot.robust_range or robust_range(so_far)
+        return cls(live, tuple(everyone[i] for i in rows), so_far[rows], complete[rows], best, spread)
+
+    def target(self, uid: str | None = None) -> float:
+        """The loss that this trial, or any, is to beat; NaN for none."""
+        return next((loss for loss, other in self.best if other is None or other != uid), math.nan)
+
+
+def choose(so_far: Floats, complete: NDArray[np.bool_], most: int = CONTEXT) -> NDArray[np.intp]:
+    """Rows of the begun trials that become context, in their order; costs O(trials).
+
+    All that have a finite report; where they are too many the best half (of the COMPLETE ones first), and others spread
+    over the whole rest by a key of their losses alone. So it is the same set whatever the order in which trials
+    finished or were first seen, and one more trial changes few of them.
+    """
+    rows = np.flatnonzero(np.isfinite(so_far))
+    if rows.size <= most:
+        return rows
+    losses, done = so_far[rows], complete[rows]
+    taken = np.zeros(rows.size, np.bool_)
+    for some in (np.flatnonzero(done), np.flatnonzero(~done)):
+        taken[_lowest(losses, some, most // 2 - int(taken.sum()))] = True
+    rest = np.flatnonzero(~taken)
+    with np.errstate(over="ignore"):
+        key = (losses[rest].view(np.uint64) ^ (losses[rest].view(np.uint64) >> np.uint64(29))) * _ODD
+    taken[_lowest(key.astype(np.float64), None, most - int(taken.sum()), at=rest)] = True
+    return rows[taken]
+
+
+def _lowest(x: Floats, among: NDArray[np.intp] | None, n: int, at: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Indices of the n lowest of x[among] (or those that `at` gives for all of x); of equal ones the first."""
+    some = x if among is None else x[among]
+    index = among if at is None else at
+    assert index is not None
+    if some.size <= n:
+        return index
+    if n <= 0:
+        return index[:0]
+    edge = np.partition(some, n - 1)[n - 1]
+    below = index[some < edge]
+    return np.concatenate([below, index[some == edge][: n - below.size]])

@@ -1,0 +1,186 @@
+"""Trials without a report, from their configurations: a Gaussian process on what the begun ones are forecast to reach.
+
+What is regressed is no value that was seen but the forecast of every begun trial at the queried step, as a normal
+score among them: a slow starter is no bad configuration, and a blow-up no outlier. The kernel is Matern's with nu 5/2
+and a length for every parameter (Rasmussen and Williams 2006, 4.2.1); lengths, scale and noise are the most probable
+ones, the lengths under a prior that grows with the root of the number of parameters (Hvarfner et al. 2024). Answers are
+read back through the quantiles of what is forecast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky
+from scipy.optimize import minimize
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
+
+from lcsearch.curves import Floats
+from lcsearch.forecast.contract import Forecasts
+from lcsearch.forecast.network.columns import Columns, Plain
+
+FEWEST = 3
+"""Begun trials with a forecast below which nothing is said of unseen ones."""
+_ROUNDS = 25  # of the optimizer: later ones change no figure
+_LENGTH, _NOISE, _SIGNAL = math.log(0.5), math.log(0.3), 0.0  # medians of their priors, logarithms
+_PRIOR = 1.0, 1.0, 0.5  # and widths
+_OWN = 0.5  # of the width of its forecast, a begun trial's noise: forecasts of one study err together
+_JITTER = 1e-4
+_OUTERMOST = 3.0  # standard deviations; beyond it a normal distribution goes on for .28 of one, in the mean
+_BEYOND = 0.28
+
+
+def unseen(
+    begun: Sequence[Plain], said: Forecasts, asked: Sequence[Plain], n_knots: int
+) -> tuple[Floats, Floats, Floats] | None:
+    """Knots (Q, n_knots) in losses, levels likewise and tails (Q, 2) of unseen trials; None where too few are begun.
+
+    Args:
+        begun: configurations of the begun trials.
+        said: their forecasts at the step that is asked about, one row each; absent ones do not count.
+        asked: Q configurations.
+        n_knots: of an answer.
+    """
+    rows = [i for i, reason in enumerate(said.absent) if reason is None]
+    if len(rows) < FEWEST:
+        return None
+    levels = (0.16, 0.5, 0.84) if said.sign > 0 else (0.84, 0.5, 0.16)
+    low, middle, high = (said.sign * said.quantile(p)[rows] for p in levels)
+    scale = _Scale.of(middle)
+    score = scale.scores(middle)
+    own = np.clip(0.5 * (scale.scores(high) - scale.scores(low)), 0.0, 2.0)  # as wide as its own forecast
+    known = [begun[i] for i in rows]
+    x, group = _inputs(Columns.of(known), [*known, *asked])
+    process = _Process.fit(x[: len(known)], group, score, _OWN * own)
+    mean, deviation = process.predict(x[len(known) :])
+    deviation = np.sqrt(deviation**2 + (own**2).mean())  # a trial that is begun is no surer than those that are
+    at = np.linspace(-_OUTERMOST, _OUTERMOST, n_knots)
+    knots = scale.losses(mean[:, None] + deviation[:, None] * at)
+    tails = _BEYOND * deviation[:, None] * np.array(scale.slopes)
+    return knots, np.broadcast_to(ndtr(at), knots.shape), tails
+
+
+@dataclass(frozen=True, eq=False)
+class _Scale:
+    """Losses and their normal scores, one to one: straight between those that were seen, and beyond.
+
+    Attributes:
+        at: (n,) rising losses.
+        score: (n,) of them, rising.
+        slopes: losses for a unit of score below the lowest and above the highest one: those of the outer quarters.
+    """
+
+    at: Floats
+    score: Floats
+    slopes: tuple[float, float]
+
+    @classmethod
+    def of(cls, losses: Floats) -> _Scale:
+        """Scores by rank; equal losses share one."""
+        at, first = np.unique(losses, return_index=True)
+        score = ndtri((rankdata(losses) - 0.5) / losses.size)[first]
+        if at.size == 1:
+            return cls(at, score, (0.0, 0.0))
+        k = max(at.size // 4, 1)
+        ends = (at[k] - at[0]) / (score[k] - score[0]), (at[-1] - at[-1 - k]) / (score[-1] - score[-1 - k])
+        return cls(at, score, ends)
+
+    def losses(self, score: Floats) -> Floats:
+        """Scores of any shape -> losses."""
+        beyond = np.minimum(score - self.score[0], 0.0), np.maximum(score - self.score[-1], 0.0)
+        found: Floats = np.interp(score, self.score, self.at) + self.slopes[0] * beyond[0] + self.slopes[1] * beyond[1]
+        return found
+
+    def scores(self, loss: Floats) -> Floats:
+        """Losses of any shape -> scores."""
+        found = np.interp(loss, self.at, self.score)
+        for end, slope, beyond in zip((0, -1), self.slopes, (np.minimum, np.maximum), strict=True):
+            if slope > 0:
+                found = found + beyond(loss - self.at[end], 0.0) / slope
+        return found
+
+
+def _inputs(columns: Columns, trials: Sequence[Plain]) -> tuple[Floats, NDArray[np.int64]]:
+    """(N, F) numbers of configurations, and of each the parameter (F,) whose length it shares.
+
+    A category is so many numbers that two different ones lie a distance of 1 apart; a parameter that a trial lacks
+    stands in the middle, with a number that says so.
+    """
+    coded = columns.encode(trials)
+    parts, group = [np.zeros((len(trials), 0))], []
+    for k, kind in enumerate(columns.kinds):
+        value = coded[:, k]
+        lacks = np.isnan(value)
+        if kind == 1:
+            mine = np.where(lacks, 0.5, value)[:, None]
+        else:
+            mine = (value[:, None] == np.arange(np.nanmax(value, initial=0.0) + 1.0)) * math.sqrt(0.5)
+        if lacks.any():
+            mine = np.column_stack([mine, lacks])
+        parts.append(mine)
+        group += [k] * mine.shape[1]
+    return np.concatenate(parts, 1), np.array(group, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Process:
+    """A Gaussian process after its observations: inputs (n, F) over their lengths, weights, and the factor of K."""
+
+    x: Floats
+    lengths: Floats
+    weights: Floats
+    factor: Floats
+    signal: float
+    noise: float
+
+    @classmethod
+    def fit(cls, x: Floats, group: NDArray[np.int64], y: Floats, noise: Floats) -> _Process:
+        """Of scores y (n,), each with a noise of its own beside the common one (standard deviations)."""
+        d, own = int(group.max(initial=-1)) + 1, noise**2 + _JITTER
+        centre = np.array([_LENGTH + 0.5 * math.log(max(d, 1))] * d + [_SIGNAL, _NOISE])
+        width = np.array([_PRIOR[0]] * d + [_PRIOR[2], _PRIOR[1]])
+        square, same = x * x, np.eye(max(d, 1))[group][:, :d]  # (F, d)
+
+        def posterior(v: Floats) -> tuple[float, Floats]:
+            """Negative logarithm, up to a constant, and its gradient."""
+            lengths, signal, common = np.exp(-2.0 * v[:d])[group], math.exp(2.0 * v[d]), math.exp(2.0 * v[d + 1])
+            k, slope = _matern(x * np.sqrt(lengths), None)
+            factor = cholesky(signal * k + np.diag(own + common), lower=True)
+            inverse = cho_solve((factor, True), np.eye(y.size))
+            weights = inverse @ y
+            rest = inverse - np.outer(weights, weights)
+            pull = rest * slope * signal
+            # sum over pairs of pull (x - x')^2, for every input
+            apart = 2.0 * (pull.sum(1) @ square - np.einsum("if,if->f", x, pull @ x)) * lengths
+            gradient = (
+                np.concatenate([0.5 * apart @ same, [signal * (rest * k).sum(), common * np.trace(rest)]])
+                + (v - centre) / width**2
+            )
+            value = 0.5 * y @ weights + np.log(np.diag(factor)).sum() + 0.5 * (((v - centre) / width) ** 2).sum()
+            return float(value), gradient
+
+        bounds = [(c - 4.0 * w, c + 4.0 * w) for c, w in zip(centre, width, strict=True)]
+        v = minimize(posterior, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ROUNDS}).x
+        lengths, signal, common = np.exp(-v[:d])[group], math.exp(2.0 * v[d]), math.exp(2.0 * v[d + 1])
+        factor = cholesky(signal * _matern(x * lengths, None)[0] + np.diag(own + common), lower=True)
+        return cls(x * lengths, lengths, cho_solve((factor, True), y), factor, signal, common)
+
+    def predict(self, z: Floats) -> tuple[Floats, Floats]:
+        """(Q, F) -> mean and standard deviation (Q,) of what a trial there would reach."""
+        k = self.signal * _matern(z * self.lengths, self.x)[0]
+        left = self.signal - np.einsum("qn,nq->q", k, cho_solve((self.factor, True), k.T))
+        return k @ self.weights, np.sqrt(np.maximum(left, 0.0) + self.noise)
+
+
+def _matern(a: Floats, b: Floats | None) -> tuple[Floats, Floats]:
+    """(n, F), (m, F) -> correlations (n, m), and minus twice their slope in the squared distance, times -1."""
+    other = a if b is None else b
+    square = (a * a).sum(1)[:, None] + (other * other).sum(1) - 2.0 * a @ other.T
+    r = np.sqrt(5.0 * np.maximum(square, 0.0))
+    fall = np.exp(-r)
+    return (1.0 + r + r * r / 3.0) * fall, (5.0 / 3.0) * (1.0 + r) * fall
