@@ -19,6 +19,8 @@ from lcsearch.forecast.prior.variates import Variates
 RULES = ("none", "asha", "halving", "median", "threshold", "random")
 _WEIGHTS = (0.15, 0.22, 0.13, 0.2, 0.15, 0.15)
 _LOOKS = 10
+EARLY = 0.4
+"""Share of the studies that have only begun."""
 
 
 def censor(studies: Studies, generator: torch.Generator) -> Studies:
@@ -46,7 +48,7 @@ def censor(studies: Studies, generator: torch.Generator) -> Studies:
     made = torch.where(last, torch.minimum(made, anywhere), made)
     # An allocation that is under way: hardly any trial is complete, most are paused after a few reports.
     depth = torch.floor(length[:, None] ** draws.uniform(b, 1) ** 1.5).clamp(min=1.0).long()
-    early = draws.flip(b, 1, p=0.4)
+    early = draws.flip(b, 1, p=EARLY)
     made = torch.where(early, torch.minimum(made, depth), _complete_two(draws, made, studies))
     made = torch.minimum(made, studies.reported).clamp(min=1)
     return replace(studies, reported=torch.where(present, made, 0))
