@@ -156,9 +156,13 @@ class Forecasts:
 
     def rows(self, first: int, last: int) -> Forecasts:
         """The answers to the queries from `first` up to, without, `last`."""
-        some = slice(first, last)
-        parts = self.knots[some], self.levels[some], self.tails[some]
-        return Forecasts(*parts, self.sign, self.absent[some], self.source)
+        return self.pick(range(first, min(last, len(self))))
+
+    def pick(self, rows: Sequence[int]) -> Forecasts:
+        """The answers to some of the queries, in that order."""
+        at = np.array(rows, np.intp)
+        absent = tuple(self.absent[i] for i in rows)
+        return Forecasts(self.knots[at], self.levels[at], self.tails[at], self.sign, absent, self.source)
 
     def _ends(self, i: NDArray[np.intp]) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
         """Knot and level at either end of segment (i - 1, i); i (Q, m)."""

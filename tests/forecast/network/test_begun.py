@@ -94,6 +94,23 @@ def test_at_most_so_many_live_trials_are_and_the_best_is_among_them(n: int) -> N
     assert alongside(snapshot(0, *reversed(live))) == tuple(reversed(found))
 
 
+def test_one_paused_trial_among_many_that_run_is_no_less_paused_at_a_host() -> None:
+    live = (*(running(i, 9) for i in range(300)), trial(300, 1, status=Status.PAUSED))
+    found = alongside(snapshot(FEW, *live))
+    assert (len(found), found[-1]) == (CONTEXT, live[-1])
+    assert alongside(snapshot(FEW, *found)) == found
+    silent = Trial("nan", Curve.of([1.0], [math.nan]), status=Status.PAUSED)
+    assert alongside(snapshot(FEW, *live[:3], silent)) == ()
+
+
+def test_what_failed_or_breaks_a_constraint_is_nothing_to_beat() -> None:
+    live = tuple(paused(i, 4 + i) for i in range(6))
+    order = sorted(live, key=lambda t: t.curve.values.min())
+    bad = {order[0].uid: {"feasible": False}, order[1].uid: {"status": Status.FAILED}}
+    live = tuple(replace(t, **bad.get(t.uid, {})) for t in live)  # type: ignore[arg-type]
+    assert Begun.of(snapshot(0, *live), live).target() == order[2].curve.values.min()
+
+
 def test_the_complete_ones_are_measured_by_where_there_are_any() -> None:
     live = paused(50, 4), paused(51, 9)
     made = snapshot(12, *live)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 from scipy.stats import spearmanr
 
 from lcsearch.forecast.contract import Absent, Forecasts
+from lcsearch.forecast.network.columns import Plain
 from lcsearch.forecast.network.unseen import FEWEST, _Process, unseen
 
 N = 103
@@ -20,7 +23,7 @@ def said(losses: Any, width: float = 0.05, sign: float = 1.0, absent: Any = None
     return Forecasts.of(knots, levels, np.full((len(knots), 2), width), sign=sign, source="", absent=absent)
 
 
-def configs(n: int, seed: int = 0) -> list[dict[str, float | str]]:
+def configs(n: int, seed: int = 0) -> list[Plain]:
     rng = np.random.default_rng(seed)
     return [
         {"lr": 10 ** rng.uniform(-5, 0), "width": float(rng.integers(1, 9)), "opt": str(rng.choice(["a", "b", "c"]))}
@@ -80,7 +83,15 @@ def test_absent_forecasts_do_not_count() -> None:
     assert unseen(known, few, known, N) is None
 
 
-@pytest.mark.parametrize("losses", [[1.0] * 8, [1e300, -1e300] * 4, [0.0] * 7 + [1.0], [1e34] + [0.1] * 7])
+def test_of_equal_forecasts_and_of_none_that_is_finite_nothing_is_made() -> None:
+    assert unseen(configs(8), said([1.0] * 8), configs(2), N) is None
+    of = said([1.0, 2.0, 3.0, 4.0])
+    certain = replace(of, knots=np.where(np.arange(4)[:, None] == 1, np.inf, of.knots))
+    left = answers(configs(4), certain, configs(2, seed=1))
+    assert np.isfinite(left.quantile(0.5)).all()
+
+
+@pytest.mark.parametrize("losses", [[1e300, -1e300] * 4, [0.0] * 7 + [1.0], [1e34] + [0.1] * 7])
 def test_any_losses_give_distributions(losses: list[float]) -> None:
     found = answers(configs(8), said(losses), [{}, {"lr": float("nan")}, {"opt": "new"}, {"other": 1.0}])
     assert set(found.absent) == {None}
@@ -91,7 +102,7 @@ def test_the_gradient_is_that_of_the_posterior(monkeypatch: pytest.MonkeyPatch) 
     from lcsearch.forecast.network import unseen as module
 
     seen = []
-    plain = module.minimize
+    plain = scipy.optimize.minimize
 
     def spy(f: Any, v: Any, **more: Any) -> Any:
         at = v + 0.1

@@ -22,16 +22,15 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci ha
 
 def alongside(snapshot: Snapshot) -> tuple[Trial, ...]:
     """The live trials that are context as the finished ones are: all that have a finite report while some are paused,
-    as in an allocated search, or fewer than `FEW` are complete (`CONTEXT` of them at most); none where the finished
-    ones say enough."""
-    live = snapshot.live
-    if snapshot.bank.n_complete >= FEW and not any(trial.status is Status.PAUSED for trial in live):
+    as in an allocated search, or fewer than `FEW` are complete (`CONTEXT` of them at most, paused ones first); none
+    where the finished ones say enough. Asked of what it gives it gives the same: a host is sent no other live trial."""
+    some = tuple(trial for trial in snapshot.live if len(trial.curve))
+    paused = np.array([trial.status is Status.PAUSED for trial in some], np.bool_)
+    if snapshot.bank.n_complete >= FEW and not paused.any():
         return ()
-    some = tuple(trial for trial in live if len(trial.curve))
     if len(some) <= CONTEXT:
         return some
-    rows = choose(_so_far(some, snapshot.goal), np.zeros(len(some), np.bool_))
-    return tuple(some[i] for i in rows)
+    return tuple(some[i] for i in choose(_so_far(some, snapshot.goal), paused))
 
 
 def _so_far(trials: Sequence[Trial], goal: Goal) -> Floats:
@@ -47,9 +46,9 @@ class Begun:
         trials: C, in the order of the bank, live ones behind.
         so_far: (C,) judged loss as it stands.
         complete: (C,) bool.
-        best: what there is to beat: the loss of the best feasible complete trial; without one, of the two best that
-            have begun, with their uids, for no trial has itself to beat.
-        spread: robust range of the complete ones' judged losses; where these give none, of all that have begun.
+        best: what there is to beat: the loss of the best feasible complete trial; without one, of the two best feasible
+            ones that have begun and did not fail, with their uids, for no trial has itself to beat.
+        spread: robust range of the complete ones' judged losses; where these give none, of `live` and finished ones.
     """
 
     live: tuple[Trial, ...]
@@ -72,8 +71,10 @@ class Begun:
         if bank.best_complete is not None:
             best: tuple[tuple[float, str | None], ...] = ((bank.best_complete[0], None),)
         else:
-            two = np.argsort(so_far, kind="stable")[:2]
-            best = tuple((float(so_far[i]), everyone[i].uid) for i in two if math.isfinite(so_far[i]))
+            counts = np.array([t.feasible and t.status is not Status.FAILED for t in everyone], np.bool_)
+            at = np.where(counts, so_far, np.inf)
+            two = np.argsort(at, kind="stable")[:2]
+            best = tuple((float(at[i]), everyone[i].uid) for i in two if math.isfinite(at[i]))
         spread = snapshot.robust_range or robust_range(so_far)
         return cls(live, tuple(everyone[i] for i in rows), so_far[rows], complete[rows], best, spread)
 

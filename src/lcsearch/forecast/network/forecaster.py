@@ -17,7 +17,7 @@ from lcsearch.forecast.network.context import Context, Key, Known, unknown, weig
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reading import read_off, write_point_mass
 from lcsearch.forecast.network.round import Round
-from lcsearch.study import FinishedTrials, Snapshot, Trial
+from lcsearch.study import Snapshot, Trial
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
 _STUDIES = 8  # whose contexts are kept
@@ -177,12 +177,12 @@ class NetworkForecaster:
         found = self._searches.pop(key, None)
         if found is None or not found.still(snapshot):
             if found is not None:
-                self._searches_weigh -= _weight(found.bank)
+                self._searches_weigh -= _weight(found)
             found = Context.of(snapshot, self._network, self._device, self._known)
-            self._searches_weigh += _weight(snapshot.bank)
+            self._searches_weigh += _weight(found)
         self._searches[key] = found  # at the end: the first is the one that was not asked for longest
         while len(self._searches) > _SEARCHES or (self._searches_weigh > _HEAVIEST and len(self._searches) > 1):
-            self._searches_weigh -= _weight(self._searches.pop(next(iter(self._searches))).bank)
+            self._searches_weigh -= _weight(self._searches.pop(next(iter(self._searches))))
         return found
 
     def _answer(
@@ -216,9 +216,10 @@ def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:
     return np.full((n, width), np.nan), np.full((n, width), np.nan), np.full((n, 2), np.nan)
 
 
-def _weight(bank: FinishedTrials) -> int:
-    """As :func:`weight` of all of them, but for their parameters; what banks share counts for each."""
-    return 100 * len(bank) + 5 * bank.steps.size
+def _weight(context: Context) -> int:
+    """As :func:`weight` of all its trials, but for the finished ones' parameters; what banks share counts for each."""
+    bank = context.bank
+    return 100 * len(bank) + 5 * bank.steps.size + sum(map(weight, context.begun.live))
 
 
 def _name(snapshot: Snapshot) -> tuple[int, float, float]:

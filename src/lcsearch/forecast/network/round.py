@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.linalg import LinAlgError
 
 from lcsearch.forecast.contract import Absent, Forecasts, Kind, Query
 from lcsearch.forecast.network.begun import Begun, alongside
-from lcsearch.forecast.network.columns import plain
+from lcsearch.forecast.network.columns import Plain, plain
 from lcsearch.forecast.network.unseen import unseen
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -19,16 +23,16 @@ class Round:
 
     Attributes:
         queries: as they came.
-        asked: those about begun trials, and behind them one about every context trial for each pair of a kind and a
-            step that is asked about a trial which has not begun.
-        unbegun: rows of `queries`, for each such pair.
-        trials: the context trials of such pairs.
+        asked: those that are about begun trials or cannot be asked, and behind them one about every context trial, for
+            each pair of a kind and a step that is asked about a trial which has not begun, unless it is there already.
+        unbegun: for each such pair, rows of `queries`, and of `asked` those of the context trials.
+        configs: of the context trials.
     """
 
     queries: Sequence[Query]
     asked: Sequence[Query]
-    unbegun: dict[tuple[Kind, float], list[int]]
-    trials: tuple[Trial, ...]
+    unbegun: Sequence[tuple[list[int], list[int]]]
+    configs: Sequence[Plain]
 
     @classmethod
     def of(cls, snapshot: Snapshot, queries: Sequence[Query]) -> Round:
@@ -38,24 +42,34 @@ class Round:
             if not trial.curve.n_reports and trial.params and math.isfinite(step):
                 unbegun.setdefault((kind, step), []).append(i)
         if not unbegun:
-            return cls(queries, queries, {}, ())
-        trials = tuple(t for t in Begun.of(snapshot, alongside(snapshot)).trials if t.status is not Status.FAILED)
+            return cls(queries, queries, (), ())
+        trials = [t for t in Begun.of(snapshot, alongside(snapshot)).trials if t.status is not Status.FAILED]
         asked = list(queries)
-        for kind, step in unbegun:  # one that is complete has no more to say after its end
-            asked += [Query(t, kind, min(step, _end(t))) for t in trials]
-        return cls(queries, asked, unbegun, trials)
+        there = {(id(trial), kind, step): i for i, (trial, kind, step) in enumerate(queries)}
+        found = []
+        for (kind, step), rows in unbegun.items():
+            beside = []
+            for trial in trials:  # one that is complete has no more to say after its end
+                query = Query(trial, kind, min(step, _end(trial)))
+                at = there.setdefault((id(trial), kind, query.step), len(asked))
+                if at == len(asked):
+                    asked.append(query)
+                beside.append(at)
+            found.append((rows, beside))
+        return cls(queries, asked, found, [plain(trial.params) for trial in trials])
 
     def answers(self, said: Forecasts) -> Forecasts:
-        """One row a query of those that came."""
+        """One row a query of those that came; what fails over trials that have not begun takes no other along."""
         if not self.unbegun:
             return said
-        n, k = len(self.queries), len(self.trials)
+        n = len(self.queries)
         knots, levels, tails = said.knots[:n].copy(), said.levels[:n].copy(), said.tails[:n].copy()
         absent: list[Absent | None] = list(said.absent[:n])
-        configs = [plain(trial.params) for trial in self.trials]
-        for at, rows in enumerate(self.unbegun.values()):
-            mine = said.rows(n + at * k, n + (at + 1) * k)
-            found = unseen(configs, mine, [plain(self.queries[i].trial.params) for i in rows], knots.shape[1])
+        for rows, beside in self.unbegun:
+            found = None
+            with np.errstate(all="ignore"), suppress(LinAlgError, ValueError):
+                mine = [plain(self.queries[i].trial.params) for i in rows]
+                found = unseen(self.configs, said.pick(beside), mine, knots.shape[1])
             for i in rows:
                 absent[i] = Absent.UNSUPPORTED if found is None else None
             if found is not None:

@@ -38,7 +38,8 @@ _BEYOND = 0.28
 def unseen(
     begun: Sequence[Plain], said: Forecasts, asked: Sequence[Plain], n_knots: int
 ) -> tuple[Floats, Floats, Floats] | None:
-    """Knots (Q, n_knots) in losses, levels likewise and tails (Q, 2) of unseen trials; None where too few are begun.
+    """Knots (Q, n_knots) in losses, levels likewise and tails (Q, 2) of unseen trials; None where too few are begun, or
+    nothing tells them apart.
 
     Args:
         begun: configurations of the begun trials.
@@ -46,11 +47,13 @@ def unseen(
         asked: Q configurations.
         n_knots: of an answer.
     """
-    rows = [i for i, reason in enumerate(said.absent) if reason is None]
-    if len(rows) < FEWEST:
-        return None
     levels = (0.16, 0.5, 0.84) if said.sign > 0 else (0.84, 0.5, 0.16)
-    low, middle, high = (said.sign * said.quantile(p)[rows] for p in levels)
+    losses = said.sign * np.stack([said.quantile(p) for p in levels])
+    there = np.array([reason is None for reason in said.absent], np.bool_)
+    rows = np.flatnonzero(there & np.isfinite(losses).all(0)).tolist()
+    low, middle, high = losses[:, rows]
+    if len(rows) < FEWEST or middle.min() == middle.max():
+        return None
     scale = _Scale.of(middle)
     score = scale.scores(middle)
     own = np.clip(0.5 * (scale.scores(high) - scale.scores(low)), 0.0, 2.0)  # as wide as its own forecast
@@ -81,11 +84,9 @@ class _Scale:
 
     @classmethod
     def of(cls, losses: Floats) -> _Scale:
-        """Scores by rank; equal losses share one."""
+        """Scores by rank, of losses of which two differ; equal ones share one."""
         at, first = np.unique(losses, return_index=True)
         score = ndtri((rankdata(losses) - 0.5) / losses.size)[first]
-        if at.size == 1:
-            return cls(at, score, (0.0, 0.0))
         k = max(at.size // 4, 1)
         ends = (at[k] - at[0]) / (score[k] - score[0]), (at[-1] - at[-1 - k]) / (score[-1] - score[-1 - k])
         return cls(at, score, ends)
