@@ -58,8 +58,9 @@ def test_neither_curve_nor_configuration_is_nothing_to_forecast_from() -> None:
     assert forecaster().forecast(of, queries).absent == (Absent.NONFINITE,) * 2
 
 
-def test_where_hardly_any_trial_is_begun_nothing_is_said() -> None:
-    of = snapshot(2, 0)
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_where_hardly_any_trial_is_begun_nothing_is_said(n: int) -> None:
+    of = snapshot(n, 0)
     assert forecaster().forecast(of, [Query(unbegun(0), "best_by", 20.0)]).absent == (Absent.UNSUPPORTED,)
 
 

@@ -47,6 +47,8 @@ def unseen(
         asked: Q configurations.
         n_knots: of an answer.
     """
+    if len(said) < FEWEST:
+        return None
     levels = (0.16, 0.5, 0.84) if said.sign > 0 else (0.84, 0.5, 0.16)
     losses = said.sign * np.stack([said.quantile(p) for p in levels])
     there = np.array([reason is None for reason in said.absent], np.bool_)
