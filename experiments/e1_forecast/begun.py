@@ -37,11 +37,9 @@ import argparse
 import json
 import math
 import re
-import shlex
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,17 +47,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
 
 import numpy as np
-import provenance
 from begun_questions import BEGUN, CONTEXTS, ETA, FEWEST_UNSEEN, PROTOCOL, QUESTIONS, UNSEEN, digest, rounds
 from begun_report import COMMAND, draw, table
 from begun_rows import Row, row
 from begun_scores import METRICS, figures
-from pieces import HERE, ROOMS, clean, compact
+from pieces import HERE, ROOMS, clean, entered, half_told, keep_piece, keep_results, read_piece, stamp
 from questions import RealCurves, curves_of
 from scores import CAP, CLIP
 
 from lcsearch.curves import Floats
-from lcsearch.errors import LcsearchError
 
 SOURCES = ("lcbench", "taskset_adam8p", "arlbench", "deepobs_baselines")
 ROWS = ("nothing", "value", "forest", "extra-trees", "gp", "tpe", "forest+network", "network")
@@ -97,18 +93,8 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """What main does with its arguments."""
     if not args.table:
-        said = [re.sub(r"=.*/", "=.../", word) for word in sys.argv[1:]]  # where files lie is nobody's business
-        stamp = {
-            "command": " ".join([COMMAND, *map(shlex.quote, said)]),
-            "commit": provenance.commit("experiments/e1_forecast/*.py", "experiments/provenance.py"),
-            "code": provenance.fingerprint(ROOMS, *SCRIPTS),
-        }
-        try:
-            rows = [row(spec) for spec in args.forecasters]
-        except LcsearchError as error:
-            raise SystemExit(str(error)) from error
-        if len({who.label for who in rows}) < len(rows):
-            raise SystemExit("--forecasters: two rows of one name; call them network@NAME=PATH")
+        stamped = stamp(COMMAND, ROOMS, SCRIPTS)
+        rows = entered(row, args.forecasters)
         found, skipped = {}, []
         for source in args.sources:
             tasks, lines = curves_of(source, None if args.data is None else Path(args.data), args.half)
@@ -118,7 +104,8 @@ def run(args: argparse.Namespace) -> None:
             for who in rows:
                 for task in found[source]:
                     print(
-                        f"{source} {task.name} {who.label}: {work(args.out, who, task, args.seeds, stamp)}", flush=True
+                        f"{source} {task.name} {who.label}: {work(args.out, who, task, args.seeds, stamped)}",
+                        flush=True,
                     )
         if args.tasks:
             return
@@ -150,7 +137,7 @@ def knobs_of(seeds: int) -> dict[str, Any]:
 def work(out: Path, who: Row, task: RealCurves, seeds: int, stamp: dict[str, str]) -> str:
     """Ask what is not kept yet."""
     path = _piece(out, seeds, who.label, task)
-    if _read(path, seeds, who.version, task) is not None:
+    if read_piece(path, knobs_of(seeds), who.version, digest(task)) is not None:
         return "kept"
     found = np.full((len(CELLS), seeds, len(METRICS)), np.nan)
     cost: dict[str, list[float]] = {}
@@ -164,11 +151,7 @@ def work(out: Path, who: Row, task: RealCurves, seeds: int, stamp: dict[str, str
                     at = CELLS.index((question, asked.context, n))
                     found[at, seed] = figures(asked, said, task.unit, which)
     about = {"knobs": knobs_of(seeds), "version": who.version, "data": digest(task), "ms": cost, **stamp}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    with new.open("wb") as file:
-        np.savez_compressed(file, rows=found, about=np.array(json.dumps(about)))
-    os.replace(new, path)
+    keep_piece(path, found, about)
     return f"{sum(map(sum, cost.values())) / 1e3:.1f} s"
 
 
@@ -176,20 +159,10 @@ def _piece(out: Path, seeds: int, label: str, task: RealCurves) -> Path:
     return out / "parts" / f"begun-{seeds}" / task.source / label / (re.sub(r"[^\w.+-]", "-", task.name) + ".npz")
 
 
-def _read(path: Path, seeds: int, version: str | None, task: RealCurves) -> tuple[Floats, dict[str, Any]] | None:
-    """(cells, seeds, METRICS) and what they are, when they are of this protocol, row (None: any) and data."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found, about = np.asarray(arrays["rows"], np.float64), json.loads(str(arrays["about"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-    same = about["knobs"] == knobs_of(seeds) and about["data"] == digest(task)
-    return (found, about) if same and about["version"] == (version or about["version"]) else None
-
-
 def _row(out: Path, tasks: Sequence[RealCurves], seeds: int, label: str) -> dict[str, Any] | None:
     """All figures of one row on one source; None while a task is missing, or some are of other weights or code."""
-    read = [_read(_piece(out, seeds, label, task), seeds, None, task) for task in tasks]
+    knobs = knobs_of(seeds)
+    read = [read_piece(_piece(out, seeds, label, task), knobs, None, digest(task)) for task in tasks]
     there = [piece for piece in read if piece is not None]
     if len(there) < len(tasks) or len({about["version"] for _, about in there}) > 1:
         return None
@@ -220,7 +193,7 @@ def collect(out: Path, found: dict[str, list[RealCurves]], half: str, seeds: int
     """Write begun.json: what is kept in pieces, and rows that stand there already of the same protocol and tasks."""
     path = out / "begun.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"sections": {}}
-    section = f"{'all tasks' if half == 'all' else f'half {half}'}, {seeds} orders a task"
+    section = f"{half_told(half)}, {seeds} orders a task"
     old = results["sections"].get(section, {})
     sources = dict(old["sources"]) if old.get("knobs") == knobs_of(seeds) else {}
     for source, tasks in found.items():
@@ -239,9 +212,7 @@ def collect(out: Path, found: dict[str, list[RealCurves]], half: str, seeds: int
         mine_skipped = [line for line in skipped if line.startswith(f"{source} ")]
         sources[source] = {"tasks": names, "skipped": mine_skipped, "rows": rows}
     results["sections"][section] = {"knobs": knobs_of(seeds), "sources": sources}
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(compact(results) + "\n")
-    os.replace(new, path)
+    keep_results(path, results)
 
 
 if __name__ == "__main__":

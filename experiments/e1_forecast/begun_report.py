@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from begun_questions import BEGUN, CONTEXTS, FIXED, QUESTIONS
-from report import show
+from report import show, thin
 from scores import paired
 
 COMMAND = "LCSEARCH_DATA=.../data python experiments/e1_forecast/begun.py"
@@ -125,7 +125,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from PIL import Image
 
     section, content = next(iter(results["sections"].items()))
     sources = {name: found for name, found in content["sources"].items() if found["rows"]}
@@ -154,9 +153,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
-    with Image.open(path) as drawn:  # lines on white: a palette shows the same in a third of the bytes
-        few = drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+    thin(path)
 
 
 def _number(row: dict[str, Any], cell: str, metric: str) -> float:

@@ -6,18 +6,22 @@ import json
 import math
 import os
 import re
+import shlex
+import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import provenance
 from cheap import CHEAP
 from entrants import PEERS, RECALIBRATED, PolicySpec
 from questions import CUTS, GROUP, KINDS, NOTHING, OTHERS, SEED, RealCurves, ask
 from scores import CAP, CLIP, LEAST, SCORES, WINDOW, beat_figures, value_figures
 
 from lcsearch.curves import Floats
+from lcsearch.errors import LcsearchError
 from lcsearch.forecast.contract import Kind
 
 HERE = Path(__file__).resolve().parent
@@ -28,6 +32,14 @@ SCRIPTS = (
     HERE.parent / "caveats.json",
     *sorted(HERE.parents[1].glob("benchmarks/peers/*.py")),
 )
+
+
+class _Row(Protocol):
+    @property
+    def label(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Row)
 
 
 def knobs_of(curves: int) -> dict[str, Any]:
@@ -65,6 +77,15 @@ def read_piece(
     return (rows, about) if same else None
 
 
+def keep_piece(path: Path, rows: Floats, about: dict[str, Any]) -> None:
+    """Write what :func:`read_piece` reads; a kill leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}")
+    with new.open("wb") as file:
+        np.savez_compressed(file, rows=rows, about=np.array(json.dumps(about)))
+    os.replace(new, path)
+
+
 def work(out: Path, who: PolicySpec, task: RealCurves, curves: int, stamp: dict[str, str]) -> str:
     """Ask what is not kept yet."""
     knobs, took = knobs_of(curves), ""
@@ -74,11 +95,7 @@ def work(out: Path, who: PolicySpec, task: RealCurves, curves: int, stamp: dict[
             continue
         rows, seconds = ask(who, kind, task, curves)
         about = {"knobs": knobs, "version": who.version, "data": task.digest, "seconds": seconds, **stamp}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{os.getpid()}")
-        with new.open("wb") as file:
-            np.savez_compressed(file, rows=rows, about=np.array(json.dumps(about)))
-        os.replace(new, path)
+        keep_piece(path, rows, about)
         took += f" {kind} {seconds:.1f} s"
     return took or " kept"
 
@@ -117,8 +134,12 @@ def figures(out: Path, tasks: Sequence[RealCurves], curves: int, label: str) -> 
 
 def section_of(half: str, curves: int) -> str:
     """Name of what may be compared."""
-    what = "all tasks" if half == "all" else f"half {half}"
-    return f"{what}, {curves} curves a task"
+    return f"{half_told(half)}, {curves} curves a task"
+
+
+def half_told(half: str) -> str:
+    """Which tasks, for people."""
+    return "all tasks" if half == "all" else f"half {half}"
 
 
 def collect(out: Path, found: dict[str, list[RealCurves]], half: str, curves: int, skipped: Sequence[str]) -> None:
@@ -145,9 +166,39 @@ def collect(out: Path, found: dict[str, list[RealCurves]], half: str, curves: in
         mine_skipped = [line for line in skipped if line.startswith(f"{source} ")]
         sources[source] = {"tasks": names, "skipped": mine_skipped, "forecasters": rows}
     results["sections"][section_of(half, curves)] = {"knobs": knobs_of(curves), "sources": sources}
+    keep_results(path, results)
+
+
+def keep_results(path: Path, results: dict[str, Any]) -> None:
+    """Write them; a kill leaves the old ones."""
     new = path.with_suffix(f".{os.getpid()}")
     new.write_text(compact(results) + "\n")
     os.replace(new, path)
+
+
+def stamp(command: str, rooms: Sequence[str], scripts: Sequence[Path]) -> dict[str, str]:
+    """What was run: the command with its arguments, without where files lie, its commit, its code."""
+    said = [re.sub(r"=.*/", "=.../", word) for word in sys.argv[1:]]  # where files lie is nobody's business
+    return {
+        "command": " ".join([command, *map(shlex.quote, said)]),
+        "commit": provenance.commit("experiments/e1_forecast/*.py", "experiments/provenance.py"),
+        "code": provenance.fingerprint(rooms, *scripts),
+    }
+
+
+def entered(make: Callable[[str], Named], specs: Sequence[str]) -> list[Named]:
+    """Who is asked, by the names of their rows.
+
+    Raises:
+        SystemExit: there is no such row, it cannot be read, or two have one name.
+    """
+    try:
+        found = [make(spec) for spec in specs]
+    except LcsearchError as error:
+        raise SystemExit(str(error)) from error
+    if len({who.label for who in found}) < len(found):
+        raise SystemExit("--forecasters: two rows of one name; call them network@NAME=PATH")
+    return found
 
 
 def clean(x: Any) -> Any:

@@ -139,7 +139,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from PIL import Image
 
     section, content = next(iter(results["sections"].items()))
     sources = {name: found["forecasters"] for name, found in content["sources"].items() if found["forecasters"]}
@@ -162,6 +161,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
-    with Image.open(path) as drawn:  # lines on white: a palette shows the same in a third of the bytes
+    thin(path)
+
+
+def thin(path: Path) -> None:
+    """Write a plot's file anew, with a palette: of lines on white it shows the same in a third of the bytes."""
+    from PIL import Image
+
+    with Image.open(path) as drawn:
         few = drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(path, optimize=True)

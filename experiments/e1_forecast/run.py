@@ -29,8 +29,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: processes that sh
 
 import argparse
 import json
-import re
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -38,14 +36,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))  # for mcmc
 
-import provenance
 from cheap import CHEAP
 from entrants import entrant
-from pieces import HERE, REFERENCES, ROOMS, SCRIPTS, collect, work
+from pieces import HERE, REFERENCES, ROOMS, SCRIPTS, collect, entered, stamp, work
 from questions import FEWEST_CURVES, SOURCES, curves_of
 from report import COMMAND, draw, table
-
-from lcsearch.errors import LcsearchError
 
 
 def main() -> None:
@@ -74,18 +69,8 @@ def run(args: argparse.Namespace) -> None:
     """What main does with its arguments."""
     if not args.table:
         data = None if args.data is None else Path(args.data)
-        said = [re.sub(r"=.*/", "=.../", word) for word in sys.argv[1:]]  # where files lie is nobody's business
-        stamp = {
-            "command": " ".join([COMMAND, *map(shlex.quote, said)]),
-            "commit": provenance.commit("experiments/e1_forecast/*.py", "experiments/provenance.py"),
-            "code": provenance.fingerprint(ROOMS, *SCRIPTS),
-        }
-        try:
-            entrants = [entrant(spec) for spec in args.forecasters]
-        except LcsearchError as error:
-            raise SystemExit(str(error)) from error
-        if len({who.label for who in entrants}) < len(entrants):
-            raise SystemExit("--forecasters: two rows of one name; call them network@NAME=PATH")
+        stamped = stamp(COMMAND, ROOMS, SCRIPTS)
+        entrants = entered(entrant, args.forecasters)
         found, skipped = {}, []
         for source in args.sources:
             found[source], lines = curves_of(source, data, args.half)
@@ -94,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
             for who in entrants:
                 for task in found[source]:
                     print(
-                        f"{source} {task.name} {who.label}:{work(args.out, who, task, args.curves, stamp)}", flush=True
+                        f"{source} {task.name} {who.label}:{work(args.out, who, task, args.curves, stamped)}",
+                        flush=True,
                     )
         if any(found.values()):
             collect(args.out, found, args.half, args.curves, skipped)

@@ -304,6 +304,29 @@ def report(
         say(shown(write(where, None if out is None else out.resolve())))
 
 
+# How a study that is only read is named, by every command that reads one.
+FolderInPlace = Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")]
+WhichStudy = Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")]
+Metric = Annotated[
+    str | None, typer.Option("--metric", "--value", help="Name of the metric: a tag, a key, a CSV column.")
+]
+TrialColumn = Annotated[str | None, typer.Option(help="CSV column that tells trials apart. [default: trial]")]
+StepColumn = Annotated[str | None, typer.Option(help="CSV column of the step. [default: step]")]
+Direction = Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")]
+MaxSteps = Annotated[float | None, typer.Option(help="The step at which trials are judged.")]
+CaveatsFile = Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of a table of curves.")]
+
+
+def _study_named(study: str | None, folder: Path | None, command: str) -> str:
+    """Where the study lies that a command is asked to read."""
+    from lcsearch.errors import FileProblem
+    from lcsearch.sweep.store.folder import latest
+
+    if study and folder:
+        raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
+    return study or str(folder or latest(Path("runs"), f"Name a study: lcsearch {command} STUDY."))
+
+
 @app.command()
 def replay(
     study: Annotated[
@@ -314,21 +337,19 @@ def replay(
             metavar="[STUDY]",
         ),
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")] = None,
+    folder: FolderInPlace = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(help="curve:threshold=0.02, median, asha ...; may be repeated. [default: curve, median, asha]"),
     ] = None,
-    name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
-    metric: Annotated[
-        str | None, typer.Option("--metric", "--value", help="Name of the metric: a tag, a key, a CSV column.")
-    ] = None,
-    trial: Annotated[str | None, typer.Option(help="CSV column that tells trials apart. [default: trial]")] = None,
-    step: Annotated[str | None, typer.Option(help="CSV column of the step. [default: step]")] = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
-    max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
+    name: WhichStudy = None,
+    metric: Metric = None,
+    trial: TrialColumn = None,
+    step: StepColumn = None,
+    direction: Direction = None,
+    max_steps: MaxSteps = None,
     judged: Annotated[str | None, typer.Option(help="best or final: which value counts. [default: best]")] = None,
-    caveats: Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of a table of curves.")] = None,
+    caveats: CaveatsFile = None,
     steps: Annotated[bool, typer.Option("--steps", help="Count steps where the study has times, too.")] = False,
     orders: Annotated[
         int | None, typer.Option(help="Random orders of the trials. [default: 20, or what a minute allows, 5 at least]")
@@ -341,14 +362,10 @@ def replay(
     And lost: on trials that were run already, in their order and in random ones. The study is only read.
     """
     with _told_plainly():
-        from lcsearch.errors import FileProblem
         from lcsearch.replay.command import show
-        from lcsearch.sweep.store.folder import latest
         from lcsearch.terminal import say
 
-        if study and folder:
-            raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
-        where = study or str(folder or latest(Path("runs"), "Name a study: lcsearch replay STUDY."))
+        where = _study_named(study, folder, "replay")
         wish: dict[str, Any] = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step, "caveats": caveats}
         policies = policy or ["curve", "median", "asha"]
@@ -362,19 +379,17 @@ def forecast(
         str | None,
         typer.Argument(help="What replay takes. [default: the latest run]", metavar="[STUDY]"),
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")] = None,
-    name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
-    metric: Annotated[
-        str | None, typer.Option("--metric", "--value", help="Name of the metric: a tag, a key, a CSV column.")
-    ] = None,
-    trial: Annotated[str | None, typer.Option(help="CSV column that tells trials apart. [default: trial]")] = None,
-    step: Annotated[str | None, typer.Option(help="CSV column of the step. [default: step]")] = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize, where the study does not say.")] = None,
-    max_steps: Annotated[float | None, typer.Option(help="The step at which trials are judged.")] = None,
+    folder: FolderInPlace = None,
+    name: WhichStudy = None,
+    metric: Metric = None,
+    trial: TrialColumn = None,
+    step: StepColumn = None,
+    direction: Direction = None,
+    max_steps: MaxSteps = None,
     judged: Annotated[
         str | None, typer.Option(help="best or final: which value counts. [default: the run's, or best]")
     ] = None,
-    caveats: Annotated[Path | None, typer.Option(help="JSON file: what is to be minded of a table of curves.")] = None,
+    caveats: CaveatsFile = None,
     candidates: Annotated[
         Path | None, typer.Option(help="CSV file of configurations not begun; its header names parameters.")
     ] = None,
@@ -399,14 +414,10 @@ def forecast(
     Of every begun one, the most promising first, and of configurations that are not begun. The study is only read.
     """
     with _told_plainly():
-        from lcsearch.errors import FileProblem
         from lcsearch.outlook.command import show
-        from lcsearch.sweep.store.folder import latest
         from lcsearch.terminal import say
 
-        if study and folder:
-            raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
-        where = study or str(folder or latest(Path("runs"), "Name a study: lcsearch forecast STUDY."))
+        where = _study_named(study, folder, "forecast")
         wish: dict[str, Any] = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         wish |= {"judged": judged, "trial": trial, "step": step, "caveats": caveats}
         new: dict[str, Any] = {"candidates": candidates, "space": space, "n": n, "seed": seed}

@@ -13,7 +13,9 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
+
+from lcsearch.errors import EnvironmentProblem
 
 _QUICK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe without a writer is opened, not waited for
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -156,6 +158,28 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class Figure(Protocol):
+    """What matplotlib draws."""
+
+    def savefig(self, fname: Path) -> object:
+        """Write it."""
+        ...
+
+
+def write_plot(figure: Figure, path: Path) -> None:
+    """Write what was drawn for `--plot`, in a folder that is made where there is none.
+
+    Raises:
+        EnvironmentProblem: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        text = f"{path}: expected a file that can be written, got {error.strerror or error}."
+        raise EnvironmentProblem(f"{text} Choose another with --plot.") from error
 
 
 def _opened(path: Path, flags: int) -> BinaryIO:

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from kit.scripts import neighbour
 
 from lcsearch.study import Status
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "e1_forecast"
 
 
-def script(name: str) -> Any:
-    """A file of the experiment under its own name, as the script finds its neighbours."""
-    if name in sys.modules:
-        return sys.modules[name]
-    folder = FOLDER if (FOLDER / f"{name}.py").is_file() else FOLDER.parent  # what experiments share
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+script = partial(neighbour, "e1_forecast")
 
 
-for shared in ("scores", "calibration", "cheap", "research", "entrants", "questions", "pieces", "provenance", "report"):
+for shared in ("scores", "calibration", "cheap", "research", "provenance", "entrants", "questions", "pieces", "report"):
     script(shared)
 asking, rows, scores = (script(f"begun_{name}") for name in ("questions", "rows", "scores"))
 script("begun_report")

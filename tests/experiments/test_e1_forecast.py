@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.util
 import json
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from kit.forecasters import ForecasterKit
+from kit.scripts import neighbour
+from kit.scripts import script as anew
 
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
@@ -32,21 +34,11 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "e1_forecast"
 SMALL = {"curve_width": 8, "curve_layers": 1, "curve_heads": 2, "study_width": 8, "study_layers": 1, "study_heads": 2}
 
 
-def script(name: str) -> Any:
-    """A file of the experiment under its own name, as the script finds its neighbours."""
-    if name in sys.modules:
-        return sys.modules[name]
-    folder = FOLDER if (FOLDER / f"{name}.py").is_file() else FOLDER.parent  # what experiments share
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+script = partial(neighbour, "e1_forecast")
 
 
 scores, calibration, cheap = (script(name) for name in ("scores", "calibration", "cheap"))
-_, entrants, questions = script("research"), script("entrants"), script("questions")
+_, provenance, entrants, questions = (script(name) for name in ("research", "provenance", "entrants", "questions"))
 peers, peer_data = script("peers"), script("peer_data")
 pieces = script("pieces")
 train_peers = script("train_peers")
@@ -60,12 +52,7 @@ def neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def e1() -> Any:
-    spec = importlib.util.spec_from_file_location("e1_forecast_run", FOLDER / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["e1_forecast_run"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return anew("e1_forecast/run.py")
 
 
 class TestLastValue(ForecasterKit):
@@ -234,7 +221,7 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(e1: Any, tmp_path: Path, c
     first = json.loads((tmp_path / "results.json").read_text())["sections"]["all tasks, 30 curves a task"]
     rows = first["sources"]["made"]["forecasters"]
     assert list(rows) == ["rank-gap", "nearest"]
-    assert rows["rank-gap"]["code"] == [e1.provenance.fingerprint(pieces.ROOMS, *pieces.SCRIPTS)]
+    assert rows["rank-gap"]["code"] == [provenance.fingerprint(pieces.ROOMS, *pieces.SCRIPTS)]
     assert rows["rank-gap"]["kinds"]["value"]["10%"]["n"] == 60
     text = (tmp_path / "table.md").read_text()
     assert "## all tasks, 30 curves a task: made (2 tasks)" in text

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from kit.doubles import Dead, Scripted, Silent
+from kit.studies import written
 from optuna.trial import TrialState, create_trial
 from sweep.kit import write_toy
 from typer.testing import CliRunner
@@ -58,12 +59,7 @@ def study_in(folder: Path, direction: Direction = "minimize", *, complete: int =
         if waits:
             pause(study, trial)
     study.enqueue_trial({"lr": 0.5})
-    connection = storage.engine.raw_connection()
-    connection.cursor().execute("VACUUM INTO ?", (str(path),))  # one commit instead of hundreds
-    connection.close()
-    storage.remove_session()
-    storage.engine.dispose()
-    return path
+    return written(storage, path)
 
 
 def invoke(*words: str | Path) -> tuple[int, str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from kit.studies import written
 from typer.testing import CliRunner
 
 import lcsearch.errors
@@ -44,12 +45,7 @@ def plain_study(path: Path, *, direction: Direction = "minimize", trials: int = 
         return sign * w * w
 
     study.optimize(train, n_trials=trials)
-    connection = storage.engine.raw_connection()
-    connection.cursor().execute("VACUUM INTO ?", (str(path),))  # one commit instead of hundreds
-    connection.close()
-    storage.remove_session()
-    storage.engine.dispose()
-    return path
+    return written(storage, path)
 
 
 def state_of(folder: Path) -> dict[str, tuple[bytes, int, int]]:

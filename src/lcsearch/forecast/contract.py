@@ -156,7 +156,9 @@ class Forecasts:
 
     def rows(self, first: int, last: int) -> Forecasts:
         """The answers to the queries from `first` up to, without, `last`."""
-        return self.pick(range(first, min(last, len(self))))
+        some = slice(first, last)
+        parts = self.knots[some], self.levels[some], self.tails[some]
+        return Forecasts(*parts, self.sign, self.absent[some], self.source)
 
     def pick(self, rows: Sequence[int]) -> Forecasts:
         """The answers to some of the queries, in that order."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcsearch.errors import EnvironmentProblem, InvalidValue
+from lcsearch.errors import InvalidValue
+from lcsearch.files import write_plot
 from lcsearch.host.registry import Named, resolve_forecasters
 from lcsearch.outlook import text
 from lcsearch.outlook.candidates import Known, from_csv, from_space
@@ -110,9 +111,4 @@ def draw(found: Outlook, standing: Standing, panel: Panel, path: Path, most: int
     shown = found.trials[:most]
     made = {one.trial.uid: fan(standing.snapshot, panel, one) for one in shown}
     figure = plots.outlook(found, standing, shown, {uid: one for uid, one in made.items() if one is not None})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        told = f"{path}: expected a file that can be written, got {error.strerror or error}."
-        raise EnvironmentProblem(f"{told} Choose another with --plot.") from error
+    write_plot(figure, path)

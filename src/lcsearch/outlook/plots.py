@@ -14,7 +14,7 @@ from lcsearch.outlook.standing import Standing
 need_sweep("lcsearch.outlook.plots")
 
 from matplotlib.axes import Axes  # noqa: E402  # after the check
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402  # likewise
 
 CANDIDATES = 40
 """Configurations that are drawn: the most promising ones."""

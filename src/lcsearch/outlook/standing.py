@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcsearch.data.readers import Read, optuna_study, read
+from lcsearch.data.readers._assemble import count
 from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
 from lcsearch.goal import Bounds, Judged
 from lcsearch.schedule import Schedule
@@ -151,6 +152,7 @@ def _planned(sweep: Sweep, params: Mapping[str, Any]) -> Schedule | None:
 
 def _snapshot(study: optuna.Study, max_steps: float | None, judged: Judged, bounds: Bounds | None) -> Snapshot:
     """As the pruner reads it for people: leftovers of dead processes apart."""
+    # a goal's horizon may be any number; the pruner's argument is a whole one
     reading = Reader("auto" if max_steps is None else max_steps, judged, bounds)  # type: ignore[arg-type]
     return snapshot_of(study, reading.read(study), silent=stale(study))
 
@@ -165,17 +167,13 @@ def _check(found: Standing) -> None:
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
     reports = sum(trial.curve.n_reports for trial in everyone)
     if not reports:
-        text = f"{where}: expected trials with a report, got none (of {_count(len(everyone), 'trial')})."
+        text = f"{where}: expected trials with a report, got none (of {count(len(everyone), 'trial')})."
         raise FileProblem(
             f"{text} Report as they train: trial.report(value, step), in a sweep ctx.report(value, step)."
         )
     if not any(len(trial.curve) for trial in everyone):
-        text = f"{where}: expected reports of finite values, got {_count(reports, 'report')}, all nan or inf."
+        text = f"{where}: expected reports of finite values, got {count(reports, 'report')}, all nan or inf."
         raise FileProblem(f"{text} See what the trials report.")
     if snapshot.goal.horizon == UNKNOWN:
         text = f"{where}: expected a complete trial to take the horizon from, got none."
         raise FileProblem(f"{text} Say at which step trials are judged: --max-steps N.")
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from lcsearch.curves import Floats
 from lcsearch.data.caveats import caveats_in
 from lcsearch.data.real_curves import matrices, tables
-from lcsearch.errors import EnvironmentProblem, InvalidValue
+from lcsearch.errors import InvalidValue
+from lcsearch.files import write_plot
 from lcsearch.forecast.network.studies import Studies
 from lcsearch.forecast.prior import draw
 from lcsearch.forecast.prior.statistics import statistics, table
@@ -63,12 +64,7 @@ def show(
     # One task of every source, then the next of every source.
     turns = [task for turn in zip_longest(*real) for task in turn if task is not None]
     figure = draw_panels(drawn[:: max(len(drawn) // PANELS, 1)][:PANELS], turns[:PANELS])
-    try:
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(plot)
-    except OSError as error:
-        text = f"{plot}: expected a file that can be written, got {error.strerror or error}."
-        raise EnvironmentProblem(f"{text} Choose another with --plot.") from error
+    write_plot(figure, plot)
     yield f"wrote {plot}"
 
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.builders import props
+from kit.studies import written
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -68,12 +69,7 @@ def made_sqlite(path: Path, *names: str, **fields: Any) -> Path:
     storage = RDBStorage("sqlite://")
     for name in names or ("digits",):
         fill(storage, name, **fields)
-    connection = storage.engine.raw_connection()
-    connection.cursor().execute("VACUUM INTO ?", (str(path),))
-    connection.close()
-    storage.remove_session()
-    storage.engine.dispose()
-    return path
+    return written(storage, path)
 
 
 def made_journal(path: Path, *names: str) -> Path:

@@ -107,7 +107,7 @@ def test_what_failed_or_breaks_a_constraint_is_nothing_to_beat() -> None:
     live = tuple(paused(i, 4 + i) for i in range(6))
     order = sorted(live, key=lambda t: t.curve.values.min())
     bad = {order[0].uid: {"feasible": False}, order[1].uid: {"status": Status.FAILED}}
-    live = tuple(replace(t, **bad.get(t.uid, {})) for t in live)  # type: ignore[arg-type]
+    live = tuple(replace(t, **bad.get(t.uid, {})) for t in live)  # type: ignore[arg-type]  # fields of two types
     assert Begun.of(snapshot(0, *live), live).target() == order[2].curve.values.min()
 
 

@@ -24,12 +24,13 @@ def alongside(snapshot: Snapshot) -> tuple[Trial, ...]:
     """The live trials that are context as the finished ones are: all that have a finite report while some are paused,
     as in an allocated search, or fewer than `FEW` are complete (`CONTEXT` of them at most, paused ones first); none
     where the finished ones say enough. Asked of what it gives it gives the same: a host is sent no other live trial."""
-    some = tuple(trial for trial in snapshot.live if len(trial.curve))
-    paused = np.array([trial.status is Status.PAUSED for trial in some], np.bool_)
-    if snapshot.bank.n_complete >= FEW and not paused.any():
+    live = snapshot.live
+    if snapshot.bank.n_complete >= FEW and not any(t.status is Status.PAUSED and len(t.curve) for t in live):
         return ()
+    some = tuple(trial for trial in live if len(trial.curve))
     if len(some) <= CONTEXT:
         return some
+    paused = np.array([trial.status is Status.PAUSED for trial in some], np.bool_)
     return tuple(some[i] for i in choose(_so_far(some, snapshot.goal), paused))
 
 

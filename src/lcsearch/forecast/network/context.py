@@ -55,15 +55,7 @@ class Known:
 
     def still(self, trial: Trial, sign: float, horizon: float) -> bool:
         """Whether it says of `trial` what reading it anew would."""
-        if self.horizon != horizon or self.sign != sign:
-            return False
-        mine = self.trial
-        return mine is trial or (
-            (mine.curve is trial.curve or mine.curve == trial.curve)
-            and mine.schedule == trial.schedule
-            and (mine.status is Status.COMPLETE) == (trial.status is Status.COMPLETE)
-            and (mine.params is trial.params or self.params == plain(trial.params))
-        )
+        return self.horizon == horizon and self.sign == sign and _same(self.trial, trial)
 
     @property
     def key(self) -> Key:
@@ -77,11 +69,14 @@ Key = tuple[str, int]
 
 
 def _same(a: Trial, b: Trial) -> bool:
-    """Whether two trials are one, at the same report."""
-    if a is b:
-        return True
-    same = a.uid == b.uid and a.schedule == b.schedule and (a.curve is b.curve or a.curve == b.curve)
-    return same and (a.params is b.params or plain(a.params) == plain(b.params))
+    """Whether two trials are one, at the same report, as far as the network sees."""
+    return a is b or (
+        a.uid == b.uid
+        and (a.curve is b.curve or a.curve == b.curve)
+        and a.schedule == b.schedule
+        and (a.status is Status.COMPLETE) == (b.status is Status.COMPLETE)
+        and (a.params is b.params or plain(a.params) == plain(b.params))
+    )
 
 
 def unknown(snapshot: Snapshot, kept: Mapping[Key, Known]) -> dict[Key, Trial]:
