@@ -7,20 +7,16 @@ that was only away finds at its next report that the trial is another's.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from lcsearch import files
-from lcsearch.schedulers.optuna._record import LEASE, attribute_of, n_pauses
-from lcsearch.schedulers.optuna._storage import store_with, stored
+from lcsearch.schedulers.optuna._record import CLAIMED, LEASE, attribute_of, n_pauses
+from lcsearch.schedulers.optuna._storage import is_gone, store_with, stored, this_process
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -61,9 +57,8 @@ class Lease:
         self._write()
 
     def _write(self) -> None:
-        pid = os.getpid()
-        about = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self._token}
-        about |= {
+        about = this_process() | {
+            "token": self._token,
             "run": self._run,
             "beat": self._beat,
             "pauses": self._pauses,
@@ -112,11 +107,13 @@ class Watch:
         lease = attribute_of(frozen, LEASE)
         if "token" in lease and lease["token"] is None:
             return True
-        # One of an earlier turn says nothing of who has claimed the trial since: he is about to sign, or was killed.
-        signed = lease.get("pauses") == n_pauses(frozen)
-        if signed and lease.get("host") == socket.gethostname():
-            pid = lease.get("pid")
-            return not isinstance(pid, int) or not files.lives(pid) or lease.get("started") != _started(pid)
+        # One of an earlier turn says nothing of who claimed the trial since: they are about to sign, or were killed.
+        turn = n_pauses(frozen)
+        if lease.get("pauses") == turn:
+            if (gone := is_gone(lease)) is not None:
+                return gone
+        elif (claimed := attribute_of(frozen, CLAIMED)).get("pauses") == turn and is_gone(claimed):
+            return True
         now = self._clock()
         mark, since = self._seen.get(frozen.number, (None, now))
         if mark != (lease.get("token"), lease.get("beat")):
@@ -133,10 +130,3 @@ def deaths_of(frozen: FrozenTrial, run: str) -> int:
     lease = attribute_of(frozen, LEASE)
     deaths = lease.get("deaths")
     return (deaths if isinstance(deaths, int) else 0) + (lease.get("run") == run)
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: numbers of processes come again."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return None

@@ -51,6 +51,9 @@ often it had been resumed when that turn began}."""
 LEASE = "lcsearch:lease"
 """The system attribute that says which worker trains a trial, see _lease.py."""
 
+CLAIMED = "lcsearch:claimed"
+"""The system attribute that says which process was about to begin a trial or to go on with it; LEASE follows."""
+
 CUT = "lcsearch:cut"
 """The system attribute of a trial that an allocator has cut, {"why", "of"}; a RUNNING one ends at its pause."""
 

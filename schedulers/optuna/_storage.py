@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +16,11 @@ from optuna.storages import InMemoryStorage
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from lcsearch import files
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._record import (
     ANEW,
+    CLAIMED,
     CUT,
     MARK,
     PAUSED,
@@ -86,7 +90,7 @@ def begin(
         attrs: system attributes that it has from the moment at which it runs.
         trials: among which those that are enqueued are; None reads them.
     """
-    storage, attrs = study._storage, dict(attrs or {})
+    storage, attrs = study._storage, {CLAIMED: {**this_process(), "pauses": 0, "of": None}, **(attrs or {})}
     if trials is None and proposal is None:
         trials = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.WAITING,))
     for frozen in trials or () if proposal is None else ():
@@ -144,9 +148,37 @@ def claim(study: Study, number: int) -> Trial | None:
     Behind a gRPC proxy with sqlite the server does it, which is not atomic: hold a lock there.
     """
     of = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    if not is_paused(study._storage.get_trial(of)) or not _claimed(study._storage, of):
+    frozen = study._storage.get_trial(of)
+    if not is_paused(frozen):
         return None
-    return _handle(study, of)
+    # first: who is killed in between is known by it; one that claims in vain may overwrite it, and a lease follows
+    mine = {**this_process(), "pauses": n_pauses(frozen), "of": number}
+    try:
+        study._storage.set_trial_system_attr(of, CLAIMED, mine)
+    except UpdateFinishedTrialError:
+        return None
+    return _handle(study, of) if _claimed(study._storage, of) else None
+
+
+def this_process() -> dict[str, Any]:
+    """This process, told from all others that have been or will be, for :func:`is_gone`."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+
+
+def is_gone(process: Mapping[str, Any]) -> bool | None:
+    """Has a process of this machine ended? None for one of another machine, of which nobody here knows."""
+    if process.get("host") != socket.gethostname():
+        return None
+    pid = process.get("pid")
+    return not isinstance(pid, int) or not files.lives(pid) or process.get("started") != _started(pid)
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks: numbers of processes come again."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return None
 
 
 def _claimed(storage: BaseStorage, of: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from lcsearch.goal import Goal
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial
 from lcsearch.schedulers.optuna._lease import Lease, Watch
-from lcsearch.schedulers.optuna._storage import begin, claim, pause, store_with
+from lcsearch.schedulers.optuna._storage import adopt, begin, claim, pause, store_with
 from lcsearch.session import Session
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.stopping.policy import Policy
@@ -577,6 +578,40 @@ def test_a_claim_that_was_not_signed_runs_out() -> None:
     assert not watch.dead(study.trials[0])
     clock.now = 60.0
     assert watch.dead(study.trials[0])
+
+
+def take_and_die(path: str, number: int | None) -> None:
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{path}")
+    if number is None:
+        begin(study)
+    else:
+        claim(study, number)
+    os._exit(1)
+
+
+@pytest.mark.parametrize("number", [0, None], ids=["claimed", "begun"])
+def test_who_was_killed_before_the_lease_on_this_machine_is_known_dead_at_once(
+    tmp_path: Path, number: int | None
+) -> None:
+    """Nobody waits `lease_s`; a claim from another machine, or of an earlier turn, says nothing."""
+    study, clock = optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path / 's'}"), Clock()
+    trial = begin(study)
+    Lease(study, trial, 60.0, nullcontext, clock=clock)
+    pause(study, trial)
+    worker = multiprocessing.get_context("spawn").Process(target=take_and_die, args=(str(tmp_path / "s"), number))
+    worker.start()
+    worker.join(300)
+    assert worker.exitcode == 1
+    left = study.trials[-1]
+    assert left.state == TrialState.RUNNING
+    assert Watch(60.0, clock).dead(left)
+    kept = left.system_attrs["lcsearch:claimed"]
+    for said in ({"host": "another machine"}, {"pauses": 7}):
+        store_with(study, left, "lcsearch:claimed", kept | said)
+        assert not Watch(60.0, clock).dead(study.trials[-1])
+    store_with(study, left, "lcsearch:claimed", kept)
+    Lease(study, adopt(study, left.number), 60.0, nullcontext, clock=clock)  # it was taken over
+    assert not Watch(60.0, clock).dead(study.trials[-1])
 
 
 def test_a_worker_that_lost_its_trial_leaves_it_alone(tmp_path: Path) -> None:
