@@ -1,12 +1,14 @@
-"""What searches found, in pieces: one small JSON file a world, policy and source. Standard library and numpy only, for
-the peers' runners, in environments of their own, write the same pieces.
+"""What searches found, in pieces: one small JSON file a world, policy and source, and all of them in searches.json,
+which is what stays. Standard library and numpy only, for the peers' runners, in environments of their own, write the
+same pieces.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 PARTS = HERE / "parts"
+KEPT = HERE / "searches.json"
+"""World -> policy--source -> task -> searches; a machine without `parts/` goes on from there."""
 RUNS = 20
 """Budget, in whole runs' worth."""
 
@@ -69,18 +73,41 @@ class Piece:
         self.tasks: dict[str, list[dict[str, Any]]] = {}
         if self.path.exists():
             self.tasks = json.loads(self.path.read_text())
+        for task, rows in kept().get(str(where), {}).get(self.path.stem, {}).items():
+            self.tasks[task] = merged(self.tasks.get(task, []), rows)
 
     def has(self, task: str, seed: int) -> bool:
         return any(row["seed"] == seed for row in self.tasks.get(task, ()))
 
     def add(self, task: str, row: dict[str, Any]) -> None:
-        rows = self.tasks.setdefault(task, [])
-        rows.append(row)
-        rows.sort(key=lambda one: one["seed"])
+        self.tasks[task] = merged(self.tasks.get(task, []), [row])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps(self.tasks, separators=(",", ":")))
         os.replace(new, self.path)
+
+
+def merged(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Searches of one task by seed; of the same seed those of `rows`."""
+    known = {row["seed"] for row in rows}
+    return sorted([*rows, *(row for row in more if row["seed"] not in known)], key=lambda row: row["seed"])
+
+
+def kept() -> Mapping[str, Mapping[str, Mapping[str, list[dict[str, Any]]]]]:
+    """What `KEPT` holds."""
+    return _read(KEPT, KEPT.stat().st_mtime_ns) if KEPT.exists() else {}
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, changed: int) -> Any:
+    return json.loads(path.read_text())
+
+
+def keep(pieces: Mapping[Where, Sequence[Piece]]) -> None:
+    """Write all pieces of these worlds, a line each."""
+    found = {str(where): {piece.path.stem: piece.tasks for piece in of} for where, of in pieces.items()}
+    text = json.dumps({where: of for where, of in found.items() if of}, separators=(",", ":"), sort_keys=True)
+    KEPT.write_text(text.replace('"w', '\n"w').replace('},"', '},\n"') + "\n")
 
 
 def row_of(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import provenance
-from searches import PARTS, RUNS, WORLDS, Piece, tables
+from searches import PARTS, RUNS, WORLDS, Piece, keep, tables
 
 BUDGETS = (1, 2, 5, 10, 15, 20)
 GRID = tuple(np.round(np.geomspace(0.2, RUNS, 25), 3).tolist())
@@ -143,15 +143,36 @@ def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, pa
     }
 
 
-def collect(root: Path) -> dict[str, Any]:
-    """Everything that is kept."""
-    facts, worlds = facts_of(root), {}
+def n_searches(row: Mapping[str, Any]) -> dict[str, int]:
+    """Source -> how many searches a row stands on, at most."""
+    return {source: count["tasks"] * count["seeds"][1] for source, count in row["count"].items()}
+
+
+def stays(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> bool:
+    """Does an earlier row, whose searches may be gone, tell of more than those that there are?"""
+    have = {} if new is None else n_searches(new)
+    return any(have.get(source, 0) < n for source, n in n_searches(old).items())
+
+
+def collect(root: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that is kept.
+
+    Args:
+        root: where pieces and tables lie.
+        before: the results so far. Their rows stay where more searches were played for them than are kept singly.
+    """
+    facts, worlds, every = {**before.get("facts", {}), **facts_of(root)}, {}, {}
     for where in WORLDS:
         pieces = {name: {s: Piece(where, name, s, root) for s in facts} for name in (*OWN, *PEERS)}
         pieces = {name: {s: p for s, p in of.items() if p.tasks} for name, of in pieces.items()}
+        every[where] = [piece for of in pieces.values() for piece in of.values()]
         made = {name: figures(of, pieces[BASE], facts, name in OWN) for name, of in pieces.items() if of}
-        if made:
-            worlds[str(where)] = {name: row for name, row in made.items() if row is not None}
+        for name, row in before.get("worlds", {}).get(str(where), {}).items():
+            if stays(row, made.get(name)):
+                made[name] = {"commit": before["commit"], **row}
+        if rows := {name: row for name in (*OWN, *PEERS) if (row := made.get(name)) is not None}:
+            worlds[str(where)] = rows
+    keep(every)
     return {
         "command": "LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py",
         "commit": provenance.commit("experiments/e3_freeze_thaw"),
@@ -179,7 +200,8 @@ def line(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     sources = " | ".join(f"{row['sources'][s]:.2f}" if s in row["sources"] else "-" for s in facts)
     overall = f"**{row['all']:.2f}** [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}]"
     cost = f"{row['begun']:.0f} | {row['seconds']:.2g} | {row['ms_a_report']:.2g}"
-    return f"| {NAMES.get(name, name)} | {searched} | {ratio} | {overall} | {sources} | {cost} |"
+    earlier = f", at {row['commit'][:8]}" if "commit" in row else ""
+    return f"| {NAMES.get(name, name)}{earlier} | {searched} | {ratio} | {overall} | {sources} | {cost} |"
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -189,8 +211,9 @@ def table(results: Mapping[str, Any]) -> str:
     lines += [
         f"Regret over that of {NAMES[BASE]}, geometric mean over tasks at each budget (in whole runs' worth), lower is",
         "better; then over all budgets, with a paired bootstrap interval (tasks first, then seeds), and by source.",
-        "Searched: tasks x seeds. Begun: configurations. Seconds: of processor time for a whole search, forecasts or",
-        "surrogates and the walk through the table included; ms: the same for each report.",
+        "Searched: tasks x seeds; a row with a commit was played there, and its searches are not kept singly. Begun:",
+        "configurations. Seconds: of processor time for a whole search, forecasts or surrogates and the walk through",
+        "the table included; ms: the same for each report.",
     ]
     head = f"| policy | searched | {' | '.join(map(str, results['budgets']))} | all | {' | '.join(facts)} "
     head += "| begun | s | ms |"
@@ -234,10 +257,11 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 def write(root: Path = PARTS, out: Path = PARTS.parent) -> None:
     """Collect what is kept, or read the results that are there; write table and plot."""
     kept = out / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
     if root.is_dir():
-        kept.write_text(json.dumps(collect(root), separators=(",", ":")).replace('"w', '\n"w') + "\n")
-    if not kept.exists():
+        results = json.loads(json.dumps(collect(root, results)))
+        kept.write_text(json.dumps(results, separators=(",", ":")).replace('"w', '\n"w') + "\n")
+    if not results:
         raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
-    results = json.loads(kept.read_text())
     (out / "results.md").write_text(table(results))
     draw(results, out / "regret.png")

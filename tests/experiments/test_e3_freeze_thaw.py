@@ -24,7 +24,7 @@ TASK = synthetic_task("power", 150, 1, n_steps=10)
 
 
 @pytest.fixture
-def e3(monkeypatch: pytest.MonkeyPatch) -> Any:
+def e3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The script, on a small task that the project makes itself."""
     folder = EXPERIMENTS / "e3_freeze_thaw"
     monkeypatch.setattr(sys, "path", [str(folder), str(folder / "peers"), *sys.path])
@@ -34,6 +34,7 @@ def e3(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield TASK
 
     monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(sys.modules["searches"], "KEPT", tmp_path / "searches.json")
     return module
 
 
@@ -170,3 +171,39 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert "Not run here: going rate, network; " in text
     assert (tmp_path / "regret.png").exists()
+
+
+def test_what_is_kept_is_added_to_where_the_pieces_are_gone(
+    e3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh checkout has no `parts/`: no search is played again, and rows of searches that were lost stay."""
+    searches, summary = sys.modules["searches"], sys.modules["summary"]
+    table = searches.Table("s", "t", np.array([[2.0, 1.0], [3.0, 2.0], [5.0, 5.0]]), np.zeros((3, 1)), np.ones(1))
+    where, first, second = searches.WORLDS[0], tmp_path / "first", tmp_path / "second"
+    searches.write_table(first / "tables" / "s--t.npz", table)
+
+    def add(root: Path, name: str, seed: int, loss: float) -> None:
+        searches.Piece(where, name, "s", root).add("t", searches.row_of(seed, [(0.1, loss)], 4, 10, 0.5, "test"))
+
+    for seed, loss in enumerate((3.0, 2.0)):
+        add(first, "asha", seed, loss)
+        add(first, "uniform", seed, 2.0)
+        add(first, "hyperband", seed, loss)
+    summary.write(first, tmp_path)
+    before = json.loads((tmp_path / "results.json").read_text())
+    lost = json.loads(searches.KEPT.read_text())
+    del lost[str(where)]["uniform--s"]
+    searches.KEPT.write_text(json.dumps(lost))
+    assert searches.Piece(where, "asha", "s", second).has("t", 1)
+    add(second, "hyperband", 2, 2.0)  # ASHA has no such seed: no pair
+    add(second, "asha", 2, 3.0)
+    add(second, "uniform", 2, 3.0)  # one search, where the row has two
+    summary.write(second, tmp_path)
+    rows = json.loads((tmp_path / "results.json").read_text())["worlds"][str(where)]
+    assert rows["asha"]["count"]["s"]["seeds"] == [3, 3]
+    assert rows["hyperband"]["all"] == 0.8  # (2 + 1 + 1) / (2 + 1 + 2)
+    uniform = before["worlds"][str(where)]["uniform"]
+    assert rows["uniform"] == {"commit": before["commit"], **uniform}
+    assert f"uniform, 40 configurations, at {before['commit'][:8]} |" in (tmp_path / "results.md").read_text()
+    summary.write(second, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["worlds"][str(where)]["uniform"] == rows["uniform"]
