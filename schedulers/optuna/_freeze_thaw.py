@@ -427,10 +427,18 @@ class FreezeThaw:
             raise InvalidValue("the number of a trial of the study", number, "explain(number)")
         if isinstance(self.study.pruner, CurvePruner) and not is_paused(frozen):
             return self.study.pruner.explain(number, self.study)
-        snapshot = snapshot_of(self.study, self._reader.read(self.study))
-        return words.explain(
-            self._session, as_trial(frozen), snapshot, asked=lambda: self._desk().next_turn(frozen.number)
+        reading = self._reader.read(self.study)
+        said = words.explain(
+            self._session,
+            as_trial(frozen),
+            snapshot_of(self.study, reading),
+            asked=lambda: self._desk().next_turn(frozen.number),
         )
+        account = self._account(reading.trials)
+        if is_paused(frozen) and account.total is not None and account.left <= 0:
+            used = f"{account.spent + account.paid:g} of {account.total:g} steps"
+            said += f"\nthe budget is spent, {used}: nobody goes on until `steps` is raised"
+        return said
 
     def report(self) -> StudyReport:
         """What stops and pauses have come to; printed, a few lines."""

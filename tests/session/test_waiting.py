@@ -68,6 +68,14 @@ def test_a_trial_that_was_paused_since_or_before_is_not_told_by_a_receipt_of_ano
     assert said[1] == f"  by allocation 4 (asha), in {tmp_path}; later ones do not name it"
 
 
+def test_the_process_that_allocates_says_so_of_a_trial_that_was_paused_since() -> None:
+    of = session()
+    of.allocate(ask(ASHA, ASHA.init(), replace(SEEN, live=tuple(PAUSED[:8])), PAUSES, Slots(1, 9), (0, 4)))
+    assert waiting(of, PAUSED[8], SEEN)[0] == (
+        "it was paused after allocation 4 (asha), the latest of this process, and no slot was given away since"
+    )
+
+
 class Own:
     """An allocator of the user's, which no other process can make."""
 

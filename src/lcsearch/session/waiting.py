@@ -29,6 +29,8 @@ def waiting(session: Session, trial: Trial, snapshot: Snapshot, asked: Callable[
     elif here.receipts:
         lines, receipts = [str(wait) for wait in here.waits if wait.uid == trial.uid], here.receipts
         lines += [line for one in receipts[-1:] if not lines and (line := one.story(trial.uid))]
+        if not lines and not _names(receipts[-1], trial):
+            lines = [_since(receipts[-1], "of this process")]
     else:
         return [asked() if asked is not None else _UNKNOWN]
     latest = [line for one in receipts[-REMEMBERED_ALLOCATIONS:] for line in one.lines][-_SLOTS_SHOWN:]
@@ -50,16 +52,24 @@ def _logged(session: Session, snapshot: Snapshot) -> tuple[list[AllocationReceip
     return [], ""
 
 
+def _names(receipt: AllocationReceipt, trial: Trial) -> bool:
+    """Does it know the trial as it is paused now?"""
+    return receipt.live.get(trial.uid, ())[:2] == Stood.of(trial)[:2]
+
+
+def _since(last: AllocationReceipt, where: str) -> str:
+    n = f"allocation {last.number} ({last.allocator}), the latest {where}"
+    return f"it was paused after {n}, and no slot was given away since"
+
+
 def _by_receipts(
     session: Session, trial: Trial, snapshot: Snapshot, receipts: Sequence[AllocationReceipt], folder: str
 ) -> list[str]:
     """By the latest receipt that knows the trial as it is paused now."""
-    now = Stood.of(trial)[:2]  # as it is paused
-    found = next((one for one in reversed(receipts) if one.live.get(trial.uid, ())[:2] == now), None)
+    found = next((one for one in reversed(receipts) if _names(one, trial)), None)
     last = receipts[-1]
     if found is None:
-        n = f"allocation {last.number} ({last.allocator}), the latest in {folder}"
-        return [f"it was paused after {n}, and no slot was given away since"]
+        return [_since(last, f"in {folder}")]
     source = f"by allocation {found.number} ({found.allocator}), "
     source += f"the latest in {folder}" if found is last else f"in {folder}; later ones do not name it"
     stood = next((str(wait) for wait in found.against if wait.uid == trial.uid), None)

@@ -309,7 +309,7 @@ def test_another_process_tells_from_the_log_why_a_trial_waits(kind: str, tmp_pat
         paused, last = driver.paused(), max(read_allocations(tmp_path / "log"), key=lambda one: one.number)
         elsewhere = CurvePruner(max_steps=STEPS, forecasters="parametric", decision_log=tmp_path / "log")
         told = {n: elsewhere.explain(n, driver.study).splitlines() for n in paused}
-        here = {n: driver.explain(n).splitlines() for n in paused}
+        here = {n: driver.explain(n).splitlines()[:-1] for n in paused}  # the budget is the driver's
         assert isinstance(driver.study.pruner, CurvePruner)
         assert driver.study.pruner.explain(paused[0], driver.study).splitlines() == here[paused[0]]
         assert last.n_waiting == len(paused) > len(last.against)  # most are too far from a slot to be named in it
@@ -333,7 +333,7 @@ def test_a_pruner_tells_the_waits_of_its_own_study_among_those_of_one_name(tmp_p
     drivers[0].run()
     studies[1].add_trials(studies[0].trials)
     waits = drivers[0].paused()[-1]
-    told = drivers[0].explain(waits).splitlines()
+    told = drivers[0].explain(waits).splitlines()[:-1]  # the budget is the driver's
     assert told[1].startswith("waits: rank ")
     assert pruner.explain(waits, studies[0]).splitlines() == told
     said = pruner.explain(waits, studies[1])
@@ -508,6 +508,16 @@ def test_samplers_learn_from_what_has_ended_only(tmp_path: Path) -> None:
     assert all(trial.value is None for trial in study.trials if trial.state == TrialState.WAITING)
     frame = study.trials_dataframe()
     assert frame[frame.state == "WAITING"].value.isna().all()
+
+
+def test_a_budget_that_is_spent_is_said_of_who_waits(tmp_path: Path) -> None:
+    study = study_on()
+    driver = FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, allocator="uniform", n_trials=6, steps=6)
+    driver.run()
+    said = driver.explain(driver.paused()[-1]).splitlines()
+    assert said[-1] == "the budget is spent, 6 of 6 steps: nobody goes on until `steps` is raised"
+    more = FreezeThaw(study, Objective(tmp_path / "j"), max_steps=STEPS, allocator="uniform", n_trials=6, steps=60)
+    assert "budget" not in more.explain(more.paused()[-1])
 
 
 # Leases
