@@ -41,6 +41,7 @@ def test_the_optuna_adapter_s_surface() -> None:
     assert sorted(adapter.__all__) == [
         "Checkpoint",
         "CurvePruner",
+        "ForecastSampler",
         "FreezeThaw",
         "FreezeThawTrial",
         "Paused",

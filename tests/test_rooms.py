@@ -24,6 +24,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("forecast",),
         ("stopping",),
         ("allocation",),
+        ("proposal",),
         ("extras", "files", "in_time", "terminal", "secrets_in_urls"),
         ("data", "packing", "weights", "yaml_file"),
         ("checkpoint", "host", "pretrain"),

@@ -40,6 +40,7 @@ from lcsearch.data.task import Task
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.host.registry import resolve_forecasters
 from lcsearch.pretrain.real_tables import half_of, logarithmic, scaled
+from lcsearch.proposal import ByForecast
 from lcsearch.replay.baselines import Never
 from lcsearch.replay.oracle import Oracle
 from lcsearch.replay.simulator import World, simulate
@@ -54,10 +55,13 @@ ROOMS = (
 
 
 class Own(NamedTuple):
-    """A policy of ours: its allocator, made for one report as a share of the horizon, and who forecasts."""
+    """A policy of ours: its allocator, made for one report as a share of the horizon, who forecasts, and who chooses
+    configurations.
+    """
 
     make: Callable[[float], Allocator]
     forecasts: Callable[[Task], Sequence[Forecaster]] = lambda task: ()
+    proposer: ByForecast | None = None
 
 
 def rungs(name: str) -> Callable[[float], Allocator]:
@@ -74,6 +78,9 @@ POLICIES = {
     "asha": Own(rungs("asha")),
     "going-rate": Own(rungs("going-rate"), network),
     "going-rate, oracle": Own(rungs("going-rate"), lambda task: (Oracle(task),)),
+    "asha, proposals": Own(rungs("asha"), network, ByForecast()),
+    "going-rate, proposals": Own(rungs("going-rate"), network, ByForecast()),
+    "random, proposals": Own(lambda report: allocator("run-to-end"), network, ByForecast()),
     "run-to-end": Own(lambda report: allocator("run-to-end")),
     "uniform": Own(lambda report: allocator("uniform", quantum=report, n_arms=2 * RUNS)),
     "one-epoch": Own(OneEpoch),
@@ -110,7 +117,7 @@ def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, An
     world = World(where.workers, RUNS * run, checkpoint=price, resume=price, seed=seed)
     heard = own.forecasts(task)
     start = time.process_time()
-    found = simulate(task, task.order(seed), Never(), world, own.make(report), heard)
+    found = simulate(task, task.order(seed), Never(), world, own.make(report), heard, own.proposer)
     took = time.process_time() - start
     trace = [(cost / run, loss) for _, cost, loss in found.trace]
     row: dict[str, Any] = row_of(seed, trace, len(found.lives), sum(life.shown for life in found.lives), took, by)

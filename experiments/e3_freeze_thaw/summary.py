@@ -22,7 +22,8 @@ WORST = 0.95
 """The table's far end is this quantile of its runs: the worst may be anything (TaskSet's best value of one is 1e34)."""
 DRAWS = 1000
 OWN = (
-    *("asha", "going-rate", "going-rate, oracle", "run-to-end", "uniform", "one-epoch"),
+    *("asha", "going-rate", "asha, proposals", "going-rate, proposals", "random, proposals"),
+    *("going-rate, oracle", "run-to-end", "uniform", "one-epoch"),
     *("hyperband", "halving", "greedy"),
 )
 PEERS = (
@@ -33,6 +34,9 @@ PEERS = (
 NAMES = {
     "asha": "ASHA promotion",
     "going-rate": "going rate, network",
+    "asha, proposals": "ASHA promotion, proposals by the network",
+    "going-rate, proposals": "going rate, proposals by the network",
+    "random, proposals": "proposals by the network, run to end",
     "going-rate, oracle": "going rate, oracle forecast",
     "run-to-end": "random search, run to end",
     "uniform": "uniform, 40 configurations",

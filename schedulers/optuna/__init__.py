@@ -14,6 +14,7 @@ from lcsearch.schedulers.optuna._freeze_thaw import FreezeThaw
 from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, Paused
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import REASON, decision_of, is_paused, resumed_from
+from lcsearch.schedulers.optuna._sampler import ForecastSampler
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
 from lcsearch.schedulers.optuna._storage import adopt, withdraw_stop, write_stop
 from lcsearch.schedulers.optuna._thaw import Thaw
@@ -24,6 +25,7 @@ __all__ = [
     "SCHEDULE",
     "Checkpoint",
     "CurvePruner",
+    "ForecastSampler",
     "FreezeThaw",
     "FreezeThawTrial",
     "Paused",

@@ -57,6 +57,10 @@ CLAIMED = "lcsearch:claimed"
 CUT = "lcsearch:cut"
 """The system attribute of a trial that an allocator has cut, {"why", "of"}; a RUNNING one ends at its pause."""
 
+BEGUN = "lcsearch:begun"
+"""The system attribute that says why a trial has its configuration, a Proposal's fields, {"of": its number} and {"n":
+candidates}; see _sampler.py."""
+
 RESUMED_FROM = "lcsearch:resumed_from"
 """The user attribute of a trial that goes on with a stopped one: that one's number."""
 
@@ -210,6 +214,12 @@ def paid_by(frozen: FrozenTrial, prices: Prices) -> float:
 def cut_of(frozen: FrozenTrial) -> str | None:
     """Why an allocator has cut a trial; None where none has."""
     why = attribute_of(frozen, CUT).get("why")
+    return why if isinstance(why, str) else None
+
+
+def begun_as(frozen: FrozenTrial) -> str | None:
+    """Why a trial has its configuration; None where nobody has chosen it."""
+    why = attribute_of(frozen, BEGUN).get("why")
     return why if isinstance(why, str) else None
 
 

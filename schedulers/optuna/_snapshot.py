@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._record import Record, curve_of, cut_of, ever_paused, is_paused, resumed_from
+from lcsearch.schedulers.optuna._record import Record, begun_as, curve_of, cut_of, ever_paused, is_paused, resumed_from
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
@@ -44,7 +44,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     """A FrozenTrial as a trial. Attributes that lcsearch cannot read are left out: they are the user's own.
 
     A stop that stands is the record "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
-    trial did not obey is the record "ignored". Why an allocator ended one that was paused is the record "cut".
+    trial did not obey is the record "ignored". Why an allocator ended one that was paused is the record "cut",
+    why it has its configuration "begun".
     """
     records: dict[str, Any] = {}
     curve, status = curve_of(frozen), _STATUS[frozen.state]
@@ -58,6 +59,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     why = cut_of(frozen) if status is Status.STOPPED else None
     if why is not None and "stop" not in records:
         records["cut"] = why
+    if (chosen := begun_as(frozen)) is not None:
+        records["begun"] = chosen
     return Trial(
         str(frozen.number),
         curve,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -327,3 +328,43 @@ def stale(study: Study) -> set[int]:
 def report_again(trial: Trial, step: int, value: float) -> None:
     """Report a step anew, in the place of what was reported there; `trial.report` would pass it over with a warning."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+
+class Shown:
+    """A study as a sampler is shown it: some trials that have not ended by themselves stand as COMPLETE, with a value
+    that they are forecast to reach. All else is the study's own.
+
+    Args:
+        study: the study.
+        values: number of a trial -> its value.
+    """
+
+    def __init__(self, study: Study, values: Mapping[int, float]) -> None:
+        self._real, self._values = study, values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        found = [self._shown(trial) for trial in self._real._get_trials(deepcopy=False, use_cache=use_cache)]
+        found = [trial for trial in found if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """As the study's."""
+        return self._get_trials(deepcopy, states)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """As the study's."""
+        return self._get_trials()
+
+    def _shown(self, trial: FrozenTrial) -> FrozenTrial:
+        value = self._values.get(trial.number)
+        if value is None or trial.state in (TrialState.COMPLETE, TrialState.FAIL):
+            return trial
+        shown = copy.copy(trial)
+        shown.state, shown.values = TrialState.COMPLETE, [value]
+        return shown

@@ -81,7 +81,7 @@ def trial(
     """A trial that reported `values` at `steps`, or at first, first + 1, ..."""
     reported = list(values)
     at = [first + i for i in range(len(reported))] if steps is None else list(steps)
-    return Trial(uid, Curve.of(at, reported), {}, status, **fields)
+    return Trial(uid, Curve.of(at, reported), fields.pop("params", {}), status, **fields)
 
 
 def snapshot(of: Goal, finished: Iterable[Trial], live: Iterable[Trial] = (), *, study: str = "s") -> Snapshot:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from lcsearch.curves import Curve
 from lcsearch.data.synthetic import KINDS, synthetic_task
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Query
+from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.host.registry import forecaster
+from lcsearch.proposal import ByForecast
 from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History
 from lcsearch.replay.score import regrets, scale_of, speed_up, trace_of
@@ -486,3 +488,33 @@ def test_a_budget_with_prices_and_slices_ends_with_a_result(
             found = simulate(task, range(14), Above(), world, allocator(kind, max_slice=max_slice))
             assert found.spent <= 75.0
             assert any(life.status is Status.COMPLETE for life in found.lives), (seed, workers)
+
+
+@dataclass
+class Foresees:
+    """Says of a configuration what its run will reach, given as the parameter "end"."""
+
+    name: str = "foresees"
+    version: str = "1"
+    asked: list[int] = field(default_factory=list)
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        self.asked.append(len(queries))
+        ends = np.array([float(query.trial.params["end"]) for query in queries])
+        knots = np.stack([ends, ends + 0.1], 1)
+        return Forecasts.of(knots, np.array([[0.0, 1.0]] * len(queries)), 0 * knots, sign=1.0, source="foresees/1")
+
+
+def test_a_proposer_chooses_which_run_is_begun() -> None:
+    task = task_of(CURVES)
+    runs = tuple(replace(run, params={"end": min(run.values)}) for run in task.runs)
+    task, foresees = replace(task, runs=runs), Foresees()
+    proposer = ByForecast(sampler_share=0, n_startup=2)
+    found = simulate(task, [4, 1, 2, 0, 3], Never(), World(), None, [foresees], proposer)
+    # two of the order's own; a third without a report of three; then the best of what is left, "d" before "c"
+    assert [life.uid for life in found.lives] == ["e", "b", "c", "d", "a"]
+    assert foresees.asked == [2, 1]
+    alone = simulate(
+        task, [4, 1, 2, 0, 3], Never(), World(), None, [foresees], ByForecast(sampler_share=1, n_startup=0)
+    )
+    assert [life.uid for life in alone.lives] == ["e", "b", "c", "a", "d"]

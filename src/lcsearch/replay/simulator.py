@@ -25,6 +25,7 @@ from lcsearch.allocation.turns import verdict_at
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Answer, Forecaster, Query
+from lcsearch.proposal import ByForecast
 from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.prefetching import Missing, Wanted, answer
 from lcsearch.replay.stopper import Stopper
@@ -116,6 +117,7 @@ def simulate(
     world: World | None = None,
     allocator: Allocator | None = None,
     forecasters: Sequence[Forecaster] = (),
+    proposer: ByForecast | None = None,
 ) -> History:
     """Search `task` and say what became of every run.
 
@@ -125,7 +127,9 @@ def simulate(
         stopper: decides looks.
         world: workers, budget, looks, costs.
         allocator: picks arms; None: every run goes to its end or its stop, in order.
-        forecasters: forecasters that the allocator's questions are put to.
+        forecasters: forecasters that the questions of the allocator, and of the proposer, are put to.
+        proposer: chooses among all runs that have not been begun, the next one in order being the sampler's; None:
+            they are begun in order.
 
     Raises:
         InvalidValue: a row that is not there or comes twice, or an allocator that breaks its contract. Whatever an
@@ -133,7 +137,7 @@ def simulate(
     """
     if len(set(order)) != len(order) or not all(0 <= row < len(task) for row in order):
         raise InvalidValue(f"rows of 0..{len(task) - 1}, none twice", list(order)[:10], "simulate(order=)")
-    search = _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(forecasters))
+    search = _Search(task, order, stopper, world or World(), allocator or RunToEnd(), tuple(forecasters), proposer)
     for wanted in search.run():
         answer([wanted])
     return search.history()
@@ -183,8 +187,9 @@ class _Search:
         world: World,
         allocator: Allocator,
         forecasters: tuple[Forecaster, ...],
+        proposer: ByForecast | None = None,
     ) -> None:
-        self.task, self.stopper, self.world = task, stopper, world
+        self.task, self.stopper, self.world, self.proposer = task, stopper, world, proposer
         self.allocator, self.forecasters = allocator, forecasters
         self.abilities = Abilities(pause=world.pause)
         self.state: Any = allocator.init()
@@ -298,7 +303,7 @@ class _Search:
                 self._pay_for(self.world.resume)
                 at += self.world.resume
         if move.uid is None:
-            run = self.task.runs[row := self.fresh.pop()]
+            run = self.task.runs[row := self.fresh.pop(self._proposed())]
             trial = Trial(run.uid, params=run.params, schedule=run.schedule, cost=0.0)
             b = self.begun[run.uid] = self.live[run.uid] = _Begun(row, run, self.now, trial)
         else:
@@ -307,6 +312,16 @@ class _Search:
             self.n_paused -= 1
         b.until = move.pause_at
         self._next(b, at)
+
+    def _proposed(self) -> int:
+        """The place in `fresh` of the run that is begun next; the last one without a proposer."""
+        snapshot, key = self.snapshot(), (self.world.seed, len(self.begun))
+        if self.proposer is None or self.proposer.own(snapshot, key) is not None:
+            return -1
+        candidates = [self.task.runs[row].params for row in reversed(self.fresh)]
+        queries = self.proposer.questions(snapshot, candidates)
+        answers = {f.name: _answers(f, snapshot, queries) for f in self.forecasters}
+        return -1 - self.proposer.choose(snapshot, candidates, answers).row
 
     def _next(self, b: _Begun, at: float) -> None:
         """Begin the trial's next report, if the budget allows it."""

@@ -43,7 +43,21 @@ def explain(
         For a stopped trial the stop as it was decided, from its record. For another one that has ended, how near it
         came to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
         latest look in this process, or what a look at its last step comes to now. For a paused one what it waits for.
+        Then, where its configuration was chosen by forecasts or left to the sampler, why.
     """
+    begun = trial.stop_records.get("begun")
+    why = [f"it was begun as {begun}"] if isinstance(begun, str) else []
+    return "\n".join([_became(session, trial, snapshot, before, asked), *why])
+
+
+def _became(
+    session: Session,
+    trial: Trial,
+    snapshot: Snapshot | None,
+    before: Collection[str],
+    asked: Callable[[], str] | None,
+) -> str:
+    """What became of it, and why."""
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
         return record.text

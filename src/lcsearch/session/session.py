@@ -30,6 +30,7 @@ from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Answers, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
+from lcsearch.proposal import ByForecast, Proposal
 from lcsearch.session.decision_log import DecisionLog, Sink
 from lcsearch.session.look_queue import Judged, Look, LookQueue
 from lcsearch.session.panel import DEADLINE_S, Panel
@@ -415,6 +416,24 @@ class Session:
         """The latest allocations of this process in a study: in none but it, though others may have its name."""
         with self._lock:
             return self._allocations.get(snapshot.key, Allocated([], ()))
+
+    # New configurations.
+
+    def propose(self, proposer: ByForecast, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> Proposal:
+        """Which of the candidates a new trial gets; the first, which is the sampler's own, whatever fails.
+
+        Args:
+            proposer: who ranks them.
+            snapshot: the study.
+            candidates: configurations, name -> value, at least one.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                answers = self.panel.ask([(snapshot, proposer.questions(snapshot, candidates))])[0].answers
+                return proposer.choose(snapshot, candidates, answers)
+        except Exception as error:  # a trial begins all the same
+            self.failed("proposing a configuration", error)
+            return Proposal(0, "the sampler's own: proposing one failed")
 
     # What is counted, told and written.
 

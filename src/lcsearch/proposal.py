@@ -1,0 +1,132 @@
+"""Which configuration a new trial gets: of several that a sampler draws, the one that is forecast to gain most. Pure.
+
+An arm that has not begun has no curve, but a configuration, and forecasters that know configurations say what it would
+reach. Ranked is by expected improvement at the horizon (Mockus 1975; Jones et al. 1998), so that what is uncertain
+counts; and a share of all new trials stays the sampler's own, whatever is forecast: a forecaster that is led astray, by
+fast starters say, costs no more than the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcsearch.allocation.contract import Key
+from lcsearch.allocation.gain import mean_gains
+from lcsearch.allocation.rungs import loss_so_far
+from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.forecast.contract import Answers, Kind, Query
+from lcsearch.study import Snapshot, Status, Trial
+
+_FEWEST = 3  # of which a forecaster can say what configurations do
+
+
+class Proposal(NamedTuple):
+    """Which of the candidates is begun.
+
+    Attributes:
+        row: its place among them, from 0; the first one is what the sampler alone would have begun.
+        why: in a few words, for people.
+        propensity: the probability with which it was this one, in (0, 1].
+        score: expected improvement on the best value seen, in the metric's units, >= 0; None where nobody was asked.
+        p_beat: the probability that it beats the best value seen; None likewise.
+    """
+
+    row: int
+    why: str
+    propensity: float = 1.0
+    score: float | None = None
+    p_beat: float | None = None
+
+
+@dataclass(frozen=True)
+class ByForecast:
+    """Begins the candidate with the largest expected improvement on the best value seen, by the horizon.
+
+    The sampler's own candidate is begun
+
+    - as one of the first `n_startup` trials,
+    - with probability `sampler_share`,
+    - where no forecaster says anything of any candidate.
+
+    Candidates that a trial has already are passed over, as far as there are others; where none is forecast to gain
+    anything the first of the rest is begun.
+
+    Attributes:
+        sampler_share: of the new trials, those that nobody is asked about, in [0, 1]; 1 is the sampler alone.
+        n_startup: trials that begin first, >= 0; and three that have reported must be there.
+    """
+
+    sampler_share: float = 0.25
+    n_startup: int = 10
+
+    def __post_init__(self) -> None:
+        if not (is_finite_number(self.sampler_share) and 0 <= self.sampler_share <= 1):
+            raise InvalidValue("a share in [0, 1]", self.sampler_share, "ByForecast.sampler_share")
+        if not (isinstance(self.n_startup, int) and self.n_startup >= 0):
+            raise InvalidValue("a whole number >= 0", self.n_startup, "ByForecast.n_startup")
+
+    def own(self, snapshot: Snapshot, key: Key) -> Proposal | None:
+        """The sampler's own, where the new trial is one that nobody is asked about; None: see :meth:`questions`.
+
+        Args:
+            snapshot: the study.
+            key: seed of this proposal, (study seed, number of the new trial).
+        """
+        n = len(snapshot.bank) + len(snapshot.live)
+        if n < self.n_startup:
+            return Proposal(0, f"the sampler's own: one of the first {self.n_startup} trials")
+        if sum(len(trial.curve) > 0 for trial in chain(snapshot.bank, snapshot.live)) < _FEWEST:
+            return Proposal(0, f"the sampler's own: fewer than {_FEWEST} trials have reported")
+        if np.random.default_rng(key).random() < self.sampler_share:
+            return Proposal(0, f"the sampler's own, as {self.sampler_share:.0%} of all are", self.sampler_share)
+        return None
+
+    def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
+        """What each candidate would be judged by at the horizon."""
+        kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
+        trials = (Trial(f"candidate {i}", params=params) for i, params in enumerate(candidates))
+        return tuple(Query(trial, kind, snapshot.horizon) for trial in trials)
+
+    def choose(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers) -> Proposal:
+        """The one that is begun; the first where there is no reason for another.
+
+        Args:
+            snapshot: the study.
+            candidates: configurations, name -> value, at least one.
+            forecasts: answers to :meth:`questions`.
+        """
+        n, best = len(candidates), best_seen(snapshot)
+        if not math.isfinite(best):
+            return Proposal(0, "the sampler's own: no trial has a value yet")
+        gains = mean_gains(forecasts, n, best, "improvement")
+        if not np.isfinite(gains).any():
+            return Proposal(0, "the sampler's own: nothing is forecast of a configuration")
+        taken = {same(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
+        fresh = np.array([same(params) not in taken for params in candidates], np.bool_)
+        ranked = np.where(np.isfinite(gains) & (fresh | ~fresh.any()), gains, -math.inf)
+        first = int(np.argmax(ranked))
+        if not ranked[first] > 0:
+            row = int(np.argmax(fresh))  # the first where there is none
+            return Proposal(row, "the first that no trial has: none of the candidates is forecast to gain anything")
+        p = float(mean_gains(forecasts, n, best, "p_beat")[first])
+        score = float(gains[first])
+        why = f"the one of {n} candidates that is forecast to gain most, {score:.3g} on the best value seen"
+        return Proposal(first, why, 1.0 if first == 0 else 1.0 - self.sampler_share, score, p)
+
+
+def best_seen(snapshot: Snapshot) -> float:
+    """The best loss that a trial has reached which may still be the study's result; inf without one."""
+    lost = (Status.FAILED, Status.STOPPED)
+    everyone = (trial for trial in chain(snapshot.bank, snapshot.live) if trial.status not in lost and trial.feasible)
+    return min((loss_so_far(trial, snapshot) for trial in everyone), default=math.inf)
+
+
+def same(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What two configurations have in common that are one."""
+    return tuple(sorted((name, repr(value)) for name, value in params.items()))

@@ -1,0 +1,285 @@
+"""ForecastSampler: what is begun, when it is the sampler's own, and what a sampler inside is shown."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from kit.doubles import Dead, NotANumber, Scripted, Short, Silent
+from kit.studies import STORAGES, storage
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecaster, Forecasts, Query
+from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler, FreezeThaw, FreezeThawTrial
+from lcsearch.study import Snapshot
+
+
+class Knows:
+    """Knows what every configuration will reach: its distance from .3, and what stands beside it, to within .01."""
+
+    name, version = "knows", "1"
+
+    def __init__(self, at: float = 0.3) -> None:
+        self.at, self.asked = at, 0
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        self.asked += sum(not len(query.trial.curve) for query in queries)
+        ends = np.array([abs(query.trial.params["x"] - self.at) for query in queries])
+        knots = np.stack([ends - 0.01, ends + 0.01], 1)
+        levels = np.tile([0.0, 1.0], (len(queries), 1))
+        return Forecasts.of(knots, levels, 0 * knots, sign=snapshot.goal.sign, source="knows/1")
+
+
+def objective(trial: optuna.Trial) -> float:
+    end = abs(trial.suggest_float("x", 0, 1) - 0.3)
+    trial.suggest_categorical("kind", ["a", "b"])
+    for step in range(6):
+        trial.report(1.0 + end - step / 5, step)
+    return end
+
+
+def played(sampler: BaseSampler, n: int = 16, of: Callable[[Any], float] = objective, **fields: Any) -> Study:
+    study = optuna.create_study(sampler=sampler, **fields)
+    study.optimize(of, n_trials=n)
+    return study
+
+
+def knowing(inner: BaseSampler | None = None, **fields: Any) -> ForecastSampler:
+    known = {"sampler_share": 0.0, "n_startup_trials": 4, "max_steps": 6, "forecasters": Knows(), "seed": 0}
+    return ForecastSampler(inner, **{**known, **fields})
+
+
+def xs(study: Study) -> list[float]:
+    return [trial.params["x"] for trial in study.trials]
+
+
+def test_what_is_forecast_to_gain_most_is_begun() -> None:
+    study = played(knowing())
+    assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+    assert xs(study)[:4] == xs(played(RandomSampler(seed=0), 4))
+
+
+def test_why_is_stored_and_told(tmp_path: Path) -> None:
+    pruner = CurvePruner(max_steps=6, forecasters=Knows())
+    study = played(knowing(), 8, pruner=pruner)
+    assert "it was begun as the sampler's own: one of the first 4 trials" in pruner.explain(0, study)
+    assert "it was begun as the one of 256 candidates that is forecast to gain most, " in pruner.explain(5, study)
+    stored = study.trials[5].system_attrs["lcsearch:begun"]
+    assert (stored["n"], stored["of"], stored["propensity"]) == (256, 5, 1.0)
+    assert stored["score"] > 0
+
+
+def test_a_share_stays_the_samplers_own() -> None:
+    alone = played(RandomSampler(seed=0), 30)
+    assert xs(played(knowing(sampler_share=1.0), 30)) == xs(alone)
+    study = played(knowing(sampler_share=0.5), 60)
+    own = [t for t in study.trials[4:] if "as 50% of all are" in t.system_attrs["lcsearch:begun"]["why"]]
+    assert 15 < len(own) < 41
+    assert max(abs(t.params["x"] - 0.3) for t in own) > 0.3
+
+
+def test_the_same_seed_and_history_give_the_same_configurations() -> None:
+    assert xs(played(knowing())) == xs(played(knowing()))
+    assert xs(played(knowing())) != xs(played(knowing(seed=1)))
+
+
+@pytest.mark.parametrize("forecaster", [Dead(), Silent(), NotANumber(), Short(Scripted())], ids=lambda f: f.name)
+def test_where_nothing_is_forecast_the_sampler_inside_decides(forecaster: Forecaster) -> None:
+    study = played(knowing(forecasters=forecaster))
+    assert len(study.trials) == 16
+    whys = {t.system_attrs["lcsearch:begun"]["why"] for t in study.trials[4:]}
+    assert whys == {"the sampler's own: nothing is forecast of a configuration"}
+
+
+def test_whatever_fails_the_trial_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("no")
+
+    sampler = knowing()
+    monkeypatch.setattr(sampler, "_draws", broken)
+    assert len(played(sampler).trials) == 16
+    assert dict(sampler.session.failed_open) == {"proposing a configuration": 12}
+
+
+def test_the_pruner_of_the_study_is_whose_model_is_asked() -> None:
+    mine, theirs = Knows(), Knows(0.8)
+    study = played(knowing(forecasters=mine), pruner=CurvePruner(max_steps=6, forecasters=theirs))
+    assert (mine.asked, theirs.asked) == (0, 12 * 256)
+    assert max(abs(x - 0.8) for x in xs(study)[4:]) < 0.05
+
+
+def test_a_metric_that_is_maximized() -> None:
+    class Mirrored(Knows):
+        def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+            said = super().forecast(snapshot, queries)
+            return Forecasts.of(said.knots, said.levels, said.tails, sign=-1.0, source="mirrored/1")
+
+    def negative(trial: optuna.Trial) -> float:
+        end = -abs(trial.suggest_float("x", 0, 1) - 0.3)
+        for step in range(6):
+            trial.report(end - 1 + step / 5, step)
+        return end
+
+    study = played(knowing(forecasters=Mirrored()), of=negative, direction="maximize")
+    assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+
+
+def test_a_parameter_that_depends_on_another_is_drawn_by_the_space() -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        params = {"x": trial.suggest_float("x", 0, 1), "opt": trial.suggest_categorical("opt", ["sgd", "adam"])}
+        name = "momentum" if params["opt"] == "sgd" else "beta"
+        return {**params, name: trial.suggest_float(name, 0.5, 0.99)}
+
+    def conditional(trial: optuna.Trial) -> float:
+        params = space(trial)
+        for step in range(6):
+            trial.report(1 + abs(params["x"] - 0.3) - step / 5, step)
+        return float(abs(params["x"] - 0.3))
+
+    study = played(knowing(space=space), 24, conditional)
+    assert all(sorted(t.params) in (["beta", "opt", "x"], ["momentum", "opt", "x"]) for t in study.trials)
+    assert {t.params["opt"] for t in study.trials[4:]} == {"sgd", "adam"}
+    assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+
+
+def test_without_it_parameters_that_all_trials_have_are_chosen_and_others_are_the_samplers() -> None:
+    def conditional(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        if x > 0.5:
+            trial.suggest_int("depth", 1, 5)
+        for step in range(6):
+            trial.report(1 + abs(x - 0.3) - step / 5, step)
+        return abs(x - 0.3)
+
+    study = played(knowing(forecasters=Knows(0.8)), 12, conditional)
+    assert max(abs(x - 0.8) for x in xs(study)[4:]) < 0.05
+    assert all("depth" in t.params for t in study.trials[4:])
+
+
+class Learns(BaseSampler):
+    """Draws at random, and notes which trials it is shown, in which state and with which value."""
+
+    def __init__(self) -> None:
+        self._inner = RandomSampler(seed=0)
+        self.seen: list[tuple[int, TrialState, float | None]] = []
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        self.seen = [(t.number, t.state, t.value if t.values else None) for t in study.get_trials(deepcopy=False)]
+        return {}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+
+def test_the_sampler_inside_is_shown_forecasts_in_the_place_of_early_values() -> None:
+    inner = Learns()
+
+    def stopping(trial: optuna.Trial) -> float:
+        end = abs(trial.suggest_float("x", 0, 1) - 0.3)
+        trial.report(1.0 + end, 0)
+        if trial.number % 2:
+            raise optuna.TrialPruned
+        trial.report(end, 5)
+        return end
+
+    study = played(knowing(inner), 8, stopping)
+    ends = {t.number: abs(t.params["x"] - 0.3) for t in study.trials}
+    assert [seen[:2] for seen in inner.seen[:7]] == [(n, TrialState.COMPLETE) for n in range(7)]
+    assert [value for _, _, value in inner.seen[:7]] == pytest.approx([ends[n] for n in range(7)])
+    assert inner.seen[7][1:] == (TrialState.RUNNING, None)
+    assert [t.state for t in study.trials[:2]] == [TrialState.COMPLETE, TrialState.PRUNED]  # as they were
+
+
+def test_paused_trials_are_shown_with_their_forecast_and_resumed_ones_are_not_drawn_again() -> None:
+    inner = Learns()
+    study = optuna.create_study(sampler=knowing(inner, sampler_share=0.0))
+
+    def train(trial: FreezeThawTrial) -> float:
+        end = abs(trial.suggest_float("x", 0, 1) - 0.3)
+        saved = trial.load()
+        for step in range(1 if saved is None else saved.step + 1, 10):
+            trial.report(1.0 + end - step / 9, step)
+            trial.save({"step": step}, step)
+        return end
+
+    FreezeThaw(study, train, max_steps=9, n_trials=12, allocator="asha", forecasters=Knows()).run()
+    paused = [state for n, state, value in inner.seen if value is not None]
+    assert set(paused) == {TrialState.COMPLETE}
+    assert len(study.trials) == 12
+    assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [TPESampler(seed=0), NSGAIISampler(seed=0)],
+    ids=["tpe", "nsga"],
+)
+def test_optunas_own_samplers_inside(inner: BaseSampler) -> None:
+    study = played(knowing(inner, sampler_share=0.3), 20)
+    assert len(study.trials) == 20
+    assert min(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+
+
+@pytest.mark.parametrize("kind", STORAGES)
+def test_in_every_storage(kind: str, tmp_path: Path) -> None:
+    with storage(kind, tmp_path) as kept:
+        study = played(knowing(), 7, storage=kept)
+        again = optuna.load_study(study_name=study.study_name, storage=kept)
+        assert again.trials[6].system_attrs["lcsearch:begun"]["n"] == 256
+        assert max(abs(x - 0.3) for x in xs(again)[4:]) < 0.05
+
+
+def test_enqueued_trials_keep_their_parameters() -> None:
+    sampler = knowing()
+    study = played(sampler, 6)
+    study.enqueue_trial({"x": 0.9})
+    study.optimize(objective, n_trials=1)
+    assert study.trials[-1].params["x"] == 0.9
+
+
+def test_several_objectives_are_the_sampler_insides_business() -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=knowing(n_startup_trials=0))
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=3)
+    assert all("lcsearch:begun" not in t.system_attrs for t in study.trials)
+
+
+def test_it_can_be_pickled() -> None:
+    sampler = pickle.loads(pickle.dumps(knowing()))
+    assert xs(played(sampler)) == xs(played(knowing()))
+
+
+def test_a_candidate_that_a_trial_has_is_not_begun_again() -> None:
+    def discrete(trial: optuna.Trial) -> float:
+        end = abs(trial.suggest_int("x", 0, 15) - 0.3)
+        for step in range(6):
+            trial.report(1.0 + end - step / 5, step)
+        return end
+
+    study = played(knowing(n_startup_trials=3), 12, discrete)
+    assert len(set(xs(study)[3:])) == 9
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"n_candidates": 0}, "ForecastSampler(n_candidates=): expected a whole number >= 1, got 0."),
+        ({"sampler": "tpe"}, "ForecastSampler(sampler=): expected a sampler of Optuna's, or None, got 'tpe'."),
+        ({"sampler_share": 2}, "ByForecast.sampler_share: expected a share in [0, 1], got 2."),
+    ],
+)
+def test_arguments_are_checked(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidValue) as found:
+        ForecastSampler(**fields)
+    assert str(found.value) == text

@@ -1,0 +1,125 @@
+"""Which configuration is begun: by hand, for every reason to leave it to the sampler, and whatever is forecast."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.builders import goal, props, snapshot, trial
+
+from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Absent, Answer, Forecasts
+from lcsearch.goal import Direction, Judged
+from lcsearch.proposal import ByForecast, Proposal, best_seen
+from lcsearch.study import Snapshot, Status
+
+ASKS = ByForecast(sampler_share=0, n_startup=0)
+
+
+def study(direction: Direction = "minimize", judged: Judged = "best") -> Snapshot:
+    sign = 1 if direction == "minimize" else -1
+    begun = [trial(str(i), [sign * (3.0 - 0.5 * i)], Status.PAUSED, params={"x": i}) for i in range(4)]
+    return snapshot(goal(direction, judged=judged), [], begun)
+
+
+def even(low: float, high: float, sign: float = 1.0) -> Forecasts:
+    return Forecasts.of(np.array([[low, high]]), np.array([[0.0, 1.0]]), np.zeros((1, 2)), sign=sign, source="test")
+
+
+def drawn(n: int) -> list[dict[str, Any]]:
+    return [{"x": 10 + i} for i in range(n)]
+
+
+def chosen(answers: list[Answer], at: Snapshot | None = None, candidates: Any = None) -> Proposal:
+    return ASKS.choose(at or study(), candidates or drawn(len(answers)), {"test": answers})
+
+
+def test_expected_improvement_by_hand() -> None:
+    # Best seen 1.5. Even on [1, 2]: .5 * .25; on [0, 4]: .375 * .75; on [1.4, 1.5]: .05.
+    said = chosen([even(1.0, 2.0), even(0.0, 4.0), even(1.4, 1.5)])
+    assert said.row == 1
+    assert said.score == pytest.approx(0.375 * 0.75)
+    assert said.p_beat == pytest.approx(0.375)
+    assert said.why == "the one of 3 candidates that is forecast to gain most, 0.281 on the best value seen"
+
+
+def test_a_metric_that_is_maximized() -> None:
+    answers: list[Answer] = [even(1.0, 2.0, -1.0), even(0.0, 4.0, -1.0), even(1.4, 1.5, -1.0)]
+    assert chosen(answers, study("maximize")).row == 1
+
+
+def test_the_questions_are_about_the_judged_value_at_the_horizon() -> None:
+    asked = ASKS.questions(study(), drawn(2))
+    assert [(q.kind, q.step, dict(q.trial.params), len(q.trial.curve)) for q in asked] == [
+        ("best_by", 10.0, {"x": 10}, 0),
+        ("best_by", 10.0, {"x": 11}, 0),
+    ]
+    assert ASKS.questions(study(judged="final"), drawn(1))[0].kind == "value"
+
+
+def test_what_leaves_it_to_the_sampler() -> None:
+    absent: list[Answer] = [Absent.UNSUPPORTED, Absent.FAILED]
+    assert chosen(absent) == Proposal(0, "the sampler's own: nothing is forecast of a configuration")
+    assert chosen([even(5.0, 6.0), even(4.0, 6.0)]).row == 0  # nobody gains anything
+    nothing = snapshot(goal(), [], [trial(str(i), [math.nan], Status.PAUSED) for i in range(4)])
+    assert chosen([even(5.0, 6.0), even(4.0, 6.0)], nothing).why == "the sampler's own: no trial has a value yet"
+
+
+def test_a_candidate_without_a_forecast_is_passed_over() -> None:
+    assert chosen([Absent.NONFINITE, even(1.4, 1.5), Absent.LATE]).row == 1
+
+
+def test_a_configuration_that_a_trial_has_is_passed_over_as_long_as_there_is_another() -> None:
+    better: list[Answer] = [even(1.0, 2.0), even(0.0, 1.0)]
+    assert chosen(better, candidates=[{"x": 10}, {"x": 2}]).row == 0
+    assert chosen(better, candidates=[{"x": 1}, {"x": 2}]).row == 1
+
+
+def test_who_is_the_samplers_own() -> None:
+    few = ByForecast(sampler_share=0, n_startup=5)
+    assert few.own(study(), (0, 4)) == Proposal(0, "the sampler's own: one of the first 5 trials")
+    silent = snapshot(goal(), [], [trial(str(i), [], Status.RUNNING) for i in range(9)])
+    assert few.own(silent, (0, 9)) == Proposal(0, "the sampler's own: fewer than 3 trials have reported")
+    assert ASKS.own(study(), (0, 4)) is None
+    always = ByForecast(sampler_share=1, n_startup=0).own(study(), (0, 4))
+    assert always == Proposal(0, "the sampler's own, as 100% of all are", 1.0)
+
+
+def test_the_share_of_the_sampler_is_drawn_by_the_key() -> None:
+    quarter = ByForecast(n_startup=0)
+    own = [quarter.own(study(), (7, n)) is not None for n in range(400)]
+    assert 70 < sum(own) < 130
+    assert own == [quarter.own(study(), (7, n)) is not None for n in range(400)]
+    assert own != [quarter.own(study(), (8, n)) is not None for n in range(400)]
+
+
+def test_the_best_value_seen_is_one_that_may_still_be_the_result() -> None:
+    lost = [trial("a", [0.1], Status.STOPPED), trial("b", [0.2], Status.FAILED), trial("c", [0.3], feasible=False)]
+    assert best_seen(snapshot(goal(), lost, [trial("d", [0.9, 0.5], Status.RUNNING)])) == 0.5
+    assert best_seen(snapshot(goal(), [])) == math.inf
+
+
+@pytest.mark.parametrize("fields", [{"sampler_share": -0.1}, {"sampler_share": math.nan}, {"n_startup": -1}])
+def test_knobs_are_checked(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match=f"ByForecast.{next(iter(fields))}: expected"):
+        ByForecast(**fields)
+
+
+ANSWERS = st.one_of(
+    st.sampled_from(list(Absent)),
+    st.tuples(st.floats(-1e308, 1e308), st.floats(0, 1e308)).map(lambda at: even(at[0], at[0] + at[1])),
+)
+
+
+@props
+@given(answers=st.lists(ANSWERS, min_size=1, max_size=8), share=st.floats(0, 1))
+def test_whatever_is_forecast_one_of_the_candidates_is_begun(answers: list[Answer], share: float) -> None:
+    with np.errstate(all="ignore"):  # as a session does
+        said = ByForecast(share, 0).choose(study(), drawn(len(answers)), {"test": answers})
+    assert 0 <= said.row < len(answers)
+    assert 0 <= said.propensity <= 1
+    assert said.score is None or said.score > 0
