@@ -32,7 +32,7 @@ class OneEpoch(StatelessAllocator):
         horizon = snapshot.goal.horizon
         first = self.first * horizon
         total = slots.account.total if slots.account.total is not None else 20 * horizon
-        n_new = round(self.share * total / first) - len(snapshot.bank) - len(snapshot.live)
+        n_new = round(self.share * total / (first + slots.account.checkpoint)) - len(snapshot.bank) - len(snapshot.live)
         moves = list(start_new(min(slots.free, slots.n_new_allowed, n_new), first))
         if n_new <= 0 or not slots.n_new_allowed:
             ranked = sorted(paused_trials(snapshot), key=lambda t: (loss_so_far(t, snapshot), uid_sort_key(t.uid)))

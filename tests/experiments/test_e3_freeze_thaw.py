@@ -81,6 +81,13 @@ def test_one_epoch_each_then_the_best_to_their_end(e3: Any) -> None:
     assert [n for _, n in firsts[:3]] == [10, 10, 10]
 
 
+def test_half_of_the_budget_goes_into_first_reports_whatever_a_checkpoint_costs(e3: Any) -> None:
+    world = World(workers=4, budget=60.0, checkpoint=1.0, resume=1.0)
+    found = simulate(TASK, TASK.order(0), Never(), world, e3.OneEpoch(0.1))
+    assert sorted((life.shown for life in found.lives), reverse=True)[:4] == [10, 10, 10, 1]  # (60 - 15 x 2) // (9 + 1)
+    assert len(found.lives) == 15
+
+
 def test_one_run_of_each_configuration(e3: Any) -> None:
     runs = TASK.runs[:5]
     twice = Task(TASK.name, TASK.goal, (*runs, *(replace(run, uid=f"{run.uid}/2") for run in runs)))
