@@ -5,8 +5,11 @@
 
 Rows: one trial; 100 trials and 1000 trials in one batch (24 of 50 reports each, 100 finished trials beside them); a
 decision, which is one new report and two queries (both cuts), in studies of 10 to 10 000 finished trials; and the
-first decision after a trial has finished, when the network reads the context anew. Reading the study is no part of
-any: snapshots are made before the clock starts. Every trial has four parameters; no call repeats a curve.
+first decision after a trial has finished, when the network reads the context anew. A round of an allocated search of
+200 or 1000 begun trials, none of them complete: after one of them has made a report all of these are asked about, and
+64 configurations that are not begun; beside it a look (two queries about that trial) in the same study. Reading the
+study is no part of any: snapshots are made before the clock starts. Every trial has four parameters; no call repeats a
+curve.
 
 Beside it: the parametric ensemble; the field's MCMC (`benchmarks/peers/mcmc.py`); and transformers of the published
 sizes of LC-PFN (100 tokens a curve, as it is trained; 100 curves at a time) and FT-PFN (a context of 1000 tokens, then
@@ -22,6 +25,7 @@ the model was made: weights, activations, what torch sets up at first, and what 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -30,7 +34,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -55,6 +59,8 @@ from lcsearch.weights import store as weights
 
 STEPS, SEEN = 50, 24
 SLOW = 5.0  # seconds: of a row whose first call takes longer, one more is measured
+NEW = 64  # configurations in a round
+RUNGS = (1, 3, 9, 27)  # reports at which trials are paused
 POOL = 16  # running trials that decisions take turns on
 
 Call = Callable[[], object]
@@ -70,6 +76,8 @@ class Case:
         finished: trials in the study.
         cuts: of each trial that are asked about.
         renewed: one more trial has finished since the last call.
+        begun: paused trials; one has made a report since the last call.
+        new: configurations that are not begun and asked about, beside all that are; 0: only the one that reported is.
     """
 
     name: str
@@ -77,13 +85,21 @@ class Case:
     finished: int = 100
     cuts: int = 1
     renewed: bool = False
+    begun: int = 0
+    new: int = 0
 
 
-def cases(sizes: Sequence[int], batches: Sequence[int]) -> list[Case]:
+def cases(sizes: Sequence[int], batches: Sequence[int], begun: Sequence[int]) -> list[Case]:
     """All rows' questions."""
     some = [Case("1 trial" if n == 1 else f"{n} trials", n) for n in batches]
     some += [Case(f"decision, {n} finished", 1, n, 2) for n in sizes]
-    return some + [Case(f"first after a finish, {n}", 1, n, 2, True) for n in sizes if n in (min(sizes), max(sizes))]
+    some += [Case(f"first after a finish, {n}", 1, n, 2, True) for n in sizes if n in (min(sizes), max(sizes))]
+    for n in begun:
+        some += [
+            Case(f"round, {n} begun + {NEW}", n + NEW, 0, begun=n, new=NEW),
+            Case(f"look, {n} begun", 1, 0, 2, begun=n),
+        ]
+    return some
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,33 @@ def questions(case: Case) -> Callable[[], tuple[Snapshot, list[Query]]]:
     return ask
 
 
+def searches(case: Case) -> Callable[[], tuple[Snapshot, list[Query]]]:
+    """The same of an allocated search."""
+    rng = np.random.default_rng(0)
+    goal = Goal("loss", "minimize", STEPS - 1)
+    whole = trials_of(curves(case.begun, rng), "begun-", rng, Status.PAUSED)
+    new = [replace(trial, curve=Curve()) for trial in trials_of(curves(case.new, rng), "new-", rng)]
+    reports = rng.choice(RUNGS, case.begun)
+    live = [replace(trial, curve=trial.curve.cut(n - 1)) for trial, n in zip(whole, reports.tolist(), strict=True)]
+    turns = itertools.count()
+
+    def ask() -> tuple[Snapshot, list[Query]]:
+        i = next(turns) % case.begun
+        reports[i] = 1 + reports[i] % (STEPS - 2)
+        at = int(reports[i]) - 1
+        values = whole[i].curve.values[: at + 1].copy()
+        values[-1:] += 0.005 * rng.standard_normal(1)
+        live[i] = replace(live[i], curve=Curve.of(whole[i].curve.steps[: at + 1], values))
+        shown, running = list(live), replace(live[i], status=Status.RUNNING)
+        if not case.new:
+            shown[i] = running
+        asked = [*shown, *new] if case.new else [running.cut(at - back) for back in range(case.cuts)]
+        of = Snapshot("benchmark", goal, FinishedTrials(goal), tuple(shown))
+        return of, [Query(trial, "best_by", STEPS - 1) for trial in asked]
+
+    return ask
+
+
 def _moved(values: Floats, rng: np.random.Generator) -> Floats:
     moved = values.copy()
     moved[-2:] += 0.005 * rng.standard_normal(2)
@@ -182,7 +225,7 @@ def make(method: str, case: Case, plan: Plan) -> tuple[Callable[[], Call], Calla
     """What gives the next call to time, and what counts the model's parameters; the model is made at the first call."""
     if method in ("lc-pfn's size", "ft-pfn's size"):
         return _published(method, case)
-    ask, kept = questions(case), list[Forecaster]()
+    ask, kept = (searches if case.begun else questions)(case), list[Forecaster]()
 
     def following() -> Call:
         if not kept:
@@ -245,7 +288,9 @@ METHODS = ("network", "parametric", "mcmc", "lc-pfn's size", "ft-pfn's size")
 
 def wanted(method: str, case: Case) -> bool:
     """What the others cost does not depend on the study; an MCMC of 1000 curves would take minutes."""
-    if method in ("network", "parametric"):
+    if method == "network" or case.new:  # nobody else says anything of trials that have not begun
+        return method == "network"
+    if method == "parametric":
         return True
     return case.finished == 100 and not case.renewed and not (method == "mcmc" and case.trials > 100)
 
@@ -361,7 +406,11 @@ def main() -> None:
         f"{'':32s}{'method':15s}{'wall ms':>10s}{'p90':>10s}{'CPU ms':>10s}{'x network':>11s}{'memory MB':>11s}  calls"
     )
     rows = []
-    chosen = cases((10, 100, 300), (1,)) if args.quick else cases((10, 100, 1000, 10_000), (1, 100, 1000))
+    chosen = (
+        cases((10, 100, 300), (1,), (30,))
+        if args.quick
+        else cases((10, 100, 1000, 10_000), (1, 100, 1000), (200, 1000))
+    )
     for case in chosen:
         base = float("nan")
         for method in (m for m in METHODS if m in args.only and wanted(m, case)):

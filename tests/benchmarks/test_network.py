@@ -35,9 +35,10 @@ def test_a_quick_run(tmp_path: Path) -> None:
         assert row["cpu_ms"] > 0
         assert row["memory_mb"] > 0
         assert row["calls"] >= 1
-        assert row["queries"] == (1 if row["case"] == "1 trial" else 2)
+        assert row["queries"] == {"1 trial": 1, "round, 30 begun + 64": 94}.get(row["case"], 2)
         assert f"{row['case']:32s}{row['method']}" in printed
-    assert {row["finished"] for row in rows.values()} == {10, 100, 300}
+    assert {row["finished"] for row in rows.values()} == {0, 10, 100, 300}
+    assert {method for method, case in rows if case.startswith("round")} == {"network"}
     # as large as published: 26.8 and 14.69 million (whose embedding of 1001 curve numbers is not there)
     assert rows["lc-pfn's size", "1 trial"]["parameters"] == pytest.approx(26.8e6, rel=0.02)
     assert rows["ft-pfn's size", "1 trial"]["parameters"] == pytest.approx(14.69e6 - 1001 * 512, rel=0.02)

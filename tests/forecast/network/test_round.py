@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from kit.networks import forecaster
@@ -7,8 +9,7 @@ from numpy.linalg import LinAlgError
 
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Query
-from lcsearch.forecast.network import round as module
-from lcsearch.forecast.network.round import Round
+from lcsearch.forecast.network.unseen import Unseen
 from lcsearch.goal import Goal
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
@@ -44,12 +45,44 @@ def test_begun_and_unbegun_trials_are_answered_in_the_order_they_came() -> None:
     np.testing.assert_allclose(found.quantile(0.5)[0], one.quantile(0.5)[0], rtol=1e-3)
 
 
-def test_a_context_trial_is_asked_once() -> None:
+def test_a_context_trial_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, by = snapshot(), forecaster()
+    own = [Query(t, "best_by", 20.0) for t in of.live]
+    asked = []
+    plain = by._answer  # noqa: SLF001
+
+    def spy(rows: Any, *args: Any, **more: Any) -> Any:
+        asked.append([one.trial.uid for one in rows])
+        return plain(rows, *args, **more)
+
+    monkeypatch.setattr(by, "_answer", spy)
+    by.forecast(of, [*own, Query(unbegun(0), "best_by", 20.0), Query(unbegun(1), "best_by", 20.0)])
+    assert asked == [[t.uid for t in of.live]], "the complete ones are certain at their end"
+    by.forecast(of, [Query(unbegun(0), "best_by", 20.0), own[3]])
+    assert len(asked) == 1, "of the same study nobody is asked again"
+
+
+def test_what_is_kept_changes_no_bit() -> None:
+    of, by = snapshot(), forecaster()
+    queries = [Query(unbegun(0), "best_by", 20.0), Query(of.live[3], "best_by", 20.0), Query(of.live[4], "value", 9.0)]
+    for i in range(4):
+        live = list(of.live)
+        live[i] = begun(i, 1 + i % 5 + (i > 0), Status.PAUSED)
+        of = Snapshot("s", GOAL, of.bank, tuple(live))
+        asked = [*queries, Query(live[i], "best_by", 20.0)]
+        by.forecast(of, asked[2:])
+        again, anew = by.forecast(of, asked), forecaster().forecast(of, asked)
+        for name in ("knots", "levels", "tails"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(anew, name))
+        assert again.absent == anew.absent
+
+
+def test_of_unbegun_trials_the_same_is_said_whoever_else_is_asked_about() -> None:
     of = snapshot()
     own = [Query(t, "best_by", 20.0) for t in of.live]
-    found = Round.of(of, [*own, Query(unbegun(0), "best_by", 20.0), Query(unbegun(1), "best_by", 20.0)])
-    assert len(found.asked) == len(own) + 2 + len(of.bank), "the complete ones, at their end, are all that is new"
-    assert Round.of(of, own).asked is own
+    alone = forecaster().forecast(of, [Query(unbegun(0), "best_by", 20.0)])
+    beside = forecaster().forecast(of, [*own, Query(unbegun(0), "best_by", 20.0)])
+    np.testing.assert_array_equal(beside.knots[-1], alone.knots[0])
 
 
 def test_neither_curve_nor_configuration_is_nothing_to_forecast_from() -> None:
@@ -65,13 +98,14 @@ def test_where_hardly_any_trial_is_begun_nothing_is_said(n: int) -> None:
 
 
 @pytest.mark.parametrize("error", [LinAlgError("not positive definite"), ValueError("array must not contain infs")])
+@pytest.mark.parametrize("where", ["of", "answers"])
 def test_what_fails_over_a_configuration_takes_no_begun_trial_along(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    where: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(module, "unseen", fail)
+    monkeypatch.setattr(Unseen, where, fail)
     of = snapshot()
     found = forecaster().forecast(of, [Query(of.live[4], "best_by", 20.0), Query(unbegun(0), "best_by", 20.0)])
     assert found.absent == (None, Absent.UNSUPPORTED)

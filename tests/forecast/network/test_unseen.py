@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.forecast.network.columns import Plain
-from lcsearch.forecast.network.unseen import FEWEST, _Process, unseen
+from lcsearch.forecast.network.unseen import FEWEST, Unseen, _Process
 
 N = 103
 
@@ -37,9 +37,9 @@ def loss(config: Any) -> float:
 
 
 def answers(known: Any, of: Forecasts, asked: Any) -> Forecasts:
-    found = unseen(known, of, asked, N)
+    found = Unseen.of(known, of)
     assert found is not None
-    return Forecasts.of(*found, sign=of.sign, source="")
+    return Forecasts.of(*found.answers(asked, N), sign=of.sign, source="")
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -65,6 +65,14 @@ def test_units_and_order_change_nothing() -> None:
     np.testing.assert_allclose(mixed, middle, atol=1e-3)
 
 
+def test_an_answer_hangs_on_no_other_configuration_that_is_asked_about() -> None:
+    known, asked = configs(30), [*configs(5, seed=1), {}, {"opt": "new"}]
+    of = said([loss(c) for c in known])
+    together = answers(known, of, asked).knots
+    for config, want in zip(asked, together, strict=True):
+        np.testing.assert_allclose(answers(known, of, [config]).knots[0], want, rtol=1e-9)
+
+
 def test_without_configurations_that_differ_it_is_the_others_in_general() -> None:
     losses = np.random.default_rng(0).normal(size=50)
     found = answers([{"lr": 0.1}] * 50, said(losses), [{"lr": 0.1}, {"lr": 5.0}])
@@ -80,11 +88,11 @@ def test_absent_forecasts_do_not_count() -> None:
     alone = answers(known[4:], said([loss(c) for c in known[4:]]), configs(5, seed=1)).knots
     np.testing.assert_array_equal(kept, alone)
     few = said([1.0] * 10, absent=[None] * (FEWEST - 1) + [Absent.LATE] * (11 - FEWEST))
-    assert unseen(known, few, known, N) is None
+    assert Unseen.of(known, few) is None
 
 
 def test_of_equal_forecasts_and_of_none_that_is_finite_nothing_is_made() -> None:
-    assert unseen(configs(8), said([1.0] * 8), configs(2), N) is None
+    assert Unseen.of(configs(8), said([1.0] * 8)) is None
     of = said([1.0, 2.0, 3.0, 4.0])
     certain = replace(of, knots=np.where(np.arange(4)[:, None] == 1, np.inf, of.knots))
     left = answers(configs(4), certain, configs(2, seed=1))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 from lcsearch.curves import ROUNDING, Floats
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.forecast.network import features
-from lcsearch.forecast.network.context import Context, weight
+from lcsearch.forecast.network.columns import Plain, plain
+from lcsearch.forecast.network.context import Context, Known, weight
 from lcsearch.forecast.network.features import Curves, Cuts
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, standardize
@@ -101,12 +103,35 @@ class States:
         return kept[1] if kept[0].status is trial.status else None
 
 
+class Singly:
+    """What trials look like that are asked about time and again as they stand: each is read and encoded alone, so that
+    no bit hangs on what else is asked, or on what is kept here."""
+
+    def __init__(self, most: int, heaviest: int) -> None:
+        self._most, self._heaviest, self._weight = most, heaviest, 0
+        self._kept: dict[tuple[str, int, float, float | None], Known] = {}
+
+    def read(self, trial: Trial, sign: float, context: Context, network: CurveNetwork, device: str) -> Known:
+        """A trial as it is asked about in a study."""
+        gap = context.gap if trial.curve.n_reports == 1 else None
+        key = trial.uid, trial.curve.n_reports, context.horizon, gap
+        known = self._kept.get(key)
+        if known is None or not known.still(trial, sign, context.horizon):
+            (known,) = Known.of([trial], sign, context.horizon, network, device, gap)
+            if len(self._kept) >= self._most or self._weight > self._heaviest:
+                self._kept, self._weight = {}, 0  # a new dictionary: threads may be reading the old one
+            self._kept[key] = known
+            self._weight += weight(trial)
+        return known
+
+
 @dataclass(frozen=True, eq=False)
 class QueryBatch:
     """Q asked trials, each in its own curve's units: loss = center + scale * y.
 
     Attributes:
         reports: Q of them.
+        params: Q configurations.
         curves: (Q, S).
         cuts: (Q, 1) at the last report.
         states: (Q, W) there.
@@ -118,6 +143,7 @@ class QueryBatch:
     """
 
     reports: list[Reports]
+    params: list[Plain]
     curves: Curves
     cuts: Cuts
     states: Tensor
@@ -140,25 +166,38 @@ class QueryBatch:
         network: CurveNetwork,
         device: str,
         memo: States | None = None,
+        singly: Mapping[int, Known] = MappingProxyType({}),
     ) -> QueryBatch:
         """Read and encode Q trials beside Q contexts; one that is asked about more than once is read once.
 
-        `memo` keeps what was encoded, where the same trials are asked about again and again.
+        `memo` keeps what was encoded, where the same trials are asked about again and again; rows of which `singly`
+        knows what they look like are not read.
         """
         keys = [(id(one.trial), id(context)) for one, context in zip(asked, contexts, strict=True)]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         which = np.array([place[key] for key in keys])
         alone = [first[key] for key in place]
-        reports = [Reports.of(asked[i].trial, sign, contexts[i].horizon, contexts[i].gap) for i in alone]
+        known = [singly.get(i) for i in alone]
+        reports, params = [], []
+        for i, have in zip(alone, known, strict=True):
+            trial, context = asked[i].trial, contexts[i]
+            reports.append(Reports.of(trial, sign, context.horizon, context.gap) if have is None else have.reports)
+            params.append(plain(trial.params) if have is None else have.params)
         batch = Batch.of(reports, device, np.array([contexts[i].scale for i in alone]))
         curves, ends = batch.curves, torch.from_numpy(batch.sizes - 1).to(device)
-        trials = [(asked[i].trial, contexts[i].horizon) for i in alone]
-        states = _encode(batch, network) if memo is None else memo.encode(trials, batch, network)
+        new = [k for k, have in enumerate(known) if have is None]
+        made: Sequence[Tensor] | Tensor = ()
+        if new:
+            part = batch if len(new) == len(alone) else batch.pick(torch.tensor(new, device=device))
+            trials = [(asked[alone[k]].trial, contexts[alone[k]].horizon) for k in new]
+            made = _encode(part, network) if memo is None else memo.encode(trials, part, network)
+        rest = iter(made)
+        states = torch.stack([next(rest) if have is None else have.state for have in known])
         if len(reports) < len(asked):
             each = torch.from_numpy(which).to(device)
             curves, states, ends = curves.map(lambda x: x[each]), states[each], ends[each]
-            reports = [reports[i] for i in which]
+            reports, params = [reports[i] for i in which], [params[i] for i in which]
         center, scale = batch.center[which], batch.scale[which]
         cuts = features.cut(curves, ends[:, None])
         still = np.array([one.trial.curve.still for one in asked], np.bool_)
@@ -173,7 +212,9 @@ class QueryBatch:
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
         unit = features.unit_of(cuts, spread)
-        return cls(reports, curves, cuts, states, center, scale, spread, incumbent_y, unit, target, wide, now, until)
+        return cls(
+            reports, params, curves, cuts, states, center, scale, spread, incumbent_y, unit, target, wide, now, until
+        )
 
     def describe(self, n_complete: Sequence[float]) -> Tensor:
         """(Q, N_CUT), of studies with so many complete trials."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from lcsearch.curves import Floats
 from lcsearch.forecast.network import features
 from lcsearch.forecast.network.asking import PendingQuery, QueryBatch
-from lcsearch.forecast.network.columns import plain
 from lcsearch.forecast.network.context import Context
 from lcsearch.forecast.network.features import Curves, Cuts
 from lcsearch.forecast.network.params import N_MATCH, match
@@ -101,16 +100,16 @@ class Beside:
         """(Q, ...) -> (B, Q / B, ...), where the network is."""
         return x.to(self.looks.unit.device).view(*self.shape, *x.shape[1:])
 
-    def pairs(self) -> Tensor:
-        """(B, Q / B, C, N_PAIR) :func:`features.beside`."""
+    @cached_property
+    def _pair_features(self) -> tuple[Cuts, Tensor, Tensor, Tensor, Curves, Tensor, Tensor, Tensor]:
+        """What :func:`features.beside` is given, the places (4, B, Q / B, C) in one."""
         cuts, unit = self.looks.in_study(self.array("center"), self.array("scale"))
         spread = as_tensor(np.where(self.looks.wide > 0, 1.0, 0.0), "cpu")
         incumbent = standardize(self.looks.target, self.array("center"), self.array("scale"))
         blank = self.contexts[0].curves.y[..., :1]  # of the curves nothing else is read
         y, best = self._each(lambda c: c.curves.y, 0.0), self._each(lambda c: c.curves.best, 0.0)
         curves = Curves(y, self._each(lambda c: c.curves.bad, False), best, blank, blank, blank, blank, blank)
-        places = torch.from_numpy(self._places()).to(unit.device)
-        return features.beside(
+        return (
             Cuts(*(self.queries(getattr(cuts, f.name)[0]) for f in fields(Cuts))),
             self.queries(unit[0]),
             self.queries(spread),
@@ -118,7 +117,25 @@ class Beside:
             curves,
             self._each(lambda context: context.reported, 1),
             self._each(lambda context: context.complete, False),
-            *places.view(4, *self.shape, -1).unbind(),
+            torch.from_numpy(self._places()).to(unit.device).view(4, *self.shape, -1),
+        )
+
+    def pairs(self, at: slice = slice(None)) -> Tensor:
+        """(B, Q / B, C, N_PAIR) :func:`features.beside`, of some of the queries where they share a context."""
+        cuts, unit, spread, incumbent, curves, reported, complete, places = self._pair_features
+        now, half, quarter, until = places[:, :, at].unbind()
+        return features.beside(
+            cuts.map(lambda x: x[:, at]),
+            unit[:, at],
+            spread[:, at],
+            incumbent[:, at],
+            curves,
+            reported,
+            complete,
+            now,
+            half,
+            quarter,
+            until,
         )
 
     def array(self, name: str) -> Floats:
@@ -136,21 +153,27 @@ class Beside:
             places[:, rows, : len(context)] = found.reshape(4, len(rows), len(context))
         return places
 
-    def alike(self) -> Tensor:
-        """(B, Q / B, C, D, N_MATCH) :func:`match`."""
+    @cached_property
+    def _mine(self) -> Tensor:
+        """(B, Q / B, D) configurations of the queries."""
         d = max(len(context.columns.columns) for context, _ in self._groups)
-        if not d:
-            return self.states.new_zeros(*self.shape, self.n_context, 0, N_MATCH)
         mine = np.full((len(self.asked), d), np.nan)
         for context, rows in self._groups:
-            encoded = context.columns.encode([plain(self.asked[i].trial.params) for i in rows])
+            encoded = context.columns.encode([self.looks.params[i] for i in rows])
             mine[rows, : encoded.shape[1]] = encoded
+        return self.queries(as_tensor(mine, "cpu"))
+
+    def alike(self, at: slice = slice(None)) -> Tensor:
+        """(B, Q / B, C, D, N_MATCH) :func:`match`, as `pairs`."""
+        mine = self._mine[:, at]
+        if not mine.shape[-1]:
+            return self.states.new_zeros(*mine.shape[:2], self.n_context, 0, N_MATCH)
         return match(
-            self.queries(as_tensor(mine, "cpu")),
+            mine,
             self._each(lambda context: context.params, np.nan),
             self._each(lambda context: context.kinds, 0),
             self._each(lambda context: context.judged, np.nan),
-            self.use,
+            self.use[:, at],
         )
 
     def plans(self) -> Tensor | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ MOST_COUNTED = 64
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is kept of a finished trial: its reports, its configuration, its last state (W,)."""
+    """What is kept of a finished or paused trial: its reports, its configuration, its last state (W,)."""
 
     trial: Trial
     horizon: float
@@ -42,12 +43,18 @@ class Known:
 
     @classmethod
     def of(
-        cls, trials: Sequence[Trial], sign: float, horizon: float, network: CurveNetwork, device: str
+        cls,
+        trials: Sequence[Trial],
+        sign: float,
+        horizon: float,
+        network: CurveNetwork,
+        device: str,
+        gap: float | None = None,
     ) -> list[Known]:
-        """Read and encode them in one batch."""
+        """Read and encode them in one batch; `gap` as :meth:`Reports.of` has it."""
         if not trials:
             return []
-        reports = [Reports.of(trial, sign, horizon) for trial in trials]
+        reports = [Reports.of(trial, sign, horizon, gap) for trial in trials]
         batch = Batch.of(reports, device)
         states = network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)
         each = zip(trials, reports, states, strict=True)
@@ -55,7 +62,7 @@ class Known:
 
     def still(self, trial: Trial, sign: float, horizon: float) -> bool:
         """Whether it says of `trial` what reading it anew would."""
-        return self.horizon == horizon and self.sign == sign and _same(self.trial, trial)
+        return self.horizon == horizon and self.sign == sign and same(self.trial, trial)
 
     @property
     def key(self) -> Key:
@@ -68,7 +75,7 @@ Key = tuple[str, int]
 """
 
 
-def _same(a: Trial, b: Trial) -> bool:
+def same(a: Trial, b: Trial) -> bool:
     """Whether two trials are one, at the same report, as far as the network sees."""
     return a is b or (
         a.uid == b.uid
@@ -123,6 +130,7 @@ class Context:
         spread: of judged losses, see :class:`Begun`.
         stand_in: what a curve that has not moved takes for the spread where that is 0, as best values tie; 0: nothing.
         n_complete: as the network is told.
+        crowds: what was made of it, see :class:`~lcsearch.forecast.network.round.Crowd`: a memo, never meaning.
     """
 
     bank: FinishedTrials
@@ -148,15 +156,23 @@ class Context:
     spread: float
     stand_in: float
     n_complete: float
+    crowds: dict[Any, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.known)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, network: CurveNetwork, device: str, kept: Mapping[Key, Known] = _NONE) -> Context:
-        """Make it, with what is known already."""
+    def of(
+        cls,
+        snapshot: Snapshot,
+        network: CurveNetwork,
+        device: str,
+        kept: Mapping[Key, Known] = _NONE,
+        live: tuple[Trial, ...] | None = None,
+    ) -> Context:
+        """Make it, with what is known already; `live`: what :func:`alongside` says."""
         bank, sign, horizon = snapshot.bank, snapshot.goal.sign, snapshot.horizon
-        begun = Begun.of(snapshot, alongside(snapshot))
+        begun = Begun.of(snapshot, alongside(snapshot) if live is None else live)
         known = []
         for trial in begun.trials:
             have = kept.get(_key(trial))
@@ -208,12 +224,12 @@ class Context:
         """What a later context may take over."""
         return {one.key: one for one in self.known}
 
-    def still(self, snapshot: Snapshot) -> bool:
-        """Whether it is what the snapshot would have made."""
+    def still(self, snapshot: Snapshot, live: tuple[Trial, ...]) -> bool:
+        """Whether it is what the snapshot, with these :func:`alongside`, would have made."""
         if self.bank is not snapshot.bank or self.horizon != snapshot.horizon:
             return False
-        mine, theirs = self.begun.live, alongside(snapshot)
-        return len(mine) == len(theirs) and all(map(_same, mine, theirs))
+        mine = self.begun.live
+        return len(mine) == len(live) and all(map(same, mine, live))
 
     def place(self, step: Floats) -> NDArray[np.int64]:
         """(Q,) steps -> (Q, C) index of each trial's last report not after them: -1 before its first, and one beyond

@@ -10,16 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from lcsearch.curves import Floats
-from lcsearch.forecast.contract import Absent, Forecasts, Query
-from lcsearch.forecast.network.asking import PendingQuery, QueryBatch, States, sort
+from lcsearch.forecast.contract import Forecasts, Query
+from lcsearch.forecast.network.answers import Answers
+from lcsearch.forecast.network.asking import PendingQuery, QueryBatch, Singly, States
+from lcsearch.forecast.network.begun import alongside
 from lcsearch.forecast.network.beside import Beside
 from lcsearch.forecast.network.context import Context, Key, Known, unknown, weight
 from lcsearch.forecast.network.model import KINDS, CurveNetwork
-from lcsearch.forecast.network.reading import read_off, write_point_mass
-from lcsearch.forecast.network.round import Round
-from lcsearch.study import Snapshot, Trial
+from lcsearch.forecast.network.reading import read_off
+from lcsearch.forecast.network.round import Crowd, Pair, crowd_queries
+from lcsearch.study import Snapshot, Status, Trial
 
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
+_BLOCK = 4  # times as many, of which the features are worked out at once
 _STUDIES = 8  # whose contexts are kept
 _SEARCHES, _TRIALS = 512, 16384  # contexts and cut or finished trials that are kept for searches that run side by side
 _HEAVIEST = 2**24  # numbers that each of these may hold, about: trials of any length come to a host
@@ -52,7 +55,7 @@ class NetworkForecaster:
         self._searches: dict[tuple[int, float, float], Context] = {}
         self._known: dict[Key, Known] = {}
         self._searches_weigh = self._known_weigh = 0
-        self._states = States(_TRIALS, _HEAVIEST)
+        self._states, self._singly = States(_TRIALS, _HEAVIEST), Singly(_TRIALS, _HEAVIEST)
 
     def __getstate__(self) -> dict[str, Any]:  # a memo stays at home
         own = ("_network", "_version", "_device")
@@ -97,60 +100,64 @@ class NetworkForecaster:
         return self._each(asks, by_turns=True)
 
     def _each(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]], *, by_turns: bool) -> list[Forecasts]:
-        rounds = [Round.of(snapshot, queries) for snapshot, queries in asks]
-        asks = [(snapshot, one.asked) for (snapshot, _), one in zip(asks, rounds, strict=True)]
-        said = self._of_begun(asks, by_turns=by_turns)
-        return [one.answers(forecasts) for one, forecasts in zip(rounds, said, strict=True)]
-
-    def _of_begun(self, asks: Sequence[tuple[Snapshot, Sequence[Query]]], *, by_turns: bool) -> list[Forecasts]:
         if not asks:
             return []
         sign, width = asks[0][0].goal.sign, self._network.borders.numel() + 2
-        sorts = [sort(queries, sign) for _, queries in asks]
-        wholes = [_blank(len(queries), width) for _, queries in asks]
         # A training loop around this may have set autocast; float32 is what the tolerances are stated for. Steps and
         # values may be of any size: what becomes too large on the way is no answer, and no reason for a warning.
-        plain = torch.autocast(torch.device(self._device).type, enabled=False)
-        with torch.inference_mode(), plain, np.errstate(all="ignore"):
-            rows: list[tuple[PendingQuery, Context]] = []
-            if by_turns:
-                self._learn([snapshot for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True) if asked])
-            for (snapshot, _), (_, _, asked) in zip(asks, sorts, strict=True):
-                if asked:
-                    context = self._side_by_side(snapshot) if by_turns else self._context(snapshot)
-                    rows += [(one, context) for one in asked]
+        off = torch.autocast(torch.device(self._device).type, enabled=False)
+        with torch.inference_mode(), off, np.errstate(all="ignore"):
+            open_ = [Answers.of(queries, sign, width) for _, queries in asks]
+            wanted = [one.asked or one.unbegun for one in open_]
+            contexts = iter(self._look_up([s for (s, _), some in zip(asks, wanted, strict=True) if some], by_turns))
             memo = self._states if by_turns else None
-            each = [one for one, _ in rows], [context for _, context in rows]
-            answers = self._answer(*each, sign, memo) if rows else None
-        at = 0
-        for (absent, _, asked), whole in zip(sorts, wholes, strict=True):
-            if answers is None or not asked:
-                continue
-            *parts, off = (part[at : at + len(asked)] for part in answers)
-            at += len(asked)
-            to = [one.row for one in asked]
-            for column, part in zip(whole, parts, strict=True):
-                column[to, : part.shape[1]] = np.where(off[:, None], np.nan, part)
-                column[to, part.shape[1] :] = column[to, part.shape[1] - 1 : part.shape[1]]
-            for row, gone in zip(to, off, strict=True):
-                if gone:
-                    absent[row] = Absent.UNSUPPORTED
-        for (_, sure, _), whole in zip(sorts, wholes, strict=True):
-            if sure:
-                write_point_mass(whole, list(sure), list(sure.values()))
+            left: list[tuple[Answers, Context]] = []
+            for one, some in zip(open_, wanted, strict=True):
+                if some:
+                    context = next(contexts)
+                    for pair in one.unbegun:
+                        one.take(pair, self._crowd(context, pair, sign, width, memo))
+                    left.append((one, context))
+            self._fill(left, sign, memo)
         source = f"{self.name}/{self.version}"
-        return [
-            Forecasts.of(*whole, sign=sign, source=source, absent=absent)
-            for whole, (absent, _, _) in zip(wholes, sorts, strict=True)
-        ]
+        return [one.forecasts(sign, source) for one in open_]
+
+    def _fill(
+        self, some: Sequence[tuple[Answers, Context]], sign: float, memo: States | None, *, crowd: bool = False
+    ) -> None:
+        """Ask the network what is left."""
+        rows = [(one, context) for answers, context in some for one in answers.asked]
+        if not rows:
+            return
+        *parts, off = self._answer([one for one, _ in rows], [context for _, context in rows], sign, memo, crowd=crowd)
+        at = 0
+        for answers, _ in some:
+            n = len(answers.asked)
+            answers.write([part[at : at + n] for part in parts], off[at : at + n])
+            at += n
+
+    def _crowd(self, context: Context, pair: Pair, sign: float, width: int, memo: States | None) -> Crowd:
+        """What the context trials are forecast to reach, asked apart from all else."""
+        found = context.crowds.get(pair)
+        if found is None:
+            answers = Answers.of(crowd_queries(context, pair), sign, width)
+            self._fill([(answers, context)], sign, memo, crowd=True)
+            found = context.crowds[pair] = Crowd.of(context, answers.forecasts(sign, self.name))
+        return found
+
+    def _look_up(self, snapshots: Sequence[Snapshot], by_turns: bool) -> list[Context]:
+        if not by_turns:
+            return [self._context(snapshot) for snapshot in snapshots]
+        self._learn(snapshots)
+        return [self._side_by_side(snapshot) for snapshot in snapshots]
 
     def _context(self, snapshot: Snapshot) -> Context:
         """The context of the snapshot; kept until the study's bank is another one, the horizon moves, which live trials
         may do too, or one of them that is context makes a report."""
-        kept = self._contexts.get(snapshot.key)
-        if kept is not None and kept.still(snapshot):
+        kept, live = self._contexts.get(snapshot.key), alongside(snapshot)
+        if kept is not None and kept.still(snapshot, live):
             return kept
-        made = Context.of(snapshot, self._network, self._device, {} if kept is None else kept.kept)
+        made = Context.of(snapshot, self._network, self._device, {} if kept is None else kept.kept, live)
         others = {study: one for study, one in self._contexts.items() if study != snapshot.key}
         latest = list(others.items())[1 - _STUDIES :]
         self._contexts = {**dict(latest), snapshot.key: made}  # a new dictionary: threads may be reading the old one
@@ -174,11 +181,11 @@ class NetworkForecaster:
     def _side_by_side(self, snapshot: Snapshot) -> Context:
         """As `_context`, where many searches over the same trials take turns."""
         key = _name(snapshot)
-        found = self._searches.pop(key, None)
-        if found is None or not found.still(snapshot):
+        found, live = self._searches.pop(key, None), alongside(snapshot)
+        if found is None or not found.still(snapshot, live):
             if found is not None:
                 self._searches_weigh -= _weight(found)
-            found = Context.of(snapshot, self._network, self._device, self._known)
+            found = Context.of(snapshot, self._network, self._device, self._known, live)
             self._searches_weigh += _weight(found)
         self._searches[key] = found  # at the end: the first is the one that was not asked for longest
         while len(self._searches) > _SEARCHES or (self._searches_weigh > _HEAVIEST and len(self._searches) > 1):
@@ -186,22 +193,36 @@ class NetworkForecaster:
         return found
 
     def _answer(
-        self, asked: Sequence[PendingQuery], contexts: Sequence[Context], sign: float, memo: States | None
+        self,
+        asked: Sequence[PendingQuery],
+        contexts: Sequence[Context],
+        sign: float,
+        memo: States | None,
+        *,
+        crowd: bool,
     ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
         """Knots, levels and tails, and which of them have no scale."""
-        looks = QueryBatch.of(asked, sign, contexts, self._network, self._device, memo)
+        singly = {
+            i: self._singly.read(one.trial, sign, context, self._network, self._device)
+            for i, (one, context) in enumerate(zip(asked, contexts, strict=True))
+            if crowd or one.trial.status is Status.PAUSED
+        }
+        looks = QueryBatch.of(asked, sign, contexts, self._network, self._device, memo, singly)
         beside = Beside(asked, looks, contexts)
         states, cut = beside.queries(looks.states), beside.queries(looks.describe([c.n_complete for c in contexts]))
         kind = beside.queries(torch.tensor([one.kind for one in asked]))
-        pairs, plans, alike, use = beside.pairs(), beside.plans(), beside.alike(), beside.use
+        plans, use = beside.plans(), beside.use
         chunk = max(_PAIRS // max(beside.n_context, 1), 1)
+        block = _BLOCK * chunk if beside.shared else len(asked)
         parts = []
-        for i in range(0, len(asked), chunk):
-            # queries stand in the second place where they share a context, else in the first, beside each its own
-            at = (slice(None), slice(i, i + chunk)) if beside.shared else (slice(i, i + chunk),)
-            state = beside.states if beside.shared else beside.states[at]
-            rest = pairs[at], None if plans is None else plans[at], alike[at]
-            parts.append(self._network.answer(states[at], cut[at], kind[at], *rest, state, use[at]))
+        for j in range(0, len(asked), block):
+            pairs, alike = beside.pairs(slice(j, j + block)), beside.alike(slice(j, j + block))
+            for i in range(j, min(j + block, len(asked)), chunk):
+                # queries stand in the second place where they share a context, else in the first, beside each its own
+                at, mine = ((*([slice(None)] * beside.shared), slice(k, k + chunk)) for k in (i, i - j))
+                state = beside.states if beside.shared else beside.states[at]
+                rest = pairs[mine], None if plans is None else plans[at], alike[mine]
+                parts.append(self._network.answer(states[at], cut[at], kind[at], *rest, state, use[at]))
         logs, split = (torch.cat([part[k].flatten(0, 1) for part in parts]) for k in (0, 1))
         size, last = looks.sizes()
         off = np.isnan(size)
@@ -209,11 +230,6 @@ class NetworkForecaster:
         cap = np.where(best_by, [r.best[-1] for r in looks.reports], np.inf)
         unit = np.where(off, 1.0, size)
         return (*read_off(self._network.borders, logs, split, last, unit, looks.target, cap), off)
-
-
-def _blank(n: int, width: int) -> tuple[Floats, Floats, Floats]:
-    """Knots, levels and tails of n answers, to be filled in."""
-    return np.full((n, width), np.nan), np.full((n, width), np.nan), np.full((n, 2), np.nan)
 
 
 def _weight(context: Context) -> int:

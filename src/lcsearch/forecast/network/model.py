@@ -191,8 +191,10 @@ class CurveNetwork(nn.Module):
             p = p + self.plan(plans) * plans[..., :1]  # the first says whether both are known
         if match.shape[-2]:
             there = (match.abs().sum(-1, keepdim=True) > 0).to(match.dtype)
-            alike = (F.gelu(self.match(match)) * there).sum(-2) / there.sum(-2).clamp_min(1.0).sqrt()
-            p = p + self.match_out(alike)
+            alike = F.gelu(self.match(match))
+            if not bool(there.all()):  # else it changes nothing, and costs
+                alike = alike * there
+            p = p + self.match_out(alike.sum(-2) / there.sum(-2).clamp_min(1.0).sqrt())
         for look in self.study:
             q = look(q, p, use)
         out = self.head(self.norm(q))

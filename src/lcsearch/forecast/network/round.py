@@ -1,4 +1,4 @@
-"""One round of queries: those about trials that have not begun become queries about all that have."""
+"""Queries about trials that have not begun: what all begun ones are forecast to reach, and what follows."""
 
 from __future__ import annotations
 
@@ -10,72 +10,71 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.linalg import LinAlgError
 
-from lcsearch.forecast.contract import Absent, Forecasts, Kind, Query
-from lcsearch.forecast.network.begun import Begun, alongside
-from lcsearch.forecast.network.columns import Plain, plain
-from lcsearch.forecast.network.unseen import unseen
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.curves import Floats
+from lcsearch.forecast.contract import Forecasts, Kind, Query
+from lcsearch.forecast.network.columns import Plain
+from lcsearch.forecast.network.context import Context, same
+from lcsearch.forecast.network.unseen import Unseen
+from lcsearch.study import Status, Trial
+
+Pair = tuple[Kind, float]
+"""What is asked: a kind, and a step."""
 
 
-@dataclass(frozen=True, eq=False)
-class Round:
-    """What is asked of the network, and what is made of its answers.
+def unbegun(queries: Sequence[Query]) -> dict[Pair, list[int]]:
+    """Rows of the queries about trials with a configuration and no report, of each pair."""
+    found: dict[Pair, list[int]] = {}
+    for i, (trial, kind, step) in enumerate(queries):
+        if not trial.curve.n_reports and trial.params and math.isfinite(step):
+            found.setdefault((kind, step), []).append(i)
+    return found
 
-    Attributes:
-        queries: as they came.
-        asked: those that are about begun trials or cannot be asked, and behind them one about every context trial, for
-            each pair of a kind and a step that is asked about a trial which has not begun, unless it is there already.
-        unbegun: for each such pair, rows of `queries`, and of `asked` those of the context trials.
-        configs: of the context trials.
-    """
 
-    queries: Sequence[Query]
-    asked: Sequence[Query]
-    unbegun: Sequence[tuple[list[int], list[int]]]
-    configs: Sequence[Plain]
+def crowd_queries(context: Context, pair: Pair) -> list[Query]:
+    """One about every context trial that did not fail; one that is complete has no more to say after its end."""
+    kind, step = pair
+    return [Query(trial, kind, min(step, _end(trial))) for trial, _ in _members(context)]
 
-    @classmethod
-    def of(cls, snapshot: Snapshot, queries: Sequence[Query]) -> Round:
-        """Sort them."""
-        unbegun: dict[tuple[Kind, float], list[int]] = {}
-        for i, (trial, kind, step) in enumerate(queries):
-            if not trial.curve.n_reports and trial.params and math.isfinite(step):
-                unbegun.setdefault((kind, step), []).append(i)
-        if not unbegun:
-            return cls(queries, queries, (), ())
-        trials = [t for t in Begun.of(snapshot, alongside(snapshot)).trials if t.status is not Status.FAILED]
-        asked = list(queries)
-        there = {(id(trial), kind, step): i for i, (trial, kind, step) in enumerate(queries)}
-        found = []
-        for (kind, step), rows in unbegun.items():
-            beside = []
-            for trial in trials:  # one that is complete has no more to say after its end
-                query = Query(trial, kind, min(step, _end(trial)))
-                at = there.setdefault((id(trial), kind, query.step), len(asked))
-                if at == len(asked):
-                    asked.append(query)
-                beside.append(at)
-            found.append((rows, beside))
-        return cls(queries, asked, found, [plain(trial.params) for trial in trials])
 
-    def answers(self, said: Forecasts) -> Forecasts:
-        """One row a query of those that came; what fails over trials that have not begun takes no other along."""
-        if not self.unbegun:
-            return said
-        n = len(self.queries)
-        knots, levels, tails = said.knots[:n].copy(), said.levels[:n].copy(), said.tails[:n].copy()
-        absent: list[Absent | None] = list(said.absent[:n])
-        for rows, beside in self.unbegun:
-            found = None
-            with np.errstate(all="ignore"), suppress(LinAlgError, ValueError):
-                mine = [plain(self.queries[i].trial.params) for i in rows]
-                found = unseen(self.configs, said.pick(beside), mine, knots.shape[1])
-            for i in rows:
-                absent[i] = Absent.UNSUPPORTED if found is None else None
-            if found is not None:
-                knots[rows], levels[rows], tails[rows] = found
-        return Forecasts.of(knots, levels, tails, sign=said.sign, source=said.source, absent=absent)
+def _members(context: Context) -> list[tuple[Trial, Plain]]:
+    pairs = zip(context.begun.trials, context.known, strict=True)
+    return [(trial, known.params) for trial, known in pairs if trial.status is not Status.FAILED]
 
 
 def _end(trial: Trial) -> float:
     return trial.curve.last_step if trial.status is Status.COMPLETE else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Crowd:
+    """What the begun trials of a context are forecast to reach, asked on their own: it hangs on the context alone.
+
+    Attributes:
+        said: a row for each of :func:`crowd_queries`.
+        places: uid -> the trial and its row.
+        others: what follows for trials that have not begun; None where nothing does.
+    """
+
+    said: Forecasts
+    places: dict[str, tuple[Trial, int]]
+    others: Unseen | None
+
+    @classmethod
+    def of(cls, context: Context, said: Forecasts) -> Crowd:
+        """Make it; what fails over trials that have not begun takes no other along."""
+        members, others = _members(context), None
+        with np.errstate(all="ignore"), suppress(LinAlgError, ValueError):
+            others = Unseen.of([params for _, params in members], said)
+        return cls(said, {trial.uid: (trial, i) for i, (trial, _) in enumerate(members)}, others)
+
+    def row(self, trial: Trial, step: float) -> int | None:
+        """Of a query about `trial` at the step of the crowd; None where it was not asked so."""
+        found = self.places.get(trial.uid)
+        return found[1] if found is not None and step <= _end(trial) and same(found[0], trial) else None
+
+    def answers(self, asked: Sequence[Plain], n_knots: int) -> tuple[Floats, Floats, Floats] | None:
+        """Knots, levels and tails of trials that have not begun; None: nothing is said."""
+        if self.others is not None:
+            with np.errstate(all="ignore"), suppress(LinAlgError, ValueError):
+                return self.others.answers(asked, n_knots)
+        return None
