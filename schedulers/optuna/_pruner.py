@@ -15,14 +15,16 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
+from lcsearch.schedulers.optuna._order import Order
 from lcsearch.schedulers.optuna._record import REASON, inherited_by, overtaken
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
-from lcsearch.schedulers.optuna._storage import stale, withdraw_stop, write_stop
+from lcsearch.schedulers.optuna._storage import stale, study_key, withdraw_stop, write_stop
 from lcsearch.session import Session, make_session
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
 from lcsearch.session.study_report import StudyReport, report_of
+from lcsearch.stopping.axis import no_order
 from lcsearch.stopping.gates import Event
 from lcsearch.stopping.judge import Judgement, limited, revoked, stops_at_risk
 from lcsearch.stopping.policy import Policy
@@ -136,12 +138,13 @@ class CurvePruner(BasePruner):
         self._study: weakref.ref[Study] | None = None
         self._recording = os.getpid(), threading.Lock()
         self._retries = Retries()
+        self._order = Order()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_study": None, "_recording": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _recording=(os.getpid(), threading.Lock()))
+        self.__dict__.update({"_order": Order(), **state}, _recording=(os.getpid(), threading.Lock()))
 
     def prepare(self) -> None:
         """Load the forecaster now (torch, weights: seconds), not at the first look. Never raises: a look fails open."""
@@ -165,6 +168,8 @@ class CurvePruner(BasePruner):
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
         if not values:  # none of this attempt's own
             step = None
+        elif (span := self._order.broken((study_key(study), trial.number), values)) is not None:
+            self._session.tell_axis(self._now(study), no_order(str(trial.number), *span))
         if trial.user_attrs.get(REASON) and overtaken(trial):
             self._session.count_disobeyed()
             self._withdraw(study, trial)

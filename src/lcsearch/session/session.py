@@ -38,7 +38,7 @@ from lcsearch.stopping.axis import ENOUGH, odd_axis
 from lcsearch.stopping.decision import Decision, Receipt
 from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held_decision
 from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by
-from lcsearch.stopping.notices import Notice, notices
+from lcsearch.stopping.notices import AXIS, Notice, notices
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot
@@ -200,6 +200,12 @@ class Session:
         if axis is not None and odd_axis(replace(snapshot, live=())) is None:
             self._odd[snapshot.key] = axis
         return notices(snapshot, self._odd.get(snapshot.key))
+
+    def tell_axis(self, snapshot: Snapshot, text: str) -> None:
+        """Say once that a study's steps are no axis, as an adapter has seen it while a trial ran, and keep it for
+        :meth:`notices`."""
+        if self._odd.setdefault(snapshot.key, text) == text:
+            self.warn_once(f"{snapshot.token}: {AXIS}", text)
 
     def check(
         self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None

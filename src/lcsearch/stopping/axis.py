@@ -55,6 +55,15 @@ def odd_axis(snapshot: Snapshot) -> str | None:
     return None
 
 
+def no_order(uid: str, low: float, high: float) -> str:
+    """What to say of a trial that has reported steps `low` to `high`, and went back between them."""
+    return (
+        f"steps come in no order (trial {uid} has reported steps {low:.12g} to {high:.12g} and went back between): "
+        "a trial counts as trained to its largest step, so it is looked at for what it is not. Report steps that rise "
+        "while a trial trains"
+    )
+
+
 def _span(curve: Curve) -> str:
     first, last = curve.first_step, curve.last_step
     return f"step {last:.12g}" if first == last else f"steps {first:.12g} to {last:.12g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import optuna
 import pytest
 from kit.studies import decay, pruner, study_of
@@ -86,3 +87,17 @@ def test_a_metric_at_its_bound(caplog: pytest.LogCaptureFixture) -> None:
     assert texts
     assert all("to tie it counts" in text and "STOP (BOUND)" in text for text in texts)
     assert all(t.state.name == "COMPLETE" for t in study.trials if t.number % 10 < 4), "they tie"
+
+
+@pytest.mark.filterwarnings("ignore:The reported value is ignored")
+def test_steps_in_no_order_are_told_while_the_trial_runs(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing was said of them: storages keep reports by step."""
+    order = np.random.default_rng(0).permutation(50).tolist()
+    of = pruner()
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        study = run(of, lambda number, step: order[step])
+    (told,) = [record.message for record in caplog.records]
+    assert told.startswith("lcsearch: steps come in no order (trial 0 has reported steps ")
+    assert told.endswith(". Report steps that rise while a trial trains")
+    assert of.why_not(study).splitlines()[0].startswith("steps come in no order")
+    assert str(of.report(study)).startswith("! steps come in no order")
