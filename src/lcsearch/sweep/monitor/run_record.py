@@ -54,6 +54,9 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, left_out: Sequ
     found = [left_out_words(left_out)] if left_out else []
     if folder.decisions.exists() and not folder.decisions.is_dir():
         found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
+    if not folder.decisions.exists() and any(row.stop is not None for row in progress.rows):
+        text = "trials were stopped by looks, and there is no decision log: it was deleted, or made on another machine"
+        found.append(f"{folder.decisions}: {text}; what is known of stops comes from the study")
     if clock.damaged:
         text = "expected the run's wall clock, got what cannot be read: what earlier launches took is not known"
         found.append(f"{folder.clock}: {text}")

@@ -166,7 +166,7 @@ def collect(folder: RunFolder) -> Report:
         best_path=best_path(progress.rows, file.target, axis),
         axis=axis,
         notes=(
-            *(notes if file.pruner.kind == "curve" else ()),
+            *(notes if file.pruner.kind == "curve" and all(row.stop is None for row in progress.rows) else ()),
             *(f"{text[:1].upper()}{text[1:]}." for text in notices(progress, file)),
             *state.damage,
         ),
