@@ -8,8 +8,8 @@
 Rows: nothing (the begun trials' losses, the same of every trial), value (the last value of a begun trial), forest and
 extra-trees and gp (scikit-learn: configuration -> standing of the begun trials), tpe (a ratio of densities of
 configurations), `network`, `network=PATH` and `network@NAME=PATH` as in `run.py`, but always shown configurations, and
-`forest+network...`: the forest on that network's median forecasts of the begun trials. LKGP is left out: no environment
-for it stands in `benchmarks/peers`.
+`forest+network...`: the forest on that network's median forecasts of the begun trials. If asked for, `lkgp`: BoTorch's
+latent Kronecker Gaussian process (`begun_lkgp.py`: an environment of its own, seconds a round).
 
 Protocol: of each task and seed a random order of its finite curves of full length, one of each configuration; the first
 10, 30 and 100 are begun (where at least 20 others are left), up to 500 of those after them are unseen. Contexts: all

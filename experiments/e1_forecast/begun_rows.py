@@ -253,6 +253,10 @@ def row(spec: str) -> Row:
     for known in (Nothing(), LastLoss(), Tpe()):
         if spec == known.label:
             return known
+    if spec == "lkgp":
+        from begun_lkgp import LatentKronecker  # it needs a library that is not always there
+
+        return LatentKronecker()
     who = entrant(spec.removeprefix("forest+"))
     version = f"{who.version}-{provenance.fingerprint(CODE)}"  # the same weights may be asked in another way
     if spec.startswith("forest+"):

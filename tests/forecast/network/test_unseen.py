@@ -91,6 +91,15 @@ def test_absent_forecasts_do_not_count() -> None:
     assert Unseen.of(known, few) is None
 
 
+def test_few_trials_tell_what_each_parameter_does_alone() -> None:
+    names = "abcdefgh"
+    rng = np.random.default_rng(3)
+    drawn = [dict(zip(names, rng.random(8).tolist(), strict=True)) for _ in range(230)]
+    truth = np.array([abs(c["a"] - 0.3) + abs(c["b"] - 0.7) + abs(c["c"] - 0.5) for c in drawn])
+    found = answers(drawn[:30], said(truth[:30]), drawn[30:])
+    assert spearmanr(found.quantile(0.5), truth[30:])[0] > 0.9
+
+
 def test_of_equal_forecasts_and_of_none_that_is_finite_nothing_is_made() -> None:
     assert Unseen.of(configs(8), said([1.0] * 8)) is None
     of = said([1.0, 2.0, 3.0, 4.0])

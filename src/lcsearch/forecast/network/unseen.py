@@ -1,10 +1,11 @@
 """Trials without a report, from their configurations: a Gaussian process on what the begun ones are forecast to reach.
 
 What is regressed is no value that was seen but the forecast of every begun trial at the queried step, as a normal
-score among them: a slow starter is no bad configuration, and a blow-up no outlier. The kernel is Matern's with nu 5/2
-and a length for every parameter (Rasmussen and Williams 2006, 4.2.1); lengths, scale and noise are the most probable
-ones, the lengths under a prior that grows with the root of the number of parameters (Hvarfner et al. 2024). Answers are
-read back through the quantiles of what is forecast.
+score among them: a slow starter is no bad configuration, and a blow-up no outlier. The kernel is a sum of Matern's with
+nu 3/2 (Rasmussen and Williams 2006, 4.2.1): of every parameter alone, the mean of them, which few trials can tell
+(additive processes: Duvenaud et al. 2011), and of all at once. Each parameter has one length for both; lengths, scales
+and noise are the most probable ones, and that of all at once grows with the root of the number of parameters (Hvarfner
+et al. 2024). Answers are read back through the quantiles of what is forecast.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from lcsearch.forecast.network.columns import Columns, Plain
 
 FEWEST = 3
 """Begun trials with a forecast below which nothing is said of unseen ones."""
-_ROUNDS = 25  # of the optimizer: later ones change no figure
-_LENGTH, _NOISE, _SIGNAL = math.log(0.5), math.log(0.3), 0.0  # medians of their priors, logarithms
-_PRIOR = 1.0, 1.0, 0.5  # and widths
+_ROUNDS = 12  # of the optimizer: later ones change no figure
+_LENGTH, _NOISE, _SIGNAL = math.log(0.5), math.log(0.3), math.log(0.7)  # medians of their priors, logarithms
+_PRIOR = 1.5, 1.0, 0.5  # and widths
 _OWN = 0.5  # of the width of its forecast, a begun trial's noise: forecasts of one study err together
 _JITTER = 1e-4
 _OUTERMOST = 3.0  # standard deviations; beyond it a normal distribution goes on for .28 of one, in the mean
@@ -131,8 +132,10 @@ def _inputs(columns: Columns, trials: Sequence[Plain]) -> tuple[Floats, NDArray[
     A category is so many numbers that two different ones lie a distance of 1 apart, words that are new included; a
     parameter that a trial lacks stands in the middle, with a number that says so.
     """
+    if not columns.columns:
+        return np.zeros((len(trials), 1)), np.zeros(1, np.int64)
     coded = columns.encode(trials)
-    parts, group = [np.zeros((len(trials), 0))], []
+    parts, group = [], []
     for k, column in enumerate(columns.columns):
         value = coded[:, k]
         lacks = np.isnan(value)
@@ -147,58 +150,82 @@ def _inputs(columns: Columns, trials: Sequence[Plain]) -> tuple[Floats, NDArray[
 
 @dataclass(frozen=True, eq=False)
 class _Process:
-    """A Gaussian process after its observations: inputs (n, F) over their lengths, weights, and the factor of K."""
+    """A Gaussian process after its observations.
+
+    Attributes:
+        x: (n, F) inputs.
+        group: (F,) the parameter of each.
+        rates: (D,) of the parameters, one over the squares of their lengths.
+        signals: variances of what each parameter does alone, and of what all do together.
+        noise: variance.
+        factor: Cholesky's, of the covariance.
+        weights: (n,) its inverse times the scores.
+    """
 
     x: Floats
-    lengths: Floats
-    weights: Floats
-    factor: Floats
-    signal: float
+    group: NDArray[np.int64]
+    rates: Floats
+    signals: Floats
     noise: float
+    factor: Floats
+    weights: Floats
 
     @classmethod
     def fit(cls, x: Floats, group: NDArray[np.int64], y: Floats, noise: Floats) -> _Process:
         """Of scores y (n,), each with a noise of its own beside the common one (standard deviations)."""
-        d, own = int(group.max(initial=-1)) + 1, noise**2 + _JITTER
-        centre = np.array([_LENGTH + 0.5 * math.log(max(d, 1))] * d + [_SIGNAL, _NOISE])
-        width = np.array([_PRIOR[0]] * d + [_PRIOR[2], _PRIOR[1]])
-        n = y.size
+        n, d, own = y.size, int(group.max()) + 1, noise**2 + _JITTER
+        centre = np.array([_LENGTH] * d + [_SIGNAL, _SIGNAL, _NOISE])
+        width = np.array([_PRIOR[0]] * d + [_PRIOR[2], _PRIOR[2], _PRIOR[1]])
         one, other = np.triu_indices(n, 1)  # a symmetric matrix is worked on by half
-        pairs = one * n + other
-        square = np.zeros((d, pairs.size))
-        for k, column in zip(group, x.T, strict=True):
-            square[k] += ((column[:, None] - column) ** 2).ravel()[pairs]
+        pairs, square = one * n + other, _squares(x, x, group).reshape(d, -1)
+        square = square[:, pairs]
 
         def posterior(v: Floats) -> tuple[float, Floats]:
             """Negative logarithm, up to a constant, and its gradient."""
-            lengths, signal, common = np.exp(-2.0 * v[:d]), math.exp(2.0 * v[d]), math.exp(2.0 * v[d + 1])
-            k, slope = _matern(lengths @ square)
-            factor = _factor(pairs, signal * k, signal + own + common)
-            inverse = dpotri(factor, lower=1, overwrite_c=0)[0].T  # its upper half
+            rates, (alone, together, common) = np.exp(-2.0 * v[:d]), np.exp(2.0 * v[d:])
+            q = rates[:, None] * square
+            (each, slopes), (joint, slope) = _matern(q), _matern(q.mean(0))
+            mean = each.mean(0)
+            factor = _factor(pairs, alone * mean + together * joint, alone + together + own + common)
+            inverse = dpotri(factor, lower=1)[0].T  # its upper half
             weights = dpotrs(factor, y, lower=1)[0]
             rest = inverse.ravel()[pairs] - weights[one] * weights[other]
             trace = np.trace(inverse) - weights @ weights
             gradient = (v - centre) / width**2
-            gradient[:d] += signal * lengths * (square @ (rest * slope))
-            gradient[d] += signal * (2.0 * rest @ k + trace)
-            gradient[d + 1] += common * trace
+            slopes *= alone
+            slopes += together * slope
+            slopes *= q
+            gradient[:d] += slopes @ rest / d
+            gradient[d] += alone * (2.0 * rest @ mean + trace)
+            gradient[d + 1] += together * (2.0 * rest @ joint + trace)
+            gradient[d + 2] += common * trace
             value = 0.5 * y @ weights + np.log(np.diag(factor)).sum() + 0.5 * (((v - centre) / width) ** 2).sum()
             return float(value), gradient
 
         bounds = [(c - 4.0 * w, c + 4.0 * w) for c, w in zip(centre, width, strict=True)]
         v = minimize(posterior, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ROUNDS}).x
-        signal, common = math.exp(2.0 * v[d]), math.exp(2.0 * v[d + 1])
-        factor = _factor(pairs, signal * _matern(np.exp(-2.0 * v[:d]) @ square)[0], signal + own + common)
-        lengths = np.exp(-v[:d])[group]
-        return cls(x * lengths, lengths, dpotrs(factor, y, lower=1)[0], factor, signal, common)
+        rates, signals, common = np.exp(-2.0 * v[:d]), np.exp(2.0 * v[d : d + 2]), math.exp(2.0 * v[d + 2])
+        factor = _factor(pairs, _kernel(rates[:, None] * square, signals), signals.sum() + own + common)
+        return cls(x, group, rates, signals, common, factor, dpotrs(factor, y, lower=1)[0])
 
     def predict(self, z: Floats) -> tuple[Floats, Floats]:
         """(Q, F) -> mean and standard deviation (Q,) of what a trial there would reach."""
-        z = z * self.lengths
-        square = (z * z).sum(1)[:, None] + (self.x * self.x).sum(1) - 2.0 * z @ self.x.T
-        k = self.signal * _matern(np.maximum(square, 0.0))[0]
-        left = self.signal - np.einsum("qn,nq->q", k, cho_solve((self.factor, True), k.T))
+        k = _kernel(self.rates[:, None, None] * _squares(z, self.x, self.group), self.signals)
+        left = self.signals.sum() - np.einsum("qn,nq->q", k, cho_solve((self.factor, True), k.T))
         return k @ self.weights, np.sqrt(np.maximum(left, 0.0) + self.noise)
+
+
+def _squares(a: Floats, b: Floats, group: NDArray[np.int64]) -> Floats:
+    """(n, F), (m, F) -> (D, n, m) squared distances in each parameter."""
+    found = np.zeros((int(group.max()) + 1, len(a), len(b)))
+    for k, mine, theirs in zip(group, a.T, b.T, strict=True):
+        found[k] += (mine[:, None] - theirs) ** 2
+    return found
+
+
+def _kernel(q: Floats, signals: Floats) -> Floats:
+    """(D, ...) squared distances over squared lengths -> covariances."""
+    return np.asarray(signals[0] * _matern(q)[0].mean(0) + signals[1] * _matern(q.mean(0))[0])
 
 
 def _factor(pairs: NDArray[np.intp], beside: Floats, diagonal: Floats) -> Floats:
@@ -215,6 +242,6 @@ def _factor(pairs: NDArray[np.intp], beside: Floats, diagonal: Floats) -> Floats
 
 def _matern(square: Floats) -> tuple[Floats, Floats]:
     """Squared distances -> correlations, and minus twice their slope in the squared distance."""
-    r = np.sqrt(5.0 * square)
+    r = np.sqrt(3.0 * square)
     fall = np.exp(-r)
-    return (1.0 + r + r * r / 3.0) * fall, (5.0 / 3.0) * (1.0 + r) * fall
+    return (1.0 + r) * fall, 3.0 * fall
