@@ -179,23 +179,25 @@ class _Process:
         one, other = np.triu_indices(n, 1)  # a symmetric matrix is worked on by half
         pairs, square = one * n + other, _squares(x, x, group).reshape(d, -1)
         square = square[:, pairs]
+        away = np.sqrt(3.0 * square)
 
         def posterior(v: Floats) -> tuple[float, Floats]:
             """Negative logarithm, up to a constant, and its gradient."""
             rates, (alone, together, common) = np.exp(-2.0 * v[:d]), np.exp(2.0 * v[d:])
-            q = rates[:, None] * square
-            (each, slopes), (joint, slope) = _matern(q), _matern(q.mean(0))
-            mean = each.mean(0)
+            r = np.exp(-v[:d])[:, None] * away
+            fall = np.exp(-r)
+            mean = np.einsum("dp,dp->p", 1.0 + r, fall) / d
+            far = np.sqrt(3.0 / d * (rates @ square))
+            joint = (1.0 + far) * np.exp(-far)
             factor = _factor(pairs, alone * mean + together * joint, alone + together + own + common)
             inverse = dpotri(factor, lower=1)[0].T  # its upper half
             weights = dpotrs(factor, y, lower=1)[0]
             rest = inverse.ravel()[pairs] - weights[one] * weights[other]
             trace = np.trace(inverse) - weights @ weights
             gradient = (v - centre) / width**2
-            slopes *= alone
-            slopes += together * slope
-            slopes *= q
-            gradient[:d] += slopes @ rest / d
+            fall *= r
+            fall *= r
+            gradient[:d] += (alone * (fall @ rest) + 3.0 * together * rates * (square @ (rest * np.exp(-far)))) / d
             gradient[d] += alone * (2.0 * rest @ mean + trace)
             gradient[d + 1] += together * (2.0 * rest @ joint + trace)
             gradient[d + 2] += common * trace
@@ -225,7 +227,7 @@ def _squares(a: Floats, b: Floats, group: NDArray[np.int64]) -> Floats:
 
 def _kernel(q: Floats, signals: Floats) -> Floats:
     """(D, ...) squared distances over squared lengths -> covariances."""
-    return np.asarray(signals[0] * _matern(q)[0].mean(0) + signals[1] * _matern(q.mean(0))[0])
+    return np.asarray(signals[0] * _matern(q).mean(0) + signals[1] * _matern(q.mean(0)))
 
 
 def _factor(pairs: NDArray[np.intp], beside: Floats, diagonal: Floats) -> Floats:
@@ -240,8 +242,7 @@ def _factor(pairs: NDArray[np.intp], beside: Floats, diagonal: Floats) -> Floats
     return np.asarray(factor)
 
 
-def _matern(square: Floats) -> tuple[Floats, Floats]:
-    """Squared distances -> correlations, and minus twice their slope in the squared distance."""
+def _matern(square: Floats) -> Floats:
+    """Squared distances -> correlations."""
     r = np.sqrt(3.0 * square)
-    fall = np.exp(-r)
-    return (1.0 + r) * fall, 3.0 * fall
+    return np.asarray((1.0 + r) * np.exp(-r))
