@@ -18,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 PARTS = HERE / "parts"
 KEPT = HERE / "searches.json"
 """World -> policy--source -> task -> searches; a machine without `parts/` goes on from there."""
+ROUNDED = 1 + 1e-9
+"""Costs are sums of floats: a budget counts as so much more."""
 RUNS = 20
 """Budget, in whole runs' worth."""
 
@@ -103,11 +105,21 @@ def _read(path: Path, changed: int) -> Any:
     return json.loads(path.read_text())
 
 
-def keep(pieces: Mapping[Where, Sequence[Piece]]) -> None:
-    """Write all pieces of these worlds, a line each."""
-    found = {str(where): {piece.path.stem: piece.tasks for piece in of} for where, of in pieces.items()}
-    text = json.dumps({where: of for where, of in found.items() if of}, separators=(",", ":"), sort_keys=True)
+def keep(pieces: Mapping[Where, Sequence[Piece]], at: Sequence[float]) -> None:
+    """Write all pieces of these worlds, a line each; of a trace what tells the best value at budgets `at`."""
+    found: dict[str, dict[str, Any]] = {}
+    for where, of in pieces.items():
+        for piece in of:
+            tasks = {name: [row | {"trace": thinned(row["trace"], at)} for row in v] for name, v in piece.tasks.items()}
+            found.setdefault(str(where), {})[piece.path.stem] = tasks
+    text = json.dumps(found, separators=(",", ":"), sort_keys=True)
     KEPT.write_text(text.replace('"w', '\n"w').replace('},"', '},\n"') + "\n")
+
+
+def thinned(trace: Sequence[Sequence[float]], at: Sequence[float]) -> list[Sequence[float]]:
+    """The points of a trace (cost, value) that are the last ones up to one of the budgets `at`."""
+    last = np.searchsorted([cost for cost, _ in trace], np.array(at) * ROUNDED, side="right") - 1
+    return [trace[i] for i in sorted({int(i) for i in last if i >= 0})]
 
 
 def row_of(

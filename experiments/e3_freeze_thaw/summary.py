@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import provenance
-from searches import PARTS, RUNS, WORLDS, Piece, keep, tables
+from searches import PARTS, ROUNDED, RUNS, WORLDS, Piece, keep, tables
 
 BUDGETS = (1, 2, 5, 10, 15, 20)
 GRID = tuple(np.round(np.geomspace(0.2, RUNS, 25), 3).tolist())
@@ -22,7 +22,7 @@ WORST = 0.95
 """The table's far end is this quantile of its runs: the worst may be anything (TaskSet's best value of one is 1e34)."""
 DRAWS = 1000
 OWN = (
-    *("asha", "going-rate", "asha, proposals", "going-rate, proposals", "random, proposals"),
+    *("asha", "going-rate", "going-rate, alone", "asha, proposals", "going-rate, proposals", "random, proposals"),
     *("going-rate, oracle", "run-to-end", "uniform", "one-epoch"),
     *("hyperband", "halving", "greedy"),
 )
@@ -34,6 +34,7 @@ PEERS = (
 NAMES = {
     "asha": "ASHA promotion",
     "going-rate": "going rate, network",
+    "going-rate, alone": "going rate, network without begun trials as context (before e5b2ac7)",
     "asha, proposals": "ASHA promotion, proposals by the network",
     "going-rate, proposals": "going rate, proposals by the network",
     "random, proposals": "proposals by the network, run to end",
@@ -65,7 +66,7 @@ def regret_at(trace: Sequence[Sequence[float]], budgets: Sequence[float], facts:
     """(B,) regrets, over the distance from the table's best run to its far end; 1 before the first value."""
     best, median, worst = facts
     costs, losses = np.array([cost for cost, _ in trace]), np.array([worst, *(loss for _, loss in trace)])
-    at = losses[np.searchsorted(costs, np.array(budgets) * (1 + 1e-9), side="right")]
+    at = losses[np.searchsorted(costs, np.array(budgets) * ROUNDED, side="right")]
     return np.clip((at - best) / (worst - best), FLOOR * (median - best) / (worst - best), 1.0)
 
 
@@ -176,7 +177,7 @@ def collect(root: Path, before: Mapping[str, Any]) -> dict[str, Any]:
                 made[name] = {"commit": before["commit"], **row}
         if rows := {name: row for name in (*OWN, *PEERS) if (row := made.get(name)) is not None}:
             worlds[str(where)] = rows
-    keep(every)
+    keep(every, (*BUDGETS, *GRID))
     return {
         "command": "LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py",
         "commit": provenance.commit("experiments/e3_freeze_thaw"),

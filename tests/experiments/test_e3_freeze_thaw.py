@@ -180,6 +180,17 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "regret.png").exists()
 
 
+def test_a_kept_trace_tells_the_same_regrets(e3: Any) -> None:
+    searches, summary = sys.modules["searches"], sys.modules["summary"]
+    found = e3.play(TASK, searches.Where(), e3.POLICIES["asha"], 0, "test")["trace"]
+    some = searches.thinned(found, (1, 2, 5, 20))
+    assert len(some) <= 4 < len(found)
+    facts = found[-1][1], found[2][1], found[0][1]
+    one, other = (summary.regret_at(trace, (1, 2, 5, 20), facts).tolist() for trace in (found, some))
+    assert one == other
+    assert searches.thinned([], (1, 2)) == []
+
+
 def test_what_is_kept_is_added_to_where_the_pieces_are_gone(
     e3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
