@@ -94,10 +94,23 @@ def test_at_most_so_many_live_trials_are_and_the_best_is_among_them(n: int) -> N
     assert alongside(snapshot(0, *reversed(live))) == tuple(reversed(found))
 
 
+def test_of_many_live_trials_the_furthest_the_best_and_some_of_the_rest_are_context() -> None:
+    live = tuple(paused(i, 1 + i % 9 if i < 180 else 1) for i in range(400))
+    losses = np.array([min(trial.curve.losses(GOAL.sign)[1]) for trial in live])
+    for n in (0, 10, 60):
+        found = alongside(snapshot(n, *live))
+        assert len(found) == CONTEXT - min(n, CONTEXT // 4)
+        far = sorted(live, key=lambda t: (-t.curve.n_reports, t.curve.losses(GOAL.sign)[1][-1]))
+        assert set(far[:12]) <= set(found)
+        assert live[int(losses.argmin())] in found
+        near = [t for t in found if len(t.curve) == 1]
+        assert len(near) > 20
+
+
 def test_one_paused_trial_among_many_that_run_is_no_less_paused_at_a_host() -> None:
     live = (*(running(i, 9) for i in range(300)), trial(300, 1, status=Status.PAUSED))
     found = alongside(snapshot(FEW, *live))
-    assert (len(found), found[-1]) == (CONTEXT, live[-1])
+    assert (len(found), found[-1]) == (CONTEXT - FEW, live[-1])
     assert alongside(snapshot(FEW, *found)) == found
     silent = Trial("nan", Curve.of([1.0], [math.nan]), status=Status.PAUSED)
     assert alongside(snapshot(FEW, *live[:3], silent)) == ()

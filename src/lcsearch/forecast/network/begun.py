@@ -22,7 +22,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Fibonacci ha
 
 def alongside(snapshot: Snapshot) -> tuple[Trial, ...]:
     """The live trials that are context as the finished ones are: all that have a finite report while some are paused,
-    as in an allocated search, or fewer than `FEW` are complete (`CONTEXT` of them at most, paused ones first); none
+    as in an allocated search, or fewer than `FEW` are complete (`CONTEXT` of them at most, see `_choose_live`); none
     where the finished ones say enough. Asked of what it gives it gives the same: a host is sent no other live trial."""
     live = snapshot.live
     if snapshot.bank.n_complete >= FEW and not any(t.status is Status.PAUSED and len(t.curve) for t in live):
@@ -30,8 +30,25 @@ def alongside(snapshot: Snapshot) -> tuple[Trial, ...]:
     some = tuple(trial for trial in live if len(trial.curve))
     if len(some) <= CONTEXT:
         return some
-    paused = np.array([trial.status is Status.PAUSED for trial in some], np.bool_)
-    return tuple(some[i] for i in choose(_so_far(some, snapshot.goal), paused))
+    room = CONTEXT - min(len(snapshot.bank), CONTEXT // 4)
+    return tuple(some[i] for i in _choose_live(some, snapshot.goal, room))
+
+
+def _choose_live(some: Sequence[Trial], goal: Goal, most: int) -> NDArray[np.intp]:
+    """Rows of live trials that become context, in their order.
+
+    An eighth are those that have come furthest, paused ones first and the best of as far ones: they say how curves go
+    on. The two best are there to be beaten. All others are spread over the rest and say what the study is like: on half
+    a (rungs of 300 begun trials, 9 tasks) Spearman of unseen and begun trials was .65 and .63 where half were the best
+    ones, .68 and .66 like this; of neighbours in configuration each query would need a context of its own.
+    """
+    losses = _so_far(some, goal)
+    runs = np.array([trial.status is not Status.PAUSED for trial in some], np.bool_)
+    ends = np.array([trial.curve.last_step for trial in some])
+    taken = np.zeros(losses.size, np.bool_)
+    taken[np.argsort(losses, kind="stable")[:2]] = True
+    taken[np.lexsort((losses, -ends, runs))[: most // 8]] = True
+    return np.flatnonzero(_spread(losses, taken, most))
 
 
 def _so_far(trials: Sequence[Trial], goal: Goal) -> Floats:
@@ -98,11 +115,16 @@ def choose(so_far: Floats, complete: NDArray[np.bool_], most: int = CONTEXT) -> 
     taken = np.zeros(rows.size, np.bool_)
     for some in (np.flatnonzero(done), np.flatnonzero(~done)):
         taken[_lowest(losses, some, most // 2 - int(taken.sum()))] = True
+    return rows[_spread(losses, taken, most)]
+
+
+def _spread(losses: Floats, taken: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
+    """Take others until there are `most`, in place: by a key of their losses, whatever order they came in."""
     rest = np.flatnonzero(~taken)
     with np.errstate(over="ignore"):
         key = (losses[rest].view(np.uint64) ^ (losses[rest].view(np.uint64) >> np.uint64(29))) * _ODD
     taken[_lowest(key.astype(np.float64), None, most - int(taken.sum()), at=rest)] = True
-    return rows[taken]
+    return taken
 
 
 def _lowest(x: Floats, among: NDArray[np.intp] | None, n: int, at: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
