@@ -16,8 +16,8 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._order import Order
-from lcsearch.schedulers.optuna._record import REASON, inherited_by, overtaken
-from lcsearch.schedulers.optuna._retries import Retries
+from lcsearch.schedulers.optuna._record import REASON, overtaken
+from lcsearch.schedulers.optuna._retries import Retries, inherited
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, study_key, withdraw_stop, write_stop
 from lcsearch.session import Session, make_session
@@ -309,7 +309,7 @@ class CurvePruner(BasePruner):
             notices=notices,
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
-            inherited={str(t.number): after for t in trials if (after := inherited_by(t)) is not None},
+            inherited=inherited(trials),
             name=int,
         )
 

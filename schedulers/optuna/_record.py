@@ -38,7 +38,7 @@ ANEW = "lcsearch:anew"
 
 WENT_ON = "lcsearch:went_on"
 """The system attribute of a retried trial that goes on from where the failed attempt stood, {"after": the last step
-that it inherited, "of": its number}: up to there that one trained it."""
+that it inherited, "of": its number}: up to there that one trained it. With None for a step: it inherited nothing."""
 
 PAUSED = "lcsearch:paused"
 """The system attribute of a trial that was paused: how often, at which step, and its number, for it may be copied. A
@@ -168,6 +168,11 @@ def inherited_by(frozen: FrozenTrial) -> int | None:
     """The last step of a retried trial's curve that the failed attempt trained; None where all of it is its own."""
     after: Any = attribute_of(frozen, WENT_ON).get("after")
     return after if isinstance(after, int) else None
+
+
+def inherited_nothing(frozen: FrozenTrial) -> bool:
+    """Was a retried trial seen without reports of the failed attempt?"""
+    return attribute_of(frozen, WENT_ON).get("after", 0) is None
 
 
 def overtaken(frozen: FrozenTrial) -> bool:

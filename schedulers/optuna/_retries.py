@@ -3,16 +3,17 @@
 With `inherit_intermediate_values` the new attempt starts with the reports of the dead one. Optuna passes over a step
 that was reported before, so a trial that begins anew asks `should_prune` again and again without a new report: that is
 how it is known. Its own reports are then those beyond what it inherited. Not known is an attempt that begins anew and
-does not ask before it has passed the dead one.
+does not ask before it has passed the dead one: it counts as one that goes on, as those do that never ask.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcsearch.schedulers.optuna._record import ANEW, retried
+from lcsearch.schedulers.optuna._record import ANEW, inherited_by, inherited_nothing, retried
 from lcsearch.schedulers.optuna._storage import begin_anew, go_on, study_key, trial_id
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Retries:
         key, values = (*study_key(study), trial_id(trial), trial.number), trial.intermediate_values
         if key not in self._known:
             self._known[key] = _inherited(study, trial)
+            if self._known[key] is None and retried(trial) and not inherited_nothing(trial):
+                go_on(study, trial, None)  # one that repeats it exactly looks later as if it had inherited
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         inherited = self._known[key]
@@ -66,14 +69,40 @@ class Retries:
         return {}
 
 
+def inherited(trials: Sequence[FrozenTrial]) -> dict[str, int]:
+    """The last step that a failed attempt trained, by number of each trial that goes on with its reports.
+
+    Args:
+        trials: all of a study.
+    """
+    numbered, steps = {trial.number: trial for trial in trials}, {}
+    for trial in trials:
+        after = inherited_by(trial)
+        if after is None and (before := retried(trial)):
+            values = _shared(trial, numbered.get(before[-1]))
+            if values and trial.system_attrs.get(ANEW) != max(values):
+                after = max(values)
+        if after is not None:
+            steps[str(trial.number)] = after
+    return steps
+
+
 def _inherited(study: Study, trial: FrozenTrial) -> _Inherited | None:
     """What the trial has from the attempt before it; None for nothing."""
     before = retried(trial)
     if not before:
         return None
     dead = next((t for t in study.get_trials(deepcopy=False) if t.number == before[-1]), None)
-    values, mine = {} if dead is None else dead.intermediate_values, trial.intermediate_values
-    if not values or not all(s in mine and (mine[s] == v or v != v) for s, v in values.items()):
+    values = _shared(trial, dead)
+    if not values:
         return None
     known = trial.system_attrs.get(ANEW) == max(values)  # another process has seen it begin anew
     return _Inherited(max(values), 0 if known else len(values))
+
+
+def _shared(trial: FrozenTrial, dead: FrozenTrial | None) -> dict[int, float]:
+    """The reports of the attempt that failed, where the trial has them all; else none."""
+    if inherited_nothing(trial):
+        return {}
+    values, mine = {} if dead is None else dead.intermediate_values, trial.intermediate_values
+    return values if all(s in mine and (mine[s] == v or v != v) for s, v in values.items()) else {}

@@ -312,8 +312,8 @@ def begin_anew(study: Study, trial: FrozenTrial, after: int) -> None:
     study._storage.set_trial_system_attr(trial._trial_id, ANEW, after)
 
 
-def go_on(study: Study, trial: FrozenTrial, after: int) -> None:
-    """Store that a trial goes on from the step at which the attempt that it repeats stood."""
+def go_on(study: Study, trial: FrozenTrial, after: int | None) -> None:
+    """Store that a trial goes on from the step at which the attempt that it repeats stood; None: that it does not."""
     study._storage.set_trial_system_attr(trial._trial_id, WENT_ON, {"after": after, "of": trial.number})
 
 

@@ -28,11 +28,7 @@ def retried(study: optuna.Study, values: list[float]) -> Trial:
     for step, value in enumerate(values):
         dead.report(value, step)
     study.tell(dead, state=TrialState.FAIL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
-    again(study, study.trials[dead.number])
-    return study.ask()
+    return again(study, dead.number)
 
 
 def of_study(study: optuna.Study) -> CurvePruner:
@@ -92,14 +88,57 @@ def test_what_a_dead_attempt_trained_is_counted_once(on: optuna.storages.BaseSto
         third.should_prune()
     study.tell(third, state=TrialState.FAIL)
     assert of_study(study).report(study).spent == 158
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
-    again(study, study.trials[third.number])
-    fourth = study.ask()
+    fourth = again(study, third.number)
     fourth.report(1.0, 8)
     fourth.should_prune()
     assert of_study(study).report(study).spent == 159
+
+
+def again(study: optuna.Study, number: int) -> Trial:
+    """The next attempt at a trial that failed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        retry = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
+    retry(study, study.trials[number])
+    return study.ask()
+
+
+def test_what_a_dead_attempt_trained_is_counted_once_where_nobody_asks(on: optuna.storages.BaseStorage) -> None:
+    """With objectives that report and never call `should_prune`, nobody of ours sees an attempt go on."""
+    study = optuna.create_study(storage=on, pruner=pruner(max_steps=30))
+    first = retried(study, [float("nan"), *decay(1.0, 20)])
+    assert of_study(study).report(study).spent == 21  # the second has only what it inherited
+    for step in range(21, 25):
+        first.report(1.0, step)
+    study.tell(first, state=TrialState.FAIL)
+    second = again(study, first.number)
+    for step in range(25, 30):
+        second.report(1.0, step)
+    study.tell(second, 1.0)
+    assert of_study(study).report(study).spent == 30
+    assert pruner(max_steps=30).report(study).spent == 30  # in another process
+
+
+@pytest.mark.parametrize("value", [1.0, 0.9])
+def test_an_attempt_that_inherits_nothing_trained_all_that_it_reports(
+    on: optuna.storages.BaseStorage, value: float
+) -> None:
+    """With the same seed it may repeat the failed one to the digit."""
+    study = optuna.create_study(storage=on, pruner=pruner(max_steps=30))
+    dead = study.ask()
+    for step, reported in enumerate(decay(1.0, 21)):
+        dead.report(reported, step)
+    study.tell(dead, state=TrialState.FAIL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optuna.storages.RetryFailedTrialCallback()(study, study.trials[dead.number])
+    anew = study.ask()
+    for step, reported in enumerate(decay(value, 30)):
+        anew.report(reported, step)
+        anew.should_prune()
+    study.tell(anew, 1.0)
+    assert of_study(study).report(study).spent == 51
+    assert pruner(max_steps=30).report(study).spent == 51
 
 
 def test_another_process_that_takes_it_over_knows(on: optuna.storages.BaseStorage) -> None:
@@ -118,11 +157,7 @@ def test_a_third_attempt() -> None:
     second = retried(study, decay(0.001, 2))
     assert first_stop(second, decay(5.0, 5)) is None
     study.tell(second, state=TrialState.FAIL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
-    again(study, study.trials[second.number])
-    third = study.ask()
+    third = again(study, second.number)
     assert first_stop(third, decay(0.05, rate=0.5)) is None
     assert as_trial(study.trials[third.number]).curve.first_step == 5
 
