@@ -52,6 +52,7 @@ def test_the_optuna_adapter_s_surface() -> None:
         "Thaw",
         "adopt",
         "as_trial",
+        "begun_as",
         "decision_of",
         "is_paused",
         "resumed_from",

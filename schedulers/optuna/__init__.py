@@ -13,7 +13,7 @@ from lcsearch.checkpoint import Checkpoint
 from lcsearch.schedulers.optuna._freeze_thaw import FreezeThaw
 from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, Paused
 from lcsearch.schedulers.optuna._pruner import CurvePruner
-from lcsearch.schedulers.optuna._record import REASON, decision_of, is_paused, resumed_from
+from lcsearch.schedulers.optuna._record import REASON, begun_as, decision_of, is_paused, resumed_from
 from lcsearch.schedulers.optuna._sampler import ForecastSampler
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
 from lcsearch.schedulers.optuna._storage import adopt, withdraw_stop, write_stop
@@ -34,6 +34,7 @@ __all__ = [
     "Thaw",
     "adopt",
     "as_trial",
+    "begun_as",
     "decision_of",
     "is_paused",
     "resumed_from",

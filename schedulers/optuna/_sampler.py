@@ -103,11 +103,12 @@ class ForecastSampler(BaseSampler):
         self._begin()
 
     def _begin(self) -> None:
+        self._beside: Callable[[], tuple[Session, Snapshot]] | None = None
         self._lock = threading.Lock()
         self._chosen: OrderedDict[tuple[Any, ...], Draw] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_chosen")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_chosen", "_beside")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -119,12 +120,13 @@ class ForecastSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The parameters of the configuration that is chosen here; those of the sampler inside where none is."""
-        session = self._of(study)[0]
+        session, draw = self._session, None
         try:
-            draw = None if several(study) else self._choose(study, trial)
+            if not several(study):
+                session, snapshot = self._seen(study, trial)
+                draw = self._choose(study, trial, session, snapshot)
         except Exception as error:  # whatever fails here, the sampler inside can begin the trial
             session.failed("proposing a configuration", error)
-            draw = None
         if draw is None:
             return self._inner.infer_relative_search_space(study, trial)
         with self._lock:
@@ -166,25 +168,30 @@ class ForecastSampler(BaseSampler):
     def _key(study: Study, trial: FrozenTrial) -> tuple[Any, ...]:
         return (*study_key(study), trial.number)
 
-    def _of(self, study: Study) -> tuple[Session, Reader]:
-        pruner = study.pruner
-        if not isinstance(pruner, CurvePruner):
-            return self._session, self._reader
-        return pruner.session, pruner.reader(pruner.max_steps) if pruner.max_steps != "auto" else self._reader
+    def beside(self, seen: Callable[[], tuple[Session, Snapshot]] | None) -> None:
+        """Where a scheduler of another framework keeps the study: its session, and the study as it sees it."""
+        self._beside = seen
 
-    def _choose(self, study: Study, trial: FrozenTrial) -> Draw | None:
-        """The configuration that is begun; None where it is the sampler's own."""
-        session, reader = self._of(study)
-        reading = reader.read(study)
-        snapshot = snapshot_of(study, reading)
+    def _seen(self, study: Study, trial: FrozenTrial) -> tuple[Session, Snapshot]:
+        """Who forecasts, and from what: the study without the new trial."""
+        if self._beside is not None:
+            return self._beside()
+        pruner = study.pruner
+        if isinstance(pruner, CurvePruner):
+            session, snapshot = pruner.session, pruner.snapshot(study)
+        else:
+            session, snapshot = self._session, snapshot_of(study, self._reader.read(study))
         live = tuple(one for one in snapshot.live if one.uid != str(trial.number))
-        snapshot = replace(snapshot, live=live)
+        return session, replace(snapshot, live=live)
+
+    def _choose(self, study: Study, trial: FrozenTrial, session: Session, snapshot: Snapshot) -> Draw | None:
+        """The configuration that is begun; None where it is the sampler's own."""
         key = (self._seed, trial.number)
         own = self._proposer.own(snapshot, key)
         if own is not None:
             self._note(study, trial, own, 0)
             return None
-        begun = [t for t in reading.trials if t.intermediate_values and t.number != trial.number]
+        begun = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values and t.number != trial.number]
         draws = self._draws(study, trial, snapshot, begun, session)
         if not draws:
             return None
@@ -204,7 +211,7 @@ class ForecastSampler(BaseSampler):
         space = self._space or partial(_suggest_all, _common(begun))
         rng = np.random.default_rng((self._seed, trial.number, 1))
         shown = self._shown(study, snapshot, begun, session)
-        found = [self._inside(shown, trial, space) for _ in range(min(_DRAWS, self._n))]
+        found = [self._inside(n, shown, trial, space) for n in range(min(_DRAWS, self._n))]
         if not found[0].params:
             return []
         good = _best(begun, snapshot)
@@ -214,9 +221,12 @@ class ForecastSampler(BaseSampler):
             found.append(draw)
         return found
 
-    def _inside(self, shown: Study, trial: FrozenTrial, space: Callable[[Any], Any]) -> Draw:
-        """A draw of the sampler inside."""
-        inner = self._inner
+    def _inside(self, n: int, shown: Study, trial: FrozenTrial, space: Callable[[Any], Any]) -> Draw:
+        """The n-th draw of the sampler inside, from 0. One that draws the same for a trial whenever it is asked says
+        who draws another time, by a method `again`.
+        """
+        again = getattr(self._inner, "again", None)
+        inner = self._inner if again is None else again(n)
         together = inner.sample_relative(shown, trial, inner.infer_relative_search_space(shown, trial))
 
         def value(name: str, distribution: BaseDistribution) -> Any:
@@ -237,12 +247,13 @@ class ForecastSampler(BaseSampler):
             return study
         asked = [Query(t, kind, snapshot.horizon) for t in cut]
         answers = session.panel.ask([(snapshot, asked)])[0].answers
-        values: dict[int, float] = {}
+        values: dict[str, float] = {}
         for said in answers.values():  # of several forecasters the last that answered
             for one, answer in zip(cut, said, strict=True):
                 if not isinstance(answer, Absent):
-                    values[int(one.uid)] = float(answer.quantile(0.5)[0])
-        return cast("Study", Shown(study, values)) if values else study
+                    values[one.uid] = float(answer.quantile(0.5)[0])
+        numbered = {t.number: values[str(t.number)] for t in begun if str(t.number) in values}
+        return cast("Study", Shown(study, numbered)) if numbered else study
 
 
 def _suggest_all(distributions: Mapping[str, BaseDistribution], draw: Draw) -> None:

@@ -6,6 +6,8 @@ import math
 import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune.experiment import Trial as TuneTrial
@@ -110,6 +112,7 @@ class CurveScheduler(FIFOScheduler):
     _stops_at_max_t = True
     _bounds: Bounds | None = None  # pickles of earlier versions have none
     _allocating: Allocating | None = None  # nor this
+    _begun: Mapping[str, str] = MappingProxyType({})  # why a searcher has chosen a trial's configuration; nor this
     _supports_buffered_results = False  # a batch of results would reach us after the trial has gone on
 
     def __init__(
@@ -287,6 +290,10 @@ class CurveScheduler(FIFOScheduler):
         """A searcher that is to hear, at the end of a run, of trials that still waited."""
         _hearers.setdefault(self, weakref.WeakSet()).add(searcher)
 
+    def begun_as(self, trial_id: str, why: str) -> None:
+        """Why a searcher has chosen a trial's configuration, for `explain`."""
+        self._begun = {**self._begun, trial_id: why}
+
     def debug_string(self) -> str:
         """One line for Tune's status report."""
         statuses = [entry.status for entry in self._book.entries.values() if not entry.never_begun]
@@ -329,7 +336,10 @@ class CurveScheduler(FIFOScheduler):
         said = None if self._allocating is None else self._allocating.explain(uid)
         if said is not None:
             return said
-        return words.explain(self._session, self._book.trial(uid), self.snapshot(), self._book.ended_before(uid))
+        trial = self._book.trial(uid)
+        if uid in self._begun:
+            trial = replace(trial, stop_records={**trial.stop_records, "begun": self._begun[uid]})
+        return words.explain(self._session, trial, self.snapshot(), self._book.ended_before(uid))
 
     def why_not(self) -> str:
         """Why nothing stops (or not more): for every live trial what holds it, then the looks by what came of them.
@@ -382,7 +392,7 @@ class CurveScheduler(FIFOScheduler):
     def get_state(self) -> dict[str, Any]:
         """What `StateCallback` keeps: curves, ends and stops, by trial id, and whose turn it is."""
         turns = {} if self._allocating is None else {"allocation": self._allocating.get_state()}
-        return {"version": 1, "book": self._book, **turns}
+        return {"version": 1, "book": self._book, "begun": dict(self._begun), **turns}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `get_state` gave.
@@ -393,6 +403,7 @@ class CurveScheduler(FIFOScheduler):
         if state.get("version") != 1 or not isinstance(state.get("book"), Book):
             raise InvalidValue("a state of version 1", state.get("version"), "CurveScheduler.set_state")
         self._book, self._run_begins = state["book"], False
+        self._begun = dict(state.get("begun", {}))
         if self._allocating is not None:
             self._allocating.set_state(state.get("allocation"), self._book)
 

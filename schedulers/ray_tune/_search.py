@@ -10,6 +10,7 @@ from ray.tune.search import ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna import ForecastSampler, begun_as
 from lcsearch.schedulers.optuna._storage import report_again
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
 
@@ -19,6 +20,10 @@ class PrunedSearch(Searcher):
 
     Tune tells a searcher of a stopped trial as of one that has ended, so OptunaSearch files it as COMPLETE with the
     value of an early step, and the sampler takes that for what the configuration is worth.
+
+    A :class:`~lcsearch.schedulers.optuna.ForecastSampler` in the OptunaSearch asks the scheduler's forecasters about
+    the run as the scheduler sees it, with the trials that are paused; `CurveScheduler.explain` says why a trial was
+    begun.
 
     Results that lack the metric now and then are passed over; a trial that ends with such a one is COMPLETE with the
     last value it had. What another attempt at a trial reports takes the place of what a dead one did.
@@ -58,7 +63,15 @@ class PrunedSearch(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """As the searcher's."""
         self._scheduler.hearer(self)
-        return self.searcher.suggest(trial_id)
+        inner = _inner(self.searcher)
+        sampler = inner._sampler  # noqa: SLF001
+        if isinstance(sampler, ForecastSampler):
+            sampler.beside(lambda: (self._scheduler.session, self._scheduler.snapshot()))
+        found: dict[str, Any] | None = self.searcher.suggest(trial_id)
+        if found is not None and isinstance(sampler, ForecastSampler):
+            frozen = inner._ot_study.trials[inner._ot_trials[trial_id].number]  # noqa: SLF001
+            self._scheduler.begun_as(trial_id, begun_as(frozen) or "")
+        return found
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """As the searcher's, for results that say something about the metric at a step."""

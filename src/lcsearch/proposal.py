@@ -108,11 +108,11 @@ class ByForecast:
         if not np.isfinite(gains).any():
             return Proposal(0, "the sampler's own: nothing is forecast of a configuration")
         taken = {same(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
-        fresh = np.array([same(params) not in taken for params in candidates], np.bool_)
-        ranked = np.where(np.isfinite(gains) & (fresh | ~fresh.any()), gains, -math.inf)
-        first = int(np.argmax(ranked))
-        if not ranked[first] > 0:
-            row = int(np.argmax(fresh))  # the first where there is none
+        ranked = np.argsort(-np.nan_to_num(gains, nan=-math.inf, posinf=np.finfo(np.float64).max), kind="stable")
+        best_first = (row for row in ranked.tolist() if np.isfinite(gains[row]))
+        first = next((row for row in best_first if same(candidates[row]) not in taken), int(ranked[0]))
+        if not gains[first] > 0:
+            row = next((row for row in range(n) if same(candidates[row]) not in taken), 0)
             return Proposal(row, "the first that no trial has: none of the candidates is forecast to gain anything")
         p = float(mean_gains(forecasts, n, best, "p_beat")[first])
         score = float(gains[first])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from kit.tune_runner import EARLIEST, Runner, book_of, copy_of, decay, of_run, run_of, scheduler, searched_study
@@ -18,7 +20,10 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Repeater,
 from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Forecasts, Query
+from lcsearch.schedulers.optuna import ForecastSampler
 from lcsearch.schedulers.ray_tune import CurveScheduler, PrunedSearch
+from lcsearch.study import Snapshot, Status
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -339,3 +344,37 @@ def test_other_schedulers_are_refused() -> None:
     with pytest.raises(InvalidValue) as error:
         PrunedSearch(inner(), FIFOScheduler())  # type: ignore[arg-type, no-untyped-call]
     assert str(error.value) == "PrunedSearch(scheduler=): expected a CurveScheduler, got 'FIFOScheduler'."
+
+
+class Knows:
+    """Knows what every configuration will reach: its distance from .3, to within .01."""
+
+    name, version = "knows", "1"
+
+    def __init__(self) -> None:
+        self.seen: list[Status] = []
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        self.seen = [trial.status for trial in snapshot.live]
+        ends = np.array([abs(query.trial.params["x"] - 0.3) for query in queries])
+        knots = np.stack([ends - 0.01, ends + 0.01], 1)
+        levels = np.tile([0.0, 1.0], (len(queries), 1))
+        return Forecasts.of(knots, levels, 0 * knots, sign=1.0, source="knows/1")
+
+
+def test_a_forecast_sampler_chooses_by_the_run_as_the_scheduler_sees_it() -> None:
+    knows = Knows()
+    runner = run_of(scheduler(forecasters=[knows]))
+    sampler = ForecastSampler(sampler_share=0, n_startup_trials=4, seed=0)
+    runner.searcher = PrunedSearch(inner(sampler=sampler), of_run(runner))
+    begun = []
+    for n in range(8):
+        begun.append(suggested(runner))
+        runner.feed(begun[-1], [1.0 - 0.01 * n])
+    assert all(abs(trial.config["x"] - 0.3) < 0.05 for trial in begun[2:])
+    assert Status.RUNNING in knows.seen
+    kept = copy_of(of_run(runner))
+    for one in (of_run(runner), kept):
+        assert "it was begun as the one of 256 candidates that is forecast to gain most" in one.explain(
+            begun[-1].trial_id
+        )

@@ -21,7 +21,7 @@ from pathlib import Path
 import optuna
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
-from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler
 from lcsearch.secrets_in_urls import mask_of
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, HOPELESS, OK, ORPHANED
 from lcsearch.sweep.runtime.failures import systematic_failure
@@ -109,11 +109,14 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
 
 def _prepare(study: optuna.Study, sweep: Sweep, folder: RunFolder) -> None:
     """Load the forecaster before there is a trial: at the first look a program would train on over it, for seconds."""
-    pruner, file = study.pruner, sweep.file
-    if not (isinstance(pruner, CurvePruner) and studies.is_forecast(file)):
+    asked = studies.is_forecast(sweep.file) and isinstance(study.pruner, CurvePruner)
+    chosen = isinstance(study.sampler, ForecastSampler)
+    if not (asked or chosen) or not ownership.work_left(study.get_trials(deepcopy=False), folder, sweep.file):
         return
-    if ownership.work_left(study.get_trials(deepcopy=False), folder, file):
-        pruner.prepare()
+    if isinstance(study.pruner, CurvePruner):  # its model is the sampler's, too
+        study.pruner.prepare()
+    elif isinstance(study.sampler, ForecastSampler):
+        study.sampler.session.prepare()
 
 
 def url_of(folder: RunFolder) -> str | None:

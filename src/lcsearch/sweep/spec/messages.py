@@ -9,21 +9,22 @@ from lcsearch.sweep.spec import model
 from lcsearch.yaml_file.document import Path
 from lcsearch.yaml_file.messages import Own, did_you_mean, either, show
 
+_KINDS: dict[Path, tuple[str, ...]] = {
+    ("pruner",): model.PRUNERS,
+    ("sampler",): model.SAMPLERS,
+    ("allocator",): model.ALLOCATORS,
+}
+
 
 def _untagged(path: Path, got: Any) -> tuple[Path, str, bool] | None:
     if path and path[0] == "space":
         return path, _no_distribution(got), False
-    if path == ("pruner",):
-        chosen = got.get("kind") if isinstance(got, Mapping) else got
-        hint = did_you_mean(chosen, model.PRUNERS)
-        place: Path = ("pruner", "kind") if isinstance(got, Mapping) else ("pruner",)
-        return place, f"expected kind {either(model.PRUNERS)}, got {show(chosen)}.{hint}", False
-    if path == ("allocator",):
-        chosen = got.get("kind") if isinstance(got, Mapping) else got
-        hint = did_you_mean(chosen, model.ALLOCATORS)
-        place = ("allocator", "kind") if isinstance(got, Mapping) else ("allocator",)
-        return place, f"expected kind {either(model.ALLOCATORS)}, got {show(chosen)}.{hint}", False
-    return None
+    kinds = _KINDS.get(path)
+    if kinds is None:
+        return None
+    chosen = got.get("kind") if isinstance(got, Mapping) else got
+    place = (*path, "kind") if isinstance(got, Mapping) else path
+    return place, f"expected kind {either(kinds)}, got {show(chosen)}.{did_you_mean(chosen, kinds)}", False
 
 
 def _no_distribution(got: Any) -> str:
@@ -44,7 +45,9 @@ OWN = Own(
         "schedule": model.SchedulePlan,
         "backend": model.Backend,
         "workers": model.Workers,
-        "sampler": model.Sampler,
+        "<sampler random>": model.RandomSamplerSpec,
+        "<sampler tpe>": model.TpeSamplerSpec,
+        "<sampler curve>": model.CurveSamplerSpec,
         "budget": model.Budget,
         "<param>": model.ParamRef,
         "<uniform>": model.Uniform,

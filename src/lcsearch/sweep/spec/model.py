@@ -329,10 +329,42 @@ class Backend(Model):
         return host
 
 
-class Sampler(Model):
-    """Who proposes configurations."""
+class RandomSamplerSpec(Model):
+    """Configurations at random."""
 
-    kind: Literal["random", "tpe"] = "tpe"
+    kind: Literal["random"]
+
+
+class TpeSamplerSpec(Model):
+    """Optuna's TPE."""
+
+    kind: Literal["tpe"] = "tpe"
+
+
+class CurveSamplerSpec(Model):
+    """The configuration that is forecast to gain most; knobs as in `lcsearch.schedulers.optuna.ForecastSampler`."""
+
+    kind: Literal["curve"]
+    inner: Literal["random", "tpe"] = "random"
+    n_candidates: Annotated[int, Field(ge=1, le=4096)] = 256
+    sampler_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    n_startup_trials: Annotated[int, Field(ge=0)] = 10
+
+
+SAMPLERS = ("random", "tpe", "curve")
+
+
+def _sampler_tag(value: Any) -> str | None:
+    kind = value.get("kind", "tpe") if isinstance(value, Mapping) else getattr(value, "kind", "tpe")
+    return f"<sampler {kind}>" if kind in SAMPLERS else None
+
+
+Sampler = Annotated[
+    Annotated[RandomSamplerSpec, Tag("<sampler random>")]
+    | Annotated[TpeSamplerSpec, Tag("<sampler tpe>")]
+    | Annotated[CurveSamplerSpec, Tag("<sampler curve>")],
+    Discriminator(_sampler_tag),
+]
 
 
 class _Startup(Model):
@@ -520,7 +552,7 @@ class SweepFile(Model):
     # the field cannot be called `schedule` in code and be clear beside a trial's Schedule value; in the file it is
     plan: SchedulePlan | None = Field(default=None, alias="schedule")
     backend: Backend = Backend()
-    sampler: Sampler = Sampler()
+    sampler: Sampler = TpeSamplerSpec()
     pruner: Pruner = CurvePrunerSpec()
     pause: bool = False
     allocator: AllocatorSpec | None = None  # with pause, None is the default one, see `turns`
@@ -553,8 +585,13 @@ class SweepFile(Model):
 
     @property
     def turns(self) -> AllocatorSpec | None:
-        """Who gives the turns where trials are paused and resumed; None where they are not."""
-        return (self.allocator or GoingRateSpec()) if self.pause else None
+        """Who gives the turns where trials are paused and resumed; None where they are not.
+
+        A new configuration that was chosen by its forecast is worth more than one at random, so the going rate of
+        random ones says nothing about it: beside such a sampler the default is promotion by value.
+        """
+        default = AshaSpec(kind="asha") if isinstance(self.sampler, CurveSamplerSpec) else GoingRateSpec()
+        return (self.allocator or default) if self.pause else None
 
     @property
     def target(self) -> Goal:

@@ -38,7 +38,7 @@ backend:
   workers: {{n: 2, threads: 1, devices: [cpu]}}   # devices are dealt out in turn: [cuda:0, cuda:1]
   # storage: postgresql://user@host/db   # a database; without it a file in the run folder
 
-sampler: {{kind: tpe}}        # or random
+sampler: {{kind: tpe}}        # or random, or curve: what is forecast to gain most
 pruner:
   kind: curve               # or none, median, hyperband
   threshold: 0.05           # stops a trial when P(it beats the best so far) stays below

@@ -32,6 +32,10 @@ class TrialSampler(BaseSampler):
         seed = derive_seed(self._seed, trial.number, name)
         return RandomSampler(seed=seed) if self._kind == "random" else TPESampler(seed=seed)
 
+    def again(self, n: int) -> TrialSampler:
+        """One whose draws for a trial are others: the n-th, from 0, which is this one."""
+        return TrialSampler(self._kind, derive_seed(self._seed, n, "again")) if n else self
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As the inner sampler."""
         return self._inner(trial).infer_relative_search_space(study, trial)

@@ -7,20 +7,29 @@ import re
 import time
 import weakref
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
-from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler
 from lcsearch.secrets_in_urls import mask, mask_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.spec.model import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrunerSpec, SweepFile
+from lcsearch.sweep.spec.model import (
+    CurvePrunerSpec,
+    CurveSamplerSpec,
+    HyperbandPrunerSpec,
+    MedianPrunerSpec,
+    SweepFile,
+)
+from lcsearch.sweep.spec.space import suggest
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.sampler import TrialSampler
 from lcsearch.sweep.store.storage import Patience, PatientStorage, damaged, is_damage, rests, told
@@ -239,9 +248,20 @@ def _gone(sweep: SweepFile, folder: RunFolder) -> str:
     return f"{text} It was not made yet: go on with `lcsearch run`, or with its --resume if that was killed."
 
 
-def make_sampler(sweep: SweepFile) -> TrialSampler:
+def make_sampler(sweep: SweepFile) -> BaseSampler:
     """The file's sampler, seeded for each trial."""
-    return TrialSampler(sweep.sampler.kind, sweep.seed)
+    spec = sweep.sampler
+    if not isinstance(spec, CurveSamplerSpec):
+        return TrialSampler(spec.kind, sweep.seed)
+    return ForecastSampler(
+        TrialSampler(spec.inner, sweep.seed),
+        max_steps=sweep.max_steps,
+        judged=sweep.judged,
+        space=partial(suggest, space=sweep.space),
+        host=sweep.backend.host,
+        seed=sweep.seed,
+        **spec.model_dump(exclude={"kind", "inner"}),
+    )
 
 
 def make_pruner(sweep: SweepFile, folder: RunFolder) -> BasePruner:
@@ -287,11 +307,13 @@ def is_forecast(sweep: SweepFile) -> bool:
 
 
 def asks_network(sweep: SweepFile) -> bool:
-    """May the network be asked, by looks or for turns?"""
+    """May the network be asked, by looks, for turns or for configurations?"""
     spec = sweep.pruner
     named = spec.forecasters if isinstance(spec, CurvePrunerSpec) else None
     by_turns = sweep.turns is not None and sweep.turns.kind in ("going-rate", "greedy")
-    return (is_forecast(sweep) or by_turns) and (named is None or "network" in named)
+    return (is_forecast(sweep) or by_turns or isinstance(sweep.sampler, CurveSamplerSpec)) and (
+        named is None or "network" in named
+    )
 
 
 def quiet_optuna() -> None:
