@@ -100,6 +100,7 @@ def test_the_share_of_the_sampler_is_drawn_by_the_key() -> None:
 def test_the_best_value_seen_is_one_that_may_still_be_the_result() -> None:
     lost = [trial("a", [0.1], Status.STOPPED), trial("b", [0.2], Status.FAILED), trial("c", [0.3], feasible=False)]
     assert best_seen(snapshot(goal(), lost, [trial("d", [0.9, 0.5], Status.RUNNING)])) == 0.5
+    assert best_seen(snapshot(goal(), lost)) == 0.1
     assert best_seen(snapshot(goal(), [])) == math.inf
 
 

@@ -121,10 +121,18 @@ class ByForecast:
 
 
 def best_seen(snapshot: Snapshot) -> float:
-    """The best loss that a trial has reached which may still be the study's result; inf without one."""
-    lost = (Status.FAILED, Status.STOPPED)
-    everyone = (trial for trial in chain(snapshot.bank, snapshot.live) if trial.status not in lost and trial.feasible)
-    return min((loss_so_far(trial, snapshot) for trial in everyone), default=math.inf)
+    """The best loss that a trial has reached which may still be the study's result, or where there is none a stopped
+    one; inf without any.
+    """
+    for lost in ((Status.FAILED, Status.STOPPED), (Status.FAILED,)):
+        losses = [
+            loss_so_far(trial, snapshot)
+            for trial in chain(snapshot.bank, snapshot.live)
+            if trial.status not in lost and trial.feasible
+        ]
+        if math.isfinite(best := min(losses, default=math.inf)):
+            return best
+    return math.inf
 
 
 def same(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

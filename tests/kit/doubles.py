@@ -11,7 +11,7 @@ import numpy as np
 
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Query
 from lcsearch.stopping.decision import Receipt
-from lcsearch.study import Snapshot
+from lcsearch.study import Snapshot, Status
 
 FAR = 1e9
 
@@ -134,6 +134,26 @@ class Slow:
         """Wait, then ask `inner`."""
         self.sleep(self.seconds)
         return self.inner.forecast(snapshot, queries)
+
+
+class Knows:
+    """Knows what every configuration will reach, to within .01: how far its parameter `name` is from `at`."""
+
+    name, version = "knows", "1"
+
+    def __init__(self, at: float = 0.3, parameter: str = "x") -> None:
+        self.at, self.parameter = at, parameter
+        self.asked = 0  # trials without a report
+        self.seen: list[Status] = []  # of the trials that lived at the latest call
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        """Even on that distance, give or take .01, in loss units."""
+        self.asked += sum(not len(query.trial.curve) for query in queries)
+        self.seen = [trial.status for trial in snapshot.live]
+        ends = np.array([abs(query.trial.params[self.parameter] - self.at) for query in queries])
+        knots = np.stack([ends - 0.01, ends + 0.01], 1)
+        levels = np.tile([0.0, 1.0], (len(queries), 1))
+        return Forecasts.of(knots, levels, 0 * knots, sign=snapshot.goal.sign, source="knows/1")
 
 
 class NormalAroundBest:

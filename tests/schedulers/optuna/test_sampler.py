@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
-from kit.doubles import Dead, NotANumber, Scripted, Short, Silent
+from kit.doubles import Dead, Knows, NotANumber, Scripted, Short, Silent
 from kit.studies import STORAGES, storage
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -18,25 +17,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Forecaster, Forecasts, Query
+from lcsearch.forecast.contract import Forecaster
 from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler, FreezeThaw, FreezeThawTrial
-from lcsearch.study import Snapshot
-
-
-class Knows:
-    """Knows what every configuration will reach: its distance from .3, and what stands beside it, to within .01."""
-
-    name, version = "knows", "1"
-
-    def __init__(self, at: float = 0.3) -> None:
-        self.at, self.asked = at, 0
-
-    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
-        self.asked += sum(not len(query.trial.curve) for query in queries)
-        ends = np.array([abs(query.trial.params["x"] - self.at) for query in queries])
-        knots = np.stack([ends - 0.01, ends + 0.01], 1)
-        levels = np.tile([0.0, 1.0], (len(queries), 1))
-        return Forecasts.of(knots, levels, 0 * knots, sign=snapshot.goal.sign, source="knows/1")
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -118,18 +100,13 @@ def test_the_pruner_of_the_study_is_whose_model_is_asked() -> None:
 
 
 def test_a_metric_that_is_maximized() -> None:
-    class Mirrored(Knows):
-        def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
-            said = super().forecast(snapshot, queries)
-            return Forecasts.of(said.knots, said.levels, said.tails, sign=-1.0, source="mirrored/1")
-
     def negative(trial: optuna.Trial) -> float:
         end = -abs(trial.suggest_float("x", 0, 1) - 0.3)
         for step in range(6):
             trial.report(end - 1 + step / 5, step)
         return end
 
-    study = played(knowing(forecasters=Mirrored()), of=negative, direction="maximize")
+    study = played(knowing(), of=negative, direction="maximize")
     assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
 
 

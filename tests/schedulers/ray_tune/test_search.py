@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
+from kit.doubles import Knows
 from kit.tune_runner import EARLIEST, Runner, book_of, copy_of, decay, of_run, run_of, scheduler, searched_study
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -20,10 +19,9 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Repeater,
 from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.schedulers.optuna import ForecastSampler
 from lcsearch.schedulers.ray_tune import CurveScheduler, PrunedSearch
-from lcsearch.study import Snapshot, Status
+from lcsearch.study import Status
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -344,22 +342,6 @@ def test_other_schedulers_are_refused() -> None:
     with pytest.raises(InvalidValue) as error:
         PrunedSearch(inner(), FIFOScheduler())  # type: ignore[arg-type, no-untyped-call]
     assert str(error.value) == "PrunedSearch(scheduler=): expected a CurveScheduler, got 'FIFOScheduler'."
-
-
-class Knows:
-    """Knows what every configuration will reach: its distance from .3, to within .01."""
-
-    name, version = "knows", "1"
-
-    def __init__(self) -> None:
-        self.seen: list[Status] = []
-
-    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
-        self.seen = [trial.status for trial in snapshot.live]
-        ends = np.array([abs(query.trial.params["x"] - 0.3) for query in queries])
-        knots = np.stack([ends - 0.01, ends + 0.01], 1)
-        levels = np.tile([0.0, 1.0], (len(queries), 1))
-        return Forecasts.of(knots, levels, 0 * knots, sign=1.0, source="knows/1")
 
 
 def test_a_forecast_sampler_chooses_by_the_run_as_the_scheduler_sees_it() -> None:
