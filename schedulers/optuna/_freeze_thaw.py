@@ -39,7 +39,6 @@ from lcsearch.schedulers.optuna._lease import Lease, Watch, deaths_of
 from lcsearch.schedulers.optuna._processes import run_processes
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, paid_by, pause_at_of
-from lcsearch.schedulers.optuna._sampler import ForecastSampler
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import (
     adopt,
@@ -96,9 +95,8 @@ class FreezeThaw:
         objective: as for `study.optimize`; it is given a :class:`FreezeThawTrial`, and `load`s and `save`s with it. One
             that never saves is never paused. With `processes` it must be importable by its name.
         max_steps: the step at which trials end, on the axis of `trial.report(value, step)`; `range(50)` is 50.
-        allocator: a name ("going-rate", "asha", "uniform", "hyperband", "halving", "greedy", "run-to-end") or an
-            Allocator; None: "asha" where the study's sampler is a :class:`ForecastSampler`, for the going rate is that
-            of random configurations, else "going-rate".
+        allocator: a name ("asha", "going-rate", "uniform", "hyperband", "halving", "greedy", "run-to-end") or an
+            Allocator.
         n_trials: trials that are begun at most; None: no limit but `steps`.
         steps: the budget, in steps of all trials together; None: no limit but `n_trials`. It is passed by what
             workers have under way, at most.
@@ -130,7 +128,7 @@ class FreezeThaw:
         objective: Objective,
         *,
         max_steps: int,
-        allocator: str | Allocator | None = None,
+        allocator: str | Allocator = "asha",
         n_trials: int | None = None,
         steps: float | None = None,
         checkpoint_cost: float = 0.0,
@@ -152,8 +150,6 @@ class FreezeThaw:
             raise InvalidValue(expected, "a study in memory", "FreezeThaw(processes=True)")
         self.study, self.seed = study, seed
         self._objective, self._horizon, self._catch = objective, float(max_steps), tuple(catch)
-        if allocator is None:
-            allocator = "asha" if isinstance(study.sampler, ForecastSampler) else "going-rate"
         self._allocator = named(allocator) if isinstance(allocator, str) else allocator
         self._n_trials, self._steps = n_trials, steps
         self._prices = checked_prices(checkpoint_cost, resume_cost, "FreezeThaw")

@@ -7,7 +7,7 @@
 >>> run_config = tune.RunConfig(callbacks=[StateCallback(scheduler)])  # carries its state through Tuner.restore
 
 Stops a trial when P(it beats the incumbent) stays low, shows why, and never raises into the run. With
-`allocator="going-rate"` it also pauses trials that report with checkpoints, and goes on with them when they are next.
+`allocator="asha"` it also pauses trials that report with checkpoints, and goes on with them when they are next.
 Needs the extra:
 `pip install "lcsearch[ray]"`.
 """

@@ -24,14 +24,14 @@ def test_every_name_makes_its_allocator(name: str) -> None:
 
 def test_the_default_and_ones_of_your_own() -> None:
     assert allocator() == GoingRateAsha()
-    assert DEFAULT == "going-rate"
+    assert DEFAULT == "asha"
     mine = Uniform(3)
     assert allocator(mine) is mine
     assert allocator("uniform", n_arms=3) == mine
 
 
 def test_what_cannot_be() -> None:
-    names = "going-rate, asha, hyperband, halving, uniform, greedy, run-to-end"
+    names = "asha, going-rate, hyperband, halving, uniform, greedy, run-to-end"
     with pytest.raises(InvalidValue, match=rf"^allocator: expected one of {names}, got 'asa'\.$"):
         allocator("asa")
     with pytest.raises(InvalidValue, match=r"^allocator: expected a knob of 'asha': first, eta, got 'min_steps'\.$"):

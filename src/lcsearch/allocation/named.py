@@ -19,10 +19,10 @@ from lcsearch.errors import InvalidValue
 Kinds = AshaPromotion | GoingRateAsha | GreedyGain | SuccessiveHalving | AsyncHyperband | RunToEnd | Uniform
 KINDS: dict[str, type[Kinds]] = {
     kind.name: kind
-    for kind in (GoingRateAsha, AshaPromotion, AsyncHyperband, SuccessiveHalving, Uniform, GreedyGain, RunToEnd)
+    for kind in (AshaPromotion, GoingRateAsha, AsyncHyperband, SuccessiveHalving, Uniform, GreedyGain, RunToEnd)
 }
 """Name -> class, the default first; a class's fields are its knobs."""
-DEFAULT = GoingRateAsha.name
+DEFAULT = AshaPromotion.name
 
 
 def allocator(

@@ -194,7 +194,7 @@ def test_the_default_allocator_beside_the_curve_pruner(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("allocator: {kind: asha, first: 0.04}\n", ""))
     outcome = swept(path)
     assert outcome.code == 0
-    assert {one.allocator for one in read_allocations(outcome.folder / "decisions")} == {"going-rate"}
+    assert {one.allocator for one in read_allocations(outcome.folder / "decisions")} == {"asha"}
     assert outcome.progress.of("complete")
     assert not outcome.progress.of("running", "waiting", "paused")
     study, state = read_state(RunFolder(outcome.folder))

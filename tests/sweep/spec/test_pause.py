@@ -10,18 +10,15 @@ from sweep.spec.test_model import GOOD, changed, problems, write
 
 from lcsearch.allocation.named import DEFAULT, KINDS
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.spec.model import ALLOCATORS, AshaSpec, GoingRateSpec
+from lcsearch.sweep.spec.model import ALLOCATORS, AshaSpec
 from lcsearch.sweep.store.studies import fingerprint
 from lcsearch.sweep.store.turns import make_allocator
 
 
 def test_pause_alone_means_the_default_allocator(tmp_path: Path) -> None:
     file = load(write(tmp_path, GOOD + "pause: true\n")).file
-    assert (file.allocator, file.turns) == (None, GoingRateSpec())
-    assert load(write(tmp_path, GOOD + "pause: true\nallocator: {kappa: 2}\n")).file.turns == GoingRateSpec(kappa=2.0)
-    assert load(write(tmp_path, GOOD + "pause: true\nallocator: {kind: asha, eta: 2}\n")).file.turns == AshaSpec(
-        kind="asha", eta=2.0
-    )
+    assert (file.allocator, file.turns) == (None, AshaSpec())
+    assert load(write(tmp_path, GOOD + "pause: true\nallocator: {eta: 2}\n")).file.turns == AshaSpec(eta=2.0)
     assert load(write(tmp_path)).file.turns is None
 
 
@@ -55,7 +52,7 @@ def test_what_does_not_go_together_is_said_with_what_to_do(tmp_path: Path) -> No
 def test_wrong_kinds_and_knobs(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "pause: yes\n") == ["14:8: at $.pause: expected true or false, got 'yes'."]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: ashe}\n") == [
-        "15:19: at $.allocator.kind: expected kind going-rate, asha, hyperband, halving, uniform or greedy, "
+        "15:19: at $.allocator.kind: expected kind asha, going-rate, hyperband, halving, uniform or greedy, "
         "got 'ashe'. Did you mean 'asha'?"
     ]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: asha, kappa: 1}\n") == [

@@ -445,7 +445,7 @@ class _Rungs(Model):
 class GoingRateSpec(_Rungs):
     """Promotions by value that must pay better, by the forecast, than a new trial does."""
 
-    kind: Literal["going-rate"] = "going-rate"
+    kind: Literal["going-rate"]
     kappa: Annotated[float, Field(ge=0)] = 1.0
     startup: Annotated[float, Field(ge=0, le=1)] = 0.06
 
@@ -453,7 +453,7 @@ class GoingRateSpec(_Rungs):
 class AshaSpec(_Rungs):
     """Promotions by value: the best 1 / eta of every rung."""
 
-    kind: Literal["asha"]
+    kind: Literal["asha"] = "asha"
 
 
 class AsyncHyperbandSpec(_Rungs):
@@ -489,12 +489,12 @@ class GreedySpec(Model):
     divergence_reports: Annotated[int, Field(ge=1)] = 3
 
 
-ALLOCATORS = ("going-rate", "asha", "hyperband", "halving", "uniform", "greedy")
+ALLOCATORS = ("asha", "going-rate", "hyperband", "halving", "uniform", "greedy")
 
 
 # Tags are longer than the kinds: "hyperband" is a pruner, too.
 def _allocator_tag(value: Any) -> str | None:
-    kind = value.get("kind", "going-rate") if isinstance(value, Mapping) else getattr(value, "kind", "going-rate")
+    kind = value.get("kind", "asha") if isinstance(value, Mapping) else getattr(value, "kind", "asha")
     return f"<allocator {kind}>" if kind in ALLOCATORS else None
 
 
@@ -585,13 +585,8 @@ class SweepFile(Model):
 
     @property
     def turns(self) -> AllocatorSpec | None:
-        """Who gives the turns where trials are paused and resumed; None where they are not.
-
-        A new configuration that was chosen by its forecast is worth more than one at random, so the going rate of
-        random ones says nothing about it: beside such a sampler the default is promotion by value.
-        """
-        default = AshaSpec(kind="asha") if isinstance(self.sampler, CurveSamplerSpec) else GoingRateSpec()
-        return (self.allocator or default) if self.pause else None
+        """Who gives the turns where trials are paused and resumed; None where they are not."""
+        return (self.allocator or AshaSpec()) if self.pause else None
 
     @property
     def target(self) -> Goal:
