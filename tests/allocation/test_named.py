@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lcsearch.allocation.allocators.going_rate import GoingRateAsha
+from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Abilities, Allocator, Slots
 from lcsearch.allocation.named import DEFAULT, KINDS, allocator, knobs_of
@@ -23,7 +23,7 @@ def test_every_name_makes_its_allocator(name: str) -> None:
 
 
 def test_the_default_and_ones_of_your_own() -> None:
-    assert allocator() == GoingRateAsha()
+    assert allocator() == AshaPromotion()
     assert DEFAULT == "asha"
     mine = Uniform(3)
     assert allocator(mine) is mine

@@ -76,6 +76,6 @@ def test_studies_of_earlier_versions_can_be_joined(tmp_path: Path) -> None:
 
 
 def test_the_default_allocator_named_is_the_same_sweep(tmp_path: Path) -> None:
-    named = load(write(tmp_path, GOOD + "pause: true\nallocator: {kind: going-rate}\n")).file
+    named = load(write(tmp_path, GOOD + "pause: true\nallocator: {kind: asha}\n")).file
     left_out = load(write(tmp_path, GOOD + "pause: true\ncheckpoints: {keep: 4}\n")).file
     assert fingerprint(named) == fingerprint(left_out) != fingerprint(load(write(tmp_path)).file)

@@ -70,21 +70,6 @@ def test_around_tpe(tmp_path: Path) -> None:
     assert all(abs(params["x"] - 0.3) < 0.05 for params in chosen[4:])
 
 
-@pytest.mark.parametrize(
-    ("sampler", "more", "kind"),
-    [
-        ("curve", "", "asha"),
-        ("random", "", "going-rate"),
-        ("curve", "\nallocator: {kind: uniform}", "uniform"),
-    ],
-)
-def test_beside_it_trials_that_pause_are_promoted_by_value(tmp_path: Path, sampler: str, more: str, kind: str) -> None:
-    old = "sampler: {kind: curve}"
-    turns = sweep(tmp_path, old, f"sampler: {{kind: {sampler}}}\npause: true{more}").turns
-    assert turns is not None
-    assert turns.kind == kind
-
-
 def test_the_network_may_be_asked_for_it(tmp_path: Path) -> None:
     assert asks_network(sweep(tmp_path))
     assert not asks_network(sweep(tmp_path, "kind: curve", "kind: random"))
