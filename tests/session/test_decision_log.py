@@ -105,3 +105,16 @@ def test_threads_share_one_file_and_tear_no_line(tmp_path: Path) -> None:
         thread.join()
     assert len(list(tmp_path.iterdir())) == 1
     assert len(list(read_log(tmp_path))) == 80
+
+
+@pytest.mark.parametrize(
+    "damaged", [{"latency": -7}, {"now": {"step": 4, "p": -7}}, {"before": {"step": 3, "p": 0.1, "threshold": 7}}]
+)
+def test_numbers_that_nobody_can_have_measured_are_left_out(tmp_path: Path, damaged: dict[str, object]) -> None:
+    log = DecisionLog(tmp_path)
+    log.write(receipt())
+    (file,) = tmp_path.iterdir()
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damaged}) + "\n")
+    left_out: list[str] = []
+    assert list(read_log(tmp_path, left_out)) == []
+    assert left_out == [f"{file}:1"]

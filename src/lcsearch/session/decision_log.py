@@ -141,6 +141,7 @@ def _look_record(record: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(record.get("trial"), str | int):
         return None
     fine = _numbers(record, "step", "time", "latency") and _texts(record, "study", "verdict", "reason", "detail")
+    fine = fine and (record.get("latency") or 0) >= 0
     looks = (record.get(name) for name in ("now", "before"))
     fine = fine and all(look is None or _is_look(look) for look in looks)
     for name, numbers in (("incumbent", ("value", "step")), ("standing", ("rank", "n"))):
@@ -151,6 +152,8 @@ def _look_record(record: dict[str, Any]) -> dict[str, Any] | None:
 
 def _is_look(look: object) -> bool:
     if not isinstance(look, dict) or not _numbers(look, "step", needed=True) or not _numbers(look, "p", "threshold"):
+        return False
+    if not all(0 <= (look.get(name) or 0) <= 1 for name in ("p", "threshold")):
         return False
     interval = look.get("interval")
     inside = interval is None or (isinstance(interval, list) and len(interval) == 3 and all(map(_is_float, interval)))

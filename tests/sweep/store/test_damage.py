@@ -218,9 +218,15 @@ def test_what_is_left_out_of_the_decision_log_is_counted_with_its_place(made: Pa
     text = f"! {run}/decisions: expected the folder of the decision log, got none: no look is known"
     assert told(call("status", made, run)) == [text]
     gone(run / "decisions")
+    (run / "decisions").mkdir()
+    put(run / "decisions" / log.name, "")
+    (emptied,) = told(call("status", made, run))
+    gone(run / "decisions" / log.name)
+    assert [emptied] == told(call("status", made, run))
+    gone(run / "decisions")
     text = f"! {run}/decisions: trials were stopped by looks, and there is no decision log: it was deleted, or made on "
     text += "another machine; what is known of stops comes from the study"
-    assert told(call("status", made, run)) == told(call("explain", made, run)) == [text], "nobody said it"
+    assert told(call("status", made, run)) == told(call("explain", made, run)) == [text] == [emptied], "nobody said it"
 
 
 def test_a_clock_that_cannot_be_read_is_told(made: Path, run: Path) -> None:

@@ -54,7 +54,8 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, left_out: Sequ
     found = [left_out_words(left_out)] if left_out else []
     if folder.decisions.exists() and not folder.decisions.is_dir():
         found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
-    if not folder.decisions.exists() and any(row.stop is not None for row in progress.rows):
+    gone = not any(path.is_file() and path.stat().st_size for path in folder.decisions.glob("*.jsonl"))
+    if gone and not found and any(row.stop is not None for row in progress.rows):
         text = "trials were stopped by looks, and there is no decision log: it was deleted, or made on another machine"
         found.append(f"{folder.decisions}: {text}; what is known of stops comes from the study")
     if clock.damaged:

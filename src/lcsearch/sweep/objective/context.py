@@ -133,6 +133,16 @@ class Context:
         for step, value, at in late:
             self._keep(value, step, at)
 
+    def keep(self, late: Iterable[tuple[int, float, float]]) -> None:
+        """Keep what was trained before an interruption could reach it, without a look: the trial goes on from there.
+
+        Args:
+            late: as :meth:`overtake` has it.
+        """
+        if isinstance(self._ended, Interrupted) and not isinstance(self._ended, Lost):
+            for step, value, at in late:
+                self._keep(value, step, at)
+
     @property
     def reported(self) -> Mapping[int, float]:
         """step -> value, all reports of this trial so far, those of an earlier process included."""

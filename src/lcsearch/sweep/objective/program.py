@@ -47,7 +47,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
     - where it has failed by itself before its last step, the stop stands: it was decided first, on what the program
       had reported, which a failed trial would lose; and whether it failed or was told to end makes no difference.
 
-    A program that ended with success as a sweep drains has ended, too.
+    A program that ended with success as a sweep drains has ended, too; of any other, all that it printed counts.
     """
     assert file.objective.command is not None
     command, grace = file.objective.command, file.objective.grace
@@ -86,6 +86,9 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                         ctx.overtake(late)
                         ended = None
                         _hear(process, out, ctx)
+                    elif isinstance(error, Interrupted):
+                        ctx.keep(late)  # now: a second signal kills us
+                        late.clear()
                 patience = grace
             except Stopped as error:
                 patience, ended = grace, error
@@ -98,6 +101,7 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                     ctx.missed(step)
         if ended is not None:
             if isinstance(ended, Interrupted) or not _has_last_step(late, ctx):
+                ctx.keep(late)  # its checkpoint may be of a later step, from which it goes on
                 raise ended
             ctx.overtake(late)  # it came to its last step all the same; its exit code is of our signal
             return
