@@ -479,7 +479,9 @@ def test_a_run_folder_whose_study_lies_elsewhere(tmp_path: Path) -> None:
 def test_a_damaged_record(tmp_path: Path) -> None:
     root = run_folder(tmp_path / "runs")
     (root / "run.json").write_text("[]")
-    assert said(FileProblem, root) == (f"{root / 'run.json'}: expected the record of `lcsearch run`, got TypeError.")
+    assert said(FileProblem, root) == (
+        f"{root / 'run.json'}: expected the record of `lcsearch run`, got TypeError. Bring it back from a copy."
+    )
 
 
 # CSV

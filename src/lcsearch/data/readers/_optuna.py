@@ -24,7 +24,7 @@ from lcsearch.curves import Curve
 from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
-from lcsearch.files import loads
+from lcsearch.files import loads, read
 from lcsearch.goal import Direction
 from lcsearch.study import Status
 
@@ -344,6 +344,9 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+_LONGEST = 1 << 26  # bytes of run.json
+
+
 def run_folder(root: Path) -> tuple[str, dict[str, Any]]:
     """(storage URL, the resolved sweep) of a folder that `lcsearch run` made.
 
@@ -352,8 +355,9 @@ def run_folder(root: Path) -> tuple[str, dict[str, Any]]:
     """
     path = root / "run.json"
     try:
-        sweep = cast("dict[str, Any]", loads(path.read_bytes())["sweep"])
+        sweep = cast("dict[str, Any]", loads(read(path, _LONGEST))["sweep"])
         storage = sweep.get("backend", {}).get("storage") or f"sqlite:///{root.resolve() / 'study.sqlite3'}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileProblem(f"{path}: expected the record of `lcsearch run`, got {type(error).__name__}.") from error
+        text = f"{path}: expected the record of `lcsearch run`, got {type(error).__name__}. Bring it back from a copy."
+        raise FileProblem(text) from error
     return str(storage), sweep
