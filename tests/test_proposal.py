@@ -79,6 +79,14 @@ def test_a_configuration_that_a_trial_has_is_passed_over_as_long_as_there_is_ano
     assert chosen(better, candidates=[{"x": 1}, {"x": 2}]).row == 1
 
 
+def test_trials_that_have_not_reported_leave_fewer_candidates() -> None:
+    answers: list[Answer] = [even(1.4, 1.5), even(1.3, 1.5), even(1.2, 1.5), even(1.1, 1.5), even(1.0, 1.5)]
+    silent = [trial(f"new {i}", [], Status.RUNNING, params={"x": 50 + i}) for i in range(2)]
+    at = study()
+    waiting = snapshot(goal(), [], [*at.live, *silent[:1]]), snapshot(goal(), [], [*at.live, *silent])
+    assert [chosen(answers, one).row for one in (at, *waiting)] == [4, 2, 1]
+
+
 def test_who_is_the_samplers_own() -> None:
     few = ByForecast(sampler_share=0, n_startup=5)
     assert few.own(study(), (0, 4)) == Proposal(0, "the sampler's own: one of the first 5 trials")
@@ -122,5 +130,5 @@ def test_whatever_is_forecast_one_of_the_candidates_is_begun(answers: list[Answe
     with np.errstate(all="ignore"):  # as a session does
         said = ByForecast(share, 0).choose(study(), drawn(len(answers)), {"test": answers})
     assert 0 <= said.row < len(answers)
-    assert 0 <= said.propensity <= 1
+    assert said.propensity in ({1.0, 1.0 - share} if said.row else {1.0})
     assert said.score is None or said.score > 0

@@ -39,6 +39,7 @@ from lcsearch.schedulers.optuna._lease import Lease, Watch, deaths_of
 from lcsearch.schedulers.optuna._processes import run_processes
 from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, paid_by, pause_at_of
+from lcsearch.schedulers.optuna._sampler import ForecastSampler, Seen
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import (
     adopt,
@@ -205,12 +206,20 @@ class FreezeThaw:
         take_stop(self.study)
         self._exhausted, self._looked = False, -math.inf
         self._run_name = uuid.uuid4().hex
-        if self._processes:
-            run_processes(self._work_alone, self._n_workers)
-        elif self._n_workers == 1:
-            self._work()
-        else:
-            self._run_threads()
+        try:
+            if self._processes:
+                run_processes(self._work_alone, self._n_workers)
+            elif self._n_workers == 1:
+                self._work()
+            else:
+                self._run_threads()
+        finally:
+            if isinstance(self.study.sampler, ForecastSampler):
+                self.study.sampler.beside(None)
+
+    def _seen(self) -> Seen:
+        """The study as the desk sees it."""
+        return Seen(self._session, snapshot_of(self.study, self._reader.read(self.study)))
 
     def _run_threads(self) -> None:
         self.study.sampler.reseed_rng()
@@ -236,6 +245,8 @@ class FreezeThaw:
 
         leases: dict[int, Lease] = {}
         desk = self._desk()
+        if isinstance(self.study.sampler, ForecastSampler):
+            self.study.sampler.beside(self._seen)
         turn: Turn | None = None
         try:
             rest = _REST_S[0]

@@ -8,11 +8,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    CmaEsSampler,
+    GridSampler,
+    PartialFixedSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.allocation.rungs import loss_so_far
@@ -23,8 +31,8 @@ from lcsearch.proposal import ByForecast, Proposal
 from lcsearch.schedulers.optuna._draws import Draw, anywhere, near
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
 from lcsearch.schedulers.optuna._record import BEGUN
-from lcsearch.schedulers.optuna._snapshot import Reader, snapshot_of
-from lcsearch.schedulers.optuna._storage import Shown, store_with, study_key
+from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, snapshot_of
+from lcsearch.schedulers.optuna._storage import Shown, store_with, study_key, whole
 from lcsearch.session import Session, make_session
 from lcsearch.stopping.policy import Policy
 from lcsearch.study import Snapshot, Status
@@ -32,12 +40,60 @@ from lcsearch.study import Snapshot, Status
 if TYPE_CHECKING:
     from optuna import Study
 
+_UNFIT = (BruteForceSampler, CmaEsSampler, GridSampler, PartialFixedSampler)
+"""Samplers that must know of every configuration they draw, and of no other, or that fix parameters."""
+
 _NEAREST = 5
 """Begun trials, the best so far, near which a quarter of the candidates are drawn."""
 _DRAWS = 8
 """Candidates that the sampler inside draws, the first of them what it alone would begin."""
 _KEPT = 64  # choices that no trial has fetched
 _LAST = 256  # running, paused and stopped trials whose forecasts a sampler is shown: the latest
+
+
+class Seen(NamedTuple):
+    """A study as whoever keeps it sees it.
+
+    Attributes:
+        session: who forecasts.
+        snapshot: the study.
+        uid: number of an Optuna trial -> what it is called there.
+    """
+
+    session: Session
+    snapshot: Snapshot
+    uid: Callable[[int], str] = str
+
+
+class Numbered(BaseSampler):
+    """Random, each draw seeded by (seed, number of the trial, name of the parameter): the same in every process."""
+
+    def __init__(self, seed: int, n: int = 0) -> None:
+        self._seed, self._n = seed, n
+
+    def again(self, n: int) -> Numbered:
+        """The n-th draw for a trial, from 0."""
+        return Numbered(self._seed, n)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """None."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Uniform, after the logarithm where the distribution says so."""
+        rng = np.random.default_rng((self._seed, trial.number, self._n, *param_name.encode()))
+        return anywhere(rng).suggest(param_name, param_distribution)
+
+
+_BLIND = (RandomSampler, Numbered)  # to values
 
 
 class ForecastSampler(BaseSampler):
@@ -52,12 +108,16 @@ class ForecastSampler(BaseSampler):
     stands in its history as if it had ended with the median of its forecast. So a slow starter that was pruned is no
     bad configuration to it.
 
-    With a :class:`CurvePruner` in the study its forecasters, goal and log are used, and what is forecast comes from the
-    same model. Fails open: where nothing can be forecast the sampler inside decides alone.
+    With a :class:`CurvePruner` in the study its forecasters and goal are used, in a :class:`FreezeThaw` the run's.
+    Fails open: where nothing can be forecast, or nobody knows yet where trials end, the sampler inside decides alone,
+    as it does for enqueued trials and studies of several objectives. A round takes about a tenth of a second.
 
     Args:
-        sampler: any sampler for one objective; None: random.
-        max_steps: the step at which trials end; "auto": that of the study's CurvePruner, else of the COMPLETE trials.
+        sampler: a sampler for one objective; None: random, seeded by the trial's number. Around BruteForceSampler,
+            CmaEsSampler and GridSampler, which must know of every configuration, it is refused; a PartialFixedSampler
+            goes around it.
+        max_steps: the step at which trials end; "auto": that of the study's CurvePruner or FreezeThaw, else of the
+            COMPLETE trials.
         judged: "best" or "final", see :class:`CurvePruner`, whose own one counts where the study has one.
         space: makes the suggestions of one configuration, `space(trial)`, as the objective does; needed where a
             parameter depends on another one. None: the parameters that all trials have.
@@ -65,7 +125,8 @@ class ForecastSampler(BaseSampler):
         sampler_share: trials that nobody is asked about, in [0, 1].
         n_startup_trials: trials that begin first.
         forecasters, host: see :class:`CurvePruner`; of no account beside one.
-        seed: of the draws. The same seed and the same history give the same configuration.
+        seed: of the draws. Where the sampler inside is a function of the trial's number and the history, as the default
+            one is, so is this one, in whatever process.
 
     Raises:
         InvalidValue: an argument is outside its range.
@@ -91,19 +152,22 @@ class ForecastSampler(BaseSampler):
     ) -> None:
         if sampler is not None and not isinstance(sampler, BaseSampler):
             raise InvalidValue("a sampler of Optuna's, or None", sampler, "ForecastSampler(sampler=)")
+        if isinstance(sampler, _UNFIT):
+            what = "PartialFixedSampler(fixed, ForecastSampler())" if isinstance(sampler, PartialFixedSampler) else ""
+            advice = f"Turn it round: {what}" if what else "It must know of every configuration that is begun"
+            raise InvalidValue("a sampler that may be overruled", type(sampler).__name__, "ForecastSampler()", advice)
         if not (isinstance(n_candidates, int) and n_candidates >= 1):
             raise InvalidValue("a whole number >= 1", n_candidates, "ForecastSampler(n_candidates=)")
-        self._inner = RandomSampler(seed=seed) if sampler is None else sampler
         self._proposer = ByForecast(sampler_share, n_startup_trials)
-        self._space, self._n = space, n_candidates
+        self._space, self._n, self._max_steps = space, n_candidates, max_steps
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._seeded = seed is not None
+        self._inner = Numbered(self._seed) if sampler is None else sampler
         self._session = make_session(Policy(), forecasters, None, None, host=host)
         self._reader = Reader(max_steps, judged)
         self._begin()
 
     def _begin(self) -> None:
-        self._beside: Callable[[], tuple[Session, Snapshot]] | None = None
+        self._beside: Callable[[], Seen] | None = None
         self._lock = threading.Lock()
         self._chosen: OrderedDict[tuple[Any, ...], Draw] = OrderedDict()
 
@@ -122,9 +186,10 @@ class ForecastSampler(BaseSampler):
         """The parameters of the configuration that is chosen here; those of the sampler inside where none is."""
         session, draw = self._session, None
         try:
-            if not several(study):
-                session, snapshot = self._seen(study, trial)
-                draw = self._choose(study, trial, session, snapshot)
+            if not several(study) and "fixed_params" not in trial.system_attrs:
+                seen = self._seen(whole(study), trial)
+                session = seen.session
+                draw = self._choose(whole(study), trial, seen)
         except Exception as error:  # whatever fails here, the sampler inside can begin the trial
             session.failed("proposing a configuration", error)
         if draw is None:
@@ -143,7 +208,7 @@ class ForecastSampler(BaseSampler):
             draw = self._chosen.pop(self._key(study, trial), None)
         if draw is None:
             return self._inner.sample_relative(study, trial, search_space)
-        return draw.params
+        return {name: value for name, value in draw.params.items() if name in search_space}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -168,36 +233,60 @@ class ForecastSampler(BaseSampler):
     def _key(study: Study, trial: FrozenTrial) -> tuple[Any, ...]:
         return (*study_key(study), trial.number)
 
-    def beside(self, seen: Callable[[], tuple[Session, Snapshot]] | None) -> None:
-        """Where a scheduler of another framework keeps the study: its session, and the study as it sees it."""
+    def beside(self, seen: Callable[[], Seen] | None) -> None:
+        """Where somebody else keeps the study, a scheduler of another framework or a :class:`FreezeThaw`: how they see
+        it; None: nobody does.
+        """
         self._beside = seen
 
-    def _seen(self, study: Study, trial: FrozenTrial) -> tuple[Session, Snapshot]:
-        """Who forecasts, and from what: the study without the new trial."""
+    def _seen(self, study: Study, trial: FrozenTrial) -> Seen:
+        """The study without the new trial, and who forecasts."""
+        pruner, auto = study.pruner, self._max_steps == "auto"
         if self._beside is not None:
-            return self._beside()
-        pruner = study.pruner
-        if isinstance(pruner, CurvePruner):
-            session, snapshot = pruner.session, pruner.snapshot(study)
+            seen = self._beside()
+        elif isinstance(pruner, CurvePruner):
+            reader = None if auto else pruner.reader(int(self._max_steps))
+            snapshot = pruner.snapshot(study) if reader is None else snapshot_of(study, reader.read(study))
+            seen = Seen(pruner.session, snapshot)
         else:
-            session, snapshot = self._session, snapshot_of(study, self._reader.read(study))
-        live = tuple(one for one in snapshot.live if one.uid != str(trial.number))
-        return session, replace(snapshot, live=live)
+            seen = Seen(self._session, snapshot_of(study, self._reader.read(study)))
+        new = seen.uid(trial.number)
+        live = tuple(one for one in seen.snapshot.live if one.uid != new)
+        return seen._replace(snapshot=replace(seen.snapshot, live=live))
 
-    def _choose(self, study: Study, trial: FrozenTrial, session: Session, snapshot: Snapshot) -> Draw | None:
-        """The configuration that is begun; None where it is the sampler's own."""
-        key = (self._seed, trial.number)
-        own = self._proposer.own(snapshot, key)
+    def _choose(self, study: Study, trial: FrozenTrial, seen: Seen) -> Draw | None:
+        """The configuration that is begun; None where it is left to the sampler inside."""
+        if seen.snapshot.horizon == UNKNOWN:
+            self._note(study, trial, Proposal(0, "the sampler's own: where trials end is not known yet"), 0)
+            return None
+        own = self._proposer.own(seen.snapshot, (self._seed, trial.number))
+        begun = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values and t.number != trial.number]
+        space = self._space or partial(_suggest_all, _common(begun))
         if own is not None:
             self._note(study, trial, own, 0)
+            if isinstance(self._inner, _BLIND) or not begun:
+                return None
+            draw = self._inside(0, self._shown(study, begun, seen), trial, space)
+            return self._checked(draw, begun)
+        draws = self._draws(study, trial, begun, seen, space)
+        if not draws[0].params:
+            self._note(study, trial, Proposal(0, "the sampler's own: all trials have no parameter in common"), 0)
             return None
-        begun = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values and t.number != trial.number]
-        draws = self._draws(study, trial, snapshot, begun, session)
-        if not draws:
-            return None
-        said = session.propose(self._proposer, snapshot, [draw.params for draw in draws])
+        said = seen.session.propose(self._proposer, seen.snapshot, [draw.params for draw in draws])
         self._note(study, trial, said, len(draws))
-        return draws[said.row]
+        return self._checked(draws[said.row], begun)
+
+    @staticmethod
+    def _checked(draw: Draw, begun: Sequence[FrozenTrial]) -> Draw | None:
+        """The draw, as far as Optuna will take it; None where nothing is drawn.
+
+        Raises:
+            ValueError: `space` has another distribution for a parameter than the objective.
+        """
+        for name, distribution in draw.distributions.items():
+            known = next((t.distributions[name] for t in reversed(begun) if name in t.distributions), distribution)
+            check_distribution_compatibility(known, distribution)
+        return draw if draw.params else None
 
     @staticmethod
     def _note(study: Study, trial: FrozenTrial, said: Proposal, n: int) -> None:
@@ -205,16 +294,14 @@ class ForecastSampler(BaseSampler):
         store_with(study, trial, BEGUN, {**said._asdict(), "n": n, "of": trial.number})
 
     def _draws(
-        self, study: Study, trial: FrozenTrial, snapshot: Snapshot, begun: Sequence[FrozenTrial], session: Session
+        self, study: Study, trial: FrozenTrial, begun: Sequence[FrozenTrial], seen: Seen, space: Callable[[Any], Any]
     ) -> list[Draw]:
-        """The candidates, those of the sampler inside first; none where no parameter is known of yet."""
-        space = self._space or partial(_suggest_all, _common(begun))
+        """The candidates, those of the sampler inside first."""
         rng = np.random.default_rng((self._seed, trial.number, 1))
-        shown = self._shown(study, snapshot, begun, session)
-        found = [self._inside(n, shown, trial, space) for n in range(min(_DRAWS, self._n))]
-        if not found[0].params:
-            return []
-        good = _best(begun, snapshot)
+        shown = self._shown(study, begun, seen)
+        cheap = isinstance(self._inner, RandomSampler | TPESampler) or hasattr(self._inner, "again")
+        found = [self._inside(n, shown, trial, space) for n in range(min(_DRAWS if cheap else 1, self._n))]
+        good = _best(begun, seen)
         for i in range(self._n - len(found)):
             draw = near(good[i // 4 % len(good)].params, rng) if good and i % 4 == 0 else anywhere(rng)
             space(draw)
@@ -236,23 +323,24 @@ class ForecastSampler(BaseSampler):
         space(draw)
         return draw
 
-    def _shown(self, study: Study, snapshot: Snapshot, begun: Sequence[FrozenTrial], session: Session) -> Study:
+    def _shown(self, study: Study, begun: Sequence[FrozenTrial], seen: Seen) -> Study:
         """The study as the sampler inside sees it: what has not ended by itself, with its forecast."""
-        if isinstance(self._inner, RandomSampler):
+        if isinstance(self._inner, _BLIND):
             return study
+        snapshot = seen.snapshot
         kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
         cut = [t for t in snapshot.bank if t.status is Status.STOPPED] + list(snapshot.live)
         cut = [t for t in cut if len(t.curve)][-_LAST:]
         if not cut:
             return study
         asked = [Query(t, kind, snapshot.horizon) for t in cut]
-        answers = session.panel.ask([(snapshot, asked)])[0].answers
+        answers = seen.session.panel.ask([(snapshot, asked)])[0].answers
         values: dict[str, float] = {}
         for said in answers.values():  # of several forecasters the last that answered
             for one, answer in zip(cut, said, strict=True):
                 if not isinstance(answer, Absent):
                     values[one.uid] = float(answer.quantile(0.5)[0])
-        numbered = {t.number: values[str(t.number)] for t in begun if str(t.number) in values}
+        numbered = {t.number: values[uid] for t in begun if (uid := seen.uid(t.number)) in values}
         return cast("Study", Shown(study, numbered)) if numbered else study
 
 
@@ -271,8 +359,9 @@ def _common(begun: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     return dict(sorted(found.items()))
 
 
-def _best(begun: Sequence[FrozenTrial], snapshot: Snapshot) -> list[FrozenTrial]:
+def _best(begun: Sequence[FrozenTrial], seen: Seen) -> list[FrozenTrial]:
     """The trials with the best values so far, best first."""
-    everyone = {t.uid: t for t in (*snapshot.bank, *snapshot.live) if t.status is not Status.FAILED}
-    known = [(loss_so_far(everyone[uid], snapshot), t.number, t) for t in begun if (uid := str(t.number)) in everyone]
+    study = seen.snapshot
+    everyone = {t.uid: t for t in (*study.bank, *study.live) if t.status is not Status.FAILED}
+    known = [(loss_so_far(everyone[uid], study), t.number, t) for t in begun if (uid := seen.uid(t.number)) in everyone]
     return [t for loss, _, t in sorted(known, key=lambda one: one[:2])[:_NEAREST] if loss < math.inf]

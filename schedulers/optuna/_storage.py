@@ -158,7 +158,10 @@ def claim(study: Study, number: int) -> Trial | None:
         study._storage.set_trial_system_attr(of, CLAIMED, mine)
     except UpdateFinishedTrialError:
         return None
-    return _handle(study, of) if _claimed(study._storage, of) else None
+    if not _claimed(study._storage, of):
+        return None
+    study._storage.set_trial_system_attr(of, CLAIMED, mine)  # whoever claimed in vain may have written over it
+    return _handle(study, of)
 
 
 def this_process() -> dict[str, Any]:
@@ -328,6 +331,12 @@ def stale(study: Study) -> set[int]:
 def report_again(trial: Trial, step: int, value: float) -> None:
     """Report a step anew, in the place of what was reported there; `trial.report` would pass it over with a warning."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+
+def whole(study: Study) -> Study:
+    """The study itself, where Optuna hands out the part of it that is a bracket of its HyperbandPruner."""
+    found: Study = getattr(study, "_study", study)
+    return found
 
 
 class Shown:

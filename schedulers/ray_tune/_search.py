@@ -11,6 +11,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import ForecastSampler, begun_as
+from lcsearch.schedulers.optuna._sampler import Seen
 from lcsearch.schedulers.optuna._storage import report_again
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
 
@@ -66,11 +67,25 @@ class PrunedSearch(Searcher):
         inner = _inner(self.searcher)
         sampler = inner._sampler  # noqa: SLF001
         if isinstance(sampler, ForecastSampler):
-            sampler.beside(lambda: (self._scheduler.session, self._scheduler.snapshot()))
-        found: dict[str, Any] | None = self.searcher.suggest(trial_id)
-        if found is not None and isinstance(sampler, ForecastSampler):
-            frozen = inner._ot_study.trials[inner._ot_trials[trial_id].number]  # noqa: SLF001
-            self._scheduler.begun_as(trial_id, begun_as(frozen) or "")
+            return self._chosen(trial_id, inner, sampler)
+        suggested: dict[str, Any] | None = self.searcher.suggest(trial_id)
+        return suggested
+
+    def _chosen(self, trial_id: str, inner: OptunaSearch, sampler: ForecastSampler) -> dict[str, Any] | None:
+        """What a sampler suggests that forecasts, by the run as the scheduler sees it."""
+        uids = {trial.number: uid for uid, trial in inner._ot_trials.items()}  # noqa: SLF001
+        sampler.beside(
+            lambda: Seen(self._scheduler.session, self._scheduler.snapshot(), lambda number: uids.get(number, ""))
+        )
+        try:
+            found: dict[str, Any] | None = self.searcher.suggest(trial_id)
+        finally:
+            sampler.beside(None)
+        if found is not None and trial_id in inner._ot_trials:  # noqa: SLF001
+            study: Any = inner._ot_study  # noqa: SLF001
+            number = inner._ot_trials[trial_id].number  # noqa: SLF001
+            if (why := begun_as(study.get_trials(deepcopy=False)[number])) is not None:
+                self._scheduler.begun_as(trial_id, why)
         return found
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -32,7 +32,8 @@ class Proposal(NamedTuple):
     Attributes:
         row: its place among them, from 0; the first one is what the sampler alone would have begun.
         why: in a few words, for people.
-        propensity: the probability with which it was this one, in (0, 1].
+        propensity: the probability with which it was this one, in (0, 1]; of the sampler's own, which forecasts might
+            have chosen as well, a bound from below.
         score: expected improvement on the best value seen, in the metric's units, >= 0; None where nobody was asked.
         p_beat: the probability that it beats the best value seen; None likewise.
     """
@@ -55,7 +56,8 @@ class ByForecast:
     - where no forecaster says anything of any candidate.
 
     Candidates that a trial has already are passed over, as far as there are others; where none is forecast to gain
-    anything the first of the rest is begun.
+    anything the first of the rest is begun. Trials that have not reported yet teach nothing: with k of them a new one
+    is chosen among the first 1 / (k + 1) of its candidates, so that workers that ask at once do not bet on one place.
 
     Attributes:
         sampler_share: of the new trials, those that nobody is asked about, in [0, 1]; 1 is the sampler alone.
@@ -101,23 +103,31 @@ class ByForecast:
             candidates: configurations, name -> value, at least one.
             forecasts: answers to :meth:`questions`.
         """
-        n, best = len(candidates), best_seen(snapshot)
+        best = best_seen(snapshot)
+        pending = sum(not trial.curve.n_reports and bool(trial.params) for trial in snapshot.live)
+        n = math.ceil(len(candidates) / (1 + pending))
         if not math.isfinite(best):
             return Proposal(0, "the sampler's own: no trial has a value yet")
+        forecasts = {name: answers[:n] for name, answers in forecasts.items()}
         gains = mean_gains(forecasts, n, best, "improvement")
         if not np.isfinite(gains).any():
             return Proposal(0, "the sampler's own: nothing is forecast of a configuration")
-        taken = {same(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
+        taken = {identity(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
         ranked = np.argsort(-np.nan_to_num(gains, nan=-math.inf, posinf=np.finfo(np.float64).max), kind="stable")
         best_first = (row for row in ranked.tolist() if np.isfinite(gains[row]))
-        first = next((row for row in best_first if same(candidates[row]) not in taken), int(ranked[0]))
+        first = next((row for row in best_first if identity(candidates[row]) not in taken), int(ranked[0]))
         if not gains[first] > 0:
-            row = next((row for row in range(n) if same(candidates[row]) not in taken), 0)
-            return Proposal(row, "the first that no trial has: none of the candidates is forecast to gain anything")
+            row = next((row for row in range(n) if identity(candidates[row]) not in taken), 0)
+            why = "the first that no trial has: none of the candidates is forecast to gain anything"
+            return Proposal(row, why, self._propensity(row))
         p = float(mean_gains(forecasts, n, best, "p_beat")[first])
         score = float(gains[first])
         why = f"the one of {n} candidates that is forecast to gain most, {score:.3g} on the best value seen"
-        return Proposal(first, why, 1.0 if first == 0 else 1.0 - self.sampler_share, score, p)
+        return Proposal(first, why, self._propensity(first), score, p)
+
+    def _propensity(self, row: int) -> float:
+        """Of a candidate that forecasts have chosen: the first would have been begun without them, too."""
+        return 1.0 if row == 0 else 1.0 - self.sampler_share
 
 
 def best_seen(snapshot: Snapshot) -> float:
@@ -135,6 +145,6 @@ def best_seen(snapshot: Snapshot) -> float:
     return math.inf
 
 
-def same(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What two configurations have in common that are one."""
+def identity(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What two configurations share that are the same."""
     return tuple(sorted((name, repr(value)) for name, value in params.items()))

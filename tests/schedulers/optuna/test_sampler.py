@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from kit.doubles import Dead, Knows, NotANumber, Scripted, Short, Silent
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecaster
+from lcsearch.proposal import ByForecast
 from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler, FreezeThaw, FreezeThawTrial
 
 
@@ -26,6 +28,15 @@ def objective(trial: optuna.Trial) -> float:
     trial.suggest_categorical("kind", ["a", "b"])
     for step in range(6):
         trial.report(1.0 + end - step / 5, step)
+    return end
+
+
+def saving(trial: FreezeThawTrial) -> float:
+    end = abs(trial.suggest_float("x", 0, 1) - 0.3)
+    saved = trial.load()
+    for step in range(1 if saved is None else saved.step + 1, 10):
+        trial.report(1.0 + end - step / 9, step)
+        trial.save({"step": step}, step)
     return end
 
 
@@ -47,7 +58,8 @@ def xs(study: Study) -> list[float]:
 def test_what_is_forecast_to_gain_most_is_begun() -> None:
     study = played(knowing())
     assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
-    assert xs(study)[:4] == xs(played(RandomSampler(seed=0), 4))
+    inside = knowing(RandomSampler(seed=0))
+    assert xs(played(inside))[:4] == xs(played(RandomSampler(seed=0), 4))
 
 
 def test_why_is_stored_and_told(tmp_path: Path) -> None:
@@ -62,7 +74,7 @@ def test_why_is_stored_and_told(tmp_path: Path) -> None:
 
 def test_a_share_stays_the_samplers_own() -> None:
     alone = played(RandomSampler(seed=0), 30)
-    assert xs(played(knowing(sampler_share=1.0), 30)) == xs(alone)
+    assert xs(played(knowing(RandomSampler(seed=0), sampler_share=1.0), 30)) == xs(alone)
     study = played(knowing(sampler_share=0.5), 60)
     own = [t for t in study.trials[4:] if "as 50% of all are" in t.system_attrs["lcsearch:begun"]["why"]]
     assert 15 < len(own) < 41
@@ -72,6 +84,82 @@ def test_a_share_stays_the_samplers_own() -> None:
 def test_the_same_seed_and_history_give_the_same_configurations() -> None:
     assert xs(played(knowing())) == xs(played(knowing()))
     assert xs(played(knowing())) != xs(played(knowing(seed=1)))
+
+
+def test_it_goes_on_in_another_process_as_in_one(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as kept:
+        study = played(knowing(sampler_share=0.3), 8, storage=kept)
+        again = optuna.load_study(study_name=study.study_name, storage=kept, sampler=knowing(sampler_share=0.3))
+        again.optimize(objective, n_trials=8)
+    assert xs(again) == xs(played(knowing(sampler_share=0.3), 16))
+
+
+def test_where_trials_end_is_known_or_it_is_the_samplers_own() -> None:
+    def pruned(trial: optuna.Trial) -> float:
+        objective(trial)
+        raise optuna.TrialPruned
+
+    study = played(knowing(max_steps="auto"), 8, pruned)
+    whys = [t.system_attrs["lcsearch:begun"]["why"] for t in study.trials]
+    assert set(whys) == {"the sampler's own: where trials end is not known yet"}
+    beside = CurvePruner(forecasters=Knows())  # "auto"
+    study = played(knowing(), 8, pruned, pruner=beside)
+    assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+
+
+def test_a_freeze_thaw_says_where_trials_end_and_who_forecasts() -> None:
+    study = optuna.create_study(sampler=ForecastSampler(seed=0, sampler_share=0, n_startup_trials=4))
+    FreezeThaw(study, saving, max_steps=9, n_trials=12, forecasters=Knows()).run()
+    assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
+
+
+def test_workers_that_ask_at_once_do_not_bet_on_one_place() -> None:
+    class Peak(Knows):
+        """Sure of nothing but that .3 is best."""
+
+    study = played(knowing(forecasters=Peak()), 8)
+    asked = [study.ask() for _ in range(8)]
+    found = [trial.suggest_float("x", 0, 1) for trial in asked]
+    assert abs(found[0] - 0.3) < 0.02
+    assert max(found) - min(found) > 0.02
+
+
+def test_a_hyperband_pruner_hides_no_trials_from_it() -> None:
+    hyperband = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=6)
+    study = played(knowing(), 20, pruner=hyperband)
+    own = [t for t in study.trials if "one of the first 4" in t.system_attrs["lcsearch:begun"]["why"]]
+    assert [t.number for t in own] == [0, 1, 2, 3]
+
+
+def test_a_space_that_contradicts_the_objective_is_counted_and_raises_nowhere() -> None:
+    sampler = knowing(
+        space=lambda trial: (trial.suggest_float("x", 0, 1), trial.suggest_categorical("kind", ["b", "a"]))
+    )
+    assert len(played(sampler, 8).trials) == 8
+    assert dict(sampler.session.failed_open) == {"proposing a configuration": 4}
+
+
+def test_a_quarter_of_the_candidates_lies_near_the_best_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    choose = ByForecast.choose
+
+    def noted(self: ByForecast, snapshot: Any, candidates: Any, forecasts: Any) -> Any:
+        seen.append(candidates)
+        return choose(self, snapshot, candidates, forecasts)
+
+    monkeypatch.setattr(ByForecast, "choose", noted)
+    played(knowing(), 30)
+    near = [np.mean([abs(params["x"] - 0.3) < 0.15 for params in candidates]) for candidates in seen[-10:]]
+    assert np.mean(near) > 0.35  # .3 of all where they are drawn anywhere
+
+
+def test_one_sampler_of_two_studies() -> None:
+    sampler = knowing()
+    studies = [optuna.create_study(sampler=sampler) for _ in range(2)]
+    for _ in range(8):
+        for study in studies:
+            study.optimize(objective, n_trials=1)
+    assert xs(studies[0]) == xs(studies[1]) == xs(played(knowing(), 8))
 
 
 @pytest.mark.parametrize("forecaster", [Dead(), Silent(), NotANumber(), Short(Scripted())], ids=lambda f: f.name)
@@ -183,17 +271,9 @@ def test_paused_trials_are_shown_with_their_forecast_and_resumed_ones_are_not_dr
     inner = Learns()
     study = optuna.create_study(sampler=knowing(inner, sampler_share=0.0))
 
-    def train(trial: FreezeThawTrial) -> float:
-        end = abs(trial.suggest_float("x", 0, 1) - 0.3)
-        saved = trial.load()
-        for step in range(1 if saved is None else saved.step + 1, 10):
-            trial.report(1.0 + end - step / 9, step)
-            trial.save({"step": step}, step)
-        return end
-
-    FreezeThaw(study, train, max_steps=9, n_trials=12, allocator="asha", forecasters=Knows()).run()
-    paused = [state for n, state, value in inner.seen if value is not None]
-    assert set(paused) == {TrialState.COMPLETE}
+    FreezeThaw(study, saving, max_steps=9, n_trials=12, allocator="asha", forecasters=Knows()).run()
+    shown = [state for n, state, value in inner.seen[:-1]]
+    assert set(shown) == {TrialState.COMPLETE}  # paused ones among them
     assert len(study.trials) == 12
     assert max(abs(x - 0.3) for x in xs(study)[4:]) < 0.05
 
@@ -224,12 +304,23 @@ def test_enqueued_trials_keep_their_parameters() -> None:
     study.enqueue_trial({"x": 0.9})
     study.optimize(objective, n_trials=1)
     assert study.trials[-1].params["x"] == 0.9
+    assert "lcsearch:begun" not in study.trials[-1].system_attrs
 
 
 def test_several_objectives_are_the_sampler_insides_business() -> None:
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=knowing(n_startup_trials=0))
+    sampler = knowing(n_startup_trials=0)
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=3)
     assert all("lcsearch:begun" not in t.system_attrs for t in study.trials)
+    assert not sampler.session.failed_open
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_fixed_parameters_go_around_it() -> None:
+    fixed = optuna.samplers.PartialFixedSampler({"x": 0.9}, knowing())
+    assert set(xs(played(fixed, 8))) == {0.9}
+    with pytest.raises(InvalidValue, match=r"Turn it round: PartialFixedSampler\(fixed, ForecastSampler\(\)\)\.$"):
+        knowing(optuna.samplers.PartialFixedSampler({"x": 0.9}, RandomSampler()))
 
 
 def test_it_can_be_pickled() -> None:
@@ -252,6 +343,11 @@ def test_a_candidate_that_a_trial_has_is_not_begun_again() -> None:
     ("fields", "text"),
     [
         ({"n_candidates": 0}, "ForecastSampler(n_candidates=): expected a whole number >= 1, got 0."),
+        (
+            {"sampler": optuna.samplers.GridSampler({"x": [1]})},
+            "ForecastSampler(): expected a sampler that may be overruled, got 'GridSampler'. It must know of every "
+            "configuration that is begun.",
+        ),
         ({"sampler": "tpe"}, "ForecastSampler(sampler=): expected a sampler of Optuna's, or None, got 'tpe'."),
         ({"sampler_share": 2}, "ByForecast.sampler_share: expected a share in [0, 1], got 2."),
     ],

@@ -24,6 +24,7 @@ from lcsearch.study import Snapshot, Status, Trial
 _PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
 _BLOCK = 4  # times as many, of which the features are worked out at once
 _STUDIES = 8  # whose contexts are kept
+_CROWDS = 8  # of pairs of a kind and a step, kept with a context
 _SEARCHES, _TRIALS = 512, 16384  # contexts and cut or finished trials that are kept for searches that run side by side
 _HEAVIEST = 2**24  # numbers that each of these may hold, about: trials of any length come to a host
 
@@ -142,6 +143,8 @@ class NetworkForecaster:
         if found is None:
             answers = Answers.of(crowd_queries(context, pair), sign, width)
             self._fill([(answers, context)], sign, memo, crowd=True)
+            if len(context.crowds) >= _CROWDS:
+                context.crowds.clear()
             found = context.crowds[pair] = Crowd.of(context, answers.forecasts(sign, self.name))
         return found
 
