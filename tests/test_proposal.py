@@ -14,7 +14,7 @@ from kit.builders import goal, props, snapshot, trial
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answer, Forecasts
 from lcsearch.goal import Direction, Judged
-from lcsearch.proposal import ByForecast, Proposal, best_seen
+from lcsearch.proposal import ByForecast, Proposal, best_seen, survival
 from lcsearch.study import Snapshot, Status
 
 ASKS = ByForecast(sampler_share=0, n_startup=0)
@@ -76,7 +76,26 @@ def test_a_candidate_without_a_forecast_is_passed_over() -> None:
 def test_a_configuration_that_a_trial_has_is_passed_over_as_long_as_there_is_another() -> None:
     better: list[Answer] = [even(1.0, 2.0), even(0.0, 1.0)]
     assert chosen(better, candidates=[{"x": 10}, {"x": 2}]).row == 0
-    assert chosen(better, candidates=[{"x": 1}, {"x": 2}]).row == 1
+    none_left = chosen(better, candidates=[{"x": 1}, {"x": 2}])
+    assert none_left == Proposal(0, "the sampler's own: every candidate with a forecast has been begun before")
+
+
+def test_where_trials_are_lost_little_is_gained() -> None:
+    fine = [trial(f"a{i}", [3.0, 2.0], params={"x": 0.1 * i, "kind": "a"}) for i in range(7)]
+    crashed = [trial(f"b{i}", [2.0], Status.FAILED, params={"x": 0.7 + 0.05 * i, "kind": "a"}) for i in range(5)]
+    blown = [trial(f"c{i}", [2.0, math.nan], Status.STOPPED, params={"x": 0.1 * i, "kind": "b"}) for i in range(7)]
+    at: list[dict[str, Any]] = [
+        {"x": 0.22, "kind": "a"},
+        {"x": 0.81, "kind": "a"},
+        {"x": 0.22, "kind": "b"},
+        {"kind": "a"},
+    ]
+    assert survival(snapshot(goal(), fine), at).tolist() == [1.0] * 4
+    found = survival(snapshot(goal(), [*fine, *crashed, *blown]), at).tolist()
+    assert found[:3] == pytest.approx([5.5 / 6, 0.5 / 6, 0.5 / 6])
+    assert 0 < found[3] < 1
+    said = ASKS.choose(snapshot(goal(), [*fine, *crashed]), at[:2], {"test": [even(1.8, 2.1), even(1.4, 2.1)]})
+    assert said.row == 0
 
 
 def test_trials_that_have_not_reported_leave_fewer_candidates() -> None:
@@ -114,7 +133,7 @@ def test_the_best_value_seen_is_one_that_may_still_be_the_result() -> None:
 
 @pytest.mark.parametrize("fields", [{"sampler_share": -0.1}, {"sampler_share": math.nan}, {"n_startup": -1}])
 def test_knobs_are_checked(fields: dict[str, Any]) -> None:
-    with pytest.raises(InvalidValue, match=f"ByForecast.{next(iter(fields))}: expected"):
+    with pytest.raises(InvalidValue, match=f"{next(iter(fields))}.*: expected"):
         ByForecast(**fields)
 
 

@@ -24,7 +24,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.allocation.rungs import loss_so_far
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Kind, Query
 from lcsearch.goal import Judged
 from lcsearch.proposal import ByForecast, Proposal
@@ -156,6 +156,14 @@ class ForecastSampler(BaseSampler):
             what = "PartialFixedSampler(fixed, ForecastSampler())" if isinstance(sampler, PartialFixedSampler) else ""
             advice = f"Turn it round: {what}" if what else "It must know of every configuration that is begun"
             raise InvalidValue("a sampler that may be overruled", type(sampler).__name__, "ForecastSampler()", advice)
+        if max_steps != "auto" and not (is_finite_number(max_steps) and max_steps > 0):
+            raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
+        if judged not in ("best", "final"):
+            raise InvalidValue("'best' or 'final'", judged, "judged")
+        if space is not None and not callable(space):
+            raise InvalidValue("a function of a trial, or None", space, "ForecastSampler(space=)")
+        if seed is not None and not (isinstance(seed, int) and seed >= 0):
+            raise InvalidValue("a whole number >= 0, or None", seed, "ForecastSampler(seed=)")
         if not (isinstance(n_candidates, int) and n_candidates >= 1):
             raise InvalidValue("a whole number >= 1", n_candidates, "ForecastSampler(n_candidates=)")
         self._proposer = ByForecast(sampler_share, n_startup_trials)
@@ -283,9 +291,14 @@ class ForecastSampler(BaseSampler):
         Raises:
             ValueError: `space` has another distribution for a parameter than the objective.
         """
+        known = {name for t in begun for name in t.distributions}
+        if known and not known & set(draw.distributions):
+            raise ValueError(
+                f"space: expected parameters that trials have ({sorted(known)}), got {sorted(draw.params)}"
+            )
         for name, distribution in draw.distributions.items():
-            known = next((t.distributions[name] for t in reversed(begun) if name in t.distributions), distribution)
-            check_distribution_compatibility(known, distribution)
+            last = next((t.distributions[name] for t in reversed(begun) if name in t.distributions), distribution)
+            check_distribution_compatibility(last, distribution)
         return draw if draw.params else None
 
     @staticmethod
@@ -350,13 +363,24 @@ def _suggest_all(distributions: Mapping[str, BaseDistribution], draw: Draw) -> N
 
 
 def _common(begun: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """The parameters that all trials have which have reported, as Optuna's intersection search space has them; but
-    trials that are paused or run count, too.
+    """The parameters that all trials have which have reported, as in Optuna's intersection search space; but trials
+    that are paused or run count, too, and where a range has changed it is the latest one.
     """
     found = dict(begun[-1].distributions) if begun else {}
     for trial in begun:
-        found = {name: one for name, one in found.items() if trial.distributions.get(name) == one}
+        found = {name: one for name, one in found.items() if _alike(trial.distributions.get(name), one)}
     return dict(sorted(found.items()))
+
+
+def _alike(known: BaseDistribution | None, now: BaseDistribution) -> bool:
+    """Of one parameter, as Optuna allows it to change?"""
+    if known is None or known == now:
+        return known is not None
+    try:
+        check_distribution_compatibility(known, now)
+    except ValueError:
+        return False
+    return True
 
 
 def _best(begun: Sequence[FrozenTrial], seen: Seen) -> list[FrozenTrial]:

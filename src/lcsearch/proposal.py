@@ -19,10 +19,13 @@ import numpy as np
 from lcsearch.allocation.contract import Key
 from lcsearch.allocation.gain import mean_gains
 from lcsearch.allocation.rungs import loss_so_far
+from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Kind, Query
+from lcsearch.forecast.network.columns import Columns, plain
 from lcsearch.study import Snapshot, Status, Trial
 
+_NEIGHBOURS = 5
 _FEWEST = 3  # of which a forecaster can say what configurations do
 
 
@@ -55,7 +58,8 @@ class ByForecast:
     - with probability `sampler_share`,
     - where no forecaster says anything of any candidate.
 
-    Candidates that a trial has already are passed over, as far as there are others; where none is forecast to gain
+    What is gained counts only where a trial survives: near configurations that failed or ended without a number it is
+    worth as much less as their share there says, see :func:`survival`. Candidates that a trial has already are passed over, as far as there are others; where none is forecast to gain
     anything the first of the rest is begun. Trials that have not reported yet teach nothing: with k of them a new one
     is chosen among the first 1 / (k + 1) of its candidates, so that workers that ask at once do not bet on one place.
 
@@ -69,9 +73,9 @@ class ByForecast:
 
     def __post_init__(self) -> None:
         if not (is_finite_number(self.sampler_share) and 0 <= self.sampler_share <= 1):
-            raise InvalidValue("a share in [0, 1]", self.sampler_share, "ByForecast.sampler_share")
+            raise InvalidValue("a share in [0, 1]", self.sampler_share, "sampler_share")
         if not (isinstance(self.n_startup, int) and self.n_startup >= 0):
-            raise InvalidValue("a whole number >= 0", self.n_startup, "ByForecast.n_startup")
+            raise InvalidValue("a whole number >= 0", self.n_startup, "n_startup_trials")
 
     def own(self, snapshot: Snapshot, key: Key) -> Proposal | None:
         """The sampler's own, where the new trial is one that nobody is asked about; None: see :meth:`questions`.
@@ -112,10 +116,14 @@ class ByForecast:
         gains = mean_gains(forecasts, n, best, "improvement")
         if not np.isfinite(gains).any():
             return Proposal(0, "the sampler's own: nothing is forecast of a configuration")
+        gains = gains * survival(snapshot, candidates[:n])
         taken = {identity(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
         ranked = np.argsort(-np.nan_to_num(gains, nan=-math.inf, posinf=np.finfo(np.float64).max), kind="stable")
         best_first = (row for row in ranked.tolist() if np.isfinite(gains[row]))
-        first = next((row for row in best_first if identity(candidates[row]) not in taken), int(ranked[0]))
+        first = next((row for row in best_first if identity(candidates[row]) not in taken), None)
+        if first is None:
+            why = "the sampler's own: every candidate with a forecast has been begun before"
+            return Proposal(0, why, self._propensity(0))
         if not gains[first] > 0:
             row = next((row for row in range(n) if identity(candidates[row]) not in taken), 0)
             why = "the first that no trial has: none of the candidates is forecast to gain anything"
@@ -128,6 +136,39 @@ class ByForecast:
     def _propensity(self, row: int) -> float:
         """Of a candidate that forecasts have chosen: the first would have been begun without them, too."""
         return 1.0 if row == 0 else 1.0 - self.sampler_share
+
+
+def survival(snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> Floats:
+    """(n,) the probability, in (0, 1], that a trial of each configuration ends with a number.
+
+    Of the `_NEIGHBOURS` finished or live trials that are nearest, those that failed, or ended at a report that is no
+    number, are lost: (survivors + 1/2) / (neighbours + 1), as the posterior mean under Jeffreys' prior; 1 for all where
+    none was lost. Weighting expected improvement by it is that of unknown constraints (Gelbart et al. 2014).
+    """
+    begun = [t for t in chain(snapshot.bank, snapshot.live) if t.params and (t.status.finished or t.curve.n_reports)]
+    lost = np.array([is_lost(trial) for trial in begun], np.bool_)
+    if not lost.any():
+        return np.ones(len(candidates))
+    known = [plain(trial.params) for trial in begun]
+    columns = Columns.of(known)
+    x, z = columns.encode(known), columns.encode([plain(params) for params in candidates])
+    apart = np.zeros((len(z), len(x)))
+    for k, kind in enumerate(columns.kinds):
+        a, b = z[:, k, None], x[None, :, k]
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        far = np.where(np.isnan(a) | np.isnan(b), 1.0, (a - b) ** 2 if kind == 1 else 1.0)
+        apart += np.where(same, 0.0, far)
+    nearest = np.argsort(apart, axis=1, kind="stable")[:, :_NEIGHBOURS]
+    found: Floats = ((~lost)[nearest].sum(1) + 0.5) / (nearest.shape[1] + 1.0)
+    return found
+
+
+def is_lost(trial: Trial) -> bool:
+    """Has the trial ended without a number: it failed, or its last report is none?"""
+    if trial.status is Status.FAILED:
+        return True
+    values = trial.curve.reports()[1]
+    return trial.status.finished and values.size > 0 and not math.isfinite(values[-1])
 
 
 def best_seen(snapshot: Snapshot) -> float:

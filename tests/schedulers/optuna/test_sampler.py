@@ -139,6 +139,35 @@ def test_a_space_that_contradicts_the_objective_is_counted_and_raises_nowhere() 
     assert dict(sampler.session.failed_open) == {"proposing a configuration": 4}
 
 
+def test_a_space_of_other_parameters_is_counted_too() -> None:
+    sampler = knowing(space=lambda trial: trial.suggest_float("typo", 0, 1), forecasters=Silent())
+    assert len(played(sampler, 8).trials) == 8
+    assert dict(sampler.session.failed_open) == {"proposing a configuration": 4}
+
+
+def test_a_range_that_is_widened_is_chosen_from() -> None:
+    def wider(trial: optuna.Trial) -> float:
+        end = abs(trial.suggest_float("x", 0, 1 if trial.number < 6 else 2) - 1.5)
+        trial.report(1.0 + end, 1)
+        return end
+
+    study = played(knowing(forecasters=Knows(1.5)), 16, wider)
+    assert max(abs(x - 1.5) for x in xs(study)[8:]) < 0.05
+
+
+def test_it_turns_away_from_a_cliff() -> None:
+    def cliff(trial: optuna.Trial) -> float:
+        end = abs(trial.suggest_float("x", 0, 1) - 0.8)
+        trial.report(1.0 + end, 1)
+        if trial.params["x"] > 0.7:
+            raise RuntimeError("out of memory")
+        return end
+
+    study = optuna.create_study(sampler=knowing(forecasters=Knows(0.8), n_startup_trials=8))
+    study.optimize(cliff, n_trials=40, catch=(RuntimeError,))
+    assert sum(x > 0.7 for x in xs(study)[-20:]) < 8  # all of them, where it does not learn
+
+
 def test_a_quarter_of_the_candidates_lies_near_the_best_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     choose = ByForecast.choose
@@ -348,8 +377,12 @@ def test_a_candidate_that_a_trial_has_is_not_begun_again() -> None:
             "ForecastSampler(): expected a sampler that may be overruled, got 'GridSampler'. It must know of every "
             "configuration that is begun.",
         ),
+        ({"max_steps": 0}, "max_steps: expected 'auto' or a number > 0, got 0."),
+        ({"judged": "last"}, "judged: expected 'best' or 'final', got 'last'."),
+        ({"space": 3}, "ForecastSampler(space=): expected a function of a trial, or None, got 3."),
+        ({"seed": -1}, "ForecastSampler(seed=): expected a whole number >= 0, or None, got -1."),
         ({"sampler": "tpe"}, "ForecastSampler(sampler=): expected a sampler of Optuna's, or None, got 'tpe'."),
-        ({"sampler_share": 2}, "ByForecast.sampler_share: expected a share in [0, 1], got 2."),
+        ({"sampler_share": 2}, "sampler_share: expected a share in [0, 1], got 2."),
     ],
 )
 def test_arguments_are_checked(fields: dict[str, Any], text: str) -> None:
