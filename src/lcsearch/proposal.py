@@ -59,9 +59,10 @@ class ByForecast:
     - where no forecaster says anything of any candidate.
 
     What is gained counts only where a trial survives: near configurations that failed or ended without a number it is
-    worth as much less as their share there says, see :func:`survival`. Candidates that a trial has already are passed over, as far as there are others; where none is forecast to gain
-    anything the first of the rest is begun. Trials that have not reported yet teach nothing: with k of them a new one
-    is chosen among the first 1 / (k + 1) of its candidates, so that workers that ask at once do not bet on one place.
+    worth as much less as their share there says, see :func:`survival`. Candidates that a trial has already are passed
+    over, as far as there are others; where none is forecast to gain anything the first of the rest is begun. Trials
+    that have not reported yet teach nothing: with k of them a new one is chosen among the first 1 / (k + 1) of its
+    candidates, so that workers that ask at once do not bet on one place.
 
     Attributes:
         sampler_share: of the new trials, those that nobody is asked about, in [0, 1]; 1 is the sampler alone.
