@@ -124,7 +124,8 @@ class ForecastSampler(BaseSampler):
         n_candidates: configurations that are forecast for a new trial, >= 1.
         sampler_share: trials that nobody is asked about, in [0, 1].
         n_startup_trials: trials that begin first.
-        forecasters, host: see :class:`CurvePruner`; of no account beside one.
+        forecasters: who is asked, see :class:`CurvePruner`; of no account beside one.
+        host: where the network computes, likewise.
         seed: of the draws. Where the sampler inside is a function of the trial's number and the history, as the default
             one is, so is this one, in whatever process.
 
