@@ -654,7 +654,7 @@ def compare_logs(one: Kept, two: Kept, seen: LateSeen) -> None:
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_a_stop_that_comes_with_the_next_result(direction: Direction) -> None:
     seen = LateSeen()
-    for seed in range(9016, 9032):
+    for seed in range(9016, 9056):
         compare_late(history(direction, seed, 25, Fingerprint()), seen)
     assert seen.judged > 300, seen
     assert seen.stops - seen.diverged > 50, seen
