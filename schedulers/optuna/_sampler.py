@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Absent, Forecaster, Kind, Query
+from lcsearch.forecast.contract import Absent, Forecaster, Query, judged_kind
 from lcsearch.goal import Judged
 from lcsearch.proposal import ByForecast, Proposal
 from lcsearch.schedulers.optuna._draws import Draw, anywhere, near
@@ -269,11 +269,14 @@ class ForecastSampler(BaseSampler):
             self._note(study, trial, Proposal(0, "the sampler's own: where trials end is not known yet"), 0)
             return None
         own = self._proposer.own(seen.snapshot, (self._seed, trial.number))
+        if own is not None:
+            self._note(study, trial, own, 0)
+            if isinstance(self._inner, _BLIND):
+                return None
         begun = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values and t.number != trial.number]
         space = self._space or partial(_suggest_all, _common(begun))
         if own is not None:
-            self._note(study, trial, own, 0)
-            if isinstance(self._inner, _BLIND) or not begun:
+            if not begun:
                 return None
             draw = self._inside(0, self._shown(study, begun, seen), trial, space)
             return self._checked(draw, begun)
@@ -342,7 +345,7 @@ class ForecastSampler(BaseSampler):
         if isinstance(self._inner, _BLIND):
             return study
         snapshot = seen.snapshot
-        kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
+        kind = judged_kind(snapshot.goal)
         cut = [t for t in snapshot.bank if t.status is Status.STOPPED] + list(snapshot.live)
         cut = [t for t in cut if len(t.curve)][-_LAST:]
         if not cut:

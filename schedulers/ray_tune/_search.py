@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from optuna.trial import Trial as OptunaTrial
 from ray.air.constants import TRAINING_ITERATION
 from ray.tune.search import ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -65,7 +66,7 @@ class PrunedSearch(Searcher):
         """As the searcher's."""
         self._scheduler.hearer(self)
         inner = _inner(self.searcher)
-        sampler = inner._sampler  # noqa: SLF001
+        sampler = inner._sampler  # noqa: SLF001  # Tune shows it to nobody
         if isinstance(sampler, ForecastSampler):
             return self._chosen(trial_id, inner, sampler)
         suggested: dict[str, Any] | None = self.searcher.suggest(trial_id)
@@ -73,7 +74,7 @@ class PrunedSearch(Searcher):
 
     def _chosen(self, trial_id: str, inner: OptunaSearch, sampler: ForecastSampler) -> dict[str, Any] | None:
         """What a sampler suggests that forecasts, by the run as the scheduler sees it."""
-        uids = {trial.number: uid for uid, trial in inner._ot_trials.items()}  # noqa: SLF001
+        uids = {trial.number: uid for uid, trial in _asked(inner).items()}
         sampler.beside(
             lambda: Seen(self._scheduler.session, self._scheduler.snapshot(), lambda number: uids.get(number, ""))
         )
@@ -81,11 +82,10 @@ class PrunedSearch(Searcher):
             found: dict[str, Any] | None = self.searcher.suggest(trial_id)
         finally:
             sampler.beside(None)
-        if found is not None and trial_id in inner._ot_trials:  # noqa: SLF001
-            study: Any = inner._ot_study  # noqa: SLF001
-            number = inner._ot_trials[trial_id].number  # noqa: SLF001
-            if (why := begun_as(study.get_trials(deepcopy=False)[number])) is not None:
-                self._scheduler.begun_as(trial_id, why)
+        asked = _asked(inner).get(trial_id)
+        why = None if asked is None else begun_as(asked.study.get_trials(deepcopy=False)[asked.number])
+        if why is not None:
+            self._scheduler.begun_as(trial_id, why)
         return found
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -99,9 +99,9 @@ class PrunedSearch(Searcher):
         if step > seen:
             self._seen[trial_id] = step
             self.searcher.on_trial_result(trial_id, {**result, self.metric: value, TRAINING_ITERATION: int(step)})
-        elif (step, value) != (seen, self._last.get(trial_id)) and trial_id in _inner(self.searcher)._ot_trials:  # noqa: SLF001
+        elif (step, value) != (seen, self._last.get(trial_id)) and trial_id in _asked(self.searcher):
             # another attempt; not the last result told twice
-            report_again(_inner(self.searcher)._ot_trials[trial_id], int(step), value)  # noqa: SLF001
+            report_again(_asked(self.searcher)[trial_id], int(step), value)
         self._last[trial_id] = value
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -146,6 +146,12 @@ def _inner(searcher: Any) -> Any:
     while isinstance(searcher, ConcurrencyLimiter):
         searcher = searcher.searcher
     return searcher
+
+
+def _asked(searcher: Any) -> dict[str, OptunaTrial]:
+    """Tune's trial id -> Optuna's trial, of all that OptunaSearch has asked for."""
+    found: dict[str, OptunaTrial] = _inner(searcher)._ot_trials  # noqa: SLF001  # Tune shows them to nobody
+    return found
 
 
 def _number(value: Any) -> float | None:

@@ -21,7 +21,7 @@ from lcsearch.allocation.gain import mean_gains
 from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Answers, Kind, Query
+from lcsearch.forecast.contract import Answers, Query, judged_kind
 from lcsearch.forecast.network.columns import Columns, plain
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -96,7 +96,7 @@ class ByForecast:
 
     def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
         """What each candidate would be judged by at the horizon."""
-        kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
+        kind = judged_kind(snapshot.goal)
         trials = (Trial(f"candidate {i}", params=params) for i, params in enumerate(candidates))
         return tuple(Query(trial, kind, snapshot.horizon) for trial in trials)
 
@@ -129,7 +129,9 @@ class ByForecast:
             row = next((row for row in range(n) if identity(candidates[row]) not in taken), 0)
             why = "the first that no trial has: none of the candidates is forecast to gain anything"
             return Proposal(row, why, self._propensity(row))
-        p = float(mean_gains(forecasts, n, best, "p_beat")[first])
+        p = float(
+            mean_gains({name: answers[first : first + 1] for name, answers in forecasts.items()}, 1, best, "p_beat")[0]
+        )
         score = float(gains[first])
         why = f"the one of {n} candidates that is forecast to gain most, {score:.3g} on the best value seen"
         return Proposal(first, why, self._propensity(first), score, p)

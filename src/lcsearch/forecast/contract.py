@@ -17,10 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue
+from lcsearch.goal import Goal
 from lcsearch.study import Snapshot, Trial
 
 _FEW = 16  # places of one row that are read off one by one
 Kind = Literal["value", "latent", "best_by"]
+
+
+def judged_kind(goal: Goal) -> Kind:
+    """What is asked about at the step where trials are judged."""
+    return "best_by" if goal.judged == "best" else "value"
 
 
 class Query(NamedTuple):

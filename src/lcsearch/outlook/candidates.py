@@ -12,6 +12,7 @@ import optuna
 from lcsearch.data.readers._csv import rows_of
 from lcsearch.data.tables import hint, listing, plain
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.proposal import identity
 from lcsearch.schedule import Schedule
 from lcsearch.study import Snapshot, Trial
 from lcsearch.sweep.spec.load import load_space
@@ -143,13 +144,13 @@ def from_space(
     kept = {name: parameter for name, parameter in space.items() if name in known.values or not is_plain(parameter)}
     known.check(list(kept), str(path), "the parameter")
     study = optuna.create_study(sampler=TrialSampler("random", seed))
-    taken = {_key(params) for params in begun}
+    taken = {identity(params) for params in begun}
     found: list[Trial] = []
     most = len(begun) + _TRIES * n
     for i in range(most):
         drawn = suggest(study.ask(), space)
         params = {name: value for name, value in drawn.items() if name in kept}
-        if (key := _key(params)) in taken:
+        if (key := identity(params)) in taken:
             continue
         taken.add(key)
         found.append(Trial(f"draw {i}", params=params, schedule=schedule(drawn)))
@@ -158,7 +159,3 @@ def from_space(
     if not found:
         raise FileProblem(f"{path}: expected configurations that no trial has, got none in {most} draws. Widen it.")
     return found, f"{path}: {len(found)} of {n} configurations: {most} draws gave no others that no trial has."
-
-
-def _key(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, repr(value)) for name, value in params.items()))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcsearch.curves import Floats
-from lcsearch.forecast.contract import Absent, Answer, Forecasts, Kind, Query
+from lcsearch.forecast.contract import Absent, Answer, Forecasts, Query, judged_kind
 from lcsearch.goal import Goal
 from lcsearch.session.panel import Panel
 from lcsearch.stopping.gates import target_of
@@ -162,12 +162,8 @@ def _rank(one: Prospect, sign: float) -> tuple[int, float, float, tuple[int, str
     return (1 if one.absent else 3), 0.0, 0.0, uid
 
 
-def _judged(goal: Goal) -> Kind:
-    return "best_by" if goal.judged == "best" else "value"
-
-
 def _ask(snapshot: Snapshot, panel: Panel, asked: Sequence[tuple[Trial, str]], loss: float) -> Iterator[Prospect]:
-    kind = _judged(snapshot.goal)
+    kind = judged_kind(snapshot.goal)
     for first in range(0, len(asked), _ROUND):
         some = asked[first : first + _ROUND]
         ends = [snapshot.horizons(trial.curve.last_step) for trial, _ in some]

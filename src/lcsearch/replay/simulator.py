@@ -315,8 +315,10 @@ class _Search:
 
     def _proposed(self) -> int:
         """The place in `fresh` of the run that is begun next; the last one without a proposer."""
+        if self.proposer is None:
+            return -1
         snapshot, key = self.snapshot(), (self.world.seed, len(self.begun))
-        if self.proposer is None or self.proposer.own(snapshot, key) is not None:
+        if self.proposer.own(snapshot, key) is not None:
             return -1
         candidates = [self.task.runs[row].params for row in reversed(self.fresh)]
         queries = self.proposer.questions(snapshot, candidates)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lcsearch.curves import Floats
-from lcsearch.forecast.contract import Kind, Query
+from lcsearch.forecast.contract import Query, judged_kind
 from lcsearch.goal import Goal
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.policy import Policy
@@ -202,7 +202,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | GateHold:
     held = trial_gates(policy, steps, step if trial.curve.n_reports else None, end)
     if held is not None:
         return held
-    incumbent, best = snapshot.incumbent, goal.judged == "best"
+    incumbent = snapshot.incumbent
     if incumbent is not None and diverged(policy, snapshot, trial) and not leads(trial, step, incumbent, goal):
         return Ask(event, (), diverged=True, incumbent=incumbent)
     held = study_gates(policy, bank.n_complete, len(trial.curve), 0.0)
@@ -219,7 +219,7 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | GateHold:
     standing = protection_gates(policy, snapshot, trial, step)
     if isinstance(standing, GateHold):
         return standing
-    kind: Kind = "best_by" if best else "value"
+    kind = judged_kind(goal)
     cuts, ends = (trial.cut(step), trial.cut(before)), snapshot.horizons(step)
     queries = tuple(Query(cut, kind, end) for cut in cuts for end in ends)
     return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)

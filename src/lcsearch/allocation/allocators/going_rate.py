@@ -13,7 +13,7 @@ from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.gain import mean_gains
 from lcsearch.allocation.rungs import Ladder, checked_rungs, counted, loss_so_far, rungs_of, served
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Answers, Kind, Query
+from lcsearch.forecast.contract import Answers, Query, judged_kind
 from lcsearch.study import Snapshot, Status, Trial
 
 _CHECKS = (math.sqrt(2.0), 2.0)
@@ -77,7 +77,7 @@ class GoingRateAsha:
         """The judged value of every trial that may go on; none in the startup."""
         if not self._asks(snapshot, slots):
             return ()
-        kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
+        kind = judged_kind(snapshot.goal)
         found = self._candidates(self._ladder(snapshot), state)
         trials = {trial.uid: trial for trial in snapshot.live}
         return tuple(Query(trials[move.uid], kind, snapshot.horizon) for move in found if move.uid is not None)

@@ -12,7 +12,7 @@ from lcsearch.allocation.arms import Price, checked_share, next_pause, paused_tr
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
 from lcsearch.allocation.gain import Gain, gains, mean_gains, new_config_forecast
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Answers, Kind, Query
+from lcsearch.forecast.contract import Answers, Query, judged_kind
 from lcsearch.stopping.rules import has_diverged
 from lcsearch.study import Snapshot, Trial, uid_sort_key
 
@@ -102,7 +102,7 @@ class GreedyGain:
         """The judged value of every paused trial, in order of their uids; none in the startup."""
         if not self._started(snapshot):
             return ()
-        kind: Kind = "best_by" if snapshot.goal.judged == "best" else "value"
+        kind = judged_kind(snapshot.goal)
         return tuple(Query(trial, kind, snapshot.horizon) for trial in paused_trials(snapshot))
 
     def allocate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
@@ -263,6 +263,16 @@ class ParamRef(Model):
     param: str
 
 
+def _by_kind(kinds: tuple[str, ...], default: str, prefix: str = "") -> Callable[[Any], str | None]:
+    """Tags by the key `kind`; a prefix where others have a kind of that name: "hyperband" is a pruner, too."""
+
+    def tag(value: Any) -> str | None:
+        kind = value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default)
+        return f"<{prefix}{kind}>" if kind in kinds else None
+
+    return tag
+
+
 def _entry_tag(value: Any) -> str:
     return "<param>" if isinstance(value, (Mapping, ParamRef)) else "<value>"
 
@@ -354,16 +364,11 @@ class CurveSamplerSpec(Model):
 SAMPLERS = ("random", "tpe", "curve")
 
 
-def _sampler_tag(value: Any) -> str | None:
-    kind = value.get("kind", "tpe") if isinstance(value, Mapping) else getattr(value, "kind", "tpe")
-    return f"<sampler {kind}>" if kind in SAMPLERS else None
-
-
 Sampler = Annotated[
     Annotated[RandomSamplerSpec, Tag("<sampler random>")]
     | Annotated[TpeSamplerSpec, Tag("<sampler tpe>")]
     | Annotated[CurveSamplerSpec, Tag("<sampler curve>")],
-    Discriminator(_sampler_tag),
+    Discriminator(_by_kind(SAMPLERS, "tpe", "sampler ")),
 ]
 
 
@@ -419,17 +424,12 @@ PRUNERS = ("curve", "median", "hyperband", "none")
 RAY_PRUNERS = ("curve", "none")
 
 
-def _pruner_tag(value: Any) -> str | None:
-    kind = value.get("kind", "curve") if isinstance(value, Mapping) else getattr(value, "kind", "curve")
-    return f"<{kind}>" if kind in PRUNERS else None
-
-
 Pruner = Annotated[
     Annotated[CurvePrunerSpec, Tag("<curve>")]
     | Annotated[MedianPrunerSpec, Tag("<median>")]
     | Annotated[HyperbandPrunerSpec, Tag("<hyperband>")]
     | Annotated[NoPrunerSpec, Tag("<none>")],
-    Discriminator(_pruner_tag),
+    Discriminator(_by_kind(PRUNERS, "curve")),
 ]
 
 
@@ -492,12 +492,6 @@ class GreedySpec(Model):
 ALLOCATORS = ("asha", "going-rate", "hyperband", "halving", "uniform", "greedy")
 
 
-# Tags are longer than the kinds: "hyperband" is a pruner, too.
-def _allocator_tag(value: Any) -> str | None:
-    kind = value.get("kind", "asha") if isinstance(value, Mapping) else getattr(value, "kind", "asha")
-    return f"<allocator {kind}>" if kind in ALLOCATORS else None
-
-
 AllocatorSpec = Annotated[
     Annotated[GoingRateSpec, Tag("<allocator going-rate>")]
     | Annotated[AshaSpec, Tag("<allocator asha>")]
@@ -505,7 +499,7 @@ AllocatorSpec = Annotated[
     | Annotated[HalvingSpec, Tag("<allocator halving>")]
     | Annotated[UniformSpec, Tag("<allocator uniform>")]
     | Annotated[GreedySpec, Tag("<allocator greedy>")],
-    Discriminator(_allocator_tag),
+    Discriminator(_by_kind(ALLOCATORS, "asha", "allocator ")),
 ]
 
 
