@@ -427,15 +427,19 @@ class FreezeThaw:
         """Numbers of the trials that are paused now."""
         return [t.number for t in self.study.get_trials(deepcopy=False) if is_paused(t)]
 
-    def explain(self, number: int) -> str:
+    def explain(self, trial: int | FrozenTrial) -> str:
         """Why a trial was stopped, waits, or goes on, in a few lines.
+
+        Args:
+            trial: its number, or a FrozenTrial of `study.trials`.
 
         Raises:
             InvalidValue: no such trial.
         """
+        number = trial.number if isinstance(trial, FrozenTrial) else trial
         frozen = next((t for t in self.study.get_trials(deepcopy=False) if t.number == number), None)
         if frozen is None:
-            raise InvalidValue("the number of a trial of the study", number, "explain(number)")
+            raise InvalidValue("the number of a trial of the study", number, "explain(trial)")
         if isinstance(self.study.pruner, CurvePruner) and not is_paused(frozen):
             return self.study.pruner.explain(number, self.study)
         reading = self._reader.read(self.study)

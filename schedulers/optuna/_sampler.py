@@ -200,7 +200,7 @@ class ForecastSampler(BaseSampler):
                 session = seen.session
                 draw = self._choose(whole(study), trial, seen)
         except Exception as error:  # whatever fails here, the sampler inside can begin the trial
-            session.failed("proposing a configuration", error)
+            session.unproposed(error)
         if draw is None:
             return self._inner.infer_relative_search_space(study, trial)
         with self._lock:

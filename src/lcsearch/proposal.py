@@ -28,6 +28,9 @@ from lcsearch.study import Snapshot, Status, Trial
 _NEIGHBOURS = 5
 _FEWEST = 3  # of which a forecaster can say what configurations do
 
+OWN = "the sampler's own"
+"""How the `why` begins of a configuration that no forecast has chosen."""
+
 
 class Proposal(NamedTuple):
     """Which of the candidates is begun.
@@ -87,11 +90,11 @@ class ByForecast:
         """
         n = len(snapshot.bank) + len(snapshot.live)
         if n < self.n_startup:
-            return Proposal(0, f"the sampler's own: one of the first {self.n_startup} trials")
+            return Proposal(0, f"{OWN}: one of the first {self.n_startup} trials")
         if sum(len(trial.curve) > 0 for trial in chain(snapshot.bank, snapshot.live)) < _FEWEST:
-            return Proposal(0, f"the sampler's own: fewer than {_FEWEST} trials have reported")
+            return Proposal(0, f"{OWN}: fewer than {_FEWEST} trials have reported")
         if np.random.default_rng(key).random() < self.sampler_share:
-            return Proposal(0, f"the sampler's own, as {self.sampler_share:.0%} of all are", self.sampler_share)
+            return Proposal(0, f"{OWN}, as {self.sampler_share:.0%} of all are", self.sampler_share)
         return None
 
     def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
@@ -112,18 +115,18 @@ class ByForecast:
         pending = sum(not trial.curve.n_reports and bool(trial.params) for trial in snapshot.live)
         n = math.ceil(len(candidates) / (1 + pending))
         if not math.isfinite(best):
-            return Proposal(0, "the sampler's own: no trial has a value yet")
+            return Proposal(0, f"{OWN}: no trial has a value yet")
         forecasts = {name: answers[:n] for name, answers in forecasts.items()}
         gains = mean_gains(forecasts, n, best, "improvement")
         if not np.isfinite(gains).any():
-            return Proposal(0, "the sampler's own: nothing is forecast of a configuration")
+            return Proposal(0, f"{OWN}: nothing is forecast of a configuration")
         gains = gains * survival(snapshot, candidates[:n])
         taken = {identity(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
         ranked = np.argsort(-np.nan_to_num(gains, nan=-math.inf, posinf=np.finfo(np.float64).max), kind="stable")
         best_first = (row for row in ranked.tolist() if np.isfinite(gains[row]))
         first = next((row for row in best_first if identity(candidates[row]) not in taken), None)
         if first is None:
-            why = "the sampler's own: every candidate with a forecast has been begun before"
+            why = f"{OWN}: every candidate with a forecast has been begun before"
             return Proposal(0, why, self._propensity(0))
         if not gains[first] > 0:
             row = next((row for row in range(n) if identity(candidates[row]) not in taken), 0)

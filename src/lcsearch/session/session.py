@@ -30,7 +30,7 @@ from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Answers, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
-from lcsearch.proposal import ByForecast, Proposal
+from lcsearch.proposal import OWN, ByForecast, Proposal
 from lcsearch.session.decision_log import DecisionLog, Sink
 from lcsearch.session.look_queue import Judged, Look, LookQueue
 from lcsearch.session.panel import DEADLINE_S, Panel
@@ -52,6 +52,8 @@ REMEMBERED_ALLOCATIONS = 20
 OUTGROWN = 1.5
 """What was named once is told again when it has become so many times larger."""
 _STORING = "record of a stop"
+PROPOSING = "proposing a configuration"
+"""What is counted as failed where a configuration was left to the sampler."""
 
 
 class Allocated(NamedTuple):
@@ -438,8 +440,8 @@ class Session:
                 answers = self.panel.ask([(snapshot, proposer.questions(snapshot, candidates))])[0].answers
                 return proposer.choose(snapshot, candidates, answers)
         except Exception as error:  # a trial begins all the same
-            self.failed("proposing a configuration", error)
-            return Proposal(0, "the sampler's own: proposing one failed")
+            self.unproposed(error)
+            return Proposal(0, f"{OWN}: proposing one failed")
 
     # What is counted, told and written.
 
@@ -461,11 +463,15 @@ class Session:
         with self._lock:
             self.disobeyed += 1
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Count a failure of lcsearch itself or of the storage; the trial goes on."""
+    def failed(self, what: str, error: BaseException, then: str = "the trial goes on") -> None:
+        """Count a failure of lcsearch itself or of the storage, after which a trial goes on or begins all the same."""
         with self._lock:
             self.failed_open[what] += 1
-        self.warn_once(f"{what}:{type(error).__name__}", f"{what} failed, the trial goes on: {in_words(error)}")
+        self.warn_once(f"{what}:{type(error).__name__}", f"{what} failed, {then}: {in_words(error)}")
+
+    def unproposed(self, error: BaseException) -> None:
+        """Count a configuration that was left to the sampler, for proposing one failed."""
+        self.failed(PROPOSING, error, "the sampler's own configuration is begun")
 
     def _record(self, decision: Decision, latency: float, errors: dict[str, str], study: Hashable = None) -> None:
         with self._lock:

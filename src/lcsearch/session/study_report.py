@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
+from lcsearch.session.session import PROPOSING
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import risk_now
@@ -44,7 +45,7 @@ class StudyReport:
         risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent. Stops for
             divergence are not in it: no forecast was made.
         stops: in order of trials.
-        failed_open: looks of this process where something failed and the trial went on.
+        failed_open: looks and configurations of this process where something failed and the trial went on, or began.
         disobeyed: looks of this process that came to a stop after which the trial reported on.
         ignored: trials that reported on after such a look, whichever process made it.
         faults: what failed -> at how many of them, most frequent first; a forecast that came too late has its own name.
@@ -87,11 +88,18 @@ class StudyReport:
         """How many stops were for divergence: they are in no risk."""
         return sum(stop.p is None for stop in self.stops)
 
+    @property
+    def unproposed(self) -> int:
+        """How many configurations were left to the sampler in this process, for proposing one failed."""
+        return dict(self.faults).get(PROPOSING, 0)
+
     def __str__(self) -> str:
         """A few lines for people."""
         risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
-        what = "".join(f"{', ' if at else ': '}{fault} {n}" for at, (fault, n) in enumerate(self.faults))
-        failed = f"{self.failed_open} look{'s' * (self.failed_open != 1)} failed open (the trial went on{what})"
+        of_looks = [f"{fault} {n}" for fault, n in self.faults if fault != PROPOSING]
+        what, looks, own = ", ".join(of_looks), self.failed_open - self.unproposed, self.unproposed
+        failed = f"{looks} look{'s' * (looks != 1)} failed open (the trial went on{': ' * bool(what)}{what})"
+        left = f", {own} configuration{'s' * (own != 1)} left to the sampler, for {PROPOSING} failed" if own else ""
         ended = f"{len(self.stops) + self.cut} stopped"
         ended += f" ({self.cut} of them cut while paused)" if self.cut else ""
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
@@ -108,7 +116,7 @@ class StudyReport:
                 f"trials: {self.complete} complete, {ended}{others}",
                 f"steps: {steps}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
-                f"in this process: {failed}, {self.spaced} held between looks (look_growth)",
+                f"in this process: {failed}, {self.spaced} held between looks (look_growth){left}",
                 *disobeyed(self.disobeyed, self.ignored),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
             ]

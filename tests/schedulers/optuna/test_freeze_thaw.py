@@ -236,6 +236,7 @@ def test_curve_pruner_stops_beside_paused_trials(tmp_path: Path) -> None:
     assert all(trial.state.is_finished() for trial in study.trials)
     assert driver.report().failed_open == 0
     assert "trial 0" in driver.explain(0)
+    assert driver.explain(study.trials[0]) == driver.explain(0)
     given: dict[str, Any] = {"forecasters": "parametric", "decision_log": tmp_path, "host": "rubbish"}
     for name, value in given.items():
         with pytest.raises(InvalidValue) as wrong:

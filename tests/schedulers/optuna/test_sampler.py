@@ -199,7 +199,7 @@ def test_where_nothing_is_forecast_the_sampler_inside_decides(forecaster: Foreca
     assert whys == {"the sampler's own: nothing is forecast of a configuration"}
 
 
-def test_whatever_fails_the_trial_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_fails_the_trial_begins(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def broken(*args: Any) -> Any:
         raise RuntimeError("no")
 
@@ -207,6 +207,22 @@ def test_whatever_fails_the_trial_begins(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sampler, "_draws", broken)
     assert len(played(sampler).trials) == 16
     assert dict(sampler.session.failed_open) == {"proposing a configuration": 12}
+    told = [record.message for record in caplog.records if record.name == "lcsearch"]
+    assert told == [
+        "lcsearch: proposing a configuration failed, the sampler's own configuration is begun: RuntimeError: no"
+    ]
+
+
+def test_a_configuration_that_could_not_be_chosen_is_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("no")
+
+    pruner = CurvePruner(max_steps=6, forecasters=Knows())
+    sampler = knowing()
+    monkeypatch.setattr(sampler, "_draws", broken)
+    said = str(pruner.report(played(sampler, 6, pruner=pruner)))
+    assert "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth), " in said
+    assert "2 configurations left to the sampler, for proposing a configuration failed" in said
 
 
 def test_the_pruner_of_the_study_is_whose_model_is_asked() -> None:

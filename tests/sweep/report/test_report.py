@@ -291,6 +291,26 @@ def stopped(number: int, text: str = "why") -> FrozenTrial:
     return trial(number, falling(number, 4), TrialState.PRUNED, attrs={REASON: text}, mark=mark)
 
 
+def begun(found: FrozenTrial, number: int, why: str) -> FrozenTrial:
+    """The trial, with why it has its configuration."""
+    found.system_attrs["lcsearch:begun"] = {"row": 0, "why": why, "of": number}
+    return found
+
+
+def test_why_trials_were_begun(tmp_path: Path) -> None:
+    own, chosen = "the sampler's own: one of the first 2 trials", "the one of 256 candidates that is forecast <most>"
+    trials = [begun(trial(n, falling(n)), n, own) for n in range(2)]
+    trials += [begun(trial(3, {10: 0.01}), 2, chosen), begun(stopped(4), 3, chosen), trial(5, falling(5))]
+    text = paper(folder_of(tmp_path, trials)).text
+    assert "Configurations 2 of 4 chosen by forecasts one of the first 2 trials 2 The others are the sampler's" in text
+    assert f"begun as {chosen}" in text  # the best one
+    assert f"why it was begun as {chosen}" in text  # in the story of the stopped one
+
+
+def test_where_no_forecast_has_a_say_nothing_is_said_of_configurations(tmp_path: Path) -> None:
+    assert "Configurations" not in paper(folder_of(tmp_path, [trial(0, falling(0))])).text
+
+
 def test_no_trials(tmp_path: Path) -> None:
     text = read(write(folder_of(tmp_path, []))).text
     for said in ("no trials yet", "none yet", "0 spent", "nothing yet", "not known", "No trial was stopped.",

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lcsearch.allocation.contract import FREE, Prices
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
-from lcsearch.schedulers.optuna import REASON, decision_of, is_paused
+from lcsearch.schedulers.optuna import REASON, begun_as, decision_of, is_paused
 from lcsearch.schedulers.optuna._record import cut_kind, n_pauses, paid_by, paused_at_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
@@ -49,6 +49,7 @@ class Row:
         pauses: how often it was paused.
         paused_at: the step at which it was paused last; None where it never was.
         paid: what its pauses and resumes have cost, in steps, by the file's prices.
+        begun: why it has its configuration, see :func:`lcsearch.schedulers.optuna.begun_as`; "": nobody has chosen it.
         overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
@@ -80,6 +81,7 @@ class Row:
     pauses: int = 0
     paused_at: int | None = None
     paid: float = 0.0
+    begun: str = ""
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -272,6 +274,7 @@ def _row(
         pauses=n_pauses(trial),
         paused_at=paused_at_of(trial),
         paid=paid_by(trial, prices),
+        begun=begun_as(trial) or "",
     )
 
 

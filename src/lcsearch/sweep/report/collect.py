@@ -25,7 +25,7 @@ from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.monitor.progress import Progress, Row, times_of
 from lcsearch.sweep.monitor.progress import collect as read_progress
 from lcsearch.sweep.monitor.state import StateReader, SweepState
-from lcsearch.sweep.report.cuts import Cut, cuts_of
+from lcsearch.sweep.report.cuts import Cut, begun_told, cuts_of
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.budget import Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
@@ -223,7 +223,7 @@ def _stop(row: Row, stop: StopRecord | None, record: Mapping[str, Any], sign: fl
     """From the stop in the study, and from the log what a stop without a decision does not keep."""
     step = float(row.last[0] if row.last else 0)
     if stop is None:
-        return Stop(row.number, step, row.saved, "", row.note, row.note)
+        return Stop(row.number, step, row.saved, "", row.note, f"{row.note}{begun_told(row)}")
     now, before = _look(record.get("now")), _look(record.get("before"))
     p = stop.p if stop.p is not None else (now.p if now is not None else None)
     return Stop(
@@ -232,7 +232,7 @@ def _stop(row: Row, stop: StopRecord | None, record: Mapping[str, Any], sign: fl
         saved=row.saved,
         reason=stop.reason,
         line=row.note,
-        text=stop.text,
+        text=f"{stop.text}{begun_told(row)}",
         p=p,
         p_before=before.p if before is not None else None,
         threshold=_threshold(record),

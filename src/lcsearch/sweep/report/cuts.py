@@ -77,8 +77,14 @@ def cuts_of(
         receipt = receipts.get(uid) if row.cut == "cut" else None
         by = _BY.get(row.cut, "the allocator" if receipt is None else receipt.allocator)
         number = None if receipt is None else receipt.number
-        found.append(Cut(row.number, at, row.saved, rank, by, number, row.note, _story(row, receipt, step)))
+        story = f"{_story(row, receipt, step)}{begun_told(row)}"
+        found.append(Cut(row.number, at, row.saved, rank, by, number, row.note, story))
     return tuple(found)
+
+
+def begun_told(row: Row) -> str:
+    """The last line of a story: why the trial has its configuration; nothing where nobody has chosen it."""
+    return f"\nit was begun as {row.begun}" if row.begun else ""
 
 
 def _story(row: Row, receipt: AllocationReceipt | None, step: str) -> str:

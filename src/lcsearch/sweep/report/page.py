@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lcsearch.proposal import OWN
 from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
@@ -130,6 +132,7 @@ def _head(report: Report) -> str:
         _cost(report),
         _risk(report),
         _looks(report),
+        _configurations(report),
         _turns(report),
     ]
     return "\n".join([*lines, '<div class="cards">', *(card for card in cards if card), "</div>"])
@@ -150,6 +153,7 @@ def _best(report: Report) -> str:
     soft = standing(report.progress, report.sweep)
     soft = f"{soft[:1].upper()}{soft[1:]}." if soft else ""
     rows = [(name, plain(value)) for name, value in best.params.items()]
+    rows += [("begun as", begun)] if (begun := report.progress.numbered[best.number].begun) else []
     return _card(f"Best {metric} {place(best, report.sweep)}", f"{best.value:.6g}", rows, soft)
 
 
@@ -228,6 +232,17 @@ def _looks(report: Report) -> str:
     rows = [("p50", low), ("p99", high), ("failed open", str(state.n_failed_open))]
     rows += [(f"  {what}", str(n)) for what, n in state.failed_open.items()]
     return _card("Looks", f"{state.n_looks} forecasts", rows)
+
+
+def _configurations(report: Report) -> str:
+    """How trials came by their configurations, where forecasts had a say."""
+    begun = [row.begun for row in report.progress.rows if row.begun]
+    if not begun:
+        return ""
+    own = Counter(why.removeprefix(OWN).lstrip(":, ") for why in begun if why.startswith(OWN))
+    soft = "The others are the sampler's own, and why. What each was chosen for: `lcsearch explain TRIAL`."
+    rows = [(why, str(n)) for why, n in own.most_common()]
+    return _card("Configurations", f"{len(begun) - own.total()} of {len(begun)} chosen by forecasts", rows, soft)
 
 
 def _turns(report: Report) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem
-from lcsearch.schedulers.optuna import as_trial, begun_as
+from lcsearch.schedulers.optuna import as_trial
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.explain import judged_looks, nearest
 from lcsearch.stopping.decision import percent
@@ -99,9 +99,8 @@ def _beyond(row: Row, sweep: SweepFile) -> str:
 def _why(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
     """What ended the trial, or what holds it, and why it has its configuration."""
     lines = "\n".join(_became(row, state, study)).splitlines()
-    begun = begun_as(study.get_trials(deepcopy=False)[row.number])
-    told = f"it was begun as {begun}"
-    return lines if begun is None or told in lines else [*lines, told]
+    told = f"it was begun as {row.begun}"
+    return lines if not row.begun or told in lines else [*lines, told]
 
 
 def _became(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
