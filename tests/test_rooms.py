@@ -40,6 +40,8 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("contract",),
         ("arms", "ask", "gain", "resources", "turns"),
         ("bounded", "judge", "rungs"),
+        ("curriculum", "groups"),
+        ("bandit",),
         ("allocators",),
         ("named",),
         ("receipt",),

@@ -96,8 +96,8 @@ class FreezeThaw:
         objective: as for `study.optimize`; it is given a :class:`FreezeThawTrial`, and `load`s and `save`s with it. One
             that never saves is never paused. With `processes` it must be importable by its name.
         max_steps: the step at which trials end, on the axis of `trial.report(value, step)`; `range(50)` is 50.
-        allocator: a name ("asha", "going-rate", "uniform", "hyperband", "halving", "greedy", "run-to-end") or an
-            Allocator.
+        allocator: "asha", another name of `lcsearch.allocation.named.KINDS`, or an Allocator, as that module's
+            `allocator("sec", groups="lr")` makes it.
         n_trials: trials that are begun at most; None: no limit but `steps`.
         steps: the budget, in steps of all trials together; None: no limit but `n_trials`. It is passed by what
             workers have under way, at most.

@@ -84,7 +84,7 @@ class CurveScheduler(FIFOScheduler):
             known. No trial is asked to pass one: where the margin would end beyond it, to reach it counts.
         look_growth: looks are made as a trial's finite reports grow by this factor, >= 1; 1: at every report. So the
             forecasts of a trial are few however long it is, and which they are follows from its curve alone.
-        allocator: pauses and resumes trials: "asha", "going-rate", "uniform", "hyperband", "halving", "greedy", or an
+        allocator: pauses and resumes trials: "asha", or another name of `lcsearch.allocation.named.KINDS`, or an
             `Allocator`. Trials must report with checkpoints: one that does not is never paused. It also says when a
             new trial begins, and which paused ones never go on. None: whatever begins runs to its end or its stop.
         max_paused: at most so many trials wait, >= 1; beyond it the one with the allocator's lowest rank is ended.

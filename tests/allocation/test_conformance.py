@@ -6,11 +6,18 @@ import pytest
 from kit.allocators import AllocatorKit, Faulty, Plot, passed_on
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
+from lcsearch.allocation.allocators.dump import UpperConfidence
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.allocators.halving import SuccessiveHalving
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
+from lcsearch.allocation.allocators.mfpi import RandomHorizonPi
+from lcsearch.allocation.allocators.pandora import PandoraIndex
+from lcsearch.allocation.allocators.robust import FollowTheForecast
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.allocators.sec import SelfEvolving
+from lcsearch.allocation.allocators.top_two import TopTwoThompson
+from lcsearch.allocation.allocators.uncertain import FundTheUncertain
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.bounded import Bounded
 from lcsearch.allocation.contract import Allocator
@@ -114,6 +121,55 @@ class TestGreedyGain(AllocatorKit):
 class TestGreedyGainOfProbability(AllocatorKit):
     def make(self) -> Allocator:
         return GreedyGain(0.3, gain="p_beat", n_startup_trials=3, explore=0.5)
+
+
+class TestSec(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return SelfEvolving(first=0.1, eta=2)
+
+
+class TestDump(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return UpperConfidence(first=0.1, eta=2, window=3, groups="x")
+
+
+class TestFundTheUncertain(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return FundTheUncertain(first=0.1, eta=2)
+
+
+class TestTopTwoThompson(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return TopTwoThompson(first=0.1, eta=2)
+
+
+class TestRandomHorizonPi(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return RandomHorizonPi(first=0.1, eta=2, n_asked=3)
+
+
+class TestPandoraIndex(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return PandoraIndex(first=0.1, eta=2, floor=0.0)
+
+
+class TestFollowTheForecast(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return FollowTheForecast(first=0.1, eta=2)
 
 
 class FaultyKit(AllocatorKit):

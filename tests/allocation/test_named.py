@@ -31,7 +31,10 @@ def test_the_default_and_ones_of_your_own() -> None:
 
 
 def test_what_cannot_be() -> None:
-    names = "asha, going-rate, hyperband, halving, uniform, greedy, run-to-end"
+    names = (
+        "asha, going-rate, hyperband, halving, uniform, greedy, sec, dump, uncertain, top-two, mfpi, pandora, robust, "
+    )
+    names += "run-to-end"
     with pytest.raises(InvalidValue, match=rf"^allocator: expected one of {names}, got 'asa'\.$"):
         allocator("asa")
     with pytest.raises(InvalidValue, match=r"^allocator: expected a knob of 'asha': first, eta, got 'min_steps'\.$"):

@@ -102,3 +102,26 @@ def new_config_forecast(bank: FinishedTrials) -> Forecasts | None:
         scale = float((losses[k] - losses[:k]).mean())
         levels = np.arange(1.0, n + 1.0) / (len(bank) + 1.0)
         return Forecasts.of(losses[None], levels[None], np.array([[scale, 0.0]]), sign=1.0, source="finished trials")
+
+
+def record_forecast(losses: Floats, p: float) -> Forecasts | None:
+    """Judged loss of a configuration not begun yet, where hardly any has finished: from the best values seen of those
+    that have begun; None before two have one.
+
+    Below the best lies mass `p`, the probability of a record, with the exponential tail of `new_config_forecast`; the
+    rest is spread over the losses seen, the i-th best at level p + (1 - p) * i / n, i from 0.
+
+    Args:
+        losses: (n,) of all that have begun, finite, rising.
+        p: of a record, in [0, 1].
+    """
+    n = losses.size
+    if n < 2:
+        return None
+    k = max(n // 4, 1)
+    with np.errstate(over="ignore"):
+        scale = float((losses[k] - losses[:k]).mean())
+        levels = p + (1.0 - p) * np.arange(n) / n
+        tails = np.array([[scale, max(float(losses[-1] - losses[-2]), 0.0)]])
+        told = Forecasts.of(losses[None], levels[None], tails, sign=1.0, source="trials that have begun")
+    return told if told.absent[0] is None else None

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
+from lcsearch.allocation.allocators.dump import UpperConfidence
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.allocators.halving import SuccessiveHalving
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
+from lcsearch.allocation.allocators.mfpi import RandomHorizonPi
+from lcsearch.allocation.allocators.pandora import PandoraIndex
+from lcsearch.allocation.allocators.robust import FollowTheForecast
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.allocators.sec import SelfEvolving
+from lcsearch.allocation.allocators.top_two import TopTwoThompson
+from lcsearch.allocation.allocators.uncertain import FundTheUncertain
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.bounded import Bounded
 from lcsearch.allocation.contract import Allocator
 from lcsearch.errors import InvalidValue
 
-Kinds = AshaPromotion | GoingRateAsha | GreedyGain | SuccessiveHalving | AsyncHyperband | RunToEnd | Uniform
-KINDS: dict[str, type[Kinds]] = {
-    kind.name: kind
-    for kind in (AshaPromotion, GoingRateAsha, AsyncHyperband, SuccessiveHalving, Uniform, GreedyGain, RunToEnd)
-}
+Kinds = (
+    AshaPromotion
+    | GoingRateAsha
+    | AsyncHyperband
+    | SuccessiveHalving
+    | Uniform
+    | GreedyGain
+    | SelfEvolving
+    | UpperConfidence
+    | FundTheUncertain
+    | TopTwoThompson
+    | RandomHorizonPi
+    | PandoraIndex
+    | FollowTheForecast
+    | RunToEnd
+)
+KINDS: dict[str, type[Kinds]] = {kind.name: kind for kind in get_args(Kinds)}
 """Name -> class, the default first; a class's fields are its knobs."""
 DEFAULT = AshaPromotion.name
 

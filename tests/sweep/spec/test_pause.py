@@ -52,8 +52,8 @@ def test_what_does_not_go_together_is_said_with_what_to_do(tmp_path: Path) -> No
 def test_wrong_kinds_and_knobs(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "pause: yes\n") == ["14:8: at $.pause: expected true or false, got 'yes'."]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: ashe}\n") == [
-        "15:19: at $.allocator.kind: expected kind asha, going-rate, hyperband, halving, uniform or greedy, "
-        "got 'ashe'. Did you mean 'asha'?"
+        "15:19: at $.allocator.kind: expected kind asha, going-rate, hyperband, halving, uniform, greedy, sec, "
+        "dump, uncertain, top-two, mfpi, pandora or robust, got 'ashe'. Did you mean 'asha'?"
     ]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: asha, kappa: 1}\n") == [
         "15:25: at $.allocator.kappa: expected one of first, eta, kind, got 'kappa'."

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[3]
         ("kind: asha, first: 0.02", [2, 6, 18, 54, 100]),
         ("kind: uniform, quantum: 0.25", [25, 50, 75, 100]),
         ("kind: greedy, quantum: 0.333", [34, 68, 100]),
+        ("kind: sec, first: 0.02", [2, 6, 18, 54, 100]),
         ("kind: asha, first: 1", [100]),
     ],
 )

@@ -66,6 +66,13 @@ OWN = Own(
         "<allocator halving>": model.HalvingSpec,
         "<allocator uniform>": model.UniformSpec,
         "<allocator greedy>": model.GreedySpec,
+        "<allocator sec>": model.SecSpec,
+        "<allocator dump>": model.DumpSpec,
+        "<allocator uncertain>": model.UncertainSpec,
+        "<allocator top-two>": model.TopTwoSpec,
+        "<allocator mfpi>": model.MfpiSpec,
+        "<allocator pandora>": model.PandoraSpec,
+        "<allocator robust>": model.RobustSpec,
     },
     _untagged,
 )

@@ -489,7 +489,74 @@ class GreedySpec(Model):
     divergence_reports: Annotated[int, Field(ge=1)] = 3
 
 
-ALLOCATORS = ("asha", "going-rate", "hyperband", "halving", "uniform", "greedy")
+class CurriculumSpec(_Rungs):
+    """What allocators share that draw among forecast trials and new ones."""
+
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.25
+    n_asked: Count = 16
+
+
+class _Bandit(CurriculumSpec):
+    groups: Annotated[str, Field(min_length=1)] = "rung"
+    n_regions: Annotated[int, Field(ge=2)] = 3
+
+
+class SecSpec(_Bandit):
+    """Groups of trials by what turns in them have changed of P(beat) lately, drawn by softmax."""
+
+    kind: Literal["sec"]
+    alpha: Share = 0.5
+    temperature: Annotated[float, Field(gt=0)] = 0.4
+
+
+class DumpSpec(_Bandit):
+    """The same with a bonus for groups that are seldom drawn."""
+
+    kind: Literal["dump"]
+    window: Count = 50
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+
+
+class UncertainSpec(CurriculumSpec):
+    """Where P(beat) is nearest to 1/2, for a unit of cost."""
+
+    kind: Literal["uncertain"]
+
+
+class TopTwoSpec(CurriculumSpec):
+    """Top-two Thompson sampling of the forecasts."""
+
+    kind: Literal["top-two"]
+    beta: Share = 0.5
+
+
+class MfpiSpec(CurriculumSpec):
+    """P(improvement) within a random turn, by a random amount."""
+
+    kind: Literal["mfpi"]
+
+
+class PandoraSpec(CurriculumSpec):
+    """The lowest reservation value: what a trial is worth beyond what it costs."""
+
+    kind: Literal["pandora"]
+
+
+class RobustSpec(_Rungs):
+    """Another one's moves while those that did not pay cost little beside the rest; else ASHA's."""
+
+    kind: Literal["robust"]
+    excess: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
+    rule: Literal["pandora", "mfpi", "top-two", "uncertain"] = "pandora"
+    n_asked: Count = 16
+
+
+ALLOCATORS = (
+    *("asha", "going-rate", "hyperband", "halving", "uniform", "greedy"),
+    *("sec", "dump", "uncertain", "top-two", "mfpi", "pandora", "robust"),
+)
+FORECASTING = ("going-rate", "greedy", "sec", "dump", "uncertain", "top-two", "mfpi", "pandora", "robust")
+"""Those that ask the forecasters."""
 
 
 AllocatorSpec = Annotated[
@@ -498,7 +565,14 @@ AllocatorSpec = Annotated[
     | Annotated[AsyncHyperbandSpec, Tag("<allocator hyperband>")]
     | Annotated[HalvingSpec, Tag("<allocator halving>")]
     | Annotated[UniformSpec, Tag("<allocator uniform>")]
-    | Annotated[GreedySpec, Tag("<allocator greedy>")],
+    | Annotated[GreedySpec, Tag("<allocator greedy>")]
+    | Annotated[SecSpec, Tag("<allocator sec>")]
+    | Annotated[DumpSpec, Tag("<allocator dump>")]
+    | Annotated[UncertainSpec, Tag("<allocator uncertain>")]
+    | Annotated[TopTwoSpec, Tag("<allocator top-two>")]
+    | Annotated[MfpiSpec, Tag("<allocator mfpi>")]
+    | Annotated[PandoraSpec, Tag("<allocator pandora>")]
+    | Annotated[RobustSpec, Tag("<allocator robust>")],
     Discriminator(_by_kind(ALLOCATORS, "asha", "allocator ")),
 ]
 

@@ -23,6 +23,7 @@ from lcsearch.secrets_in_urls import mask, mask_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.load import Sweep
 from lcsearch.sweep.spec.model import (
+    FORECASTING,
     CurvePrunerSpec,
     CurveSamplerSpec,
     HyperbandPrunerSpec,
@@ -310,7 +311,7 @@ def asks_network(sweep: SweepFile) -> bool:
     """May the network be asked, by looks, for turns or for configurations?"""
     spec = sweep.pruner
     named = spec.forecasters if isinstance(spec, CurvePrunerSpec) else None
-    by_turns = sweep.turns is not None and sweep.turns.kind in ("going-rate", "greedy")
+    by_turns = sweep.turns is not None and sweep.turns.kind in FORECASTING
     return (is_forecast(sweep) or by_turns or isinstance(sweep.sampler, CurveSamplerSpec)) and (
         named is None or "network" in named
     )

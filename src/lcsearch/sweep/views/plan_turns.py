@@ -8,7 +8,7 @@ from collections import Counter
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.rungs import rungs_of
-from lcsearch.sweep.spec.model import GreedySpec, HalvingSpec, SweepFile, UniformSpec
+from lcsearch.sweep.spec.model import CurriculumSpec, GreedySpec, HalvingSpec, RobustSpec, SweepFile, UniformSpec
 from lcsearch.sweep.store.turns import make_allocator
 
 _TURNS = 8  # steps that are named
@@ -34,13 +34,14 @@ def asked_at(file: SweepFile) -> list[float]:
 
 
 def climbed(file: SweepFile) -> dict[float, int]:
-    """Rung -> about how many trials come there when all are begun and nothing stops them; {} where there are no rungs.
+    """Rung -> about how many trials come there when all are begun and nothing stops them; {} where there are no rungs,
+    or forecasts say who climbs them.
 
     A full rung of n sends on floor(n / eta), and one trial comes to the end at least. Where promotions come before a
     rung is full they are some more, and a leader that finishes is one more.
     """
     spec, n = file.turns, file.budget.trials
-    if spec is None or isinstance(spec, UniformSpec | GreedySpec):
+    if spec is None or isinstance(spec, UniformSpec | GreedySpec | CurriculumSpec | RobustSpec):
         return {}
     rungs, one = rungs_of(float(file.max_steps), spec.first, spec.eta), make_allocator(spec)
     if isinstance(spec, HalvingSpec) and spec.n_arms is not None:
