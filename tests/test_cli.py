@@ -46,6 +46,7 @@ def test_help_names_the_commands() -> None:
         "  status    Show how far a run is; reads only.",
         "  explain   Tell why a trial was stopped, or was not.",
         "  report    Write a run as one page to hand on.",
+        "  verify    Make every decision again, from log and study.",
         "  replay    Say what policies would have saved on a study.",
         "  forecast  Say what the model thinks of a study's trials.",
         "  prior     Show what the forecasting network is trained on.",

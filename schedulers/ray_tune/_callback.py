@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import weakref
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
-from lcsearch.errors import InvalidValue
+from lcsearch.errors import FileProblem, InvalidValue, in_words
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.ray_tune._book import Book, Entry
 from lcsearch.schedulers.ray_tune._moved import RENAMED
 from lcsearch.schedulers.ray_tune._scheduler import CurveScheduler
 from lcsearch.stopping.risk import StopRecord
-from lcsearch.study import Status
+from lcsearch.study import Status, Trial
+
+_STATES = "callback-states-*.pkl"
 
 _restored: list[weakref.ref[CurveScheduler]] = []
 
@@ -71,6 +75,33 @@ class StateCallback(Callback):
         _restored[:] = [weakref.ref(self.scheduler)]
 
 
+def kept_trials(folder: str | os.PathLike[str]) -> dict[str, Trial]:
+    """Every trial of an experiment by its id, as its StateCallback has kept it last.
+
+    Nothing of the file is run: classes that are not lcsearch's own come back as empty ones.
+
+    Args:
+        folder: the experiment's, or the one above.
+
+    Raises:
+        FileProblem: there is no such state, or it is damaged.
+    """
+    root = Path(folder)
+    found = sorted((*root.glob(_STATES), *root.glob(f"*/{_STATES}")), key=lambda path: path.name)
+    if not found:
+        raise FileProblem(f"{root}: expected a Tune experiment whose run had a StateCallback, got no {_STATES} there.")
+    try:
+        states = _Inert(io.BytesIO(found[-1].read_bytes())).load()
+        for state in states.values():
+            if isinstance(state, dict) and isinstance(state.get("scheduler"), bytes):
+                saved = _Inert(io.BytesIO(state["scheduler"])).load()
+                book = Book.from_record(saved["book"]) if isinstance(saved["book"], dict) else saved["book"]
+                return {uid: book.trial(uid) for uid in book.entries}
+    except Exception as error:  # whatever damaged bytes come to
+        raise FileProblem(f"{found[-1]}: expected the state of a CurveScheduler, got {in_words(error)}.") from error
+    raise FileProblem(f"{found[-1]}: expected the state of a CurveScheduler, got that of other callbacks.")
+
+
 class _Saved(pickle.Unpickler):
     """Reads what an earlier lcsearch saved, too: these classes, by the modules in which they stood then."""
 
@@ -78,4 +109,26 @@ class _Saved(pickle.Unpickler):
         """The class of a pickled value."""
         known = {kind.__name__: kind for kind in (Book, Entry, StopRecord, Schedule, Status)}
         own, now = module.partition(".")[0] == "lcsearch", RENAMED.get(name, name)
-        return known[now] if own and now in known else super().find_class(module, name)
+        return known[now] if own and now in known else self.foreign(module, name)
+
+    def foreign(self, module: str, name: str) -> Any:
+        """What is none of ours: in a run that goes on, Tune has read it by then, too."""
+        return super().find_class(module, name)
+
+
+class _Inert(_Saved):
+    """Reads ours and runs nothing else: for files that somebody hands on."""
+
+    def foreign(self, module: str, name: str) -> Any:
+        """An empty class in the place of any other."""
+        return _Nothing
+
+
+class _Nothing:
+    """Stands for a value that is not read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass

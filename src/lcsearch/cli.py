@@ -304,6 +304,37 @@ def report(
         say(shown(write(where, None if out is None else out.resolve())))
 
 
+@app.command()
+def verify(
+    log: Annotated[
+        Path | None, typer.Argument(help="A run folder, or a decision log. [default: the latest run]", metavar="[LOG]")
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Of a decision log: Optuna storage, or folder of a Tune experiment.", metavar="[STUDY]"),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="A run, in place of LOG, as other commands name it.")] = None,
+    name: Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")] = None,
+) -> None:
+    """Make every decision again, from log and study.
+
+    Ends with 1 at the first that comes out otherwise than it was recorded.
+    """
+    code = 0
+    with _told_plainly():
+        from lcsearch.errors import FileProblem
+        from lcsearch.sweep.store.folder import latest
+        from lcsearch.sweep.views.verify import verified
+        from lcsearch.terminal import say
+
+        if log and folder:
+            raise FileProblem(f"expected LOG or --folder, got both: {log} and --folder {folder}.")
+        found = verified(log or folder or latest(Path("runs"), "Name one: lcsearch verify LOG STUDY."), study, name)
+        say("\n".join(found.lines))
+        code = int(found.mismatch is not None)
+    raise typer.Exit(code)
+
+
 # How a study that is only read is named, by every command that reads one.
 FolderInPlace = Annotated[Path | None, typer.Option(help="A run, in place of STUDY, as other commands name it.")]
 WhichStudy = Annotated[str | None, typer.Option("--study", help="Which study, where there are several.")]

@@ -134,8 +134,8 @@ def test_a_report_of_an_earlier_step_that_came_later_changes_no_receipt(steps: l
         with pytest.raises(InvalidValue) as wrong:
             back.asked(one, SEEN.goal, {**trials, "8": now})
         assert str(wrong.value) == (
-            "asked(trials=): expected the 3 reports up to step 9 that trial 8 had then, got 5. Reports of earlier "
-            "steps came later, or some are gone: this allocation cannot be made again."
+            "again(trials=): expected the 3 reports up to step 9 that trial 8 had then, got 5. Reports of earlier "
+            "steps came later, or some are gone: this decision cannot be made again."
         )
     gone = {**trials, "8": replace(first, curve=first.curve.cut(steps[0] / 2))}
     with pytest.raises(InvalidValue, match=r"expected the . reports up to step 9 that trial 8 had then, got 0\."):
@@ -158,5 +158,5 @@ def test_a_receipt_of_an_earlier_version_tells_how_many_reports_there_were() -> 
 def test_a_trial_that_is_gone_is_named() -> None:
     asked = ask(allocator("asha"), None, SEEN, PAUSES, SLOTS, (0, 0))
     receipt = AllocationReceipt.of(asked, judge(asked, {}))
-    with pytest.raises(InvalidValue, match=r"^asked\(trials=\): expected every trial that the receipt names, got "):
+    with pytest.raises(InvalidValue, match=r"^again\(trials=\): expected every trial that the receipt names, got "):
         receipt.asked(allocator("asha"), SEEN.goal, {})

@@ -2,98 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lcsearch.allocation.ask import AllocationAsk, ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Wait
 from lcsearch.allocation.named import knobs_of
-from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
-from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
+from lcsearch.study import Status, Trial
+from lcsearch.study.moment import Moment
+from lcsearch.study.stood import Stood, packed, unpacked
 
-_MOST = 10**7  # trials of one range: a damaged record must not fill the memory
 AGAINST = 5
 """Waiting trials that a receipt names, the nearest to a slot first."""
-_LETTERS = {Status.RUNNING: "R", Status.PAUSED: "P"}
-_STATUSES = {letter: status for status, letter in _LETTERS.items()}
-
-
-class Stood(NamedTuple):
-    """How far a trial had come that had not ended.
-
-    Attributes:
-        status: RUNNING or PAUSED.
-        n: its reports.
-        last: the largest step of them; None without one, and in receipts of earlier versions.
-        first: the smallest, where all of them are evenly spaced, so that the three tell every step; else None.
-    """
-
-    status: Status
-    n: int
-    last: float | None = None
-    first: float | None = None
-
-    @classmethod
-    def of(cls, trial: Trial) -> Stood:
-        """The trial as it stands."""
-        steps = trial.curve.reports()[0]
-        if not steps.size:
-            return cls(trial.status, 0)
-        first, last = float(steps[0]), float(steps[-1])
-        even = np.array_equal(steps, np.linspace(first, last, steps.size))
-        return cls(trial.status, steps.size, last, first if even else None)
-
-    def again(self, trial: Trial) -> Trial:
-        """The trial as it stood, from what it has reported by now.
-
-        Raises:
-            InvalidValue: that does not tell: reports of earlier steps came later, or some are gone.
-        """
-        steps, values = trial.curve.reports()
-        if not self.n or (self.last is None and self.n <= steps.size):
-            curve = trial.curve.cut(float(steps[self.n - 1]) if self.n else -math.inf)
-        else:
-            curve = trial.curve.cut(math.inf if self.last is None else self.last)
-        if curve.n_reports != self.n and self.first is not None and self.last is not None:
-            then = np.isin(steps, np.linspace(self.first, self.last, self.n))
-            curve = Curve.of(steps[then], values[then])
-        if curve.n_reports != self.n:
-            to = "" if self.last is None else f" up to step {self.last:g}"
-            expected = f"the {self.n} report{'s' * (self.n != 1)}{to} that trial {trial.uid} had then"
-            what = "Reports of earlier steps came later, or some are gone: this allocation cannot be made again"
-            raise InvalidValue(expected, curve.n_reports, "asked(trials=)", what)
-        return replace(trial, curve=curve, status=self.status)
-
-    def to_text(self) -> str:
-        """In a few letters: "P9@1:9", or "P9@9" where steps are not evenly spaced."""
-        text = f"{_LETTERS[self.status]}{self.n}"
-        if self.last is None:
-            return text
-        return (
-            f"{text}@{_short(self.last)}" if self.first is None else f"{text}@{_short(self.first)}:{_short(self.last)}"
-        )
-
-    @classmethod
-    def from_text(cls, text: str) -> Stood:
-        """Read :meth:`to_text` back.
-
-        Raises:
-            KeyError, IndexError, ValueError: it is none.
-        """
-        n, _, steps = text[1:].partition("@")
-        first, _, last = steps.rpartition(":")
-        return cls(_STATUSES[text[0]], int(n), float(last) if last else None, float(first) if first else None)
-
-
-def _short(step: float) -> str:
-    """A step with all its digits."""
-    return str(int(step)) if step.is_integer() else repr(step)
 
 
 @dataclass(frozen=True)
@@ -113,6 +36,9 @@ class AllocationReceipt:
         moves, stops: what came of it.
         against: the first of those that got nothing, and `n_waiting` of them in all.
         failed: why the slots went to RunToEnd instead; "" when they did not.
+        goal: the study's then; None in receipts of earlier versions, as the two below.
+        ended: "STOPPED" and "FAILED" -> the uids of `finished` that had ended so.
+        digest: of all curves, see :func:`lcsearch.study.moment.digest_of`.
     """
 
     study: str
@@ -129,12 +55,15 @@ class AllocationReceipt:
     against: tuple[Wait, ...]
     n_waiting: int
     failed: str = ""
+    goal: Goal | None = None
+    ended: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    digest: str = ""
 
     @classmethod
     def of(cls, asked: AllocationAsk, made: Allocation, failed: str = "") -> AllocationReceipt:
         """The receipt of what came of an ask."""
         seen = asked.snapshot
-        live = {t.uid: Stood.of(t) for t in sorted(seen.live, key=lambda t: uid_sort_key(t.uid))}
+        moment = Moment.of(seen)
         return cls(
             seen.study,
             asked.allocator.name,
@@ -143,13 +72,16 @@ class AllocationReceipt:
             asked.state,
             asked.slots,
             asked.abilities.pause,
-            tuple(trial.uid for trial in seen.bank),
-            live,
+            moment.finished,
+            moment.live,
             made.moves,
             made.stops,
             made.waits[:AGAINST],
             len(made.waits),
             failed,
+            moment.goal,
+            moment.ended,
+            moment.digest,
         )
 
     @property
@@ -170,14 +102,22 @@ class AllocationReceipt:
             "account": self.slots.account._asdict(),
             **({} if self.slots.here is None else {"here": self.slots.here}),
             "pauses": self.pauses,
-            "finished": _packed(self.finished),
-            "live": {uid: stood.to_text() for uid, stood in self.live.items()},
+            **self._moment_record(),
             "moves": [_move_record(move) for move in self.moves],
             "stops": [list(stop) for stop in self.stops],
             "against": [list(wait) for wait in self.against],
             "n_waiting": self.n_waiting,
             **({"failed": self.failed} if self.failed else {}),
         }
+
+    def _moment_record(self) -> dict[str, Any]:
+        if self.goal is not None:
+            return self.moment(self.goal).to_record()
+        return {"finished": packed(self.finished), "live": {uid: one.to_text() for uid, one in self.live.items()}}
+
+    def moment(self, goal: Goal) -> Moment:
+        """The study as it was then; `goal` is its goal."""
+        return Moment(goal, self.finished, self.ended, self.live, digest=self.digest)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> AllocationReceipt:
@@ -201,7 +141,7 @@ class AllocationReceipt:
                     None if (here := record.get("here")) is None else str(here),
                 ),
                 bool(record["pauses"]),
-                tuple(uid for part in record["finished"] for uid in _unpacked(part)),
+                tuple(uid for part in record["finished"] for uid in unpacked(part)),
                 {str(uid): Stood.from_text(text) for uid, text in record["live"].items()},
                 tuple(_move_of(move) for move in record["moves"]),
                 tuple((str(uid), str(why)) for uid, why in record["stops"]),
@@ -211,6 +151,7 @@ class AllocationReceipt:
                 ),
                 int(record["n_waiting"]),
                 str(record.get("failed", "")),
+                **_since(record),
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InvalidValue("the record of an allocation", record, "AllocationReceipt.from_record") from error
@@ -227,15 +168,11 @@ class AllocationReceipt:
         Raises:
             InvalidValue: a trial that the receipt names is not there, or its reports of then cannot be told.
         """
-
-        def then(uid: str) -> Trial:
-            if uid not in trials:
-                raise InvalidValue("every trial that the receipt names", f"no trial {uid!r}", "asked(trials=)")
-            return trials[uid]
-
-        bank = FinishedTrials(goal).extend(then(uid) for uid in self.finished)
-        live = tuple(stood.again(then(uid)) for uid, stood in self.live.items())
-        snapshot = Snapshot(self.study, goal, bank, live)
+        ended = self.ended
+        if self.goal is None:  # an earlier version did not say
+            known = [(uid, trials[uid].status) for uid in self.finished if uid in trials]
+            ended = {s.name: tuple(u for u, status in known if status is s) for s in (Status.STOPPED, Status.FAILED)}
+        snapshot = replace(self, ended=ended).moment(goal).again(self.study, trials)
         return ask(allocator, self.state, snapshot, Abilities(pause=self.pauses), self.slots, self.key)
 
     def story(self, uid: str) -> str | None:
@@ -281,32 +218,12 @@ class AllocationReceipt:
         return found
 
 
-def _packed(uids: Sequence[str]) -> list[str]:
-    """Uids in their order; numbers that follow each other as one range, "3-17", for a study may have thousands."""
-    found: list[list[str]] = []
-    for uid in uids:
-        last = found[-1][-1] if found else ""
-        if last.isdecimal() and str(int(last)) == last and str(int(last) + 1) == uid:
-            found[-1][1:] = [uid]
-        else:
-            found.append([uid])
-    return ["-".join(part) if len(part) > 1 else _alone(part[0]) for part in found]
-
-
-def _alone(uid: str) -> str:
-    """A uid that no range is taken for."""
-    return f"{uid}-" if "-" in uid else uid
-
-
-def _unpacked(part: str) -> Iterator[str]:
-    """The uids of one entry of :func:`_packed`."""
-    first, dash, last = part.partition("-")
-    if dash and first.isdecimal() and last.isdecimal():
-        if int(last) - int(first) > _MOST:
-            raise ValueError(part)
-        yield from map(str, range(int(first), int(last) + 1))
-    else:
-        yield part.removesuffix("-") if dash else part
+def _since(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What receipts of earlier versions do not have."""
+    if "goal" not in record:
+        return {}
+    moment = Moment.from_record(record)
+    return {"goal": moment.goal, "ended": moment.ended, "digest": moment.digest}
 
 
 def _move_record(move: Move) -> dict[str, Any]:

@@ -88,7 +88,15 @@ def read_allocations(folder: str | os.PathLike[str], left_out: list[str] | None 
 
 
 def _read(folder: str | os.PathLike[str], left_out: list[str] | None) -> Iterator[dict[str, Any] | AllocationReceipt]:
-    found: list[tuple[float, dict[str, Any] | AllocationReceipt]] = []
+    yield from (record if receipt is None else receipt for record, receipt in read_entries(folder, left_out))
+
+
+def read_entries(
+    folder: str | os.PathLike[str], left_out: list[str] | None = None
+) -> Iterator[tuple[dict[str, Any], AllocationReceipt | None]]:
+    """Every line of all writers in time order, of an allocation with its receipt; arguments and errors as of
+    :func:`read_log`."""
+    found: list[tuple[float, dict[str, Any], AllocationReceipt | None]] = []
     left_out = [] if left_out is None else left_out
     root = Path(folder)
     if not root.is_dir():
@@ -96,14 +104,14 @@ def _read(folder: str | os.PathLike[str], left_out: list[str] | None) -> Iterato
     for path in sorted(root.glob("*.jsonl")):
         try:
             for number, (_, line) in enumerate(files.lines(path), start=1):
-                entry = entry_of(line)
+                entry = _entry(line)
                 if entry is not None:
                     found.append(entry)
                 elif line.endswith(b"\n") and line.strip():
                     left_out.append(f"{path}:{number}")
         except OSError:
             left_out.append(str(path))
-    yield from (entry for _, entry in sorted(found, key=lambda one: one[0]))
+    yield from (entry[1:] for entry in sorted(found, key=lambda one: one[0]))
 
 
 def left_out_words(places: Sequence[str]) -> str:
@@ -115,6 +123,11 @@ def left_out_words(places: Sequence[str]) -> str:
 
 def entry_of(line: bytes) -> tuple[float, dict[str, Any] | AllocationReceipt] | None:
     """When a line was written, and the record of a look or the receipt of an allocation; None: it is neither."""
+    entry = _entry(line)
+    return None if entry is None else (entry[0], entry[1] if entry[2] is None else entry[2])
+
+
+def _entry(line: bytes) -> tuple[float, dict[str, Any], AllocationReceipt | None] | None:
     try:
         record = files.loads(line)
     except ValueError:
@@ -123,11 +136,11 @@ def entry_of(line: bytes) -> tuple[float, dict[str, Any] | AllocationReceipt] | 
         return None
     if "allocation" in record:
         try:
-            return float(record.get("time") or 0.0), AllocationReceipt.from_record(record)
+            return float(record.get("time") or 0.0), record, AllocationReceipt.from_record(record)
         except (InvalidValue, TypeError, ValueError):
             return None
     found = _look_record(record)
-    return None if found is None else (float(found.get("time") or 0.0), found)
+    return None if found is None else (float(found.get("time") or 0.0), found, None)
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:

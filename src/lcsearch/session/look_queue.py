@@ -29,11 +29,12 @@ class Look(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A submitted look that is judged, and not yet handed out."""
+    """A submitted look that is judged, and not yet handed out; `snapshot` is what it was judged on."""
 
     judgement: Judgement
     latency: float
     errors: dict[str, str]
+    snapshot: Snapshot | None = None
 
     @property
     def stops(self) -> bool:

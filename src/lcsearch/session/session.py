@@ -40,6 +40,7 @@ from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held
 from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by
 from lcsearch.stopping.notices import AXIS, Notice, notices
 from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.seen import Seen
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot
 
@@ -230,7 +231,7 @@ class Session:
                     text = f"{_STORING} failed, the trial goes on: {in_words(error)}"
                     self.warn_once(f"{_STORING}:{type(error).__name__}", text)
                     judgement = revoked(judgement, Reason.UNRECORDED)
-            self._record(judgement.decision, self._clock() - start, errors, snapshot.key)
+            self._record(judgement.decision, self._clock() - start, errors, snapshot.key, snapshot)
         return judgement
 
     def _decide(
@@ -271,7 +272,7 @@ class Session:
             if isinstance(question, GateHold):
                 self._record(judgement.decision, self._clock() - start, {})
             else:
-                queue.put_judged(event.trial.uid, Judged(judgement, self._clock() - start, {}))
+                queue.put_judged(event.trial.uid, Judged(judgement, self._clock() - start, {}, snapshot))
 
     def judge_all(self, looks: Sequence[Look]) -> list[Judged]:
         """For the queue: judge looks together."""
@@ -279,13 +280,13 @@ class Session:
             decided = self._decide([look[:3] for look in looks])
             now = self._clock()
         pairs = zip(looks, decided, strict=True)
-        return [Judged(judgement, now - look.start, errors) for look, (judgement, errors) in pairs]
+        return [Judged(judgement, now - look.start, errors, look.snapshot) for look, (judgement, errors) in pairs]
 
     def drop(self, look: Look | Judged, reason: Reason = Reason.SUPERSEDED) -> None:
         """For the queue: record a look that will not be carried out."""
         if isinstance(look, Judged):
             decision = replace(look.judgement.decision, verdict=Verdict.CONTINUE, reason=reason)
-            self._record(decision, look.latency, look.errors)
+            self._record(decision, look.latency, look.errors, snapshot=look.snapshot)
         else:  # no forecaster was asked
             hold = GateHold(reason, standing=look.question.standing, incumbent=look.question.incumbent)
             self._record(held_decision(look.snapshot, look.event, hold), self._clock() - look.start, {})
@@ -318,7 +319,7 @@ class Session:
                 if gone:
                     self.drop(done, gone if isinstance(gone, Reason) else Reason.SUPERSEDED)
                     continue
-            self._record(done.judgement.decision, done.latency, done.errors)
+            self._record(done.judgement.decision, done.latency, done.errors, snapshot=done.snapshot)
             yield done.judgement
 
     def settle(self, uid: str) -> bool:
@@ -473,7 +474,14 @@ class Session:
         """Count a configuration that was left to the sampler, for proposing one failed."""
         self.failed(PROPOSING, error, "the sampler's own configuration is begun")
 
-    def _record(self, decision: Decision, latency: float, errors: dict[str, str], study: Hashable = None) -> None:
+    def _record(
+        self,
+        decision: Decision,
+        latency: float,
+        errors: dict[str, str],
+        study: Hashable = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
         with self._lock:
             self.reasons[decision.reason] += 1
             before = self._remember((study or decision.study, decision.trial), decision)
@@ -491,7 +499,9 @@ class Session:
             return
         try:
             versions = self.panel.versions()
-            receipt = Receipt(decision, self._wall(), latency, socket.gethostname(), os.getpid(), versions, errors)
+            saw = None if snapshot is None else Seen.of(self.policy, snapshot)
+            whose = socket.gethostname(), os.getpid()
+            receipt = Receipt(decision, self._wall(), latency, *whose, versions, errors, saw)
         except Exception as error:  # a version that cannot be read
             self.failed("decision log", error)
             return

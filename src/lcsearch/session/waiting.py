@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from lcsearch.allocation.named import KINDS, allocator
-from lcsearch.allocation.receipt import AGAINST, AllocationReceipt, Stood
+from lcsearch.allocation.receipt import AGAINST, AllocationReceipt
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.session.session import REMEMBERED_ALLOCATIONS, Session
 from lcsearch.study import Snapshot, Trial
+from lcsearch.study.stood import Stood
 
 _SLOTS_SHOWN = 5
 

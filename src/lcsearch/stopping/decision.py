@@ -10,6 +10,7 @@ from typing import Any
 
 from lcsearch.errors import InvalidValue
 from lcsearch.stopping.rules import Rank
+from lcsearch.stopping.seen import Seen
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
@@ -268,6 +269,7 @@ class Receipt:
         host, pid: the process that decided.
         models: forecaster name -> version.
         errors: forecaster name -> what went wrong, for the absent ones.
+        saw: what else the decision is a function of, so that `lcsearch verify` can make it again; None: it is not kept.
     """
 
     decision: Decision
@@ -277,6 +279,7 @@ class Receipt:
     pid: int
     models: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    saw: Seen | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for one JSON line."""
@@ -288,4 +291,5 @@ class Receipt:
             "pid": self.pid,
             "models": self.models,
             "errors": self.errors,
+            **({} if self.saw is None else {"saw": self.saw.to_record()}),
         }

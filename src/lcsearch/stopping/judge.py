@@ -90,6 +90,11 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
     return revoked(stop, Reason.UNRECORDED) if kept is None else Judgement(decision, kept)
 
 
+def settled(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Judgement:
+    """A look's outcome once the other stops are weighed, see :func:`limited`."""
+    return limited(policy, snapshot, stop)
+
+
 def revoked(stop: Judgement, reason: Reason) -> Judgement:
     """A stop that is not carried out: the trial goes on, for this reason."""
     return Judgement(replace(stop.decision, verdict=Verdict.CONTINUE, reason=reason))
@@ -193,4 +198,4 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
         ends=ends if len(set(ends)) > 1 else (),
         seen=trial.curve.digest,
     )
-    return limited(policy, snapshot, Judgement(decision, record))
+    return settled(policy, snapshot, trial, Judgement(decision, record))

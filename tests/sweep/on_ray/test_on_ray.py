@@ -34,6 +34,7 @@ from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.summary import summarize
+from lcsearch.sweep.views.verify import verified
 
 # Ray's own: it opens sockets and files that it leaves to the garbage collector.
 pytestmark = [
@@ -134,6 +135,9 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monke
     assert f"{len(outcome.progress.of('complete'))} complete, {len(stopped)} stopped" in text
     assert "risk that some stop lost the winner: " in text
     assert "looks: " in text
+    again = verified(folder.root)
+    assert again.mismatch is None
+    assert again.looks == len(list(read_log(folder.decisions)))
 
 
 @pytest.mark.usefixtures("_ray")

@@ -1,0 +1,429 @@
+"""Every decision of a log made again, from the log and from what the study's trials reported; the first that comes out
+otherwise ends it.
+
+A look is decided again by the code that decided it: gates, the same forecasters, the judge. What cannot be made again
+is counted by why, and never taken for right: receipts of earlier versions, models that are not at hand, forecasts that
+were late or failed, allocators of one's own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcsearch.allocation.allocators.run_to_end import RunToEnd
+from lcsearch.allocation.contract import Allocation
+from lcsearch.allocation.judge import judge as allocated
+from lcsearch.allocation.named import KINDS, allocator
+from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.errors import InvalidValue, LcsearchError
+from lcsearch.forecast.contract import Absent, Answer, Forecaster
+from lcsearch.session.decision_log import left_out_words, read_entries
+from lcsearch.session.panel import Panel
+from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.gates import Ask, Event, ask
+from lcsearch.stopping.judge import Judgement, judge, settled
+from lcsearch.stopping.risk import StopRecord
+from lcsearch.stopping.seen import Seen
+from lcsearch.stopping.verdict import Reason, Verdict
+from lcsearch.study import Snapshot, Trial
+from lcsearch.study.moment import digest_of
+
+TOLERANCE = 1e-3
+"""Relative: numbers that stem from forecasts may differ by this from machine to machine; a P by 1e-6 more."""
+
+_OF_CLOCKS = (Absent.LATE.name, Absent.FAILED.name, "DEAD")
+_FORECAST = re.compile(r"(now|before)\.(p|interval|heard)\b|risk|moves|against|record")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+_OLD = "written by an earlier lcsearch, whose receipts do not say what was seen"
+_LATER = "stops that were taken back, or weighed again, on a later state of the study; their forecasts were made again"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A decision that comes out otherwise than it was recorded.
+
+    Attributes:
+        what: "trial 7, step 12", or "allocation 3".
+        field: which of its numbers or words.
+        recorded, found: as the log, or the study, has it; as it comes out.
+    """
+
+    what: str
+    field: str
+    recorded: object
+    found: object
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{self.what}: {self.field} was recorded as {_shown(self.recorded)} and comes out as {_shown(self.found)}"
+        )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of it.
+
+    Attributes:
+        looks, allocations: how many were made again and came out as recorded.
+        not_made_again: why some could not be -> how many.
+        mismatch: the first that came out otherwise; None: there is none.
+        notes: what else must be said.
+    """
+
+    looks: int = 0
+    allocations: int = 0
+    not_made_again: Mapping[str, int] = field(default_factory=dict)
+    mismatch: Mismatch | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [f"! {note}" for note in self.notes]
+        made = f"{self.looks} look{'s' * (self.looks != 1)} and {self.allocations} "
+        made += f"allocation{'s' * (self.allocations != 1)} made again"
+        if self.mismatch is not None:
+            return [*told, f"MISMATCH {self.mismatch}", f"{made} before it came out as recorded"]
+        told.append(f"{made}: each came out as recorded")
+        told += [f"cannot be recomputed: {n} {why}" for why, n in self.not_made_again.items()]
+        if not self.looks + self.allocations:
+            told.append("nothing was verified")
+        return told
+
+
+class _Entry(NamedTuple):
+    """One line of the log."""
+
+    record: Mapping[str, Any]
+    receipt: AllocationReceipt | None
+
+
+class _CannotBe(Exception):
+    """This decision cannot be made again, as its text says."""
+
+
+class _Differs(Exception):
+    """What came out otherwise."""
+
+    def __init__(self, field: str, recorded: object, found: object) -> None:
+        self.args = field, recorded, found
+
+
+def verify(
+    log: str | os.PathLike[str],
+    trials: Mapping[str, Trial],
+    at_hand: Callable[[str], Forecaster | None],
+    *,
+    study: str | None = None,
+) -> Verified:
+    """Make the decisions of a log again, in the order in which they were written, up to the first mismatch.
+
+    Args:
+        log: the folder.
+        trials: uid -> trial as it stands now or later, with the stop record that its study keeps.
+        at_hand: a forecaster by its name; None: there is none.
+        study: decisions of another name are counted and passed over; None: all are of this study.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    left_out: list[str] = []
+    entries = [_Entry(*entry) for entry in read_entries(log, left_out)]
+    notes = [left_out_words(left_out)] if left_out else []
+    again = _Again(entries, trials, at_hand)
+    counted: Counter[bool] = Counter()
+    missing: Counter[str] = Counter()
+    found: Mismatch | None = None
+    with np.errstate(all="ignore"):
+        for at, (record, receipt) in enumerate(entries):
+            if study is not None and record.get("study") not in (None, study):
+                missing[f"of study {record['study']!r}, which is another"] += 1
+                continue
+            try:
+                why = again.look(at) if receipt is None else again.allocation(receipt, record)
+                counted[receipt is None] += 1
+                missing.update([why] if why else [])
+            except _CannotBe as cannot:
+                missing[str(cannot)] += 1
+            except _Differs as differs:
+                where = f"allocation {receipt.number}" if receipt is not None else _where(record)
+                found = Mismatch(where, *differs.args)
+                break
+        else:
+            found = again.stored()
+    unsaid = again.unsaid()
+    if unsaid and found is None:
+        notes.append(f"{len(unsaid)} stops of the study are not in this log: trial {', '.join(unsaid[:5])}")
+    return Verified(counted[True], counted[False], dict(missing), found, tuple(notes))
+
+
+class _Again:
+    """Makes decisions again; forecasters are loaded once, and stops whose records later looks need are remembered."""
+
+    def __init__(
+        self, entries: Sequence[_Entry], trials: Mapping[str, Trial], at_hand: Callable[[str], Forecaster | None]
+    ) -> None:
+        self._entries, self._trials, self._at_hand = entries, trials, at_hand
+        self._panels: dict[tuple[tuple[str, str], ...], Panel] = {}
+        self._forecasters: dict[str, Forecaster | None] = {}
+        self._judged: dict[int, tuple[Seen, Judgement] | None] = {}
+        self._stops: dict[str, int] = {}
+        for at, (record, receipt) in enumerate(entries):
+            if receipt is None and record.get("verdict") == Verdict.STOP.name:
+                self._stops[str(record["trial"])] = at
+
+    def look(self, at: int) -> str:
+        """Hold a look to its record; says what of it could not be, "" when all of it was."""
+        record = self._entries[at].record
+        if record.get("reason") == Reason.SUPERSEDED.name and "now" not in record:
+            raise _CannotBe("overtaken by a newer look before they were judged, so nothing was decided")
+        seen, judgement = self._judgement(at)
+        # Only what the study as it was then says of these is known; the record decides what was weighed.
+        records = self._records(seen, but=str(record["trial"]))
+        unknown = len(records) < len([uid for uid in seen.moment.recorded if uid != str(record["trial"])])
+        snapshot = _then(seen, record, self._trials, records)
+        trial = snapshot_trial(snapshot, record, self._trials)
+        made = settled(seen.policy, snapshot, trial, judgement).decision
+        recorded = _decided(record)
+        why = ""
+        if recorded.verdict is not Verdict.STOP and judgement.decision.verdict is Verdict.STOP:
+            later = recorded.reason is not made.reason and recorded.reason is not Reason.BELOW
+            if later and _is_a_gate(recorded.reason):
+                made, why = replace(made, verdict=recorded.verdict, reason=recorded.reason), _LATER
+        if seen.policy.risk is not None and made.risk != recorded.risk:
+            made, why = replace(made, verdict=recorded.verdict, reason=recorded.reason, risk=recorded.risk), _LATER
+        if unknown:
+            made = replace(made, risk=recorded.risk)
+            why = why or "risks that hang on stops which cannot be made again; the rest of them was"
+        _compare(recorded.to_record(), made.to_record())
+        return why
+
+    def stored(self) -> Mismatch | None:
+        """A stop whose record in the study is another than the one that comes out; None: there is none."""
+        for uid, at in self._stops.items():
+            known = self._trials[uid].stop_records.get("stop") if uid in self._trials else None
+            done = self._judged.get(at)
+            if not isinstance(known, StopRecord) or done is None or done[1].record is None:
+                continue
+            if known.step != done[1].decision.step:
+                continue  # of another attempt at the trial, or of a later look
+            made, kept = done[1].record.to_record(), known.to_record()
+            for name in ("reason", "p", "losses", "target"):
+                try:
+                    _compare({name: kept[name]}, {name: made[name]}, "record")
+                except _Differs as differs:
+                    return Mismatch(f"the study's record of the stop of trial {uid}", *differs.args)
+        return None
+
+    def unsaid(self) -> list[str]:
+        """Trials with a stop in the study of which the log says nothing."""
+        known = (uid for uid, trial in self._trials.items() if "stop" in trial.stop_records)
+        return [uid for uid in known if uid not in self._stops]
+
+    def allocation(self, receipt: AllocationReceipt, record: Mapping[str, Any]) -> str:
+        """Hold an allocation to its receipt."""
+        if receipt.goal is None:
+            raise _CannotBe(f"allocations {_OLD}")
+        if receipt.allocator not in KINDS:
+            raise _CannotBe(f"allocations by {receipt.allocator!r}, which is no allocator of lcsearch")
+        try:
+            by = allocator(receipt.allocator, **receipt.knobs)
+            asked = receipt.asked(by, receipt.goal, self._trials)
+        except (LcsearchError, TypeError) as error:
+            raise _Differs("the study", "what the receipt says of it", str(error)) from error
+        if receipt.digest and (found := digest_of(asked.snapshot)) != receipt.digest:
+            raise _Differs("the digest of the study's curves as they were then", receipt.digest, found)
+        if receipt.failed:
+            made: Allocation = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
+        elif not asked.queries:
+            made = allocated(asked, {})
+        elif record.get("errors"):
+            raise _CannotBe("allocations at which a forecaster failed or was late")
+        else:
+            panel = self._panel(record.get("models") or {})
+            made = allocated(asked, panel.ask([(asked.snapshot, asked.queries)])[0].answers)
+        again = AllocationReceipt.of(asked, made, receipt.failed)
+        for name in ("moves", "stops", "against", "n_waiting"):
+            _compare({name: receipt.to_record()[name]}, {name: again.to_record()[name]})
+        return ""
+
+    def _judgement(self, at: int) -> tuple[Seen, Judgement]:
+        """What a look's forecasts came to, before the other stops are weighed; made once."""
+        if at not in self._judged:
+            self._judged[at] = None
+            self._judged[at] = self._judge(self._entries[at].record)
+        done = self._judged[at]
+        if done is None:  # it was asked for by another look
+            done = self._judged[at] = self._judge(self._entries[at].record)
+        return done
+
+    def _judge(self, record: Mapping[str, Any]) -> tuple[Seen, Judgement]:
+        if "saw" not in record:
+            raise _CannotBe(f"looks {_OLD}")
+        try:
+            seen = Seen.from_record(record["saw"])
+        except LcsearchError:
+            raise _CannotBe("looks whose receipts hold knobs that this lcsearch does not know") from None
+        snapshot = _then(seen, record, self._trials, {})
+        if seen.moment.digest and (found := digest_of(snapshot)) != seen.moment.digest:
+            raise _Differs("the digest of the study's curves as they were then", seen.moment.digest, found)
+        trial = snapshot_trial(snapshot, record, self._trials)
+        recorded = _decided(record)
+        free = replace(seen.policy, risk=None)
+        question = ask(free, snapshot, Event(trial, recorded.step))
+        if not isinstance(question, Ask):
+            raise _Differs("reason", recorded.reason.name, question.reason.name)
+        if question.diverged:
+            return seen, judge(free, snapshot, question, {})
+        _known_without_forecasts(recorded, question, snapshot, free)
+        panel = self._panel(record.get("models") or {})
+        answers = dict(panel.ask([(snapshot, question.queries)])[0].answers)
+        half = len(question.queries) // 2
+        for look, where in ((recorded.now, 0), (recorded.before, half)):
+            for name, said in () if look is None else look.heard:
+                if said in _OF_CLOCKS and name in answers:  # what a clock decided is taken as it was
+                    absent: list[Answer] = [Absent[str(said)]] * half
+                    answers[name] = [*answers[name][:where], *absent, *answers[name][where + half :]]
+        return seen, judge(free, snapshot, question, answers)
+
+    def _records(self, seen: Seen, but: str) -> dict[str, StopRecord]:
+        """The records of stops that stood then: made again, else as the study keeps them."""
+        found = {}
+        for uid in seen.moment.recorded:
+            made = None
+            if uid != but and uid in self._stops:
+                try:
+                    made = self._judgement(self._stops[uid])[1].record
+                except (_CannotBe, _Differs):  # told at its own place
+                    made = None
+            if made is None and uid in self._trials and uid != but:
+                kept = self._trials[uid].stop_records.get("stop")
+                made = kept if isinstance(kept, StopRecord) else None
+            if made is not None:
+                found[uid] = made
+        return found
+
+    def _panel(self, models: Mapping[str, str]) -> Panel:
+        """Those that were asked then.
+
+        Raises:
+            _CannotBe: one of them is not at hand, or of another version.
+        """
+        key = tuple(models.items())
+        if key not in self._panels:
+            asked = []
+            for name, version in key:
+                if name not in self._forecasters:
+                    self._forecasters[name] = self._at_hand(name)
+                one = self._forecasters[name]
+                if one is None or one.version != version:
+                    raise _CannotBe(f"by {name} {version}, which is not at hand")
+                asked.append(one)
+            if not asked:
+                raise _CannotBe("whose receipts name no model")
+            self._panels[key] = Panel(asked, math.inf, lambda key, text: None)
+        return self._panels[key]
+
+
+def _then(
+    seen: Seen, record: Mapping[str, Any], trials: Mapping[str, Trial], records: Mapping[str, StopRecord]
+) -> Snapshot:
+    try:
+        return seen.moment.again(str(record.get("study", "")), trials, records)
+    except InvalidValue as error:
+        raise _Differs("the study", "what the receipt says of it", str(error)) from error
+
+
+def snapshot_trial(snapshot: Snapshot, record: Mapping[str, Any], trials: Mapping[str, Trial]) -> Trial:
+    """The trial that a look was at, as it stood."""
+    uid = str(record["trial"])
+    found = next((trial for trial in snapshot.live if trial.uid == uid), None)
+    if found is None:
+        if uid not in trials:
+            raise _Differs("the study", f"trial {uid}", "no such trial")
+        found = trials[uid].cut(float(record["step"]))
+    return found
+
+
+def _decided(record: Mapping[str, Any]) -> Decision:
+    try:
+        return Decision.from_record(record)
+    except InvalidValue:
+        raise _CannotBe("looks whose records are damaged") from None
+
+
+def _known_without_forecasts(recorded: Decision, question: Ask, snapshot: Snapshot, policy: Any) -> None:
+    """Hold to the record what needs no forecaster: also where the model is not at hand."""
+    for what, kept, found in (
+        ("seen", recorded.seen, question.event.trial.curve.digest),
+        ("incumbent", recorded.incumbent, question.incumbent),
+        ("standing", recorded.standing, question.standing),
+        ("target", recorded.target, snapshot.goal.sign * question.target),
+    ):
+        if kept != found:
+            raise _Differs(what, kept, found)
+
+
+def _is_a_gate(reason: Reason) -> bool:
+    rules = (Reason.ABSENT, Reason.ABOVE, Reason.ABOVE_BEFORE, Reason.BELOW, Reason.BOUND, Reason.DIVERGED)
+    return reason not in rules
+
+
+def _where(record: Mapping[str, Any]) -> str:
+    return f"trial {record['trial']}, step {float(record['step']):g}"
+
+
+def _compare(recorded: Mapping[str, Any], found: Mapping[str, Any], inside: str = "") -> None:
+    """Hold plain values to each other.
+
+    Raises:
+        _Differs: one is another.
+    """
+    for place, kept in _flat(recorded, inside):
+        made = dict(_flat(found, inside)).get(place)
+        if not _same(kept, made, _FORECAST.search(place) is not None):
+            raise _Differs(place, kept, made)
+    known = {place for place, _ in _flat(recorded, inside)}
+    for place, made in _flat(found, inside):
+        if place not in known:
+            raise _Differs(place, None, made)
+
+
+def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _flat(one, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list | tuple):
+        for i, one in enumerate(value):
+            yield from _flat(one, f"{place}[{i}]")
+    else:
+        yield place, value
+
+
+def _same(one: Any, other: Any, forecast: bool) -> bool:
+    if one == other:
+        return True
+    if isinstance(one, bool) or isinstance(other, bool):
+        return False
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        near = (TOLERANCE, 1e-6) if forecast else (1e-9, 0.0)
+        return math.isclose(one, other, rel_tol=near[0], abs_tol=near[1]) or (one != one and other != other)
+    if isinstance(one, str) and isinstance(other, str) and forecast:
+        pairs = list(zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False))
+        return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and all(
+            math.isclose(float(a), float(b), rel_tol=0.02) for a, b in pairs
+        )
+    return False
+
+
+def _shown(value: object) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,335 @@
+"""Decisions made again from log and study: a clean log comes out as recorded, one changed number is found."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from kit.doubles import NormalAroundBest, Rows
+from kit.tune_runner import Runner, book_of, of_run, scheduler
+from ray.tune.experiment import Trial as TuneTrial
+
+from lcsearch.curves import Curve
+from lcsearch.errors import FileProblem
+from lcsearch.forecast.contract import Absent, Forecaster
+from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial, as_trial
+from lcsearch.schedulers.ray_tune import StateCallback
+from lcsearch.schedulers.ray_tune._callback import kept_trials
+from lcsearch.session.verify import Verified, verify
+from lcsearch.study import Trial
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+N, STEPS, SD = 16, 14, 0.2
+Trials = dict[str, Trial]
+
+
+def at_hand(name: str) -> Forecaster | None:
+    return NormalAroundBest(SD) if name == "fake" else None
+
+
+def value_of(number: int, step: int) -> float:
+    """The first ones decay to about .2, most later ones to about 1; one of them meets NaN and never comes back."""
+    rng = np.random.default_rng([number, step])
+    if number == 9 and step > 3:
+        return math.nan
+    limit = 0.2 + 0.01 * number if number < 5 or number % 3 == 0 else 0.5 + 0.05 * number
+    return limit + 0.7**step + 0.01 * float(rng.random())
+
+
+def by_optuna(folder: Path, **knobs: Any) -> Trials:
+    known: dict[str, Any] = {"look_growth": 1, "forecasters": NormalAroundBest(SD), **knobs}
+    pruner = CurvePruner(max_steps=STEPS, decision_log=folder, **known)
+    study = optuna.create_study(pruner=pruner)
+    trials = [study.ask() for _ in range(N)]
+    gone: set[int] = set()
+    for some in (range(5), range(5, N)):
+        for step in range(STEPS):  # side by side, so that looks see trials that are under way
+            for number in some:
+                trial = trials[number]
+                if number in gone:
+                    continue
+                trial.report(value_of(number, step), step)
+                if trial.should_prune():
+                    gone.add(number)
+                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        for number in some:
+            if number not in gone:
+                study.tell(trials[number], value_of(number, STEPS - 1))
+    return {str(t.number): as_trial(t) for t in study.get_trials(deepcopy=False)}
+
+
+def by_freeze_thaw(folder: Path) -> Trials:
+    pruner = CurvePruner(max_steps=STEPS, decision_log=folder, look_growth=1, forecasters=NormalAroundBest(SD))
+    study = optuna.create_study(pruner=pruner)
+
+    def train(trial: FreezeThawTrial) -> float:
+        kept, value = trial.load(), math.inf
+        for step in range(0 if kept is None else kept.step + 1, STEPS):
+            value = value_of(trial.number, step)
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            if trial.checkpoint_due:
+                trial.save({}, step)
+        return value
+
+    FreezeThaw(study, train, max_steps=STEPS, allocator="greedy", n_trials=N).run()
+    return {str(t.number): as_trial(t) for t in study.get_trials(deepcopy=False)}
+
+
+def by_ray(folder: Path, **knobs: Any) -> Trials:
+    of = scheduler(max_t=STEPS, decision_log=folder, forecasters=[NormalAroundBest(SD)], **knobs)
+    runner = Runner(of)
+    for some in (range(5), range(5, N)):
+        trials = {number: runner.start(f"t{number:02d}") for number in some}
+        for step in range(STEPS):
+            for number, trial in trials.items():
+                if trial.status == TuneTrial.RUNNING:
+                    runner.report(trial, step + 1, value_of(number, step))
+                    assert of.session.wait(60)
+                    runner.step()
+    assert of.session.wait(60)
+    return {uid: book_of(of_run(runner)).trial(uid) for uid in book_of(of_run(runner)).entries}
+
+
+MADE: dict[str, Callable[[Path], Trials]] = {"optuna": by_optuna, "ray": by_ray}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trials]:
+    log = tmp_path_factory.mktemp(request.param) / "log"
+    return log, MADE[request.param](log)
+
+
+def lines(log: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    for path in sorted(log.glob("*.jsonl")):
+        for at, line in enumerate(path.read_text().splitlines()):
+            yield path, at, json.loads(line)
+
+
+def with_record(log: Path, to: Path, change: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """A copy of a log of which one record is changed: the last that `change` takes; returns that."""
+    to.mkdir()
+    records = [record for _, _, record in lines(log)]
+    changed: dict[str, Any] = next(record for record in reversed(records) if change(record))
+    (to / "one.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return changed
+
+
+def test_a_clean_log_comes_out_as_recorded(made: tuple[Path, Trials]) -> None:
+    log, trials = made
+    found = verify(log, trials, at_hand)
+    assert found.mismatch is None
+    assert found.not_made_again == {}
+    assert found.notes == ()
+    reasons = [record["reason"] for _, _, record in lines(log)]
+    assert found.looks == len(reasons) > 10
+    assert {"BELOW", "ABOVE", "DIVERGED"} <= set(reasons)
+    assert found.lines == [f"{found.looks} looks and 0 allocations made again: each came out as recorded"]
+
+
+def number_in(place: str) -> Callable[[dict[str, Any]], bool]:
+    """Changes one number of a STOP by P(beat): by a hundredth of itself, or by 1 where it counts."""
+
+    def change(record: dict[str, Any]) -> bool:
+        if record["reason"] != "BELOW":
+            return False
+        inside: Any = record
+        *path, last = place.split(".")
+        for part in path:
+            inside = inside[part]
+        key: Any = int(last) if isinstance(inside, list) else last
+        old = inside[key]
+        inside[key] = old + 1 if isinstance(old, int) else (old * 1.01 + 1e-5)
+        return True
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("now.p", "now.interval.1", "now.threshold", "now.n_observations", "before.step", "before.heard.fake"),
+        *("incumbent.value", "target", "horizon", "standing.rank", "risk", "saw.policy.epsilon"),
+        "saw.policy.threshold",
+    ],
+)
+def test_one_changed_number_is_found(made: tuple[Path, Trials], tmp_path: Path, place: str) -> None:
+    log, trials = made
+    changed = with_record(log, tmp_path / "log", number_in(place))
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert found.mismatch is not None
+    assert found.mismatch.what == f"trial {changed['trial']}, step {changed['step']:g}"
+    assert found.lines[0].startswith(f"MISMATCH trial {changed['trial']}, step {changed['step']:g}: ")
+
+
+def test_one_changed_verdict_is_found(made: tuple[Path, Trials], tmp_path: Path) -> None:
+    log, trials = made
+
+    def above(record: dict[str, Any]) -> bool:
+        if record["reason"] != "BELOW":
+            return False
+        record["reason"], record["verdict"] = "ABOVE", "CONTINUE"
+        return True
+
+    changed = with_record(log, tmp_path / "log", above)
+    found = verify(tmp_path / "log", trials, at_hand).mismatch
+    assert found is not None
+    assert (found.field, found.recorded, found.found) in [("verdict", "CONTINUE", "STOP"), ("reason", "ABOVE", "BELOW")]
+    assert changed["trial"] in found.what
+
+
+@pytest.mark.parametrize("by", [1e-4, 1.0])
+def test_one_changed_value_of_the_study_is_found(made: tuple[Path, Trials], by: float) -> None:
+    log, trials = made
+    for uid in list(trials)[:: N // 4]:
+        steps, values = trials[uid].curve.reports()
+        changed = values.copy()
+        changed[2] += by
+        other = {**trials, uid: replace(trials[uid], curve=Curve.of(steps, changed))}
+        found = verify(log, other, at_hand).mismatch
+        assert found is not None
+        assert found.field == "the digest of the study's curves as they were then"
+
+
+def test_a_changed_record_of_a_stop_in_the_study_is_found(made: tuple[Path, Trials]) -> None:
+    log, trials = made
+    uid = next(uid for uid, trial in trials.items() if trial.stop_records.get("stop") and trial.stop_records["stop"].p)
+    stop = trials[uid].stop_records["stop"]
+    other = {**trials, uid: replace(trials[uid], stop_records={"stop": replace(stop, p=stop.p * 1.1)})}
+    found = verify(log, other, at_hand).mismatch
+    assert found is not None
+    assert str(found).startswith(f"the study's record of the stop of trial {uid}: record.p was recorded as ")
+
+
+def test_a_trial_that_is_gone_is_found(made: tuple[Path, Trials]) -> None:
+    log, trials = made
+    found = verify(log, {uid: trial for uid, trial in trials.items() if not uid.endswith("2")}, at_hand).mismatch
+    assert found is not None
+    assert "no trial " in str(found)
+
+
+def test_what_cannot_be_made_again_is_counted_by_why(made: tuple[Path, Trials], tmp_path: Path) -> None:
+    log, trials = made
+    whole = verify(log, trials, at_hand)
+    without = verify(log, trials, lambda name: None)
+    assert without.mismatch is None
+    assert without.not_made_again == {"by fake 1, which is not at hand": whole.looks - without.looks}
+    assert without.looks == 1  # the divergence needs no forecast
+    # what needs no forecast is held to the log all the same
+    changed = with_record(log, tmp_path / "log", number_in("target"))
+    found = verify(tmp_path / "log", trials, lambda name: None).mismatch
+    assert found is not None
+    assert found.what.startswith(f"trial {changed['trial']}, ")
+
+    def old(record: dict[str, Any]) -> bool:
+        return record.pop("saw", None) is None
+
+    to = tmp_path / "old"
+    to.mkdir()
+    records = [record for _, _, record in lines(log)]
+    for record in records:
+        old(record)
+    (to / "one.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found_old = verify(to, trials, at_hand)
+    (why,) = found_old.not_made_again
+    assert why == "looks written by an earlier lcsearch, whose receipts do not say what was seen"
+    assert found_old.lines[-1] == "nothing was verified"
+
+
+def test_a_stop_that_the_log_does_not_have_is_said(made: tuple[Path, Trials], tmp_path: Path) -> None:
+    log, trials = made
+    (tmp_path / "log").mkdir()
+    records = [record for _, _, record in lines(log)]
+    stopped = [record["trial"] for record in records if record["verdict"] == "STOP"]
+    kept = [record for record in records if record["trial"] != stopped[-1]]
+    (tmp_path / "log/one.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert found.mismatch is None
+    assert found.notes == (f"1 stops of the study are not in this log: trial {stopped[-1]}",)
+
+
+def test_absent_forecasts_are_taken_as_they_were(tmp_path: Path) -> None:
+    trials = by_optuna(tmp_path / "log", forecasters=Rows(0.0, Absent.LATE, name="late"))
+    found = verify(tmp_path / "log", trials, lambda name: Rows(0.0, 0.0, name="late"))
+    assert found.mismatch is None
+    assert found.looks > 5
+    assert "DIVERGED" in {record["reason"] for _, _, record in lines(tmp_path / "log")}
+
+
+def test_under_a_risk_limit(tmp_path: Path) -> None:
+    trials = by_optuna(tmp_path / "log", forecasters=NormalAroundBest(0.4), risk=0.05, threshold=0.3)
+    reasons = [record["reason"] for _, _, record in lines(tmp_path / "log")]
+    assert {"RISK_LIMIT", "BELOW"} <= set(reasons)
+    found = verify(tmp_path / "log", trials, lambda name: NormalAroundBest(0.4))
+    assert found.mismatch is None
+    assert found.looks == len(reasons)
+
+
+def verified_turns(log: Path, trials: Trials) -> Verified:
+    found = verify(log, trials, at_hand)
+    assert found.mismatch is None, str(found.mismatch)
+    assert found.not_made_again == {}
+    return found
+
+
+def test_allocations_are_made_again(tmp_path: Path) -> None:
+    trials = by_freeze_thaw(tmp_path / "log")
+    found = verified_turns(tmp_path / "log", trials)
+    assert found.allocations > 10
+
+    def moved(record: dict[str, Any]) -> bool:
+        if not record.get("moves") or record["moves"][0]["uid"] is None:
+            return False
+        record["moves"][0]["pause_at"] += 1
+        return True
+
+    changed = with_record(tmp_path / "log", tmp_path / "other", moved)
+    mismatch = verify(tmp_path / "other", trials, at_hand).mismatch
+    assert mismatch is not None
+    assert mismatch.what == f"allocation {changed['allocation']}"
+    assert mismatch.field == "moves[0].pause_at"
+
+
+def test_a_tune_experiment_is_read_from_what_its_callback_keeps(tmp_path: Path) -> None:
+    of = scheduler(max_t=STEPS, decision_log=tmp_path / "log", forecasters=[NormalAroundBest(SD)])
+    runner = Runner(of)
+    for number in range(N):
+        trial = runner.start(f"t{number:02d}", evaluated_params={"x": 0.5 * number})
+        runner.feed(trial, [value_of(number, step) for step in range(STEPS)])
+    assert of.session.wait(60)
+    states: Mapping[str, Any] = {"StateCallback": StateCallback(of).get_state(), "Other": {"set": {1}, "path": Path()}}
+    (tmp_path / "callback-states-2026.pkl").write_bytes(pickle.dumps(states))
+    trials = kept_trials(tmp_path)
+    assert trials["t03"].params == {"x": 1.5}
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert found.mismatch is None
+    assert found.looks > 10
+
+
+def test_the_file_of_a_tune_experiment_runs_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "touched",)
+
+    (tmp_path / "callback-states-2026.pkl").write_bytes(pickle.dumps({"StateCallback": {"scheduler": Evil()}}))
+    with pytest.raises(FileProblem, match="expected the state of a CurveScheduler, got that of other callbacks"):
+        kept_trials(tmp_path)
+    inner = pickle.dumps({"book": Evil()})
+    (tmp_path / "callback-states-2026.pkl").write_bytes(pickle.dumps({"StateCallback": {"scheduler": inner}}))
+    with pytest.raises(FileProblem, match="expected the state of a CurveScheduler, got "):
+        kept_trials(tmp_path)
+    (tmp_path / "callback-states-2026.pkl").write_bytes(b"\x80\x05nothing")
+    with pytest.raises(FileProblem, match="expected the state of a CurveScheduler, got "):
+        kept_trials(tmp_path)
+    with pytest.raises(FileProblem, match="expected a Tune experiment whose run had a StateCallback"):
+        kept_trials(tmp_path / "nowhere")
+    assert not (tmp_path / "touched").exists()
