@@ -54,8 +54,9 @@ class CurvePruner(BasePruner):
             takes the largest last step of the COMPLETE trials.
         threshold: P(beat) below which a trial is stopped, at this report and at the one before, in [0, 1].
         guard: a trial among this best share of all trials at its own step is never stopped, in [0, 1].
-        risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
-            risk is worked out and shown all the same.
+        risk: largest allowed probability that some stopped trial would have beaten the incumbent, by the sum of their
+            P(beat), which is a bound however trials hang together; None: no limit, the risk is worked out and shown
+            all the same.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE, as in Optuna.
         n_warmup_steps: no stop is earlier than this step, as in Optuna. Two reports and a few observations (see
             lcsearch.stopping.policy.Policy) are needed too, so with 0 the first stop comes after some reports.

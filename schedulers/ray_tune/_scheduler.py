@@ -31,8 +31,9 @@ from lcsearch.session import Session, make_session
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
 from lcsearch.session.study_report import StudyReport, report_of, without_risk
+from lcsearch.stopping.decision import risk_told
 from lcsearch.stopping.gates import Event
-from lcsearch.stopping.judge import Judgement, risk_now, stored_records
+from lcsearch.stopping.judge import Judgement, independent_risk_now, risk_now, stored_records
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status
@@ -69,8 +70,9 @@ class CurveScheduler(FIFOScheduler):
         grace_period: no stop before `time_attr` reaches it, as with ASHA.
         threshold: P(beat) below which a trial is stopped, at this report and at the one before, in [0, 1].
         guard: a trial among this best share of all trials at its own step is never stopped, in [0, 1].
-        risk: largest allowed probability that some stopped trial would have beaten the incumbent; None: no limit, the
-            risk is worked out and shown all the same.
+        risk: largest allowed probability that some stopped trial would have beaten the incumbent, by the sum of their
+            P(beat), which is a bound however trials hang together; None: no limit, the risk is worked out and shown
+            all the same.
         n_startup_trials: nothing is stopped before this many trials have run to their end.
         forecasters: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to
             agree. None: the pretrained network, or the other two where its weights or torch are missing.
@@ -307,13 +309,14 @@ class CurveScheduler(FIFOScheduler):
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
         if failed:
             text += f", {sum(n for _, n in failed)} failed open"
-        risk, unknown = None, ""
+        risk, independent, unknown = None, None, ""
         with self._failing_open("the risk in the status line"):
             risk = self.risk_now()
             if risk is not None:
+                independent = independent_risk_now(self._session.policy, self.snapshot())
                 diverged = sum(record.p is None for record in stored_records(self.snapshot()))
                 unknown = without_risk(diverged, cut)
-        return text if risk is None else f"{text}, risk {risk:.1%} (uncalibrated){unknown}"
+        return text if risk is None else f"{text}, risk {risk_told(risk, independent)}{unknown}"
 
     # What people ask.
 
@@ -360,7 +363,9 @@ class CurveScheduler(FIFOScheduler):
         return entry.line or entry.given_up or None
 
     def risk_now(self) -> float | None:
-        """P(some stopped trial would have beaten the present incumbent); None before there is an incumbent."""
+        """A bound of P(some stopped trial would have beaten the present incumbent): the sum of their P(beat), in
+        [0, 1]; None before there is an incumbent.
+        """
         if not self._metric or self._mode not in _DIRECTIONS:
             return None
         return risk_now(self._session.policy, self.snapshot())

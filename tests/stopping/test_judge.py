@@ -233,9 +233,10 @@ def test_the_risk_is_shown_without_a_limit_and_binds_with_one() -> None:
     free = judge(POLICY, seen, asked(seen=seen), forecasts).decision
     assert free.verdict is Verdict.STOP
     assert free.risk is not None
-    own = 1 - (1 - free.risk) / (0.9 * 0.8)
-    assert 0.0 <= own < 1e-3  # a scripted zero is stored as "below the smallest level"
-    for limit, expected in ((0.3, Verdict.STOP), (0.27, Verdict.CONTINUE), (0.0, Verdict.CONTINUE)):
+    own = free.risk - (0.1 + 0.2)
+    assert -1e-12 <= own < 1e-3  # a scripted zero is stored as "below the smallest level"
+    assert free.independent == pytest.approx(1 - 0.9 * 0.8, abs=1e-3)  # what the limit does not go by: .29 would pass
+    for limit, expected in ((0.31, Verdict.STOP), (0.29, Verdict.CONTINUE), (0.0, Verdict.CONTINUE)):
         policy = replace(POLICY, risk=limit)
         judgement = judge(policy, seen, asked(seen=seen, policy=policy), forecasts)
         assert judgement.decision.verdict is expected

@@ -14,7 +14,7 @@ from kit.doubles import NormalAroundBest, chances
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.stopping.decision import Decision, Look
-from lcsearch.stopping.risk import LEVELS, StopRecord, risk_of
+from lcsearch.stopping.risk import LEVELS, StopRecord, independent_risk_of, risk_of
 from lcsearch.stopping.rules import Rank
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
@@ -65,9 +65,12 @@ def test_a_stop_whose_forecast_could_not_be_kept_counts_with_its_own_p() -> None
 def test_the_risk_formula_by_hand() -> None:
     assert risk_of([], 0.5) == 0.0
     assert risk_of([straight()], 0.1) == pytest.approx(0.1)
-    assert risk_of([straight()] * 2, 0.1) == pytest.approx(1 - 0.9**2)
+    assert risk_of([straight()] * 2, 0.1) == pytest.approx(0.2)
+    assert independent_risk_of([straight()] * 2, 0.1) == pytest.approx(1 - 0.9**2)
     marks = [straight(), straight(0.0, 2.0), StopRecord(1.0, "DIVERGED", None, "")]
-    assert risk_of(marks, 0.2) == pytest.approx(1 - (1 - 0.2) * (1 - 0.1))
+    assert risk_of(marks, 0.2) == pytest.approx(0.2 + 0.1)
+    assert independent_risk_of(marks, 0.2) == pytest.approx(1 - (1 - 0.2) * (1 - 0.1))
+    assert risk_of([straight()] * 9, 0.2) == 1.0
 
 
 spreads = st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 5)), max_size=6)
@@ -83,6 +86,16 @@ def test_risk_grows_with_marks_and_shrinks_when_the_incumbent_improves(
     better, worse = sorted((a, b))
     assert 0.0 <= risk_of(marks, better) <= risk_of(marks, worse) <= 1.0
     assert risk_of(marks, worse) <= risk_of(both, worse) + 1e-12
+    assert 0.0 <= independent_risk_of(both, worse) <= risk_of(both, worse) + 1e-12
+
+
+def test_the_sum_bounds_what_happens_to_trials_that_hang_together_and_the_product_does_not() -> None:
+    """Trials of which at most one can win (they share one unknown): with the product a limit would be passed."""
+    draws = np.random.default_rng(0).random(200_000)
+    marks, p = [straight()] * 5, 0.1
+    lost = np.any([(draws >= i * p) & (draws < (i + 1) * p) for i in range(5)], axis=0).mean()
+    assert independent_risk_of(marks, p) < lost - 0.05
+    assert lost == pytest.approx(risk_of(marks, p), abs=0.005)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.session.session import PROPOSING
-from lcsearch.stopping.decision import percent
+from lcsearch.stopping.decision import percent, risk_told
 from lcsearch.stopping.gates import target_of
-from lcsearch.stopping.judge import risk_now
+from lcsearch.stopping.judge import independent_risk_now, risk_now
 from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
 from lcsearch.study import Snapshot, Status, Trial, steps_trained, trained_by, uid_sort_key
@@ -42,8 +42,9 @@ class StudyReport:
     """A study's stops.
 
     Attributes:
-        risk: P(some stopped trial would have beaten the present incumbent); None without an incumbent. Stops for
-            divergence are not in it: no forecast was made.
+        risk: a bound of P(some stopped trial would have beaten the present incumbent): the sum of the stops' `p_now`,
+            at most 1, which holds however trials hang together; None without an incumbent. Stops for divergence are
+            not in it: no forecast was made.
         stops: in order of trials.
         failed_open: looks and configurations of this process where something failed and the trial went on, or began.
         disobeyed: looks of this process that came to a stop after which the trial reported on.
@@ -63,6 +64,7 @@ class StudyReport:
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
         never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
+        independent: what `risk` bounds, were trials independent: 1 - prod(1 - `p_now`).
     """
 
     risk: float | None
@@ -82,6 +84,7 @@ class StudyReport:
     paused: int = 0
     cut: int = 0
     never_begun: int = 0
+    independent: float | None = None
 
     @property
     def diverged(self) -> int:
@@ -95,7 +98,7 @@ class StudyReport:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        risk = "not known yet" if self.risk is None else f"{percent(self.risk)} (uncalibrated)"
+        risk = "not known yet" if self.risk is None else risk_told(self.risk, self.independent)
         of_looks = [f"{fault} {n}" for fault, n in self.faults if fault != PROPOSING]
         what, looks, own = ", ".join(of_looks), self.failed_open - self.unproposed, self.unproposed
         failed = f"{looks} look{'s' * (looks != 1)} failed open (the trial went on{': ' * bool(what)}{what})"
@@ -217,6 +220,7 @@ def report_of(
         cut=cut,
         never_begun=never_begun,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
+        independent=independent_risk_now(policy, snapshot),
     )
 
 

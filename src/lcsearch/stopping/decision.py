@@ -15,6 +15,8 @@ from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
 _ALL_DIGITS = 14
+_SHOWN = 1e-4
+"""Probabilities below are not told apart for people."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Decision:
         horizon: the step at which the trial would have been judged.
         standing: rank at the trial's own step.
         bound: True when the incumbent is at the metric's bound: nothing is better, and to tie it counts as to beat it.
-        risk: P(some stopped trial would have beaten the incumbent), this stop included; None when not worked out.
+        risk: a bound of P(some stopped trial would have beaten the incumbent), this stop included; None when not worked
+            out.
+        independent: the same, were stopped trials independent.
         ends: the steps, rising and of equal weight, at which the trial may have been judged, where not `horizon`
             alone: the forecast is the mixture of those at each.
         seen: digest of the curve that was judged; numbers and names may be those of another trial by now.
@@ -92,6 +96,7 @@ class Decision:
     bound: bool | None = None
     ends: tuple[float, ...] = ()
     seen: str = ""
+    independent: float | None = None
 
     @property
     def line(self) -> str:
@@ -170,9 +175,8 @@ class Decision:
         if self.reason is Reason.DIVERGED:
             lines.append("no forecast was made, so no risk is known for this stop")
         if self.risk is not None:
-            lines.append(
-                f"risk that some stop by {self._chance} so far lost the winner: {percent(self.risk)} (uncalibrated)"
-            )
+            told = risk_told(self.risk, self.independent)
+            lines.append(f"risk that some stop by {self._chance} so far lost the winner: {told}")
         return "\n".join(lines)
 
     def to_record(self) -> dict[str, Any]:
@@ -195,8 +199,9 @@ class Decision:
         try:
             now, before, place = record.get("now"), record.get("before"), record.get("incumbent")
             rank, bound = record.get("standing"), record.get("bound")
-            target, horizon, risk = (
-                None if record.get(name) is None else float(record[name]) for name in ("target", "horizon", "risk")
+            target, horizon, risk, independent = (
+                None if record.get(name) is None else float(record[name])
+                for name in ("target", "horizon", "risk", "independent")
             )
             return cls(
                 str(record.get("study", "")),
@@ -217,6 +222,7 @@ class Decision:
                 bound=None if bound is None else bool(bound),
                 ends=tuple(map(float, record.get("ends", ()))),
                 seen=str(record.get("seen", "")),
+                independent=independent,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidValue("a decision written by lcsearch", str(record)[:80], "a decision's record") from error
@@ -237,7 +243,7 @@ def percent(p: float, threshold: float | None = None) -> str:
     """
     if p <= 0:
         return "0 %"
-    if p < 1e-4 and (threshold is None or threshold >= 1e-4):
+    if p < _SHOWN and (threshold is None or threshold >= _SHOWN):
         return "< 0.01 %"
     text = f"{100 * p:.2g}" if p < 0.1 else f"{100 * p:.0f}"
     if threshold is not None:
@@ -247,6 +253,27 @@ def percent(p: float, threshold: float | None = None) -> str:
                 break
             text = f"{100 * p:.{digits}g}"
     return f"{text} %"
+
+
+def risk_told(risk: float, independent: float | None, state: str = "uncalibrated") -> str:
+    """The bound, and beside it what it is for independent trials, where that shows.
+
+    Args:
+        risk: see :func:`lcsearch.stopping.risk.risk_of`.
+        independent: see :func:`lcsearch.stopping.risk.independent_risk_of`; None in records of an earlier lcsearch,
+            whose risk was this, and no bound.
+        state: what is known of the probabilities that it is made of.
+
+    >>> risk_told(0.341, 0.301)
+    'at most 34 % (uncalibrated); 30 % if stops err independently'
+    >>> risk_told(0.02, 0.02), risk_told(0.0, 0.0), risk_told(0.21, None)
+    ('at most 2 % (uncalibrated)', '0 % (uncalibrated)', '21 % (uncalibrated)')
+    """
+    bounds = independent is not None and risk >= _SHOWN
+    text = f"{'at most ' * bounds}{percent(risk)} ({state})"
+    if not bounds or independent is None or percent(independent) == percent(risk):
+        return text
+    return f"{text}; {percent(independent)} if stops err independently"
 
 
 def exactly(threshold: float) -> str:

@@ -11,7 +11,7 @@ from lcsearch.forecast.contract import Absent, Answers, Forecasts, Query
 from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
-from lcsearch.stopping.risk import StopRecord, risk_of
+from lcsearch.stopping.risk import StopRecord, independent_risk_of, risk_of
 from lcsearch.stopping.rules import threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
@@ -41,10 +41,19 @@ def stops_at_risk(snapshot: Snapshot) -> set[str]:
 
 
 def risk_now(policy: Policy, snapshot: Snapshot) -> float | None:
-    """P(some stopped trial would have beaten the present incumbent); None without an incumbent."""
+    """A bound of P(some stopped trial would have beaten the present incumbent), see
+    :func:`~lcsearch.stopping.risk.risk_of`; None without an incumbent.
+    """
     if snapshot.incumbent is None:
         return None
     return risk_of(stored_records(snapshot), target_of(policy, snapshot))
+
+
+def independent_risk_now(policy: Policy, snapshot: Snapshot) -> float | None:
+    """The same, were stopped trials independent, see :func:`~lcsearch.stopping.risk.independent_risk_of`."""
+    if snapshot.incumbent is None:
+        return None
+    return independent_risk_of(stored_records(snapshot), target_of(policy, snapshot))
 
 
 def stop_invalidated_by(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Reason | None:
@@ -85,7 +94,7 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
         incumbent = math.nextafter(snapshot.goal.sign * snapshot.incumbent.value, math.inf)
     if policy.risk is not None and (most := risk_of(records, incumbent)) > policy.risk:
         return revoked(Judgement(replace(decision, risk=most)), Reason.RISK_LIMIT)
-    decision = replace(decision, risk=risk_of(records, target))
+    decision = replace(decision, risk=risk_of(records, target), independent=independent_risk_of(records, target))
     kept = replace(record, text=decision.text, decision=decision).read_back()  # a long text is cut short
     return revoked(stop, Reason.UNRECORDED) if kept is None else Judgement(decision, kept)
 

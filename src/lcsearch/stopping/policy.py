@@ -16,7 +16,8 @@ class Policy:
             to the report before, in [0, 1]; 0 stops nothing but diverged trials.
         guard: a trial among this best share at its own step is never stopped, in [0, 1]; nor one among that share of
             all trials, those that ended earlier compared where they ended.
-        risk: largest allowed P(some stopped trial would have beaten the incumbent), in [0, 1]; None: no limit.
+        risk: largest allowed bound of P(some stopped trial would have beaten the incumbent), in [0, 1]: the sum of
+            their P(beat), which holds however trials hang together; None: no limit.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE.
         n_warmup_steps: nothing is stopped below this step.
         interval_steps: at most one look an interval of this many steps, counted from the warm-up: at its first report.

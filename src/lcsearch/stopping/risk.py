@@ -1,9 +1,10 @@
 """The risk ledger: how likely it is that a stopped trial would have beaten the present incumbent.
 
-Risk = 1 - prod(1 - p_i) over the stopped trials. A stop leaves a record in the framework's own storage: the stopped
-trial's forecast, read off at a few levels, and the target that P(beat) was of. When the incumbent improves, every p_i
-is read again from its record, so the ledger is a function of the stored records and the present target, and needs no
-state of its own.
+Risk = sum(p_i) over the stopped trials, at most 1: the union bound, which holds however the trials hang together. Where
+they are independent it is 1 - prod(1 - p_i), which is shown beside it and limits nothing. A stop leaves a record in the
+framework's own storage: the stopped trial's forecast, read off at a few levels, and the target that P(beat) was of.
+When the incumbent improves, every p_i is read again from its record, so the ledger is a function of the stored records
+and the present target, and needs no state of its own.
 """
 
 from __future__ import annotations
@@ -188,10 +189,18 @@ class StopRecord:
 
 
 def risk_of(records: Iterable[StopRecord], loss: float) -> float:
-    """1 - prod(1 - p_i): P(some stopped trial would have reached a judged loss below `loss`), in [0, 1].
+    """min(1, sum p_i): a bound of P(some stopped trial would have reached a judged loss below `loss`), in [0, 1].
 
-    It rises by stops alone, see :meth:`StopRecord.p_lost`, so a limit that no stop passed is kept. Stopped trials are
-    taken as independent given their forecasts.
+    It rises by stops alone, see :meth:`StopRecord.p_lost`, so a limit that no stop passed is kept. If every p_i is
+    calibrated it is a bound whether trials are independent or not (Boole).
+    """
+    return min(1.0, math.fsum(record.p_lost(loss) for record in records))
+
+
+def independent_risk_of(records: Iterable[StopRecord], loss: float) -> float:
+    """1 - prod(1 - p_i): what :func:`risk_of` bounds, were stopped trials independent given their forecasts, in [0, 1].
+
+    Trials of one study hang together (a forecaster that errs on one errs on its like), so nothing is decided by it.
     """
     kept = 1.0
     for record in records:

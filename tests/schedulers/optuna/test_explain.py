@@ -452,7 +452,8 @@ def test_the_report_lists_stops_in_order() -> None:
     report = of_study(study).report(study)
     expected = list(zip(numbers, (SHORTEST, 3, SHORTEST), strict=True))
     assert [(stop.trial, stop.step) for stop in report.stops] == expected
-    assert report.risk == pytest.approx(1 - math.prod(1 - stop.p_now for stop in report.stops))
+    assert report.risk == pytest.approx(sum(stop.p_now for stop in report.stops))
+    assert report.independent == pytest.approx(1 - math.prod(1 - stop.p_now for stop in report.stops))
     assert report.stops[1].reason.startswith("step 3: diverged")
     assert report.failed_open == 0
 

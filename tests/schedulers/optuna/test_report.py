@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import optuna
+import pytest
 from kit.doubles import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner, StudyReport
 from lcsearch.session.study_report import COUNTED
-from lcsearch.stopping.decision import percent
+from lcsearch.stopping.decision import risk_told
 
 
 def report(study: optuna.Study) -> StudyReport:
@@ -23,11 +24,12 @@ def test_it_prints_in_a_few_lines() -> None:
     stop_one(study)
     found = report(study)
     assert found.risk is not None
+    assert found.risk == pytest.approx(sum(stop.p_now for stop in found.stops))
     done = SHORTEST + 1
     assert str(found).splitlines() == [
         "trials: 6 complete, 2 stopped",
         f"steps: {300 + 2 * done} spent, about {2 * (50 - done)} saved (22 % of 400), {COUNTED}",
-        f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
+        f"risk that some stop lost the winner: {risk_told(found.risk, found.independent)}",
         "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
     assert repr(found).startswith(f"StudyReport(risk={found.risk!r}, stops=(Stop(trial=6, ")

@@ -20,7 +20,7 @@ from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.explain import ELSEWHERE
 from lcsearch.session.study_report import COUNTED
-from lcsearch.stopping.decision import percent
+from lcsearch.stopping.decision import risk_told
 from lcsearch.stopping.verdict import Reason
 
 NAN, INF = math.nan, math.inf
@@ -120,7 +120,7 @@ def test_a_stopped_trial() -> None:
         f"report before: step {EARLIEST - 1}, 5 observations, P(beat): fake < 0.01 %; threshold 1 %",
         "  forecast by step 50: 5.41, 90 % in [5.327, 5.492]",
         "rank 7 of 7 at this step",
-        "risk that some stop by P(beat) so far lost the winner: 0 % (uncalibrated)",
+        "risk that some stop by P(beat) so far lost the winner: < 0.01 % (uncalibrated)",
     ]
     assert of_run(runner).explain("5f") == text
     runner.feed(runner.start("better"), decay(-1.0))
@@ -237,7 +237,7 @@ def test_the_status_line() -> None:
     trial = runner.start()
     runner.report(trial, 1, "?")
     assert of_run(runner).debug_string() == (
-        "Using CurveScheduler: 2 stopped, 6 complete, 312 looks (most: STARTUP 299), 1 failed open, risk 0.0% "
+        "Using CurveScheduler: 2 stopped, 6 complete, 312 looks (most: STARTUP 299), 1 failed open, risk < 0.01 % "
         "(uncalibrated)"
     )
     assert "\n" not in of_run(runner).debug_string()
@@ -266,7 +266,7 @@ def test_the_report_of_a_run() -> None:
     assert str(found).splitlines() == [
         "trials: 6 complete, 2 stopped, 1 failed",
         f"steps: {300 + 2 * EARLIEST + 3 + 2} spent, about {2 * (50 - EARLIEST)} saved (22 % of 405), {COUNTED}",
-        f"risk that some stop lost the winner: {percent(found.risk)} (uncalibrated)",
+        f"risk that some stop lost the winner: {risk_told(found.risk, found.independent)}",
         "in this process: 1 look failed open (the trial went on: reading a result 1), 0 held between looks "
         "(look_growth)",
     ]

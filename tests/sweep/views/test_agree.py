@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 from sweep.report.test_report import BEGAN, falling, folder_of, paced, paper, stopped, trial
 
+from lcsearch.stopping.decision import risk_told
 from lcsearch.sweep.monitor.open_run import read_state
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.state import SweepState
@@ -109,8 +110,9 @@ def test_all_views_of_a_sweep_agree(folder: RunFolder, capsys: pytest.CaptureFix
     shows(lambda name: f"estimate {cost['saved']}" if name == "report" else f"about {cost['saved']} saved")
 
     assert 0 < end["risk"] < 1
-    shows(in_report(f"lost the winner: {end['risk']:.1%} ({end['calibration']})",
-                    f"lost the winner {end['risk']:.1%} ({end['calibration']})"))  # fmt: skip
+    risk, _, independent = risk_told(end["risk"], end["risk_independent"], end["calibration"]).partition("; ")
+    shows(lambda name: independent)
+    shows(in_report(f"lost the winner: {risk}", f"lost the winner {risk}"))
     assert (end["looks"], end["failed_open"]) == (10, 1)
     shows(lambda name: {"report": "Looks 10 forecasts p50 15 ms p99 200 ms failed open 1 network LATE 1",
                         "summary": "looks: 10 forecasts, p50 15 ms, p99 200 ms; no forecast, so the trial went on: "

@@ -25,6 +25,7 @@ from lcsearch.allocation.named import allocator
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.curves import Curve
 from lcsearch.session.decision_log import DecisionLog, read_allocations
+from lcsearch.stopping.decision import risk_told
 from lcsearch.study import Status, Trial
 from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.monitor.outcome import Outcome
@@ -170,7 +171,8 @@ def test_stops_and_risk_agree_with_the_summary_and_status_shows_them(tmp_path: P
     assert done.returncode == 0, done.stderr
     told = lines(done.stdout)
     end = told[-1]
-    risk = f"risk that some stop lost the winner: {end['risk']:.1%} ({end['calibration']})"
+    risk = risk_told(end["risk"], end["risk_independent"], end["calibration"])
+    risk = f"risk that some stop lost the winner: {risk}"
     assert risk in done.stderr
     assert f"looks: {end['looks']} forecasts" in done.stderr
     stops = [e for e in of(told, "trial") if e["state"] == "stopped"]

@@ -174,7 +174,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  guard: the best 0.1 of all at their own epoch are not stopped, nor where fewer than 4 others can be "
         "compared",
         "  threshold: P(beat) must be below 0.05 at a report and at the one before (0.01 below 8 reports)",
-        "  risk: no stop may take the risk that the winner was lost above 0.2",
+        "  risk: no stop may take the bound of the risk that the winner was lost above 0.2",
         "  not held: a metric that is not finite 3 times in a row stops as diverged where a finished trial has a value;"
         " twice that before its first one, or where it ranked among the best",
         "  so 15 of 20 trials can be stopped, from epoch 6 of 20 on",

@@ -68,7 +68,7 @@ SMALL = state_with(
     ],
     left=130.0,
     best_age=42.0,
-    ledger=StudyReport(0.0123, (), 0),
+    ledger=StudyReport(0.0123, (), 0, independent=0.0122),
     looks={3: (5.0, 0.25)},
     n_looks=12,
     latency=(0.013, 0.032),
@@ -92,8 +92,8 @@ def test_a_wide_terminal() -> None:
         "best: loss 0.1 (trial 0, epoch 10), 42 s ago",
         "epochs: 26 spent, about 4 saved (13%)  counted to where complete trials ended  wall clock: 1 min 15 s",
         "worker time: 26 s spent, about 4 s saved  money: 0.026 spent, about 0.004 saved",
-        "risk that some stop lost the winner: 1.2% (uncalibrated)  looks: 12, p50 13 ms, p99 32 ms, "
-        "1 without a forecast",
+        "risk that some stop lost the winner: at most 1.2 % (uncalibrated)",
+        "looks: 12, p50 13 ms, p99 32 ms, 1 without a forecast",
         "",
         "trial  worker  epoch    loss  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
@@ -128,7 +128,7 @@ def test_a_small_terminal() -> None:
         "wall clock: 1 min 15 s",
         "worker time: 26 s spent, about 4 s saved",
         "money: 0.026 spent, about 0.004 saved",
-        "risk that some stop lost the winner: 1.2% (uncalibrated)",
+        "risk of a lost winner: at most 1.2 % (uncalibrated)",
         "looks: 12, p50 13 ms, p99 32 ms, 1 without a forecast",
         "trial  worker  epoch    loss  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
@@ -164,7 +164,7 @@ def test_nothing_yet() -> None:
         "best: none yet",
         "epochs: 0 spent, 0 saved  wall clock: 1 min 15 s",
         "worker time: 0 s spent, 0 s saved",
-        "risk that some stop lost the winner: not known yet",
+        "risk of a lost winner: not known yet",
     ]
 
 

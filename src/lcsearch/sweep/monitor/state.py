@@ -70,8 +70,13 @@ class SweepState:
 
     @property
     def risk(self) -> float | None:
-        """That some stop lost the winner; None when not known."""
+        """A bound of the probability that some stop lost the winner; None when not known."""
         return None if self.ledger is None else self.ledger.risk
+
+    @property
+    def independent(self) -> float | None:
+        """What it is, were trials independent; None when not known."""
+        return None if self.ledger is None else self.ledger.independent
 
     @property
     def wall(self) -> float | None:

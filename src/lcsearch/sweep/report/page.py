@@ -217,8 +217,9 @@ def _risk(report: Report) -> str:
     if report.sweep.pruner.kind != "curve":
         return ""
     limit = getattr(report.sweep.pruner, "risk", None)
-    soft = "From the forecasts stored at the stops, against the incumbent of today. "
-    soft += "No limit was set." if limit is None else f"The limit is {percent(limit)}."
+    soft = "From the forecasts stored at the stops, against the incumbent of today: the sum of their P(beat), which is "
+    soft += "a bound however the trials hang together. "
+    soft += "No limit was set." if limit is None else f"The limit, {percent(limit)}, is one of this bound."
     return _card("Risk that some stop lost the winner", risk_told(report.state), soft=soft)
 
 

@@ -28,8 +28,9 @@ notice   anything else a person would be told: `text`
 end      last. `exit_code`, `message` (null when all went well), `counts` (state -> trials), `best` (as in `best`, or
          null), `incumbent` (the best of the complete trials, or null), `spent`, `saved` (steps), `seconds` (wall clock
          of this launch), `seconds_total` (of all launches), `worker_seconds`, `worker_seconds_saved` (null where no
-         pace is known), `money` ({`spent`, `saved`} or null), `risk` (that some stop lost the winner, or null),
-         `diverged` (stops for divergence, which are not in `risk`), `cut` (trials that ended while they were paused,
+         pace is known), `money` ({`spent`, `saved`} or null), `risk` (a bound of the probability that some stop lost
+         the winner, or null), `risk_independent` (what it is, were trials independent), `diverged` (stops for
+         divergence, which are not in `risk`), `cut` (trials that ended while they were paused,
          which are not in it, either), `turns` (that were given), `paid` (steps that pauses and resumes took out of
          `budget.steps` beside `spent`, by the file's prices), `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
@@ -205,6 +206,7 @@ class JsonView:
             worker_seconds_saved=p.seconds_saved,
             money=None if money is None else {"spent": money[0], "saved": money[1]},
             risk=state.risk,
+            risk_independent=state.independent,
             diverged=p.diverged,
             cut=p.cut,
             turns=state.n_turns,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lcsearch.session.study_report import about, without_risk
 from lcsearch.stopping.decision import exactly
+from lcsearch.stopping.decision import risk_told as bound_told
 from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import threshold_for
@@ -164,8 +165,8 @@ def turns_told(state: SweepState, most: int) -> list[str]:
 
 
 def risk_told(state: SweepState) -> str:
-    """`12.3% (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
-    risk = "not known yet" if state.risk is None else f"{state.risk:.1%} ({CALIBRATION})"
+    """`at most 12 % (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
+    risk = "not known yet" if state.risk is None else bound_told(state.risk, state.independent, CALIBRATION)
     return f"{risk}{without_risk(state.progress.diverged, state.progress.cut)}"
 
 

@@ -317,7 +317,7 @@ def _gate_lines(file: SweepFile) -> list[str]:
                 f" ({spec.threshold * _POLICY.few_factor:g} below {_POLICY.few} reports)",
                 "risk: no limit"
                 if spec.risk is None
-                else f"risk: no stop may take the risk that the winner was lost above {spec.risk:g}",
+                else f"risk: no stop may take the bound of the risk that the winner was lost above {spec.risk:g}",
                 f"not held: a metric that is not finite {_POLICY.divergence_reports} times in a row stops as diverged"
                 " where a finished trial has a value; twice that before its first one,"
                 " or where it ranked among the best",

@@ -116,7 +116,8 @@ def _head(state: SweepState, width: int) -> list[ScreenLine]:
         spent.append(f"money: {money(state.money[0])} spent{told}")
     lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":
-        said = f"risk that some stop lost the winner: {risk_told(state)}".split("; ")
+        what = "risk that some stop lost the winner" if width >= _ROOMY else "risk of a lost winner"
+        said = f"{what}: {risk_told(state)}".split("; ")
         if state.latency is not None:
             told = f"{latency_told(state.latency)}, {state.n_failed_open} without a forecast"
             said.append(f"looks: {state.n_looks}, {told}")
