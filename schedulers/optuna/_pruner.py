@@ -311,6 +311,7 @@ class CurvePruner(BasePruner):
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
             inherited=inherited(trials),
+            certificate=self._session.certificate,
             name=int,
         )
 

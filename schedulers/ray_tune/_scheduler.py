@@ -381,7 +381,16 @@ class CurveScheduler(FIFOScheduler):
         shown = self.snapshot()
         notices = self._session.notices(shown)
         unheard = self._nothing_heard(shown)
-        return report_of(self._session.policy, shown, self.stopped(), faults, spaced, notices=notices, unheard=unheard)
+        return report_of(
+            self._session.policy,
+            shown,
+            self.stopped(),
+            faults,
+            spaced,
+            notices=notices,
+            unheard=unheard,
+            certificate=self._session.certificate,
+        )
 
     @property
     def session(self) -> Session:

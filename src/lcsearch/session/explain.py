@@ -40,10 +40,11 @@ def explain(
         asked: see :func:`lcsearch.session.waiting.waiting`.
 
     Returns:
-        For a stopped trial the stop as it was decided, from its record. For another one that has ended, how near it
-        came to a stop: by the decision log, by the looks of this process, or by looking at it again. For a live one its
-        latest look in this process, or what a look at its last step comes to now. For a paused one what it waits for.
-        Then, where its configuration was chosen by forecasts or left to the sampler, why.
+        For a stopped trial the stop as it was decided, from its record, and the certificate of the weights, where it
+        speaks of such sweeps. For another one that has ended, how near it came to a stop: by the decision log, by the
+        looks of this process, or by looking at it again. For a live one its latest look in this process, or what a look
+        at its last step comes to now. For a paused one what it waits for. Then, where its configuration was chosen by
+        forecasts or left to the sampler, why.
     """
     begun = trial.stop_records.get("begun")
     why = [f"it was begun as {begun}"] if isinstance(begun, str) else []
@@ -60,7 +61,7 @@ def _became(
     """What became of it, and why."""
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
-        return record.text
+        return "\n".join([record.text, *([session.certificate] if record.p is not None and session.certified else [])])
     if trial.status.finished:
         return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, before)])
     if snapshot is None:

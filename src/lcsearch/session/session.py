@@ -43,6 +43,7 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.seen import Seen
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot
+from lcsearch.weights.certificate import certificate_for, quoted
 
 _log = logging.getLogger("lcsearch")
 
@@ -146,6 +147,22 @@ class Session:
             return
         self.__dict__.update(state)
         self._begin()
+
+    @property
+    def certificate(self) -> str:
+        """What the certificate of the weights says of sweeps decided so, or why it says nothing; "" without one."""
+        return quoted(self._versions(), self.policy)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the certificate of the weights speaks of sweeps decided so."""
+        return certificate_for(self._versions(), self.policy) is not None
+
+    def _versions(self) -> Mapping[str, str]:
+        try:
+            return self.panel.versions()
+        except Exception:  # one that cannot be read
+            return {}
 
     def prepare(self) -> None:
         """Load what the forecasters need, so that no look has to wait for it. A failure is told as at a look."""

@@ -65,6 +65,7 @@ class StudyReport:
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
         never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
         independent: what `risk` bounds, were trials independent: 1 - prod(1 - `p_now`).
+        certificate: what that of the weights says of such sweeps, see :func:`lcsearch.weights.certificate.quoted`.
     """
 
     risk: float | None
@@ -85,6 +86,7 @@ class StudyReport:
     cut: int = 0
     never_begun: int = 0
     independent: float | None = None
+    certificate: str = ""
 
     @property
     def diverged(self) -> int:
@@ -119,6 +121,7 @@ class StudyReport:
                 f"trials: {self.complete} complete, {ended}{others}",
                 f"steps: {steps}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
+                *([self.certificate] if self.certificate else []),
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth){left}",
                 *disobeyed(self.disobeyed, self.ignored),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
@@ -174,12 +177,14 @@ def report_of(
     unheard: str = "",
     n_disobeyed: int = 0,
     inherited: Mapping[str, float] = MappingProxyType({}),
+    certificate: str = "",
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
     `notices` of :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that
     no steps are known, `inherited` is the last step that a failed attempt trained, by uid of the trial that goes on
-    with its curve, `name` is what a framework calls the trial of a uid."""
+    with its curve, `certificate` is that of the weights in one line, `name` is what a framework calls the trial of a
+    uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun = 0.0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
@@ -219,6 +224,7 @@ def report_of(
         failed=sum(trial.status is Status.FAILED for trial in snapshot.bank),
         cut=cut,
         never_begun=never_begun,
+        certificate=certificate,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
         independent=independent_risk_now(policy, snapshot),
     )

@@ -244,10 +244,12 @@ def test_the_status_line() -> None:
 
 
 def test_the_report_of_a_run() -> None:
+    certificate = CurveScheduler().session.certificate
     assert str(CurveScheduler().report()).splitlines() == [
         "trials: 0 complete, 0 stopped",
         "steps: 0 spent, 0 saved",
         "risk that some stop lost the winner: not known yet",
+        *([certificate] if certificate else []),
         "in this process: 0 looks failed open (the trial went on), 0 held between looks (look_growth)",
     ]
     runner = run_of(scheduler(forecasters=[NormalAroundBest(2.0)], threshold=0.5))

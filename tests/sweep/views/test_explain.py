@@ -158,14 +158,20 @@ def marked(number: int, target: float) -> FrozenTrial:
 def test_what_a_stop_is_worth_now_is_told_where_that_is_something_else(folder: RunFolder) -> None:
     """The summary names stops by what they are worth now: where the stop itself said another number, a word on it."""
     others = [whole(n) for n in range(3)]
-    assert told(3, folder, *others, marked(3, 1.5))[2:6] == [
+    certificate = [line for line in [CurvePruner(max_steps=10).session.certificate] if line]
+    assert told(3, folder, *others, marked(3, 1.5))[2 : 6 + len(certificate)] == [
         "trial 3, step 8: STOP (BELOW)",
         "P(beat): fake 4 %",
+        *certificate,
         "as things stand now: P(beat) < 0.01 %, the stop's forecast against today's incumbent and margin",
         LEGEND,
     ]
     # best and margin are what they were: the stop says it all
-    assert told(3, folder, *others, marked(3, 1.0))[3:5] == ["P(beat): fake 4 %", LEGEND]
+    assert told(3, folder, *others, marked(3, 1.0))[3 : 5 + len(certificate)] == [
+        "P(beat): fake 4 %",
+        *certificate,
+        LEGEND,
+    ]
 
 
 def optuna_study(*trials: FrozenTrial) -> optuna.Study:

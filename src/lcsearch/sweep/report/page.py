@@ -220,6 +220,8 @@ def _risk(report: Report) -> str:
     soft = "From the forecasts stored at the stops, against the incumbent of today: the sum of their P(beat), which is "
     soft += "a bound however the trials hang together. "
     soft += "No limit was set." if limit is None else f"The limit, {percent(limit)}, is one of this bound."
+    if report.state.ledger is not None and (certificate := report.state.ledger.certificate):
+        soft += f" {certificate[0].upper()}{certificate[1:]}."
     return _card("Risk that some stop lost the winner", risk_told(report.state), soft=soft)
 
 

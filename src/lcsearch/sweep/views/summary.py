@@ -69,6 +69,8 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
     closest = sorted((stop for stop in stops if stop.p_now > 0), key=lambda stop: -stop.p_now)
     if sweep.pruner.kind == "curve":
         lines.append(f"risk that some stop lost the winner: {risk_told(state)}")
+        if state.ledger is not None and state.ledger.certificate:
+            lines.append(f"  {state.ledger.certificate}")
         if state.risk:
             lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
