@@ -45,6 +45,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("allocators",),
         ("named",),
         ("receipt",),
+        ("booked",),
     ),
     "lcsearch.data": (("caveats", "task"), ("synthetic", "tables"), ("readers", "real_curves")),
     "lcsearch.replay": (

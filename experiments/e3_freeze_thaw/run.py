@@ -4,6 +4,7 @@
     LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --only asha going-rate --workers 1 --seeds 2
     LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --minutes 50     # begins nothing more after that
     LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --export         # tasks as .npz, for peers/
+    LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/run.py --flipped        # wrong forecasts, one worker
     python experiments/e3_freeze_thaw/run.py --table                           # results.md and plot of what is kept
 
 The protocol stands in README.md beside this file. Searches are played seed by seed, one worker and free checkpoints
@@ -20,6 +21,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,19 +33,20 @@ import provenance
 import research
 from one_epoch import OneEpoch
 from searches import PARTS, RUNS, WORLDS, Piece, Table, Where, row_of, write_table
-from summary import write
+from summary import CURRICULA, FLIPPED, LEASHED, SHARES, write
 
-from lcsearch.allocation.contract import Allocator
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
 from lcsearch.allocation.named import allocator
 from lcsearch.data import tables
 from lcsearch.data.task import Task
-from lcsearch.forecast.contract import Forecaster
+from lcsearch.forecast.contract import Answers, Forecaster, Query
 from lcsearch.host.registry import resolve_forecasters
 from lcsearch.pretrain.real_tables import half_of, logarithmic, scaled
 from lcsearch.proposal import ByForecast
 from lcsearch.replay.baselines import Never
-from lcsearch.replay.oracle import Oracle
+from lcsearch.replay.oracle import Flipped, Oracle
 from lcsearch.replay.simulator import World, simulate
+from lcsearch.study import Snapshot
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("lcbench", "taskset_adam8p", "arlbench")
@@ -74,6 +77,11 @@ def network(task: Task) -> Sequence[Forecaster]:
     return resolve_forecasters("network")
 
 
+def wrong(share: float) -> Callable[[Task], Sequence[Forecaster]]:
+    """The network, whose P(beat) is turned into 1 - P(beat) for a share of the trials."""
+    return lambda task: tuple(Flipped(one, share, seen=True) for one in network(task))
+
+
 POLICIES = {
     "asha": Own(rungs("asha")),
     "going-rate": Own(rungs("going-rate"), network),
@@ -87,6 +95,10 @@ POLICIES = {
     "hyperband": Own(rungs("hyperband")),
     "halving": Own(rungs("halving")),
     "greedy": Own(lambda report: allocator("greedy", quantum=report), network),
+    **{name: Own(rungs(name), network) for name in CURRICULA},
+    **{f"{name}, oracle": Own(rungs(name), lambda task: (Oracle(task),)) for name in LEASHED},
+    **{f"{name}, proposals": Own(rungs(name), network, ByForecast()) for name in LEASHED},
+    **{f"{name}, flipped {share:g}": Own(rungs(name), wrong(share)) for name in LEASHED for share in SHARES},
 }
 SLOW = ("greedy",)
 """Forecasts every paused trial at every report: on the first seed only, after everything else in its world."""
@@ -117,11 +129,39 @@ def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, An
     world = World(where.workers, RUNS * run, checkpoint=price, resume=price, seed=seed)
     heard = own.forecasts(task)
     start = time.process_time()
-    found = simulate(task, task.order(seed), Never(), world, own.make(report), heard, own.proposer)
+    allocator = Timed(own.make(report))
+    found = simulate(task, task.order(seed), Never(), world, allocator, heard, own.proposer)
     took = time.process_time() - start
     trace = [(cost / run, loss) for _, cost, loss in found.trace]
     row: dict[str, Any] = row_of(seed, trace, len(found.lives), sum(life.shown for life in found.lives), took, by)
-    return row
+    return row | {"decision": [round(1e3 * float(q), 2) for q in np.quantile(allocator.took, [0.5, 0.99])]}
+
+
+@dataclass
+class Timed:
+    """Another allocator, and the seconds of processor time of each decision, its forecasts included."""
+
+    inner: Allocator
+    took: list[float] = field(default_factory=list)
+    start: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def init(self) -> Any:
+        return self.inner.init()
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        self.start = time.process_time()
+        return self.inner.questions(state, snapshot, slots)
+
+    def allocate(
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
+    ) -> Allocation:
+        made = self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
+        self.took.append(time.process_time() - self.start)
+        return made
 
 
 def load(data: Path, source: str) -> Iterator[Task]:
@@ -164,7 +204,7 @@ def run(data: Path, args: argparse.Namespace) -> None:
     """Play what is not kept."""
     by = provenance.fingerprint(ROOMS, Path(__file__), HERE / "one_epoch.py", research.FILE)
     worlds = [where for where in WORLDS if where.workers in args.workers and where.price in args.prices]
-    todo = list(jobs(args.only or list(POLICIES), worlds, args.seeds))
+    todo = list(jobs(args.only or [name for name in POLICIES if name not in FLIPPED], worlds, args.seeds))
     tasks = {source: list(load(data, source)) for source in args.sources}
     begun, done, n_all = time.monotonic(), 0, len(todo) * len(tasks)
     for n, (where, name, seed) in enumerate(todo):
@@ -194,8 +234,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--minutes", type=float, help="begin no search after so many")
     parser.add_argument("--export", action="store_true", help="write the tasks as .npz for the peers' runners")
+    parser.add_argument("--flipped", action="store_true", help="only the policies with wrong forecasts, one worker")
     parser.add_argument("--table", action="store_true", help="only results.md and plot, of what is kept")
     args = parser.parse_args()
+    if args.flipped:
+        args.only, args.workers, args.prices = ["asha", *FLIPPED], [1], [0]
     if not args.table:
         if args.data is None:
             raise SystemExit("expected the data's folder, got none. Set LCSEARCH_DATA or --data.")

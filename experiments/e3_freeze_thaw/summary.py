@@ -21,17 +21,39 @@ lucky searches is no figure."""
 WORST = 0.95
 """The table's far end is this quantile of its runs: the worst may be anything (TaskSet's best value of one is 1e34)."""
 DRAWS = 1000
+CURRICULA = ("sec", "dump", "uncertain", "top-two", "mfpi", "pandora", "robust")
+LEASHED = ("pandora", "robust")
+"""The curriculum that `robust` follows, and itself: with the oracle's forecasts, proposals and wrong forecasts, too."""
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of the trials whose forecast is wrong."""
+FLIPPED = tuple(f"{name}, flipped {share:g}" for share in SHARES for name in LEASHED)
 OWN = (
     *("asha", "going-rate", "going-rate, alone", "asha, proposals", "going-rate, proposals", "random, proposals"),
     *("going-rate, oracle", "run-to-end", "uniform", "one-epoch"),
     *("hyperband", "halving", "greedy"),
+    *CURRICULA,
+    *(f"{name}, {more}" for more in ("oracle", "proposals") for name in LEASHED),
+    *FLIPPED,
 )
 PEERS = (
     *("Syne Tune ASHA, promotion", "Syne Tune ASHA, stopping", "Syne Tune PASHA", "Syne Tune SyncHyperband"),
     *("Syne Tune BOHB", "Syne Tune HyperTune", "Syne Tune MOBSTER", "Syne Tune DyHPO"),
     *("NePS ASHA", "NePS Hyperband", "NePS PriorBand"),
 )
+WHOSE = {
+    "sec": "SEC, by rung",
+    "dump": "DUMP, by rung",
+    "uncertain": "fund the uncertain",
+    "top-two": "top-two Thompson",
+    "mfpi": "MFPI-random",
+    "pandora": "Pandora's index",
+    "robust": "Pandora's index on a leash",
+}
 NAMES = {
+    **{name: f"{text}, network" for name, text in WHOSE.items()},
+    **{f"{name}, oracle": f"{WHOSE[name]}, oracle forecast" for name in LEASHED},
+    **{f"{name}, proposals": f"{WHOSE[name]}, proposals by the network" for name in LEASHED},
+    **{f"{n}, flipped {share:g}": f"{WHOSE[n]}, {share:.0%} of forecasts wrong" for n in LEASHED for share in SHARES},
     "asha": "ASHA promotion",
     "going-rate": "going rate, network",
     "going-rate, alone": "going rate, network without begun trials as context (before e5b2ac7)",
@@ -143,9 +165,16 @@ def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, pa
         "begun": round(float(np.mean([row["begun"] for row in rows])), 1),
         "seconds": round(float(np.mean([row["seconds"] for row in rows])), 3),
         "ms_a_report": round(1e3 * sum(row["seconds"] for row in rows) / max(reports, 1), 3),
+        **({"decision": decision} if (decision := decisions(rows)) else {}),
         "by": sorted({row["by"] for row in rows}),
         "curves": curves,
     }
+
+
+def decisions(rows: Rows) -> list[float]:
+    """[p50, p99] of a decision's milliseconds, in the mean over the searches where they were taken; [] without any."""
+    taken = [row["decision"] for row in rows if "decision" in row]
+    return [float(f"{x:.3g}") for x in np.mean(taken, axis=0)] if taken else []
 
 
 def n_searches(row: Mapping[str, Any]) -> dict[str, int]:
@@ -204,7 +233,8 @@ def line(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     ratio = " | ".join(f"{x:.2f}" for x in row["ratio"])
     sources = " | ".join(f"{row['sources'][s]:.2f}" if s in row["sources"] else "-" for s in facts)
     overall = f"**{row['all']:.2f}** [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}]"
-    cost = f"{row['begun']:.0f} | {row['seconds']:.2g} | {row['ms_a_report']:.2g}"
+    cost = f"{row['begun']:.0f} | {row['seconds']:.2g} | {row['ms_a_report']:.2g} | "
+    cost += " / ".join(f"{ms:.2g}" for ms in row["decision"]) if "decision" in row else "-"
     earlier = f", at {row['commit'][:8]}" if "commit" in row else ""
     return f"| {NAMES.get(name, name)}{earlier} | {searched} | {ratio} | {overall} | {sources} | {cost} |"
 
@@ -218,17 +248,18 @@ def table(results: Mapping[str, Any]) -> str:
         "better; then over all budgets, with a paired bootstrap interval (tasks first, then seeds), and by source.",
         "Searched: tasks x seeds; a row with a commit was played there, and its searches are not kept singly. Begun:",
         "configurations. Seconds: of processor time for a whole search, forecasts or surrogates and the walk through",
-        "the table included; ms: the same for each report.",
+        "the table included; ms: the same for each report; p50 / p99: ms of an allocation, its forecasts included,",
+        "where they were taken.",
     ]
     head = f"| policy | searched | {' | '.join(map(str, results['budgets']))} | all | {' | '.join(facts)} "
-    head += "| begun | s | ms |"
+    head += "| begun | s | ms | p50 / p99 |"
     for where in map(str, WORLDS):
         rows = results["worlds"].get(where, {})
         lines += ["", f"## {world_title(where)}", ""]
         if rows:
             lines += [head, "|---" * head.count(" |") + "|"]
             lines += [line(name, row, facts) for name, row in rows.items()]
-        missing = [NAMES.get(name, name) for name in (*OWN, *PEERS) if name not in rows]
+        missing = [NAMES.get(name, name) for name in (*OWN, *PEERS) if name not in rows and name not in FLIPPED]
         if missing:
             lines += ["", f"Not run here: {'; '.join(missing)}."]
     return "\n".join(lines) + "\n"

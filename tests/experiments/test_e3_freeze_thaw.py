@@ -62,13 +62,29 @@ def test_a_world_with_all_seeds_comes_before_the_next_and_slow_policies_last(e3:
     assert found == [(w, n, s) for w in (a, b) for n, s in (("asha", 0), ("asha", 1), ("greedy", 0))]
 
 
-@pytest.mark.parametrize("name", ["asha", "going-rate, oracle", "uniform", "one-epoch", "hyperband", "halving"])
+@pytest.mark.parametrize(
+    "name", ["asha", "going-rate, oracle", "robust, oracle", "uniform", "one-epoch", "hyperband", "halving"]
+)
 @pytest.mark.parametrize("world", [(1, 0), (4, 1)])
 def test_every_policy_plays(e3: Any, name: str, world: tuple[int, int]) -> None:
     found = e3.play(TASK, e3.Where(*world), e3.POLICIES[name], 0, "test")
     assert found["trace"][-1][0] <= e3.RUNS
     assert 0 < found["reports"] <= 10 * e3.RUNS
     assert found["trace"] == sorted(found["trace"], key=lambda point: (point[0], -point[1]))
+    p50, p99 = found["decision"]
+    assert 0 <= p50 <= p99
+
+
+def test_wrong_forecasts_are_asked_for_by_name_and_told_by_share(e3: Any) -> None:
+    summary = sys.modules["summary"]
+    assert len(summary.FLIPPED) == 8
+    assert set(summary.FLIPPED) <= set(e3.POLICIES)
+    (half,) = e3.POLICIES["robust, flipped 0.5"].forecasts(TASK)
+    assert (half.share, half.seen, half.inner.name) == (0.5, True, "network")
+    assert summary.NAMES["robust, flipped 0.5"] == "Pandora's index on a leash, 50% of forecasts wrong"
+    rows = [{"decision": [1.0, 3.0]}, {}, {"decision": [2.0, 5.0]}]
+    assert summary.decisions(rows) == [1.5, 4.0]
+    assert summary.decisions(rows[1:2]) == []
 
 
 def test_one_epoch_each_then_the_best_to_their_end(e3: Any) -> None:

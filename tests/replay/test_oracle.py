@@ -225,6 +225,20 @@ def test_a_flip_turns_the_chance_round_exactly(epsilon: float, turn: bool) -> No
     np.testing.assert_array_equal(p_beats(half, seen, policy), expected)
 
 
+def test_what_allocators_ask_is_flipped_before_any_trial_is_complete() -> None:
+    young = snapshot(goal_of(horizon=4), [], [trial(str(i), [3.0 + i, 1.0 + i], first=1) for i in range(3)])
+    assert young.incumbent is None
+    inner, queries = NormalAroundBest(0.3), ask(young, ("best_by",))
+    plain = inner.forecast(young, queries).p_beat(1.0)
+    flipped = Flipped(inner, 1.0, seen=True).forecast(young, queries)
+    np.testing.assert_allclose(flipped.p_beat(1.0), 1.0 - plain)
+    # the atoms stand as far from the best value, 1, as the median of what there is, 2
+    assert (flipped.knots[:, 0].tolist(), flipped.knots[:, -1].tolist()) == ([0.0] * 3, [2.0] * 3)
+    np.testing.assert_array_equal(Flipped(inner, 1.0).forecast(young, queries).p_beat(1.0), plain)
+    blank = snapshot(goal_of(horizon=4), [], [trial("0", [], first=1)])
+    assert len(Flipped(inner, 1.0, seen=True).forecast(blank, ask(blank, ("best_by",)))) == 1
+
+
 def test_a_tie_with_the_target_is_turned_round_too() -> None:
     goal = goal_of(horizon=4)
     seen = snapshot(goal, [trial("0", [5, 1], first=1), trial("1", [5, 3], first=1)], [trial("2", [5], first=1)])

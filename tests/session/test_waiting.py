@@ -76,6 +76,22 @@ def test_the_process_that_allocates_says_so_of_a_trial_that_was_paused_since() -
     )
 
 
+def test_what_turns_have_brought_is_told_here_and_by_the_log(tmp_path: Path) -> None:
+    """Forecast by two allocations, with a turn by the first: its P after that less its P before."""
+    by, done = allocator("greedy", quantum=1 / 27), [trial(f"c{i}", [2.0 + i] * 27, first=1) for i in range(2)]
+    seen = snapshot(goal(horizon=27), done, PAUSED)
+    of = session(tmp_path)
+    (move,) = of.allocate(ask(by, by.init(), seen, PAUSES, Slots(1, 0), (0, 4))).moves
+    uid = str(move.uid)
+    turned = trial(uid, [0.5, 0.4], Status.PAUSED, first=1)
+    later = snapshot(goal(horizon=27), done, [turned, *(one for one in PAUSED if one.uid != uid)])
+    assert not any("P(it beats" in line for line in waiting(of, turned, seen)), "nothing before a second forecast"
+    of.allocate(ask(by, by.init(), later, PAUSES, Slots(1, 9), (0, 5)))
+    for one in (of, session(tmp_path)):
+        (told,) = [line for line in waiting(one, turned, later) if "P(it beats" in line]
+        assert told.endswith("% in 1 turn of its own (1 step), +0.0% while it waited")
+
+
 class Own:
     """An allocator of the user's, which no other process can make."""
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from lcsearch.allocation.ask import AllocationAsk, ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Wait
+from lcsearch.allocation.curriculum import best_seen, chances, together
 from lcsearch.allocation.named import knobs_of
 from lcsearch.errors import InvalidValue
+from lcsearch.forecast.contract import Answers, judged_kind
 from lcsearch.goal import Goal
 from lcsearch.study import Status, Trial
 from lcsearch.study.moment import Moment
 from lcsearch.study.stood import Stood, packed, unpacked
 
+_DIGITS = 6  # of a probability
 AGAINST = 5
 """Waiting trials that a receipt names, the nearest to a slot first."""
 
@@ -39,6 +45,8 @@ class AllocationReceipt:
         goal: the study's then; None in receipts of earlier versions, as the two below.
         ended: "STOPPED" and "FAILED" -> the uids of `finished` that had ended so.
         digest: of all curves, see :func:`lcsearch.study.moment.digest_of`.
+        chances: P(it beats the best value seen, by the horizon) of the trials that were forecast for this allocation,
+            uid -> P, see :func:`lcsearch.allocation.booked.booked`.
     """
 
     study: str
@@ -58,10 +66,13 @@ class AllocationReceipt:
     goal: Goal | None = None
     ended: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     digest: str = ""
+    chances: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, asked: AllocationAsk, made: Allocation, failed: str = "") -> AllocationReceipt:
-        """The receipt of what came of an ask."""
+    def of(
+        cls, asked: AllocationAsk, made: Allocation, failed: str = "", answers: Answers | None = None
+    ) -> AllocationReceipt:
+        """The receipt of what came of an ask, and of the answers to its questions."""
         seen = asked.snapshot
         moment = Moment.of(seen)
         return cls(
@@ -82,6 +93,7 @@ class AllocationReceipt:
             moment.goal,
             moment.ended,
             moment.digest,
+            _chances(asked, answers or {}),
         )
 
     @property
@@ -108,6 +120,7 @@ class AllocationReceipt:
             "against": [list(wait) for wait in self.against],
             "n_waiting": self.n_waiting,
             **({"failed": self.failed} if self.failed else {}),
+            **({"chances": dict(self.chances)} if self.chances else {}),
         }
 
     def _moment_record(self) -> dict[str, Any]:
@@ -152,6 +165,7 @@ class AllocationReceipt:
                 int(record["n_waiting"]),
                 str(record.get("failed", "")),
                 **_since(record),
+                chances={str(uid): float(p) for uid, p in record.get("chances", {}).items()},
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InvalidValue("the record of an allocation", record, "AllocationReceipt.from_record") from error
@@ -224,6 +238,21 @@ def _since(record: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     moment = Moment.from_record(record)
     return {"goal": moment.goal, "ended": moment.ended, "digest": moment.digest}
+
+
+def _chances(asked: AllocationAsk, answers: Answers) -> dict[str, float]:
+    """P(it beats the best value seen) of the trials whose judged value was asked for."""
+    queries, best = asked.queries, best_seen(asked.snapshot)
+    if not queries or not answers or not math.isfinite(best):
+        return {}
+    goal = asked.snapshot.goal
+    with np.errstate(all="ignore"):
+        found = chances(together(answers, len(queries)), best).tolist()
+    return {
+        query.trial.uid: round(p, _DIGITS)
+        for query, p in zip(queries, found, strict=True)
+        if math.isfinite(p) and (query.kind, query.step) == (judged_kind(goal), asked.snapshot.horizon)
+    }
 
 
 def _move_record(move: Move) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lcsearch.allocation.curriculum import losses_seen
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Kind, Query
@@ -84,14 +85,15 @@ class Flipped:
 
     A trial is flipped when a hash of (key, uid), uniform on [0, 1), lies below `share`: at every look alike, and of two
     shares the larger one flips all that the smaller one does. The answer has two atoms, mass 1 - P just better than the
-    target and P just worse, apart from it by the study's spread. Absent answers stay absent, and without an incumbent
-    there is nothing to flip.
+    target and P just worse, apart from it by the study's spread; with `seen`, by the distance to the median of what
+    trials have. Absent answers stay absent, and without an incumbent there is nothing to flip.
 
     Attributes:
         inner: who is asked.
         share: of the trials to flip, in [0, 1].
         key: seed; other keys flip others.
         policy: of the session this forecaster serves; its epsilon says what to beat means.
+        seen: what to beat is the best value that any trial has, as allocators ask, not the incumbent's.
 
     Raises:
         InvalidValue: a share outside [0, 1].
@@ -101,6 +103,7 @@ class Flipped:
     share: float
     key: tuple[int, ...] = (0,)
     policy: Policy = field(default_factory=Policy)
+    seen: bool = False
 
     def __post_init__(self) -> None:
         if not is_finite_number(self.share) or not 0.0 <= self.share <= 1.0:
@@ -127,11 +130,15 @@ class Flipped:
         """The inner one's answers, turned round where the trial is flipped."""
         told = self.inner.forecast(snapshot, queries)
         rows = [i for i, query in enumerate(queries) if told.absent[i] is None and self.flips(query.trial.uid)]
-        if not rows or snapshot.incumbent is None:
+        if not rows or (snapshot.incumbent is None and not self.seen):
             return told
-        target = target_of(self.policy, snapshot)
+        losses = losses_seen(snapshot) if self.seen else None
+        if losses is not None and not losses.size:
+            return told
+        target = target_of(self.policy, snapshot) if losses is None else float(losses[0])
         p = np.clip(told.p_beat(told.sign * target)[rows], 0.0, 1.0)
-        apart = max(snapshot.robust_range, 1e-6 * abs(target)) or 1.0
+        spread = snapshot.robust_range if losses is None else float(np.median(losses)) - target
+        apart = max(spread, 1e-6 * abs(target)) or 1.0
         width = max(told.knots.shape[1], 4)
         pad = ((0, 0), (0, width - told.knots.shape[1]))
         knots, levels = (np.pad(a, pad, mode="edge") for a in (told.knots, told.levels))

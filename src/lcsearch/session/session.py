@@ -392,21 +392,23 @@ class Session:
         what it cannot use; else its slots go to :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`, and its
         state stays what it was. A receipt of it is kept, and written where moves or cuts came of it.
         """
-        start, errors, failed = self._clock(), dict[str, str](), ""
+        start, failed = self._clock(), ""
+        answers: Answers = {}
+        errors: dict[str, str] = {}
         with np.errstate(all="ignore"):
             try:
-                made, errors = self._judged(asked)
+                made, answers, errors = self._judged(asked)
             except Exception as error:  # whatever an allocator does, the study goes on
                 self.failed(f"allocator {asked.allocator.name!r}", error)
                 anew = None if isinstance(error, InvalidValue) else self._anew(asked)
                 if anew is not None:
-                    asked, made, errors = anew
+                    asked, made, answers, errors = anew
                 else:
                     failed = in_words(error)
                     made = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
         receipt: AllocationReceipt | None = None
         try:
-            receipt = AllocationReceipt.of(asked, made, failed)
+            receipt = AllocationReceipt.of(asked, made, failed, answers)
         except Exception as error:  # an allocator whose knobs cannot be copied
             self.failed("allocation receipt", error)
         with self._lock:
@@ -422,15 +424,15 @@ class Session:
                 self.failed("decision log", error)
         return made
 
-    def _judged(self, asked: AllocationAsk) -> tuple[Allocation, dict[str, str]]:
-        """What the allocator says, and the errors of the forecasters that it asked."""
+    def _judged(self, asked: AllocationAsk) -> tuple[Allocation, Answers, dict[str, str]]:
+        """What the allocator says, the answers that it had, and the errors of the forecasters that it asked."""
         answers: Answers = {}
         errors: dict[str, str] = {}
         if asked.queries:
             answers, errors = self.panel.ask([(asked.snapshot, asked.queries)])[0]
-        return allocated(asked, answers), errors
+        return allocated(asked, answers), answers, errors
 
-    def _anew(self, asked: AllocationAsk) -> tuple[AllocationAsk, Allocation, dict[str, str]] | None:
+    def _anew(self, asked: AllocationAsk) -> tuple[AllocationAsk, Allocation, Answers, dict[str, str]] | None:
         """The allocation from the allocator's first state; None where that is no help."""
         with suppress(Exception):
             who, seen = asked.allocator, asked.snapshot

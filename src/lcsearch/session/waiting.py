@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from lcsearch.allocation.booked import told
 from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.allocation.receipt import AGAINST, AllocationReceipt
 from lcsearch.session.decision_log import read_allocations
@@ -34,6 +35,8 @@ def waiting(session: Session, trial: Trial, snapshot: Snapshot, asked: Callable[
             lines = [_since(receipts[-1], "of this process")]
     else:
         return [asked() if asked is not None else _UNKNOWN]
+    if (gained := told(receipts, trial.uid)) is not None:
+        lines = [*lines, gained]
     latest = [line for one in receipts[-REMEMBERED_ALLOCATIONS:] for line in one.lines][-_SLOTS_SHOWN:]
     return [*lines, "the last slots went to:", *(f"  {line}" for line in latest)]
 
