@@ -13,7 +13,7 @@ import numpy as np
 
 from lcsearch.allocation.arms import start_new, trained
 from lcsearch.allocation.contract import Move, Slots
-from lcsearch.allocation.curriculum import Choice, Curriculum, best_seen, chances, together
+from lcsearch.allocation.curriculum import Choice, Curriculum, chances, together
 from lcsearch.allocation.groups import RUNG, Groups
 from lcsearch.allocation.rungs import Ladder, loss_so_far
 from lcsearch.forecast.contract import Answers
@@ -79,7 +79,7 @@ class GroupBandit(Curriculum):
 
     def asked(self, state: Any, ladder: Ladder, slots: Slots) -> list[Trial]:
         """Those that have reported since they were last forecast: those that had a turn first, then in line."""
-        if not self.begins(ladder.snapshot, slots):
+        if not self.begins(ladder, slots):
             return []
         at = {trial.uid: trial for trial in ladder.paused}
         line = [uid for uid, k in ladder.standing.items() if k >= 0]
@@ -92,9 +92,9 @@ class GroupBandit(Curriculum):
     ) -> tuple[Any, list[Choice]]:
         back = self.asked(state, ladder, slots)
         told = together(forecasts, len(back))
-        state = self._booked(state, ladder, slots, back, chances(told, best_seen(ladder.snapshot)).tolist())
+        state = self._booked(state, ladder, slots, back, chances(told, self._best(ladder)).tolist())
         deaf = bool(back) and all(one is None for one in told)
-        if deaf or not state["memory"] or not self.begins(ladder.snapshot, slots):
+        if deaf or not state["memory"] or not self.begins(ladder, slots):
             return state, []
         queues: dict[str, list[Move]] = {}
         of = self.groups_of(ladder)
@@ -117,12 +117,16 @@ class GroupBandit(Curriculum):
             for name, score in zip(names, scores, strict=True)
         ]
 
+    @staticmethod
+    def _best(ladder: Ladder) -> float:
+        return float(ladder.losses[0]) if ladder.losses.size else math.inf
+
     def _booked(
         self, state: Any, ladder: Ladder, slots: Slots, back: Sequence[Trial], now: Sequence[float]
     ) -> dict[str, Any]:
         """The state with what the turns have brought that are over."""
         snapshot, memory, p, turns = ladder.snapshot, state["memory"], dict(state["p"]), dict(state["turns"])
-        horizon, best = snapshot.goal.horizon, best_seen(snapshot)
+        horizon, best = snapshot.goal.horizon, self._best(ladder)
         unseen = 1.0 / (1.0 + slots.account.spent / horizon)
         known = {trial.uid: chance for trial, chance in zip(back, now, strict=True) if math.isfinite(chance)}
         ended = [trial for trial in snapshot.bank if trial.uid in turns]

@@ -14,11 +14,11 @@ import numpy as np
 from lcsearch.allocation.arms import Price, start_new
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
 from lcsearch.allocation.gain import record_forecast
-from lcsearch.allocation.rungs import Ladder, checked_rungs, loss_so_far, rungs_of, served
+from lcsearch.allocation.rungs import Ladder, checked_rungs, rungs_of, served
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Answers, Forecasts, Query, judged_kind
-from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
+from lcsearch.study import Snapshot, Trial, uid_sort_key
 
 Odds = Callable[[Floats], Floats]
 """(n,) scores of the arms that are left, the higher the better -> (n,) the probability of each for the next slot."""
@@ -210,14 +210,14 @@ class Curriculum(ABC):
 
     def asked(self, state: Any, ladder: Ladder, slots: Slots) -> list[Trial]:
         """The trials that are arms, in line; none in the beginning, and none where no trial has a value yet."""
-        if not self.begins(ladder.snapshot, slots):
+        if not self.begins(ladder, slots):
             return []
         at = {trial.uid: trial for trial in ladder.paused}
         return [at[uid] for uid in self.in_line(ladder, slots)[: self.n_asked]]
 
-    def begins(self, snapshot: Snapshot, slots: Slots) -> bool:
+    def begins(self, ladder: Ladder, slots: Slots) -> bool:
         """Is one full trial's worth spent, and is there a value to beat?"""
-        return slots.account.spent >= snapshot.goal.horizon and math.isfinite(best_seen(snapshot))
+        return slots.account.spent >= ladder.snapshot.goal.horizon and ladder.losses.size > 0
 
     def in_line(self, ladder: Ladder, slots: Slots) -> list[str]:
         """Who may go on, the nearest to a promotion first: any that waits at a rung, but once nothing new may be begun
@@ -249,7 +249,7 @@ class Curriculum(ABC):
         if not any(one is not None for one in told):
             return state, []
         snapshot, n_new = ladder.snapshot, min(slots.free, slots.n_new_allowed)
-        price, horizon, best = Price(snapshot, slots), snapshot.goal.horizon, best_seen(snapshot)
+        price, horizon, best = Price(snapshot, slots), snapshot.goal.horizon, float(ladder.losses[0])
 
         def arm(uid: str | None, until: float, one: Forecasts | None) -> Arm:
             turn, way = (price.of(Move(uid, step)) / horizon for step in (until, horizon))
@@ -261,7 +261,7 @@ class Curriculum(ABC):
         ]
         if n_new:
             p = 1.0 / (1.0 + slots.account.spent / horizon)
-            arms.append(arm(None, ladder.rungs[0], record_forecast(losses_seen(snapshot), p)))
+            arms.append(arm(None, ladder.rungs[0], record_forecast(ladder.losses, p)))
         scores = self.scores(state, arms, best, rng)
         found = []
         for one, score in zip(arms, scores.tolist(), strict=True):
@@ -303,20 +303,6 @@ def stacked(told: Sequence[Forecasts | None]) -> Forecasts:
 
     tails = np.concatenate([one.tails for one in rows])
     return Forecasts(wide("knots"), wide("levels"), tails, 1.0, (None,) * len(rows))
-
-
-def losses_seen(snapshot: Snapshot) -> Floats:
-    """(n,) the finite losses, best so far or last, of all trials that may still be the study's result, rising."""
-    lost = (Status.FAILED, Status.STOPPED)  # what they reached is no result any more
-    everyone = (trial for trial in chain(snapshot.bank, snapshot.live) if trial.status not in lost)
-    losses = np.array([loss_so_far(trial, snapshot) for trial in everyone], np.float64)
-    return np.sort(losses[np.isfinite(losses)])
-
-
-def best_seen(snapshot: Snapshot) -> float:
-    """The best of :func:`losses_seen`; inf where there is none."""
-    losses = losses_seen(snapshot)
-    return float(losses[0]) if losses.size else math.inf
 
 
 def chances(told: Sequence[Forecasts | None], loss: float) -> Floats:

@@ -11,8 +11,9 @@ import numpy as np
 
 from lcsearch.allocation.ask import AllocationAsk, ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Wait
-from lcsearch.allocation.curriculum import best_seen, chances, together
+from lcsearch.allocation.curriculum import chances, together
 from lcsearch.allocation.named import knobs_of
+from lcsearch.allocation.rungs import best_seen
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Answers, judged_kind
 from lcsearch.goal import Goal

@@ -13,8 +13,11 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
+
 from lcsearch.allocation.arms import Price, affordable, checked_share, paused_trials, runs
 from lcsearch.allocation.contract import Move, Slots, Wait
+from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
@@ -93,6 +96,11 @@ class Ladder:
     def standing(self) -> dict[str, int]:
         """The rung at which each of them waits; -1: below the first."""
         return {trial.uid: bisect_right(self.rungs, trial.curve.last_step) - 1 for trial in self.paused}
+
+    @cached_property
+    def losses(self) -> Floats:
+        """See :func:`losses_seen`."""
+        return losses_seen(self.snapshot)
 
     @cached_property
     def _members(self) -> dict[int, list[Member]]:
@@ -203,6 +211,20 @@ def loss_so_far(trial: Trial, snapshot: Snapshot) -> float:
     """A trial's loss as it stands: the best one where the best is judged, else the last; inf where there is none."""
     _, losses = trial.curve.standings(snapshot.goal.sign, snapshot.goal.judged == "best")
     return losses[-1] if losses else math.inf
+
+
+def losses_seen(snapshot: Snapshot) -> Floats:
+    """(n,) the finite losses, best so far or last, of all trials that may still be the study's result, rising."""
+    lost = (Status.FAILED, Status.STOPPED)  # what they reached is no result any more
+    everyone = (trial for trial in chain(snapshot.bank, snapshot.live) if trial.status not in lost)
+    losses = np.array([loss_so_far(trial, snapshot) for trial in everyone], np.float64)
+    return np.sort(losses[np.isfinite(losses)])
+
+
+def best_seen(snapshot: Snapshot) -> float:
+    """The best of :func:`losses_seen`; inf where there is none."""
+    losses = losses_seen(snapshot)
+    return float(losses[0]) if losses.size else math.inf
 
 
 def served(

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lcsearch.allocation.curriculum import losses_seen
+from lcsearch.allocation.rungs import losses_seen
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Forecasts, Kind, Query

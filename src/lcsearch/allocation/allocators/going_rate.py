@@ -11,10 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 from lcsearch.allocation.arms import Price, start_new, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.gain import mean_gains
-from lcsearch.allocation.rungs import Ladder, checked_rungs, counted, loss_so_far, rungs_of, served
+from lcsearch.allocation.rungs import Ladder, best_seen, checked_rungs, counted, loss_so_far, rungs_of, served
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Query, judged_kind
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Trial
 
 _CHECKS = (math.sqrt(2.0), 2.0)
 """Where a trial is asked on its way to a rung, from the second one up: times the rung below."""
@@ -152,9 +152,7 @@ class GoingRateAsha:
         if not self._asks(snapshot, slots) or not forecasts:
             return dict.fromkeys(uids, _Worth(True, ""))
         trials, price = {trial.uid: trial for trial in snapshot.live}, Price(snapshot, slots)
-        lost = (Status.FAILED, Status.STOPPED)  # what they reached is no result any more
-        everyone = (t for t in chain(snapshot.bank, snapshot.live) if t.status not in lost)
-        best = min((loss_so_far(t, snapshot) for t in everyone), default=math.inf)
+        best = best_seen(snapshot)
         chances = mean_gains(forecasts, len(uids), best, "p_beat").tolist()
         found = {}
         for uid, p in zip(uids, chances, strict=True):

@@ -20,7 +20,7 @@ from lcsearch.allocation.allocators.top_two import TopTwoThompson
 from lcsearch.allocation.allocators.uncertain import FundTheUncertain
 from lcsearch.allocation.arms import Price
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
-from lcsearch.allocation.curriculum import Curriculum, best_seen
+from lcsearch.allocation.curriculum import Curriculum
 from lcsearch.allocation.rungs import Ladder, loss_so_far
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Query
@@ -110,7 +110,7 @@ class FollowTheForecast:
         """The state with the departures that are over: taken off where they have paid, else lost."""
         snapshot, still, lost = ladder.snapshot, dict[str, float](), [state["lost"]]
         trials = {trial.uid: trial for trial in chain(snapshot.bank, snapshot.live)}
-        best = best_seen(snapshot)
+        best = ladder.losses[0] if ladder.losses.size else math.inf
         for uid, cost in state["open"].items():
             trial = trials.get(uid)
             if trial is not None and trial.status is Status.RUNNING:
