@@ -48,6 +48,7 @@ def test_the_optuna_adapter_s_surface() -> None:
         "REASON",
         "SCHEDULE",
         "Stop",
+        "StopWhen",
         "StudyReport",
         "Thaw",
         "adopt",

@@ -16,6 +16,7 @@ from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import REASON, begun_as, decision_of, is_paused, resumed_from
 from lcsearch.schedulers.optuna._sampler import ForecastSampler
 from lcsearch.schedulers.optuna._snapshot import SCHEDULE, as_trial
+from lcsearch.schedulers.optuna._stop_when import StopWhen
 from lcsearch.schedulers.optuna._storage import adopt, withdraw_stop, write_stop
 from lcsearch.schedulers.optuna._thaw import Thaw
 from lcsearch.session.study_report import Stop, StudyReport
@@ -30,6 +31,7 @@ __all__ = [
     "FreezeThawTrial",
     "Paused",
     "Stop",
+    "StopWhen",
     "StudyReport",
     "Thaw",
     "adopt",

@@ -41,6 +41,7 @@ from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, paid_by, pause_at_of
 from lcsearch.schedulers.optuna._sampler import ForecastSampler, Seen
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
+from lcsearch.schedulers.optuna._stop_when import StopWhen
 from lcsearch.schedulers.optuna._storage import (
     adopt,
     claim,
@@ -118,6 +119,8 @@ class FreezeThaw:
             time between two reports.
         catch: exceptions of the objective that make a trial FAIL and no more, as in `study.optimize`; any other makes
             it FAIL and ends the run.
+        stop_when: no trial is begun while more of them would gain too little; those that wait are cut then, and who
+            leads runs to the end.
 
     Raises:
         InvalidValue: an argument is outside its range.
@@ -144,6 +147,7 @@ class FreezeThaw:
         host: str = "auto",
         lease_s: float = 60.0,
         catch: tuple[type[Exception], ...] = (),
+        stop_when: StopWhen | None = None,
     ) -> None:
         _check(study, max_steps, n_trials, steps, n_workers, lease_s)
         if processes and is_in_memory(study):
@@ -152,7 +156,7 @@ class FreezeThaw:
         self.study, self.seed = study, seed
         self._objective, self._horizon, self._catch = objective, float(max_steps), tuple(catch)
         self._allocator = named(allocator) if isinstance(allocator, str) else allocator
-        self._n_trials, self._steps = n_trials, steps
+        self._n_trials, self._steps, self._stop_when = n_trials, steps, stop_when
         self._prices = checked_prices(checkpoint_cost, resume_cost, "FreezeThaw")
         self._n_workers, self._processes, self._lease_s = n_workers, processes, float(lease_s)
         if pruner is not None:
@@ -302,7 +306,7 @@ class FreezeThaw:
         return known
 
     def _n_new_allowed(self, trials: Sequence[FrozenTrial]) -> int:
-        if self._exhausted:
+        if self._exhausted or (self._stop_when is not None and self._stop_when.enough(self.study, trials)):
             return 0
         if self._n_trials is None:
             return _NO_LIMIT

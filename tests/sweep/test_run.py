@@ -22,7 +22,7 @@ from lcsearch.sweep.runtime import preflight
 from lcsearch.sweep.runtime.processes import Fleet, check_devices, count_gpus
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.model import Workers
-from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.summary import summarize
@@ -494,7 +494,7 @@ def test_trials_of_other_machines_are_left_alone(tmp_path: Path) -> None:
         {"slot": 0, "pid": 2, "host": "elsewhere"},
     ]
     for owner in owners:
-        study.ask().set_user_attr(ownership.WORKER, owner)
+        study.ask().set_user_attr(attributes.WORKER, owner)
     study.ask()  # its worker died before it could sign
     assert [given.number for given in ownership.release(study, folder, [2], 2)] == [1, 4]
     theirs = list(ownership.foreign(study.trials, folder.identity()))

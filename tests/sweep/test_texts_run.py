@@ -25,7 +25,7 @@ from lcsearch.sweep.objective.context import Lost
 from lcsearch.sweep.runtime import launch, trial
 from lcsearch.sweep.runtime.trial import StudyReporter
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.store import ownership, studies
+from lcsearch.sweep.store import attributes, studies
 from lcsearch.sweep.store.folder import RunFolder, latest
 from lcsearch.sweep.views import explain
 
@@ -217,7 +217,7 @@ def test_a_trial_of_another_machine_is_left_to_it(tmp_path: Path, monkeypatch: p
     launcher.run(path, folder=run, trials=1, view=Remembering())
     study = open_run.reader(RunFolder(run))[1]
     theirs = study.ask()
-    theirs.set_user_attr(ownership.WORKER, {"slot": 0, "pid": 1, "host": "bob", "run": "bob's"})
+    theirs.set_user_attr(attributes.WORKER, {"slot": 0, "pid": 1, "host": "bob", "run": "bob's"})
     beats: list[int] = []
 
     def live(progress: Progress) -> None:

@@ -25,7 +25,7 @@ from lcsearch.sweep.runtime.peers import Peers
 from lcsearch.sweep.runtime.stalls import Stalls
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.space import suggest
-from lcsearch.sweep.store import heartbeat, ownership
+from lcsearch.sweep.store import attributes, heartbeat, ownership
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import PeerHeartbeat, PeerMonitor
 from lcsearch.sweep.store.ownership import Claim
@@ -278,7 +278,7 @@ def test_a_worker_that_was_away_leaves_a_trial_that_is_another_ones(tmp_path: Pa
 
     def train(ctx: Context) -> None:
         ctx.report(1.0, 1)
-        taken.trial.set_user_attr(ownership.WORKER, {"slot": 0, "pid": 1, "host": "bob", "run": "bob"})
+        taken.trial.set_user_attr(attributes.WORKER, {"slot": 0, "pid": 1, "host": "bob", "run": "bob"})
         try:
             ctx.report(2.0, 2)
         except Interrupted as error:

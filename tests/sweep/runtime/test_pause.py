@@ -30,10 +30,10 @@ from lcsearch.sweep.objective.context import Context
 from lcsearch.sweep.report import write as report
 from lcsearch.sweep.runtime.trial import run_trial
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store import attributes, ownership
+from lcsearch.sweep.store.budget import seconds_of
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
-from lcsearch.sweep.store.ownership import seconds_of
 from lcsearch.sweep.store.studies import create_study
 from lcsearch.sweep.store.turns import Turns
 from lcsearch.sweep.views.notices import notices
@@ -87,6 +87,14 @@ def test_trials_are_paused_promoted_and_cut(tmp_path: Path) -> None:
     assert starts[1:] == sorted(set(starts[1:]))  # each turn from the checkpoint of the one before
     assert set(starts[1:]) <= set(RUNGS)
     assert all(row.note == "cut: its rung is closed" for row in rows if row.state == "stopped")
+
+
+def test_once_more_would_gain_too_little_the_leader_ends_and_the_others_are_cut(tmp_path: Path) -> None:
+    path = pausing_toy(tmp_path / "toy", SAVING.replace('ctx.params["a"] + ', ""))
+    outcome = swept(path, overrides=["budget.stop_when={gain: 0.5, trials: 2}"])
+    states = [row.state for row in outcome.progress.rows]
+    assert 4 <= len(states) < 12
+    assert sorted(set(states)) == ["complete", "stopped"]
 
 
 @pytest.mark.parametrize(
@@ -384,14 +392,14 @@ def test_a_paused_trial_stays_with_the_machine_that_has_its_checkpoint(tmp_path:
     assert all(t.state.is_finished() for t in trials)
     runs = {hand.folder.identity(): hand for hand in hands}
     for trial in trials:
-        own = runs[trial.user_attrs[ownership.WORKER]["run"]].folder
+        own = runs[trial.user_attrs[attributes.WORKER]["run"]].folder
         (other,) = (hand.folder for hand in hands if hand.folder != own)
         assert own.checkpoints(trial.number).is_dir()
         assert not other.checkpoints(trial.number).exists()
         last = max(trial.intermediate_values)
         assert list(trial.intermediate_values) == list(range(1, last + 1))
     assert any(t.state == TrialState.COMPLETE for t in trials)
-    assert len({t.user_attrs[ownership.WORKER]["run"] for t in trials}) == 2
+    assert len({t.user_attrs[attributes.WORKER]["run"] for t in trials}) == 2
 
 
 def test_trials_that_are_paused_on_another_machine_are_left_to_it_and_it_is_said(

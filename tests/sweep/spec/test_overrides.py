@@ -95,7 +95,7 @@ def test_names_with_dots(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("max_step=3", f"expected one of {TOP}, got 'max_step'. Did you mean 'max_steps'?"),
-        ("budget.trial=3", "expected one of trials, steps, seconds, money_per_hour, got 'trial'. "
+        ("budget.trial=3", "expected one of trials, steps, seconds, money_per_hour, money, stop_when, got 'trial'. "
             "Did you mean 'trials'?"),
         (
             "backend.workers.thread=3",

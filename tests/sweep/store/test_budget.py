@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -23,11 +24,23 @@ from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import collect
 from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.runtime import launch
-from lcsearch.sweep.spec.model import Budget, SweepFile
-from lcsearch.sweep.store import ownership
-from lcsearch.sweep.store.budget import Clock, Reading, ended_by, read_clock, room
+from lcsearch.sweep.spec.model import Budget, StopWhen, SweepFile
+from lcsearch.sweep.store import attributes, budget, ownership
+from lcsearch.sweep.store.budget import (
+    Clock,
+    Reading,
+    Spent,
+    ended_by,
+    next_gain,
+    read_clock,
+    room,
+    spent_by,
+    steps_left,
+    worker_seconds,
+)
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.phrases import money
+from lcsearch.sweep.views.screen import layout
 from lcsearch.sweep.views.summary import summarize
 
 SLOW = "import time\ndef train(ctx):\n    for e in range(1, ctx.max_steps + 1):\n        time.sleep({s})\n"
@@ -49,6 +62,43 @@ def test_which_limit() -> None:
     assert ended_by(budget, 8, 99, 5.0) == "seconds"
     assert ended_by(budget, 9, 100, 5.0) == "trials"
     assert ended_by(Budget(trials=9), 8, 10**9, 1e9) is None
+    dear = Budget(trials=9, money_per_hour=1.0, money=2.0, stop_when=StopWhen(gain=0.1, trials=2))
+    assert ended_by(dear, 8, 0, 0.0, 1.9, 0.1) is None
+    assert ended_by(dear, 8, 0, 0.0, 2.0, 0.05) == "money"
+    assert ended_by(dear, 8, 0, 0.0, 1.9, 0.05) == "stop_when"
+    assert ended_by(dear, 8, 0, 0.0, 0.0, math.inf) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "gain"),
+    [({"trials": 1}, 2.0), ({"steps": 8}, 4.0), ({"seconds": 10.0}, 1.0), ({"steps": 9}, math.inf)],
+)
+def test_what_more_gains(more: dict[str, Any], gain: float) -> None:
+    """Four trials of 4 steps and 20 s, the best first; two workers."""
+    begun = [Spent(loss, 4, 40.0) for loss in (1.0, 9.0, 9.0, 9.0)]
+    file = file_of(stop_when={"gain": 1e-3, **more})
+    assert next_gain(file, begun) == pytest.approx(gain)
+    assert next_gain(file, []) == math.inf
+    assert next_gain(file_of(), begun) is None
+
+
+def test_what_seconds_and_money_leave() -> None:
+    """Of workers' time: two of them."""
+    assert worker_seconds(file_of()) == math.inf
+    assert worker_seconds(file_of(seconds=100.0), 60.0) == 80.0
+    assert worker_seconds(file_of(seconds=100.0), 160.0) == 0.0
+    assert worker_seconds(file_of(seconds=100.0, money_per_hour=36.0, money=1.0), 60.0, 0.5) == 50.0
+
+
+def test_a_failed_trial_has_no_value_and_what_runs_has_the_one_it_reached() -> None:
+    study, file = optuna.create_study(direction="minimize"), file_of()
+    for n, state in enumerate((TrialState.FAIL, TrialState.PRUNED, None)):
+        trial = study.ask()
+        for step in (1, 2):
+            trial.report(float(n) + 1 / step, step)
+        if state is not None:
+            study.tell(trial, state=state)
+    assert [one.loss for one in spent_by(file, study.trials, None)] == [math.inf, 1.5, 2.5]
 
 
 def test_no_trial_is_begun_once_the_steps_are_spent(tmp_path: Path) -> None:
@@ -98,6 +148,52 @@ def test_seconds_count_over_all_launches(tmp_path: Path) -> None:
     assert read_clock(RunFolder(run)).seconds >= used + 2
 
 
+ALIKE = "def train(ctx):\n    for e in range(1, ctx.max_steps + 1):\n        ctx.report(1 / e, e)\n"
+
+
+def test_no_trial_is_begun_once_more_of_them_would_gain_too_little(tmp_path: Path) -> None:
+    view, overrides = Remembering(), ["budget.stop_when={gain: 0.001, trials: 2}"]
+    path = write_toy(tmp_path, ALIKE, trials=9)
+    outcome = launcher.run(path, folder=tmp_path / "run", overrides=overrides, view=view)
+    assert [row.state for row in outcome.progress.rows] == ["complete"] * 4  # of fewer nothing is known
+    told = "gain of another 2 trials: about 0 loss at most (budget.stop_when: 0.001)"
+    assert f"ended by budget.stop_when: {told}; 4 of 9 trials had begun" in said(outcome)
+    again = launcher.run(path, folder=tmp_path / "run", resume=True, view=Remembering())
+    assert len(again.progress.rows) == 4
+
+
+def test_what_more_would_gain_is_shown_before_it_ends_the_sweep(tmp_path: Path) -> None:
+    overrides = ["budget.stop_when={gain: 1e-9, trials: 1}"]
+    outcome = launcher.run(write_toy(tmp_path), folder=tmp_path / "run", overrides=overrides, view=Remembering())
+    (line,) = [line for line in said(outcome) if line.startswith("gain of another 1 trial: about ")]
+    assert line.endswith(" loss at most (budget.stop_when: 1e-09)")
+    assert line in "\n".join(row.text for row in layout(state_of(outcome), 200, None))
+
+
+def test_no_trial_is_begun_once_the_money_is_spent(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, SLOW.format(s=0.02), trials=9)
+    overrides = ["budget.money_per_hour=36000", "budget.money=0.01"]  # a millisecond
+    outcome = launcher.run(path, folder=tmp_path / "run", overrides=overrides, view=Remembering())
+    assert [row.state for row in outcome.progress.rows] == ["complete"]
+    (line,) = [line for line in said(outcome) if line.startswith("ended by")]
+    assert line.startswith("ended by budget.money: ")
+    assert line.endswith(" of 0.01 were spent after 1 of 9 trials had begun")
+
+
+def test_steps_that_the_seconds_left_pay_for(tmp_path: Path) -> None:
+    """At the trials' usual pace, by both workers; the clock stands still, for its last tick is to come."""
+    study, folder, file = optuna.create_study(), RunFolder(tmp_path), file_of(seconds=100.0)
+    folder.clock.write_text(
+        json.dumps({"seconds": 40.0, "until": "2024-01-01T00:00:00", "monotonic": time.monotonic() + 1e6})
+    )
+    assert steps_left(file, folder, study.trials) == math.inf  # no pace is known
+    for pace in (0.25, 0.5, 2.0):
+        study.ask().set_user_attr(budget.TOOK, {"since": "", "seconds": 1.0, "pace": pace, "gaps": 9})
+    assert steps_left(file, folder, study.trials) == 240.0
+    assert steps_left(file_of(seconds=30.0), folder, study.trials) == 0.0
+    assert steps_left(file_of(), folder, study.trials) == math.inf
+
+
 def test_the_clock(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert read_clock(folder) == Reading()
@@ -126,7 +222,7 @@ def test_the_door_is_the_same_for_every_backend(tmp_path: Path) -> None:
     first.trial.report(1.0, 10)
     assert ownership.take(study, folder, 2, file) is None
     # one that was left is no new one
-    study.trials[0].user_attrs[ownership.WORKER]["pid"] = 0
+    study.trials[0].user_attrs[attributes.WORKER]["pid"] = 0
     ownership.release(study, folder, (), 2)
     taken = ownership.take(study, folder, 2, file)
     assert taken is not None
@@ -146,13 +242,13 @@ def test_a_trials_time_leaves_out_the_time_without_a_worker() -> None:
     for earlier, since in ((None, 30), (100.0, 20), (100.0, None)):
         trial = study.ask()
         if earlier is not None:
-            trial.set_user_attr(ownership.SECONDS, earlier)
-        trial.set_user_attr(ownership.WORKER, None if since is None else worker(now - timedelta(seconds=since)))
-    seconds = [ownership.seconds_of(trial, now) for trial in study.trials]
+            trial.set_user_attr(budget.SECONDS, earlier)
+        trial.set_user_attr(attributes.WORKER, None if since is None else worker(now - timedelta(seconds=since)))
+    seconds = [budget.seconds_of(trial, now) for trial in study.trials]
     assert seconds == pytest.approx([30.0, 120.0, 100.0])
-    assert [ownership.seconds_of(trial, None) for trial in study.trials] == [0.0, 100.0, 100.0]
+    assert [budget.seconds_of(trial, None) for trial in study.trials] == [0.0, 100.0, 100.0]
     study.tell(0, 1.0)
-    assert 30.0 <= ownership.seconds_of(study.trials[0], now + timedelta(days=1)) < 900.0
+    assert 30.0 <= budget.seconds_of(study.trials[0], now + timedelta(days=1)) < 900.0
 
 
 def test_a_launcher_that_was_down_for_a_day_costs_nothing(tmp_path: Path) -> None:
@@ -161,11 +257,11 @@ def test_a_launcher_that_was_down_for_a_day_costs_nothing(tmp_path: Path) -> Non
     assert claimed is not None
     began = datetime.now() - timedelta(days=1)
     owner = {"slot": 0, "pid": 1, "host": socket.gethostname(), "since": began.isoformat()}
-    claimed.trial.set_user_attr(ownership.WORKER, owner)
+    claimed.trial.set_user_attr(attributes.WORKER, owner)
     ownership.release(study, folder, (), 2, blame=False, until=began + timedelta(seconds=60))
-    assert study.trials[0].user_attrs[ownership.SECONDS] == pytest.approx(60.0)
+    assert study.trials[0].user_attrs[budget.SECONDS] == pytest.approx(60.0)
     assert ownership.take(study, folder, 0, file_of()) is not None
-    assert 60.0 <= ownership.seconds_of(study.trials[0], datetime.now()) < 900.0
+    assert 60.0 <= budget.seconds_of(study.trials[0], datetime.now()) < 900.0
 
 
 def test_money(tmp_path: Path) -> None:
@@ -175,8 +271,8 @@ def test_money(tmp_path: Path) -> None:
         trial = study.ask()
         trial.suggest_float("lr", 0.1, 1.0)
         trial.report(1.0, step)
-        trial.set_user_attr(ownership.WORKER, {"slot": 0, "since": (now - timedelta(seconds=seconds)).isoformat()})
-        trial.set_user_attr(ownership.TOOK, {"since": "", "seconds": 0.0, "pace": 8.0, "gaps": 3})
+        trial.set_user_attr(attributes.WORKER, {"slot": 0, "since": (now - timedelta(seconds=seconds)).isoformat()})
+        trial.set_user_attr(budget.TOOK, {"since": "", "seconds": 0.0, "pace": 8.0, "gaps": 3})
         study.tell(trial, 1.0 if state == TrialState.COMPLETE else None, state=state)
     progress = collect(study.trials, file.target, 9, file.space)
     assert progress.seconds == pytest.approx(140.0, abs=9.0)

@@ -15,8 +15,8 @@ from sweep.views.test_live import FILE, trial
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress, collect
 from lcsearch.sweep.monitor.state import SweepState
+from lcsearch.sweep.store.budget import TOOK
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.ownership import TOOK
 from lcsearch.sweep.store.pace import Pace, Pacer, pace_in, usual
 
 STEP_S = 0.05

@@ -24,8 +24,9 @@ from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import collect
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.store.attributes import WORKER
+from lcsearch.sweep.store.budget import TOOK
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.ownership import TOOK, WORKER
 from lcsearch.sweep.views.phrases import clock
 from lcsearch.sweep.views.plan import (
     MEASURED,

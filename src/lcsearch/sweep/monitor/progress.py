@@ -20,8 +20,9 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
 from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
 from lcsearch.sweep.store import attributes
-from lcsearch.sweep.store.budget import OVERTAKEN, Reading, replacements, steps_of
-from lcsearch.sweep.store.ownership import ERROR, NOTED, RETRIES, TOOK, WORKER, abandoned, counted, seconds_of
+from lcsearch.sweep.store.attributes import WORKER
+from lcsearch.sweep.store.budget import OVERTAKEN, TOOK, Reading, Spent, replacements, seconds_of, steps_of
+from lcsearch.sweep.store.ownership import ERROR, NOTED, RETRIES, abandoned, counted
 from lcsearch.sweep.store.pace import ENOUGH, Pace, pace_in, usual
 
 _NAMES = {
@@ -153,6 +154,11 @@ class Progress:
     def paid(self) -> float:
         """What pauses and resumes have cost so far, in steps, by the file's prices: it comes out of `budget.steps`."""
         return math.fsum(row.paid for row in self.rows)
+
+    def begun(self, goal: Goal) -> list[Spent]:
+        """What the trials that have begun came to, without failed ones that are run again, by number."""
+        known = [(row, row.reached(goal) if row.state != "failed" else None) for row in self.rows if row.again is None]
+        return [Spent(math.inf if at is None else goal.sign * at[0], row.spent, row.seconds) for row, at in known]
 
     @property
     def saved(self) -> int:

@@ -17,7 +17,7 @@ from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, wall_clock
 from lcsearch.sweep.spec.model import SweepFile
-from lcsearch.sweep.store.budget import Reading, read_clock
+from lcsearch.sweep.store.budget import Reading, price_of, read_clock
 from lcsearch.sweep.store.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ class SweepState:
         return self._price(self.seconds_unpruned)
 
     def _price(self, seconds: float | None) -> float | None:
-        price = self.sweep.budget.money_per_hour
-        return None if price is None or seconds is None else seconds / 3600 * price
+        return price_of(self.sweep, seconds)
 
     @property
     def unpruned(self) -> int:

@@ -185,9 +185,14 @@ class Watch(ABC):
         self._limit_told = True
         running = sum(t.state == TrialState.RUNNING for t in trials)
         if limit != "trials":
-            n = getattr(self.file.budget, limit)
+            budget = self.file.budget
             paid_for = f", {cost:g} of them on pauses and resumes" if (cost := paid(self.file, trials)) else ""
-            what = f"{n} {self.file.step}s are spent{paid_for}" if limit == "steps" else f"{n:g} seconds are used"
+            what = {
+                "steps": f"{budget.steps} {self.file.step}s are spent{paid_for}",
+                "seconds": f"{budget.seconds or 0:g} seconds are used",
+                "money": f"{budget.money or 0:g} are spent",
+                "stop_when": f"more of them would gain less than {budget.stop_when.gain if budget.stop_when else 0:g}",
+            }[limit]
             text = f"budget.{limit}: {what}, no trial is begun any more"
             self.view.event(text + (f"; {running} running go{'es' * (running == 1)} on" if running else ""))
 

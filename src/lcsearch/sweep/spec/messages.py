@@ -49,6 +49,7 @@ OWN = Own(
         "<sampler tpe>": model.TpeSamplerSpec,
         "<sampler curve>": model.CurveSamplerSpec,
         "budget": model.Budget,
+        "stop_when": model.StopWhen,
         "<param>": model.ParamRef,
         "<uniform>": model.Uniform,
         "<loguniform>": model.LogUniform,

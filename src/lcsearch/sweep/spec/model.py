@@ -589,19 +589,46 @@ class Checkpoints(Model):
     resume_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+class StopWhen(Model):
+    """The sweep is over once so many more `trials`, or `steps` or `seconds` more, gain less than `gain` at most.
+
+    How much they may gain is read from the values of the trials that have begun, see
+    :func:`lcsearch.allocation.next_trials.gain_of_next`; seconds are of wall clock.
+    """
+
+    gain: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    trials: Count | None = None
+    steps: Count | None = None
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(given is not None for given in (self.trials, self.steps, self.seconds)) != 1:
+            raise expected("one of trials, steps and seconds beside gain")
+        return self
+
+
 class Budget(Model):
     """When the sweep is over, and what it costs.
 
     `trials` counts every trial begun, failed ones included until they are run again (`--resume --retry-failed`). No
-    trial is begun any more once all trials together have spent `steps`, or the sweep `seconds`; those that run go on,
-    with `pause` to the end of their turn.
-    `money_per_hour` is the price of one worker's hour.
+    trial is begun any more once all trials together have spent `steps`, or the sweep `seconds`, or its workers `money`;
+    those that run go on, with `pause` to the end of their turn. Nor is one once more of them would gain too little, see
+    `stop_when`. `money_per_hour` is the price of one worker's hour.
     """
 
     trials: Count
     steps: Count | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
     money_per_hour: Annotated[float, Field(ge=0)] | None = None
+    money: Annotated[float, Field(gt=0)] | None = None
+    stop_when: StopWhen | None = None
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if self.money is not None and not self.money_per_hour:
+            raise ValueError("money: expected money_per_hour beside it, above 0: what a worker's hour costs")
+        return self
 
 
 class SweepFile(Model):

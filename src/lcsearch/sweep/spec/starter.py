@@ -43,7 +43,7 @@ pruner:
   kind: curve               # or none, median, hyperband
   threshold: 0.05           # stops a trial when P(it beats the best so far) stays below
   # risk: 0.1               # and no more once the chance that some stop lost the winner would pass this
-budget: {{trials: 20}}        # also: steps, seconds, money_per_hour
+budget: {{trials: 20}}        # also: steps, seconds, money_per_hour, money, stop_when
 retries: 2                  # a trial may lose its worker this often
 seed: 0
 """

@@ -17,6 +17,9 @@ from lcsearch.errors import is_finite_number
 
 Attributes = Mapping[str, Any]
 
+WORKER = "lcsearch:worker"
+"""Who has a trial, or had it last, see :func:`signature`."""
+
 
 def count(attributes: Attributes, key: str) -> int:
     """How often something happened; 0 where nothing says so."""
@@ -85,7 +88,7 @@ def _is_took(value: object) -> bool:
 
 
 KINDS: Mapping[str, Callable[[object], bool]] = {
-    "lcsearch:worker": _is_signature,
+    WORKER: _is_signature,
     "lcsearch:retries": _is_count,
     "lcsearch:again": _is_count,
     "lcsearch:trained": _is_count,

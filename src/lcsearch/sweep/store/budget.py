@@ -1,4 +1,4 @@
-"""What a sweep may spend and what it has spent: trials, steps, seconds.
+"""What a sweep may spend and what it has spent: trials, steps, seconds, money; and when more of it gains too little.
 
 The seconds are wall clock, from the begin to the end of each launch of one run folder, all launches together; what lies
 between launches does not count. Every place that shows wall clock shows these. They stand in the folder's clock.json,
@@ -19,18 +19,22 @@ from typing import Literal, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch import files
+from lcsearch.allocation.next_trials import gain_of_next
+from lcsearch.curves import Curve
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
 from lcsearch.schedulers.optuna import is_paused
 from lcsearch.schedulers.optuna._record import paid_by
-from lcsearch.study import steps_trained, trained_by
+from lcsearch.study import judged_at_end, steps_trained, trained_by
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
+from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.pace import pace_in, usual
 
 _LONGEST = 1 << 24  # bytes of clock.json
 
-Limit = Literal["trials", "steps", "seconds"]
+Limit = Literal["trials", "steps", "seconds", "money", "stop_when"]
 
 _SLACK_S = 10.0  # a worker whose launcher was killed may end its trial a while after the last tick
 
@@ -43,6 +47,14 @@ TRAINED = "lcsearch:trained"
 
 OVERTAKEN = "lcsearch:overtaken"
 """A trial's user attribute: how many stops of it were taken back, because its program was at its end by then."""
+
+
+SECONDS = "lcsearch:seconds"
+"""What a trial's earlier workers took for it; its present one counts from the `since` of its signature, in UTC."""
+
+TOOK = "lcsearch:took"
+"""What its last worker took for it, by that worker's own clock: `since` as in the signature, `seconds`, and what a step
+took (see pace.py)."""
 
 
 def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
@@ -78,7 +90,80 @@ def used(file: SweepFile, trials: Sequence[FrozenTrial]) -> float:
     return sum(steps_of(trial, file.max_steps) for trial in trials) + paid(file, trials)
 
 
-def ended_by(budget: Budget, trials: int, steps: float, seconds: float) -> Limit | None:
+def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
+    """What a trial has taken of its workers' time, the time without a worker left out.
+
+    A worker that ended its trial has measured it. Otherwise what its present worker has done so far is read off two
+    clocks that may be two machines': in UTC.
+
+    Args:
+        frozen: the trial.
+        now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
+    """
+    signed = attributes.signature(frozen.user_attrs, WORKER).get("since")
+    earlier = attributes.seconds(frozen.user_attrs, SECONDS)
+    took = attributes.took(frozen.user_attrs, TOOK)
+    if took is not None and took.get("since") == signed:
+        return earlier + float(took["seconds"])
+    since = datetime.fromisoformat(signed) if signed is not None else None
+    if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
+        since = frozen.datetime_start
+    until = frozen.datetime_complete or now
+    if since is None or until is None:
+        return earlier
+    # times without a zone (by Optuna, by an earlier lcsearch) are taken to be of this machine's
+    return earlier + max((until.astimezone() - since.astimezone()).total_seconds(), 0.0)
+
+
+class Spent(NamedTuple):
+    """One trial that has begun.
+
+    Attributes:
+        loss: its judged loss so far; inf where it has no value, or has failed.
+        steps: trained.
+        seconds: of its workers' time.
+    """
+
+    loss: float
+    steps: float
+    seconds: float
+
+
+def next_gain(file: SweepFile, begun: Sequence[Spent]) -> float | None:
+    """About what is gained at most by as much more as `budget.stop_when` names, at the mean cost of those that have
+    begun, in the metric's units; None where the file does not ask, inf where it is not known yet.
+
+    Args:
+        file: the sweep's.
+        begun: its trials that have begun, by number.
+    """
+    asked = file.budget.stop_when
+    if asked is None:
+        return None
+    if asked.trials is not None:
+        k = float(asked.trials)
+    elif asked.steps is not None:
+        k = len(begun) * asked.steps / max(math.fsum(one.steps for one in begun), 1.0)
+    else:
+        worked = math.fsum(one.seconds for one in begun)
+        k = len(begun) * (asked.seconds or 0.0) * file.backend.workers.n / worked if worked else math.inf
+    return gain_of_next([one.loss for one in begun], k) if 0 < k < math.inf else math.inf
+
+
+def spent_by(file: SweepFile, trials: Iterable[FrozenTrial], now: datetime | None) -> list[Spent]:
+    """What those of `trials` that have begun came to; the seconds of running ones are counted until `now`."""
+    found = []
+    for trial in trials:
+        reached = judged_at_end(Curve.of(dict(sorted(trial.intermediate_values.items()))), file.target)
+        known = reached is not None and trial.state != TrialState.FAIL
+        loss = file.target.sign * reached[0] if known and reached is not None else math.inf
+        found.append(Spent(loss, steps_of(trial, file.max_steps), seconds_of(trial, now)))
+    return found
+
+
+def ended_by(
+    budget: Budget, trials: int, steps: float, seconds: float, money: float = 0.0, gain: float | None = None
+) -> Limit | None:
     """The limit that is reached, so that no trial is begun any more; None while none is.
 
     Args:
@@ -86,6 +171,8 @@ def ended_by(budget: Budget, trials: int, steps: float, seconds: float) -> Limit
         trials: begun, without failed ones that are run again.
         steps: spent by all of them, and what their pauses and resumes have cost.
         seconds: of wall clock, over all launches.
+        money: what workers have cost.
+        gain: see :func:`next_gain`.
     """
     if trials >= budget.trials:
         return "trials"
@@ -93,14 +180,56 @@ def ended_by(budget: Budget, trials: int, steps: float, seconds: float) -> Limit
         return "steps"
     if budget.seconds is not None and seconds >= budget.seconds:
         return "seconds"
+    if budget.money is not None and money >= budget.money:
+        return "money"
+    if budget.stop_when is not None and gain is not None and gain < budget.stop_when.gain:
+        return "stop_when"
     return None
 
 
 def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> Limit | None:
     """The limit that the sweep in `folder`, whose launch is at work, has reached; None while it has reached none."""
-    steps = used(file, trials) if file.budget.steps is not None else 0
-    seconds = read_clock(folder).now() if file.budget.seconds is not None else 0.0
-    return ended_by(file.budget, _begun(trials), steps, seconds)
+    budget, clock = file.budget, Reading()
+    if budget.seconds is not None or budget.money is not None or budget.stop_when is not None:
+        clock = read_clock(folder)
+    steps = used(file, trials) if budget.steps is not None else 0
+    money, gain = 0.0, None
+    if budget.money is not None:
+        money = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
+    if budget.stop_when is not None:
+        gain = next_gain(file, spent_by(file, filter(_has_begun, standing(trials)), clock.until))
+    return ended_by(budget, _begun(trials), steps, clock.now() if clock.monotonic else 0.0, money, gain)
+
+
+def price_of(file: SweepFile, seconds: float | None) -> float | None:
+    """What so many seconds of workers cost; None where that is not known, or the file gives their hours no price."""
+    price = file.budget.money_per_hour
+    return None if price is None or seconds is None else seconds / 3600 * price
+
+
+def worker_seconds(file: SweepFile, seconds: float = 0.0, money: float = 0.0) -> float:
+    """Seconds of workers' time that `budget.seconds` and `budget.money` leave; inf where neither is set.
+
+    Args:
+        file: the sweep's.
+        seconds: of wall clock, used so far.
+        money: that workers have cost so far.
+    """
+    budget, left = file.budget, math.inf
+    if budget.seconds is not None:
+        left = max(budget.seconds - seconds, 0.0) * file.backend.workers.n
+    if budget.money is not None and budget.money_per_hour:
+        left = min(left, max(budget.money - money, 0.0) / budget.money_per_hour * 3600)
+    return left
+
+
+def steps_left(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> float:
+    """Steps that the seconds and the money left pay for, at the trials' usual pace; inf where that is not known."""
+    if file.budget.seconds is None and file.budget.money is None:
+        return math.inf
+    clock, pace = read_clock(folder), usual(pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
+    cost = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
+    return worker_seconds(file, clock.now() if clock.monotonic else 0.0, cost) / pace if pace else math.inf
 
 
 def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:
@@ -109,7 +238,11 @@ def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> i
 
 
 def _begun(trials: Sequence[FrozenTrial]) -> int:
-    return sum(trial.state != TrialState.WAITING or is_paused(trial) for trial in standing(trials))
+    return sum(map(_has_begun, standing(trials)))
+
+
+def _has_begun(trial: FrozenTrial) -> bool:
+    return trial.state != TrialState.WAITING or is_paused(trial)
 
 
 class Launch(NamedTuple):

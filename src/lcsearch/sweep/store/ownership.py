@@ -28,21 +28,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from lcsearch.schedulers.optuna import adopt, is_paused
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import attributes
-from lcsearch.sweep.store.budget import AGAIN, replacements, room, standing
+from lcsearch.sweep.store.attributes import WORKER
+from lcsearch.sweep.store.budget import AGAIN, SECONDS, TOOK, replacements, room, seconds_of, standing
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
 from lcsearch.sweep.store.pace import Pacer
 
-WORKER = "lcsearch:worker"
 CLAIMANT = "lcsearch:claimant"
 RETRIES = "lcsearch:retries"
 ERROR = "lcsearch:error"
 SURPLUS = "lcsearch:surplus"
-SECONDS = "lcsearch:seconds"
-"""What a trial's earlier workers took for it; its present one counts from the `since` of its signature, in UTC."""
-TOOK = "lcsearch:took"
-"""What its last worker took for it, by that worker's own clock: `since` as in the signature, `seconds`, and what a step
-took (see pace.py)."""
 
 
 NOTED = "lcsearch:noted"
@@ -285,30 +280,6 @@ def take_over(study: optuna.Study, folder: RunFolder, wanted: RemoteTrial, retri
         if frozen.state != TrialState.RUNNING or changed or frozen.user_attrs.get(CLAIMANT) != run:
             return None
         return _give_back(study, frozen, run, retries, blame=True)
-
-
-def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
-    """What a trial has taken of its workers' time, the time without a worker left out.
-
-    A worker that ended its trial has measured it. Otherwise what its present worker has done so far is read off two
-    clocks that may be two machines': in UTC.
-
-    Args:
-        frozen: the trial.
-        now: the end of what its present worker has done so far; None leaves the present worker of a trial out.
-    """
-    signed, earlier = _owner(frozen).get("since"), attributes.seconds(frozen.user_attrs, SECONDS)
-    took = attributes.took(frozen.user_attrs, TOOK)
-    if took is not None and took.get("since") == signed:
-        return earlier + float(took["seconds"])
-    since = datetime.fromisoformat(signed) if signed is not None else None
-    if since is None and SECONDS not in frozen.user_attrs and frozen.state.is_finished():
-        since = frozen.datetime_start
-    until = frozen.datetime_complete or now
-    if since is None or until is None:
-        return earlier
-    # times without a zone (by Optuna, by an earlier lcsearch) are taken to be of this machine's
-    return earlier + max((until.astimezone() - since.astimezone()).total_seconds(), 0.0)
 
 
 def _give_back(

@@ -28,9 +28,10 @@ from lcsearch.session import make_session
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
 from lcsearch.sweep.store import attributes, ownership
-from lcsearch.sweep.store.budget import limit_now, paid, room, steps_of
+from lcsearch.sweep.store.attributes import WORKER
+from lcsearch.sweep.store.budget import limit_now, paid, room, steps_left, steps_of
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.ownership import WORKER, Claim
+from lcsearch.sweep.store.ownership import Claim
 
 LEFT, EVICTED = "left", "evicted"
 """What has ended a paused trial that no allocator cut: no turn was left for it, or no room for its checkpoint."""
@@ -78,9 +79,11 @@ class Turns:
 
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
         spent = float(sum(steps_of(trial, self._file.max_steps) for trial in trials))
-        used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds")
-        total = spent if used_up else self._file.budget.steps
-        return Account(total, spent, *self._file.prices, paid=paid(self._file, trials))
+        used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds", "money")
+        so_far = paid(self._file, trials)
+        pays_for = spent + so_far + steps_left(self._file, self._folder, trials)
+        total = spent if used_up else min(self._file.budget.steps or math.inf, pays_for)
+        return Account(total if math.isfinite(total) else None, spent, *self._file.prices, paid=so_far)
 
     def take(self) -> Claim | None:
         """An abandoned trial of this run if there is one, else what the allocator says; None: nothing now."""

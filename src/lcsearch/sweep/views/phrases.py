@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lcsearch.session.study_report import about, without_risk
@@ -12,7 +13,8 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import threshold_for
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
 from lcsearch.sweep.monitor.state import CALIBRATION, SweepState
-from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.model import StopWhen, SweepFile
+from lcsearch.sweep.store.budget import next_gain
 
 SHOWN = 10
 """Trials that are named, or errors that are told, of one group."""
@@ -145,6 +147,23 @@ def worker_time(progress: Progress) -> str:
     saved = progress.seconds_saved
     told = f"{about(saved, clock(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
     return f"worker time: {clock(progress.seconds)} spent, {told}"
+
+
+def gain_told(progress: Progress, sweep: SweepFile) -> str:
+    """`gain of another 500 epochs: about 0.0021 val_loss at most (budget.stop_when: 0.001)`; empty without it."""
+    asked, gain = sweep.budget.stop_when, next_gain(sweep, progress.begun(sweep.target))
+    if asked is None or gain is None:
+        return ""
+    known = f"about {gain:.3g} {sweep.metric} at most" if math.isfinite(gain) else "not known yet"
+    return f"gain of another {more_told(asked, sweep.step)}: {known} (budget.stop_when: {asked.gain:g})"
+
+
+def more_told(asked: StopWhen, step: str) -> str:
+    """How much more `stop_when` asks about: `500 epochs`, `20 trials`, `1 h 00 min`."""
+    if asked.seconds is not None:
+        return clock(asked.seconds)
+    n, unit = (asked.trials, "trial") if asked.trials is not None else (asked.steps, step)
+    return f"{n} {unit}{'s' * (n != 1)}"
 
 
 def turns_told(state: SweepState, most: int) -> list[str]:

@@ -26,8 +26,9 @@ from lcsearch.sweep.spec.model import (
     MedianPrunerSpec,
     SweepFile,
 )
+from lcsearch.sweep.store.budget import worker_seconds
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.views.phrases import clock, money, spacing
+from lcsearch.sweep.views.phrases import clock, money, more_told, spacing
 from lcsearch.sweep.views.plan_turns import allocated, asked_at, size_told, stops_beside, turn_lines
 from lcsearch.sweep.views.summary import shown
 
@@ -231,9 +232,10 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
 
 def _step_limits(file: SweepFile, earlier: Earlier | None, expected: int) -> list[int]:
     limits = [file.budget.steps] if file.budget.steps is not None else []
-    if file.budget.seconds is not None and earlier is not None and earlier.seconds_per_step:
+    worked = worker_seconds(file)
+    if math.isfinite(worked) and earlier is not None and earlier.seconds_per_step:
         per_step = earlier.seconds_per_step + earlier.start * file.budget.trials / max(expected, 1)
-        limits.append(math.ceil(file.budget.seconds * file.backend.workers.n / per_step))
+        limits.append(math.ceil(worked / per_step))
     return limits
 
 
@@ -283,6 +285,12 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
     if file.budget.seconds is not None:
         text = f"  budget.seconds: no trial is begun after {clock(file.budget.seconds)}; those that run go on"
         lines.append(text + ("" if pace is not None else " (not counted above: the pace is not known)"))
+    if file.budget.money is not None:
+        text = f"  budget.money: no trial is begun after {money(file.budget.money)}; those that run go on"
+        lines.append(text + ("" if pace is not None else " (not counted above: the pace is not known)"))
+    if (asked := file.budget.stop_when) is not None:
+        text = f"  budget.stop_when: no trial is begun once another {more_told(asked, file.step)} would gain less than "
+        lines.append(f"{text}{asked.gain:g} (not counted above)")
     return lines
 
 

@@ -13,7 +13,17 @@ from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import ENDED, StateReader, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.views.phrases import clock, latency_told, legend, money, place, risk_told, turns_told, worker_time
+from lcsearch.sweep.views.phrases import (
+    clock,
+    gain_told,
+    latency_told,
+    legend,
+    money,
+    place,
+    risk_told,
+    turns_told,
+    worker_time,
+)
 from lcsearch.sweep.views.sparkline import spark
 from lcsearch.terminal import fit, safe
 
@@ -114,6 +124,7 @@ def _head(state: SweepState, width: int) -> list[ScreenLine]:
         saved = state.money[1]
         told = f", {about(saved, money(saved))} saved" if saved is not None else ""
         spent.append(f"money: {money(state.money[0])} spent{told}")
+    spent += [told] if (told := gain_told(p, sweep)) else []
     lines = [*_flow(first + counts, width, "bold"), *_flow(best, width, "green", " "), *_flow(spent, width)]
     if sweep.pruner.kind == "curve":
         what = "risk that some stop lost the winner" if width >= _ROOMY else "risk of a lost winner"

@@ -14,7 +14,7 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
-from lcsearch.sweep.store.budget import Limit, ended_by, read_clock
+from lcsearch.sweep.store.budget import Limit, ended_by, next_gain, price_of, read_clock
 from lcsearch.sweep.store.folder import RunFolder, latest
 from lcsearch.sweep.store.turns import EVICTED, LEFT
 from lcsearch.sweep.views.notices import notices
@@ -23,6 +23,7 @@ from lcsearch.sweep.views.phrases import (
     UNTIMED,
     best_line,
     clock,
+    gain_told,
     looks_told,
     money,
     named,
@@ -164,10 +165,13 @@ def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit
     all were begun, of any that was left paused.
     """
     budget, used = sweep.budget, progress.spent + progress.paid
-    limit = ended_by(budget, progress.counted, used, seconds)
+    cost, gain = price_of(sweep, progress.seconds) or 0.0, next_gain(sweep, progress.begun(sweep.target))
+    limit = ended_by(budget, progress.counted, used, seconds, cost, gain)
     if limit == "trials" and any(row.cut == LEFT for row in progress.rows):
         if budget.seconds is not None and seconds >= budget.seconds:
             return "seconds"
+        if budget.money is not None and cost >= budget.money:
+            return "money"
         return limit if budget.steps is None else "steps"
     if limit is None and sweep.pause and budget.steps is not None and not progress.of("running", "waiting", "paused"):
         first = asked_at(sweep)[0]
@@ -179,7 +183,8 @@ def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit
 def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | None:
     """Which limit has ended the sweep, where there are several; None where none has."""
     budget, limit = sweep.budget, limit_reached(progress, sweep, seconds)
-    if limit is None or (budget.steps is None and budget.seconds is None):
+    others = (budget.steps, budget.seconds, budget.money, budget.stop_when)
+    if limit is None or (limit == "trials" and all(other is None for other in others)):
         return None
     n = f"{progress.counted} of {budget.trials} trials"
     match limit:
@@ -190,8 +195,13 @@ def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | No
             text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent{paid} after {n} had begun"
             few = progress.spent + progress.paid < (budget.steps or 0)
             text += ", and what is left pays for no other turn" if few else ""
-        case _:
+        case "seconds":
             text = f"{seconds:.3g} of {budget.seconds or 0:g} seconds were used after {n} had begun"
+        case "money":
+            spent = money(price_of(sweep, progress.seconds) or 0.0)
+            text = f"{spent} of {money(budget.money or 0.0)} were spent after {n} had begun"
+        case _:
+            text = f"{gain_told(progress, sweep)}; {n} had begun"
     return f"ended by budget.{limit}: {text}"
 
 
@@ -231,6 +241,8 @@ def _spending(state: SweepState) -> list[str]:
         told = f"{about(saved, money(saved))} saved" if saved is not None else f"saved: {UNTIMED}"
         lines.append(f"money: {money(spent)} spent ({hours}), {told}")
     limit = limit_told(progress, state.sweep, state.clock.seconds)
+    gain = gain_told(progress, state.sweep)
+    lines += [gain] if gain and gain not in (limit or "") else []
     return lines if limit is None else [*lines, limit]
 
 
