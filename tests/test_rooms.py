@@ -38,7 +38,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
     "lcsearch.allocation": (
         ("contract",),
-        ("arms", "ask", "gain", "resources", "turns"),
+        ("arms", "ask", "gain", "next_trials", "resources", "turns"),
         ("bounded", "judge", "rungs"),
         ("curriculum", "groups"),
         ("bandit",),

@@ -365,13 +365,13 @@ def test_programs_that_are_fine(tmp_path: Path) -> None:
         ("{trials: 4, seconds: .inf}", "13:30: at $.budget.seconds: expected a finite number, got inf."),
         ("{trials: 4, money_per_hour: -1}", "13:37: at $.budget.money_per_hour: expected a number >= 0, got -1."),
         ("{trials: 4, money: 0, money_per_hour: 1}", "13:28: at $.budget.money: expected a number > 0, got 0."),
-        ("{trials: 4, money: 3}", "13:9: at $.budget: money: expected money_per_hour beside it, above 0: what a "
-            "worker's hour costs"),
+        ("{trials: 4, money: 3}", "13:9: at $.budget: expected money_per_hour above 0 beside money, "
+            "got {trials: 4, money: 3}."),
         ("{trials: 4, stop_when: {gain: 0, steps: 9}}",
             "13:39: at $.budget.stop_when.gain: expected a number > 0, got 0."),
         ("{trials: 4, stop_when: {gain: 1}}", "13:32: at $.budget.stop_when: expected one of trials, steps and seconds "
             "beside gain, got {gain: 1}."),
-        ("{trials: 4, stop_when: {gain: 1, steps: 9, trial: 2}}", "13:50: at $.budget.stop_when.trial: expected one of "
+        ("{trials: 4, stop_when: {gain: 1, steps: 9, trial: 2}}", "13:52: at $.budget.stop_when.trial: expected one of "
             "gain, trials, steps, seconds, got 'trial'. Did you mean 'trials'?"),
         ("{steps: 4}", "13:9: at $.budget: expected a key 'trials', got none."),
     ],

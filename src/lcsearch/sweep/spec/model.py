@@ -627,7 +627,7 @@ class Budget(Model):
     @model_validator(mode="after")
     def _priced(self) -> Self:
         if self.money is not None and not self.money_per_hour:
-            raise ValueError("money: expected money_per_hour beside it, above 0: what a worker's hour costs")
+            raise expected("money_per_hour above 0 beside money")
         return self
 
 

@@ -198,7 +198,8 @@ def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial])
         money = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
     if budget.stop_when is not None:
         gain = next_gain(file, spent_by(file, filter(_has_begun, standing(trials)), clock.until))
-    return ended_by(budget, _begun(trials), steps, clock.now() if clock.monotonic else 0.0, money, gain)
+    seconds = clock.now() if budget.seconds is not None else 0.0
+    return ended_by(budget, _begun(trials), steps, seconds, money, gain)
 
 
 def price_of(file: SweepFile, seconds: float | None) -> float | None:
@@ -229,7 +230,7 @@ def steps_left(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]
         return math.inf
     clock, pace = read_clock(folder), usual(pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
     cost = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
-    return worker_seconds(file, clock.now() if clock.monotonic else 0.0, cost) / pace if pace else math.inf
+    return worker_seconds(file, clock.now(), cost) / pace if pace else math.inf
 
 
 def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:
