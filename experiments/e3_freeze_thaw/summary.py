@@ -21,7 +21,7 @@ lucky searches is no figure."""
 WORST = 0.95
 """The table's far end is this quantile of its runs: the worst may be anything (TaskSet's best value of one is 1e34)."""
 DRAWS = 1000
-CURRICULA = ("sec", "dump", "uncertain", "top-two", "mfpi", "pandora", "robust")
+CURRICULA = ("sec", "dump", "alp-gmm", "uncertain", "top-two", "mfpi", "pandora", "robust")
 LEASHED = ("pandora", "robust")
 """The curriculum that `robust` follows, and itself: with the oracle's forecasts, proposals and wrong forecasts, too."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -43,6 +43,7 @@ PEERS = (
 WHOSE = {
     "sec": "SEC, by rung",
     "dump": "DUMP, by rung",
+    "alp-gmm": "ALP-GMM",
     "uncertain": "fund the uncertain",
     "top-two": "top-two Thompson",
     "mfpi": "MFPI-random",

@@ -25,7 +25,7 @@ def test_a_turn_is_rewarded_by_the_change_of_p_for_its_cost() -> None:
     made = asked(WHO, even(0.8, 1.8), at=back, state=state, free=1)
     assert made.state["memory"] == pytest.approx({"new": 2.25, "step 1": 0.3 * 9 / 2})  # from .5 to .2 in 2 steps
     assert made.moves[0].uid is None, "the group of the largest Q"
-    assert made.moves[0].why == "a new configuration: its group's gain for a full trial's cost 1"
+    assert made.moves[0].why == "a new configuration: what turns in its group bring, the best being 1, 1"
 
 
 def test_the_turn_that_a_group_gets_is_its_first_in_line() -> None:

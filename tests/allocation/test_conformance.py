@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 from kit.allocators import AllocatorKit, Faulty, Plot, passed_on
 
+from lcsearch.allocation.allocators.alp_gmm import ProgressMixture
 from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.dump import UpperConfidence
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
@@ -135,6 +136,13 @@ class TestDump(AllocatorKit):
 
     def make(self) -> Allocator:
         return UpperConfidence(first=0.1, eta=2, window=3, groups="x")
+
+
+class TestProgressMixture(AllocatorKit):
+    waits: ClassVar[bool] = True
+
+    def make(self) -> Allocator:
+        return ProgressMixture(first=0.1, eta=2, refit=10)
 
 
 class TestFundTheUncertain(AllocatorKit):

@@ -31,10 +31,8 @@ def test_the_default_and_ones_of_your_own() -> None:
 
 
 def test_what_cannot_be() -> None:
-    names = (
-        "asha, going-rate, hyperband, halving, uniform, greedy, sec, dump, uncertain, top-two, mfpi, pandora, robust, "
-    )
-    names += "run-to-end"
+    names = "asha, going-rate, hyperband, halving, uniform, greedy, sec, dump, alp-gmm, "
+    names += "uncertain, top-two, mfpi, pandora, robust, run-to-end"
     with pytest.raises(InvalidValue, match=rf"^allocator: expected one of {names}, got 'asa'\.$"):
         allocator("asa")
     with pytest.raises(InvalidValue, match=r"^allocator: expected a knob of 'asha': first, eta, got 'min_steps'\.$"):

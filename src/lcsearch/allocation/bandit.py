@@ -49,7 +49,7 @@ class GroupBandit(Curriculum):
     groups: str = RUNG
     n_regions: int = 3
 
-    what = "its group's gain for a full trial's cost"
+    what = "what turns in its group bring, the best being 1,"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_args
 
+from lcsearch.allocation.allocators.alp_gmm import ProgressMixture
 from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.dump import UpperConfidence
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
@@ -32,6 +33,7 @@ Kinds = (
     | GreedyGain
     | SelfEvolving
     | UpperConfidence
+    | ProgressMixture
     | FundTheUncertain
     | TopTwoThompson
     | RandomHorizonPi

@@ -93,7 +93,7 @@ def ends(runner: Runner) -> dict[str, tuple[str, float]]:
     return {uid: (entry.status.name, entry.last) for uid, entry in book.entries.items()}
 
 
-@pytest.mark.parametrize("name", ["asha", "uniform", "hyperband", "halving", "run-to-end", "going-rate", "greedy"])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in ("uncertain", "top-two", "dump", "alp-gmm")])
 @pytest.mark.parametrize("prices", [(0.0, 0.0), (0.75, 2.0)])
 def test_one_slot_moves_as_the_simulator_does(name: str, prices: tuple[float, float]) -> None:
     """With the same account before every allocation: what was trained, and paid for pauses and resumes."""

@@ -53,7 +53,7 @@ def test_wrong_kinds_and_knobs(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "pause: yes\n") == ["14:8: at $.pause: expected true or false, got 'yes'."]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: ashe}\n") == [
         "15:19: at $.allocator.kind: expected kind asha, going-rate, hyperband, halving, uniform, greedy, sec, "
-        "dump, uncertain, top-two, mfpi, pandora or robust, got 'ashe'. Did you mean 'asha'?"
+        "dump, alp-gmm, uncertain, top-two, mfpi, pandora or robust, got 'ashe'. Did you mean 'asha'?"
     ]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: asha, kappa: 1}\n") == [
         "15:25: at $.allocator.kappa: expected one of first, eta, kind, got 'kappa'."

@@ -35,6 +35,7 @@ class UpperConfidence(GroupBandit):
     temperature: float = 0.1
 
     name: ClassVar[str] = "dump"
+    what = "what turns in its group bring, the best being 1, and a bonus for few turns,"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,6 +69,7 @@ OWN = Own(
         "<allocator greedy>": model.GreedySpec,
         "<allocator sec>": model.SecSpec,
         "<allocator dump>": model.DumpSpec,
+        "<allocator alp-gmm>": model.AlpGmmSpec,
         "<allocator uncertain>": model.UncertainSpec,
         "<allocator top-two>": model.TopTwoSpec,
         "<allocator mfpi>": model.MfpiSpec,

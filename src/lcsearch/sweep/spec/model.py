@@ -517,6 +517,14 @@ class DumpSpec(_Bandit):
     temperature: Annotated[float, Field(gt=0)] = 0.1
 
 
+class AlpGmmSpec(CurriculumSpec):
+    """Regions of the space, of a mixture of Gaussians, by how much P(beat) differs there between neighbours."""
+
+    kind: Literal["alp-gmm"]
+    uniform: Annotated[float, Field(ge=0, le=1)] = 0.2
+    refit: Annotated[int, Field(ge=10)] = 20
+
+
 class UncertainSpec(CurriculumSpec):
     """Where P(beat) is nearest to 1/2, for a unit of cost."""
 
@@ -553,9 +561,9 @@ class RobustSpec(_Rungs):
 
 ALLOCATORS = (
     *("asha", "going-rate", "hyperband", "halving", "uniform", "greedy"),
-    *("sec", "dump", "uncertain", "top-two", "mfpi", "pandora", "robust"),
+    *("sec", "dump", "alp-gmm", "uncertain", "top-two", "mfpi", "pandora", "robust"),
 )
-FORECASTING = ("going-rate", "greedy", "sec", "dump", "uncertain", "top-two", "mfpi", "pandora", "robust")
+FORECASTING = ("going-rate", "greedy", "sec", "dump", "alp-gmm", "uncertain", "top-two", "mfpi", "pandora", "robust")
 """Those that ask the forecasters."""
 
 
@@ -568,6 +576,7 @@ AllocatorSpec = Annotated[
     | Annotated[GreedySpec, Tag("<allocator greedy>")]
     | Annotated[SecSpec, Tag("<allocator sec>")]
     | Annotated[DumpSpec, Tag("<allocator dump>")]
+    | Annotated[AlpGmmSpec, Tag("<allocator alp-gmm>")]
     | Annotated[UncertainSpec, Tag("<allocator uncertain>")]
     | Annotated[TopTwoSpec, Tag("<allocator top-two>")]
     | Annotated[MfpiSpec, Tag("<allocator mfpi>")]
