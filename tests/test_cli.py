@@ -39,20 +39,21 @@ def test_help_names_the_commands() -> None:
     done = CliRunner().invoke(app, ["--help"])
     assert done.exit_code == 0
     assert done.output.partition("Commands:\n")[2].splitlines() == [
-        "  init      Write a sweep file to start from.",
-        "  validate  Check a sweep file; starts nothing.",
-        "  plan      Say what a sweep would cost; starts nothing.",
-        "  run       Train a sweep, stopping hopeless trials.",
-        "  status    Show how far a run is; reads only.",
-        "  explain   Tell why a trial was stopped, or was not.",
-        "  report    Write a run as one page to hand on.",
-        "  verify    Make every decision again, from log and study.",
-        "  replay    Say what policies would have saved on a study.",
-        "  forecast  Say what the model thinks of a study's trials.",
-        "  prior     Show what the forecasting network is trained on.",
-        "  pretrain  Train the network's weights from a recipe.",
-        "  serve     Hold the network and answer forecasts.",
-        "  schema    Print the sweep file's JSON Schema.",
+        "  init         Write a sweep file to start from.",
+        "  validate     Check a sweep file; starts nothing.",
+        "  plan         Say what a sweep would cost; starts nothing.",
+        "  run          Train a sweep, stopping hopeless trials.",
+        "  status       Show how far a run is; reads only.",
+        "  explain      Tell why a trial was stopped, or was not.",
+        "  report       Write a run as one page to hand on.",
+        "  calibration  Hold forecasts to what became of their trials.",
+        "  verify       Make every decision again, from log and study.",
+        "  replay       Say what policies would have saved on a study.",
+        "  forecast     Say what the model thinks of a study's trials.",
+        "  prior        Show what the forecasting network is trained on.",
+        "  pretrain     Train the network's weights from a recipe.",
+        "  serve        Hold the network and answer forecasts.",
+        "  schema       Print the sweep file's JSON Schema.",
     ]
 
 

@@ -465,7 +465,8 @@ class FreezeThaw:
             return self.study.pruner.report(self.study)
         snapshot = snapshot_of(self.study, self._reader.read(self.study))
         _, faults = self._session.tally()
-        return report_of(self._session.policy, snapshot, {}, faults, 0, notices=(), name=int)
+        known = self._session.calibration(snapshot)
+        return report_of(self._session.policy, snapshot, {}, faults, 0, notices=(), calibration=known, name=int)
 
 
 def _check(study: Study, max_steps: Any, n_trials: Any, steps: Any, n_workers: Any, lease_s: Any) -> None:

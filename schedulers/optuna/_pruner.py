@@ -308,6 +308,7 @@ class CurvePruner(BasePruner):
             faults,
             spaced,
             notices=notices,
+            calibration=self._session.calibration(shown),
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
             inherited=inherited(trials),

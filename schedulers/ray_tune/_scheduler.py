@@ -309,14 +309,15 @@ class CurveScheduler(FIFOScheduler):
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
         if failed:
             text += f", {sum(n for _, n in failed)} failed open"
-        risk, independent, unknown = None, None, ""
+        risk, independent, unknown, state = None, None, "", ""
         with self._failing_open("the risk in the status line"):
             risk = self.risk_now()
             if risk is not None:
-                independent = independent_risk_now(self._session.policy, self.snapshot())
-                diverged = sum(record.p is None for record in stored_records(self.snapshot()))
+                seen = self.snapshot()
+                independent, state = independent_risk_now(self._session.policy, seen), self._session.state_of(seen)
+                diverged = sum(record.p is None for record in stored_records(seen))
                 unknown = without_risk(diverged, cut)
-        return text if risk is None else f"{text}, risk {risk_told(risk, independent)}{unknown}"
+        return text if risk is None else f"{text}, risk {risk_told(risk, independent, state)}{unknown}"
 
     # What people ask.
 
@@ -389,6 +390,7 @@ class CurveScheduler(FIFOScheduler):
             spaced,
             notices=notices,
             unheard=unheard,
+            calibration=self._session.calibration(shown),
             certificate=self._session.certificate,
         )
 

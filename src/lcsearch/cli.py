@@ -305,6 +305,26 @@ def report(
 
 
 @app.command()
+def calibration(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The run. [default: the latest under runs/]", metavar="[RUN]")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where a plot goes: a .png file.")] = None,
+) -> None:
+    """Hold forecasts to what became of their trials.
+
+    Those of trials that ran to their end, with 95 % bands, and what so many can prove.
+    """
+    with _told_plainly():
+        from lcsearch.sweep.report.calibration import show
+        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.terminal import say
+
+        for text in show(RunFolder((folder or latest(Path("runs"))).resolve()), plot):
+            say(text)
+
+
+@app.command()
 def verify(
     log: Annotated[
         Path | None, typer.Argument(help="A run folder, or a decision log. [default: the latest run]", metavar="[LOG]")

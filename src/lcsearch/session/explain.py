@@ -61,7 +61,8 @@ def _became(
     """What became of it, and why."""
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
-        return "\n".join([record.text, *([session.certificate] if record.p is not None and session.certified else [])])
+        text = _stop_told(record, "" if snapshot is None else session.calibration(snapshot).state)
+        return "\n".join([text, *([session.certificate] if record.p is not None and session.certified else [])])
     if trial.status.finished:
         return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, before)])
     if snapshot is None:
@@ -80,6 +81,14 @@ def _became(
             f"{text}\nit is running, but abandoned as far as can be told: it counts in no ranks until it reports again"
         )
     return text
+
+
+def _stop_told(record: StopRecord, state: str) -> str:
+    """A stop as it was decided, and what is known by now of P(beat)."""
+    made = record.decision
+    if not state or made is None or not record.text.endswith(made.text):
+        return record.text
+    return record.text.removesuffix(made.text) + made.told(state)
 
 
 SILENT = "it has not reported yet"

@@ -31,10 +31,11 @@ from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Answers, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
 from lcsearch.proposal import OWN, ByForecast, Proposal
-from lcsearch.session.decision_log import DecisionLog, Sink
+from lcsearch.session.decision_log import DecisionLog, Sink, read_log
 from lcsearch.session.look_queue import Judged, Look, LookQueue
 from lcsearch.session.panel import DEADLINE_S, Panel
 from lcsearch.stopping.axis import ENOUGH, odd_axis
+from lcsearch.stopping.calibration import Calibration, Outcome, outcomes_of
 from lcsearch.stopping.decision import Decision, Receipt
 from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held_decision
 from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by
@@ -135,6 +136,7 @@ class Session:
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
         self.disobeyed = 0
         self._allocations: dict[Hashable, Allocated] = {}
+        self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many COMPLETE trials
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
 
     def __getstate__(self) -> dict[str, Any]:
@@ -477,6 +479,30 @@ class Session:
             _log.warning("lcsearch: %s", message)
 
     tell = warn_once  # the name by which pickles of an earlier version call it
+
+    def calibration(self, snapshot: Snapshot) -> Calibration:
+        """How P(beat) fared in a study, by the decision log, which is read again when a trial has ended, and by the
+        certificate of the weights."""
+        folder, n = getattr(self.sink, "folder", None), snapshot.bank.n_complete
+        with self._lock:
+            known = self._calibrations.get(snapshot.key)
+        if known is not None and known[0] == n:
+            return known[1]
+        looks: list[Outcome] = []
+        if folder is not None:
+            with suppress(OSError):
+                mine = (one for one in read_log(folder) if one.get("study") in (None, snapshot.study))
+                looks = outcomes_of(mine, snapshot.bank, snapshot.goal)
+        found = Calibration.of(looks, self.certificate if self.certified else "")
+        with self._lock:
+            self._calibrations[snapshot.key] = n, found
+        return found
+
+    def state_of(self, snapshot: Snapshot | None) -> str:
+        """What P(beat) is called in a study, as far as :meth:`calibration` has been worked out there."""
+        with self._lock:
+            known = None if snapshot is None else self._calibrations.get(snapshot.key)
+        return (Calibration() if known is None else known[1]).state
 
     def count_disobeyed(self) -> None:
         """A trial reported on after a look that had come to a stop."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.session.session import PROPOSING
+from lcsearch.stopping.calibration import Calibration
 from lcsearch.stopping.decision import percent, risk_told
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import independent_risk_now, risk_now
@@ -63,6 +64,7 @@ class StudyReport:
         notices: what finished trials say about how the study was set up.
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
+        calibration: how P(beat) fared in the study, by its decision log; its state stands beside the risk.
         never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
         independent: what `risk` bounds, were trials independent: 1 - prod(1 - `p_now`).
         certificate: what that of the weights says of such sweeps, see :func:`lcsearch.weights.certificate.quoted`.
@@ -87,6 +89,7 @@ class StudyReport:
     never_begun: int = 0
     independent: float | None = None
     certificate: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def diverged(self) -> int:
@@ -100,7 +103,7 @@ class StudyReport:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        risk = "not known yet" if self.risk is None else risk_told(self.risk, self.independent)
+        risk = "not known yet" if self.risk is None else risk_told(self.risk, self.independent, self.calibration.state)
         of_looks = [f"{fault} {n}" for fault, n in self.faults if fault != PROPOSING]
         what, looks, own = ", ".join(of_looks), self.failed_open - self.unproposed, self.unproposed
         failed = f"{looks} look{'s' * (looks != 1)} failed open (the trial went on{': ' * bool(what)}{what})"
@@ -174,16 +177,17 @@ def report_of(
     spaced: int = 0,
     *,
     notices: Sequence[Notice],
+    calibration: Calibration,
     unheard: str = "",
     n_disobeyed: int = 0,
     inherited: Mapping[str, float] = MappingProxyType({}),
     certificate: str = "",
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
-    """From a snapshot; `reasons` are one-line reasons by uid, `faults` and `notices` as the methods `tally` and
-    `notices` of :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that
-    no steps are known, `inherited` is the last step that a failed attempt trained, by uid of the trial that goes on
-    with its curve, `certificate` is that of the weights in one line, `name` is what a framework calls the trial of a
+    """From a snapshot; `reasons` are one-line reasons by uid, `faults`, `notices`, `calibration` and `certificate` as
+    the members `tally`, `notices`, `calibration` and `certificate` of :class:`lcsearch.session.Session` have them,
+    `unheard` says why no report could be used, so that no steps are known, `inherited` is the last step that a failed
+    attempt trained, by uid of the trial that goes on with its curve, `name` is what a framework calls the trial of a
     uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun = 0.0, 0, 0, 0
@@ -225,6 +229,7 @@ def report_of(
         cut=cut,
         never_begun=never_begun,
         certificate=certificate,
+        calibration=calibration,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
         independent=independent_risk_now(policy, snapshot),
     )

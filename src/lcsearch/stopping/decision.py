@@ -15,6 +15,8 @@ from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
 _ALL_DIGITS = 14
+UNCALIBRATED = "uncalibrated"
+"""The state of P(beat) where nothing else is known, see :attr:`lcsearch.stopping.calibration.Calibration.state`."""
 _SHOWN = 1e-4
 """Probabilities below are not told apart for people."""
 
@@ -143,7 +145,11 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """The whole story, a few lines."""
+        """The whole story, a few lines, as it is told when it is decided: of a P(beat) that nothing is known of."""
+        return self.told(UNCALIBRATED)
+
+    def told(self, state: str) -> str:
+        """The whole story; `state` is that of P(beat), see :mod:`lcsearch.stopping.calibration`."""
         lines = [
             f"trial {self.trial}, step {self.step:g}: {self.verdict.name} ({self.reason.name})",
             self.reason.advice,
@@ -175,7 +181,7 @@ class Decision:
         if self.reason is Reason.DIVERGED:
             lines.append("no forecast was made, so no risk is known for this stop")
         if self.risk is not None:
-            told = risk_told(self.risk, self.independent)
+            told = risk_told(self.risk, self.independent, state)
             lines.append(f"risk that some stop by {self._chance} so far lost the winner: {told}")
         return "\n".join(lines)
 
@@ -255,7 +261,7 @@ def percent(p: float, threshold: float | None = None) -> str:
     return f"{text} %"
 
 
-def risk_told(risk: float, independent: float | None, state: str = "uncalibrated") -> str:
+def risk_told(risk: float, independent: float | None, state: str = UNCALIBRATED) -> str:
     """The bound, and beside it what it is for independent trials, where that shows.
 
     Args:

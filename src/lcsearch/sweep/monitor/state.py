@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import EnvironmentProblem
+from lcsearch.stopping.calibration import Calibration
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, wall_clock
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from lcsearch.schedulers.optuna import StudyReport
 
 ENDED = ("complete", "stopped", "failed")
-CALIBRATION = "uncalibrated"
-"""No forecaster's probabilities have been calibrated yet."""
 
 _TURNS = 10  # the latest allocations that are kept
 _ENOUGH = 3  # trials that must have ended before the rest can be estimated
@@ -77,6 +76,11 @@ class SweepState:
     def independent(self) -> float | None:
         """What it is, were trials independent; None when not known."""
         return None if self.ledger is None else self.ledger.independent
+
+    @property
+    def calibration(self) -> Calibration:
+        """How P(beat) fared; its state stands beside the risk."""
+        return Calibration() if self.ledger is None else self.ledger.calibration
 
     @property
     def wall(self) -> float | None:

@@ -29,6 +29,7 @@ from lcsearch.sweep.views.phrases import FEW, strict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lcsearch.stopping.calibration import Calibration
     from lcsearch.sweep.monitor.progress import Best
     from lcsearch.sweep.report.collect import Report, Stop
 
@@ -132,6 +133,7 @@ def draw(report: Report) -> list[Picture]:
         ("fans", "Forecasts at the stop of the trials most likely to have beaten the incumbent", fans),
         ("stops", "Forecast judged value of every stopped trial against the incumbent", stops),
         ("p_beat", "P(beat) over steps of every trial that was looked at", p_beat),
+        ("calibration", "Share of ended trials that beat their target, by P(beat) of their looks", calibration),
         ("importances", "Share of each parameter in the variance between trials", bars),
         ("timeline", "What each worker trained over time", timeline),
     ]
@@ -405,6 +407,31 @@ def p_beat(report: Report, theme: Theme) -> Figure | None:
     axes.set_xlabel(plain(report.sweep.step))
     axes.set_ylabel("P(beat)")
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    return figure
+
+
+def calibration(report: Report, theme: Theme) -> Figure | None:
+    """The reliability diagram of P(beat)."""
+    return reliability(report.state.calibration, theme)
+
+
+def reliability(found: Calibration, theme: Theme = LIGHT) -> Figure | None:
+    """Share of trials that beat their target over the mean of their forecasts; None where no trial has ended."""
+    if not found.bins:
+        return None
+    figure = _figure(3.8)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=1)
+    for one in found.bins:
+        axes.plot([one.forecast] * 2, one.band, color=theme.state["complete"], linewidth=1.5)
+        axes.plot([one.forecast], [one.n_beat / one.n], "o", color=theme.state["complete"], markersize=5)
+        axes.annotate(
+            f"{one.n_beat} of {one.n}", (one.forecast, one.band[1]), color=theme.ink, ha="center", va="bottom"
+        )
+    axes.set_xlim(-0.04, 1.04)
+    axes.set_ylim(-0.02, 1.12)
+    axes.set_xlabel("P(beat) at a look")
+    axes.set_ylabel("trials that beat the target of then")
     return figure
 
 

@@ -72,6 +72,8 @@ _CAPTIONS = {
     "there are more), against today's incumbent.",
     "p_beat": "P(beat) at every look that reached a forecaster; a cross marks a stop. The threshold is "
     "stricter on short curves; it is drawn where most trials' reports have it.",
+    "calibration": "Trials that ran to their end, by the P(beat) of a look (each once a bin): the share of them that "
+    "beat their target of then, with the band of Clopper and Pearson (95 %). On the diagonal P(beat) is right.",
     "timeline": "What each worker trained; a trial that lost its worker stands whole with the last one that had it. "
     "Wall clock counts launches; what lay between two takes no room.",
 }
@@ -81,6 +83,7 @@ _HEADINGS = {
     "best": "Best value over compute",
     "fans": "Forecasts of stopped trials",
     "p_beat": "P(beat) over steps",
+    "calibration": "Forecasts and what became of them",
     "importances": "Parameter importances",
     "timeline": "Workers over time",
 }
@@ -90,7 +93,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
     """The whole page."""
     drawn = {picture.name: picture for picture in pictures}
     parts = [_head(report)]
-    for name in ("curves", "best", "fans", "stops", "p_beat"):
+    for name in ("curves", "best", "fans", "stops", "p_beat", "calibration"):
         parts += _section(name, drawn)
     parts += _table(report)
     parts += _cuts(report)
@@ -222,6 +225,8 @@ def _risk(report: Report) -> str:
     soft += "No limit was set." if limit is None else f"The limit, {percent(limit)}, is one of this bound."
     if report.state.ledger is not None and (certificate := report.state.ledger.certificate):
         soft += f" {certificate[0].upper()}{certificate[1:]}."
+    sentence = report.state.calibration.sentence
+    soft += f" {sentence[:1].upper()}{sentence[1:]}."
     return _card("Risk that some stop lost the winner", risk_told(report.state), soft=soft)
 
 

@@ -51,7 +51,7 @@ from lcsearch.allocation.contract import Move
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
-from lcsearch.sweep.monitor.state import CALIBRATION, ENDED, SweepState
+from lcsearch.sweep.monitor.state import ENDED, SweepState
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.live import PlainView
@@ -211,7 +211,7 @@ class JsonView:
             cut=p.cut,
             turns=state.n_turns,
             paid=p.paid,
-            calibration=CALIBRATION,
+            calibration=state.calibration.state,
             looks=state.n_looks,
             failed_open=state.n_failed_open,
             folder=str(outcome.folder),

@@ -12,7 +12,7 @@ from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import threshold_for
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
-from lcsearch.sweep.monitor.state import CALIBRATION, SweepState
+from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import StopWhen, SweepFile
 from lcsearch.sweep.store.budget import next_gain
 
@@ -185,7 +185,7 @@ def turns_told(state: SweepState, most: int) -> list[str]:
 
 def risk_told(state: SweepState) -> str:
     """`at most 12 % (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
-    risk = "not known yet" if state.risk is None else bound_told(state.risk, state.independent, CALIBRATION)
+    risk = "not known yet" if state.risk is None else bound_told(state.risk, state.independent, state.calibration.state)
     return f"{risk}{without_risk(state.progress.diverged, state.progress.cut)}"
 
 
