@@ -40,7 +40,7 @@ TOLERANCE = 1e-3
 """Relative: numbers that stem from forecasts may differ by this from machine to machine; a P by 1e-6 more."""
 
 _OF_CLOCKS = (Absent.LATE.name, Absent.FAILED.name, "DEAD")
-_FORECAST = re.compile(r"(now|before)\.(p|interval|heard)\b|risk|moves|against|record")
+_FORECAST = re.compile(r"(now|before)\.(p|interval|heard)\b|risk|independent|moves|against|record")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _OLD = "written by an earlier lcsearch, whose receipts do not say what was seen"
 _LATER = "stops that were taken back, or weighed again, on a later state of the study; their forecasts were made again"
@@ -192,7 +192,8 @@ class _Again:
         unknown = len(records) < len([uid for uid in seen.moment.recorded if uid != str(record["trial"])])
         snapshot = _then(seen, record, self._trials, records)
         trial = snapshot_trial(snapshot, record, self._trials)
-        made = settled(seen.policy, snapshot, trial, judgement).decision
+        judged = judgement._replace(decision=replace(judgement.decision, risk=None, independent=None))
+        made = settled(seen.policy, snapshot, trial, judged).decision
         recorded = _decided(record)
         why = ""
         if recorded.verdict is not Verdict.STOP and judgement.decision.verdict is Verdict.STOP:
@@ -200,9 +201,10 @@ class _Again:
             if later and _is_a_gate(recorded.reason):
                 made, why = replace(made, verdict=recorded.verdict, reason=recorded.reason), _LATER
         if seen.policy.risk is not None and made.risk != recorded.risk:
-            made, why = replace(made, verdict=recorded.verdict, reason=recorded.reason, risk=recorded.risk), _LATER
+            kept: dict[str, Any] = {"risk": recorded.risk, "independent": recorded.independent}
+            made, why = replace(made, verdict=recorded.verdict, reason=recorded.reason, **kept), _LATER
         if unknown:
-            made = replace(made, risk=recorded.risk)
+            made = replace(made, risk=recorded.risk, independent=recorded.independent)
             why = why or "risks that hang on stops which cannot be made again; the rest of them was"
         _compare(recorded.to_record(), made.to_record())
         return why

@@ -105,6 +105,11 @@ class Calibration:
         return f"calibrated on {self.n}" if self.n >= ENOUGH else UNCALIBRATED
 
     @property
+    def telling(self) -> bool:
+        """Is its sentence worth a line unasked: are there enough trials, or a contradiction?"""
+        return self.n >= ENOUGH or self.contradicted is not None
+
+    @property
     def sentence(self) -> str:
         """What so many trials can prove, and what they cannot."""
         if not self.n:

@@ -225,8 +225,9 @@ def _risk(report: Report) -> str:
     soft += "No limit was set." if limit is None else f"The limit, {percent(limit)}, is one of this bound."
     if report.state.ledger is not None and (certificate := report.state.ledger.certificate):
         soft += f" {certificate[0].upper()}{certificate[1:]}."
-    sentence = report.state.calibration.sentence
-    soft += f" {sentence[:1].upper()}{sentence[1:]}."
+    if report.state.calibration.telling:
+        sentence = report.state.calibration.sentence
+        soft += f" {sentence[:1].upper()}{sentence[1:]}."
     return _card("Risk that some stop lost the winner", risk_told(report.state), soft=soft)
 
 

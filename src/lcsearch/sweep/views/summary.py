@@ -73,7 +73,8 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
         if state.ledger is not None and state.ledger.certificate:
             lines.append(f"  {state.ledger.certificate}")
         if state.risk:
-            lines.append(f"  {state.calibration.sentence}")
+            lines += [f"  {state.calibration.sentence}"] * state.calibration.telling
+            lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
         if (line := looks_told(state)) is not None:
