@@ -43,6 +43,8 @@ def test_help_names_the_commands() -> None:
         "  validate     Check a sweep file; starts nothing.",
         "  plan         Say what a sweep would cost; starts nothing.",
         "  run          Train a sweep, stopping hopeless trials.",
+        "  finish       Train stopped trials on until the risk is low.",
+        "  thaw         Train one stopped trial on, to its end.",
         "  status       Show how far a run is; reads only.",
         "  explain      Tell why a trial was stopped, or was not.",
         "  report       Write a run as one page to hand on.",
@@ -74,7 +76,7 @@ def test_validate(tmp_path: Path) -> None:
         f"{path}:1:1: at $: expected a key 'goal', got none.",
         f"{path}:5:1: at $.gaol: expected one of version, name, objective, metric, goal, judged, bounds, step, "
         "max_steps, space, schedule, backend, sampler, pruner, pause, allocator, "
-        "checkpoints, budget, retries, seed, got 'gaol'. Did you mean 'goal'?",
+        "checkpoints, budget, finish, retries, seed, got 'gaol'. Did you mean 'goal'?",
     ]
 
 

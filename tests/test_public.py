@@ -41,6 +41,7 @@ def test_the_optuna_adapter_s_surface() -> None:
     assert sorted(adapter.__all__) == [
         "Checkpoint",
         "CurvePruner",
+        "FinishReport",
         "ForecastSampler",
         "FreezeThaw",
         "FreezeThawTrial",
@@ -55,6 +56,7 @@ def test_the_optuna_adapter_s_surface() -> None:
         "as_trial",
         "begun_as",
         "decision_of",
+        "finish",
         "is_paused",
         "resumed_from",
         "withdraw_stop",

@@ -65,6 +65,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("runtime", "views"),
         ("on_ray", "report"),
         ("run",),
+        ("finish",),
     ),
 }
 FLOOR = {
@@ -243,7 +244,7 @@ def test_no_io_below_pretrain_and_host() -> None:
     assert found == []
 
 
-LAUNCHING = ("lcsearch.sweep.runtime", "lcsearch.sweep.on_ray", "lcsearch.sweep.run")
+LAUNCHING = ("lcsearch.sweep.runtime", "lcsearch.sweep.on_ray", "lcsearch.sweep.run", "lcsearch.sweep.finish")
 
 
 def reached(first: str) -> set[str]:

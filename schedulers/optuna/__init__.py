@@ -10,6 +10,7 @@ Stops a trial when P(it beats the incumbent) stays low, shows why, and never rai
 """
 
 from lcsearch.checkpoint import Checkpoint
+from lcsearch.schedulers.optuna._finish import FinishReport, finish
 from lcsearch.schedulers.optuna._freeze_thaw import FreezeThaw
 from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, Paused
 from lcsearch.schedulers.optuna._pruner import CurvePruner
@@ -26,6 +27,7 @@ __all__ = [
     "SCHEDULE",
     "Checkpoint",
     "CurvePruner",
+    "FinishReport",
     "ForecastSampler",
     "FreezeThaw",
     "FreezeThawTrial",
@@ -38,6 +40,7 @@ __all__ = [
     "as_trial",
     "begun_as",
     "decision_of",
+    "finish",
     "is_paused",
     "resumed_from",
     "withdraw_stop",

@@ -16,7 +16,7 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._order import Order
-from lcsearch.schedulers.optuna._record import REASON, overtaken
+from lcsearch.schedulers.optuna._record import REASON, overtaken, steps_apart, thawed_of
 from lcsearch.schedulers.optuna._retries import Retries, inherited
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import stale, study_key, withdraw_stop, write_stop
@@ -276,7 +276,10 @@ class CurvePruner(BasePruner):
             return several(study)
         if study is None:
             return words.explain(self._session, as_trial(frozen), None)
-        return words.explain(self._session, as_trial(frozen), self._shown(study), ended_before(study, frozen))
+        then = _thawed(frozen, study.get_trials(deepcopy=False))
+        return words.explain(
+            self._session, as_trial(frozen), self._shown(study), ended_before(study, frozen), then=then
+        )
 
     def why_not(self, study: Study) -> str:
         """Why nothing stops (or not more): for every running trial the gate or rule that holds it, then the tally.
@@ -313,6 +316,7 @@ class CurvePruner(BasePruner):
             n_disobeyed=self._session.disobeyed,
             inherited=inherited(trials),
             certificate=self._session.certificate,
+            apart=steps_apart(trials, shown.goal.horizon),
             name=int,
         )
 
@@ -343,6 +347,21 @@ class CurvePruner(BasePruner):
     def snapshot(self, study: Study) -> Snapshot:
         """The study as a look at this moment would see it: its goal, the trials that have ended and those that run."""
         return self._now(study)
+
+
+def _thawed(frozen: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]:
+    """What became of a stopped trial that was thawed, in at most one line for each time."""
+    again = [t for t in trials if (thawed := thawed_of(t)) is not None and thawed.stopped == frozen.number]
+    return [f"it was thawed as trial {t.number}, which is {_FATES[t.state]}" for t in again]
+
+
+_FATES = {
+    TrialState.WAITING: "to be begun",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "ended by something else than lcsearch, so this stop stands",
+    TrialState.FAIL: "failed, so this stop stands",
+}
 
 
 def several(study: Study) -> str:

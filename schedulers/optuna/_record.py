@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.trial import TrialState
 
@@ -23,8 +24,9 @@ from lcsearch.allocation.contract import Prices
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping import earlier
-from lcsearch.stopping.decision import Decision
+from lcsearch.stopping.decision import Decision, percent
 from lcsearch.stopping.risk import StopRecord
+from lcsearch.study import steps_trained
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -63,6 +65,9 @@ candidates}; see _sampler.py."""
 
 RESUMED_FROM = "lcsearch:resumed_from"
 """The user attribute of a trial that goes on with a stopped one: that one's number."""
+
+THAW = "lcsearch:thaw"
+"""The system attribute of a trial that is a stopped one trained on, for good: :class:`Thawed`'s fields."""
 
 _OF, _GONE = "of", "withdrawn"
 _MANY = 10**9  # pauses: no trial has had more
@@ -142,6 +147,60 @@ def _parsed(text: str) -> Record | None:
         except (KeyError, TypeError, ValueError, OverflowError):
             return Record(stop, withdrawn=gone)
     return None
+
+
+class Thawed(NamedTuple):
+    """How a trial came that is a stopped one trained on, to its end.
+
+    Attributes:
+        stopped: that one's number.
+        step: where it was stopped.
+        p: P(beat) then.
+        now: P(beat) against the incumbent when it was thawed.
+        anew: it begins at its start, for no checkpoint is left; else it has the reports up to `step`.
+    """
+
+    stopped: int
+    step: float
+    p: float
+    now: float
+    anew: bool = False
+
+    def __str__(self) -> str:
+        """ "trial 27, stopped at step 9 with P(beat) 4.9 %, thawed at 5.1 %, from its checkpoint"."""
+        how = "anew, for no checkpoint was left" if self.anew else "from its checkpoint"
+        was = f"trial {self.stopped}, stopped at step {self.step:g} with P(beat) {percent(self.p)}"
+        return f"{was}, thawed at {percent(self.now)}, {how}"
+
+
+def thawed_of(frozen: FrozenTrial) -> Thawed | None:
+    """How a trial came that is a stopped one trained on; None for any other."""
+    stored = frozen.system_attrs.get(THAW)
+    try:
+        found = Thawed(**stored) if isinstance(stored, dict) else None
+    except TypeError:
+        return None
+    numbers = (found.stopped, found.step, found.p, found.now) if found is not None else ()
+    fine = found is not None and all(map(is_finite_number, numbers)) and 0 <= found.stopped < frozen.number
+    return found if fine else None
+
+
+def supersedes(frozen: FrozenTrial) -> int | None:
+    """The number of the stopped trial in whose place this one stands; None for any other.
+
+    A thawed trial that has not begun, or that failed, stands in nobody's: the stop is as it was.
+    """
+    if (thawed := thawed_of(frozen)) is not None:
+        return thawed.stopped if frozen.state in (TrialState.RUNNING, TrialState.COMPLETE) else None
+    return resumed_from(frozen)
+
+
+def steps_apart(trials: Sequence[FrozenTrial], horizon: float) -> float:
+    """Steps of stopped trials in whose place others were begun anew: those do not have them on their curves."""
+    numbered = {trial.number: trial for trial in trials}
+    anew = {n for t in trials if (n := supersedes(t)) is not None and (how := thawed_of(t)) is not None and how.anew}
+    steps = (sorted(numbered[n].intermediate_values) for n in anew if n in numbered)
+    return float(sum(steps_trained(one, horizon, complete=False) for one in steps))
 
 
 def decision_of(frozen: FrozenTrial) -> Decision | None:

@@ -16,9 +16,19 @@ from optuna.trial import TrialState
 
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
-from lcsearch.schedulers.optuna._record import Record, begun_as, curve_of, cut_of, ever_paused, is_paused, resumed_from
+from lcsearch.schedulers.optuna._record import (
+    Record,
+    begun_as,
+    curve_of,
+    cut_of,
+    ever_paused,
+    is_paused,
+    supersedes,
+    thawed_of,
+)
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
+from lcsearch.stopping.gates import THAWED
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 if TYPE_CHECKING:
@@ -45,7 +55,7 @@ def as_trial(frozen: FrozenTrial) -> Trial:
 
     A stop that stands is the record "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
     trial did not obey is the record "ignored". Why an allocator ended one that was paused is the record "cut",
-    why it has its configuration "begun".
+    why it has its configuration "begun", of which stopped trial it is the thawed one "thawed".
     """
     records: dict[str, Any] = {}
     curve, status = curve_of(frozen), _STATUS[frozen.state]
@@ -61,6 +71,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
         records["cut"] = why
     if (chosen := begun_as(frozen)) is not None:
         records["begun"] = chosen
+    if (thawed := thawed_of(frozen)) is not None:
+        records[THAWED] = str(thawed)
     return Trial(
         str(frozen.number),
         curve,
@@ -92,12 +104,14 @@ class _Known:
         later: finished trials after it, by number.
         superseded: numbers of stopped trials that others go on with: those have their curves, and the bank is
             without them.
+        for_good: of these the ones that settled trials go on with.
     """
 
     bank: FinishedTrials
     settled: list[FrozenTrial] = field(default_factory=list)
     later: dict[int, FrozenTrial] = field(default_factory=dict)
     superseded: frozenset[int] = frozenset()
+    for_good: frozenset[int] = frozenset()
 
     @property
     def everyone(self) -> list[FrozenTrial]:
@@ -186,7 +200,7 @@ class Reader:
                 known = self._anew(study)
                 fresh, unfinished = _sort(known, trials)
             later = trials[len(known.settled) :]
-            superseded = known.superseded.union(n for t in later if (n := resumed_from(t)) is not None)
+            superseded = known.for_good.union(n for t in later if (n := supersedes(t)) is not None)
             if superseded != known.superseded:
                 known.superseded, known.bank = superseded, self._bank(known.bank.goal.direction, known.everyone)
                 known.bank = known.bank.extend(map(as_trial, known.standing(known.everyone)))
@@ -217,6 +231,8 @@ class Reader:
         head = len(known.settled)
         while head < len(trials) and known.later.pop(trials[head].number, None) is not None:
             known.settled.append(trials[head])
+            if (n := supersedes(trials[head])) is not None:
+                known.for_good |= {n}
             head += 1
         everyone = known.everyone
         end = known.bank.goal.horizon

@@ -32,6 +32,7 @@ from lcsearch.schedulers.optuna._record import (
     cut_of,
     is_paused,
     n_pauses,
+    thawed_of,
 )
 from lcsearch.stopping.risk import StopRecord
 
@@ -95,7 +96,7 @@ def begin(
     if trials is None and proposal is None:
         trials = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.WAITING,))
     for frozen in trials or () if proposal is None else ():
-        if frozen.state == TrialState.WAITING and not is_paused(frozen):
+        if frozen.state == TrialState.WAITING and not is_paused(frozen) and thawed_of(frozen) is None:
             for key, value in attrs.items():
                 storage.set_trial_system_attr(frozen._trial_id, key, value)
             if _claimed(storage, frozen._trial_id):
@@ -161,6 +162,20 @@ def claim(study: Study, number: int) -> Trial | None:
     if not _claimed(study._storage, of):
         return None
     study._storage.set_trial_system_attr(of, CLAIMED, mine)  # whoever claimed in vain may have written over it
+    return _handle(study, of)
+
+
+def claim_waiting(study: Study, number: int) -> Trial | None:
+    """Make a trial that waits to be begun RUNNING, as :func:`claim` does a paused one; None: another was faster."""
+    of = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    mine = {**this_process(), "pauses": 0, "of": number}
+    try:
+        study._storage.set_trial_system_attr(of, CLAIMED, mine)
+    except UpdateFinishedTrialError:
+        return None
+    if not _claimed(study._storage, of):
+        return None
+    study._storage.set_trial_system_attr(of, CLAIMED, mine)
     return _handle(study, of)
 
 

@@ -124,7 +124,7 @@ class Thaw:
         return now.p if now is not None and now.p is not None else math.nan
 
     def _resume(self, study: Study, frozen: FrozenTrial, p: float) -> None:
-        with _alone(study):
+        with alone(study):
             if any(resumed_from(other) == frozen.number for other in study.get_trials(deepcopy=False)):
                 return  # another worker did, since this one read the study
             self._add(study, frozen, p)
@@ -145,7 +145,7 @@ class Thaw:
 
 
 @contextlib.contextmanager
-def _alone(study: Study) -> Iterator[None]:
+def alone(study: Study) -> Iterator[None]:
     """A block that one worker at a time is in: of this process, and of all that share the file of the storage."""
     with _ADDING, contextlib.ExitStack() as stack:
         if file_of(study) is not None:

@@ -256,6 +256,69 @@ def run(
     raise typer.Exit(outcome.code)
 
 
+Risk = Annotated[float, typer.Option(help="What the P(beat) of all that stay stopped may sum to.", min=0.0, max=1.0)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; train nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Run = Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")]
+
+
+@app.command(cls=_OfARun)
+def finish(
+    run: Annotated[
+        Path | None, typer.Argument(help="The run. [default: the latest under runs/]", metavar="[RUN]")
+    ] = None,
+    risk: Risk = 0.02,
+    folder: Annotated[Path | None, typer.Option(help="The run, as other commands name it.")] = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Train stopped trials on until the risk is low.
+
+    The likeliest to have won first, from their checkpoints. Says what it costs, and asks.
+    """
+    _finish(run or folder, risk, (), workers, dry_run, yes)
+
+
+@app.command(cls=_OfARun)
+def thaw(
+    trial: Annotated[int, typer.Argument(help="The trial's number.", metavar="TRIAL", min=0)],
+    folder: Run = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Train one stopped trial on, to its end."""
+    _finish(folder, 0.0, (trial,), workers, dry_run, yes)
+
+
+def _finish(
+    folder: Path | None, risk: float, trials: tuple[int, ...], workers: int | None, dry_run: bool, yes: bool
+) -> None:
+    with _told_plainly():
+        from lcsearch.sweep.finish import finish as thawed
+        from lcsearch.sweep.monitor.state import StateReader
+        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.views.summary import summarize
+        from lcsearch.terminal import say
+
+        def agreed(text: str) -> bool:
+            say(text)
+            if dry_run or yes or not sys.stdin.isatty():
+                return not dry_run
+            return typer.confirm("go on?")
+
+        outcome = thawed(folder or latest(Path("runs")), risk=risk, trials=trials, workers=workers, agreed=agreed)
+        if outcome is None:
+            return
+        where = RunFolder(outcome.folder)
+        state = StateReader(where.read().file, where).state(outcome.progress, outcome.study)
+        say("\n" + summarize(state, outcome.seconds, outcome.code))
+        if outcome.message:
+            _complain(f"{where.read().file.name}: {outcome.message}")
+    raise typer.Exit(outcome.code)
+
+
 @app.command(cls=_OfARun)
 def status(
     folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,

@@ -17,7 +17,7 @@ from lcsearch.session.decision_log import read_log
 from lcsearch.session.session import Session
 from lcsearch.session.waiting import waiting
 from lcsearch.stopping.decision import Decision, exactly, percent
-from lcsearch.stopping.gates import Event, interval_of, spacing_gate
+from lcsearch.stopping.gates import THAWED, Event, interval_of, spacing_gate
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
@@ -29,6 +29,7 @@ def explain(
     snapshot: Snapshot | None,
     before: Collection[str] = (),
     asked: Callable[[], str] | None = None,
+    then: Sequence[str] = (),
 ) -> str:
     """Why a trial was stopped, or why it was not, in a few lines.
 
@@ -38,6 +39,7 @@ def explain(
         snapshot: its study as it stands; None when it is not known.
         before: uids of the trials that had ended when this one ended.
         asked: see :func:`lcsearch.session.waiting.waiting`.
+        then: what became of it after its stop, a line each.
 
     Returns:
         For a stopped trial the stop as it was decided, from its record, and the certificate of the weights, where it
@@ -48,7 +50,9 @@ def explain(
     """
     begun = trial.stop_records.get("begun")
     why = [f"it was begun as {begun}"] if isinstance(begun, str) else []
-    return "\n".join([_became(session, trial, snapshot, before, asked), *why])
+    thawed = trial.stop_records.get(THAWED)
+    why += [f"it is {thawed}; nothing stops it again"] if isinstance(thawed, str) else []
+    return "\n".join([_became(session, trial, snapshot, before, asked), *then, *why])
 
 
 def _became(

@@ -12,7 +12,7 @@ from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.session.session import PROPOSING
 from lcsearch.stopping.calibration import Calibration
 from lcsearch.stopping.decision import percent, risk_told
-from lcsearch.stopping.gates import target_of
+from lcsearch.stopping.gates import THAWED, target_of
 from lcsearch.stopping.judge import independent_risk_now, risk_now
 from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
@@ -66,6 +66,8 @@ class StudyReport:
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
         calibration: how P(beat) fared in the study, by its decision log; its state stands beside the risk.
         never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
+        thawed: trials that go on, or went on, with one that was stopped, see
+            :func:`lcsearch.schedulers.optuna.finish`; that one is in no count, and its steps are theirs.
         independent: what `risk` bounds, were trials independent: 1 - prod(1 - `p_now`).
         certificate: what that of the weights says of such sweeps, see :func:`lcsearch.weights.certificate.quoted`.
     """
@@ -90,6 +92,7 @@ class StudyReport:
     independent: float | None = None
     certificate: str = ""
     calibration: Calibration = field(default_factory=Calibration)
+    thawed: int = 0
 
     @property
     def diverged(self) -> int:
@@ -110,6 +113,7 @@ class StudyReport:
         left = f", {own} configuration{'s' * (own != 1)} left to the sampler, for {PROPOSING} failed" if own else ""
         ended = f"{len(self.stops) + self.cut} stopped"
         ended += f" ({self.cut} of them cut while paused)" if self.cut else ""
+        thawed = f" ({self.thawed} thawed)" if self.thawed else ""
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         others += f", {self.failed} failed" if self.failed else ""
         others += f", {self.paused} paused" if self.paused else ""
@@ -121,7 +125,7 @@ class StudyReport:
         return "\n".join(
             [
                 *(f"! {text}" for text in self.notices),
-                f"trials: {self.complete} complete, {ended}{others}",
+                f"trials: {self.complete} complete{thawed}, {ended}{others}",
                 f"steps: {steps}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
                 *([self.certificate] if self.certificate else []),
@@ -182,13 +186,14 @@ def report_of(
     n_disobeyed: int = 0,
     inherited: Mapping[str, float] = MappingProxyType({}),
     certificate: str = "",
+    apart: float = 0.0,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
     """From a snapshot; `reasons` are one-line reasons by uid, `faults`, `notices`, `calibration` and `certificate` as
     the members `tally`, `notices`, `calibration` and `certificate` of :class:`lcsearch.session.Session` have them,
     `unheard` says why no report could be used, so that no steps are known, `inherited` is the last step that a failed
-    attempt trained, by uid of the trial that goes on with its curve, `name` is what a framework calls the trial of a
-    uid."""
+    attempt trained, by uid of the trial that goes on with its curve, `apart` are steps of trials that are not in the
+    snapshot (others were begun anew in their place), `name` is what a framework calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun = 0.0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
@@ -208,7 +213,7 @@ def report_of(
             cut += 1
         saved += snapshot.bank.left(trial.curve.last_step)
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
-    spent = float(sum(_trained(trial, snapshot.goal, inherited.get(trial.uid)) for trial in everyone))
+    spent = apart + float(sum(_trained(trial, snapshot.goal, inherited.get(trial.uid)) for trial in everyone))
     if any(notice.key == AXIS for notice in notices):
         spent = saved = math.nan
     return StudyReport(
@@ -232,6 +237,7 @@ def report_of(
         calibration=calibration,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
         independent=independent_risk_now(policy, snapshot),
+        thawed=sum(THAWED in trial.stop_records and trial.status is not Status.FAILED for trial in everyone),
     )
 
 

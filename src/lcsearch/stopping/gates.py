@@ -20,6 +20,9 @@ from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Incumbent, Snapshot, Status, Trial, loss_at
 
+THAWED = "thawed"
+"""The record of a trial that goes on with one that was stopped, and is never stopped again: how it came, in words."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -202,6 +205,8 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | GateHold:
     held = trial_gates(policy, steps, step if trial.curve.n_reports else None, end)
     if held is not None:
         return held
+    if THAWED in trial.stop_records:
+        return GateHold(Reason.THAWED)
     incumbent = snapshot.incumbent
     if incumbent is not None and diverged(policy, snapshot, trial) and not leads(trial, step, incumbent, goal):
         return Ask(event, (), diverged=True, incumbent=incumbent)

@@ -29,6 +29,7 @@ class Reason(enum.Enum):
     STARTUP = "Fewer than n_startup_trials trials have reached the horizon; the first ones always run to the end."
     FIRST_LOOK = "A stop needs P(beat) at two reports, and this is the trial's first."
     SHORT = "The curve has too few finite observations to have a shape. Report more often to be looked at sooner."
+    THAWED = "The trial was stopped once and is thawed to see what it comes to: nothing stops it again."
     NO_VALUE = "The last report is no finite value: no look. Looks are cast at values only."
     NO_INCUMBENT = "No feasible trial has reached a judged value yet, so there is nothing to beat."
     INCUMBENT = "The trial has already passed the incumbent; what leads is never stopped."

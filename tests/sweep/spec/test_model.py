@@ -128,7 +128,7 @@ def test_what_is_nested_too_deep_and_a_key_that_is_no_word(tmp_path: Path) -> No
             "metrik: loss",
             "4:1: at $.metrik: expected one of version, name, objective, metric, goal, judged, bounds, step, "
             "max_steps, space, schedule, backend, sampler, pruner, pause, allocator, "
-            "checkpoints, budget, retries, seed, got 'metrik'. "
+            "checkpoints, budget, finish, retries, seed, got 'metrik'. "
             "Did you mean 'metric'?",
         ),
         ("goal: minimize", "goal: minimise", "5:7: at $.goal: expected 'minimize' or 'maximize', got 'minimise'. "
@@ -399,7 +399,7 @@ def test_all_mistakes_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
         "Did you mean 'toy.py'?",
         "6:1: at $.spcae: expected one of version, name, objective, metric, goal, judged, bounds, step, max_steps, "
         "space, schedule, backend, sampler, pruner, pause, allocator, "
-        "checkpoints, budget, retries, seed, got 'spcae'. Did you mean 'space'?",
+        "checkpoints, budget, finish, retries, seed, got 'spcae'. Did you mean 'space'?",
         "7:18: at $.budget.trials: expected a whole number, got 'many'.",
     ]
 

@@ -14,14 +14,24 @@ from lcsearch.allocation.contract import FREE, Prices
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, begun_as, decision_of, is_paused
-from lcsearch.schedulers.optuna._record import cut_kind, n_pauses, paid_by, paused_at_of
+from lcsearch.schedulers.optuna._record import Thawed, cut_kind, n_pauses, paid_by, paused_at_of, thawed_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
 from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.attributes import WORKER
-from lcsearch.sweep.store.budget import OVERTAKEN, TOOK, Reading, Spent, replacements, seconds_of, steps_of
+from lcsearch.sweep.store.budget import (
+    OVERTAKEN,
+    TOOK,
+    Reading,
+    Spent,
+    inherited,
+    replacements,
+    seconds_of,
+    steps_of,
+    thawed_as,
+)
 from lcsearch.sweep.store.ownership import ERROR, NOTED, RETRIES, abandoned, counted
 from lcsearch.sweep.store.pace import ENOUGH, Pace, pace_in, usual
 
@@ -40,7 +50,8 @@ class Row:
 
     Attributes:
         state: "running", "waiting" (its worker is gone, nobody has adopted it yet), "paused" (a checkpoint, until the
-            allocator gives it a turn), "complete", "stopped", "failed".
+            allocator gives it a turn), "complete", "stopped", "failed", "thawed" (it was stopped, and another goes on
+            with it).
         values: step -> value, in step order.
         spent: steps trained, on the user's axis.
         saved: steps a stop saved: what the trial had left before it, by the complete trials, see
@@ -58,6 +69,9 @@ class Row:
         seconds: what it has taken of its workers' time.
         pace: what a step took, start-up apart; None where that is not known (yet).
         again: the trial that runs this failed one again, and counts in the budget in its place.
+        thawed_as: the trial that goes on with this stopped one, likewise.
+        thawed: how it came, of a trial that goes on with a stopped one.
+        inherited: steps on its curve that the stopped one trained.
         noted: what was odd about its reports, see :attr:`lcsearch.sweep.objective.context.Context.noted`.
     """
 
@@ -75,6 +89,9 @@ class Row:
     seconds: float = 0.0
     pace: Pace | None = None
     again: int | None = None
+    thawed_as: int | None = None
+    thawed: Thawed | None = None
+    inherited: int = 0
     noted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stop: Decision | None = None
     overtaken: bool = False
@@ -83,6 +100,14 @@ class Row:
     paused_at: int | None = None
     paid: float = 0.0
     begun: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Does it count in the budget? Not a failed one that is run again, nor a stopped one that is thawed, nor a thaw
+        that failed.
+        """
+        lost = self.thawed is not None and self.state in ("failed", "stopped")
+        return self.again is None and self.thawed_as is None and not lost
 
     @property
     def last(self) -> tuple[int, float] | None:
@@ -137,8 +162,8 @@ class Progress:
 
     @property
     def counted(self) -> int:
-        """Trials that count in the budget: without failed ones that are run again."""
-        return sum(row.again is None for row in self.rows)
+        """Trials that count in the budget, see :func:`lcsearch.sweep.store.budget.standing`."""
+        return sum(row.counts for row in self.rows)
 
     @property
     def numbered(self) -> Mapping[int, Row]:
@@ -147,8 +172,8 @@ class Progress:
 
     @property
     def spent(self) -> int:
-        """Steps trained so far."""
-        return sum(row.spent for row in self.rows)
+        """Steps trained so far, each once."""
+        return sum(row.spent - row.inherited for row in self.rows)
 
     @property
     def paid(self) -> float:
@@ -227,8 +252,18 @@ def collect(
         now: until when the running trials count as running; None: their present workers' time is left out.
         prices: of pauses and resumes.
     """
-    again = replacements(trials)
-    read = [_row(trial, int(goal.horizon), space, now, again.get(trial.number), prices) for trial in counted(trials)]
+    again, horizon = replacements(trials), int(goal.horizon)
+    twice, thaws = inherited(trials, horizon), thawed_as(trials)
+    read = [_row(trial, horizon, space, now, again.get(trial.number), prices) for trial in counted(trials)]
+    read = [
+        replace(
+            row,
+            inherited=twice.get(row.number, 0),
+            thawed_as=thaws.get(row.number),
+            state="thawed" if row.number in thaws and row.state == "stopped" else row.state,
+        )
+        for row in read
+    ]
     lengths = FinishedTrials(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
     saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
@@ -273,6 +308,7 @@ def _row(
         seconds=seconds_of(trial, now),
         pace=pace_in(trial.user_attrs.get(TOOK)),
         again=again,
+        thawed=thawed_of(trial),
         noted=attributes.noted(trial.user_attrs, NOTED),
         stop=decision_of(trial) if state == "stopped" else None,
         overtaken=bool(attributes.count(trial.user_attrs, OVERTAKEN)),

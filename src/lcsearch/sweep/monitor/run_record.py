@@ -19,8 +19,6 @@ from lcsearch.sweep.store.budget import Reading
 from lcsearch.sweep.store.folder import RunFolder
 
 BEST = "lcsearch:best"
-REPORTS = "reports.jsonl"
-"""What a trial on Ray has reported, in its checkpoint folder."""
 
 
 def at_work(folder: RunFolder) -> bool:
@@ -41,7 +39,7 @@ def at_work(folder: RunFolder) -> bool:
 def place(folder: RunFolder, number: int) -> str:
     """From where a trial goes on that is taken up again: has it left anything in its checkpoint folder, beside what
     lcsearch itself keeps there?"""
-    saved = any(path.name != REPORTS for path in folder.checkpoints(number).glob("*"))
+    saved = folder.has_checkpoint(number)
     return "from its last checkpoint" if saved else "from its start, for no checkpoint is in its folder"
 
 

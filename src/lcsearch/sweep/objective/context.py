@@ -64,7 +64,7 @@ class Context:
             in JSON or beside a model, and changing it changes nothing that is recorded.
         number: the trial's number.
         max_steps: the step to train to; report steps up to and including it.
-        seed: 31 bits, a pure function of (sweep seed, trial number).
+        seed: 31 bits, a pure function of (sweep seed, trial number); a thawed trial has the stopped one's.
         device: "cpu", "cuda:0", ...: where to train.
         schedule: the planned learning rate, or None when the sweep file names none: `lr = ctx.schedule(step)`.
         checkpoint_dir: a folder of this trial's own; it exists and outlives the process. What is written into it by
@@ -87,11 +87,12 @@ class Context:
         heard: Callable[[int, float], None] = lambda step, at: None,
         pause_at: float = math.inf,
         turn_over: Callable[[], float | None] = lambda: None,
+        seeded_as: int | None = None,
     ) -> None:
         self.params: dict[str, Any] = dict(params)
         self.number, self.device, self.schedule = number, device, schedule
         self.max_steps = int(goal.horizon)
-        self.seed = derive_seed(seed, number)
+        self.seed = derive_seed(seed, number if seeded_as is None else seeded_as)
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
         self._heard = heard  # called with every report's step and time, a replayed one's too

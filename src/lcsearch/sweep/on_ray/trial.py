@@ -21,12 +21,11 @@ from ray.tune.trainable import Trainable, wrap_function
 from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.files import loads
-from lcsearch.sweep.monitor.run_record import REPORTS
 from lcsearch.sweep.objective.context import Context
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, NO_REPORT
 from lcsearch.sweep.runtime.trial import describe, load_any, print_place
 from lcsearch.sweep.spec.space import planned_schedule
-from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.folder import REPORTS, RunFolder
 from lcsearch.sweep.store.ownership import REPLAYED
 
 TRIAL = "lcsearch:trial"

@@ -111,7 +111,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
 
 def _head(report: Report) -> str:
     s, progress = report.sweep, report.progress
-    order = ("complete", "stopped", "failed", "running", "paused", "waiting")
+    order = ("complete", "stopped", "thawed", "failed", "running", "paused", "waiting")
     said = ", ".join(f'<span class="{n}">{progress.counts[n]} {n}</span>' for n in order if n in progress.counts)
     asked = f"{s.goal} {s.metric}, judged by its {s.judged} value over {s.max_steps} {s.step}s; "
     n = s.backend.workers.n

@@ -16,7 +16,7 @@ from lcsearch.sweep.runtime.model_host import ModelHost, pays
 from lcsearch.sweep.runtime.processes import Death, Fleet
 from lcsearch.sweep.runtime.stalls import Stalls
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.store import ownership
+from lcsearch.sweep.store import ownership, thaws
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.storage import Patience
 from lcsearch.sweep.store.worker_log import BEGINS, PROBLEM
@@ -69,6 +69,8 @@ class FleetWatch(Watch):
                 self._fill()
             if not self._fleet.pids and (self.ending or not self._may_have_to_take_over()):
                 self._tell_of_paused()
+                if not self.ending:
+                    thaws.done(self.study)
                 return
             if self._host is not None:
                 self._host.look()
@@ -115,9 +117,10 @@ class FleetWatch(Watch):
 
     def _work_left(self) -> int:
         trials = self.trials()
+        again = thaws.left(self.study, self.folder, self.file, trials)
         if self._no_turns:
-            return sum(ownership.abandoned(trial, self.run_id) for trial in trials)
-        return ownership.work_left(trials, self.folder, self.file)
+            return again + sum(ownership.abandoned(trial, self.run_id) for trial in trials)
+        return again + ownership.work_left(trials, self.folder, self.file)
 
     def _handle_exit(self, death: Death) -> None:
         """A worker ended: give back its trial, say so, and see whether workers can work at all."""

@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState
 import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
+from lcsearch.schedulers.optuna._record import thawed_of
 from lcsearch.session.decision_log import DecisionLog, read_log
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Paused, Stopped, load_objective
 from lcsearch.sweep.objective.program import CommandFailed, command_objective
@@ -25,6 +26,7 @@ from lcsearch.sweep.store import ownership
 from lcsearch.sweep.store.budget import OVERTAKEN, TRAINED
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
+from lcsearch.sweep.store.thaws import bring_checkpoint
 from lcsearch.sweep.store.turns import Turns
 
 _ERROR_LENGTH = 500
@@ -77,9 +79,12 @@ def run_trial(
     def held() -> bool:
         return not shared or ownership.still_has(study, taken)
 
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    thawed = thawed_of(frozen)
+    if thawed is not None:
+        bring_checkpoint(folder, trial.number, thawed)
     checkpoints = folder.checkpoints(trial.number)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    frozen = study.get_trials(deepcopy=False)[trial.number]
     reported = frozen.intermediate_values
     reporter = StudyReporter(trial, held)
     if taken.adopted and reported and max(reported) < file.max_steps:
@@ -109,6 +114,7 @@ def run_trial(
             reporter,
             params=params,
             number=trial.number,
+            seeded_as=None if thawed is None else thawed.stopped,
             goal=file.target,
             seed=file.seed,
             checkpoint_dir=checkpoints,

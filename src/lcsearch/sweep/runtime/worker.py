@@ -28,7 +28,7 @@ from lcsearch.sweep.runtime.failures import systematic_failure
 from lcsearch.sweep.runtime.liveness import HeartbeatWriter
 from lcsearch.sweep.runtime.trial import load_any, run_trial
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.store import ownership, studies
+from lcsearch.sweep.store import ownership, studies, thaws
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.turns import Turns
 from lcsearch.sweep.store.worker_log import Teller
@@ -89,7 +89,9 @@ def work(folder: RunFolder, slot: int, device: str, interrupted: Callable[[], bo
         if text := systematic_failure(study.get_trials(deepcopy=False), began):
             tell.problem(f"{text}\nTracebacks: {folder.logs}")
             return HOPELESS
-        taken = ownership.take(study, folder, slot, sweep.file) if turns is None else turns.take()
+        taken = thaws.take(study, folder, slot, sweep.file)
+        if taken is None:
+            taken = ownership.take(study, folder, slot, sweep.file) if turns is None else turns.take()
         if taken is None and turns is not None and not turns.over:
             time.sleep(rest)  # others train: a turn may come of it
             rest = min(2 * rest, _LONGEST_REST_S)

@@ -198,8 +198,28 @@ def _cross_check(document: Document, folder: Path) -> None:
     _check_conditions(document)
     _check_objective(document, folder)
     _check_command(document)
-    for place, said in (*_ray_problems(document.value), *_pause_problems(document.value)):
+    problems = (*_ray_problems(document.value), *_pause_problems(document.value), *_finish_problems(document.value))
+    for place, said in problems:
         document.report(place, said)
+
+
+def _finish_problems(value: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """A finish needs a risk, which only the curve pruner's stops have, and checkpoints of this machine."""
+    if value.get("finish") is None:
+        return
+    place = ("finish",)
+    pruner, backend = value.get("pruner"), value.get("backend") or {}
+    kind = pruner.get("kind", "curve") if isinstance(pruner, dict) else pruner or "curve"
+    if kind != "curve":
+        yield (
+            place,
+            f"expected `pruner: {{kind: curve}}` with it, got {kind}: nothing is known of the risk of its stops.",
+        )
+    if isinstance(backend, dict) and backend.get("kind", "optuna") != "optuna":
+        yield place, f"expected `backend: {{kind: optuna}}` with it, got {backend['kind']}."
+    if isinstance(backend, dict) and backend.get("storage") is not None:
+        text = "expected none for a study that machines may share, got backend.storage."
+        yield place, f"{text} Call `lcsearch finish RUN` when all have ended."
 
 
 def _check_schedule(document: Document) -> None:

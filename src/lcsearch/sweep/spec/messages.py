@@ -61,6 +61,7 @@ OWN = Own(
         "<hyperband>": model.HyperbandPrunerSpec,
         "<none>": model.NoPrunerSpec,
         "checkpoints": model.Checkpoints,
+        "finish": model.Finish,
         "<allocator going-rate>": model.GoingRateSpec,
         "<allocator asha>": model.AshaSpec,
         "<allocator hyperband>": model.AsyncHyperbandSpec,

@@ -617,6 +617,14 @@ class StopWhen(Model):
         return self
 
 
+class Finish(Model):
+    """At the sweep's end stopped trials are trained on, the likeliest to have won first, until the P(beat) of those
+    that stay stopped sum to `risk` or less. They go beyond `budget.steps` and `budget.seconds`.
+    """
+
+    risk: Annotated[float, Field(ge=0, lt=1)]
+
+
 class Budget(Model):
     """When the sweep is over, and what it costs.
 
@@ -662,6 +670,7 @@ class SweepFile(Model):
     allocator: AllocatorSpec | None = None  # with pause, None is the default one, see `turns`
     checkpoints: Checkpoints | None = None
     budget: Budget
+    finish: Finish | None = None
     retries: Annotated[int, Field(ge=0)] = 2
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -679,6 +688,15 @@ class SweepFile(Model):
             value = getattr(self.plan, entry) if self.plan is not None else None
             if isinstance(value, ParamRef) and value.param not in self.space:
                 raise ValueError(f"schedule.{entry}: no parameter {value.param!r} in space")
+        return self
+
+    @model_validator(mode="after")
+    def _finish_knows_the_risk(self) -> Self:
+        if self.finish is not None and (self.pruner.kind != "curve" or self.backend.kind != "optuna"):
+            got = f"pruner {self.pruner.kind}, backend {self.backend.kind}"
+            raise ValueError(f"finish: expected `pruner: {{kind: curve}}` and `backend: {{kind: optuna}}`, got {got}")
+        if self.finish is not None and self.backend.storage is not None:
+            raise ValueError("finish: expected a study of this run's own, got backend.storage; call lcsearch finish on")
         return self
 
     @property

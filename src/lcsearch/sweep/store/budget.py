@@ -24,7 +24,7 @@ from lcsearch.curves import Curve
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
 from lcsearch.schedulers.optuna import is_paused
-from lcsearch.schedulers.optuna._record import paid_by
+from lcsearch.schedulers.optuna._record import paid_by, thawed_of
 from lcsearch.study import judged_at_end, steps_trained, trained_by
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
@@ -63,10 +63,34 @@ def replacements(trials: Iterable[FrozenTrial]) -> dict[int, int]:
     return {failed: again for failed, again in named if failed is not None}
 
 
+def thawed_as(trials: Iterable[FrozenTrial]) -> dict[int, int]:
+    """Stopped trial -> the trial that goes on with it, and counts in its place; not one that failed."""
+    found = ((thawed_of(trial), trial) for trial in trials)
+    return {how.stopped: trial.number for how, trial in found if how is not None and trial.state not in _FAILED}
+
+
+_FAILED = (TrialState.FAIL, TrialState.PRUNED)
+
+
 def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that count in the budget: without failed ones that are run again."""
-    replaced = replacements(trials)
-    return [trial for trial in trials if trial.number not in replaced]
+    """Those that count in the budget: without failed ones that are run again, stopped ones that are thawed, and thaws
+    that failed.
+    """
+    replaced = {*replacements(trials), *thawed_as(trials)}
+    stand = (trial for trial in trials if trial.number not in replaced)
+    return [trial for trial in stand if thawed_of(trial) is None or trial.state not in _FAILED]
+
+
+def inherited(trials: Sequence[FrozenTrial], horizon: int) -> dict[int, int]:
+    """Thawed trial -> steps on its curve that the stopped one trained before it."""
+    numbered = {trial.number: trial for trial in trials}
+    found = ((trial, thawed_of(trial)) for trial in trials)
+    pairs = ((trial, numbered.get(how.stopped)) for trial, how in found if how is not None and not how.anew)
+    return {
+        trial.number: min(steps_of(trial, horizon), steps_of(before, horizon))
+        for trial, before in pairs
+        if before is not None
+    }
 
 
 def steps_of(trial: FrozenTrial, horizon: int) -> int:
@@ -87,7 +111,13 @@ def paid(file: SweepFile, trials: Iterable[FrozenTrial]) -> float:
 
 def used(file: SweepFile, trials: Sequence[FrozenTrial]) -> float:
     """What of `budget.steps` is used: steps trained, and what pauses and resumes have cost."""
-    return sum(steps_of(trial, file.max_steps) for trial in trials) + paid(file, trials)
+    return trained(file, trials) + paid(file, trials)
+
+
+def trained(file: SweepFile, trials: Sequence[FrozenTrial]) -> int:
+    """Steps trained by all of them, each once."""
+    steps = sum(steps_of(trial, file.max_steps) for trial in trials)
+    return steps - sum(inherited(trials, file.max_steps).values())
 
 
 def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
@@ -243,7 +273,7 @@ def _begun(trials: Sequence[FrozenTrial]) -> int:
 
 
 def _has_begun(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.WAITING or is_paused(trial)
+    return trial.state != TrialState.WAITING or is_paused(trial) or thawed_of(trial) is not None
 
 
 class Launch(NamedTuple):

@@ -47,6 +47,9 @@ from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.references import locate
 
 FORMAT = 1
+REPORTS = "reports.jsonl"
+"""What a trial on Ray has reported, in its checkpoint folder."""
+
 _MEND = "Bring it back from a copy, or start over with --fresh or another --folder."
 
 _LONGEST = 1 << 26  # bytes of run.json and sweep.yaml
@@ -109,6 +112,10 @@ class RunFolder:
     def checkpoints(self, number: int) -> Path:
         """The checkpoint folder of one trial."""
         return self.root / "checkpoints" / f"trial-{number:05d}"
+
+    def has_checkpoint(self, number: int) -> bool:
+        """Has a trial left anything in its checkpoint folder, beside what lcsearch itself keeps there?"""
+        return any(path.name != REPORTS for path in self.checkpoints(number).glob("*"))
 
     @property
     def default_storage(self) -> str:

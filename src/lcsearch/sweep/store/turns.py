@@ -29,7 +29,7 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
 from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.attributes import WORKER
-from lcsearch.sweep.store.budget import limit_now, paid, room, steps_left, steps_of
+from lcsearch.sweep.store.budget import limit_now, paid, room, steps_left, trained
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
 
@@ -78,7 +78,7 @@ class Turns:
         self.over = False
 
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
-        spent = float(sum(steps_of(trial, self._file.max_steps) for trial in trials))
+        spent = float(trained(self._file, trials))
         used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds", "money")
         so_far = paid(self._file, trials)
         pays_for = spent + so_far + steps_left(self._file, self._folder, trials)

@@ -112,6 +112,8 @@ def _became(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
             again = [] if row.again is None else [f"it is run again as trial {row.again}"]
             return [f"error: {row.note}", *again, *_last_lines(row, sweep, folder)]
         case "complete":
+            if row.thawed is not None:
+                return [f"it is {row.thawed}; nothing stops it again"]
             near = _nearest(row, sweep, folder, study) if explainer is not None else []
             return [f"it was not stopped{_overtaken(row, sweep, study)}", *near]
         case "paused":
@@ -124,7 +126,9 @@ def _became(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
     if explainer is None or not row.values:
         return []
     text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
-    by_chance = row.state == "running" or (row.stop is not None and row.stop.chance is not None)
+    by_chance = (row.state == "running" and row.thawed is None) or (
+        row.stop is not None and row.stop.chance is not None
+    )
     return [text, *_today(row, state), *([legend(sweep)] if by_chance else [])]
 
 

@@ -244,6 +244,7 @@ def _end_of(row: Row, sweep: SweepFile, looks: dict[int, tuple[float, float]]) -
         "reason": row.note or None,
         "p_beat": look[1] if row.state == "stopped" and not row.cut and look is not None and look[0] == step else None,
         "cut": row.cut or None,
+        "thaws": None if row.thawed is None else row.thawed.stopped,
     }
 
 

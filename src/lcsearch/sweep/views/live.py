@@ -70,7 +70,7 @@ class PlainView:
             new = self._new(row, progress)
             if not before:
                 line = finished_line(row, self._sweep, new=new)
-                n = len(self._said) - sum(row.again is not None for row in progress.rows)
+                n = sum(row.counts for row in progress.rows if row.number in self._said)
                 self._print(f"[{n}/{progress.budget}] {line}")
         if before and ended:
             again = sum(row.again is not None for row in ended)

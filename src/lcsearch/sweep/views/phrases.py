@@ -63,6 +63,7 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
         if row.spent < sweep.max_steps:
             line += f" at {unit} {row.spent} of {sweep.max_steps}"
         line += f": {_judged(row, sweep)}"
+        line += "" if row.thawed is None else f"; it was {row.thawed}"
     elif row.state == "stopped":
         line += f" at {unit} {row.judged_to}{_late(row, unit)}" + (f", about {row.saved} saved" if row.saved else "")
         line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
@@ -187,6 +188,29 @@ def risk_told(state: SweepState) -> str:
     """`at most 12 % (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
     risk = "not known yet" if state.risk is None else bound_told(state.risk, state.independent, state.calibration.state)
     return f"{risk}{without_risk(state.progress.diverged, state.progress.cut)}"
+
+
+def thaws_told(progress: Progress, sweep: SweepFile) -> list[str]:
+    """Which stopped trials were thawed, and whether one of them leads now; empty where none was."""
+    rows = [row for row in progress.rows if row.thawed is not None and row.state not in ("failed", "stopped")]
+    if not rows:
+        return []
+    n, complete = len(rows), sum(row.state == "complete" for row in rows)
+    text = f"thawed: {n} stopped trial{'s' * (n != 1)}, {complete} of them trained to the end"
+    lines = [f"{text} ({', '.join(f'{row.thawed.stopped} as {row.number}' for row in rows[:SHOWN] if row.thawed)})"]
+    goal, before = sweep.target, [row for row in progress.of("complete") if row.thawed is None]
+    reached = {row.number: found for row in before if (found := row.reached(goal)) is not None}
+    first = min(reached, key=lambda number: goal.sign * reached[number][0], default=None)
+    incumbent = progress.incumbent
+    if incumbent is not None and first is not None and complete:
+        own = progress.numbered[incumbent.number].thawed
+        if own is None:
+            lines.append("  none of those that ended beat the winner")
+        else:
+            now = f"trial {incumbent.number} reached {incumbent.value:.6g}, and had been stopped as trial {own.stopped}"
+            was = f"before it was trial {first} with {reached[first][0]:.6g}"
+            lines.append(f"  THE WINNER HAS CHANGED: {now}; {was}")
+    return lines
 
 
 def looks_told(state: SweepState) -> str | None:

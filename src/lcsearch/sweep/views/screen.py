@@ -37,7 +37,7 @@ _ROOMY = 100  # columns from which on a line is spared for what the summary says
 _LABEL = 14  # columns of a table's heading at most
 _CURVE = 60  # columns of a sparkline at most
 _GAP = "  "
-_ORDER = ("complete", "stopped", "failed", "running", "paused", "waiting")
+_ORDER = ("complete", "stopped", "thawed", "failed", "running", "paused", "waiting")
 _STYLES = {"complete": "green", "stopped": "dim", "failed": "red"}
 
 
@@ -100,7 +100,7 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
 
 def _head(state: SweepState, width: int) -> list[ScreenLine]:
     p, sweep = state.progress, state.sweep
-    done = sum(row.again is None for row in p.of(*ENDED))
+    done = sum(row.counts for row in p.of(*ENDED))
     first = [sweep.name, f"{done}/{p.budget} trials"]
     if state.left is not None:
         first.append(f"about {clock(state.left)} left")

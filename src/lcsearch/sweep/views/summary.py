@@ -30,6 +30,7 @@ from lcsearch.sweep.views.phrases import (
     risk_told,
     spacing,
     standing,
+    thaws_told,
     turns_told,
     worker_time,
 )
@@ -38,6 +39,7 @@ from lcsearch.sweep.views.plan_turns import asked_at
 if TYPE_CHECKING:
     from lcsearch.schedulers.optuna import Stop
 
+_FINE = 0.02  # a risk below which no finish is named
 _TURNS = 5  # the latest ones
 _CLOSEST = 3  # stopped trials
 _SAME_S = 0.5  # a launch that took all the time but this was the only one
@@ -49,7 +51,7 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
     `seconds` and `code` (its exit code) are those of the last launch; None when the run is only looked at.
     """
     progress, sweep, folder, counts = state.progress, state.sweep, state.folder, state.progress.counts
-    fates = ("complete", "stopped", "failed", "running", "paused", "waiting")
+    fates = ("complete", "stopped", "thawed", "failed", "running", "paused", "waiting")
     said = ", ".join(f"{counts[s]} {s}" for s in fates if s in counts)
     lines = [f"{sweep.name}: {said or 'no trials'}{_time(state, seconds)}"]
     if progress.best is not None:
@@ -72,11 +74,16 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
         lines.append(f"risk that some stop lost the winner: {risk_told(state)}")
         if state.ledger is not None and state.ledger.certificate:
             lines.append(f"  {state.ledger.certificate}")
+        thawed = thaws_told(progress, sweep)
         if state.risk:
             lines += [f"  {state.calibration.sentence}"] * state.calibration.telling
-            lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
+            if not thawed:
+                lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
+            if sweep.backend.kind == "optuna" and not thawed and state.risk > _FINE:
+                lines.append(f"  to train on what could still win: lcsearch finish --risk {_FINE}{at(folder)}")
+        lines += thawed
         if (line := looks_told(state)) is not None:
             lines += [line, f"  looked {spacing(sweep.pruner.look_growth)}"]
     lines += turns_told(state, _TURNS)

@@ -1,0 +1,260 @@
+"""finish: stopped trials are trained on, the likeliest to have won first, until the rest is at most a given risk."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna.exceptions import TrialPruned
+from optuna.trial import TrialState, create_trial
+
+from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna._pruner import CurvePruner, several
+from lcsearch.schedulers.optuna._record import CLAIMED, RESUMED_FROM, THAW, Thawed, thawed_of
+from lcsearch.schedulers.optuna._storage import adopt, claim_waiting, is_gone, store_with, this_process
+from lcsearch.schedulers.optuna._thaw import THAWED, alone
+from lcsearch.stopping.decision import percent
+from lcsearch.stopping.finish import FinishPlan, Frozen, plan_finish, stopped_of
+from lcsearch.stopping.policy import Policy
+from lcsearch.study import Incumbent, Snapshot, trained_by
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+_log = logging.getLogger("lcsearch")
+
+
+@dataclass(frozen=True)
+class FinishReport:
+    """What a finish comes to, or has come to.
+
+    Attributes:
+        plan: which trials are to be thawed, as the study stood when it began.
+        steps: what that was said to cost: what they had left, each counted to the mean end of the COMPLETE trials.
+        thawed: (stopped trial, the trial that goes on with it, how that ended), in the order in which they were run.
+        risk: a bound of P(some trial that is still stopped would have beaten the incumbent), now.
+        before: the incumbent when it began; None without one.
+        incumbent: the incumbent now.
+    """
+
+    plan: FinishPlan
+    steps: float
+    thawed: tuple[tuple[int, int, str], ...] = ()
+    risk: float | None = None
+    before: Incumbent | None = None
+    incumbent: Incumbent | None = None
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        lines = [planned(self.plan, f"about {self.steps:g} steps")]
+        for stopped, by, state in self.thawed:
+            lines.append(f"trial {stopped} was thawed as trial {by}: {state.lower()}")
+        if self.thawed and self.risk is not None:
+            lines.append(f"risk that some stop lost the winner: at most {percent(self.risk)} (uncalibrated)")
+            lines.append(outcome(self.before, self.incumbent))
+        return "\n".join(lines)
+
+
+def planned(plan: FinishPlan, cost: str) -> str:
+    """What a finish would do, and what it would cost, in a line or two."""
+    n, total = len(plan.thaw), f"{percent(min(plan.risk, 1.0))} now, by the sum of P(beat)"
+    if not n:
+        text = f"nothing is to be thawed: the risk is at most {total}, and {percent(plan.limit)} is allowed"
+        if plan.rest > plan.limit:
+            text = f"no trial is left that could be thawed, and the risk is at most {total}"
+    else:
+        first = plan.thaw[0]
+        named = ", ".join(one.uid for one in plan.thaw[:10]) + (f" and {n - 10} more" if n > 10 else "")
+        text = f"to bring the risk from at most {total}, to at most {percent(plan.limit)}, {n} stopped "
+        text += f"trial{'s are' if n > 1 else ' is'} thawed, the likeliest to have won first: {named} "
+        text += f"(trial {first.uid} with P(beat) {percent(first.p)}). That takes {cost}"
+    left = [(plan.apart, "not stopped by lcsearch"), (plan.diverged, "diverged")]
+    for uids, why in left:
+        if uids:
+            more = f" and {len(uids) - 10} more" if len(uids) > 10 else ""
+            text += f"\nleft alone, for no risk is known of them ({why}): trial{'s' * (len(uids) > 1)} "
+            text += ", ".join(uids[:10]) + more
+    return text
+
+
+def outcome(before: Incumbent | None, now: Incumbent | None) -> str:
+    """Whether another trial leads than before, plainly."""
+    if before is None or now is None or before.uid == now.uid:
+        return "the winner is the same as before"
+    return (
+        f"THE WINNER HAS CHANGED: trial {now.uid} reached {now.value:.6g}, and had been stopped; before it was trial "
+        f"{before.uid} with {before.value:.6g}"
+    )
+
+
+def next_thaws(
+    policy: Policy,
+    snapshot: Snapshot,
+    trials: Sequence[FrozenTrial],
+    risk: float,
+    only: Collection[int] = (),
+    since: int = 0,
+) -> FinishPlan:
+    """What is still to be thawed, of a study as it stands.
+
+    Args:
+        policy: the pruner's.
+        snapshot: the study.
+        trials: all of it.
+        risk: the limit.
+        only: numbers of trials that are thawed whatever the risk; none: whoever brings it below the limit.
+        since: thaws of this number or a later one that failed are not tried again.
+    """
+    # Those whose thaw waits, or has failed, still stand in the snapshot as stopped.
+    again = [(t, thawed) for t in trials if (thawed := thawed_of(t)) is not None]
+    tried = {str(thawed.stopped) for t, thawed in again if t.number >= since or not t.state.is_finished()}
+    return plan_finish(policy, snapshot, risk, but=tried, only={str(number) for number in only})
+
+
+def cost_of(snapshot: Snapshot, plan: FinishPlan, anew: Callable[[Frozen], bool]) -> float:
+    """Steps that a plan takes: what each trial had left, or all of a run where it begins anew."""
+    stopped = {trial.uid: trial.curve.reports()[0] for trial in snapshot.bank}
+    whole = (trained_by(snapshot.bank.left(0.0), float(stopped[one.uid][0])) for one in plan.thaw if anew(one))
+    return math.fsum([*whole, *(snapshot.bank.left(one.step) for one in plan.thaw if not anew(one))])
+
+
+def add_thaw(study: Study, one: Frozen, *, anew: bool) -> None:
+    """Add the trial that goes on with a stopped one: WAITING, with its parameters and, unless anew, its reports."""
+    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == int(one.uid))
+    how = Thawed(frozen.number, one.step, one.was, one.p, anew)
+    attrs = {key: value for key, value in frozen.user_attrs.items() if not key.startswith("lcsearch:") or key in _KEPT}
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING,
+            params=frozen.params,
+            distributions=frozen.distributions,
+            intermediate_values={} if anew else frozen.intermediate_values,
+            user_attrs={**attrs, **({} if anew else {RESUMED_FROM: frozen.number}), THAWED: str(how)},
+            system_attrs={THAW: how._asdict()},
+        )
+    )
+    _log.info("lcsearch: %s", how)
+
+
+_KEPT = ("lcsearch:schedule",)
+
+
+def finish(
+    study: Study,
+    objective: Callable[[Trial], float],
+    *,
+    risk: float = 0.02,
+    trials: Collection[int] = (),
+    anew: bool = False,
+    dry_run: bool = False,
+    catch: Sequence[type[Exception]] = (),
+) -> FinishReport:
+    """Train stopped trials on until the others have lost the winner with a risk of at most `risk`.
+
+    The likeliest to have won goes first. As incumbents improve the others' P(beat) fall, so fewer may be needed than
+    was said at first; at worst all are trained to their end. Each goes on as a new trial, with the stopped one's
+    parameters and reports: `resumed_from(trial)` tells the objective whose checkpoint to load, and it goes on at the
+    step after the last one. It is never stopped again. The stopped trial stays PRUNED in the storage; reports and
+    risks have the new one in its place. Trials that something else stopped are left alone, and named.
+
+    A call that is killed is taken up by the next one: what was under way goes on from the objective's own checkpoints.
+
+    Args:
+        study: its pruner is a :class:`CurvePruner`.
+        objective: as for `study.optimize`.
+        risk: what the P(beat) of all trials that stay stopped may sum to, in [0, 1].
+        trials: numbers of trials to thaw instead, whatever the risk.
+        anew: the objective keeps no checkpoints: thawed trials begin at their start, without reports.
+        dry_run: nothing is trained; the report says what would be, and what it would cost.
+        catch: exceptions of the objective that make a trial FAIL and no more, as in `study.optimize`; any other makes
+            it FAIL and is raised. What a failed one is at risk stays.
+
+    Raises:
+        InvalidValue: the study's pruner is no CurvePruner, it has several objectives, `risk` is outside [0, 1], or
+            one of `trials` is not a trial that lcsearch stopped.
+    """
+    pruner = study.pruner
+    if not isinstance(pruner, CurvePruner):
+        raise InvalidValue("a study whose pruner is a CurvePruner", type(pruner).__name__, "finish(study)")
+    if several(study):
+        raise InvalidValue("a study of one objective", f"{len(study.directions)} objectives", "finish(study)")
+    policy = pruner.session.policy
+    snapshot = pruner.snapshot(study)
+    expect_stopped(policy, snapshot, trials, "finish(trials=)")
+    known = study.get_trials(deepcopy=False)
+    plan = next_thaws(policy, snapshot, known, risk, trials, since=len(known))
+    steps = cost_of(snapshot, plan, lambda one: anew)
+    before, done = snapshot.incumbent, []
+    if not dry_run:
+        _log.info("lcsearch: %s", planned(plan, f"about {steps:g} steps"))
+        since = len(study.get_trials(deepcopy=False))
+        while (trial := _take(study, pruner, risk, trials, anew, since)) is not None:
+            thawed = thawed_of(study.get_trials(deepcopy=False)[trial.number])
+            _train(study, trial, objective, tuple(catch))
+            state = study.get_trials(deepcopy=False)[trial.number].state
+            done.append((-1 if thawed is None else thawed.stopped, trial.number, state.name))
+    found = pruner.report(study).risk
+    return FinishReport(plan, steps, tuple(done), found, before, pruner.snapshot(study).incumbent)
+
+
+def expect_stopped(policy: Policy, snapshot: Snapshot, numbers: Collection[int], where: str) -> None:
+    """Every one of `numbers` can be thawed.
+
+    Raises:
+        InvalidValue: one cannot.
+    """
+    known = {int(one.uid) for one in stopped_of(policy, snapshot)}
+    for number in numbers:
+        if number not in known:
+            raise InvalidValue("the number of a trial that a look stopped and that is not thawed yet", number, where)
+
+
+def _take(
+    study: Study, pruner: CurvePruner, risk: float, only: Collection[int], anew: bool, since: int
+) -> Trial | None:
+    """A thawed trial that a process left behind, or one that waits, or the next one; None: nothing is left."""
+    with alone(study):
+        trials = study.get_trials(deepcopy=False)
+        for frozen in trials:
+            if thawed_of(frozen) is None:
+                continue
+            if frozen.state == TrialState.RUNNING and is_gone(frozen.system_attrs.get(CLAIMED) or {}):
+                trial = adopt(study, frozen.number)
+                store_with(study, trial, CLAIMED, this_process())
+                return trial
+            if frozen.state == TrialState.WAITING and (claimed := claim_waiting(study, frozen.number)) is not None:
+                return claimed
+        plan = next_thaws(pruner.session.policy, pruner.snapshot(study), trials, risk, only, since)
+        if not plan.thaw:
+            return None
+        add_thaw(study, plan.thaw[0], anew=anew)
+        return claim_waiting(study, len(study.get_trials(deepcopy=False)) - 1)
+
+
+def _train(study: Study, trial: Trial, objective: Callable[[Trial], float], catch: tuple[type[Exception], ...]) -> None:
+    """Run the objective to its end, as `study.optimize` would."""
+    with warnings.catch_warnings():
+        # One that goes on from an earlier checkpoint, or from its start, reports steps again: the first value stays.
+        warnings.filterwarnings("ignore", message="The reported value is ignored")
+        try:
+            value = objective(trial)
+        except TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        except KeyboardInterrupt:  # the next call goes on with it, in this process, too
+            store_with(study, trial, CLAIMED, {**this_process(), "pid": None})
+            raise
+        except Exception as error:
+            study.tell(trial, state=TrialState.FAIL)
+            if not isinstance(error, catch):
+                raise
+            _log.warning("lcsearch: trial %d, which was thawed, failed: %s", trial.number, error)
+            return
+    with suppress(ValueError):
+        study.tell(trial, value)
