@@ -466,7 +466,8 @@ class FreezeThaw:
         snapshot = snapshot_of(self.study, self._reader.read(self.study))
         _, faults = self._session.tally()
         known = self._session.calibration(snapshot)
-        return report_of(self._session.policy, snapshot, {}, faults, 0, notices=(), calibration=known, name=int)
+        told: dict[str, Any] = {"calibration": known, "audits": self._session.audits(snapshot), "notices": ()}
+        return report_of(self._session.policy, snapshot, {}, faults, 0, **told, name=int)
 
 
 def _check(study: Study, max_steps: Any, n_trials: Any, steps: Any, n_workers: Any, lease_s: Any) -> None:

@@ -16,10 +16,10 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._order import Order
-from lcsearch.schedulers.optuna._record import REASON, overtaken, steps_apart, thawed_of
+from lcsearch.schedulers.optuna._record import REASON, is_audited, overtaken, steps_apart, thawed_of
 from lcsearch.schedulers.optuna._retries import Retries, inherited
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
-from lcsearch.schedulers.optuna._storage import stale, study_key, withdraw_stop, write_stop
+from lcsearch.schedulers.optuna._storage import stale, study_key, withdraw_stop, write_audit, write_stop
 from lcsearch.session import Session, make_session
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
@@ -77,6 +77,10 @@ class CurvePruner(BasePruner):
             answer stops no trial; after three times in a row forecasts are made in this process until it is back.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
         opinions: of earlier versions, the name that `forecasters` had; deprecated.
+        audit: a stop by P(beat) is not carried out with this probability, in [0, 1), and its trial runs to its end, so
+            that wrong stops can be counted; which trials these are follows from the study, see docs/trust.md.
+        max_wrong_stop: rate of wrong stops that you allow, in (0, 1): audits that find more, of this study or in the
+            file LCSEARCH_AUDIT, make the threshold stricter; None: they move nothing. Needs `audit`.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -116,6 +120,8 @@ class CurvePruner(BasePruner):
         host: str = "auto",
         max_overhead: float | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
+        audit: float = 0.0,
+        max_wrong_stop: float | None = None,
     ) -> None:
         if max_steps != "auto" and not (is_finite_number(max_steps) and max_steps > 0):
             raise InvalidValue("'auto' or a number > 0", max_steps, "max_steps")
@@ -131,6 +137,8 @@ class CurvePruner(BasePruner):
             interval_steps=interval_steps,
             look_growth=look_growth,
             n_min_trials=n_min_trials,
+            audit=audit,
+            max_wrong_stop=max_wrong_stop,
         )
         self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions, host)
         if max_steps != "auto":
@@ -186,6 +194,8 @@ class CurvePruner(BasePruner):
             self._withdraw(study, trial)
         snapshot = snapshot_of(study, read(), own)
         stopped = self._session.check(snapshot, Event(own, step), partial(self._commit, study, trial, own))
+        if stopped.decision.reason is Reason.AUDITED and stopped.record is not None and not is_audited(trial):
+            write_audit(study, trial, stopped.record)
         return stopped.decision.verdict is Verdict.STOP
 
     def _commit(self, study: Study, trial: FrozenTrial, own: Trial, stop: Judgement) -> Judgement:
@@ -312,6 +322,7 @@ class CurvePruner(BasePruner):
             spaced,
             notices=notices,
             calibration=self._session.calibration(shown),
+            audits=self._session.audits(shown),
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
             inherited=inherited(trials),

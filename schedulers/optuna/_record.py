@@ -35,6 +35,9 @@ MARK = "lcsearch:mark"
 REASON = "lcsearch:reason"
 """The user attribute that tells people, in one line, why a trial was stopped; empty where it went on after all."""
 
+AUDIT = "lcsearch:audit"
+"""The system attribute of a trial whose stop was not carried out, see lcsearch.stopping.audit: as MARK."""
+
 ANEW = "lcsearch:anew"
 """The last step that a retried trial inherited from the attempt that failed, where it began anew all the same."""
 
@@ -201,6 +204,17 @@ def steps_apart(trials: Sequence[FrozenTrial], horizon: float) -> float:
     anew = {n for t in trials if (n := supersedes(t)) is not None and (how := thawed_of(t)) is not None and how.anew}
     steps = (sorted(numbered[n].intermediate_values) for n in anew if n in numbered)
     return float(sum(steps_trained(one, horizon, complete=False) for one in steps))
+
+
+def audit_of(frozen: FrozenTrial) -> StopRecord | None:
+    """The stop of a trial that was not carried out, but audited; None for any other."""
+    record = Record.parse(frozen.system_attrs.get(AUDIT))
+    return record.stop if record is not None and record.belongs(frozen) else None
+
+
+def is_audited(frozen: FrozenTrial) -> bool:
+    """Has a stop of the trial been audited?"""
+    return audit_of(frozen) is not None
 
 
 def decision_of(frozen: FrozenTrial) -> Decision | None:

@@ -18,6 +18,7 @@ from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import (
     Record,
+    audit_of,
     begun_as,
     curve_of,
     cut_of,
@@ -54,8 +55,9 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     """A FrozenTrial as a trial. Attributes that lcsearch cannot read are left out: they are the user's own.
 
     A stop that stands is the record "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
-    trial did not obey is the record "ignored". Why an allocator ended one that was paused is the record "cut",
-    why it has its configuration "begun", of which stopped trial it is the thawed one "thawed".
+    trial did not obey is the record "ignored", one that was audited "audit". Why an allocator ended one that was
+    paused is the record "cut", why it has its configuration "begun", of which stopped trial it is the thawed one
+    "thawed".
     """
     records: dict[str, Any] = {}
     curve, status = curve_of(frozen), _STATUS[frozen.state]
@@ -66,6 +68,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
             status = Status.STOPPED if status is Status.COMPLETE else status
         else:
             records["ignored"] = record.stop
+    if (audited := audit_of(frozen)) is not None:
+        records["audit"] = audited
     why = cut_of(frozen) if status is Status.STOPPED else None
     if why is not None and "stop" not in records:
         records["cut"] = why

@@ -21,6 +21,7 @@ from lcsearch import files
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._record import (
     ANEW,
+    AUDIT,
     CLAIMED,
     CUT,
     MARK,
@@ -301,6 +302,12 @@ def write_stop(study: Study, trial: FrozenTrial | Trial, stop: StopRecord, reaso
     if back is None or (back.number, back.last, back.digest) != (record.number, record.last, record.digest):
         raise InvalidValue("a record that reads back", text[:80], "lcsearch:mark")
     _write(study, trial, text, reason)
+
+
+def write_audit(study: Study, trial: FrozenTrial | Trial, stop: StopRecord) -> None:
+    """Store a stop that is not carried out with its trial, which goes on; the first one counts."""
+    known = trial if isinstance(trial, FrozenTrial) else study._storage.get_trial(trial._trial_id)
+    store_with(study, trial, AUDIT, Record.of(stop, known.number, curve_of(known)).to_json())
 
 
 def withdraw_stop(study: Study, trial: FrozenTrial | Trial, made: bool = True) -> None:

@@ -28,6 +28,7 @@ class Entry:
         last: the largest step reported; -inf before the first.
         repeated: the last step that another attempt (after an error or a restore) has reported as a dead one had;
             -inf before its first report, None when no attempt repeats another one.
+        audit: the record of a stop that was not carried out, but audited.
         given_up: why an allocator ended it while it waited.
         scratch: this attempt has no checkpoint of a dead one to go on from.
     """
@@ -42,6 +43,7 @@ class Entry:
     repeated: float | None = None
     scratch: bool = False
     given_up: str = ""
+    audit: StopRecord | None = None
 
     @property
     def was_cut(self) -> bool:
@@ -66,18 +68,20 @@ class Entry:
             "repeated": self.repeated,
             "scratch": self.scratch,
             "given_up": self.given_up,
+            "audit": None if self.audit is None else self.audit.to_record(),
         }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Entry:
         """Read :meth:`to_record` back."""
-        schedule, stop = record["schedule"], record["stop"]
+        schedule, stop, audit = record["schedule"], record["stop"], record.get("audit")
         return cls(
             **{
                 **record,
                 "schedule": None if schedule is None else Schedule(**schedule),
                 "status": Status[record["status"]],
                 "stop": None if stop is None else StopRecord.from_record(stop),
+                "audit": None if audit is None else StopRecord.from_record(audit),
             }
         )
 
@@ -186,6 +190,7 @@ class Book:
         """Take in a trial that somebody else has kept, with all it reported."""
         reports = dict(zip(*(column.tolist() for column in trial.curve.reports()), strict=True))
         entry = Entry(trial.params, trial.schedule, reports, last=trial.curve.last_step)
+        entry.audit = trial.stop_records.get("audit")
         self.entries[trial.uid] = entry
         self._live[trial.uid] = None
         self._changed.add(trial.uid)
@@ -209,6 +214,12 @@ class Book:
         """The trial is about to be stopped by a decision of ours."""
         self.entries[uid].stop, self.entries[uid].line = record, line
         self._changed.add(uid)
+
+    def audit(self, uid: str, record: StopRecord) -> None:
+        """The trial goes on although a decision of ours would have stopped it; the first one counts."""
+        if self.entries[uid].audit is None:
+            self.entries[uid].audit = record
+            self._changed.add(uid)
 
     def turn(self, uid: str, status: Status) -> None:
         """The trial is PAUSED, or goes on."""
@@ -247,6 +258,8 @@ class Book:
         if known is None:
             entry = self.entries[uid]
             records: dict[str, Any] = {} if entry.stop is None else {"stop": entry.stop}
+            if entry.audit is not None:
+                records["audit"] = entry.audit
             if entry.given_up and entry.stop is None:
                 records["cut"] = entry.given_up
             known = Trial(

@@ -106,6 +106,10 @@ class CurveScheduler(FIFOScheduler):
             answer stops no trial; after three times in a row forecasts are made in this process until it is back.
         max_overhead: of earlier versions. math.inf is `look_growth=1`; a share is held by the spacing of looks.
         opinions: of earlier versions, the name that `forecasters` had; deprecated.
+        audit: a stop by P(beat) is not carried out with this probability, in [0, 1), and its trial runs to its end, so
+            that wrong stops can be counted; which trials these are follows from the study, see docs/trust.md.
+        max_wrong_stop: rate of wrong stops that you allow, in (0, 1): audits that find more, of this study or in the
+            file LCSEARCH_AUDIT, make the threshold stricter; None: they move nothing. Needs `audit`.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -146,6 +150,8 @@ class CurveScheduler(FIFOScheduler):
         host: str = "auto",
         max_overhead: float | None = None,
         opinions: Sequence[Forecaster | str] | Forecaster | str | None = None,
+        audit: float = 0.0,
+        max_wrong_stop: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's is untyped, here and below
         if not (isinstance(time_attr, str) and time_attr):
@@ -178,6 +184,8 @@ class CurveScheduler(FIFOScheduler):
             interval_steps=interval_steps,
             look_growth=look_growth,
             n_min_trials=n_min_trials,
+            audit=audit,
+            max_wrong_stop=max_wrong_stop,
         )
         self._session = make_session(policy, forecasters, decision_log, max_overhead, opinions, host)
         if (
@@ -391,6 +399,7 @@ class CurveScheduler(FIFOScheduler):
             notices=notices,
             unheard=unheard,
             calibration=self._session.calibration(shown),
+            audits=self._session.audits(shown),
             certificate=self._session.certificate,
         )
 
@@ -511,6 +520,7 @@ class CurveScheduler(FIFOScheduler):
             if step >= self._max_t and self._stops_at_max_t:  # where trials end, not a decision
                 return TrialScheduler.STOP
         for judgement in self._session.poll(self.snapshot, lambda one: one == uid):
+            self._audit(judgement)
             if judgement.decision.trial == uid and judgement.decision.verdict is Verdict.STOP:
                 self._stop(uid, judgement)
                 return TrialScheduler.STOP
@@ -551,6 +561,7 @@ class CurveScheduler(FIFOScheduler):
 
         for judgement in self._session.poll(self.snapshot, ready):
             uid = judgement.decision.trial
+            self._audit(judgement)
             if judgement.decision.verdict is not Verdict.STOP:
                 continue
             with self._failing_open("carrying out a stop"):
@@ -563,6 +574,10 @@ class CurveScheduler(FIFOScheduler):
 
     def _stop(self, uid: str, judgement: Judgement) -> None:
         self._book.stop(uid, judgement.record, judgement.decision.line)
+
+    def _audit(self, judgement: Judgement) -> None:
+        if judgement.decision.reason is Reason.AUDITED and judgement.record is not None:
+            self._book.audit(judgement.decision.trial, judgement.record)
 
     def _ended_as(self, uid: str, result: Mapping[str, Any]) -> Status:
         """A trial that was not stopped by us has run to its end: by itself, at max_t, or by a rule of the user's."""

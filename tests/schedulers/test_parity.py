@@ -47,6 +47,7 @@ CANNOT_OCCUR = {
     Reason.SUPERSEDED,  # every look is waited for
     Reason.RULE,  # only in replays
     Reason.UNRECORDED,  # every record here reads back
+    Reason.AUDITED,  # nothing is audited
 }
 
 

@@ -23,8 +23,9 @@ from lcsearch.forecast.contract import Absent, Forecaster
 from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial, as_trial
 from lcsearch.schedulers.ray_tune import StateCallback
 from lcsearch.schedulers.ray_tune._callback import kept_trials
+from lcsearch.session.audit_file import load
 from lcsearch.session.verify import Verified, verify
-from lcsearch.study import Trial
+from lcsearch.study import Status, Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 N, STEPS, SD = 16, 14, 0.2
@@ -44,10 +45,10 @@ def value_of(number: int, step: int) -> float:
     return limit + 0.7**step + 0.01 * float(rng.random())
 
 
-def by_optuna(folder: Path, **knobs: Any) -> Trials:
+def by_optuna(folder: Path, told: Callable[[CurvePruner, optuna.Study], None] | None = None, **knobs: Any) -> Trials:
     known: dict[str, Any] = {"look_growth": 1, "forecasters": NormalAroundBest(SD), **knobs}
     pruner = CurvePruner(max_steps=STEPS, decision_log=folder, **known)
-    study = optuna.create_study(pruner=pruner)
+    study = optuna.create_study(study_name="s", pruner=pruner)
     trials = [study.ask() for _ in range(N)]
     gone: set[int] = set()
     for some in (range(5), range(5, N)):
@@ -63,6 +64,8 @@ def by_optuna(folder: Path, **knobs: Any) -> Trials:
         for number in some:
             if number not in gone:
                 study.tell(trials[number], value_of(number, STEPS - 1))
+    if told is not None:
+        told(pruner, study)
     return {str(t.number): as_trial(t) for t in study.get_trials(deepcopy=False)}
 
 
@@ -100,7 +103,7 @@ def by_ray(folder: Path, **knobs: Any) -> Trials:
     return {uid: book_of(of_run(runner)).trial(uid) for uid in book_of(of_run(runner)).entries}
 
 
-MADE: dict[str, Callable[[Path], Trials]] = {"optuna": by_optuna, "ray": by_ray}
+MADE: dict[str, Callable[..., Trials]] = {"optuna": by_optuna, "ray": by_ray}
 
 
 @pytest.fixture(scope="module", params=MADE)
@@ -272,6 +275,57 @@ def test_under_a_risk_limit(tmp_path: Path) -> None:
     found = verify(tmp_path / "log", trials, lambda name: NormalAroundBest(0.4))
     assert found.mismatch is None
     assert found.looks == len(reasons)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_audited_stops_go_on_are_counted_and_verified(kind: str, tmp_path: Path) -> None:
+    trials = MADE[kind](tmp_path / "log", audit=0.5, max_wrong_stop=0.3, threshold=0.2)
+    records = [record for _, _, record in lines(tmp_path / "log")]
+    audited = {record["trial"] for record in records if record["reason"] == "AUDITED"}
+    stopped = {record["trial"] for record in records if record["reason"] == "BELOW"}
+    assert audited
+    assert stopped
+    assert not audited & stopped
+    for uid, one in trials.items():
+        record = one.stop_records.get("audit")
+        assert (record is not None) == (uid in audited)
+        if record is not None:
+            assert (one.status, record.reason, record.decision.propensity) == (Status.COMPLETE, "AUDITED", 0.5)
+            first = next(r for r in records if r["trial"] == uid and r["reason"] == "AUDITED")
+            assert (record.step, record.p) == (first["step"], pytest.approx(first["now"]["p"]))  # the first one counts
+    thresholds = {record["saw"]["policy"]["threshold"] for record in records}
+    assert max(thresholds) == 0.2
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert found.mismatch is None, str(found.mismatch)
+    assert found.looks == len(records)
+
+
+def test_audits_of_a_study_are_told_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "audits.json"
+    monkeypatch.setenv("LCSEARCH_AUDIT", str(place))
+    reports = []
+
+    def told(pruner: CurvePruner, study: optuna.Study) -> None:
+        reports.append(pruner.report(study))
+        number = int(reports[-1].audits.ended[0].trial)
+        assert pruner.explain(number, study).splitlines()[0] == (
+            f"trial {number} ran to its end, although a look at step 5 came to a stop: it was audited, to tell whether "
+            "such stops are right"
+        )
+
+    by_optuna(tmp_path / "log", told, audit=0.5)
+    (report,) = reports
+    found = report.audits
+    assert found.ended
+    assert report.complete + len(report.stops) == N
+    text = str(report).splitlines()
+    at = next(i for i, line in enumerate(text) if line.startswith(f"audited: {found.n} stop"))
+    assert text[at + 1] == f"  {found.sentence}"
+    assert load(place) == (found.ended, "")
+    # another study of that name adds what it has, and knows the earlier ones
+    by_optuna(tmp_path / "log", told, audit=0.5)
+    assert load(place) == (found.ended, "")
+    assert reports[1].audits.verdicts.n == len(found.ended)
 
 
 def verified_turns(log: Path, trials: Trials) -> Verified:

@@ -105,6 +105,10 @@ def _ended(trial: Trial) -> str:
         how = "ran to its end" if trial.status is Status.COMPLETE else "was stopped later, by something else"
         why = "it was not obeyed" if trial.curve.last_step > ignored.step else "it came too late to be carried out"
         return f"trial {trial.uid} {how}, although a look at step {ignored.step:g} came to a stop: {why}"
+    audited = trial.stop_records.get("audit")
+    if isinstance(audited, StopRecord) and trial.status is Status.COMPLETE:
+        why = "it was audited, to tell whether such stops are right"
+        return f"trial {trial.uid} ran to its end, although a look at step {audited.step:g} came to a stop: {why}"
     if trial.status is Status.STOPPED and "cut" in trial.stop_records:
         why = trial.stop_records["cut"]
         return f"trial {trial.uid} was cut at step {trial.curve.last_step:g}, where it was paused: {why}"

@@ -31,14 +31,16 @@ from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Answers, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
 from lcsearch.proposal import OWN, ByForecast, Proposal
+from lcsearch.session import audit_file
 from lcsearch.session.decision_log import DecisionLog, Sink, read_log
 from lcsearch.session.look_queue import Judged, Look, LookQueue
 from lcsearch.session.panel import DEADLINE_S, Panel
+from lcsearch.stopping.audit import PROMISED, Audits, audits_of, tracked
 from lcsearch.stopping.axis import ENOUGH, odd_axis
 from lcsearch.stopping.calibration import Calibration, Outcome, outcomes_of
 from lcsearch.stopping.decision import Decision, Receipt
 from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held_decision
-from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by
+from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by, with_threshold
 from lcsearch.stopping.notices import AXIS, Notice, notices
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.seen import Seen
@@ -504,6 +506,22 @@ class Session:
             known = None if snapshot is None else self._calibrations.get(snapshot.key)
         return (Calibration() if known is None else known[1]).state
 
+    def audits(self, snapshot: Snapshot) -> Audits:
+        """The audits of a study, beside those of earlier ones; those that have ended are added to their file."""
+        promised = self.policy.max_wrong_stop or PROMISED
+        found, where = audits_of(snapshot, promised), audit_file.place()
+        if where is None or not (found.n or self.policy.audit):
+            return found
+        try:
+            wrong = audit_file.keep(where, found.ended) if found.ended else ""
+            earlier, unread = audit_file.load(where)
+        except OSError as error:
+            self.failed("keeping audits", error)
+            return found
+        if wrong or unread:
+            self.warn_once("audits", wrong or unread)
+        return replace(found, earlier=earlier)
+
     def count_disobeyed(self) -> None:
         """A trial reported on after a look that had come to a stop."""
         with self._lock:
@@ -544,7 +562,7 @@ class Session:
             return
         try:
             versions = self.panel.versions()
-            saw = None if snapshot is None else Seen.of(self.policy, snapshot)
+            saw = None if snapshot is None else Seen.of(with_threshold(self.policy, snapshot), snapshot)
             whose = socket.gethostname(), os.getpid()
             receipt = Receipt(decision, self._wall(), latency, *whose, versions, errors, saw)
         except Exception as error:  # a version that cannot be read
@@ -602,4 +620,12 @@ def make_session(
     elif max_overhead is not None and not (is_finite_number(max_overhead) and max_overhead > 0):
         raise InvalidValue("a number > 0", max_overhead, "max_overhead")
     sink = None if decision_log is None else DecisionLog(decision_log)
-    return Session(policy, resolve_forecasters(renamed(forecasters, opinions), host), sink)
+    where, damage, promised = audit_file.place(), "", policy.max_wrong_stop
+    if promised is not None and where is not None:
+        earlier, damage = audit_file.load(where)
+        start = tracked(policy.threshold, promised, [one.wrong for one in earlier], most=policy.threshold)
+        policy = replace(policy, threshold_from=start)
+    session = Session(policy, resolve_forecasters(renamed(forecasters, opinions), host), sink)
+    if damage:
+        session.warn_once("audits", damage)
+    return session

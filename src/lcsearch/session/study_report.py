@@ -10,6 +10,7 @@ from types import MappingProxyType
 from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
 from lcsearch.session.session import PROPOSING
+from lcsearch.stopping.audit import Audits
 from lcsearch.stopping.calibration import Calibration
 from lcsearch.stopping.decision import percent, risk_told
 from lcsearch.stopping.gates import THAWED, target_of
@@ -64,6 +65,7 @@ class StudyReport:
         notices: what finished trials say about how the study was set up.
         stopped_elsewhere: trials that something else stopped: another pruner beside this one, or the objective.
         abandoned: trials that stand as running and that nobody trains, as far as can be told.
+        audits: stops that were not carried out, and what they prove; those trials are among `complete`.
         calibration: how P(beat) fared in the study, by its decision log; its state stands beside the risk.
         never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
         thawed: trials that go on, or went on, with one that was stopped, see
@@ -93,6 +95,7 @@ class StudyReport:
     certificate: str = ""
     calibration: Calibration = field(default_factory=Calibration)
     thawed: int = 0
+    audits: Audits = field(default_factory=Audits)
 
     @property
     def diverged(self) -> int:
@@ -129,6 +132,7 @@ class StudyReport:
                 f"steps: {steps}",
                 f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
                 *([self.certificate] if self.certificate else []),
+                *self.audits.lines,
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth){left}",
                 *disobeyed(self.disobeyed, self.ignored),
                 *([f"running, but abandoned: {self.abandoned} (why_not says which)"] if self.abandoned else []),
@@ -182,6 +186,7 @@ def report_of(
     *,
     notices: Sequence[Notice],
     calibration: Calibration,
+    audits: Audits,
     unheard: str = "",
     n_disobeyed: int = 0,
     inherited: Mapping[str, float] = MappingProxyType({}),
@@ -189,11 +194,12 @@ def report_of(
     apart: float = 0.0,
     name: Callable[[str], int | str] = str,
 ) -> StudyReport:
-    """From a snapshot; `reasons` are one-line reasons by uid, `faults`, `notices`, `calibration` and `certificate` as
-    the members `tally`, `notices`, `calibration` and `certificate` of :class:`lcsearch.session.Session` have them,
-    `unheard` says why no report could be used, so that no steps are known, `inherited` is the last step that a failed
-    attempt trained, by uid of the trial that goes on with its curve, `apart` are steps of trials that are not in the
-    snapshot (others were begun anew in their place), `name` is what a framework calls the trial of a uid."""
+    """From a snapshot; `reasons` are one-line reasons by uid, `faults`, `notices`, `calibration`, `audits` and
+    `certificate` as the members `tally`, `notices`, `calibration`, `audits` and `certificate` of
+    :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that no steps are known,
+    `inherited` is the last step that a failed attempt trained, by uid of the trial that goes on with its curve, `apart`
+    are steps of trials that are not in the snapshot (others were begun anew in their place), `name` is what a framework
+    calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun = 0.0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
@@ -235,6 +241,7 @@ def report_of(
         never_begun=never_begun,
         certificate=certificate,
         calibration=calibration,
+        audits=audits,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
         independent=independent_risk_now(policy, snapshot),
         thawed=sum(THAWED in trial.stop_records and trial.status is not Status.FAILED for trial in everyone),

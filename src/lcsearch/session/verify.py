@@ -197,7 +197,7 @@ class _Again:
         recorded = _decided(record)
         why = ""
         if recorded.verdict is not Verdict.STOP and judgement.decision.verdict is Verdict.STOP:
-            later = recorded.reason is not made.reason and recorded.reason is not Reason.BELOW
+            later = recorded.reason is not made.reason and recorded.reason not in (Reason.BELOW, Reason.AUDITED)
             if later and _is_a_gate(recorded.reason):
                 made, why = replace(made, verdict=recorded.verdict, reason=recorded.reason), _LATER
         if seen.policy.risk is not None and made.risk != recorded.risk:
@@ -280,7 +280,7 @@ class _Again:
             raise _Differs("the digest of the study's curves as they were then", seen.moment.digest, found)
         trial = snapshot_trial(snapshot, record, self._trials)
         recorded = _decided(record)
-        free = replace(seen.policy, risk=None)
+        free = replace(seen.policy, risk=None, audit=0.0)
         question = ask(free, snapshot, Event(trial, recorded.step))
         if not isinstance(question, Ask):
             raise _Differs("reason", recorded.reason.name, question.reason.name)

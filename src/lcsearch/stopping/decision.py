@@ -79,6 +79,7 @@ class Decision:
         independent: the same, were stopped trials independent.
         ends: the steps, rising and of equal weight, at which the trial may have been judged, where not `horizon`
             alone: the forecast is the mixture of those at each.
+        propensity: the probability with which a stop like this one is not carried out but audited; None where none is.
         seen: digest of the curve that was judged; numbers and names may be those of another trial by now.
     """
 
@@ -98,6 +99,7 @@ class Decision:
     bound: bool | None = None
     ends: tuple[float, ...] = ()
     seen: str = ""
+    propensity: float | None = None
     independent: float | None = None
 
     @property
@@ -180,6 +182,8 @@ class Decision:
             lines.append(str(self.standing))
         if self.reason is Reason.DIVERGED:
             lines.append("no forecast was made, so no risk is known for this stop")
+        if self.reason is Reason.AUDITED and self.propensity is not None:
+            lines.append(f"one of such stops in {1 / self.propensity:.3g} is not carried out (audit)")
         if self.risk is not None:
             told = risk_told(self.risk, self.independent, state)
             lines.append(f"risk that some stop by {self._chance} so far lost the winner: {told}")
@@ -228,6 +232,7 @@ class Decision:
                 bound=None if bound is None else bool(bound),
                 ends=tuple(map(float, record.get("ends", ()))),
                 seen=str(record.get("seen", "")),
+                propensity=None if record.get("propensity") is None else float(record["propensity"]),
                 independent=independent,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answers, Forecasts, Query
+from lcsearch.stopping import audit
 from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
@@ -18,7 +19,7 @@ from lcsearch.study import Snapshot, Status, Trial
 
 
 class Judgement(NamedTuple):
-    """A decision and, when it is a stop, the record to store with the trial."""
+    """A decision and, when it is a stop or one that is audited, the record to store with the trial."""
 
     decision: Decision
     record: StopRecord | None = None
@@ -100,8 +101,26 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
 
 
 def settled(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Judgement:
-    """A look's outcome once the other stops are weighed, see :func:`limited`."""
-    return limited(policy, snapshot, stop)
+    """A look's outcome once the other stops are weighed, see :func:`limited`, and some stops are left to audits."""
+    made = limited(policy, snapshot, stop)
+    decision, record = made
+    if not policy.audit or decision.verdict is not Verdict.STOP or record is None or record.p is None:
+        return made
+    decision = replace(decision, propensity=float(policy.audit))
+    if audit.released(policy.audit, snapshot.study, trial):
+        decision = replace(decision, verdict=Verdict.CONTINUE, reason=Reason.AUDITED, risk=None)
+    kept = replace(record, reason=decision.reason.name, text=decision.text, decision=decision).read_back()
+    return revoked(made, Reason.UNRECORDED) if kept is None else Judgement(decision, kept)
+
+
+def with_threshold(policy: Policy, snapshot: Snapshot) -> Policy:
+    """The knobs as audits have left them by now, those of earlier studies and those of this one that have ended."""
+    start = policy.threshold if policy.threshold_from is None else min(policy.threshold_from, policy.threshold)
+    if policy.max_wrong_stop is None:
+        return policy
+    wrong = [one.wrong for one in audit.audits_of(snapshot).ended]
+    now = audit.tracked(start, policy.max_wrong_stop, wrong, most=policy.threshold)
+    return replace(policy, threshold=now, max_wrong_stop=None, threshold_from=None)
 
 
 def revoked(stop: Judgement, reason: Reason) -> Judgement:
@@ -156,6 +175,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
         InvalidValue: a forecaster did not answer every query, or none was heard.
     """
     trial, goal, step = ask.event.trial, snapshot.goal, ask.event.step
+    policy = with_threshold(policy, snapshot)
     if ask.diverged:
         n, worst = trial.curve.n_trailing_events, trial.curve.event_values[-1]
         detail = f"the last {n} reports were not finite (latest {worst})"

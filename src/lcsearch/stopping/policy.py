@@ -33,6 +33,11 @@ class Policy:
         epsilon: to beat the incumbent is to pass it by more than this share of the study's robust range.
         divergence_reports: a trial is stopped when its last reports are non-finite where finished trials have about
             this many values, see lcsearch.stopping.gates.diverged.
+        audit: a stop by P(beat) is not carried out with this probability, in [0, 1): see lcsearch.stopping.audit.
+        max_wrong_stop: rate of wrong stops that is allowed, in (0, 1): audits that find more make the threshold
+            stricter; None: they move nothing.
+        threshold_from: where audits of earlier studies have brought the threshold, in [0, `threshold`]; None: there
+            were none.
     """
 
     threshold: float = 0.05
@@ -49,14 +54,31 @@ class Policy:
     few_factor: float = 0.2
     epsilon: float = 0.01
     divergence_reports: int = 3
+    audit: float = 0.0
+    max_wrong_stop: float | None = None
+    threshold_from: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "guard", "risk", "few_factor", "epsilon"):
+        for name in (
+            "threshold",
+            "guard",
+            "risk",
+            "few_factor",
+            "epsilon",
+            "audit",
+            "max_wrong_stop",
+            "threshold_from",
+        ):
             value = getattr(self, name)
-            if name == "risk" and value is None:
+            if name in ("risk", "max_wrong_stop", "threshold_from") and value is None:
                 continue
             if not is_finite_number(value) or not 0.0 <= value <= 1.0:
                 raise InvalidValue("a number in [0, 1]", value, name)
+        if self.audit == 1.0:
+            raise InvalidValue("a number below 1: where every stop is audited, nothing is stopped", self.audit, "audit")
+        if self.max_wrong_stop is not None and (not self.audit or not 0.0 < self.max_wrong_stop < 1.0):
+            got = f"{self.max_wrong_stop!r}, and audit={self.audit!r}"
+            raise InvalidValue("a number in (0, 1) beside audit=", got, "max_wrong_stop", "as in audit=0.05")
         for name, low in (
             ("n_startup_trials", 0),
             ("n_warmup_steps", 0),

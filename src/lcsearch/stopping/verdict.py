@@ -62,6 +62,10 @@ class Reason(enum.Enum):
         "The incumbent is at the metric's bound and no trial can beat it; P(tie) is below the threshold at this "
         "report and at the one before. End the study, or choose a metric that still tells good trials apart."
     )
+    AUDITED = (
+        "P(beat) is below the threshold at this report and at the one before, and the trial goes on to its end to tell "
+        "whether the stop would have been right. Set audit to 0 to carry out every stop."
+    )
     DIVERGED = "The trial's own metric stays non-finite where finished trials have values."
     RULE = "The rule of another method decided, for comparison in a replay; the detail says on which numbers."
 

@@ -243,6 +243,12 @@ def test_what_is_nested_too_deep_and_a_key_that_is_no_word(tmp_path: Path) -> No
         ),
         (
             "budget:",
+            "pruner: {max_wrong_stop: 0.05}\nbudget:",
+            "13:9: at $.pruner: expected audit beside max_wrong_stop, which goes by audits, got "
+            "{max_wrong_stop: 0.05}.",
+        ),
+        (
+            "budget:",
             "backend: {workers: {devices: [gpu]}}\nbudget:",
             "13:31: at $.backend.workers.devices[0]: expected 'cpu', 'mps', 'cuda' or 'cuda:N', got 'gpu'.",
         ),

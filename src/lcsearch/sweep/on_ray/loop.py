@@ -28,6 +28,7 @@ from ray.tune.stopper import NoopStopper, Stopper
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, as_trial, write_stop
 from lcsearch.schedulers.optuna import SCHEDULE as STORED_SCHEDULE
+from lcsearch.schedulers.optuna._storage import write_audit
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import Status
@@ -68,6 +69,11 @@ class SweepScheduler(CurveScheduler):
         """Record and reason of the stop that ended a trial, if one did."""
         entry = self._book.entries.get(str(number))
         return (entry.stop, entry.line) if entry is not None and entry.line and entry.stop is not None else None
+
+    def audit_of(self, number: int) -> StopRecord | None:
+        """Record of a stop of a trial that was not carried out, but audited."""
+        entry = self._book.entries.get(str(number))
+        return None if entry is None else entry.audit
 
     def learn(self, trials: Iterable[FrozenTrial], number: int) -> None:
         """Take in what the study knows and this run does not: what others finished, and trial `number` so far.
@@ -190,6 +196,8 @@ class Ledger:
         claimed.noted.update(self._noted(claimed))
         del self._claims[trial_id], self._reported[trial_id], self._slots[trial_id]
         stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
+        if self._scheduler is not None and (audited := self._scheduler.audit_of(trial.number)) is not None:
+            write_audit(watch.study, trial, audited)
         value = judged_value(reported, watch.file.target)
         if PROBLEM in result:
             watch.problem = watch.problem or (result[CODE], result[PROBLEM])

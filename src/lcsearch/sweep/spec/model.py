@@ -387,10 +387,18 @@ class CurvePrunerSpec(_Startup):
     guard: Annotated[float, Field(ge=0, le=1)] = 0.1
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     look_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.1
+    audit: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_wrong_stop: Annotated[float, Field(gt=0, lt=1)] | None = None
     forecasters: Annotated[
         Annotated[tuple[str, ...], Field(min_length=1)] | None,
         Field(validation_alias=AliasChoices("forecasters", "opinions")),  # its name in an earlier version
     ] = None
+
+    @model_validator(mode="after")
+    def _audited(self) -> Self:
+        if self.max_wrong_stop is not None and not self.audit:
+            raise expected("audit beside max_wrong_stop, which goes by audits")
+        return self
 
     @field_validator("forecasters")
     @classmethod

@@ -326,6 +326,10 @@ def _gate_lines(file: SweepFile) -> list[str]:
                 "risk: no limit"
                 if spec.risk is None
                 else f"risk: no stop may take the bound of the risk that the winner was lost above {spec.risk:g}",
+                *(
+                    [f"audit: {spec.audit:.3g} of the stops are not carried out, to count wrong ones"]
+                    * (spec.audit > 0)
+                ),
                 f"not held: a metric that is not finite {_POLICY.divergence_reports} times in a row stops as diverged"
                 " where a finished trial has a value; twice that before its first one,"
                 " or where it ranked among the best",

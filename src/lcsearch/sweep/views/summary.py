@@ -77,13 +77,14 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
         thawed = thaws_told(progress, sweep)
         if state.risk:
             lines += [f"  {state.calibration.sentence}"] * state.calibration.telling
-            if not thawed:
+            if not thawed and (state.ledger is None or not state.ledger.audits.n):
                 lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
             if sweep.backend.kind == "optuna" and not thawed and state.risk > _FINE:
                 lines.append(f"  to train on what could still win: lcsearch finish --risk {_FINE}{at(folder)}")
         lines += thawed
+        lines += [] if state.ledger is None else state.ledger.audits.lines
         if (line := looks_told(state)) is not None:
             lines += [line, f"  looked {spacing(sweep.pruner.look_growth)}"]
     lines += turns_told(state, _TURNS)
