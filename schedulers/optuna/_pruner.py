@@ -58,6 +58,9 @@ class CurvePruner(BasePruner):
             P(beat), which is a bound however trials hang together; None: no limit, the risk is worked out and shown
             all the same.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE, as in Optuna.
+        rivals: until then, stop a trial that is unlikely to beat so many running ones, those that stand best at its
+            step, by what all are forecast to reach: for more workers than `n_startup_trials`. 0: nothing is stopped
+            until then; 1 will do.
         n_warmup_steps: no stop is earlier than this step, as in Optuna. Two reports and a few observations (see
             lcsearch.stopping.policy.Policy) are needed too, so with 0 the first stop comes after some reports.
         interval_steps: looks are this many steps apart, counted from the warm-up, as in Optuna; the report before is
@@ -109,6 +112,7 @@ class CurvePruner(BasePruner):
         guard: float = 0.1,
         risk: float | None = None,
         n_startup_trials: int = 5,
+        rivals: int = 0,
         n_warmup_steps: int = 0,
         interval_steps: int = 1,
         n_min_trials: int = 1,
@@ -133,6 +137,7 @@ class CurvePruner(BasePruner):
             guard=guard,
             risk=risk,
             n_startup_trials=n_startup_trials,
+            rivals=rivals,
             n_warmup_steps=n_warmup_steps,
             interval_steps=interval_steps,
             look_growth=look_growth,

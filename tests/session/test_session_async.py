@@ -449,12 +449,13 @@ def test_other_gates_leave_a_stop_under_way(reason: Reason, moment: str) -> None
 
 
 def test_every_gate_protects_or_does_not() -> None:
-    """Neither STARTUP nor NO_INCUMBENT comes back after a stop was judged."""
+    """Neither STARTUP nor NO_INCUMBENT comes back after a stop was judged; a thawed trial is one from its begin."""
     tried = {*PROTECTING, *OTHERS, Reason.STARTUP}
     assert set(list(Reason)[: list(Reason).index(Reason.SPACED)]) - tried == {
         Reason.NO_REPORT,
         Reason.FIRST_LOOK,
         Reason.NO_INCUMBENT,
+        Reason.THAWED,
     }
 
 

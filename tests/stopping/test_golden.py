@@ -57,6 +57,16 @@ HISTORIES: dict[str, tuple[Policy, Snapshot, Trial]] = {
     "hopeless, short curve": case(running(decay(0.9, 5))),
     "hopeless, too short": case(running(decay(0.9, 3))),
     "hopeless, risk limit": case(running(decay(0.9, 15)), risk=0.01),
+    "hopeless, beside running trials alone": (
+        policy_of(rivals=2, look_growth=1),
+        snapshot(
+            goal(horizon=30),
+            [],
+            (running(decay(0.9, 15)), *(trial(str(20 + i), decay(0.1 * i, 16), Status.RUNNING) for i in range(6))),
+            study="golden",
+        ),
+        running(decay(0.9, 15)),
+    ),
     "undecided": case(running(decay(0.2, 15))),
     "undecided, high threshold": case(running(decay(0.2, 15)), threshold=0.9),
     "low now, too few observations before": case(running([0.3, *[0.28] * 7]), guard=0.0),
@@ -88,7 +98,7 @@ def decided(policy: Policy, seen: Snapshot, own: Trial) -> dict[str, Any]:
     question = ask(policy, seen, event)
     if isinstance(question, Ask):
         said = NormalAroundBest(0.1).forecast(seen, question.queries)
-        forecasts = {} if question.diverged else {"fake": [said.row(i) for i in range(2)]}
+        forecasts = {} if question.diverged else {"fake": [said.row(i) for i in range(len(question.queries))]}
         decision = judge(policy, seen, question, forecasts).decision
     else:
         decision = held_decision(seen, event, question)

@@ -289,7 +289,7 @@ class _Again:
         _known_without_forecasts(recorded, question, snapshot, free)
         panel = self._panel(record.get("models") or {})
         answers = dict(panel.ask([(snapshot, question.queries)])[0].answers)
-        half = len(question.queries) // 2
+        half = question.n_ends
         for look, where in ((recorded.now, 0), (recorded.before, half)):
             for name, said in () if look is None else look.heard:
                 if said in _OF_CLOCKS and name in answers:  # what a clock decided is taken as it was

@@ -110,10 +110,12 @@ class Decision:
     @property
     def why(self) -> str:
         """The line without the step."""
-        if self.chance is None or self.incumbent is None:
+        if self.chance is None:
             return self.short
-        rank = f", {self.standing}" if self.standing else ""
-        return f"{self.short}, incumbent {self.incumbent.value:.4g} of trial {self.incumbent.uid}{rank}"
+        i, rank = self.incumbent, f", {self.standing}" if self.standing else ""
+        beside = f", {self.detail}" if self.detail else ""
+        led = "" if i is None else f", incumbent {i.value:.4g} of trial {i.uid}"
+        return f"{self.short}{beside}{led}{rank}"
 
     @property
     def short(self) -> str:
@@ -130,7 +132,7 @@ class Decision:
     @property
     def chance(self) -> str | None:
         """What the probability that decided is called, "P(beat)" or "P(tie)"; None where none did."""
-        if self.reason is Reason.DIVERGED or self.incumbent is None or self.before is None:
+        if self.reason is Reason.DIVERGED or self.before is None:
             return None
         return self._chance if self.now is not None and self.now.p is not None else None
 

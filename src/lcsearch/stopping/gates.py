@@ -18,7 +18,7 @@ from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import FinishedTrials, Incumbent, Snapshot, Status, Trial, loss_at
+from lcsearch.study import FinishedTrials, Incumbent, Snapshot, Status, Trial, loss_at, uid_sort_key
 
 THAWED = "thawed"
 """The record of a trial that goes on with one that was stopped, and is never stopped again: how it came, in words."""
@@ -59,6 +59,7 @@ class Ask:
         incumbent: what must be beaten.
         target: the loss that must be undercut: the incumbent's, minus epsilon.
         standing: rank at the trial's own step.
+        rivals: uids of running trials, about each of which one query stands at the end; none where incumbents decide.
     """
 
     event: Event
@@ -67,6 +68,12 @@ class Ask:
     incumbent: Incumbent | None = None
     target: float = math.nan
     standing: Rank | None = None
+    rivals: tuple[str, ...] = ()
+
+    @property
+    def n_ends(self) -> int:
+        """At how many steps the trial may end: so many queries are about this look, as many about the report before."""
+        return (len(self.queries) - len(self.rivals)) // 2
 
 
 def interval_of(step: float, policy: Policy) -> int:
@@ -108,7 +115,7 @@ def study_gates(policy: Policy, n_complete: int, n_observations: int, last_value
     """
     if not math.isfinite(last_value):
         return None
-    if n_complete < policy.n_startup_trials:
+    if n_complete < policy.n_startup_trials and not policy.rivals:
         return GateHold(Reason.STARTUP, f"{n_complete} of {policy.n_startup_trials} trials have finished")
     if n_observations < policy.min_observations:
         return GateHold(Reason.SHORT, f"{n_observations} of {policy.min_observations} observations")
@@ -221,28 +228,62 @@ def ask(policy: Policy, snapshot: Snapshot, event: Event) -> Ask | GateHold:
     held = spacing_gate(policy, steps, step)
     if held is not None:
         return held
-    standing = protection_gates(policy, snapshot, trial, step)
+    young = bank.n_complete < policy.n_startup_trials
+    rivals = _rivals(policy, snapshot, trial, step) if young else []
+    if young and len(rivals) < policy.rivals:
+        told = f"{bank.n_complete} of {policy.n_startup_trials} trials have finished, and {len(rivals)} of the"
+        return GateHold(Reason.STARTUP, f"{told} {policy.rivals} rivals that it takes have come as far")
+    standing = protection_gates(policy, snapshot, trial, step, young=young)
     if isinstance(standing, GateHold):
         return standing
     kind = judged_kind(goal)
     cuts, ends = (trial.cut(step), trial.cut(before)), snapshot.horizons(step)
-    queries = tuple(Query(cut, kind, end) for cut in cuts for end in ends)
-    return Ask(event, queries, incumbent=incumbent, target=target_of(policy, snapshot), standing=standing)
+    asked = [Query(cut, kind, end) for cut in cuts for end in ends]
+    asked += [Query(rival, kind, ends[-1]) for rival in rivals]
+    uids = tuple(rival.uid for rival in rivals)
+    target = target_of(policy, snapshot)
+    return Ask(event, tuple(asked), incumbent=incumbent, target=target, standing=standing, rivals=uids)
 
 
-def protection_gates(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> GateHold | Rank:
-    """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does."""
+def _rivals(policy: Policy, snapshot: Snapshot, trial: Trial, step: float) -> list[Trial]:
+    """The `policy.rivals` other live trials that stand best at `step`, of those that have come as far and have enough
+    observations to be forecast; none where nobody knows yet at which step trials are judged.
+    """
+    goal = snapshot.goal
+    if goal.horizon >= np.finfo(np.float64).max:
+        return []
+    found = []
+    for other in snapshot.live:
+        steps = other.curve.steps
+        far = steps.size >= policy.min_observations and steps[0] <= step <= steps[-1]
+        if other.uid != trial.uid and far and not other.curve.n_trailing_events and "stop" not in other.stop_records:
+            found.append((loss_at(other.curve, goal, step), uid_sort_key(other.uid), other))
+    return [other for _, _, other in sorted(found, key=lambda one: one[:2])[: policy.rivals]]
+
+
+def protection_gates(
+    policy: Policy, snapshot: Snapshot, trial: Trial, step: float, *, young: bool = False
+) -> GateHold | Rank:
+    """The gates that protect a trial by what it and the study are worth at `step`; its rank there when none does.
+
+    Args:
+        policy: the knobs.
+        snapshot: the study.
+        trial: the trial.
+        step: the one looked at.
+        young: running trials are what it is compared with: no COMPLETE one is needed.
+    """
     goal, bank, incumbent = snapshot.goal, snapshot.bank, snapshot.incumbent
-    if incumbent is None:
+    if incumbent is None and not young:
         why = barred(bank)
         return GateHold(Reason.NO_INCUMBENT, f"{bank.n_complete} trials have ended, none {why}" if why else "")
-    if leads(trial, step, incumbent, goal):
+    if incumbent is not None and leads(trial, step, incumbent, goal):
         return GateHold(Reason.INCUMBENT, incumbent=incumbent)
     if step >= snapshot.horizon:
         return GateHold(Reason.HORIZON, f"trials end at step {snapshot.horizon:g}", incumbent=incumbent)
     seen = bank.at(step, best=goal.judged == "best")
     n_here = int(np.count_nonzero(bank.complete & (seen == seen)))
-    if n_here < policy.n_min_trials:
+    if n_here < policy.n_min_trials and not young:
         return GateHold(Reason.MIN_TRIALS, f"{n_here} of {policy.n_min_trials}", incumbent=incumbent)
     standing = _rank(snapshot, trial, step, seen)
     guarded = standing.held_by(policy.guard, policy.min_comparisons)

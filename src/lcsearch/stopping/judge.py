@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from lcsearch.errors import InvalidValue
-from lcsearch.forecast.contract import Absent, Answers, Forecasts, Query
+from lcsearch.forecast.contract import Absent, Answer, Answers, Forecasts, Query
 from lcsearch.stopping import audit
 from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
@@ -74,7 +77,7 @@ def stop_invalidated_by(policy: Policy, snapshot: Snapshot, trial: Trial, stop: 
         return Reason.HORIZON
     if stop.decision.reason is Reason.DIVERGED:
         return None if diverged(policy, snapshot, trial) else Reason.SUPERSEDED
-    held = protection_gates(policy, snapshot, trial, step)
+    held = protection_gates(policy, snapshot, trial, step, young=stop.decision.reason is Reason.RIVALS)
     if isinstance(held, GateHold):
         return held.reason
     return None if limited(policy, snapshot, stop).decision.verdict is Verdict.STOP else Reason.RISK_LIMIT
@@ -128,14 +131,40 @@ def revoked(stop: Judgement, reason: Reason) -> Judgement:
     return Judgement(replace(stop.decision, verdict=Verdict.CONTINUE, reason=reason))
 
 
-def _look(policy: Policy, query: Query, forecasts: Answers, target: float) -> tuple[Look, Forecasts | None]:
+_DRAWS = np.linspace(0.0, 1.0, 401)[1::2][None]
+"""Levels at which a forecast stands for itself in :func:`beats`."""
+
+
+def beats(one: Forecasts, other: Forecasts) -> float:
+    """P(one trial's judged value is better than another's or as good), of two single-row forecasts, independent of each
+    other: the mean over `one`'s quantiles of P(`other` is not better).
+
+    The least of these over several others is at least P(better than all of them), however the others hang together.
+    """
+    return float(np.mean(1.0 - other.p_beat(one.quantile(_DRAWS))))
+
+
+def _chance(forecast: Forecasts, target: float, rivals: Sequence[Answer]) -> float:
+    """P(beat): no more than of beating the incumbent, where there is one, and of beating any one of the rivals; NaN
+    without either.
+    """
+    heard = [beats(forecast, rival) for rival in rivals if isinstance(rival, Forecasts)]
+    if not math.isnan(target):
+        heard.append(float(forecast.p_beat(forecast.sign * target)[0]))
+    return min(heard, default=math.nan)
+
+
+def _look(
+    policy: Policy, query: Query, forecasts: Answers, target: float, rivals: Answers
+) -> tuple[Look, Forecasts | None]:
     """What one look came to, and the forecast most in the trial's favour (all must agree on a stop).
 
     Args:
         policy: the knobs.
         query: any of the look's.
         forecasts: each forecaster's, one for each step at which the trial may end: their mixture is what it says.
-        target: the loss that must be undercut.
+        target: the loss that must be undercut; NaN without an incumbent.
+        rivals: each forecaster's answers about the running trials that stand for the incumbent; none where one stands.
     """
     n = len(query.trial.curve)
     threshold = threshold_for(policy.threshold, n, few=policy.few, factor=policy.few_factor)
@@ -149,7 +178,7 @@ def _look(policy: Policy, query: Query, forecasts: Answers, target: float) -> tu
             absent = True
             continue
         forecast = Forecasts.mixture(some)
-        p = float(forecast.p_beat(forecast.sign * target)[0])
+        p = _chance(forecast, target, rivals[name])
         if not -1e-9 <= p <= 1.0 + 1e-9:  # NaN, or no probability at all
             heard.append((name, Absent.NONFINITE.name))
             absent = True
@@ -191,13 +220,17 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
     for name, answers in forecasts.items():
         if len(answers) != len(ask.queries):
             raise InvalidValue(f"{len(ask.queries)} forecasts", len(answers), f"judge(forecasts={name!r})")
-    n = len(ask.queries) // 2
+    n = ask.n_ends
+    rivals = {name: answers[2 * n :] for name, answers in forecasts.items()}
     (now, forecast), (before, _) = (
-        _look(policy, ask.queries[i], {name: answers[i : i + n] for name, answers in forecasts.items()}, ask.target)
+        _look(policy, ask.queries[i], {name: said[i : i + n] for name, said in forecasts.items()}, ask.target, rivals)
         for i in (0, n)
     )
     bound, ends = snapshot.bank.at_bound > 0, tuple(query.step for query in ask.queries[:n])
-    verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.BELOW
+    verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.RIVALS if ask.rivals else Reason.BELOW
+    # What it was compared with is no incumbent, so its record has no target at which P(beat) is known.
+    target = math.nan if ask.rivals else ask.target
+    detail = f"against running trials {', '.join(ask.rivals)}, by what they are forecast to reach" if ask.rivals else ""
     record = None
     if now.p is None:
         reason = Reason.ABSENT
@@ -207,7 +240,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
         reason = Reason.ABSENT
     elif not before.p < before.threshold:
         reason = Reason.ABOVE_BEFORE
-    elif (record := StopRecord.of(step, reason.name, now.p, "", forecast, ask.target).read_back()) is None:
+    elif (record := StopRecord.of(step, reason.name, now.p, "", forecast, target).read_back()) is None:
         reason = Reason.UNRECORDED
     else:
         verdict = Verdict.STOP
@@ -217,10 +250,11 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
         step,
         verdict,
         reason,
+        detail,
         now=now,
         before=before,
         incumbent=ask.incumbent,
-        target=goal.sign * ask.target,
+        target=None if math.isnan(ask.target) else goal.sign * ask.target,
         horizon=ask.queries[n - 1].step,
         standing=ask.standing,
         bound=bound or None,

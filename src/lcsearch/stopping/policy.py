@@ -19,6 +19,9 @@ class Policy:
         risk: largest allowed bound of P(some stopped trial would have beaten the incumbent), in [0, 1]: the sum of
             their P(beat), which holds however trials hang together; None: no limit.
         n_startup_trials: nothing is stopped before this many trials are COMPLETE.
+        rivals: until then, a trial is stopped where it is unlikely to beat each of so many running trials, those that
+            stand best at its step, by what all are forecast to reach: for more workers than `n_startup_trials`. 0:
+            nothing is stopped until then.
         n_warmup_steps: nothing is stopped below this step.
         interval_steps: at most one look an interval of this many steps, counted from the warm-up: at its first report.
             Above 1 the report before is the first of the latest earlier interval.
@@ -44,6 +47,7 @@ class Policy:
     guard: float = 0.1
     risk: float | None = None
     n_startup_trials: int = 5
+    rivals: int = 0
     n_warmup_steps: float = 0
     interval_steps: float = 1
     look_growth: float = 1.1
@@ -81,6 +85,7 @@ class Policy:
             raise InvalidValue("a number in (0, 1) beside audit=", got, "max_wrong_stop", "as in audit=0.05")
         for name, low in (
             ("n_startup_trials", 0),
+            ("rivals", 0),
             ("n_warmup_steps", 0),
             ("interval_steps", 1),
             ("look_growth", 1),

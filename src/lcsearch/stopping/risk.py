@@ -116,6 +116,8 @@ class StopRecord:
         A study's incumbent never gets worse, so a target that did is that of a narrower margin, or of a study into
         which the trial was copied without what it had lost against; neither makes the stop a worse one.
         """
+        if math.isnan(loss):  # nobody leads yet
+            return self.p or 0.0
         return self.p_beat(loss if self.target is None else min(loss, self.target))
 
     def to_json(self, **more: object) -> str:

@@ -58,6 +58,11 @@ class Reason(enum.Enum):
         "Look for values, or a step, beyond all measure."
     )
     BELOW = "P(beat) is below the threshold at this report and at the one before."
+    RIVALS = (
+        "Fewer than n_startup_trials trials have reached the horizon, so it is compared with what running ones are "
+        "forecast to reach: the chance to beat the best of them is below the threshold at this report and at the one "
+        "before."
+    )
     BOUND = (
         "The incumbent is at the metric's bound and no trial can beat it; P(tie) is below the threshold at this "
         "report and at the one before. End the study, or choose a metric that still tells good trials apart."

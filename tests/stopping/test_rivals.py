@@ -1,0 +1,146 @@
+"""More workers than first trials: a trial compared with what running ones are forecast to reach."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from kit.builders import goal, snapshot, trial
+
+from lcsearch.forecast.contract import Absent, Answers, Forecasts
+from lcsearch.stopping.gates import Ask, Event, GateHold, ask
+from lcsearch.stopping.judge import Judgement, beats, judge, limited
+from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.risk import StopRecord
+from lcsearch.stopping.verdict import Reason, Verdict
+from lcsearch.study import Snapshot, Status, Trial
+
+N = 9
+POLICY = Policy(rivals=2, look_growth=1)
+
+
+def normal(mean: float, sd: float = 0.1, sign: float = 1.0) -> Forecasts:
+    """One row, about normal, in loss units `sign * value`."""
+    z = np.linspace(-4.0, 4.0, 161)
+    levels = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in z])
+    return Forecasts(sign * mean + sd * z[None], levels[None], np.zeros((1, 2)), sign, (None,), "normal")
+
+
+def running(uid: int, end: float, n: int = N, sign: float = 1.0, **fields: Any) -> Trial:
+    return trial(str(uid), [sign * (end + 0.7**i) for i in range(n)], Status.RUNNING, **fields)
+
+
+def study(*done: Trial, sign: float = 1.0) -> tuple[Snapshot, Trial]:
+    """Ten running trials side by side, the one under the look the last but one of them."""
+    live = [running(i, 0.1 * i, sign=sign) for i in range(10)]
+    return snapshot(goal("minimize" if sign > 0 else "maximize", horizon=50), list(done), live), live[8]
+
+
+def looked(policy: Policy, seen: Snapshot, own: Trial) -> Ask | GateHold:
+    return ask(policy, seen, Event(own, own.curve.last_step))
+
+
+def decide(policy: Policy, seen: Snapshot, own: Trial, mine: Forecasts, theirs: list[Any]) -> Judgement:
+    asked = looked(policy, seen, own)
+    assert isinstance(asked, Ask)
+    answers: Answers = {"fake": [mine] * (2 * asked.n_ends) + theirs}
+    return judge(policy, seen, asked, answers)
+
+
+def test_off_unless_asked_for() -> None:
+    held = looked(Policy(look_growth=1), *study())
+    assert isinstance(held, GateHold)
+    assert held.reason is Reason.STARTUP
+
+
+def test_the_best_of_the_running_ones_stand_for_the_incumbent() -> None:
+    seen, own = study()
+    asked = looked(POLICY, seen, own)
+    assert isinstance(asked, Ask)
+    assert (asked.rivals, asked.incumbent) == (("0", "1"), None)
+    assert [query.trial.uid for query in asked.queries] == ["8", "8", "0", "1"]
+    assert asked.n_ends == 1
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_trial_that_no_rival_loses_to_is_stopped_and_says_against_whom(sign: float) -> None:
+    seen, own = study(sign=sign)
+    mine, theirs = normal(sign * 0.8, sign=sign), [normal(0.0, sign=sign), normal(sign * 0.9, sign=sign)]
+    decision, record = decide(POLICY, seen, own, mine, theirs)
+    assert (decision.verdict, decision.reason) == (Verdict.STOP, Reason.RIVALS)
+    assert decision.now is not None
+    assert decision.now.p == pytest.approx(0.0, abs=1e-6)  # the least of both: to beat the best is to beat each
+    assert "against running trials 0, 1, by what they are forecast to reach" in decision.line
+    assert decision.line.startswith("step 8: P(beat) ")
+    assert record is not None
+    assert record.target is None
+    assert decision.risk == decision.now.p  # nobody leads yet: as it was when it was stopped
+
+
+def test_one_that_may_still_beat_them_goes_on() -> None:
+    seen, own = study()
+    decision, record = decide(POLICY, seen, own, normal(0.2), [normal(0.1), normal(0.1)])
+    assert (decision.verdict, decision.reason, record) == (Verdict.CONTINUE, Reason.ABOVE, None)
+
+
+def test_rivals_of_whom_nothing_is_known_stop_nothing() -> None:
+    seen, own = study()
+    absent = [Absent.UNSUPPORTED, Absent.NONFINITE]
+    assert decide(POLICY, seen, own, normal(9.0), absent).decision.reason is Reason.ABSENT
+    assert decide(POLICY, seen, own, normal(9.0), [normal(0.0), absent[0]]).decision.verdict is Verdict.STOP
+
+
+def test_too_few_that_have_come_as_far_hold_the_look() -> None:
+    live = [running(0, 0.0), running(1, 0.1, 4), running(2, 0.2, 4), running(3, 0.9)]
+    held = looked(POLICY, snapshot(goal(horizon=50), [], live), live[3])
+    assert isinstance(held, GateHold)
+    assert held.reason is Reason.STARTUP
+    assert "1 of the 2 rivals that it takes have come as far" in held.detail
+
+
+def test_the_leaders_are_guarded() -> None:
+    seen, _ = study()
+    held = looked(POLICY, seen, seen.live[0])
+    assert isinstance(held, GateHold)
+    assert held.reason is Reason.GUARD
+
+
+def test_an_incumbent_must_be_beaten_too_and_once_enough_have_ended_it_alone() -> None:
+    done = [trial(str(20 + i), [-0.5 + 0.7**j for j in range(50)]) for i in range(6)]
+    seen, own = study(done[0])
+    decision, record = decide(POLICY, seen, own, normal(5.0), [normal(9.0), normal(9.0)])
+    assert (decision.reason, decision.verdict) == (Reason.RIVALS, Verdict.STOP)
+    assert decision.incumbent is not None
+    assert record is not None
+    seen, own = study(*done)
+    asked = looked(POLICY, seen, own)
+    assert isinstance(asked, Ask)
+    assert asked.rivals == ()
+
+
+def test_the_risk_of_such_a_stop_is_read_against_whoever_leads_later() -> None:
+    seen, own = study()
+    record = decide(POLICY, seen, own, normal(0.8), [normal(0.0), normal(0.1)]).record
+    assert record is not None
+    assert record.p_lost(math.nan) == record.p
+    assert record.p_lost(0.8) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_limit_holds_before_anybody_leads() -> None:
+    seen, own = study()
+    kept = {"stop": StopRecord(5.0, "RIVALS", 0.03, "why")}
+    seen = snapshot(seen.goal, [trial("30", [3.0, 2.9], Status.STOPPED, stop_records=kept)], seen.live)
+    policy = Policy(rivals=2, look_growth=1, risk=0.02)
+    decision = decide(policy, seen, own, normal(0.8), [normal(0.0), normal(0.1)]).decision
+    assert (decision.verdict, decision.reason) == (Verdict.CONTINUE, Reason.RISK_LIMIT)
+    assert limited(Policy(), seen, Judgement(decision)).decision is decision
+
+
+def test_beats_by_hand() -> None:
+    assert beats(normal(0.0), normal(0.0)) == pytest.approx(0.5, abs=1e-3)
+    apart = 0.5 * (1 + math.erf(-0.2 / (0.1 * math.sqrt(2)) / math.sqrt(2)))
+    assert beats(normal(0.2), normal(0.0)) == pytest.approx(apart, abs=2e-3)
+    atom = Forecasts(np.array([[1.0]]), np.array([[1.0]]), np.zeros((1, 2)), 1.0, (None,), "atom")
+    assert beats(atom, atom) == 1.0  # as good as another is not behind it
