@@ -217,3 +217,26 @@ def test_it_goes_on_where_it_was_and_ships(made: Any, tmp_path: Path, monkeypatc
     assert found.differs(sweeps.GATES["product"]) == ""
     assert found.line(0.05) == certificate.Line(**{**line, "early": tuple(map(tuple, line["early"]))})
     assert math.isclose(found.confidence, 0.95)
+
+
+def test_the_certificate_that_ships_is_that_of_the_results() -> None:
+    results = json.loads(run.RESULTS.read_text())
+    found = certificate.read("network")
+    assert found is not None
+    said = results["gates"]["product"]
+    assert said["weights"].startswith(found.version.removeprefix("network-"))
+    assert len(found.lines) == len(said["lines"])
+    for line, stored in zip(found.lines, said["lines"], strict=True):
+        assert line == certificate.Line(**{**stored, "early": tuple(map(tuple, stored["early"]))})
+    assert run.TABLE.read_text() == run.table(results)
+    assert run.in_words(said) in (run.WEIGHTS / "network.md").read_text()
+    page = " ".join((run.HERE.parents[1] / "docs" / "trust.md").read_text().replace("\n> ", " ").split())
+    assert f"certificate: {found.text(0.05)}" in page
+    assert (run.HERE.parents[1] / "docs" / "sweeps.md").read_text().count(f"certificate: {found.text(0.05)}\n") == 2
+    strict, trained = found.line(0.01), found.line(0.01, certificate.TRAINING)
+    assert strict is not None
+    assert trained is not None
+    assert (strict.lost, strict.at_most, strict.spent) == pytest.approx(
+        (0.0055, 0.049, 0.549), abs=0.0005
+    )  # as the page says
+    assert (trained.lost, trained.spent) == pytest.approx((0, 0.58), abs=0.002)

@@ -18,15 +18,17 @@ from lcsearch.weights.shipped import INDEX, REINSTALL
 SHA = "ab" * 32
 GATES = {name: value for name, value in asdict(Policy()).items() if name != "threshold"}
 LINES = (
-    Line("", 0.01, 91, 0.011, 0.0512, 3, 0.083, 0.0218, 0.52, 0.004, ((0.2, 0.0), (0.6, 0.01))),
-    Line("", 0.05, 91, 0.023, 0.0689, 7, 0.141, 0.0337, 0.66, 0.012, ((0.2, 0.002), (0.6, 0.02))),
-    Line("lcbench", 0.05, 9, 0.02, 0.4, 1, 0.43, 0.12, 0.7, 0.01),
+    Line("", 0.01, 91, 0.011, 0.0512, 3, 0.083, 0.0218, 0.52, 0.6, 0.004, ((0.2, 0.0), (0.6, 0.01))),
+    Line("", 0.05, 91, 0.023, 0.0681, 7, 0.141, 0.0337, 0.66, 0.5, 0.012, ((0.2, 0.002), (0.6, 0.02))),
+    Line("lcbench", 0.05, 9, 0.02, 0.4, 1, 0.43, 0.12, 0.7, 0.4, 0.01),
+    Line("training", 0.05, 26, 0.019, 0.16, 2, 0.22, 0.06, 0.7, 0.4, 0.01),
 )
 MADE = Certificate(f"network-{SHA[:12]}", GATES, 0.95, 40, 12, LINES)
 QUOTED = (
     "certificate: at threshold 0.05, sweeps of 91 tasks kept aside lost their best trial in 2.3 %, with 95 % "
-    "confidence in at most 6.9 % (66 % of all trials were stopped). It is an average over such tasks, of sweeps up to "
-    "40 trials one after the other, not a bound for this one"
+    "confidence in at most 6.9 % (66 % of all trials were stopped); of the 26 whose steps are training in 1.9 %, in at "
+    "most 16 %. It is an average over such tasks, of sweeps up to 40 trials one after the other, not a bound for this "
+    "one"
 )
 
 
@@ -79,6 +81,11 @@ def test_no_certificate_at_all_is_refused(tmp_path: Path, text: str) -> None:
 def test_it_is_quoted_for_its_own_policy_and_weights_alone() -> None:
     mine = {"network": MADE.version}
     assert quoted(mine, Policy()) == QUOTED
+    alone = replace(MADE, lines=LINES[:2]).text(0.01)
+    assert alone.startswith(
+        "at threshold 0.01, sweeps of 91 tasks kept aside lost their best trial in 1.1 %, with 95 % "
+    )
+    assert "training" not in alone
     assert quoted(mine, Policy(n_warmup_steps=1)) == QUOTED  # as Ray Tune's schedulers have it
     assert certificate_for(mine, Policy()) is MADE
     for versions in ({}, {"network": "network-000000000000"}, {"mine": "1"}, mine | {"rank-gap": "rank-gap-1"}):
@@ -106,3 +113,8 @@ def test_a_knob_that_it_does_not_know_must_be_the_default() -> None:
     older = replace(MADE, gates={name: value for name, value in GATES.items() if name != "epsilon"})
     assert older.differs(Policy()) == ""
     assert older.differs(Policy(epsilon=0.5)) == "it is for epsilon=0.01, here it is 0.5"
+
+
+@pytest.mark.parametrize(("bound", "told"), [(0.1646, "17 %"), (0.0493, "5 %"), (0.049, "4.9 %"), (1.0, "100 %")])
+def test_no_bound_is_told_too_small(bound: float, told: str) -> None:
+    assert f"in at most {told} (" in replace(MADE, lines=(replace(LINES[1], at_most=bound),)).text(0.05)

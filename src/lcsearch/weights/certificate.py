@@ -6,6 +6,7 @@ about. It speaks of these weights, asked alone, behind these gates, at these thr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -19,6 +20,8 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.weights.shipped import INDEX, REINSTALL, package
 
 FORMAT = 1
+TRAINING = "training"
+"""The tasks in which a trial is trained on step by step; in others it is fitted anew to more data at each."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Line:
     """What is certified at one threshold, of tasks from one source or of all. All but counts are shares in [0, 1].
 
     Attributes:
-        source: of the tasks; "" for all of them pooled.
+        source: of the tasks; "" for all of them pooled, TRAINING for those of all sources whose steps are training.
         threshold: P(beat) below which a trial was stopped.
         tasks: how many were kept aside: the units.
         lost: of a task's sweeps those whose best trial was stopped before its best value, the mean over tasks.
@@ -35,6 +38,7 @@ class Line:
         tasks_at_most: with that confidence, the largest share of such tasks.
         expected: the bound of the mean loss on one more task, by conformal risk control.
         stopped: trials that were stopped; who stops so many at random loses the winner as often.
+        spent: of what all trials cost to their ends.
         missed: sweeps in which nothing as good as the best was kept, epsilon apart.
         early: of the horizon -> sweeps whose best was stopped before that.
     """
@@ -48,6 +52,7 @@ class Line:
     tasks_at_most: float
     expected: float
     stopped: float
+    spent: float
     missed: float
     early: tuple[tuple[float, float], ...] = ()
 
@@ -93,13 +98,23 @@ class Certificate:
 
     def text(self, threshold: float) -> str:
         """The pooled line of one of its thresholds, and its scope, in two sentences."""
-        line = self.line(threshold)
+        line, trained = self.line(threshold), self.line(threshold, TRAINING)
         assert line is not None
+        own = ""
+        if trained is not None:
+            own = f"; of the {trained.tasks} whose steps are training in {percent(trained.lost)}, "
+            own += f"in at most {_up(trained.at_most)}"
         return (
             f"at threshold {threshold:g}, sweeps of {line.tasks} tasks kept aside lost their best trial in "
-            f"{percent(line.lost)}, with {percent(self.confidence)} confidence in at most {percent(line.at_most)} "
-            f"({percent(line.stopped)} of all trials were stopped). {SCOPE.format(trials=self.trials)}"
+            f"{percent(line.lost)}, with {percent(self.confidence)} confidence in at most {_up(line.at_most)} "
+            f"({percent(line.stopped)} of all trials were stopped){own}. {SCOPE.format(trials=self.trials)}"
         )
+
+
+def _up(bound: float) -> str:
+    """A bound for people: two digits, and none of them too small."""
+    digit = 10.0 ** (math.floor(math.log10(bound)) - 1)
+    return percent(math.ceil(bound / digit - 1e-9) * digit)
 
 
 SCOPE = (
