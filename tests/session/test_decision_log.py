@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.builders import props
 
-from lcsearch.session.decision_log import DecisionLog, read_log
+from lcsearch.session.decision_log import DecisionLog, lines_missing, read_log
 from lcsearch.stopping.decision import Decision, Receipt
 from lcsearch.stopping.verdict import Reason, Verdict
 
@@ -41,9 +41,36 @@ def test_a_line_a_receipt(tmp_path: Path) -> None:
         "pid": 7,
         "models": {"fake": "1"},
         "errors": {},
+        "line": 1,
     }
     assert second["detail"] == "two\nlines, a ü and a \u2028"
     assert list(read_log(log.folder)) == [first, second]
+
+
+def test_missing_lines_are_known_by_the_number_of_a_later_one(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    for trial in "12345":
+        log.write(receipt(trial))
+    (file,) = tmp_path.iterdir()
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert [lines_missing(line, n) for n, line in enumerate(lines, start=1)] == [0] * 5
+    assert [lines_missing(lines[i], n) for n, i in ((1, 1), (2, 4))] == [1, 3]
+    for unknown in (b"", b"[3]", b'{"line": "x"}', b'{"line": -4}', b'{"trial": "3"}', b'{"line": 1e99}'):
+        assert lines_missing(unknown, 3) == 0
+
+
+def test_a_line_that_cannot_be_written_is_missing(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.write(receipt("1"))
+    (file,) = tmp_path.iterdir()
+    file.rename(tmp_path / "aside")
+    file.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        log.write(receipt("2"))
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    log.write(receipt("3"))
+    assert [record["line"] for record in read_log(tmp_path)] == [1, 3]
 
 
 def test_writers_are_merged_in_time_order(tmp_path: Path) -> None:

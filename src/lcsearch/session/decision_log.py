@@ -1,7 +1,8 @@
 """The decision log: a folder with one append-only JSONL file per writer, merged on read.
 
 A line is checked when it is read (:func:`record_of`), and nowhere else: what is no record is left out, and its place
-is noted.
+is noted. Each has its number in its file, so that lines which are missing are known by those that follow
+(:func:`lines_missing`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from lcsearch import files
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.stopping.decision import Receipt
+
+_LINE = "line"  # of a record: its number in its file, from 1
+_MANY = 10**12  # lines: no file has more
 
 
 class Sink(Protocol):
@@ -40,7 +44,7 @@ class DecisionLog:
         self.folder = Path(folder)
         self._lock = threading.Lock()
         self._path: Path | None = None
-        self._pid = -1
+        self._pid, self._written = -1, 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}
@@ -58,13 +62,14 @@ class DecisionLog:
 
     def append(self, record: dict[str, Any]) -> None:
         """Append one line that stands as a record already."""
-        line = json.dumps(record, separators=(",", ":"), default=str) + "\n"
         with self._lock:
             if self._path is None or self._pid != os.getpid():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._pid = os.getpid()
+                self._pid, self._written = os.getpid(), 0
                 name = f"{socket.gethostname()}-{self._pid}-{uuid.uuid4().hex[:8]}.jsonl"
                 self._path = self.folder / name
+            self._written += 1  # also where it cannot be written: then it is missing
+            line = json.dumps({**record, _LINE: self._written}, separators=(",", ":"), default=str) + "\n"
             with files.append(self._path) as file:
                 file.write(line.encode())
 
@@ -119,6 +124,15 @@ def left_out_words(places: Sequence[str]) -> str:
     n = len(places)
     what = f"{n} places of the decision log are" if n > 1 else "a place of the decision log is"
     return f"{what} no record of a look and left out, the first: {places[0]}"
+
+
+def lines_missing(line: bytes, number: int) -> int:
+    """How many lines are missing in a file before `line`, its `number`-th now; 0 where that is not known."""
+    try:
+        written = files.loads(line)[_LINE]
+    except (ValueError, TypeError, KeyError):
+        return 0
+    return max(0, written - number) if isinstance(written, int) and written < _MANY else 0
 
 
 def entry_of(line: bytes) -> tuple[float, dict[str, Any] | AllocationReceipt] | None:

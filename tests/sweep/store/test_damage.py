@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import shutil
 import sqlite3
@@ -16,6 +18,8 @@ from typer.testing import CliRunner, Result
 
 from lcsearch.cli import app
 from lcsearch.sweep import run as launcher
+from lcsearch.sweep.monitor.open_run import read_state
+from lcsearch.sweep.store.folder import RunFolder
 
 OBJECTIVE = """\
 def train(ctx):
@@ -227,6 +231,42 @@ def test_what_is_left_out_of_the_decision_log_is_counted_with_its_place(made: Pa
     text = f"! {run}/decisions: trials were stopped by looks, and there is no decision log: it was deleted, or made on "
     text += "another machine; what is known of stops comes from the study"
     assert told(call("status", made, run)) == told(call("explain", made, run)) == [text] == [emptied], "nobody said it"
+
+
+def test_a_decision_log_that_has_lost_lines_is_told_once(made: Path, run: Path) -> None:
+    (log,) = (run / "decisions").glob("*.jsonl")
+    whole = log.read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["line"] for line in whole] == list(range(1, len(whole) + 1))
+    _, state = read_state(RunFolder(run))
+    stops = [row.number for row in state.progress.rows if row.stop is not None]
+    assert len(stops) > 1
+    begin = f"! {run}/decisions: the decision log is not whole: "
+    end = "; what stood there is not known, stops are known from the study"
+
+    def said(*parts: str) -> None:
+        text = f"{begin}{', '.join(parts)}{end}"
+        for command in ("status", "explain"):
+            assert told(call(command, made, run)) == [text], command
+        assert [line for line in told(call("resume", made, run)) if "decision" in line] == [text], "the summary"
+        assert call("report", made, run).exit_code == 0
+        page = html.unescape((run / "report" / "report.html").read_text())
+        assert page.count(text.removeprefix("! ")) == 1
+
+    looks = [line for line in whole if json.loads(line)["verdict"] != "STOP"]
+    at = whole.index(looks[0])
+    log.write_bytes(b"".join(whole[:at] + whole[at + 1 :]))
+    said(f"a line is missing in {log.name}")
+    half = len(whole) // 2
+    known = {int(look["trial"]) for look in map(json.loads, whole[:half]) if look["verdict"] == "STOP"}
+    lost = [number for number in stops if number not in known]
+    log.write_bytes(b"".join(whole[:half]))
+    told_of = f"{len(lost)} of {len(stops)} stops have no line in it, the first that of trial {lost[0]}"
+    said(told_of)
+    log.write_bytes(b"".join(whole[:half]) + whole[half][:30])
+    said(f"the last line of {log.name} has no end", told_of)
+    log.write_bytes(b"".join(whole))
+    for command in ("status", "explain"):
+        assert told(call(command, made, run)) == [], command
 
 
 def test_a_clock_that_cannot_be_read_is_told(made: Path, run: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lcsearch import files
 from lcsearch.allocation.receipt import AllocationReceipt
-from lcsearch.session.decision_log import entry_of
+from lcsearch.session.decision_log import entry_of, lines_missing
 
 KEPT = 20
 """The latest allocations of which the receipts are kept."""
@@ -26,6 +26,9 @@ class DecisionLogTail:
         failed_open: "forecaster REASON" -> looks at which it gave no forecast, so that the trial went on.
         latencies: seconds of every look that reached a forecaster, shortest first after a reading.
         left_out: the places (`FILE:LINE`, or `FILE`) that could not be read.
+        missing: file -> lines that are missing before its last one.
+        torn: files whose last line has no end, as of the last reading.
+        stops: trials (their numbers, as text) of which a look came to a stop.
         allocations: receipts of the latest allocations, in their order; a receipt names all trials, so only a few are
             kept.
         n_turns: moves of all allocations.
@@ -36,6 +39,9 @@ class DecisionLogTail:
     failed_open: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    missing: dict[Path, int] = field(default_factory=dict)
+    torn: set[Path] = field(default_factory=set)
+    stops: set[str] = field(default_factory=set)
     allocations: list[AllocationReceipt] = field(default_factory=list)
     n_turns: int = 0
     heard: Callable[[AllocationReceipt], None] = lambda receipt: None
@@ -46,14 +52,19 @@ class DecisionLogTail:
         """trial number -> (step, P(beat)) at its latest look that reached a forecaster."""
         for path in sorted(self.folder.glob("*.jsonl")):
             begin, number = self._read.get(path, (0, 0))
+            self.torn.discard(path)
+            last = b""
             try:
                 for end, line in files.lines(path, begin):
                     if not line.endswith(b"\n"):
+                        self.torn.add(path)
                         break
                     number += 1
                     if not self._take(line) and line.strip():
                         self.left_out.append(f"{path}:{number}")
-                    self._read[path] = end, number
+                    self._read[path], last = (end, number), line
+                if missing := lines_missing(last, number):
+                    self.missing[path] = missing
             except OSError:
                 if str(path) not in self.left_out:
                     self.left_out.append(str(path))
@@ -84,6 +95,8 @@ class DecisionLogTail:
             del self.allocations[:-KEPT]
             self.heard(record)
             return True
+        if record.get("verdict") == "STOP":
+            self.stops.add(str(record["trial"]))
         now: dict[str, Any] | None = record.get("now")
         if now is None:
             return True  # a look held by a gate has no P(beat)

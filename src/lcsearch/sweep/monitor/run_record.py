@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
+from pathlib import Path
 
 import optuna
 
 from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import left_out_words
+from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Best, Progress, Row
 from lcsearch.sweep.store.budget import Reading
 from lcsearch.sweep.store.folder import RunFolder
@@ -43,19 +45,22 @@ def place(folder: RunFolder, number: int) -> str:
     return "from its last checkpoint" if saved else "from its start, for no checkpoint is in its folder"
 
 
-def damage(folder: RunFolder, progress: Progress, clock: Reading, left_out: Sequence[str] = ()) -> list[str]:
+def damage(folder: RunFolder, progress: Progress, clock: Reading, log: DecisionLogTail) -> list[str]:
     """What of a run could not be read back and was left out, and what that means; one sentence each.
 
     Args:
-        left_out: places of the decision log, see :func:`~lcsearch.session.decision_log.read_log`.
+        log: the decision log, as it was read after the study.
     """
-    found = [left_out_words(left_out)] if left_out else []
+    found = [left_out_words(log.left_out)] if log.left_out else []
     if folder.decisions.exists() and not folder.decisions.is_dir():
         found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
     gone = not any(path.is_file() and path.stat().st_size for path in folder.decisions.glob("*.jsonl"))
     if gone and not found and any(row.stop is not None for row in progress.rows):
         text = "trials were stopped by looks, and there is no decision log: it was deleted, or made on another machine"
         found.append(f"{folder.decisions}: {text}; what is known of stops comes from the study")
+    elif not gone and (parts := _not_whole(folder, progress, log)):
+        text = f"the decision log is not whole: {', '.join(parts)}; what stood there is not known, stops are"
+        found.append(f"{folder.decisions}: {text} known from the study")
     if clock.damaged:
         text = "expected the run's wall clock, got what cannot be read: what earlier launches took is not known"
         found.append(f"{folder.clock}: {text}")
@@ -64,6 +69,25 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, left_out: Sequ
         text = f"{what} cannot be read and count{'s' * (n == 1)} as not there, the first: {progress.unreadable[0]}"
         found.append(text)
     return found
+
+
+def _not_whole(folder: RunFolder, progress: Progress, log: DecisionLogTail) -> list[str]:
+    """By what a decision log is seen to have lost lines."""
+    parts = []
+    if n := sum(log.missing.values()):
+        parts.append(f"{f'{n} lines are' if n > 1 else 'a line is'} missing in {_first(log.missing)}")
+    if log.torn and not at_work(folder):  # whoever is at work may be writing it
+        parts.append(f"the last line of {_first(log.torn)} has no end")
+    stopped = [row.number for row in progress.rows if row.stop is not None]
+    lost = [number for number in stopped if str(number) not in log.stops]
+    if lost and not log.left_out:  # else that is where they stood
+        parts.append(f"{len(lost)} of {len(stopped)} stops have no line in it, the first that of trial {lost[0]}")
+    return parts
+
+
+def _first(paths: Collection[Path]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{min(paths).name}{more}"
 
 
 def note_best(study: optuna.Study, best: Best) -> None:

@@ -201,7 +201,7 @@ class StateReader:
             failed_open=dict(looks.failed_open.most_common()),
             n_turns=looks.n_turns,
             turns=tuple(looks.allocations[-_TURNS:]),
-            damage=tuple(run_record.damage(self._folder, progress, clock, looks.left_out)),
+            damage=tuple(run_record.damage(self._folder, progress, clock, looks)),
         )
 
     def _since(self, progress: Progress, study: optuna.Study) -> float | None:
