@@ -18,12 +18,15 @@ class NotInTime(Exception):
         self.thread = thread
 
 
-def in_time(seconds: float, name: str, call: Callable[[], T]) -> T:
+def in_time(
+    seconds: float, name: str, call: Callable[[], T], slow: tuple[float, Callable[[], None]] | None = None
+) -> T:
     """What the call returns or raises, made on a thread of its own which ends with it.
 
     Args:
         seconds: how long it is waited for.
         name: of the thread.
+        slow: seconds, fewer, after which something is called if it has not come back by then.
 
     Raises:
         NotInTime: it has not come back by then.
@@ -32,6 +35,11 @@ def in_time(seconds: float, name: str, call: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=_run, args=(call, future), name=name, daemon=True)
     thread.start()
+    if slow is not None and slow[0] < seconds:
+        thread.join(slow[0])
+        seconds -= slow[0]
+        if not future.done():
+            slow[1]()
     thread.join(seconds)
     if not future.done():
         raise NotInTime(thread)

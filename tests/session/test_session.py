@@ -163,6 +163,29 @@ def test_a_wait_for_what_is_loaded_is_told_as_long_as_it_was(
     loaded.set()
 
 
+def test_a_trial_that_waits_for_what_is_loaded_is_told_of_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A torch that hangs on import was waited for two minutes without a word."""
+    monkeypatch.setattr("lcsearch.session.panel.SLOW_S", 0.01)
+    told = threading.Event()
+    loads = Loads(Rows(0.0, 0.0), 100, told.wait)  # until it is said
+    judging = session(loads, deadline=60)
+
+    def warn(key: str, text: str) -> None:
+        judging.warn_once(key, text)
+        told.set()
+
+    monkeypatch.setattr(judging.panel, "_warn", warn)
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        judging.prepare()
+    assert told.is_set()
+    assert [r.getMessage() for r in caplog.records] == [
+        "lcsearch: forecaster 'slow' is still being loaded (import torch, weights): the first look waits for it, 120 s "
+        "at most, and then goes on without a forecast"
+    ]
+
+
 def test_a_clock_that_runs_ahead_makes_no_answer_late() -> None:
     clock = Clock(0.0)
     assert check(session(Late(clock, 1e9), clock=clock, deadline=50)).verdict is Verdict.STOP

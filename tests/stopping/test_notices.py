@@ -18,10 +18,10 @@ def told(horizon: float, lengths: list[int], *others: Trial) -> list[str]:
 
 def test_a_horizon_that_no_trial_reached() -> None:
     assert told(1000, [50] * 6) == [
-        "none of 6 trials that ended by themselves reached max_steps (max_t), which is 1000: they ended by step 49 "
-        "(all of them). Looks ask now about the best value by step 98 (further than they came, for another may go on); "
-        "steps saved are counted to where they ended. Nothing is to be done where they stop early by themselves, or "
-        "where longer ones are still to come; else set it to 50"
+        "none of 6 trials that ended by themselves so far reached max_steps (max_t), which is 1000: they ended by "
+        "step 49 (all of them). Looks ask now about the best value by step 98 (further than they came, for another may "
+        "go on); steps saved are counted to where they ended. Nothing is to be done where they stop early by "
+        "themselves, or where longer ones are still to come; else set it to what the longest needs, 50 so far"
     ]
     (text,) = told(1000, [41, 101, 201, 301, 401])
     assert "they ended by step 400 (half of them by step 200)" in text
@@ -77,7 +77,7 @@ def test_a_horizon_that_holds_says_nothing() -> None:
 def test_a_horizon_of_seconds() -> None:
     ends = [trial(str(i), [1.0, 1.0, 1.0], steps=[10.0, 20.0, 30.0 + i / 10]) for i in range(6)]
     (text,) = [notice.text for notice in notices(snapshot(goal(horizon=3600), ends))]
-    assert text.endswith("; else set it to 30.5")
+    assert text.endswith("; else set it to what the longest needs, 30.5 so far")
 
 
 def test_an_incumbent_at_the_metrics_bound() -> None:

@@ -22,6 +22,9 @@ DEADLINE_S = 30.0
 LOADING_S = 120.0
 """Importing torch and reading weights takes a second or two, on a busy machine many."""
 
+SLOW_S = 5.0
+"""From here on it is said that a trial waits for that."""
+
 Question = tuple[Snapshot, Sequence[Query]]
 T = TypeVar("T")
 
@@ -133,8 +136,15 @@ class Panel:
             why, error = Absent.FAILED, in_words(failure)
         return [_Answer([why] * len(queries), error) for _, queries in questions]
 
-    def _within(self, seconds: float, name: str, call: Callable[[], T], what: str = "no answer") -> T:
+    def _within(self, seconds: float, name: str, call: Callable[[], T], what: str = "", slow: str = "") -> T:
         """What the call returns or raises.
+
+        Args:
+            seconds: how long it is waited for.
+            name: the forecaster's.
+            call: what is waited for.
+            what: what has not come in time; "": no answer.
+            slow: what is said once after SLOW_S; "": nothing.
 
         Raises:
             _Late: it does not return in time, or an earlier one to the same forecaster has not returned yet.
@@ -149,9 +159,10 @@ class Panel:
                 return call()
 
         try:
-            return in_time(seconds, f"lcsearch forecast by {name}", quietly)
+            told = (SLOW_S, partial(self._warn, f"{name} is slow", slow)) if slow else None
+            return in_time(seconds, f"lcsearch forecast by {name}", quietly, told)
         except NotInTime as late:
-            text = f"{what} within {seconds:g} s"
+            text = f"{what or 'no answer'} within {seconds:g} s"
             self._hung[name] = late.thread, text
             raise _Late(text) from None
 
@@ -168,7 +179,10 @@ class Panel:
                 self._ready.add(forecaster.name)
                 continue
             try:
-                self._within(max(LOADING_S, self.deadline), forecaster.name, forecaster.prepare, "not loaded")
+                seconds, name = max(LOADING_S, self.deadline), forecaster.name
+                slow = f"forecaster {name!r} is still being loaded (import torch, weights): the first look waits for it"
+                slow += f", {seconds:g} s at most, and then goes on without a forecast"
+                self._within(seconds, name, forecaster.prepare, "not loaded", slow)
                 self._ready.add(forecaster.name)
             except _Late:
                 continue

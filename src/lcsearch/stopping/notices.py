@@ -65,15 +65,11 @@ def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
         key, same = "horizon", f" (half of them by step {bank.ends[(n - 1) // 2]:g})"
         if bank.ends[0] == bank.end:
             same = " (all of them)"
-        text = (
-            f"none of {n} trials that ended by themselves reached max_steps (max_t), which is {named:g}: they ended by "
-        )
-        text += (
-            f"step {bank.end:g}{same}. Looks ask now about {_asked(snapshot)}; steps saved are counted to where they "
-        )
-        text += "ended. "
+        text = f"none of {n} trials that ended by themselves so far reached max_steps (max_t), which is {named:g}: "
+        text += f"they ended by step {bank.end:g}{same}. "
+        text += f"Looks ask now about {_asked(snapshot)}; steps saved are counted to where they ended. "
         text += "Nothing is to be done where they stop early by themselves, or where longer ones are still to come; "
-        text += f"else set it to {length}"
+        text += f"else set it to what the longest needs, {length} so far"
     yield Notice(key, text, bank.end)
 
 

@@ -9,10 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.goal import Goal
 from lcsearch.session.decision_log import read_log
 from lcsearch.sweep import run as launcher
-from lcsearch.sweep.monitor.open_run import reader
+from lcsearch.sweep.monitor.open_run import read_state, reader
 from lcsearch.sweep.objective import lines
 from lcsearch.sweep.objective import program as command
 from lcsearch.sweep.objective.context import Context, Interrupted, Stopped
@@ -606,6 +607,74 @@ time.sleep(900)
         train(ctx)
     assert ctx.reported == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
     assert isinstance(ctx.ended, Interrupted)
+
+
+SLOW_TO_LEAVE = """\
+import os, signal, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+print("epoch=1 loss=1", flush=True)
+while not told:
+    time.sleep(0.01)
+for epoch in range(2, 7):
+    print(f"epoch={epoch} loss={1 / epoch}", flush=True)
+open("said", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+"""
+
+
+def test_what_a_program_prints_while_it_leaves_is_kept_at_once(tmp_path: Path) -> None:
+    """A second interrupt kills the worker at any moment, and what it had only heard went with it."""
+    ctx, train = context(tmp_path, SLOW_TO_LEAVE, grace=PATIENCE_S, interrupted=lambda: bool(ctx.reported))
+
+    def leave() -> None:
+        with suppress(Interrupted):
+            train(ctx)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    try:
+        wait_for(lambda: 6 in ctx.reported)
+        assert thread.is_alive()
+    finally:
+        (tmp_path / "go").touch()
+        thread.join()
+    assert list(ctx.reported) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_second_interrupt_loses_nothing_that_a_program_has_printed(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, SLOW_TO_LEAVE, grace=PATIENCE_S)
+    said = tmp_path / "terminal"
+    with (
+        said.open("w") as to,
+        launched(["env", "-C", str(tmp_path), sys.executable, "-m", "lcsearch", "run", path.name], to) as process,
+    ):
+        wait_for(lambda: "epoch=1" in "".join(log.read_text() for log in tmp_path.glob("runs/toy/logs/worker-0.log")))
+        interrupt(process)
+        wait_for((tmp_path / "said").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130
+    _, state = read_state(RunFolder(tmp_path / "runs/toy"))
+    assert list(state.progress.rows[0].values) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_program_that_is_killed_as_the_worker_is_to_hurry_has_not_failed(tmp_path: Path) -> None:
+    program = 'import time\nprint("epoch=1 loss=1\\nepoch=2 loss=2", flush=True)\ntime.sleep(900)\n'
+    hurried: list[bool] = []
+    ctx, train = context(tmp_path, program, grace=PATIENCE_S, interrupted=lambda: bool(hurried))
+
+    def hurry() -> None:
+        wait_for(lambda: 2 in ctx.reported)
+        hurried.append(True)
+        command.kill_programs()
+
+    thread = threading.Thread(target=hurry)
+    thread.start()
+    with pytest.raises(Interrupted):
+        train(ctx)
+    thread.join()
+    assert list(ctx.reported) == [1, 2]
 
 
 @pytest.mark.parametrize("closing", ["", "os.close(1); os.close(2)"])

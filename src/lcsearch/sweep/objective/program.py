@@ -76,10 +76,13 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
                 raise EnvironmentProblem(text) from error
             out, err = _Listener(process.stdout, "stdout", lines.reader(*named)), _Listener(process.stderr, "stderr")
             patience, ended, late = 0.0, None, list[Heard]()
+            _RUNNING[process.pid] = mark
             try:
                 watch(process.pid)
                 try:
                     _hear(process, out, ctx)
+                    if process.returncode != 0:
+                        ctx.check()  # it may be us who have killed it
                 except Stopped as error:
                     ended = error
                     if _is_over(process, out, late, None if isinstance(error, Interrupted) else ctx):
@@ -93,7 +96,9 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
             except Stopped as error:
                 patience, ended = grace, error
             finally:
-                _end(process, mark, patience)
+                # a second signal kills us at any moment: what is printed until the end is kept as it comes
+                _end(process, mark, patience, lambda: ctx.keep(out.rest()) if isinstance(ended, Interrupted) else None)
+                _RUNNING.pop(process.pid, None)
                 out.join(_LAST_WORDS_S)
                 err.join(_LAST_WORDS_S)
                 late += out.rest()
@@ -113,6 +118,17 @@ def command_objective(file: SweepFile, folder: Path) -> Callable[[Context], None
             raise CommandFailed(f"{arguments[0]} ended with {how}; it said last: {said}")
 
     return train
+
+
+_RUNNING: dict[int, str] = {}  # pid -> mark of the programs of this process
+
+
+def kill_programs() -> None:
+    """Kill the programs that this process trains by, at once: what they have printed is still heard."""
+    for pid, mark in list(_RUNNING.items()):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        _kill(pid, mark)
 
 
 def _hear(process: subprocess.Popen[str], out: _Listener, ctx: Context) -> None:
@@ -252,8 +268,10 @@ def _mark(checkpoints: Path) -> str:
     return f"{found.st_dev}:{found.st_ino}:{checkpoints}"
 
 
-def _end(process: subprocess.Popen[str], mark: str, grace: float) -> None:
-    """SIGTERM to what lives of the program and all it started, SIGKILL to what is left after `grace` seconds."""
+def _end(process: subprocess.Popen[str], mark: str, grace: float, meanwhile: Callable[[], None]) -> None:
+    """SIGTERM to what lives of the program and all it started, SIGKILL to what is left after `grace` seconds; until
+    then `meanwhile` is called.
+    """
     family = _process_tree(process.pid, mark)
     for pid in family:
         _send(signal.SIGTERM, pid)
@@ -261,12 +279,15 @@ def _end(process: subprocess.Popen[str], mark: str, grace: float) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while (process.poll() is None or any(map(_lives, family.items()))) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    _kill(process.pid, mark)
-    process.wait()
+    try:
+        while (process.poll() is None or any(map(_lives, family.items()))) and time.monotonic() < deadline:
+            meanwhile()
+            time.sleep(_POLL_S)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process.pid, mark)
+        process.wait()
 
 
 def _kill(session: int | None, mark: str) -> None:

@@ -22,6 +22,7 @@ from lcsearch.sweep.store.storage import Patience
 from lcsearch.sweep.store.worker_log import BEGINS, PROBLEM
 
 _TICK_S = 0.1  # how soon a dead worker is noticed
+_LAST_WORDS_S = 5.0  # how long workers may take to keep what their programs had printed
 _MOST_FAILED_STARTS = 3  # workers that died without taking a trial
 
 
@@ -40,12 +41,19 @@ class FleetWatch(Watch):
         self._stalls = Stalls(self.folder, self.file.backend.workers.stall)
 
     def on_second_interrupt(self) -> None:
-        """Kill the workers now: the loop may wait for a storage that does not answer."""
-        self._fleet.kill_nowait()
+        """Kill the workers now: the loop may wait for a storage that does not answer. Those of programs kill these, and
+        have a moment to keep what they printed (`close`); a third interrupt leaves them none.
+        """
+        if self.file.objective.command is not None and self.interrupts == 2:
+            self._fleet.hurry()
+        else:
+            self._fleet.kill_nowait()
         super().on_second_interrupt()
 
     def close(self) -> None:
         """Kill what still runs."""
+        if self.file.objective.command is not None and self.interrupts == 2:
+            self._fleet.wait(_LAST_WORDS_S)
         self._fleet.kill()
         if self._host is not None:
             self._host.end()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,10 +180,24 @@ class Fleet:
 
     def drain(self) -> None:
         """Ask every worker to end at its next report."""
-        for process in self._processes.values():
+        self._tell(b"drain\n")
+
+    def hurry(self) -> None:
+        """Ask every worker to kill its program and to end when it has kept what that printed; does not wait."""
+        self._tell(b"hurry\n")
+
+    def _tell(self, line: bytes) -> None:
+        for process in list(self._processes.values()):
             with suppress(BrokenPipeError, ValueError):  # it may be gone already
                 assert process.stdin is not None
-                process.stdin.write(b"drain\n")
+                process.stdin.write(line)
+
+    def wait(self, seconds: float) -> None:
+        """Until every worker has ended, for so long at most."""
+        deadline = time.monotonic() + seconds
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
 
     def kill_nowait(self) -> None:
         """Kill every worker and what it started, at once and without waiting: a signal's handler may do it."""

@@ -2,7 +2,8 @@
 
 Started by the launcher as `python -m lcsearch.sweep.runtime.worker FOLDER --slot K --device D`, with its threads set in
 the environment (they must be set before torch is imported) and standard input as the line to the launcher:
-"drain" asks the worker to end at the next report, and the end of the line means that the launcher is gone.
+"drain" asks the worker to end at the next report, "hurry" to end its program at once and keep what that has printed,
+and the end of the line means that the launcher is gone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import optuna
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler
 from lcsearch.secrets_in_urls import mask_of
+from lcsearch.sweep.objective.program import kill_programs
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, HOPELESS, OK, ORPHANED
 from lcsearch.sweep.runtime.failures import systematic_failure
 from lcsearch.sweep.runtime.liveness import HeartbeatWriter
@@ -51,8 +53,10 @@ class LauncherLink:
 
     def _listen(self) -> None:
         for line in self._input:
-            if line.strip() == "drain":
+            if line.strip() in ("drain", "hurry"):
                 self._drain.set()
+            if line.strip() == "hurry":
+                kill_programs()
         self._drain.set()
         time.sleep(_GRACE_S)
         kill_own_group()
