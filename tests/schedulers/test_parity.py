@@ -48,6 +48,7 @@ CANNOT_OCCUR = {
     Reason.RULE,  # only in replays
     Reason.UNRECORDED,  # every record here reads back
     Reason.AUDITED,  # nothing is audited
+    Reason.THAWED,  # nor is anything thawed
 }
 
 
@@ -443,11 +444,12 @@ def same(a: Decision | None, b: Decision | None, *, risk: bool = True) -> bool:
         return a is b
     if a == b:
         return True
-    if risk and (a.risk is None) != (b.risk is None):
-        return False
-    if risk and a.risk is not None and b.risk is not None and not math.isclose(a.risk, b.risk, rel_tol=1e-9):
-        return False
-    return close(asdict(replace(a, risk=None)), asdict(replace(b, risk=None)))
+    for mine, other in ((a.risk, b.risk), (a.independent, b.independent)) if risk else ():
+        if (mine is None) != (other is None):
+            return False
+        if mine is not None and other is not None and not math.isclose(mine, other, rel_tol=1e-9):
+            return False
+    return close(asdict(replace(a, risk=None, independent=None)), asdict(replace(b, risk=None, independent=None)))
 
 
 def told(name: str, look: Look) -> str:

@@ -454,6 +454,7 @@ def test_every_gate_protects_or_does_not() -> None:
     assert set(list(Reason)[: list(Reason).index(Reason.SPACED)]) - tried == {
         Reason.NO_REPORT,
         Reason.FIRST_LOOK,
+        Reason.THAWED,
         Reason.NO_INCUMBENT,
         Reason.THAWED,
     }
