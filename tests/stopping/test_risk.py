@@ -207,6 +207,14 @@ def test_every_mark_of_a_stop_reads_back(
     assert told == sorted(told)
 
 
+def test_between_two_levels_no_probability_passes_the_upper_one() -> None:
+    """A line from -1.8e308 to 0 stood a last bit above its end, and fell there."""
+    losses = (*[-1.79769313486e308] * 8, -1.77720361846e308, 0.0, 0.4, 0.9, 1.6, 2.3)
+    mark = StopRecord(1.0, "BELOW", None, "why", losses)
+    told = [mark.p_beat(loss) for loss in (-1.2512592230676773, 2.2250738585072014e-308, 1.0)]
+    assert told == sorted(told)
+
+
 def test_a_probability_beyond_one_by_a_rounding_error_is_kept() -> None:
     """judge() takes such a p for one, from_json took it for damage."""
     for p, kept in ((-1e-12, 0.0), (1.0 + 1e-12, 1.0)):

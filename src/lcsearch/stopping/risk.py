@@ -13,7 +13,8 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class StopRecord:
             levels = np.array([LEVELS]) if forecast.sign > 0 else 1.0 - np.array([LEVELS])
             # between two knots a quantile may overshoot the upper one by its last bit, and stand above the next
             read = np.maximum.accumulate(forecast.sign * forecast.quantile(levels)[0])
-            losses = tuple(float(v) for v in read) if np.isfinite(read).all() else ()
+            losses = tuple(_as_stored(float(v)) for v in read) if np.isfinite(read).all() else ()
         p = None if p is None else min(max(p, 0.0), 1.0)
         return cls(step, reason, p, text, losses, target if target is not None and math.isfinite(target) else None)
 
@@ -83,9 +84,27 @@ class StopRecord:
         """
         if not self.losses:
             return self.p or 0.0
-        # A quarter of everything: differences of the largest floats stay finite, and others are the same bit by bit.
-        stored, loss = [0.25 * v for v in self.losses], 0.25 * loss
-        losses, levels, most = list(stored), list(LEVELS), 1.0
+        losses, levels, p, scale = self._points
+        loss, most = 0.25 * loss, 1.0
+        if p is not None and self.target is not None:
+            target = 0.25 * self.target
+            if loss == target:
+                return p
+            most = p if loss < target else 1.0  # a line to it may pass it by a last bit
+        if loss > losses[0]:
+            above = levels[min(bisect_left(losses, loss), len(levels) - 1)]
+            return min(float(np.interp(loss, losses, levels)), above, most)  # a line may pass its end by a last bit
+        if scale <= 0:
+            return 0.0 if loss < losses[0] else levels[0]
+        return levels[0] * math.exp((loss - losses[0]) / scale)
+
+    @cached_property
+    def _points(self) -> tuple[list[float], list[float], float | None, float]:
+        """What :meth:`p_beat` reads: losses and levels, P at the target, the scale below the lowest loss; of losses a
+        quarter: differences of the largest floats stay finite, and others are the same bit by bit.
+        """
+        losses, levels, p = [0.25 * v for v in self.losses], list(LEVELS), None
+        scale = (losses[3] - losses[0]) / math.log(LEVELS[3] / LEVELS[0])
         if self.target is not None and self.p is not None:
             # Quantiles far in the tail lie far apart, and a line between them lies above the distribution.
             target = 0.25 * self.target
@@ -93,20 +112,13 @@ class StopRecord:
             p = min(max(self.p, levels[i - 1] if i else 0.0), levels[i] if i < len(levels) else 1.0)
             losses.insert(i, target)
             levels.insert(i, p)
-            if loss == target:
-                return p
-            most = p if loss < target else 1.0  # a line to it may pass it by a last bit
-        if loss > losses[0]:
-            return min(float(np.interp(loss, losses, levels)), most)
-        scale = (stored[3] - stored[0]) / math.log(LEVELS[3] / LEVELS[0])
-        if scale <= 0:
-            return 0.0 if loss < losses[0] else levels[0]
-        return levels[0] * math.exp((loss - losses[0]) / scale)
+        return losses, levels, p, scale
 
     def read_back(self) -> StopRecord | None:
         """The record as whoever reads the storage will have it; None where it cannot be written or read."""
         try:
-            return StopRecord.from_json(self.to_json())
+            packed, decision = self._packed({})
+            return StopRecord._of(json.loads(packed), decision)
         except (ValueError, TypeError, OverflowError):  # InvalidValue is a ValueError
             return None
 
@@ -132,22 +144,27 @@ class StopRecord:
         Raises:
             InvalidValue: what stands beside the text is too long already.
         """
-        # Twelve digits: losses of 1e6 that differ by 1e-3 stay apart.
-        losses = [float(f"{v:.12g}") for v in self.losses]
+        return self._packed(more)[0]
+
+    def _packed(self, more: dict[str, object]) -> tuple[str, Decision | None]:
+        """The text, and its decision as it reads back; None where the text of it stands for itself."""
+        losses = [_as_stored(v) for v in self.losses]
         record: dict[str, Any] = {"step": self.step, "reason": self.reason, "p": self.p, "text": "", "losses": losses}
         record |= ({} if self.target is None else {"target": self.target}) | more
         if self.decision is not None:
-            here = replace(self.decision, study="")  # it stands in its study
-            kept = json.loads(json.dumps(here.to_record(), default=float))  # NumPy's numbers, too
-            packed = json.dumps({**record, "decision": kept}, separators=(",", ":"))
-            if len(packed) < LONGEST and Decision.from_record(kept).text == self.text:
-                return packed
+            here = {name: it for name, it in self.decision.to_record().items() if name != "study"}  # in which it stands
+            kept = json.dumps(here, default=float, separators=(",", ":"))  # NumPy's numbers, too
+            packed = f'{json.dumps(record, separators=(",", ":"))[:-1]},"decision":{kept}}}'
+            if len(packed) < LONGEST:
+                decision = Decision.from_record(json.loads(kept))
+                if decision.text == self.text:
+                    return packed, decision
         room = 1500
         while len(packed := json.dumps({**record, "text": self.text[:room]}, separators=(",", ":"))) >= LONGEST:
             if not room:
                 raise InvalidValue(f"a record of less than {LONGEST} characters", len(packed), "StopRecord.to_json")
             room = room * 3 // 4  # quotes, line ends and letters beyond ASCII take up to twelve characters each
-        return packed
+        return packed, None
 
     @classmethod
     def from_json(cls, text: str) -> StopRecord:
@@ -174,6 +191,11 @@ class StopRecord:
         Raises:
             InvalidValue: it is no stop's record.
         """
+        return cls._of(record)
+
+    @classmethod
+    def _of(cls, record: Any, decision: Decision | None = None) -> StopRecord:
+        """:meth:`from_record`, of which the decision may have been read already."""
         try:
             losses = tuple(float(v) for v in record["losses"])
             if losses and (len(losses) != len(LEVELS) or list(losses) != sorted(losses)):
@@ -183,11 +205,17 @@ class StopRecord:
             target = None if record.get("target") is None else float(record["target"])
             if not all(map(math.isfinite, (step, *losses, target or 0.0))) or not (p is None or 0.0 <= p <= 1.0):
                 raise ValueError("numbers")
-            decision = None if record.get("decision") is None else Decision.from_record(record["decision"])
+            if decision is None and record.get("decision") is not None:
+                decision = Decision.from_record(record["decision"])
             told = str(record["text"]) or ("" if decision is None else decision.text)
             return cls(step, str(record["reason"]), p, told, losses, target, decision)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidValue("a record written by lcsearch", str(record)[:80], "a stop's record") from error
+
+
+def _as_stored(loss: float) -> float:
+    """Twelve digits: losses of 1e6 that differ by 1e-3 stay apart."""
+    return float(f"{loss:.12g}")
 
 
 def risk_of(records: Iterable[StopRecord], loss: float) -> float:
