@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lcsearch.errors import is_finite_number
 from lcsearch.goal import Goal
-from lcsearch.stopping.decision import UNCALIBRATED, percent
+from lcsearch.stopping.decision import CERTIFIED, UNCALIBRATED, percent
 from lcsearch.study import Status, Trial, judged_loss
 
 EDGES = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)
@@ -101,7 +101,7 @@ class Calibration:
         if self.contradicted is not None:
             return UNCALIBRATED
         if self.certificate:
-            return "certified"
+            return CERTIFIED
         return f"calibrated on {self.n}" if self.n >= ENOUGH else UNCALIBRATED
 
     @property

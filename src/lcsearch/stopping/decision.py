@@ -15,7 +15,7 @@ from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Incumbent
 
 _ALL_DIGITS = 14
-UNCALIBRATED = "uncalibrated"
+UNCALIBRATED, CERTIFIED = "uncalibrated", "certified"
 """The state of P(beat) where nothing else is known, see :attr:`lcsearch.stopping.calibration.Calibration.state`."""
 _SHOWN = 1e-4
 """Probabilities below are not told apart for people."""
@@ -281,9 +281,12 @@ def risk_told(risk: float, independent: float | None, state: str = UNCALIBRATED)
     'at most 34 % (uncalibrated); 30 % if stops err independently'
     >>> risk_told(0.02, 0.02), risk_told(0.0, 0.0), risk_told(0.21, None)
     ('at most 2 % (uncalibrated)', '0 % (uncalibrated)', '21 % (uncalibrated)')
+    >>> risk_told(0.341, 0.341, CERTIFIED)
+    'at most 34 % (weights certified)'
     """
     bounds = independent is not None and risk >= _SHOWN
-    text = f"{'at most ' * bounds}{percent(risk)} ({state})"
+    known = f"weights {state}" if state == CERTIFIED else state  # the number itself is not what is certified
+    text = f"{'at most ' * bounds}{percent(risk)} ({known})"
     if not bounds or independent is None or percent(independent) == percent(risk):
         return text
     return f"{text}; {percent(independent)} if stops err independently"

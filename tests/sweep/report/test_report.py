@@ -118,7 +118,7 @@ def test_the_numbers_are_the_summary_s(outcome: Outcome, page: Path) -> None:
     assert done.best is not None
     for name, param in done.best.params.items():
         assert f"{name} {param:.6g}" in text
-    (risk,) = re.findall(r"winner: (.+ \((?:certified|uncalibrated|calibrated on \d+)\).*)", said)
+    (risk,) = re.findall(r"winner: (.+ \((?:weights certified|uncalibrated|calibrated on \d+)\).*)", said)
     assert f"lost the winner {risk}" in text
     ((n, p50, p99),) = re.findall(r"looks: (\d+) forecasts, p50 (\d+) ms, p99 (\d+) ms", said)
     assert f"Looks {n} forecasts p50 {p50} ms p99 {p99} ms failed open 0" in text
