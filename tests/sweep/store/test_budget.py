@@ -19,6 +19,8 @@ from optuna.trial import TrialState
 from sweep.kit import PATIENCE_S, RESUMING, TRAIN, Remembering, held, state_of, write_toy
 from sweep.spec.test_space import SWEEP
 
+from lcsearch.schedulers.optuna._finish import add_thaw
+from lcsearch.stopping.finish import Frozen
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import collect
@@ -31,6 +33,7 @@ from lcsearch.sweep.store.budget import (
     Reading,
     Spent,
     ended_by,
+    limit_now,
     next_gain,
     read_clock,
     room,
@@ -88,6 +91,24 @@ def test_what_seconds_and_money_leave() -> None:
     assert worker_seconds(file_of(seconds=100.0), 60.0) == 80.0
     assert worker_seconds(file_of(seconds=100.0), 160.0) == 0.0
     assert worker_seconds(file_of(seconds=100.0, money_per_hour=36.0, money=1.0), 60.0, 0.5) == 50.0
+
+
+def test_a_thaw_that_wins_begins_no_new_trial(tmp_path: Path) -> None:
+    study, folder = optuna.create_study(), RunFolder(tmp_path)
+    file = file_of(stop_when={"gain": 0.1, "trials": 2})
+    for _ in range(4):
+        trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
+        trial.report(1.0, 2)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert limit_now(file, folder, study.trials) == "stop_when"
+    add_thaw(study, Frozen("0", 2.0, 0.01, 0.01), anew=False)
+    (thawed,) = (t for t in study.trials if t.state == TrialState.WAITING)
+    claimed = study.ask()
+    assert claimed.number == thawed.number
+    claimed.report(-5.0, 3)
+    assert limit_now(file, folder, study.trials) == "stop_when"
+    progress = collect(study.trials, file.target, 9, file.space)
+    assert [one.loss for one in progress.begun(file.target)] == [1.0] * 4
 
 
 def test_a_failed_trial_has_no_value_and_what_runs_has_the_one_it_reached() -> None:

@@ -181,8 +181,9 @@ class Progress:
         return math.fsum(row.paid for row in self.rows)
 
     def begun(self, goal: Goal) -> list[Spent]:
-        """What the trials that have begun came to, without failed ones that are run again, by number."""
-        known = [(row, row.reached(goal) if row.state != "failed" else None) for row in self.rows if row.again is None]
+        """What the sweep's own trials that have begun came to, without failed ones that are run again, by number."""
+        own = [row for row in self.rows if row.again is None and row.thawed is None]
+        known = [(row, row.reached(goal) if row.state != "failed" else None) for row in own]
         return [Spent(math.inf if at is None else goal.sign * at[0], row.spent, row.seconds) for row, at in known]
 
     @property

@@ -227,7 +227,9 @@ def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial])
     if budget.money is not None:
         money = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
     if budget.stop_when is not None:
-        gain = next_gain(file, spent_by(file, filter(_has_begun, standing(trials)), clock.until))
+        again = replacements(trials)  # thaws do not count: what has ended stays so while stopped trials are trained on
+        own = (trial for trial in trials if trial.number not in again and thawed_of(trial) is None)
+        gain = next_gain(file, spent_by(file, filter(_has_begun, own), clock.until))
     seconds = clock.now() if budget.seconds is not None else 0.0
     return ended_by(budget, _begun(trials), steps, seconds, money, gain)
 
