@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from optuna import Study
 
 _CALL = "trial.report(value, step)"
+
+THRESHOLD_FROM = "lcsearch:threshold_from"
+"""The study's user attribute that says to what audits of others had brought its threshold when it began."""
 
 
 class CurvePruner(BasePruner):
@@ -178,6 +182,7 @@ class CurvePruner(BasePruner):
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
+            self._agree(study)
         step = trial.last_step
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
         if not values:  # none of this attempt's own
@@ -202,6 +207,19 @@ class CurvePruner(BasePruner):
         if stopped.decision.reason is Reason.AUDITED and stopped.record is not None and not is_audited(trial):
             write_audit(study, trial, stopped.record)
         return stopped.decision.verdict is Verdict.STOP
+
+    def _agree(self, study: Study) -> None:
+        """All processes of a study begin with the threshold to which the audits of others had brought it by its first
+        look: a file that grows meanwhile, also by the study's own audits, changes nothing for it.
+        """
+        policy = self._session.policy
+        if policy.max_wrong_stop is None:
+            return
+        if not is_finite_number(study.user_attrs.get(THRESHOLD_FROM)):
+            if policy.threshold_from is None:
+                return
+            study.set_user_attr(THRESHOLD_FROM, policy.threshold_from)
+        self._session.policy = replace(policy, threshold_from=float(study.user_attrs[THRESHOLD_FROM]))
 
     def _commit(self, study: Study, trial: FrozenTrial, own: Trial, stop: Judgement) -> Judgement:
         """Record a stop; under a risk limit only where the risk stays below it, whatever was recorded meanwhile.

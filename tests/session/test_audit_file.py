@@ -25,7 +25,7 @@ def test_audits_are_added_once_in_the_order_in_which_they_became_known(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"version": 2, "audits": []}', '{"version": 1, "audits": [{"study": "s"}]}', "\x00" * 9]
+    "text", ["", "{", "[]", '{"version": 0, "audits": []}', '{"version": 1, "audits": [{"study": "s"}]}', "\x00" * 9]
 )
 def test_a_damaged_file_is_told_and_moved_aside(tmp_path: Path, text: str) -> None:
     place = tmp_path / "audits.json"
@@ -38,6 +38,16 @@ def test_a_damaged_file_is_told_and_moved_aside(tmp_path: Path, text: str) -> No
     assert told == f"{wrong}; it lies in {place}.damaged-2 now, and a new file is begun"
     assert (tmp_path / "audits.json.damaged-2").read_text() == text
     assert load(place) == ((audit(1),), "")
+
+
+def test_a_file_of_a_later_lcsearch_is_told_and_left_alone(tmp_path: Path) -> None:
+    place = tmp_path / "audits.json"
+    place.write_text(text := '{"version": 2, "audits": []}')
+    assert "version 2 of a later lcsearch" in load(place)[1]
+    with pytest.raises(OSError, match="version 2 of a later lcsearch"):
+        keep(place, [audit(1)])
+    assert place.read_text() == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audits.json", "audits.json.lock"]
 
 
 def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:

@@ -200,6 +200,22 @@ def test_verdicts_on_known_rows() -> None:
     assert verdicts([], 0.05).alarm == 1.0
 
 
+def test_audits_whose_order_is_not_known_count_together() -> None:
+    """In this order the alarm was high at the fifth; in another one it never was."""
+    row = [True] * 5 + [False] * 60
+    assert verdicts(row, 0.05).alarm > verdicts(row, 0.05, n_ordered=0).alarm
+    assert verdicts(row[::-1], 0.05, n_ordered=0).certificate == pytest.approx(
+        verdicts(row, 0.05, n_ordered=0).certificate
+    )
+
+
+def test_earlier_audits_of_a_study_of_the_same_name_are_not_forgotten() -> None:
+    earlier = tuple(Audit("digits", str(i), 0.01, 0.05, True) for i in range(3))
+    again = tuple(Audit("digits", str(i), 0.02, 0.05, False) for i in range(3))
+    found = Audits(again, earlier=(*earlier, again[0])).verdicts
+    assert (found.n, found.n_wrong) == (6, 3)
+
+
 def test_the_alarm_comes_within_forty_audits_and_seldom_wrongly() -> None:
     rng = np.random.default_rng(1)
 

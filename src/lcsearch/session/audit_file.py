@@ -5,6 +5,7 @@ What is damaged is moved aside under another name and told, never written over.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -32,13 +33,25 @@ def load(path: Path) -> tuple[tuple[Audit, ...], str]:
     Of a damaged file nothing is used: an audit that is missing would make a promise look better than it is.
     """
     try:
+        return _read(path)
+    except OSError as error:
+        return (), f"{path}: expected the audits of earlier studies, got {error.strerror or error}"
+
+
+def _read(path: Path) -> tuple[tuple[Audit, ...], str]:
+    """As :func:`load`.
+
+    Raises:
+        OSError: the file is there, and cannot be read now.
+    """
+    try:
         data = files.read(path, _MOST)
     except FileNotFoundError:
         return (), ""
-    except OSError as error:
-        return (), f"{path}: expected the audits of earlier studies, got {error.strerror or error}"
     try:
         kept = files.loads(data)
+        if isinstance(kept, dict) and isinstance(version := kept.get("version"), int) and version > VERSION:
+            raise OSError(errno.EPERM, f"version {version} of a later lcsearch, of which this one adds nothing")
         if not isinstance(kept, dict) or kept.get("version") != VERSION or not isinstance(kept.get("audits"), list):
             raise InvalidValue(f"audits of version {VERSION}", str(kept)[:80], str(path))
         return tuple(Audit.from_record(record) for record in kept["audits"]), ""
@@ -50,11 +63,11 @@ def keep(path: Path, audits: Sequence[Audit]) -> str:
     """Add audits that the file does not hold yet; what is to be told, "" for nothing. One process at a time.
 
     Raises:
-        OSError: it cannot be written; what stood there stands.
+        OSError: it cannot be read or written now, or a later lcsearch wrote it; what stood there stands.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(path.with_name(f"{path.name}.lock")):
-        known, wrong = load(path)
+        known, wrong = _read(path)
         if wrong:
             aside = _aside(path)
             path.rename(aside)

@@ -108,6 +108,7 @@ class Session:
         failed_open: failures after which a trial went on, by what failed.
         latest: the latest decision of each trial, by (key of the study, uid).
         disobeyed: looks that came to a stop after which the trial reported on.
+        keeps_audits: False: audits are read, and none is added to their file.
         lowest: the decision with the lowest P(beat), and of how many, likewise.
     """
 
@@ -137,6 +138,7 @@ class Session:
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
         self.disobeyed = 0
+        self.keeps_audits = True
         self._allocations: dict[Hashable, Allocated] = {}
         self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many COMPLETE trials
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
@@ -507,13 +509,15 @@ class Session:
         return (Calibration() if known is None else known[1]).state
 
     def audits(self, snapshot: Snapshot) -> Audits:
-        """The audits of a study, beside those of earlier ones; those that have ended are added to their file."""
+        """The audits of a study, beside those of earlier ones; those that have ended are added to their file, but by
+        commands that only read.
+        """
         promised = self.policy.max_wrong_stop or PROMISED
         found, where = audits_of(snapshot, promised), audit_file.place()
         if where is None or not (found.n or self.policy.audit):
             return found
         try:
-            wrong = audit_file.keep(where, found.ended) if found.ended else ""
+            wrong = audit_file.keep(where, found.ended) if found.ended and self.keeps_audits else ""
             earlier, unread = audit_file.load(where)
         except OSError as error:
             self.failed("keeping audits", error)

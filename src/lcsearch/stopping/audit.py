@@ -88,7 +88,7 @@ class Audits:
         lost: how many never will: they failed, or something else ended them.
         stops: propensity -> how many stops had it, those that were carried out among them.
         promised: the rate of wrong stops that is not to be passed.
-        earlier: audits of other studies, in the order in which they became known.
+        earlier: audits that a file keeps, of other studies and of this one, in the order in which they became known.
     """
 
     ended: tuple[Audit, ...] = ()
@@ -133,9 +133,9 @@ class Audits:
     @property
     def verdicts(self) -> Verdicts:
         """What all audits that are known say of the promise, those of earlier sweeps first."""
-        here = {(one.study, one.trial) for one in self.ended}
-        before = [one for one in self.earlier if (one.study, one.trial) not in here]
-        return verdicts([one.wrong for one in (*before, *self.ended)], self.promised)
+        known = {one[:3] for one in self.earlier}  # as in their file: a study's name may come again
+        new = [one.wrong for one in self.ended if one[:3] not in known]
+        return verdicts([*(one.wrong for one in self.earlier), *new], self.promised, n_ordered=len(self.earlier))
 
     @property
     def sentence(self) -> str:

@@ -52,23 +52,27 @@ class Verdicts:
         return self.certificate >= 1.0 / self.delta
 
 
-def verdicts(wrong: Sequence[bool], promised: float, delta: float = 0.05) -> Verdicts:
+def verdicts(wrong: Sequence[bool], promised: float, delta: float = 0.05, *, n_ordered: int | None = None) -> Verdicts:
     """What audits say of a promise.
 
     Args:
         wrong: of each audit, in the order in which they became known: would the stop have been wrong?
         promised: the rate of wrong stops that is not to be passed, in (0, 1).
         delta: chance of being told wrong, for each of the two, in (0, 1).
+        n_ordered: the order of so many, from the first, is known, and counts at each of them; that of the others is
+            not, and they count together. None: of all.
     """
+    ordered = len(wrong) if n_ordered is None else n_ordered
     alarm = certificate = 1.0
     bold = timid = 1.0
     k = 0
     for n, w in enumerate(wrong, start=1):
         k += w
-        alarm = max(alarm, _alarm(n, k, promised, delta, sum(wrong[:HORIZON]) if n > HORIZON else k))
         bold *= 1.0 + (promised - w) / (1.0 - promised)
         timid *= 1.0 + 0.5 * (promised - w) / (1.0 - promised)
-        certificate = max(certificate, 0.5 * (bold + timid))
+        if n <= ordered or n == len(wrong):
+            alarm = max(alarm, _alarm(n, k, promised, delta, sum(wrong[:HORIZON]) if n > HORIZON else k))
+            certificate = max(certificate, 0.5 * (bold + timid))
     return Verdicts(len(wrong), k, alarm, certificate, delta)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from optuna.trial import TrialState
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.session.audit_file import keep
+from lcsearch.stopping.audit import Audit
 
 NAN, INF = math.nan, math.inf
 
@@ -355,3 +358,28 @@ def test_numpy_numbers_and_an_unlimited_overhead_are_fine() -> None:
 def test_every_argument_is_a_keyword() -> None:
     with pytest.raises(TypeError):
         CurvePruner(50)  # type: ignore[call-arg]
+
+
+def test_a_study_begins_at_one_threshold_whatever_other_studies_audits_say_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "audits.json"
+    monkeypatch.setenv("LCSEARCH_AUDIT", str(place))
+    keep(place, [Audit("earlier", "1", 0.01, 0.05, True)])
+    study = optuna.create_study()
+
+    def started() -> float | None:
+        """By a process that begins now."""
+        own = CurvePruner(max_steps=9, forecasters=[NormalAroundBest()], audit=0.2, max_wrong_stop=0.05)
+        study.pruner = own
+        trial = study.ask()
+        trial.report(1.0, 1)
+        trial.should_prune()
+        return own.session.policy.threshold_from
+
+    first = started()
+    assert first is not None
+    assert first < 0.05
+    keep(place, [Audit("other", str(i), 0.01, 0.05, True) for i in range(3)])
+    assert started() == first
+    assert study.user_attrs["lcsearch:threshold_from"] == first

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import optuna
 
+from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.sweep.monitor.progress import Progress, collect
 from lcsearch.sweep.monitor.state import StateReader, SweepState
 from lcsearch.sweep.spec.load import Sweep
@@ -23,6 +24,8 @@ def reader(folder: RunFolder) -> tuple[Sweep, optuna.Study, Callable[[], Progres
     sweep = folder.read()
     studies.quiet_optuna()
     study = studies.open_study(sweep.file, folder)
+    if isinstance(study.pruner, CurvePruner):
+        study.pruner.session.keeps_audits = False
 
     def progress() -> Progress:
         trials = study.get_trials(deepcopy=False)
