@@ -6,7 +6,6 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -245,16 +244,25 @@ def _train(study: Study, trial: Trial, objective: Callable[[Trial], float], catc
         try:
             value = objective(trial)
         except TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
+            _tell(study, trial, state=TrialState.PRUNED)
             return
         except KeyboardInterrupt:  # the next call goes on with it, in this process, too
             store_with(study, trial, CLAIMED, {**this_process(), "pid": None})
             raise
         except Exception as error:
-            study.tell(trial, state=TrialState.FAIL)
+            _tell(study, trial, state=TrialState.FAIL)
             if not isinstance(error, catch):
                 raise
             _log.warning("lcsearch: trial %d, which was thawed, failed: %s", trial.number, error)
             return
-    with suppress(ValueError):
-        study.tell(trial, value)
+    _tell(study, trial, value)
+
+
+def _tell(study: Study, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
+    try:
+        study.tell(trial, value, state=state)
+    except Exception:
+        # A sampler hears of it once the end is certain. Those of grids would stop `optimize` then, which does not run,
+        # or look for the place on the grid of a trial that they did not begin.
+        if not study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+            raise

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import optuna
 import pytest
 from kit.doubles import NormalAroundBest
 from kit.studies import decay, finished, pruner, stop_one, study_of
-from optuna.trial import Trial, TrialState
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner, finish, resumed_from
@@ -125,6 +127,26 @@ def test_a_failure_leaves_the_stop_as_it_was() -> None:
     assert "failed, so this stop stands" in of(study).explain(numbers[1], study)
     assert len(finish(study, Objective(), risk=0.0).thawed) == 2  # mended
     assert of(study).report(study).risk == 0.0
+
+
+def on_grid() -> FrozenTrial:
+    """The one trial of a grid, which has ended."""
+    place = {"grid_id": 0, "search_space": {"x": [1]}}
+    return create_trial(state=TrialState.FAIL, system_attrs=place)
+
+
+@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
+@pytest.mark.parametrize(
+    ("make", "more"),
+    [(lambda: GridSampler({"x": [1]}), [on_grid()]), (lambda: GridSampler({"x": [1]}), []), (BruteForceSampler, [])],
+    ids=["grid", "grid that is not whole", "brute force"],
+)
+def test_samplers_that_end_a_search_end_no_finish(make: Callable[[], BaseSampler], more: list[FrozenTrial]) -> None:
+    study, numbers = stopped()
+    study.add_trials(more)
+    study.sampler = make()
+    told = finish(study, Objective(), risk=0.0)
+    assert [(number, state) for number, _, state in told.thawed] == [(n, "COMPLETE") for n in numbers[::-1]]
 
 
 def test_others_stops_are_left_alone_and_named() -> None:

@@ -269,6 +269,29 @@ def test_a_decision_log_that_has_lost_lines_is_told_once(made: Path, run: Path) 
         assert told(call(command, made, run)) == [], command
 
 
+def test_stops_of_another_machine_are_not_missed_in_this_one_s_log(made: Path, run: Path) -> None:
+    (log,) = (run / "decisions").glob("*.jsonl")
+    whole = log.read_text().splitlines(keepends=True)
+    _, state = read_state(RunFolder(run))
+    stops = [row.number for row in state.progress.rows if row.stop is not None]
+    half = whole[: len(whole) // 2]
+    known = {int(look["trial"]) for look in map(json.loads, half) if look["verdict"] == "STOP"}
+    theirs = [number for number in stops if number not in known]
+    put(log, "".join(half))
+    assert len(theirs) > 1
+    for number in theirs[1:]:
+        set_attribute(run, number, "lcsearch:worker", '{"host": "bob", "run": "bob\'s"}')
+    n = len(stops) - len(theirs) + 1
+    said = f"the decision log is not whole: 1 of {n} stops have no line in it, the first that of trial {theirs[0]}"
+    (line,) = told(call("status", made, run))
+    assert said in line
+    for number in stops:
+        set_attribute(run, number, "lcsearch:worker", '{"host": "bob", "run": "bob\'s"}')
+    assert told(call("status", made, run)) == []
+    gone(log)
+    assert told(call("status", made, run)) == []
+
+
 def test_a_clock_that_cannot_be_read_is_told(made: Path, run: Path) -> None:
     put(run / "clock.json", '{"seconds": "long", "until": "noon", "monotonic": 3}')
     said = "expected the run's wall clock, got what cannot be read: what earlier launches took is not known"

@@ -65,6 +65,7 @@ class Row:
         overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
         slot: the worker that has it, if one does.
+        run: the identity of the run folder whose worker has it, or had it last; None where nobody signed it.
         retries: how often it was taken up again.
         seconds: what it has taken of its workers' time.
         pace: what a step took, start-up apart; None where that is not known (yet).
@@ -100,6 +101,7 @@ class Row:
     paused_at: int | None = None
     paid: float = 0.0
     begun: str = ""
+    run: str | None = None
 
     @property
     def counts(self) -> bool:
@@ -289,7 +291,7 @@ def _row(
         state = "waiting"
     elif is_paused(trial):
         state = "paused"
-    note = ""
+    note, signed = "", attributes.signature(trial.user_attrs, WORKER)
     if state == "stopped":
         note = str(trial.user_attrs.get(REASON) or "stopped by the pruner")
     elif state == "failed":
@@ -302,7 +304,8 @@ def _row(
         spent=done,
         saved=0,
         note=note,
-        slot=attributes.signature(trial.user_attrs, WORKER).get("slot"),
+        slot=signed.get("slot"),
+        run=signed.get("run"),
         retries=attributes.count(trial.user_attrs, RETRIES),
         began=trial.datetime_start,
         ended=trial.datetime_complete,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import optuna
@@ -55,10 +55,11 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, log: DecisionL
     if folder.decisions.exists() and not folder.decisions.is_dir():
         found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
     gone = not any(path.is_file() and path.stat().st_size for path in folder.decisions.glob("*.jsonl"))
-    if gone and not found and any(row.stop is not None for row in progress.rows):
+    stopped = _stopped_here(folder, progress)
+    if gone and not found and stopped:
         text = "trials were stopped by looks, and there is no decision log: it was deleted, or made on another machine"
         found.append(f"{folder.decisions}: {text}; what is known of stops comes from the study")
-    elif not gone and (parts := _not_whole(folder, progress, log)):
+    elif not gone and (parts := _not_whole(folder, stopped, log)):
         text = f"the decision log is not whole: {', '.join(parts)}; what stood there is not known, stops are"
         found.append(f"{folder.decisions}: {text} known from the study")
     if clock.damaged:
@@ -71,14 +72,19 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, log: DecisionL
     return found
 
 
-def _not_whole(folder: RunFolder, progress: Progress, log: DecisionLogTail) -> list[str]:
+def _stopped_here(folder: RunFolder, progress: Progress) -> list[int]:
+    """Trials that looks of this run's workers stopped: those of another machine stand in its own log."""
+    me = folder.identity()
+    return [row.number for row in progress.rows if row.stop is not None and row.run in (None, me)]
+
+
+def _not_whole(folder: RunFolder, stopped: Sequence[int], log: DecisionLogTail) -> list[str]:
     """By what a decision log is seen to have lost lines."""
     parts = []
     if n := sum(log.missing.values()):
         parts.append(f"{f'{n} lines are' if n > 1 else 'a line is'} missing in {_first(log.missing)}")
     if log.torn and not at_work(folder):  # whoever is at work may be writing it
         parts.append(f"the last line of {_first(log.torn)} has no end")
-    stopped = [row.number for row in progress.rows if row.stop is not None]
     lost = [number for number in stopped if str(number) not in log.stops]
     if lost and not log.left_out:  # else that is where they stood
         parts.append(f"{len(lost)} of {len(stopped)} stops have no line in it, the first that of trial {lost[0]}")
