@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,27 @@ def value_of(number: int, step: int) -> float:
     return limit + 0.7**step + 0.01 * float(rng.random())
 
 
-def by_optuna(folder: Path, told: Callable[[CurvePruner, optuna.Study], None] | None = None, **knobs: Any) -> Trials:
+def by_optuna(
+    folder: Path,
+    told: Callable[[CurvePruner, optuna.Study], None] | None = None,
+    groups: Sequence[range] = (range(5), range(5, N)),
+    deaf: int | None = None,
+    **knobs: Any,
+) -> Trials:
+    """`groups` run one after the other, the trials of one side by side; `deaf` goes on when told to stop."""
     known: dict[str, Any] = {"look_growth": 1, "forecasters": NormalAroundBest(SD), **knobs}
     pruner = CurvePruner(max_steps=STEPS, decision_log=folder, **known)
     study = optuna.create_study(study_name="s", pruner=pruner)
     trials = [study.ask() for _ in range(N)]
     gone: set[int] = set()
-    for some in (range(5), range(5, N)):
+    for some in groups:
         for step in range(STEPS):  # side by side, so that looks see trials that are under way
             for number in some:
                 trial = trials[number]
                 if number in gone:
                     continue
                 trial.report(value_of(number, step), step)
-                if trial.should_prune():
+                if trial.should_prune() and number != deaf:
                     gone.add(number)
                     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         for number in some:
@@ -266,6 +273,43 @@ def test_absent_forecasts_are_taken_as_they_were(tmp_path: Path) -> None:
     assert found.mismatch is None
     assert found.looks > 5
     assert "DIVERGED" in {record["reason"] for _, _, record in lines(tmp_path / "log")}
+
+
+def test_a_study_whose_first_stops_are_against_rivals(tmp_path: Path) -> None:
+    trials = by_optuna(tmp_path / "log", groups=[range(9)], rivals=1)
+    records = [record for _, _, record in lines(tmp_path / "log")]
+    assert "RIVALS" in {record["reason"] for record in records}
+    assert any("now" in record and "target" not in record for record in records)  # nothing had ended
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert found.mismatch is None, str(found.mismatch)
+    assert found.looks == len(records)
+
+
+def test_a_stop_that_was_taken_back_is_no_look(made: tuple[Path, Trials], tmp_path: Path) -> None:
+    log, trials = made
+    records = [record for _, _, record in lines(log)]
+    stop = next(record for record in reversed(records) if record["reason"] == "BELOW")
+    later = {"verdict": "CONTINUE", "reason": "SUPERSEDED", "time": stop["time"] + 1e-6}
+    (tmp_path / "log").mkdir()
+    for gone in ({}, dict.fromkeys(("now", "before", "latency"))):  # as it was written earlier, and as it is
+        back = {name: it for name, it in stop.items() if name not in ("now", "before", "latency")} | later | gone
+        text = "".join(json.dumps(record) + "\n" for record in [*records, back])
+        (tmp_path / "log/one.jsonl").write_text(text)
+        found = verify(tmp_path / "log", trials, at_hand)
+        assert found.mismatch is None, str(found.mismatch)
+        assert list(found.not_made_again.values()) == [1]
+        assert found.looks == len(records)
+
+
+def test_looks_between_two_stops_of_a_trial_saw_the_first(tmp_path: Path) -> None:
+    trials = by_optuna(tmp_path / "log", deaf=5)
+    records = [record for _, _, record in lines(tmp_path / "log")]
+    stops = [record["trial"] for record in records if record["verdict"] == "STOP"]
+    assert stops.count("5") > 1
+    assert set(stops[stops.index("5") + 1 : len(stops) - stops[::-1].index("5") - 1]) - {"5"}
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert found.mismatch is None, str(found.mismatch)
+    assert found.looks == len(records)
 
 
 def test_under_a_risk_limit(tmp_path: Path) -> None:

@@ -198,6 +198,9 @@ def test_verdicts_on_known_rows() -> None:
     assert found.broken  # what was said once stays said
     assert (found.n, found.n_wrong) == (1005, 5)
     assert verdicts([], 0.05).alarm == 1.0
+    most = verdicts([True] * 600, 0.05)  # its likelihood ratio is no float any more
+    assert most.broken
+    assert math.isfinite(most.alarm)
 
 
 def test_audits_whose_order_is_not_known_count_together() -> None:

@@ -176,19 +176,19 @@ class _Again:
         self._panels: dict[tuple[tuple[str, str], ...], Panel] = {}
         self._forecasters: dict[str, Forecaster | None] = {}
         self._judged: dict[int, tuple[Seen, Judgement] | None] = {}
-        self._stops: dict[str, int] = {}
+        self._stops: dict[str, list[int]] = {}
         for at, (record, receipt) in enumerate(entries):
             if receipt is None and record.get("verdict") == Verdict.STOP.name:
-                self._stops[str(record["trial"])] = at
+                self._stops.setdefault(str(record["trial"]), []).append(at)
 
     def look(self, at: int) -> str:
         """Hold a look to its record; says what of it could not be, "" when all of it was."""
         record = self._entries[at].record
-        if record.get("reason") == Reason.SUPERSEDED.name and "now" not in record:
+        if record.get("reason") == Reason.SUPERSEDED.name and record.get("now") is None:
             raise _CannotBe("overtaken by a newer look before they were judged, so nothing was decided")
         seen, judgement = self._judgement(at)
         # Only what the study as it was then says of these is known; the record decides what was weighed.
-        records = self._records(seen, but=str(record["trial"]))
+        records = self._records(seen, at, but=str(record["trial"]))
         unknown = len(records) < len([uid for uid in seen.moment.recorded if uid != str(record["trial"])])
         snapshot = _then(seen, record, self._trials, records)
         trial = snapshot_trial(snapshot, record, self._trials)
@@ -211,7 +211,7 @@ class _Again:
 
     def stored(self) -> Mismatch | None:
         """A stop whose record in the study is another than the one that comes out; None: there is none."""
-        for uid, at in self._stops.items():
+        for uid, (*_, at) in self._stops.items():
             known = self._trials[uid].stop_records.get("stop") if uid in self._trials else None
             done = self._judged.get(at)
             if not isinstance(known, StopRecord) or done is None or done[1].record is None:
@@ -297,14 +297,18 @@ class _Again:
                     answers[name] = [*answers[name][:where], *absent, *answers[name][where + half :]]
         return seen, judge(free, snapshot, question, answers)
 
-    def _records(self, seen: Seen, but: str) -> dict[str, StopRecord]:
-        """The records of stops that stood then: made again, else as the study keeps them."""
+    def _records(self, seen: Seen, at: int, but: str) -> dict[str, StopRecord]:
+        """The records of stops that stood then: made again, else as the study keeps them.
+
+        A trial may come to a stop more than once, and be taken back in between: the last one before the look stood.
+        """
         found = {}
         for uid in seen.moment.recorded:
             made = None
             if uid != but and uid in self._stops:
+                stops = self._stops[uid]  # clocks of several machines may differ: the first, where none is before
                 try:
-                    made = self._judgement(self._stops[uid])[1].record
+                    made = self._judgement(max((i for i in stops if i < at), default=stops[0]))[1].record
                 except (_CannotBe, _Differs):  # told at its own place
                     made = None
             if made is None and uid in self._trials and uid != but:
@@ -369,7 +373,7 @@ def _known_without_forecasts(recorded: Decision, question: Ask, snapshot: Snapsh
         ("seen", recorded.seen, question.event.trial.curve.digest),
         ("incumbent", recorded.incumbent, question.incumbent),
         ("standing", recorded.standing, question.standing),
-        ("target", recorded.target, snapshot.goal.sign * question.target),
+        ("target", recorded.target, None if math.isnan(question.target) else snapshot.goal.sign * question.target),
     ):
         if kept != found:
             raise _Differs(what, kept, found)

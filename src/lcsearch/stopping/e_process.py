@@ -22,6 +22,8 @@ HORIZON = 40
 """Audits for which most of the alarm's bets are laid out."""
 _SHARE = 0.97
 _RATIO = 4.0
+_MOST = 700.0
+"""Of the alarm's logarithm: e to the power of more is no float, and no delta asks for it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def _alarm(n: int, k: int, alpha: float, delta: float, k_then: int) -> float:
     else:  # no number of wrong ones would do: the promise is too weak to be refuted so soon
         planned = 1.0
     odd = min(_RATIO * alpha, 0.5 * (1.0 + alpha))
-    ratio = math.exp(k * math.log(odd / alpha) + (n - k) * math.log((1.0 - odd) / (1.0 - alpha)))
+    log_ratio = k * math.log(odd / alpha) + (n - k) * math.log((1.0 - odd) / (1.0 - alpha))
+    ratio = math.exp(min(log_ratio, _MOST))
     return _SHARE * planned + (1.0 - _SHARE) * ratio
 
 
