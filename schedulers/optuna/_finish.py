@@ -17,7 +17,7 @@ from lcsearch.schedulers.optuna._pruner import CurvePruner, several
 from lcsearch.schedulers.optuna._record import CLAIMED, RESUMED_FROM, THAW, Thawed, thawed_of
 from lcsearch.schedulers.optuna._storage import adopt, claim_waiting, is_gone, store_with, this_process
 from lcsearch.schedulers.optuna._thaw import THAWED, alone
-from lcsearch.stopping.decision import percent
+from lcsearch.stopping.decision import UNCALIBRATED, percent, risk_told
 from lcsearch.stopping.finish import FinishPlan, Frozen, plan_finish, stopped_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.study import Incumbent, Snapshot, trained_by
@@ -40,6 +40,8 @@ class FinishReport:
         risk: a bound of P(some trial that is still stopped would have beaten the incumbent), now.
         before: the incumbent when it began; None without one.
         incumbent: the incumbent now.
+        independent: what `risk` bounds, were trials independent.
+        calibration: what is known of the probabilities that it is made of.
     """
 
     plan: FinishPlan
@@ -48,6 +50,8 @@ class FinishReport:
     risk: float | None = None
     before: Incumbent | None = None
     incumbent: Incumbent | None = None
+    independent: float | None = None
+    calibration: str = UNCALIBRATED
 
     def __str__(self) -> str:
         """A few lines for people."""
@@ -55,7 +59,8 @@ class FinishReport:
         for stopped, by, state in self.thawed:
             lines.append(f"trial {stopped} was thawed as trial {by}: {state.lower()}")
         if self.thawed and self.risk is not None:
-            lines.append(f"risk that some stop lost the winner: at most {percent(self.risk)} (uncalibrated)")
+            told = risk_told(self.risk, self.independent, self.calibration)
+            lines.append(f"risk that some stop lost the winner: {told}")
             lines.append(outcome(self.before, self.incumbent))
         return "\n".join(lines)
 
@@ -65,14 +70,18 @@ def planned(plan: FinishPlan, cost: str) -> str:
     n, total = len(plan.thaw), f"{percent(min(plan.risk, 1.0))} now, by the sum of P(beat)"
     if not n:
         text = f"nothing is to be thawed: the risk is at most {total}, and {percent(plan.limit)} is allowed"
-        if plan.rest > plan.limit:
-            text = f"no trial is left that could be thawed, and the risk is at most {total}"
+        if plan.named or plan.rest > plan.limit:
+            which = "none of those named can be thawed again" if plan.named else "no trial is left that could be thawed"
+            text = f"{which}, and the risk is at most {total}"
     else:
         first = plan.thaw[0]
         named = ", ".join(one.uid for one in plan.thaw[:10]) + (f" and {n - 10} more" if n > 10 else "")
-        text = f"to bring the risk from at most {total}, to at most {percent(plan.limit)}, {n} stopped "
-        text += f"trial{'s are' if n > 1 else ' is'} thawed, the likeliest to have won first: {named} "
-        text += f"(trial {first.uid} with P(beat) {percent(first.p)}). That takes {cost}"
+        text = f"to bring the risk from at most {total}, to at most {percent(plan.limit)}, " * (not plan.named)
+        text += f"{n} stopped trial{'s are' if n > 1 else ' is'} thawed, the likeliest to have won first: {named} "
+        text += f"(trial {first.uid} with P(beat) {percent(first.p)}). "
+        if plan.named:
+            text += f"The risk is at most {total}; the others sum to at most {percent(min(plan.rest, 1.0))}. "
+        text += f"That takes {cost}"
     left = [(plan.apart, "not stopped by lcsearch"), (plan.diverged, "diverged")]
     for uids, why in left:
         if uids:
@@ -198,8 +207,9 @@ def finish(
             _train(study, trial, objective, tuple(catch))
             state = study.get_trials(deepcopy=False)[trial.number].state
             done.append((-1 if thawed is None else thawed.stopped, trial.number, state.name))
-    found = pruner.report(study).risk
-    return FinishReport(plan, steps, tuple(done), found, before, pruner.snapshot(study).incumbent)
+    now, incumbent = pruner.report(study), pruner.snapshot(study).incumbent
+    known_of = now.calibration.state
+    return FinishReport(plan, steps, tuple(done), now.risk, before, incumbent, now.independent, known_of)
 
 
 def expect_stopped(policy: Policy, snapshot: Snapshot, numbers: Collection[int], where: str) -> None:

@@ -47,6 +47,7 @@ class FinishPlan:
         apart: uids of stopped trials that no look of lcsearch stopped (another pruner, the objective, an allocator that
             cut them): no risk is known for them, and they are left alone.
         diverged: uids of those stopped as diverged, likewise.
+        named: whether those to be trained on were named, whatever the rest sum to.
     """
 
     limit: float
@@ -55,6 +56,7 @@ class FinishPlan:
     rest: float
     apart: tuple[str, ...] = ()
     diverged: tuple[str, ...] = ()
+    named: bool = False
 
 
 def stopped_of(policy: Policy, snapshot: Snapshot) -> list[Frozen]:
@@ -113,4 +115,5 @@ def plan_finish(
         math.fsum(one.p for one in found if one.uid not in gone),
         tuple(sorted(apart, key=uid_sort_key)),
         tuple(sorted(diverged, key=uid_sort_key)),
+        named=bool(only),
     )

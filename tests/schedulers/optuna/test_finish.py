@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna import CurvePruner, finish, resumed_from
+from lcsearch.stopping.decision import percent, risk_told
 
 PATIENCE = 600
 
@@ -155,6 +158,26 @@ def test_others_stops_are_left_alone_and_named() -> None:
     told = finish(study, Objective(), risk=0.0)
     assert [stopped for stopped, _, _ in told.thawed] == numbers
     assert "left alone, for no risk is known of them (not stopped by lcsearch): trial 7" in str(told)
+
+
+def test_what_a_named_thaw_leaves_is_said_before_and_what_is_known_of_it_after() -> None:
+    """It was: "to bring the risk from at most ... to at most 2 %", whatever the others summed to."""
+    study, numbers = stopped()
+    chances = {stop.trial: stop.p_now for stop in of(study).report(study).stops}
+    one, rest = numbers[0], math.fsum(chances[n] for n in numbers[1:])
+    assert rest > 0.02
+    text = str(finish(study, Objective(), trials=[one], dry_run=True))
+    assert text == (
+        f"1 stopped trial is thawed, the likeliest to have won first: {one} (trial {one} with P(beat) "
+        f"{percent(chances[one])}). The risk is at most {percent(math.fsum(chances.values()))} now, by the sum of "
+        f"P(beat); the others sum to at most {percent(rest)}. That takes about 44 steps"
+    )
+    told, after = finish(study, Objective(), trials=[one]), of(study).report(study)
+    assert after.risk is not None
+    assert 0.02 < after.risk <= rest  # the incumbent may be better now
+    assert (told.risk, told.independent, told.calibration) == (after.risk, after.independent, after.calibration.state)
+    known = risk_told(after.risk, after.independent, "calibrated on 40")
+    assert f"\nrisk that some stop lost the winner: {known}\n" in str(replace(told, calibration="calibrated on 40"))
 
 
 def test_one_by_its_number() -> None:
