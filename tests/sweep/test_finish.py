@@ -13,17 +13,25 @@ from typing import Any
 
 import optuna
 import pytest
+from kit.doubles import NormalAroundBest
+from kit.studies import decay, pruner, stop_one, study_of
 from sweep.kit import PATIENCE_S, RESUMING, Remembering, command, held, launched, lcsearch, wait_for, write_toy
+from sweep.spec.test_space import SWEEP
 
 from lcsearch.errors import FileProblem
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.finish import finish
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.open_run import read_state
+from lcsearch.sweep.monitor.progress import collect
 from lcsearch.sweep.monitor.state import SweepState
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.store import thaws
+from lcsearch.sweep.store.budget import limit_now, used
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.turns import asked_at
 from lcsearch.sweep.views import explain
-from lcsearch.sweep.views.summary import summarize
+from lcsearch.sweep.views.summary import limit_reached, summarize
 
 EPOCHS = 20
 SETTINGS: dict[str, Any] = {"pruner": "curve", "trials": 14, "max_steps": EPOCHS}
@@ -178,6 +186,34 @@ def test_one_trial_anew_where_its_checkpoint_is_gone(folder: Path) -> None:
     again = lcsearch("thaw", str(row.number), "--folder", folder / "run", "--yes", cwd=folder)
     assert again.returncode == 2
     assert again.stderr.startswith("lcsearch thaw: expected the number of a trial that a look stopped and that is not")
+
+
+def test_after_a_sweep_whose_leftover_steps_pay_for_no_turn(tmp_path: Path) -> None:
+    """`lcsearch finish` took it for ended, the workers did not: nothing was thawed, and nobody said so."""
+    study = study_of(pruner(forecasters=[NormalAroundBest(2.0)], threshold=0.5))
+    numbers = [stop_one(study, decay(5.0 - i)) for i in range(3)]
+
+    def file_of(**more: Any) -> SweepFile:
+        fields = {"pruner": {"kind": "curve"}, "finish": {"risk": 0.0}, "max_steps": 50, "pause": True}
+        return SweepFile.model_validate({**SWEEP, **fields, "checkpoints": {"save_cost": 5}, **more})
+
+    spent = used(file_of(), study.trials)
+    first = asked_at(file_of())[0]
+    folder = RunFolder(tmp_path)
+    for left, due in ((first + 4, numbers[::-1]), (first + 5, [])):
+        file = file_of(budget={"trials": 20, "steps": int(spent + left)})
+        assert limit_now(file, folder, study.trials) is None
+        assert [int(one.uid) for one in thaws.due(study, folder, file, study.trials)] == due
+        assert (limit_reached(collect(study.trials, file.target, 20, file.space), file, 0.0) is None) == (not due)
+
+
+def test_a_finish_that_thaws_nothing_says_so(folder: Path) -> None:
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder}/run/study.sqlite3")
+    thaws.want(study, thaws.Wanted(1.0, (), len(study.trials)))
+    for told in (["the finish that was asked for has thawed no trial"], []):
+        view = Remembering()
+        assert launcher.run(folder / "toy.yaml", folder=folder / "run", resume=True, view=view).code == 0
+        assert [text for text in view.events if "thawed" in text] == told
 
 
 def test_at_the_end_of_a_sweep(tmp_path: Path) -> None:

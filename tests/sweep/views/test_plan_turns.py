@@ -10,8 +10,9 @@ from sweep.runtime.test_pause import pausing_toy, swept
 
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.turns import asked_at
 from lcsearch.sweep.views.plan import compute, describe, witness
-from lcsearch.sweep.views.plan_turns import asked_at, climbed, turn_lines
+from lcsearch.sweep.views.plan_turns import climbed, turn_lines
 
 ROOT = Path(__file__).parents[3]
 

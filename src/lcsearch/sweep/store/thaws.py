@@ -23,9 +23,10 @@ from lcsearch.schedulers.optuna._storage import claim_waiting
 from lcsearch.stopping.finish import FinishPlan, Frozen
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import ownership
-from lcsearch.sweep.store.budget import limit_now
+from lcsearch.sweep.store.budget import limit_now, used
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
+from lcsearch.sweep.store.turns import no_turn_left
 
 FINISH = "lcsearch:finish"
 """The study's user attribute that says what is wanted: a Wanted's fields; None where nothing is any more."""
@@ -61,10 +62,12 @@ def want(study: optuna.Study, wish: Wanted) -> None:
     study.set_user_attr(FINISH, wish._asdict())
 
 
-def done(study: optuna.Study) -> None:
-    """What was stored has been brought, as far as it can be."""
-    if study.user_attrs.get(FINISH) is not None:
-        study.set_user_attr(FINISH, None)
+def done(study: optuna.Study) -> bool:
+    """What was stored has been brought, as far as it can be; False: nothing was."""
+    if study.user_attrs.get(FINISH) is None:
+        return False
+    study.set_user_attr(FINISH, None)
+    return True
 
 
 def planned(study: optuna.Study, folder: RunFolder, wish: Wanted) -> tuple[FinishPlan, float, int]:
@@ -91,7 +94,9 @@ def due(study: optuna.Study, folder: RunFolder, file: SweepFile, trials: Sequenc
     own = [t for t in trials if thawed_of(t) is None]
     if any(not t.state.is_finished() for t in own) or not isinstance(study.pruner, CurvePruner):
         return ()
-    if limit_now(file, folder, ownership.counted(trials)) is None or (wish := wanted(study, file)) is None:
+    counted = ownership.counted(trials)
+    over = limit_now(file, folder, counted) is not None or no_turn_left(file, used(file, counted))
+    if not over or (wish := wanted(study, file)) is None:
         return ()
     policy, snapshot = study.pruner.session.policy, study.pruner.snapshot(study)
     return next_thaws(policy, snapshot, trials, wish.risk, wish.trials, since=wish.since).thaw

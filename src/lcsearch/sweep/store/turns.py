@@ -17,8 +17,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.named import allocator
+from lcsearch.allocation.rungs import rungs_of
 from lcsearch.schedulers.optuna import CurvePruner
 from lcsearch.schedulers.optuna._desk import Desk, Turn
 from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
@@ -26,7 +28,7 @@ from lcsearch.schedulers.optuna._snapshot import Reader
 from lcsearch.schedulers.optuna._storage import claim, end_cut, pause
 from lcsearch.session import make_session
 from lcsearch.stopping.policy import Policy
-from lcsearch.sweep.spec.model import AllocatorSpec, SweepFile
+from lcsearch.sweep.spec.model import AllocatorSpec, GreedySpec, SweepFile, UniformSpec
 from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.budget import limit_now, paid, room, steps_left, trained
@@ -40,6 +42,35 @@ LEFT, EVICTED = "left", "evicted"
 def make_allocator(spec: AllocatorSpec) -> Allocator:
     """The allocator with the knobs of the file."""
     return allocator(spec.kind, **spec.model_dump(exclude={"kind"}))
+
+
+def asked_at(file: SweepFile) -> list[float]:
+    """The steps at which a trial's turn may end, rising; by whole steps, as they are reported."""
+    horizon, spec = float(file.max_steps), file.turns
+    if isinstance(spec, UniformSpec | GreedySpec):
+        length = max(math.ceil(spec.quantum * horizon - 1e-9), 1)  # a turn ends with a report
+        found = [min(k * length, horizon) for k in range(1, math.ceil(horizon / length) + 1)]
+    elif spec is not None:
+        rungs = rungs_of(horizon, spec.first, spec.eta)
+        found = list(rungs)
+        if isinstance(one := make_allocator(spec), GoingRateAsha):
+            found += [step for k in range(len(rungs) - 1) for step in one.checks(rungs, k) if step < rungs[k + 1]]
+    else:
+        found = [horizon]
+    return sorted({float(math.ceil(step - 1e-9)) for step in found})
+
+
+def no_turn_left(file: SweepFile, used: float) -> bool:
+    """Does what is left of `budget.steps` pay for no turn of a new trial? Never where nothing pauses.
+
+    Args:
+        file: the sweep's.
+        used: steps trained by all trials, and what their pauses and resumes have cost; none of them runs, or waits.
+    """
+    if not file.pause or file.budget.steps is None:
+        return False
+    first = asked_at(file)[0]
+    return used + first + (file.prices.checkpoint if first < file.max_steps else 0.0) > file.budget.steps
 
 
 def next_turn(study: optuna.Study, folder: RunFolder, file: SweepFile, number: int) -> str:

@@ -28,8 +28,9 @@ from lcsearch.sweep.spec.model import (
 )
 from lcsearch.sweep.store.budget import worker_seconds
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.turns import asked_at
 from lcsearch.sweep.views.phrases import clock, money, more_told, spacing
-from lcsearch.sweep.views.plan_turns import allocated, asked_at, size_told, stops_beside, turn_lines
+from lcsearch.sweep.views.plan_turns import allocated, size_told, stops_beside, turn_lines
 from lcsearch.sweep.views.summary import shown
 
 _POLICY = Policy()  # what a sweep file cannot set is as here

@@ -5,32 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.rungs import rungs_of
 from lcsearch.sweep.spec.model import CurriculumSpec, GreedySpec, HalvingSpec, RobustSpec, SweepFile, UniformSpec
-from lcsearch.sweep.store.turns import make_allocator
+from lcsearch.sweep.store.turns import asked_at, make_allocator
 
 _TURNS = 8  # steps that are named
 EARLY = {"going-rate": 1.3, "asha": 1.3}
 """Steps that promotions take which come before a rung is full, times those of a full one; a test holds it to
 experiments/e5_digits."""
-
-
-def asked_at(file: SweepFile) -> list[float]:
-    """The steps at which a trial's turn may end, rising; by whole steps, as they are reported."""
-    horizon, spec = float(file.max_steps), file.turns
-    if isinstance(spec, UniformSpec | GreedySpec):
-        length = max(math.ceil(spec.quantum * horizon - 1e-9), 1)  # a turn ends with a report
-        found = [min(k * length, horizon) for k in range(1, math.ceil(horizon / length) + 1)]
-    elif spec is not None:
-        rungs = rungs_of(horizon, spec.first, spec.eta)
-        found = list(rungs)
-        if isinstance(one := make_allocator(spec), GoingRateAsha):
-            found += [step for k in range(len(rungs) - 1) for step in one.checks(rungs, k) if step < rungs[k + 1]]
-    else:
-        found = [horizon]
-    return sorted({float(math.ceil(step - 1e-9)) for step in found})
 
 
 def climbed(file: SweepFile) -> dict[float, int]:

@@ -16,7 +16,7 @@ from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
 from lcsearch.sweep.store.budget import Limit, ended_by, next_gain, price_of, read_clock
 from lcsearch.sweep.store.folder import RunFolder, latest
-from lcsearch.sweep.store.turns import EVICTED, LEFT
+from lcsearch.sweep.store.turns import EVICTED, LEFT, no_turn_left
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import (
     SHOWN,
@@ -34,7 +34,6 @@ from lcsearch.sweep.views.phrases import (
     turns_told,
     worker_time,
 )
-from lcsearch.sweep.views.plan_turns import asked_at
 
 if TYPE_CHECKING:
     from lcsearch.schedulers.optuna import Stop
@@ -182,10 +181,8 @@ def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit
         if budget.money is not None and cost >= budget.money:
             return "money"
         return limit if budget.steps is None else "steps"
-    if limit is None and sweep.pause and budget.steps is not None and not progress.of("running", "waiting", "paused"):
-        first = asked_at(sweep)[0]
-        turn = first + (sweep.prices.checkpoint if first < sweep.max_steps else 0.0)
-        return "steps" if used + turn > budget.steps else None
+    if limit is None and not progress.of("running", "waiting", "paused") and no_turn_left(sweep, used):
+        return "steps"
     return limit
 
 
