@@ -28,7 +28,7 @@ class StopWhen:
     """Ends a study once `trials` more would improve its best value by less than `gain`, as far as can be told.
 
     A callback of `study.optimize`, which then begins no further trial, and `FreezeThaw(stop_when=)`, which finishes who
-    leads. How much they would gain is read from the values of all trials that have begun, see
+    leads. How much they would gain is read from the values of all trials that have ended or are paused, see
     :func:`lcsearch.allocation.next_trials.gain_of_next`: a bound in expectation where trials are drawn alike, as at
     random, and a rule of thumb where a sampler learns. A trial that has no value of its own counts with the best one it
     reported, so reports should be of the metric that the objective returns; where few trials are trained to the end, as
@@ -69,8 +69,8 @@ class StopWhen:
 
     def _of(self, study: Study, trials: Sequence[FrozenTrial]) -> float:
         goal = Goal("value", "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize", 1.0)
-        begun = [t for t in trials if t.state != TrialState.WAITING or is_paused(t)]
-        return gain_of_next([_loss(trial, goal) for trial in begun], self._trials)
+        shown = [t for t in trials if t.state.is_finished() or is_paused(t)]
+        return gain_of_next([_loss(trial, goal) for trial in shown], self._trials)
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
         """For `study.optimize`."""

@@ -81,6 +81,12 @@ def test_the_forecast_of_a_record_by_hand() -> None:
     assert told.cdf(2.0)[0] == pytest.approx(0.625)
     assert told.p_beat(0.0)[0] == pytest.approx(0.25 / math.e)
     assert record_forecast(np.array([1.0]), 0.25) is None
+    tied = record_forecast(np.array([0.5] * 8 + [0.7]), 0.25)  # the smallest step that there is
+    assert tied is not None
+    assert tied.p_beat(0.5)[0] == pytest.approx(0.25)
+    same = record_forecast(np.zeros(8), 0.25)
+    assert same is not None
+    assert same.p_beat(0.0)[0] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("kind", CURRICULA)

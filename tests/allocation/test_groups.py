@@ -29,7 +29,7 @@ def test_by_a_category_and_by_regions_of_a_number() -> None:
     }  # fmt: skip
     # 0, 1, 2, 3 in two halves, at 1.5
     assert groups("lr", *live, n=2) == {
-        **dict.fromkeys("01", "lr in [-inf, 1.5)"), **dict.fromkeys("23", "lr in [1.5, inf)"), "4": "no lr"
+        **dict.fromkeys("01", "lr, region 1 of 2"), **dict.fromkeys("23", "lr, region 2 of 2"), "4": "no lr"
     }  # fmt: skip
     assert groups("flag", paused("0", 1, 1.0, params={"flag": True})) == {"0": "flag True"}
 

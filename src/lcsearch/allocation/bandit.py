@@ -84,7 +84,8 @@ class GroupBandit(Curriculum):
         at = {trial.uid: trial for trial in ladder.paused}
         line = [uid for uid, k in ladder.standing.items() if k >= 0]
         line.sort(key=lambda uid: (uid not in state["turns"], self.place(ladder, uid)))
-        fresh = [at[uid] for uid in line if state["p"].get(uid, [None])[0] != at[uid].curve.last_step]
+        finite = (at[uid] for uid in line if len(at[uid].curve))  # of the others nobody can say anything
+        fresh = [trial for trial in finite if state["p"].get(trial.uid, [None])[0] != trial.curve.last_step]
         return fresh[: self.n_asked]
 
     def _choices(

@@ -99,6 +99,12 @@ def drawn(choices: Sequence[Choice], n: int, odds: Odds, floor: float, rng: np.r
         yield from queues[i]
 
 
+def affordable(choices: Sequence[Choice], price: Price, left: float) -> list[Choice]:
+    """The arms with the moves that what is left pays for: among these a slot is drawn, and propensities are theirs."""
+    paid = [(one, tuple(move for move in one.moves if price.of(move) <= left)) for one in choices]
+    return [one._replace(moves=moves) for one, moves in paid if moves]
+
+
 @dataclass(frozen=True)
 class Curriculum(ABC):
     """The half that allocators have in common whose arms are paused trials, asked about one by one, and 'a new
@@ -182,6 +188,7 @@ class Curriculum(ABC):
         ladder, rng = self.ladder(snapshot), np.random.default_rng(key)
         with np.errstate(all="ignore"):  # losses of 1e308 are no reason to fail
             state, choices = self._choices(state, ladder, slots, forecasts, rng)
+            choices = affordable(choices, Price(snapshot, slots), slots.account.left)
             picks = list(drawn(choices, slots.free, self.odds, self.floor, rng))
         if choices:
             moves = chain(ladder.first_steps(), picks, self._others(ladder, slots))

@@ -121,6 +121,9 @@ def record_forecast(losses: Floats, p: float) -> Forecasts | None:
     k = max(n // 4, 1)
     with np.errstate(over="ignore"):
         scale = float((losses[k] - losses[:k]).mean())
+        if not scale > 0:  # the best ones tie: the smallest step that there is, or next to nothing
+            gaps = np.diff(losses)
+            scale = float(gaps[gaps > 0].min()) if (gaps > 0).any() else max(1e-6 * abs(float(losses[0])), 1e-12)
         levels = p + (1.0 - p) * np.arange(n) / n
         tails = np.array([[scale, max(float(losses[-1] - losses[-2]), 0.0)]])
         told = Forecasts.of(losses[None], levels[None], tails, sign=1.0, source="trials that have begun")

@@ -71,7 +71,7 @@ def test_without_parameters_it_is_asha() -> None:
 def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidValue, match=r"^ProgressMixture.uniform: expected a share in \[0, 1\], got 2.$"):
         ProgressMixture(uniform=2)
-    with pytest.raises(InvalidValue, match=r"^ProgressMixture.refit: expected an integer >= 10, got 1.$"):
+    with pytest.raises(InvalidValue, match=r"^ProgressMixture.refit: expected an integer in \[10, 120\], got 1.$"):
         ProgressMixture(refit=1)
     monkeypatch.setattr("lcsearch.allocation.allocators.alp_gmm.find_spec", lambda name: None)
     with pytest.raises(InvalidValue, match=r"^ProgressMixture: expected the package scikit-learn, got 'none'. Install"):

@@ -34,6 +34,14 @@ def test_a_trial_that_is_sure_to_win_is_worth_its_gain_less_its_cost() -> None:
     assert told(made) == [("6", 9.0, pytest.approx(10 - price * 6 / 9))]
 
 
+def test_where_compute_has_no_price_the_surer_gain_goes_first() -> None:
+    """And not the wider forecast: even on [0, .2] gains .9 in two of six steps' way, even on [1, 9] nothing."""
+    arms = [Arm("0", 3.0, 2 / 9, 6 / 9, even(0, 0.2)), Arm("1", 3.0, 2 / 9, 6 / 9, even(1, 9))]
+    scores = WHO.scores(None, arms, 1.0, np.random.default_rng(0))
+    assert scores[0] == pytest.approx(0.9 / WHO._cost(arms[0]))  # noqa: SLF001
+    assert scores[1] == 0.0
+
+
 @pytest.mark.parametrize(("turn", "way", "cost"), [(6, 6, 6), (2, 8, 4), (1, 9, math.log(19, 3)), (4, 5, 5)])
 def test_the_cost_of_a_box_that_may_be_given_up(turn: float, way: float, cost: float) -> None:
     assert WHO._cost(Arm("0", 9.0, turn, way, None)) == pytest.approx(min(cost, way), rel=0.3)  # noqa: SLF001

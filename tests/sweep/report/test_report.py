@@ -310,6 +310,13 @@ def test_where_no_forecast_has_a_say_nothing_is_said_of_configurations(tmp_path:
     assert "Configurations" not in paper(folder_of(tmp_path, [trial(0, falling(0))])).text
 
 
+def test_a_thawed_trial_is_drawn(tmp_path: Path) -> None:
+    goes_on = trial(2, falling(2))
+    goes_on.system_attrs["lcsearch:thaw"] = {"stopped": 1, "step": 4.0, "p": 0.01, "now": 0.02, "anew": False}
+    text = read(write(folder_of(tmp_path, [trial(0, falling(0)), stopped(1), goes_on]))).text
+    assert "1 thawed" in text
+
+
 def test_no_trials(tmp_path: Path) -> None:
     text = read(write(folder_of(tmp_path, []))).text
     for said in ("no trials yet", "none yet", "0 spent", "nothing yet", "not known", "No trial was stopped.",

@@ -49,6 +49,15 @@ def test_what_does_not_go_together_is_said_with_what_to_do(tmp_path: Path) -> No
     ]
 
 
+def test_groups_are_by_rung_or_by_a_parameter(tmp_path: Path) -> None:
+    for fine in ("rung", "lr"):
+        assert load(write(tmp_path, GOOD + f"pause: true\nallocator: {{kind: sec, groups: {fine}}}\n")).file.turns
+    assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: sec, groups: lrr}\n") == [
+        "15:32: at $.allocator.groups: expected 'rung' or a parameter of space (lr, width, opt, momentum), got 'lrr'. "
+        "Did you mean 'lr'?"
+    ]
+
+
 def test_wrong_kinds_and_knobs(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "pause: yes\n") == ["14:8: at $.pause: expected true or false, got 'yes'."]
     assert problems(tmp_path, GOOD + "pause: true\nallocator: {kind: ashe}\n") == [

@@ -49,7 +49,7 @@ class ProgressMixture(Curriculum):
     Attributes:
         first: see :class:`~lcsearch.allocation.curriculum.Curriculum`, as for `eta`, `floor` and `n_asked`.
         uniform: share of the slots drawn for all groups alike, in [0, 1].
-        refit: >= 10.
+        refit: in [10, 120].
 
     Raises:
         InvalidValue: a knob that cannot be, or no scikit-learn (it comes with the extra `sweep`).
@@ -65,8 +65,8 @@ class ProgressMixture(Curriculum):
         super().__post_init__()
         if not (is_finite_number(self.uniform) and 0 <= self.uniform <= 1):
             raise InvalidValue("a share in [0, 1]", self.uniform, "ProgressMixture.uniform")
-        if not (isinstance(self.refit, int) and self.refit >= 10):
-            raise InvalidValue("an integer >= 10", self.refit, "ProgressMixture.refit")
+        if not (isinstance(self.refit, int) and 10 <= self.refit <= _MOST // 2):
+            raise InvalidValue(f"an integer in [10, {_MOST // 2}]", self.refit, "ProgressMixture.refit")
         if find_spec("sklearn") is None:
             what = "Install it: pip install scikit-learn, or 'lcsearch[sweep]'"
             raise InvalidValue("the package scikit-learn", "none", "ProgressMixture", what)
@@ -90,7 +90,8 @@ class ProgressMixture(Curriculum):
             return []
         at = {trial.uid: trial for trial in ladder.paused}
         line = sorted((uid for uid, k in ladder.standing.items() if k >= 0), key=lambda uid: self.place(ladder, uid))
-        fresh = [at[uid] for uid in line if state["p"].get(uid, [None])[0] != at[uid].curve.last_step]
+        finite = (at[uid] for uid in line if len(at[uid].curve))  # of the others nobody can say anything
+        fresh = [trial for trial in finite if state["p"].get(trial.uid, [None])[0] != trial.curve.last_step]
         return fresh[: self.n_asked]
 
     def _choices(
@@ -101,6 +102,8 @@ class ProgressMixture(Curriculum):
         trials = {trial.uid: trial for trial in chain(ladder.snapshot.bank, ladder.snapshot.live)}
         if back and ladder.losses.size:
             state = self._booked(state, trials, back, chances(told, float(ladder.losses[0])).tolist())
+            ended = [uid for uid in state["p"] if uid not in trials or trials[uid].status.finished]
+            state["p"] = {uid: one for uid, one in state["p"].items() if uid not in ended[:-_MOST]}
         deaf = bool(back) and all(one is None for one in told)
         line = self.in_line(ladder, slots)
         groups = None if deaf or not self.begins(ladder, slots) else self._groups(state, trials, line)

@@ -27,7 +27,8 @@ class PandoraIndex(Curriculum):
 
     z is the loss in hand at which to open the box is just worth its cost (Weitzman's rule: open the lowest z while that
     is below the best in hand). The price, in loss per full trial's compute, is what a new configuration pays: its z is
-    the best value seen, E[(best - Y_new)^+] = price * cost_new. So a trial goes on when its z lies below that.
+    the best value seen, E[(best - Y_new)^+] = price * cost_new. So a trial goes on when its z lies below that. Where
+    that gains nothing, or nothing new may be begun, arms are ranked by E[(best - Y)^+] for a unit of cost.
 
     Cost, with abandonment: of what goes on at a rung 1 / `eta` comes to the next, so the turn after next is paid for
     with probability 1 / `eta`, and so on; as turns grow by `eta`, each counts as much as the next one. A trial with n
@@ -46,7 +47,8 @@ class PandoraIndex(Curriculum):
         new = [row for row, i in enumerate(known) if arms[i].uid is None]
         price = float(expected_improvement(told, best)[new[0]]) / costs[new[0]] if new else 0.0
         scores = np.full(len(arms), math.nan)
-        scores[known] = best - self._z(told, price * costs)
+        # Where compute has no price, as once nothing new may be begun, z says nothing but how wide a forecast is.
+        scores[known] = best - self._z(told, price * costs) if price > 0 else expected_improvement(told, best) / costs
         return scores
 
     def _cost(self, arm: Arm) -> float:

@@ -183,8 +183,11 @@ class Progress:
         return math.fsum(row.paid for row in self.rows)
 
     def begun(self, goal: Goal) -> list[Spent]:
-        """What the sweep's own trials that have begun came to, without failed ones that are run again, by number."""
+        """What the sweep's own trials came to that have ended or are paused, without failed ones that are run again, by
+        number.
+        """
         own = [row for row in self.rows if row.again is None and row.thawed is None]
+        own = [row for row in own if row.state not in ("running", "waiting")]
         known = [(row, row.reached(goal) if row.state != "failed" else None) for row in own]
         return [Spent(math.inf if at is None else goal.sign * at[0], row.spent, row.seconds) for row, at in known]
 

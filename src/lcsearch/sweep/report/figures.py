@@ -182,7 +182,7 @@ def _figure(height: float) -> Figure:
 
 
 def _state(state: str) -> str:
-    return "running" if state in ("waiting", "paused") else state
+    return {"waiting": "running", "paused": "running", "thawed": "stopped"}.get(state, state)
 
 
 def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:

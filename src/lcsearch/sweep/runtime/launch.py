@@ -193,7 +193,8 @@ class Watch(ABC):
                 "money": f"{budget.money or 0:g} are spent",
                 "stop_when": f"more of them would gain less than {budget.stop_when.gain if budget.stop_when else 0:g}",
             }[limit]
-            text = f"budget.{limit}: {what}, no trial is begun any more"
+            ever = "while that is so" if limit == "stop_when" else "any more"
+            text = f"budget.{limit}: {what}, no trial is begun {ever}"
             self.view.event(text + (f"; {running} running go{'es' * (running == 1)} on" if running else ""))
 
     def _check_failures(self, trials: list[FrozenTrial]) -> None:

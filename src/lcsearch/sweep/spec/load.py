@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from lcsearch.allocation.groups import RUNG
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.secrets_in_urls import mask
 from lcsearch.sweep.spec.messages import OWN
@@ -198,9 +199,20 @@ def _cross_check(document: Document, folder: Path) -> None:
     _check_conditions(document)
     _check_objective(document, folder)
     _check_command(document)
-    problems = (*_ray_problems(document.value), *_pause_problems(document.value), *_finish_problems(document.value))
+    value = document.value
+    problems = (*_ray_problems(value), *_pause_problems(value), *_finish_problems(value), *_group_problems(value))
     for place, said in problems:
         document.report(place, said)
+
+
+def _group_problems(value: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Groups are by rung, or by a parameter that there is."""
+    spec, space = value.get("allocator"), value.get("space")
+    name = spec.get("groups") if isinstance(spec, dict) else None
+    if isinstance(name, str) and name != RUNG and isinstance(space, dict) and name not in space:
+        hint = messages.did_you_mean(name, space)
+        text = f"expected '{RUNG}' or a parameter of space ({', '.join(space)}), got '{name}'.{hint}"
+        yield ("allocator", "groups"), text
 
 
 def _finish_problems(value: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:

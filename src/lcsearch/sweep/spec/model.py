@@ -530,7 +530,7 @@ class AlpGmmSpec(CurriculumSpec):
 
     kind: Literal["alp-gmm"]
     uniform: Annotated[float, Field(ge=0, le=1)] = 0.2
-    refit: Annotated[int, Field(ge=10)] = 20
+    refit: Annotated[int, Field(ge=10, le=120)] = 20
 
 
 class UncertainSpec(CurriculumSpec):

@@ -184,11 +184,25 @@ def spent_by(file: SweepFile, trials: Iterable[FrozenTrial], now: datetime | Non
     """What those of `trials` that have begun came to; the seconds of running ones are counted until `now`."""
     found = []
     for trial in trials:
+        last = next(reversed(trial.intermediate_values.items()), None)
+        key = (trial.number, trial.datetime_start, trial.datetime_complete, last, file.max_steps, file.target)
+        if trial.state.is_finished() and key in _SPENT:
+            found.append(_SPENT[key])
+            continue
         reached = judged_at_end(Curve.of(dict(sorted(trial.intermediate_values.items()))), file.target)
         known = reached is not None and trial.state != TrialState.FAIL
         loss = file.target.sign * reached[0] if known and reached is not None else math.inf
         found.append(Spent(loss, steps_of(trial, file.max_steps), seconds_of(trial, now)))
+        if trial.state.is_finished() and trial.datetime_complete is not None:
+            if len(_SPENT) > _KEPT:
+                _SPENT.clear()
+            _SPENT[key] = found[-1]
     return found
+
+
+_SPENT: dict[tuple[object, ...], Spent] = {}
+"""A memo of trials that have ended: whoever allocates asks again each time."""
+_KEPT = 100_000
 
 
 def ended_by(
@@ -229,7 +243,7 @@ def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial])
     if budget.stop_when is not None:
         again = replacements(trials)  # thaws do not count: what has ended stays so while stopped trials are trained on
         own = (trial for trial in trials if trial.number not in again and thawed_of(trial) is None)
-        gain = next_gain(file, spent_by(file, filter(_has_begun, own), clock.until))
+        gain = next_gain(file, spent_by(file, filter(_has_shown, own), clock.until))
     seconds = clock.now() if budget.seconds is not None else 0.0
     return ended_by(budget, _begun(trials), steps, seconds, money, gain)
 
@@ -272,6 +286,11 @@ def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> i
 
 def _begun(trials: Sequence[FrozenTrial]) -> int:
     return sum(map(_has_begun, standing(trials)))
+
+
+def _has_shown(trial: FrozenTrial) -> bool:
+    """Has it ended, or is paused? One that runs has a value that says little yet, and is trained on in any case."""
+    return trial.state.is_finished() or is_paused(trial)
 
 
 def _has_begun(trial: FrozenTrial) -> bool:
