@@ -276,13 +276,24 @@ def test_absent_forecasts_are_taken_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_study_whose_first_stops_are_against_rivals(tmp_path: Path) -> None:
-    trials = by_optuna(tmp_path / "log", groups=[range(9)], rivals=1)
+    trials = by_optuna(tmp_path / "log", groups=[range(9)], rivals=1, audit=0.9)
     records = [record for _, _, record in lines(tmp_path / "log")]
     assert "RIVALS" in {record["reason"] for record in records}
     assert any("now" in record and "target" not in record for record in records)  # nothing had ended
     found = verify(tmp_path / "log", trials, at_hand)
     assert found.mismatch is None, str(found.mismatch)
     assert found.looks == len(records)
+
+    def audited(record: dict[str, Any]) -> bool:  # as an earlier lcsearch did
+        if record["verdict"] != "STOP":
+            return False
+        record |= {"verdict": "CONTINUE", "reason": "AUDITED", "propensity": 0.9}
+        return True
+
+    with_record(tmp_path / "log", tmp_path / "old", audited)
+    old = verify(tmp_path / "old", trials, at_hand)
+    assert old.mismatch is None, str(old.mismatch)
+    assert old.not_made_again == {"looks against rivals that an earlier lcsearch left to audits": 1}
 
 
 def test_a_stop_that_was_taken_back_is_no_look(made: tuple[Path, Trials], tmp_path: Path) -> None:

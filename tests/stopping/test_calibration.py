@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from kit.builders import goal, props, trial
 
 from lcsearch.goal import Goal
 from lcsearch.stopping.calibration import ENOUGH, Calibration, Outcome, clopper_pearson, outcomes_of
+from lcsearch.stopping.risk import LEVELS, StopRecord
 from lcsearch.study import Status
 
 
@@ -94,7 +96,72 @@ def test_outcomes_of_a_log(of: Goal) -> None:
         for uid, p in (("1", 0.4), ("2", 0.3), ("3", 0.01), ("9", 0.5), ("1", None))
     ]
     records += [{"trial": "1", "step": 2, "now": {"p": 0.2}}, {"trial": "2", "step": 2}]
-    assert outcomes_of(records, trials, of) == [("1", 0.4, True), ("2", 0.3, False)]
+    assert outcomes_of(records, trials, of) == [("1", 0.4, True, None), ("2", 0.3, False, None)]
+
+
+@pytest.mark.parametrize("of", [goal(), goal("maximize")])
+def test_a_trial_stopped_by_p_beat_has_not_beaten_and_is_owed_what_its_stop_gave_it(of: Goal) -> None:
+    losses = tuple(map(float, np.linspace(1.0, 2.3, len(LEVELS))))
+    stop = StopRecord(2, "BELOW", 0.02, "", losses, losses[4])
+    stopped = [
+        replace(trial("1", [3.0], Status.STOPPED), stop_records={"stop": stop}),
+        replace(trial("2", [3.0], Status.STOPPED), stop_records={"stop": replace(stop, p=None, losses=())}),  # diverged
+        replace(trial("3", [3.0], Status.RUNNING), stop_records={"stop": stop}),
+        trial("4", [3.0], Status.STOPPED),  # by something else
+    ]
+    records = [
+        {"trial": uid, "step": step, "now": {"p": p}, "target": of.sign * losses[at]}
+        for uid in "1234"
+        for step, p, at in ((1, 0.6, 6), (2, 0.02, 4))
+    ]
+    found = outcomes_of(records, stopped, of)
+    assert [one[:3] for one in found] == [("1", 0.6, False), ("1", 0.02, False)]
+    assert [one.owed for one in found] == [pytest.approx(LEVELS[6]), 0.02]  # by the target of the look
+    against = "against running trials 0, by what they are forecast to reach"
+    assert outcomes_of([{**record, "detail": against} for record in records], stopped, of) == []
+
+
+def test_in_words_with_stopped_trials() -> None:
+    stopped = [Outcome(f"s{i}", p, False, 0.02) for i in range(30) for p in (0.3, 0.02)]
+    found = Calibration.of([*outcomes(20, 0.02, 0.0), *(Outcome(f"x{i}", 0.4, i < 18) for i in range(20)), *stopped])
+    assert found.lines == [
+        "P(beat) is calibrated on 40",
+        "     P(beat)  trials  stopped  forecast    beat  95 % band",
+        "    0 to 5 %      50       30       2 %     0 %  0 % to 11 %",
+        "  20 to 50 %      50       30      34 %    36 %  23 % to 53 %",
+        "40 trials that ran to their end do not contradict P(beat); 20 trials below 5 %: that at most 14 % of such win "
+        "is all they can prove (95 %), and of stopped trials only audits can",
+    ]
+    never = Calibration.of([Outcome(str(i), 0.9, False, 0.02) for i in range(30)])
+    assert (never.n, never.state) == (0, "uncalibrated")
+    assert never.sentence == (
+        "P(beat) is off here: of 30 trials with a forecast in 80 to 100 % 0 beat their target, 27.0 were forecast to "
+        "(30 were stopped, which takes 0.6)"
+    )
+
+
+def test_stops_do_not_make_right_forecasts_look_wrong() -> None:
+    """Trials walk; what is said of their ends is right, or far too low. Below 5 % they are stopped."""
+    rng, n_looks, target = np.random.default_rng(0), 6, -0.5
+    told = {1: 0, 3: 0}
+    for power in told:
+        for _ in range(30):
+            records: list[dict[str, object]] = []
+            trials = []
+            for i in range(150):
+                walk, stop = np.cumsum(rng.normal(size=n_looks)) / math.sqrt(n_looks), None
+                for at in range(n_looks - 1):
+                    left = math.sqrt(1 - (at + 1) / n_looks)
+                    p = (0.5 * math.erfc((walk[at] - target) / left / math.sqrt(2))) ** power
+                    records.append({"trial": str(i), "now": {"p": p}, "target": target})
+                    if p < 0.05:
+                        stop = StopRecord(at, "BELOW", p, "", target=target)
+                        break
+                made = trial(str(i), [float(walk[-1])], Status.COMPLETE if stop is None else Status.STOPPED)
+                trials.append(made if stop is None else replace(made, stop_records={"stop": stop}))
+            told[power] += Calibration.of(outcomes_of(records, trials, goal())).contradicted is not None
+    assert told[1] <= 2
+    assert told[3] >= 20
 
 
 def test_a_right_forecast_is_seldom_contradicted_and_a_wrong_one_is() -> None:

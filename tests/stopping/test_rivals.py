@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,8 @@ def test_a_trial_that_no_rival_loses_to_is_stopped_and_says_against_whom(sign: f
     assert record is not None
     assert record.target is None
     assert decision.risk == decision.now.p  # nobody leads yet: as it was when it was stopped
+    audited, _ = decide(replace(POLICY, audit=0.99), seen, own, mine, theirs)  # nothing could come of an audit of it
+    assert (audited.verdict, audited.propensity) == (Verdict.STOP, None)
 
 
 def test_one_that_may_still_beat_them_goes_on() -> None:

@@ -140,7 +140,7 @@ class Session:
         self.disobeyed = 0
         self.keeps_audits = True
         self._allocations: dict[Hashable, Allocated] = {}
-        self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many COMPLETE trials
+        self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many that ended
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
 
     def __getstate__(self) -> dict[str, Any]:
@@ -487,7 +487,7 @@ class Session:
     def calibration(self, snapshot: Snapshot) -> Calibration:
         """How P(beat) fared in a study, by the decision log, which is read again when a trial has ended, and by the
         certificate of the weights."""
-        folder, n = getattr(self.sink, "folder", None), snapshot.bank.n_complete
+        folder, n = getattr(self.sink, "folder", None), len(snapshot.bank)
         with self._lock:
             known = self._calibrations.get(snapshot.key)
         if known is not None and known[0] == n:

@@ -195,6 +195,8 @@ class _Again:
         judged = judgement._replace(decision=replace(judgement.decision, risk=None, independent=None))
         made = settled(seen.policy, snapshot, trial, judged).decision
         recorded = _decided(record)
+        if recorded.propensity is not None and judgement.record is not None and judgement.record.target is None:
+            raise _CannotBe("looks against rivals that an earlier lcsearch left to audits")
         why = ""
         if recorded.verdict is not Verdict.STOP and judgement.decision.verdict is Verdict.STOP:
             later = recorded.reason is not made.reason and recorded.reason not in (Reason.BELOW, Reason.AUDITED)

@@ -17,6 +17,8 @@ from lcsearch.study import Incumbent
 _ALL_DIGITS = 14
 UNCALIBRATED, CERTIFIED = "uncalibrated", "certified"
 """The state of P(beat) where nothing else is known, see :attr:`lcsearch.stopping.calibration.Calibration.state`."""
+AGAINST = "against running trials "
+"""So the detail of a look begins whose P(beat) is that of beating running trials, too."""
 _SHOWN = 1e-4
 """Probabilities below are not told apart for people."""
 

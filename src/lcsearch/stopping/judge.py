@@ -12,7 +12,7 @@ import numpy as np
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answer, Answers, Forecasts, Query
 from lcsearch.stopping import audit
-from lcsearch.stopping.decision import Decision, Look
+from lcsearch.stopping.decision import AGAINST, Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import StopRecord, independent_risk_of, risk_of
@@ -104,10 +104,13 @@ def limited(policy: Policy, snapshot: Snapshot, stop: Judgement) -> Judgement:
 
 
 def settled(policy: Policy, snapshot: Snapshot, trial: Trial, stop: Judgement) -> Judgement:
-    """A look's outcome once the other stops are weighed, see :func:`limited`, and some stops are left to audits."""
+    """A look's outcome once the other stops are weighed, see :func:`limited`, and some stops are left to audits.
+
+    One without a target is not: what the trial comes to could not say whether the stop would have been wrong.
+    """
     made = limited(policy, snapshot, stop)
     decision, record = made
-    if not policy.audit or decision.verdict is not Verdict.STOP or record is None or record.p is None:
+    if not policy.audit or decision.verdict is not Verdict.STOP or record is None or record.target is None:
         return made
     decision = replace(decision, propensity=float(policy.audit))
     if audit.released(policy.audit, snapshot.study, trial):
@@ -230,7 +233,7 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
     verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.RIVALS if ask.rivals else Reason.BELOW
     # What it was compared with is no incumbent, so its record has no target at which P(beat) is known.
     target = math.nan if ask.rivals else ask.target
-    detail = f"against running trials {', '.join(ask.rivals)}, by what they are forecast to reach" if ask.rivals else ""
+    detail = f"{AGAINST}{', '.join(ask.rivals)}, by what they are forecast to reach" if ask.rivals else ""
     record = None
     if now.p is None:
         reason = Reason.ABSENT
