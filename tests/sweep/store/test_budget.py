@@ -42,9 +42,10 @@ from lcsearch.sweep.store.budget import (
     worker_seconds,
 )
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.turns import asked_at
 from lcsearch.sweep.views.phrases import money
 from lcsearch.sweep.views.screen import layout
-from lcsearch.sweep.views.summary import summarize
+from lcsearch.sweep.views.summary import limit_reached, limit_told, summarize
 
 SLOW = "import time\ndef train(ctx):\n    for e in range(1, ctx.max_steps + 1):\n        time.sleep({s})\n"
 SLOW += "        ctx.report(ctx.params['a'] + 1 / e, e)\n"
@@ -213,6 +214,24 @@ def test_steps_that_the_seconds_left_pay_for(tmp_path: Path) -> None:
     assert steps_left(file, folder, study.trials) == 240.0
     assert steps_left(file_of(seconds=30.0), folder, study.trials) == 0.0
     assert steps_left(file_of(), folder, study.trials) == math.inf
+
+
+@pytest.mark.parametrize(("more", "limit"), [({}, "seconds"), ({"money_per_hour": 36.0, "money": 0.5}, "money")])
+def test_a_sweep_that_pauses_has_ended_where_what_is_left_pays_for_no_turn(more: dict[str, Any], limit: str) -> None:
+    known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3, **more}}
+    study, file = optuna.create_study(), SweepFile.model_validate(known)
+    trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
+    trial.report(1.0, 1)
+    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 60.0, "gaps": 9})
+    study.tell(trial, 1.0)
+    progress = collect(study.trials, file.target, 9, file.space)
+    turn = asked_at(file)[0] * 60.0 / file.backend.workers.n  # of wall clock
+    assert limit_reached(progress, file, 1e3 - turn + 1.0) == limit
+    if limit == "seconds":
+        assert limit_reached(progress, file, 1e3 - turn - 1.0) is None
+    told = limit_told(progress, file, 1e3 - turn + 1.0)
+    assert told is not None
+    assert told.endswith(" after 1 of 9 trials had begun, and what is left pays for no other turn")
 
 
 def test_the_clock(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_lines_of_a_sweep(tmp_path: Path) -> None:
     del stop["time"]
     assert stop == {
         "event": "trial", "trial": 1, "state": "stopped", "value": 1.5, "last": 1.5, "step": 2, "spent": 2,
-        "saved": 8, "reason": STOPPED, "p_beat": 0.001, "cut": None,
+        "saved": 8, "reason": STOPPED, "p_beat": 0.001, "cut": None, "thaws": None,
     }  # fmt: skip
     assert (nothing["value"], nothing["last"], nothing["p_beat"]) == (None, None, None)
     worker = of(told, "worker")[0]

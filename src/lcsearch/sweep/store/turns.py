@@ -60,17 +60,19 @@ def asked_at(file: SweepFile) -> list[float]:
     return sorted({float(math.ceil(step - 1e-9)) for step in found})
 
 
-def no_turn_left(file: SweepFile, used: float) -> bool:
-    """Does what is left of `budget.steps` pay for no turn of a new trial? Never where nothing pauses.
+def no_turn_left(file: SweepFile, used: float, left: float = math.inf) -> bool:
+    """Does what is left pay for no turn of a new trial? Never where nothing pauses.
 
     Args:
         file: the sweep's.
         used: steps trained by all trials, and what their pauses and resumes have cost; none of them runs, or waits.
+        left: steps that seconds and money pay for, see :func:`~lcsearch.sweep.store.budget.steps_left`.
     """
-    if not file.pause or file.budget.steps is None:
+    if not file.pause:
         return False
     first = asked_at(file)[0]
-    return used + first + (file.prices.checkpoint if first < file.max_steps else 0.0) > file.budget.steps
+    turn = first + (file.prices.checkpoint if first < file.max_steps else 0.0)
+    return turn > (left if file.budget.steps is None else min(left, file.budget.steps - used))
 
 
 def next_turn(study: optuna.Study, folder: RunFolder, file: SweepFile, number: int) -> str:

@@ -14,8 +14,9 @@ trial    `trial` (its number) and `state`: "began" with `params` (a trial that `
          the last report, `spent`, `saved` (steps; here and at the end an estimate, counted to where complete trials
          ended), `reason` (of a stop or a failure, else null), `p_beat` (at the look that stopped it; null for trials
          that were not stopped, or not by P(beat)), `cut` (of one that ended where it was paused: "cut" by the
-         allocator, "left" by the budget's end, "evicted" for its checkpoint; else null). Where trials are paused also
-         "paused" and "resumed" with `step`, where it was paused, and `last`, its report there
+         allocator, "left" by the budget's end, "evicted" for its checkpoint; else null), `thaws` (the number of the
+         stopped trial that it goes on with, else null). Where trials are paused also "paused" and "resumed" with
+         `step`, where it was paused, and `last`, its report there
 turn     an allocator gave a slot: `trial` (null: a new configuration, which begins as a `trial` of its own), `from` and
          `until` (steps; at `until` it is asked again, or ends), `why`, `score` (higher is better; by which is the
          allocator's to say), `allocation` (its number in the decision log), `allocator`, `waiting` (paused trials that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
-from lcsearch.sweep.store.budget import Limit, ended_by, next_gain, price_of, read_clock
+from lcsearch.sweep.store.budget import Limit, ended_by, next_gain, price_of, read_clock, worker_seconds
 from lcsearch.sweep.store.folder import RunFolder, latest
+from lcsearch.sweep.store.pace import usual
 from lcsearch.sweep.store.turns import EVICTED, LEFT, no_turn_left
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import (
@@ -166,11 +168,14 @@ def unfinished(progress: Progress, folder: RunFolder) -> bool:
     return limit_reached(progress, folder.read().file, read_clock(folder).seconds) is None
 
 
+_NO_TURN = ", and what is left pays for no other turn"
+
+
 def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit | None:
     """The limit that has ended the sweep, or will; None while there is none.
 
-    Where trials pause it is `budget.steps`, too, when what is left of them pays for no turn of a new trial, or, though
-    all were begun, of any that was left paused.
+    Where trials pause it is `budget.steps`, `seconds` or `money`, too, when what is left of them pays for no turn of a
+    new trial, or, though all were begun, of any that was left paused.
     """
     budget, used = sweep.budget, progress.spent + progress.paid
     cost, gain = price_of(sweep, progress.seconds) or 0.0, next_gain(sweep, progress.begun(sweep.target))
@@ -180,10 +185,24 @@ def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit
             return "seconds"
         if budget.money is not None and cost >= budget.money:
             return "money"
-        return limit if budget.steps is None else "steps"
-    if limit is None and not progress.of("running", "waiting", "paused") and no_turn_left(sweep, used):
+        timed = budget.seconds is not None or budget.money is not None
+        if budget.steps is not None and (not timed or no_turn_left(sweep, used)):
+            return "steps"
+        return _scarcer(sweep, seconds, cost) if timed else limit
+    if limit is not None or progress.of("running", "waiting", "paused"):
+        return limit
+    if no_turn_left(sweep, used):
         return "steps"
-    return limit
+    pace = usual(row.pace for row in progress.rows)
+    left = worker_seconds(sweep, seconds, cost) / pace if pace else math.inf
+    return _scarcer(sweep, seconds, cost) if no_turn_left(sweep, used, left) else None
+
+
+def _scarcer(sweep: SweepFile, seconds: float, cost: float) -> Limit:
+    """Of seconds and money what leaves less of workers' time."""
+    whole = worker_seconds(sweep, seconds, cost)
+    clock = sweep.model_copy(update={"budget": sweep.budget.model_copy(update={"money": None})})
+    return "seconds" if worker_seconds(clock, seconds) == whole else "money"
 
 
 def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | None:
@@ -200,12 +219,14 @@ def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | No
             paid = f" and {progress.paid:g} paid for pauses and resumes" if progress.paid else ""
             text = f"{progress.spent} of {budget.steps} {sweep.step}s were spent{paid} after {n} had begun"
             few = progress.spent + progress.paid < (budget.steps or 0)
-            text += ", and what is left pays for no other turn" if few else ""
+            text += _NO_TURN if few else ""
         case "seconds":
             text = f"{seconds:.3g} of {budget.seconds or 0:g} seconds were used after {n} had begun"
+            text += _NO_TURN if seconds < (budget.seconds or 0) else ""
         case "money":
             spent = money(price_of(sweep, progress.seconds) or 0.0)
             text = f"{spent} of {money(budget.money or 0.0)} were spent after {n} had begun"
+            text += _NO_TURN if (price_of(sweep, progress.seconds) or 0.0) < (budget.money or 0.0) else ""
         case _:
             text = f"{gain_told(progress, sweep)}; {n} had begun"
     return f"ended by budget.{limit}: {text}"
