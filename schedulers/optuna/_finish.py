@@ -178,7 +178,9 @@ def finish(
         objective: as for `study.optimize`.
         risk: what the P(beat) of all trials that stay stopped may sum to, in [0, 1].
         trials: numbers of trials to thaw instead, whatever the risk.
-        anew: the objective keeps no checkpoints: thawed trials begin at their start, without reports.
+        anew: the objective keeps no checkpoints (it never asks `resumed_from`): thawed trials begin at their start,
+            without reports. Where that is not said, such an objective trains from its start all the same: what it
+            reports again is passed over, and the steps that are told are too few.
         dry_run: nothing is trained; the report says what would be, and what it would cost.
         catch: exceptions of the objective that make a trial FAIL and no more, as in `study.optimize`; any other makes
             it FAIL and is raised. What a failed one is at risk stays.

@@ -138,7 +138,7 @@ def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, before: 
     lines = [f"its latest look in this process: {latest.reason.name}: {latest.line}"] if latest is not None else []
     again = list(_again(session, trial, snapshot, before))
     if looks := judged_looks((decision.to_record() for decision in again), trial):
-        ignored = "ignored" in trial.stop_records  # such looks were made
+        ignored = "ignored" in trial.stop_records or THAWED in trial.stop_records  # made, or held for what is told
         stops = [] if ignored or all(decision.verdict is not Verdict.STOP for decision in again) else [UNMADE]
         return [*lines, *nearest(looks, AGAIN), *stops]
     held = Counter(decision.reason for decision in again).most_common()

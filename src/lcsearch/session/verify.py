@@ -92,8 +92,8 @@ class Verified:
         made = f"{self.looks} look{'s' * (self.looks != 1)} and {self.allocations} "
         made += f"allocation{'s' * (self.allocations != 1)} made again"
         if self.mismatch is not None:
-            return [*told, f"MISMATCH {self.mismatch}", f"{made} before it came out as recorded"]
-        told.append(f"{made}: each came out as recorded")
+            return [*told, f"MISMATCH {self.mismatch}", f"{made} before it, as recorded"]
+        told.append(f"{made}{': each came out as recorded' * (self.looks + self.allocations > 0)}")
         told += [f"cannot be recomputed: {n} {why}" for why, n in self.not_made_again.items()]
         if not self.looks + self.allocations:
             told.append("nothing was verified")
