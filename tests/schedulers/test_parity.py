@@ -49,6 +49,7 @@ CANNOT_OCCUR = {
     Reason.UNRECORDED,  # every record here reads back
     Reason.AUDITED,  # nothing is audited
     Reason.THAWED,  # nor is anything thawed
+    Reason.RIVALS,  # nor compared with running trials
 }
 
 

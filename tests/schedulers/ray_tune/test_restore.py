@@ -148,7 +148,7 @@ class Run:
             if record["pid"] == pid:
                 key = index(record["trial"]), record["step"]
                 assert key not in looks
-                looks[key] = {k: v for k, v in record.items() if k not in ("time", "latency", "host", "pid")}
+                looks[key] = {k: v for k, v in record.items() if k not in ("time", "latency", "host", "pid", "line")}
         return looks
 
     def lives(self) -> list[list[int]]:
