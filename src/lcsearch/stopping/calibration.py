@@ -211,7 +211,7 @@ def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[flo
     """The interval of a rate of which `k` in `n` independent cases were seen, Clopper and Pearson (1934).
 
     >>> [round(end, 4) for end in clopper_pearson(0, 6, 0.9)]
-    [0.0, 0.3930]
+    [0.0, 0.393]
     """
     half = (1.0 - confidence) / 2
     low = 0.0 if k == 0 else _root(lambda p: 1.0 - _at_most(k - 1, n, p) - half)
