@@ -33,7 +33,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experim
 import numpy as np
 import provenance
 import research
-from scipy.stats import beta
 
 from lcsearch.data.tables import Table
 from lcsearch.data.task import Task
@@ -41,6 +40,7 @@ from lcsearch.pretrain.real_tables import half_of
 from lcsearch.replay.history import History
 from lcsearch.replay.policies import PolicySpec, Shared
 from lcsearch.replay.simulator import simulate_all
+from lcsearch.stopping.calibration import clopper_pearson
 from lcsearch.stopping.gates import target_of
 from lcsearch.stopping.judge import independent_risk_now, risk_now
 from lcsearch.stopping.policy import Policy
@@ -139,7 +139,7 @@ def work(table: Table, source: str, orders: int, together: int) -> None:
 def bound(tasks: list[list[bool]]) -> tuple[float, float, int]:
     """(rate, one-sided upper 95 % bound, sweeps) of an event over the sweeps of each task."""
     hits, n = sum(map(sum, tasks)), sum(map(len, tasks))
-    exact = 1.0 if hits == n else float(beta.ppf(0.95, hits + 1, n - hits))
+    exact = clopper_pearson(hits, n, 0.9)[1]
     rng, at = np.random.default_rng(0), np.array([[sum(one), len(one)] for one in tasks], float)
     drawn = at[rng.integers(len(at), size=(4000, len(at)))].sum(1)
     return hits / n, max(exact, float(np.quantile(drawn[:, 0] / drawn[:, 1], 0.95))), n

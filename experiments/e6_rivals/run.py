@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experim
 
 import numpy as np
 import research
-from scipy.stats import beta
 
 from lcsearch.data.tables import Table
 from lcsearch.pretrain.real_tables import half_of
 from lcsearch.replay.policies import PolicySpec
 from lcsearch.replay.simulator import World, simulate
+from lcsearch.stopping.calibration import clopper_pearson
 
 HERE = Path(__file__).resolve().parent
 PARTS, SHOWN = HERE / "parts", HERE / "table.md"
@@ -58,7 +58,7 @@ def play(task: Any, order: int, rivals: int) -> dict[str, Any]:
 
 def bound(hits: int, n: int) -> float:
     """One-sided upper 95 % bound, Clopper and Pearson (1934)."""
-    return 1.0 if hits == n else float(beta.ppf(0.95, hits + 1, n - hits))
+    return clopper_pearson(hits, n, 0.9)[1]
 
 
 def table() -> str:

@@ -154,8 +154,17 @@ def claim(study: Study, number: int) -> Trial | None:
     frozen = study._storage.get_trial(of)
     if not is_paused(frozen):
         return None
+    return _claim(study, of, {**this_process(), "pauses": n_pauses(frozen), "of": number})
+
+
+def claim_waiting(study: Study, number: int) -> Trial | None:
+    """Make a trial that waits to be begun RUNNING, as :func:`claim` does a paused one; None: another was faster."""
+    of = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    return _claim(study, of, {**this_process(), "pauses": 0, "of": number})
+
+
+def _claim(study: Study, of: int, mine: Mapping[str, Any]) -> Trial | None:
     # first: who is killed in between is known by it; one that claims in vain may overwrite it, and a lease follows
-    mine = {**this_process(), "pauses": n_pauses(frozen), "of": number}
     try:
         study._storage.set_trial_system_attr(of, CLAIMED, mine)
     except UpdateFinishedTrialError:
@@ -163,20 +172,6 @@ def claim(study: Study, number: int) -> Trial | None:
     if not _claimed(study._storage, of):
         return None
     study._storage.set_trial_system_attr(of, CLAIMED, mine)  # whoever claimed in vain may have written over it
-    return _handle(study, of)
-
-
-def claim_waiting(study: Study, number: int) -> Trial | None:
-    """Make a trial that waits to be begun RUNNING, as :func:`claim` does a paused one; None: another was faster."""
-    of = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    mine = {**this_process(), "pauses": 0, "of": number}
-    try:
-        study._storage.set_trial_system_attr(of, CLAIMED, mine)
-    except UpdateFinishedTrialError:
-        return None
-    if not _claimed(study._storage, of):
-        return None
-    study._storage.set_trial_system_attr(of, CLAIMED, mine)
     return _handle(study, of)
 
 

@@ -79,14 +79,7 @@ class GroupBandit(Curriculum):
 
     def asked(self, state: Any, ladder: Ladder, slots: Slots) -> list[Trial]:
         """Those that have reported since they were last forecast: those that had a turn first, then in line."""
-        if not self.begins(ladder, slots):
-            return []
-        at = {trial.uid: trial for trial in ladder.paused}
-        line = [uid for uid, k in ladder.standing.items() if k >= 0]
-        line.sort(key=lambda uid: (uid not in state["turns"], self.place(ladder, uid)))
-        finite = (at[uid] for uid in line if len(at[uid].curve))  # of the others nobody can say anything
-        fresh = [trial for trial in finite if state["p"].get(trial.uid, [None])[0] != trial.curve.last_step]
-        return fresh[: self.n_asked]
+        return self.unheard(state["p"], ladder, slots, first=state["turns"])
 
     def _choices(
         self, state: Any, ladder: Ladder, slots: Slots, forecasts: Answers, rng: np.random.Generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
@@ -235,6 +235,27 @@ class Curriculum(ABC):
         else:
             may = [move.uid for move in ladder.promotable(ladder.standing) if move.uid is not None]
         return sorted(may, key=lambda uid: self.place(ladder, uid))
+
+    def unheard(
+        self, known: Mapping[str, Any], ladder: Ladder, slots: Slots, first: Container[str] = ()
+    ) -> list[Trial]:
+        """Of the trials that wait at a rung those that have reported since they were last forecast, in line; none in
+        the beginning.
+
+        Args:
+            known: uid -> (step, ...) where a trial was last forecast.
+            ladder: the study's.
+            slots: what is free.
+            first: uids of those that go before the others.
+        """
+        if not self.begins(ladder, slots):
+            return []
+        at = {trial.uid: trial for trial in ladder.paused}
+        line = [uid for uid, k in ladder.standing.items() if k >= 0]
+        line.sort(key=lambda uid: (uid not in first, self.place(ladder, uid)))
+        finite = (at[uid] for uid in line if len(at[uid].curve))  # of the others nobody can say anything
+        fresh = [trial for trial in finite if known.get(trial.uid, [None])[0] != trial.curve.last_step]
+        return fresh[: self.n_asked]
 
     @staticmethod
     def place(ladder: Ladder, uid: str) -> Any:

@@ -97,11 +97,16 @@ def new_config_forecast(bank: FinishedTrials) -> Forecasts | None:
     n = losses.size
     if n < 2:
         return None
-    k = max(n // 4, 1)
     with np.errstate(over="ignore"):
-        scale = float((losses[k] - losses[:k]).mean())
+        scale = _scale(losses)
         levels = np.arange(1.0, n + 1.0) / (len(bank) + 1.0)
         return Forecasts.of(losses[None], levels[None], np.array([[scale, 0.0]]), sign=1.0, source="finished trials")
+
+
+def _scale(losses: Floats) -> float:
+    """Mean distance of the best quarter of at least two losses, rising, to the next one."""
+    k = max(losses.size // 4, 1)
+    return float((losses[k] - losses[:k]).mean())
 
 
 def record_forecast(losses: Floats, p: float) -> Forecasts | None:
@@ -118,9 +123,8 @@ def record_forecast(losses: Floats, p: float) -> Forecasts | None:
     n = losses.size
     if n < 2:
         return None
-    k = max(n // 4, 1)
     with np.errstate(over="ignore"):
-        scale = float((losses[k] - losses[:k]).mean())
+        scale = _scale(losses)
         if not scale > 0:  # the best ones tie: the smallest step that there is, or next to nothing
             gaps = np.diff(losses)
             scale = float(gaps[gaps > 0].min()) if (gaps > 0).any() else max(1e-6 * abs(float(losses[0])), 1e-12)

@@ -288,7 +288,7 @@ class _Again:
             raise _Differs("reason", recorded.reason.name, question.reason.name)
         if question.diverged:
             return seen, judge(free, snapshot, question, {})
-        _known_without_forecasts(recorded, question, snapshot, free)
+        _known_without_forecasts(recorded, question, snapshot)
         panel = self._panel(record.get("models") or {})
         answers = dict(panel.ask([(snapshot, question.queries)])[0].answers)
         half = question.n_ends
@@ -369,7 +369,7 @@ def _decided(record: Mapping[str, Any]) -> Decision:
         raise _CannotBe("looks whose records are damaged") from None
 
 
-def _known_without_forecasts(recorded: Decision, question: Ask, snapshot: Snapshot, policy: Any) -> None:
+def _known_without_forecasts(recorded: Decision, question: Ask, snapshot: Snapshot) -> None:
     """Hold to the record what needs no forecaster: also where the model is not at hand."""
     for what, kept, found in (
         ("seen", recorded.seen, question.event.trial.curve.digest),
@@ -396,12 +396,11 @@ def _compare(recorded: Mapping[str, Any], found: Mapping[str, Any], inside: str 
     Raises:
         _Differs: one is another.
     """
-    for place, kept in _flat(recorded, inside):
-        made = dict(_flat(found, inside)).get(place)
-        if not _same(kept, made, _FORECAST.search(place) is not None):
+    known, again = dict(_flat(recorded, inside)), dict(_flat(found, inside))
+    for place, kept in known.items():
+        if not _same(kept, made := again.get(place), _FORECAST.search(place) is not None):
             raise _Differs(place, kept, made)
-    known = {place for place, _ in _flat(recorded, inside)}
-    for place, made in _flat(found, inside):
+    for place, made in again.items():
         if place not in known:
             raise _Differs(place, None, made)
 

@@ -86,13 +86,7 @@ class ProgressMixture(Curriculum):
 
     def asked(self, state: Any, ladder: Ladder, slots: Slots) -> list[Trial]:
         """Those that have reported since they were last forecast, in line."""
-        if not self.begins(ladder, slots):
-            return []
-        at = {trial.uid: trial for trial in ladder.paused}
-        line = sorted((uid for uid, k in ladder.standing.items() if k >= 0), key=lambda uid: self.place(ladder, uid))
-        finite = (at[uid] for uid in line if len(at[uid].curve))  # of the others nobody can say anything
-        fresh = [trial for trial in finite if state["p"].get(trial.uid, [None])[0] != trial.curve.last_step]
-        return fresh[: self.n_asked]
+        return self.unheard(state["p"], ladder, slots)
 
     def _choices(
         self, state: Any, ladder: Ladder, slots: Slots, forecasts: Answers, rng: np.random.Generator
