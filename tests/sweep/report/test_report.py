@@ -170,7 +170,7 @@ def test_the_page_stands_alone(page: Path) -> None:
 
 
 def test_the_figures_are_pngs(page: Path) -> None:
-    names = ("best", "curves", "fans", "importances", "p_beat", "stops", "timeline")
+    names = ("best", "calibration", "curves", "fans", "importances", "p_beat", "stops", "timeline")
     assert sorted(path.name for path in page.parent.iterdir()) == sorted(
         [*(f"{name}.png" for name in names), "report.html"]
     )
