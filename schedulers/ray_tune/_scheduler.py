@@ -74,6 +74,9 @@ class CurveScheduler(FIFOScheduler):
             P(beat), which is a bound however trials hang together; None: no limit, the risk is worked out and shown
             all the same.
         n_startup_trials: nothing is stopped before this many trials have run to their end.
+        rivals: until then, stop a trial that is unlikely to beat so many running ones, those that stand best at its
+            step, by what all are forecast to reach: for more trials at once than `n_startup_trials`. 0: nothing is
+            stopped until then; 1 will do.
         forecasters: forecasters or their names ("network", "parametric", "rank-gap"); a stop needs all of them to
             agree. None: the pretrained network, or the other two where its weights or torch are missing.
         decision_log: a folder of the driver's machine; every look that reached a forecaster is appended there as one
@@ -133,6 +136,7 @@ class CurveScheduler(FIFOScheduler):
         guard: float = 0.1,
         risk: float | None = None,
         n_startup_trials: int = 5,
+        rivals: int = 0,
         forecasters: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,
         interval_steps: int = 1,
@@ -180,6 +184,7 @@ class CurveScheduler(FIFOScheduler):
             guard=guard,
             risk=risk,
             n_startup_trials=n_startup_trials,
+            rivals=rivals,
             n_warmup_steps=grace_period,
             interval_steps=interval_steps,
             look_growth=look_growth,

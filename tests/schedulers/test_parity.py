@@ -554,6 +554,20 @@ def test_the_real_forecasters(direction: Direction) -> None:
     assert seen.reasons[Reason.ABOVE] > 3
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_more_workers_than_startup_trials(direction: Direction) -> None:
+    """Stops against running trials, with limits of the risk, and looks at which some rivals have ended meanwhile."""
+    seen = Seen()
+    for seed in range(16):
+        of = history(direction, 8000 + seed, 16, NormalAroundBest(0.1) if seed % 2 else Fingerprint())
+        few = {"rivals": 1 + seed % 3, "n_startup_trials": 5, "guard": 0.1, "threshold": 0.2}
+        # Optuna's side has to guess which running trials are dead, and where many end together it guesses wrongly.
+        with mock.patch("lcsearch.schedulers.optuna._snapshot.abandoned", return_value=set()):
+            compare(replace(of, knobs={**of.knobs, **few}, workers=16), seen)
+    assert seen.reasons[Reason.RIVALS] > 20
+    assert seen.reasons[Reason.STARTUP] > 20
+
+
 @pytest.mark.parametrize("seed", [50120, 50290])
 def test_the_real_forecasters_where_values_tie(seed: int) -> None:
     """Tune's bank is in the order of the trials' ends; Optuna's in that of their numbers, look by look."""

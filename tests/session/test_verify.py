@@ -95,10 +95,10 @@ def by_freeze_thaw(folder: Path) -> Trials:
     return {str(t.number): as_trial(t) for t in study.get_trials(deepcopy=False)}
 
 
-def by_ray(folder: Path, **knobs: Any) -> Trials:
+def by_ray(folder: Path, groups: Sequence[range] = (range(5), range(5, N)), **knobs: Any) -> Trials:
     of = scheduler(max_t=STEPS, decision_log=folder, forecasters=[NormalAroundBest(SD)], **knobs)
     runner = Runner(of)
-    for some in (range(5), range(5, N)):
+    for some in groups:
         trials = {number: runner.start(f"t{number:02d}") for number in some}
         for step in range(STEPS):
             for number, trial in trials.items():
@@ -275,8 +275,9 @@ def test_absent_forecasts_are_taken_as_they_were(tmp_path: Path) -> None:
     assert "DIVERGED" in {record["reason"] for _, _, record in lines(tmp_path / "log")}
 
 
-def test_a_study_whose_first_stops_are_against_rivals(tmp_path: Path) -> None:
-    trials = by_optuna(tmp_path / "log", groups=[range(9)], rivals=1, audit=0.9)
+@pytest.mark.parametrize("framework", MADE)
+def test_a_study_whose_first_stops_are_against_rivals(framework: str, tmp_path: Path) -> None:
+    trials = MADE[framework](tmp_path / "log", groups=[range(9)], rivals=1, audit=0.9)
     records = [record for _, _, record in lines(tmp_path / "log")]
     assert "RIVALS" in {record["reason"] for record in records}
     assert any("now" in record and "target" not in record for record in records)  # nothing had ended

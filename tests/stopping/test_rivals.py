@@ -12,7 +12,7 @@ from kit.builders import goal, snapshot, trial
 
 from lcsearch.forecast.contract import Absent, Answers, Forecasts
 from lcsearch.stopping.gates import Ask, Event, GateHold, ask
-from lcsearch.stopping.judge import Judgement, beats, judge, limited
+from lcsearch.stopping.judge import Judgement, beats, judge, limited, stop_invalidated_by
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
@@ -147,3 +147,16 @@ def test_beats_by_hand() -> None:
     assert beats(normal(0.2), normal(0.0)) == pytest.approx(apart, abs=2e-3)
     atom = Forecasts(np.array([[1.0]]), np.array([[1.0]]), np.zeros((1, 2)), 1.0, (None,), "atom")
     assert beats(atom, atom) == 1.0  # as good as another is not behind it
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, None)])
+def test_such_a_stop_stands_where_few_have_ended(bounds: tuple[float, None] | None) -> None:
+    """Also where the one that has ended is at the metric's bound, which is then the reason."""
+    live = [running(i, 0.1 * i) for i in range(10)]
+    done = trial("20", [1.0, 0.5, 0.0])
+    seen, own = snapshot(replace(goal(horizon=50), bounds=bounds), [done], live), live[8]
+    policy = replace(POLICY, n_min_trials=2)
+    stop = decide(policy, seen, own, normal(5.0), [normal(0.0), normal(0.1)])
+    assert stop.decision.verdict is Verdict.STOP
+    assert stop.decision.reason is (Reason.RIVALS if bounds is None else Reason.BOUND)
+    assert stop_invalidated_by(policy, seen, own, stop) is None

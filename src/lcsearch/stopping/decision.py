@@ -139,6 +139,11 @@ class Decision:
         return self._chance if self.now is not None and self.now.p is not None else None
 
     @property
+    def by_rivals(self) -> bool:
+        """Was the trial compared with running ones, because too few had ended?"""
+        return self.detail.startswith(AGAINST)
+
+    @property
     def _chance(self) -> str:
         return "P(tie)" if self.bound else "P(beat)"
 

@@ -77,7 +77,7 @@ def stop_invalidated_by(policy: Policy, snapshot: Snapshot, trial: Trial, stop: 
         return Reason.HORIZON
     if stop.decision.reason is Reason.DIVERGED:
         return None if diverged(policy, snapshot, trial) else Reason.SUPERSEDED
-    held = protection_gates(policy, snapshot, trial, step, young=stop.decision.reason is Reason.RIVALS)
+    held = protection_gates(policy, snapshot, trial, step, young=stop.decision.by_rivals)
     if isinstance(held, GateHold):
         return held.reason
     return None if limited(policy, snapshot, stop).decision.verdict is Verdict.STOP else Reason.RISK_LIMIT

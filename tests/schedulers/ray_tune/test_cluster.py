@@ -28,7 +28,9 @@ from ray.tune.search.optuna import OptunaSearch
 from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.schedulers.ray_tune import CurveScheduler, PrunedSearch, StateCallback
 from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.schedulers.ray_tune._callback import kept_trials
 from lcsearch.session.decision_log import read_log
+from lcsearch.session.verify import verify
 from lcsearch.study import Snapshot, Status
 
 STEPS = 20
@@ -257,6 +259,63 @@ def test_classes(cluster: Any, tmp_path: Path, reuse: bool) -> None:
     limits = [*STARTUP, 5.0, BEST]
     results = fit(of, tmp_path, Decay, limits, reuse_actors=reuse, save_every=5)
     assert_as_expected(of, tmp_path, results, limits)
+
+
+def side_by_side(config: dict[str, Any]) -> None:
+    """All run at once. Hopeless trials wait until the others are ahead, and these at their last step until all of those
+    are stopped.
+    """
+    folder, limit, n = config["folder"], config["limit"], config["n"]
+    n_hopeless = config["n_hopeless"]
+
+    def await_signs(name: str, n: int) -> None:
+        deadline = time.monotonic() + BUDGET_S
+        while time.monotonic() < deadline and len(set(signed(Path(folder), name))) < n:
+            time.sleep(0.05)
+
+    sign(folder, "begun", limit)
+    await_signs("begun", n)
+    for step in range(1, STEPS + 1):
+        if limit >= HOPELESS[0] and step == 8:
+            await_signs("ahead", n - n_hopeless)
+        if limit < HOPELESS[0] and step == STEPS:
+            await_signs("left", n_hopeless)
+        tune.report({"epoch": step, "loss": loss(limit, step)})
+        if limit < HOPELESS[0] and step == STEPS - 4:
+            sign(folder, "ahead", limit)
+
+
+class Telling(CurveScheduler):
+    """Tells the trials which of them have left."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+        super().on_trial_complete(tune_controller, trial, result)
+        sign(trial.config["folder"], "left", trial.config["limit"])
+
+
+def test_all_at_once_those_behind_stop_before_any_has_ended(cluster: Any, tmp_path: Path) -> None:
+    fake = NormalAroundBest(sd=0.5)
+    of = Telling(
+        "epoch", "loss", "min", STEPS, rivals=1, forecasters=fake, decision_log=tmp_path / "decisions", look_growth=1
+    )
+    good, hopeless = [BEST, 0.2, 0.3, 0.4, 0.5], [5.0 + i for i in range(7)]
+    n = {"n": len(good + hopeless), "n_hopeless": len(hopeless), "folder": str(tmp_path)}
+    results = fit(of, tmp_path, tune.with_resources(side_by_side, {"cpu": 0.2}), [*good, *hopeless], extra=n)
+    left = [float(limit) for limit in signed(tmp_path, "left")]
+    assert sorted(left[: len(hopeless)]) == hopeless
+    assert sorted(left[len(hopeless) :]) == good
+    ids = {limit: uid(result) for limit, result in zip([*good, *hopeless], results, strict=True)}
+    assert set(of.stopped()) == {ids[limit] for limit in hopeless}
+    records = list(read_log(tmp_path / "decisions"))
+    stops = [record for record in records if record["verdict"] == "STOP"]
+    assert {record["reason"] for record in stops} == {"RIVALS"}
+    for limit in hopeless:
+        told = of.explain(ids[limit])
+        assert "STOP (RIVALS)" in told
+        assert f"against running trials {ids[BEST]}, by what they are forecast to reach" in told
+    again = verify(tmp_path / "decisions", kept_trials(tmp_path / "run"), lambda name: fake)
+    assert again.mismatch is None, str(again.mismatch)
+    assert (again.looks, again.not_made_again) == (len(records), {})
 
 
 def test_optuna_hears_of_stops_as_pruned(cluster: Any, tmp_path: Path) -> None:
