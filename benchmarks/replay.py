@@ -2,11 +2,13 @@
 
     python benchmarks/replay.py             # both ways in turn, three times, and the ratio of their medians
     python benchmarks/replay.py --quick     # a small study, once
+    python benchmarks/replay.py --processes 2 --orders 20    # by the clock, as the command goes on two free cores
     git worktree add ../earlier 00be433 && python benchmarks/replay.py --beside ../earlier    # and that checkout's own
 
-CPU seconds, on made-up studies of which no policy can stop much ("late": the ends cannot be foreseen) and of which it
-can ("power"). Loading torch and the weights is not counted. Both ways must come to the same stops; an earlier checkout
-need not, for it may make other looks (before 7e3897a one at every report).
+CPU seconds of one process, or seconds on the clock where there are more, on made-up studies of which no policy can stop
+much ("late": the ends cannot be foreseen) and of which it can ("power"). Loading torch and the weights is not counted,
+but in the processes beside the first one. Both ways must come to the same stops; an earlier checkout need not, for it
+may make other looks (before 7e3897a one at every report).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -64,15 +67,15 @@ def before(task: Task, entrants: Sequence[PolicySpec], orders: int) -> Saved:
     return result
 
 
-def now(task: Task, entrants: Sequence[PolicySpec], orders: int) -> Saved:
+def now(task: Task, entrants: Sequence[PolicySpec], orders: int, processes: int = 1) -> Saved:
     """As the command does it."""
-    found = replay(task, entrants, orders=orders)
+    found = replay(task, entrants, orders=orders, processes=processes)
     points = [*found.points, *(point for line in found.frontiers for point in line)]
     return {(point.name, point.threshold): list(point.saved) for point in points}
 
 
-def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int) -> float:
-    """CPU seconds of the replay of another checkout, in a process of its own."""
+def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int, clock: str) -> float:
+    """Seconds of the replay of another checkout, in a process of its own."""
     script = f"""
 import time
 try:
@@ -84,9 +87,9 @@ except ImportError:  # before they were renamed
 from lcsearch.replay.whatif import replay
 entrants = [entrant(name) for name in {POLICIES}]
 replay(made("power", 14, n_steps=14), entrants, orders=1)
-start = time.process_time()
+start = time.{clock}()
 replay(made({kind!r}, {runs}, 1, n_steps={steps}), entrants, orders={orders})
-print(time.process_time() - start)
+print(time.{clock}() - start)
 """
     env = {**os.environ, "PYTHONPATH": str(checkout.resolve() / "src")}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
@@ -100,7 +103,9 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--beside", type=Path, help="checkout of an earlier version")
+    parser.add_argument("--processes", type=int, default=1)
     settings = parser.parse_args()
+    clock = "process_time" if settings.processes == 1 else "perf_counter"
     entrants = [policy_spec(name) for name in POLICIES]
     replay(synthetic_task("power", 14, n_steps=14), entrants, orders=1)  # loads torch and the weights
     studies: list[tuple[Kind, int, int]] = [("late", 25, 20), ("power", 40, 40), ("late", 40, 40)]
@@ -113,12 +118,12 @@ def main() -> None:
         took: dict[str, list[float]] = {"before": [], "now": [], "earlier": []}
         for _ in range(times):
             results = []
-            for name, way in (("before", before), ("now", now)):
-                start = time.process_time()
+            for name, way in (("before", before), ("now", partial(now, processes=settings.processes))):
+                start = getattr(time, clock)()
                 results.append(way(task, entrants, orders))
-                took[name].append(time.process_time() - start)
+                took[name].append(getattr(time, clock)() - start)
             if settings.beside is not None:
-                took["earlier"].append(elsewhere(settings.beside, kind, runs, steps, orders))
+                took["earlier"].append(elsewhere(settings.beside, kind, runs, steps, orders, clock))
             assert results[0] == results[1], "the two ways stopped different trials"
         old, new = (statistics.median(took[name]) for name in ("before", "now"))
         more = ""

@@ -49,7 +49,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "lcsearch.data": (("caveats", "task"), ("synthetic", "tables"), ("readers", "real_curves")),
     "lcsearch.replay": (
-        ("baselines", "history", "stopper"),
+        ("baselines", "history", "processes", "stopper"),
         ("oracle", "prefetching", "score"),
         ("policies", "simulator"),
         ("whatif",),

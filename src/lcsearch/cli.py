@@ -469,6 +469,9 @@ def replay(
         int | None, typer.Option(help="Random orders of the trials. [default: 20, or what a minute allows, 5 at least]")
     ] = None,
     workers: Annotated[int, typer.Option(help="Trials at once.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes that search, at most; they change no figure. [default: one a core]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the plots go. [default: replay/NAME]")] = None,
 ) -> None:
     """Say what policies would have saved on a study.
@@ -483,7 +486,7 @@ def replay(
         wish: dict[str, Any] = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step, "caveats": caveats}
         policies = policy or ["curve", "median", "asha"]
-        for text in show(where, policies, wish, orders=orders, workers=workers, out=out):
+        for text in show(where, policies, wish, orders=orders, workers=workers, processes=processes, out=out):
             say(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.replay import command
+from lcsearch.replay import command, processes
 from lcsearch.replay.command import show
 from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.simulator import simulate
@@ -269,6 +270,7 @@ def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Any, **set
     wish = {"direction": "minimize"}
     found: list[str] = []
     try:
+        settings = {"processes": 1, **settings}
         found.extend(show(str(tmp_path / "study.csv"), ["none"], wish, out=tmp_path / "out", **settings))
     except KeyboardInterrupt:
         found.append("interrupted")
@@ -281,10 +283,19 @@ def test_as_many_orders_as_time_allows(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("lcsearch.replay.command.time.monotonic", clock)
     texts = replayed(tmp_path, monkeypatch, clock.rounds)
     assert "Over 10 random orders of the trials:" in texts[1]
-    assert texts[2] == "Only 10 orders, for they took 50 s; --orders 20 takes about 1e+02 s."
+    assert texts[2] == "Only 10 orders, for they took 50 s; --orders 20 takes about 100 s."
     clock.now, every = 0.0, replayed(tmp_path, monkeypatch, clock.rounds, orders=20)  # whoever says how many gets them
     assert "Over 20 random orders of the trials:" in every[1]
     assert not any(text.startswith("Only") for text in every)
+
+
+def test_with_more_processes_more_orders_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four searched ten orders, two at a time, in 50 s: they search twenty, four at a time, in as long."""
+    clock = Clock(25.0)
+    monkeypatch.setattr("lcsearch.replay.command.time.monotonic", clock)
+    monkeypatch.setattr(processes, "AFTER_S", math.inf)
+    texts = replayed(tmp_path, monkeypatch, clock.rounds, processes=4)
+    assert "Over 20 random orders of the trials:" in texts[1]
 
 
 def test_an_interrupt_shows_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

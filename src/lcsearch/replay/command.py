@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from lcsearch.data.readers import read
 from lcsearch.errors import EnvironmentProblem, InvalidValue
 from lcsearch.replay.policies import policy_spec
+from lcsearch.replay.processes import cores
 from lcsearch.replay.text import compared, summary
-from lcsearch.replay.whatif import Replay, rounds
+from lcsearch.replay.whatif import ROUND, Replay, rounds
 
 MOST, SECONDS = 20, 60.0
 """Random orders, unless somebody says otherwise: so many, or as many as fit into so many seconds."""
@@ -27,6 +30,7 @@ def show(
     *,
     orders: int | None = None,
     workers: int = 1,
+    processes: int | None = None,
     out: Path | None = None,
 ) -> Iterator[str]:
     """Replay a study; yields paragraphs as they are ready.
@@ -37,13 +41,14 @@ def show(
         wish: further arguments of the reader.
         orders: random orders of the trials; None: MOST, or as many as SECONDS allow.
         workers: trials at once.
+        processes: that search at most; None: one a processor. What comes out is the same.
         out: folder for the plots, never in the study; None: replay/ and the name of the study's folder, or its own.
 
     Raises:
         LcsearchError: an argument, the study or the folder is not as needed; told before anything is searched.
         KeyboardInterrupt: interrupted; after what was searched by then has been shown, if that is one round at least.
     """
-    for name, value, high in (("--orders", orders, None), ("--workers", workers, 64)):
+    for name, value, high in (("--orders", orders, None), ("--workers", workers, 64), ("--processes", processes, None)):
         if value is not None and (value < 1 or (high is not None and value > high)):
             raise InvalidValue("a number >= 1" if high is None else f"1 to {high}", value, name)
     entrants = [policy_spec(text) for text in policies]
@@ -59,9 +64,10 @@ def show(
     yield "\n".join([f"read {found.source}", *found.left_out])
     most = MOST if orders is None else orders
     counter = _Counter(most) if sys.stderr.isatty() else None
-    played, cut_short, interrupted = _as_time_allows(
-        rounds(found.task, entrants, orders=most, workers=workers, progress=counter), None if orders else SECONDS, most
-    )
+    by = processes or cores()
+    searched = rounds(found.task, entrants, orders=most, workers=workers, progress=counter, processes=by)
+    with closing(searched):
+        played, cut_short, interrupted = _as_time_allows(searched, None if orders else SECONDS, most, by)
     if counter is not None:
         counter.clear()
     yield "\n" + summary(played)
@@ -75,7 +81,9 @@ def show(
         raise KeyboardInterrupt
 
 
-def _as_time_allows(found: Iterator[Replay], seconds: float | None, most: int) -> tuple[Replay, str, bool]:
+def _as_time_allows(
+    found: Iterator[Replay], seconds: float | None, most: int, processes: int
+) -> tuple[Replay, str, bool]:
     """The last replay that could be made, in words why it was not that of all orders ("" when it was), and whether an
     interrupt was why.
 
@@ -86,8 +94,13 @@ def _as_time_allows(found: Iterator[Replay], seconds: float | None, most: int) -
     try:
         for last in found:
             took, n = time.monotonic() - start, last.points[0].orders
-            if n < most and seconds is not None and 2 * took > seconds:
-                left = f"--orders {most} takes about {took * most / n:.2g} s"
+            one = took * min(processes, math.ceil(n / ROUND)) / n  # seconds of one process for one order
+
+            def expected(orders: int, one: float = one) -> float:
+                return one * orders / min(processes, math.ceil(orders / ROUND))
+
+            if n < most and seconds is not None and expected(2 * n) > seconds:
+                left = f"--orders {most} takes about {expected(most):.0f} s"
                 return last, f"Only {n} orders, for they took {took:.0f} s; {left}.", False
     except KeyboardInterrupt:
         if last is None:

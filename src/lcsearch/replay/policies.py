@@ -54,6 +54,10 @@ class Shared:
             self._made[name] = resolve_forecasters(name)[0], {}
         return self._made[name]
 
+    def forget(self) -> None:
+        """What they have answered, not the forecasters."""
+        self._made = {name: (forecaster, {}) for name, (forecaster, _) in self._made.items()}
+
 
 @dataclass(frozen=True)
 class PolicySpec:

@@ -8,9 +8,11 @@ their curves end early, nobody knows how they would have gone on, and none of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +20,12 @@ from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.policies import PolicySpec, Shared
+from lcsearch.replay.processes import Do, Pieces
 from lcsearch.replay.simulator import World, simulate_all
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 ROUND = 5
-"""Random orders that are searched side by side at first; then so many more that there are twice as many."""
+"""Random orders that are searched side by side: so many at first, then so many more that there are twice as many."""
 
 Progress = Callable[[int, int, int, int], None]
 """Told (trials ended, trials in all, random orders before, and after) of the orders that are searched now."""
@@ -77,7 +80,13 @@ class Replay:
 
 
 def replay(
-    task: Task, entrants: Sequence[PolicySpec], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
+    task: Task,
+    entrants: Sequence[PolicySpec],
+    *,
+    orders: int = 20,
+    workers: int = 1,
+    progress: Progress | None = None,
+    processes: int = 1,
 ) -> Replay:
     """Run every policy over the study, in its own order and in random ones.
 
@@ -87,17 +96,25 @@ def replay(
         orders: random orders of the trials, >= 1.
         workers: trials at once.
         progress: told now and then.
+        processes: that search at most, this one among them; the result is the same. Above 1 a script that calls this
+            guards its first lines with `if __name__ == "__main__":`.
 
     Raises:
-        InvalidValue: a name that occurs twice, no policy, or less than one order.
+        InvalidValue: a name that occurs twice, no policy, less than one order or process.
     """
-    *_, last = rounds(task, entrants, orders=orders, workers=workers, progress=progress)
+    *_, last = rounds(task, entrants, orders=orders, workers=workers, progress=progress, processes=processes)
     return last
 
 
 def rounds(
-    task: Task, entrants: Sequence[PolicySpec], *, orders: int = 20, workers: int = 1, progress: Progress | None = None
-) -> Iterator[Replay]:
+    task: Task,
+    entrants: Sequence[PolicySpec],
+    *,
+    orders: int = 20,
+    workers: int = 1,
+    progress: Progress | None = None,
+    processes: int = 1,
+) -> Generator[Replay, None, None]:
     """As :func:`replay`, and says what there is so far: after ROUND orders, twice as many, and so on.
 
     What is said of a number of orders does not depend on how many follow.
@@ -105,42 +122,111 @@ def rounds(
     names = [entrant.name for entrant in entrants]
     if not names or len(set(names)) != len(names):
         raise InvalidValue("at least one policy, none twice", names, "policies")
-    if orders < 1:
-        raise InvalidValue("a number >= 1", orders, "orders")
-    own = {(entrant.name, _threshold(entrant)): entrant for entrant in entrants}
-    lines = [
-        [(entrant.name, threshold) for threshold in sorted({*THRESHOLDS, entrant.policy.threshold})]
-        for entrant in entrants
-        if entrant.policy is not None and entrant.kind != "oracle"
-    ]
-    by_name = {entrant.name: entrant for entrant in entrants}
-    searched = own | {(n, t): by_name[n].at(t) for line in lines for n, t in line if (n, t) not in own}
-    saved: dict[tuple[str, float | None], list[float]] = {key: [] for key in searched}
-    stopped, lost = dict.fromkeys(searched, 0), dict.fromkeys(searched, 0)
-    played: tuple[tuple[PolicySpec, History], ...] = ()
-    shared = Shared()
-    end = 0
-    while end < orders:
-        begin, end = end, min(2 * end or ROUND, orders)
-        wanted = [] if played else [(entrant, list(range(len(task)))) for entrant in entrants]
-        wanted += [(entrant, task.order(seed)) for seed in range(begin, end) for entrant in searched.values()]
+    for name, value in (("orders", orders), ("processes", processes)):
+        if value < 1:
+            raise InvalidValue("a number >= 1", value, name)
+    searches = _Searches.of(task, entrants, orders, workers)
+    saved: dict[_Key, list[float]] = {key: [] for key in searches.searched}
+    stopped, lost = dict.fromkeys(saved, 0), dict.fromkeys(saved, 0)
+    with closing(Pieces(searches, math.ceil(orders / ROUND), processes)) as pieces:
+        known = end = 0
+        while end < orders:
+            begin, end = end, min(2 * end or ROUND, orders)
 
-        def told(done: int, total: int = len(wanted) * len(task), begin: int = begin, end: int = end) -> None:
-            if progress is not None:
-                progress(done, total, begin, end)
+            def told(done: int, begin: int = begin, end: int = end) -> None:
+                if progress is not None:
+                    first, last = searches.trials(begin), searches.trials(end)
+                    progress(done - first, last - first, begin, end)
 
-        searches = [(order, entrant.make(task, shared)) for entrant, order in wanted]
-        histories = simulate_all(task, searches, World(workers=workers), told)
-        if not played:
-            played, histories = tuple(zip(entrants, histories, strict=False)), histories[len(entrants) :]
-        for i, history in enumerate(histories):
-            key = list(searched)[i % len(searched)]
-            saved[key].append(1.0 - history.spent / history.full_cost if history.full_cost else 0.0)
-            stopped[key] += bool(history.lost())
-            lost[key] += history.missed()
-        points = {key: Point(*key, tuple(saved[key]), stopped[key], lost[key]) for key in searched}
-        frontiers = tuple(tuple(points[key] for key in line) for line in lines)
-        yield Replay(task, played, tuple(points[key] for key in own), frontiers)
+            found = pieces.up_to(math.ceil(end / ROUND), told)
+            for _, scores in found[known:]:
+                for key, score in scores:
+                    saved[key].append(score.saved)
+                    stopped[key] += score.stopped
+                    lost[key] += score.lost
+            known = len(found)
+            points = {key: Point(*key, tuple(saved[key]), stopped[key], lost[key]) for key in saved}
+            frontiers = tuple(tuple(points[key] for key in line) for line in searches.lines)
+            played = tuple(zip(entrants, found[0][0], strict=True))
+            yield Replay(task, played, tuple(points[key] for key in searches.own), frontiers)
+
+
+_Key = tuple[str, float | None]
+
+
+class _Score(NamedTuple):
+    """One policy in one order, see :class:`Point`."""
+
+    saved: float
+    stopped: bool
+    lost: bool
+
+
+_Found = tuple[tuple[History, ...], tuple[tuple[_Key, _Score], ...]]
+"""Of a piece: every policy in the order the study ran, of the first piece only; policies in random orders."""
+
+
+@dataclass(frozen=True)
+class _Searches:
+    """The searches of a replay, in pieces of ROUND random orders that are searched side by side.
+
+    Attributes:
+        task: the study.
+        entrants: the policies.
+        searched: policies by their name and threshold.
+        own: keys of the policies as they were set.
+        lines: keys of each policy that has a threshold, rising.
+        orders: random orders in all.
+        workers: trials at once.
+    """
+
+    task: Task
+    entrants: tuple[PolicySpec, ...]
+    searched: dict[_Key, PolicySpec]
+    own: tuple[_Key, ...]
+    lines: tuple[tuple[_Key, ...], ...]
+    orders: int
+    workers: int
+
+    @classmethod
+    def of(cls, task: Task, entrants: Sequence[PolicySpec], orders: int, workers: int) -> _Searches:
+        """Every policy as it is set, those that have a threshold at all THRESHOLDS, too."""
+        searched = {(entrant.name, _threshold(entrant)): entrant for entrant in entrants}
+        own, lines = tuple(searched), []
+        for entrant in entrants:
+            if entrant.policy is None or entrant.kind == "oracle":
+                continue
+            lines.append(tuple((entrant.name, t) for t in sorted({*THRESHOLDS, entrant.policy.threshold})))
+            searched |= {(n, t): entrant.at(t) for n, t in lines[-1] if (n, t) not in searched}
+        return cls(task, tuple(entrants), searched, own, tuple(lines), orders, workers)
+
+    def trials(self, orders: int) -> int:
+        """Of all searches in so many random orders."""
+        return len(self.task) * (orders * len(self.searched) + (len(self.entrants) if orders else 0))
+
+    def begin(self) -> Do[_Found]:
+        """See :class:`~lcsearch.replay.processes.Work`."""
+        shared = Shared()
+
+        def piece(number: int, told: Callable[[int], None]) -> _Found:
+            shared.forget()  # batches, and so the last bits of a forecast, do not depend on the pieces before
+            first = number * ROUND
+            seeds = range(first, min(first + ROUND, self.orders))
+            played = [] if number else list(self.entrants)
+            wanted = [(entrant, list(range(len(self.task)))) for entrant in played]
+            wanted += [(entrant, self.task.order(seed)) for seed in seeds for entrant in self.searched.values()]
+            made = [(order, entrant.make(self.task, shared)) for entrant, order in wanted]
+            histories = simulate_all(self.task, made, World(workers=self.workers), told)
+            keys = [key for _ in seeds for key in self.searched]
+            scores = zip(keys, map(_score, histories[len(played) :]), strict=True)
+            return tuple(histories[: len(played)]), tuple(scores)
+
+        return piece
+
+
+def _score(history: History) -> _Score:
+    saved = 1.0 - history.spent / history.full_cost if history.full_cost else 0.0
+    return _Score(saved, bool(history.lost()), history.missed())
 
 
 def _threshold(entrant: PolicySpec) -> float | None:

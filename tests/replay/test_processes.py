@@ -1,0 +1,142 @@
+"""Pieces of a computation, and other processes that take some of them, fail, or are killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lcsearch.data.synthetic import synthetic_task
+from lcsearch.replay import processes
+from lcsearch.replay.policies import policy_spec
+from lcsearch.replay.processes import Do, Pieces, cores
+from lcsearch.replay.whatif import Replay, replay, rounds
+
+PATIENCE_S = 300.0  # for a process that starts on a loaded machine
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Numbers and their squares, with the process that worked them out. The first piece waits for another process.
+
+    Attributes:
+        folder: where a process beside the first one leaves a mark when it has begun a piece.
+        then: what it does after that.
+    """
+
+    folder: Path
+    then: str = ""
+    first: int = -1
+
+    def begin(self) -> Do[tuple[int, int]]:
+        def square(k: int, told: Callable[[int], None]) -> tuple[int, int]:
+            told(1)
+            if os.getpid() != self.first:
+                (self.folder / str(k)).touch()
+                if self.then == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if self.then == "wait":
+                    time.sleep(PATIENCE_S)
+            elif k == 0:
+                end = time.monotonic() + PATIENCE_S
+                while not any(self.folder.iterdir()) and time.monotonic() < end:
+                    time.sleep(0.01)
+            if self.then == "fail" and k:
+                raise ValueError(f"piece {k}")
+            told(2)
+            return k * k, os.getpid()
+
+        return square
+
+
+@pytest.fixture(autouse=True)
+def _others_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "AFTER_S", 0.0)
+    monkeypatch.setattr(processes, "POLL_S", 0.01)
+
+
+def test_another_process_takes_its_part(tmp_path: Path) -> None:
+    told: list[int] = []
+    with closing(Pieces(Squares(tmp_path, first=os.getpid()), 5, 2)) as pieces:
+        assert [found for found, _ in pieces.up_to(2, told.append)] == [0, 1]
+        found = pieces.up_to(5, told.append)
+    assert [value for value, _ in found] == [0, 1, 4, 9, 16]
+    pids = {pid for _, pid in found}
+    assert len(pids) == 2
+    assert os.getpid() in pids
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_process_is_enough(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "AFTER_S", PATIENCE_S)  # done long before others would be started
+    (tmp_path / "mark").touch()
+    with closing(Pieces(Squares(tmp_path, first=os.getpid()), 3, number)) as pieces:
+        assert pieces.up_to(3, lambda done: None) == [(k * k, os.getpid()) for k in range(3)]
+    assert not multiprocessing.active_children()
+
+
+def test_what_a_killed_process_had_taken_is_not_lost(tmp_path: Path) -> None:
+    with closing(Pieces(Squares(tmp_path, "kill", os.getpid()), 4, 3)) as pieces:
+        assert pieces.up_to(4, lambda done: None) == [(k * k, os.getpid()) for k in range(4)]
+
+
+def test_an_error_is_raised_here(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        closing(Pieces(Squares(tmp_path, "fail", os.getpid()), 4, 2)) as pieces,
+        pytest.raises(ValueError, match=r"^piece \d$"),
+    ):
+        pieces.up_to(4, lambda done: None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_process_stays_behind(tmp_path: Path) -> None:
+    def interrupted(done: int) -> None:
+        if any(tmp_path.iterdir()):
+            raise KeyboardInterrupt
+
+    with closing(Pieces(Squares(tmp_path, "wait", os.getpid()), 4, 2)) as pieces, pytest.raises(KeyboardInterrupt):
+        pieces.up_to(4, interrupted)
+    assert not multiprocessing.active_children()
+
+
+def test_without_another_process_to_be_had_this_one_does_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(self: object) -> None:
+        raise BlockingIOError("no process is to be had")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", none)
+    (tmp_path / "mark").touch()
+    with closing(Pieces(Squares(tmp_path, first=os.getpid()), 3, 2)) as pieces:
+        assert pieces.up_to(3, lambda done: None) == [(k * k, os.getpid()) for k in range(3)]
+
+
+def test_a_replay_is_the_same_by_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, entrants = synthetic_task("power", 14, n_steps=16), [policy_spec("curve"), policy_spec("median")]
+
+    def points(found: Replay) -> object:
+        return found.points, found.frontiers, [history.lives for _, history in found.played]
+
+    alone = [points(found) for found in rounds(task, entrants, orders=12)]
+    assert [points(found) for found in rounds(task, entrants, orders=12, processes=2)] == alone
+
+
+def test_whoever_stops_listening_leaves_no_process() -> None:
+    found = rounds(synthetic_task("power", 14, n_steps=16), [policy_spec("curve")], orders=20, processes=2)
+    next(found)
+    found.close()
+    assert not multiprocessing.active_children()
+
+
+def test_processes_are_a_number_above_0() -> None:
+    with pytest.raises(ValueError, match="processes: expected a number >= 1, got 0"):
+        replay(synthetic_task("power", 3, n_steps=4), [policy_spec("none")], processes=0)
+    assert cores() >= 1
