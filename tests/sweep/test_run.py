@@ -16,6 +16,7 @@ import pytest
 from sweep.kit import PATIENCE_S, TRAIN, Remembering, command, lcsearch, state_of, write_toy
 
 from lcsearch.errors import EnvironmentProblem, FileProblem
+from lcsearch.session.decision_log import read_log
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor import open_run
 from lcsearch.sweep.runtime import preflight
@@ -26,6 +27,7 @@ from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.summary import summarize
+from lcsearch.sweep.views.verify import verified
 
 ODD = """\
 import json
@@ -349,6 +351,56 @@ def test_the_curve_pruner_stops_and_explains(tmp_path: Path) -> None:
         told.stdout,
     )
     assert list((tmp_path / "runs/toy/decisions").glob("*.jsonl"))
+
+
+SIDE_BY_SIDE = """\
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def say(name, number):
+    (HERE / f"{name}-{number}").touch()
+
+def wait(name, n):
+    deadline = time.monotonic() + 250
+    while len(list(HERE.glob(f"{name}-*"))) < n:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+def train(ctx):
+    leads = ctx.number < 4
+    say("begun", ctx.number)
+    wait("begun", 7)
+    try:
+        for epoch in range(1, ctx.max_steps + 1):
+            if leads and epoch == ctx.max_steps:
+                wait("left", 3)  # until those behind are stopped
+            elif not leads and epoch == 4:
+                wait("ahead", 4)
+            ctx.report((0 if leads else ctx.number) + 0.8 ** epoch, epoch)
+            if leads and epoch == ctx.max_steps - 2:
+                say("ahead", ctx.number)
+    finally:
+        if not leads:
+            say("left", ctx.number)
+"""
+
+
+def test_many_workers_at_once_stop_those_behind_before_any_has_ended(tmp_path: Path) -> None:
+    pruner = "curve, rivals: 1, forecasters: [parametric]"
+    path = write_toy(tmp_path, SIDE_BY_SIDE, trials=7, workers=7, max_steps=20, pruner=pruner)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    assert outcome.code == 0, outcome.message
+    stopped = outcome.progress.of("stopped")
+    assert [row.number for row in stopped] == [4, 5, 6]
+    assert all("against running trials " in row.note for row in stopped)
+    text = explain(4, state_of(outcome), outcome.study)
+    assert "STOP (RIVALS)" in text
+    assert "by what they are forecast to reach" in text
+    again = verified(tmp_path / "run")
+    assert again.mismatch is None, str(again.mismatch)
+    assert again.looks == len(list(read_log(tmp_path / "run/decisions")))
 
 
 @pytest.mark.parametrize("fresh", [False, True])

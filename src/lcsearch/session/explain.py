@@ -167,7 +167,8 @@ def _first_ones(session: Session, trial: Trial, snapshot: Snapshot, before: Coll
     sooner = sum(one.status is Status.COMPLETE and one.uid in before for one in snapshot.bank)
     if trial.status is not Status.COMPLETE or sooner >= n:
         return []
-    return [f"it is one of the first {n} that ran to their end (n_startup_trials): until then nothing is stopped"]
+    stopped = "it was compared with running ones" if session.policy.rivals else "nothing is stopped"
+    return [f"it is one of the first {n} that ran to their end (n_startup_trials): until then {stopped}"]
 
 
 def judged_looks(records: Iterable[Mapping[str, Any]], trial: Trial, study: str | None = None) -> list[dict[str, Any]]:
@@ -357,8 +358,8 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
     lines += [notice.text for notice in session.notices(snapshot)]
     everyone = (*snapshot.bank, *snapshot.live)
-    if any(trial.status is Status.PAUSED or "cut" in trial.stop_records for trial in everyone):
-        policy = session.policy
+    policy = session.policy
+    if not policy.rivals and any(t.status is Status.PAUSED or "cut" in t.stop_records for t in everyone):
         waits = startup_waits(snapshot.bank.n_complete, policy.n_startup_trials, policy.n_min_trials)
         lines += [waits] if waits else []
     first, aside = len(lines), session.aside()

@@ -395,6 +395,14 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, capsys: pytest.CaptureFix
     assert folder.ray_log.read_text() == "(raylet) Ray's\n"
 
 
+def test_its_knobs_are_those_of_the_file(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, kind="ray", pruner="curve, rivals: 2, audit: 0.1, threshold: 0.03, n_startup_trials: 7")
+    scheduler = loop.make_scheduler(load(path).file, RunFolder(tmp_path / "run"))
+    assert scheduler is not None
+    policy = scheduler.session.policy
+    assert (policy.rivals, policy.audit, policy.threshold, policy.n_startup_trials) == (2, 0.1, 0.03, 7)
+
+
 def test_a_warm_up_beyond_the_horizon_stops_nothing(tmp_path: Path) -> None:
     path = write_toy(tmp_path, kind="ray", pruner="curve, n_warmup_steps: 100", max_steps=5)
     assert loop.make_scheduler(load(path).file, RunFolder(tmp_path / "run")) is not None

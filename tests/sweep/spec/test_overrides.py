@@ -104,7 +104,8 @@ def test_names_with_dots(tmp_path: Path) -> None:
         ("space.lrr=3", "expected one of lr, width, opt, momentum, got 'lrr'. Did you mean 'lr'?"),
         ("space.lr.uniform=[0, 1]", "expected one of when, loguniform, got 'uniform'. Did you mean 'loguniform'?"),
         ("pruner.min_resource=3", "expected one of n_startup_trials, n_warmup_steps, interval_steps, n_min_trials, "
-            "kind, threshold, guard, risk, look_growth, audit, max_wrong_stop, forecasters, got 'min_resource'."),
+            "kind, threshold, guard, risk, rivals, look_growth, audit, max_wrong_stop, forecasters, got "
+            "'min_resource'."),
         ("max_steps=ten", "expected a whole number, got 'ten'."),
         ("max_steps='10'", "expected a whole number, got '10'."),
         ("max_steps=", "expected a whole number, got nothing."),

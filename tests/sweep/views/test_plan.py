@@ -119,6 +119,8 @@ def test_gates_that_never_open() -> None:
     assert of({}, trials=5) == (5, None)
     assert of({}, max_steps=6) == (9, None)
     assert of({"n_startup_trials": 0}) == (1, 6)
+    assert of({"rivals": 1}) == (3, 6)  # two workers: a trial and its rival need three that have ended to be ranked
+    assert of({"rivals": 2}) == (5, 6)  # three never run at once
     assert of({"n_warmup_steps": 8}) == (5, 8)
     assert of({"kind": "median", "n_warmup_steps": 3}) == (5, 3)
     assert of({"kind": "hyperband", "min_resource": 2}) == (0, 2)
@@ -179,11 +181,18 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  not held: a metric that is not finite 3 times in a row stops as diverged where a finished trial has a value;"
         " twice that before its first one, or where it ranked among the best",
         "  so 15 of 20 trials can be stopped, from epoch 6 of 20 on",
-        "  8 workers start 8 trials at once: expect those to run nearly whole",
+        "  8 workers start 8 trials at once: expect those to run nearly whole (pruner.rivals=1 compares them with each "
+        "other)",
         "nothing was started",
         f"next: lcsearch run {path} budget.money_per_hour=3 budget.seconds=60 pruner.risk=0.2",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy.py", "toy.yaml"]
+    rivals = CliRunner().invoke(app, ["plan", str(path), "pruner.rivals=1"]).stdout.splitlines()
+    startup = (
+        "  startup: before 5 trials have run to the end, one is stopped only as unlikely to beat the running one that"
+    )
+    assert f"{startup} stands best" in rivals
+    assert rivals[-3] == "  so 20 of 20 trials can be stopped, from epoch 6 of 20 on"
     none = CliRunner().invoke(app, ["plan", str(path), "pruner.kind=none"]).stdout.splitlines()
     assert none[-3:] == [
         "  no pruner: every trial runs to the end",

@@ -386,6 +386,7 @@ class CurvePrunerSpec(_Startup):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.05
     guard: Annotated[float, Field(ge=0, le=1)] = 0.1
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    rivals: Annotated[int, Field(ge=0)] = 0
     look_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.1
     audit: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_wrong_stop: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -304,7 +304,9 @@ def is_forecast(sweep: SweepFile) -> bool:
     """May a look come to a forecast? Startup trials and short ones do not, and no torch is loaded for them."""
     spec = sweep.pruner
     long = sweep.max_steps > Policy().min_observations
-    return isinstance(spec, CurvePrunerSpec) and long and sweep.budget.trials > spec.n_startup_trials
+    if not isinstance(spec, CurvePrunerSpec) or not long:
+        return False
+    return sweep.budget.trials > spec.n_startup_trials or spec.rivals > 0
 
 
 def asks_network(sweep: SweepFile) -> bool:

@@ -39,6 +39,8 @@ def _startup(progress: Progress, sweep: SweepFile) -> str:
     spec = sweep.pruner
     if not isinstance(spec, CurvePrunerSpec | MedianPrunerSpec):
         return ""
+    if isinstance(spec, CurvePrunerSpec) and spec.rivals:
+        return ""  # it need not wait for them
     if not progress.cut or progress.of("running", "waiting", "paused"):
         return ""
     return startup_waits(len(progress.of("complete")), spec.n_startup_trials, spec.n_min_trials)

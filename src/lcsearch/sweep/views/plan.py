@@ -82,6 +82,8 @@ def gates(file: SweepFile) -> Gates:
         case CurvePrunerSpec() as spec:
             # nothing is stopped before there is an incumbent, and finished trials to compare with at the step
             whole = max(spec.n_startup_trials, spec.n_min_trials, 1)
+            if _by_rivals(file):  # those that run are compared with each other, beside any that have ended
+                whole = min(whole, max(_POLICY.min_comparisons + 1 - file.backend.workers.n, 0))
             late = max(_POLICY.min_observations - spec.n_warmup_steps, 0)  # two reports are needed: fewer
             first = spec.n_warmup_steps + spec.interval_steps * math.ceil(late / spec.interval_steps)
         case MedianPrunerSpec() as spec:
@@ -97,7 +99,13 @@ def gates(file: SweepFile) -> Gates:
 def together(file: SweepFile) -> int:
     """Trials that are expected to run to the end: those that must, or as many as start together before one has."""
     found = gates(file)
-    return min(max(found.whole, file.backend.workers.n if found.whole else 0), file.budget.trials)
+    beside = file.backend.workers.n if found.whole and not _by_rivals(file) else 0
+    return min(max(found.whole, beside), file.budget.trials)
+
+
+def _by_rivals(file: SweepFile) -> bool:
+    """Are trials compared with running ones until enough have ended, and do enough run at once for that?"""
+    return isinstance(file.pruner, CurvePrunerSpec) and 0 < file.pruner.rivals < file.backend.workers.n
 
 
 def shares(stops: Sequence[int], free: int, first: int, horizon: int, source: str) -> Shares:
@@ -316,7 +324,7 @@ def _gate_lines(file: SweepFile) -> list[str]:
     match spec:
         case CurvePrunerSpec():
             lines += [
-                f"startup: nothing is stopped before {found.whole} trials have run to the end",
+                _startup_line(file, spec, found),
                 f"short curves: nothing is stopped before {_POLICY.min_observations} reports"
                 f" (n_warmup_steps {spec.n_warmup_steps}, interval_steps {spec.interval_steps})",
                 f"looks: {spacing(spec.look_growth)}",
@@ -351,9 +359,19 @@ def _gate_lines(file: SweepFile) -> list[str]:
     if file.turns is not None:
         return [*lines, stops_beside(file, found.whole, found.first)]
     lines.append(f"so {n - found.whole} of {n} trials can be stopped, from {step} {found.first} of {file.max_steps} on")
-    if workers > found.whole > 0:
-        lines.append(f"{workers} workers start {workers} trials at once: expect those to run nearly whole")
+    if workers > found.whole > 0 and not _by_rivals(file):
+        text = f"{workers} workers start {workers} trials at once: expect those to run nearly whole"
+        lines.append(text + " (pruner.rivals=1 compares them with each other)" * isinstance(spec, CurvePrunerSpec))
     return lines
+
+
+def _startup_line(file: SweepFile, spec: CurvePrunerSpec, found: Gates) -> str:
+    if not _by_rivals(file):
+        return f"startup: nothing is stopped before {found.whole} trials have run to the end"
+    n = spec.n_startup_trials
+    best = "the running one that stands best" if spec.rivals == 1 else f"the best {spec.rivals} of the running ones"
+    text = f"startup: before {n} trials have run to the end, one is stopped only as unlikely to beat {best}"
+    return text + f", and none before {found.whole} have" * (found.whole > 0)
 
 
 def as_yaml(file: SweepFile) -> str:
