@@ -2,6 +2,7 @@
 
     LCSEARCH_DATA=.../data python experiments/e2_stop/run.py            # everything; goes on where it was
     LCSEARCH_DATA=.../data python experiments/e2_stop/run.py --policies median oracle --settings fine
+    LCSEARCH_DATA=.../data python experiments/e2_stop/run.py --orders 4 --settings product --name field --policies ...
     python experiments/e2_stop/run.py --table                           # table and plot from what is kept
     python experiments/e2_stop/run.py --verify 40                       # replays 40 stored orders: are they equal?
 
@@ -12,6 +13,7 @@ within the budget counts with the largest speed-up it could have, and is marked 
 first 60 trials of every order. Every rule sees the same looks and passes the same gates ("gates": these alone, with
 the stop of diverged trials). The oracle is production's rule with a perfect forecaster behind the same gates, epsilon
 included: what misses by less than 1 % of the study's range it stops, and a rule that is luckier there can pass it.
+ax is Ax's default rule behind these gates, ax-alone as it comes (`ax_rule.py`); one-epoch-K has none (`top_k.py`).
 The strictness on short curves (threshold .01 below 8 reports) is the product's in every setting. A look's previous look
 is the report before it. Half b of the tasks (every other one by name) is what the network's weights never saw: tables
 and results are of that half unless --half says otherwise. Sources that are not there are skipped with a line that says
@@ -30,7 +32,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +43,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experim
 import numpy as np
 import provenance
 import research
+from ax_rule import AxDefault
 from scipy.stats import beta
+from top_k import TopK
 
 from lcsearch.curves import Floats
 from lcsearch.data.tables import load
@@ -55,8 +59,8 @@ from lcsearch.replay.stopper import Stopper
 from lcsearch.stopping.policy import Policy
 
 HERE = Path(__file__).resolve().parent
-PARTS, RESULTS = HERE / "parts", HERE / "results.json"
-SOURCES = ("lcbench", "taskset_adam8p")
+PARTS = HERE / "parts"
+SOURCES = ("lcbench", "taskset_adam8p", "arlbench")
 RUNS, TRIALS = 20, 60
 DEFAULT = Policy().threshold
 DRAWS = 400
@@ -135,7 +139,7 @@ def patience(reports: int) -> Make:
     return rule(lambda task: baselines.Patience(reports))
 
 
-POLICIES: dict[str, Make] = {
+POLICIES: dict[str, Make | TopK] = {
     "none": lambda task, policy, looks: baselines.Never(),
     **{f"patience-{p}": patience(p) for p in (0, 1, 5, 10, 20, 50)},
     "gates": rule(lambda task: baselines.Never()),
@@ -144,6 +148,9 @@ POLICIES: dict[str, Make] = {
     "sha": rule(lambda task: baselines.SuccessiveHalving(first_step(task))),
     "hyperband": rule(lambda task: baselines.Hyperband(round(task.goal.horizon), first_step(task))),
     "asha": rule(lambda task: baselines.Asha(task.goal.horizon, first_step(task))),
+    "ax": rule(lambda task: AxDefault()),
+    "ax-alone": lambda task, policy, looks: AxDefault(),
+    **{f"one-epoch-{k}": TopK(k) for k in (3, 10, 20)},
     **{
         name + ("+guard" if guard else ""): asked(name, guard=guard)
         for name in ("rank-gap", "parametric", "network", "oracle")
@@ -159,12 +166,15 @@ SWEPT: dict[str, Make] = {
 }
 
 
-def play(task: Task, setting: Setting, make: Make, order: int) -> dict[str, Any]:
+def play(task: Task, setting: Setting, make: Make | TopK, order: int) -> dict[str, Any]:
     """One order under one rule: the trace of the budgeted search, and what was lost among the first TRIALS trials."""
     rows = task.order(order)
+    start = time.perf_counter()
+    if isinstance(make, TopK):
+        found = make.row(task, rows, TRIALS, RUNS)
+        return {"order": order, **found, "seconds": time.perf_counter() - start}
     cost = task.runs[rows[0]].cost
     looks = setting.looks(task)
-    start = time.perf_counter()
     history = simulate(task, rows[:TRIALS], make(task, setting.policy, looks), World(looks=looks))
     seconds = time.perf_counter() - start
     # A search in sequence begins the same however long it goes on, so one that reached the budget needs no second run.
@@ -191,7 +201,8 @@ def part_of(setting: str, policy: str, source: str) -> Path:
 
 def code() -> str:
     """Fingerprint of the code that plays: the package's Python and this file."""
-    return provenance.fingerprint(ROOMS, Path(__file__), research.FILE)
+    rules = (HERE / name for name in ("ax_rule.py", "top_k.py"))
+    return provenance.fingerprint(ROOMS, Path(__file__), *rules, research.FILE)
 
 
 def work(
@@ -321,18 +332,21 @@ def figures(mine: dict[str, list[Any]], none: dict[str, list[Any]]) -> dict[str,
     }
 
 
-def collect(half: Half | None = None) -> dict[str, Any]:
-    """Everything that is kept of a half (None: of all tasks), as the results that are committed."""
+def collect(
+    half: Half | None = None, settings: Iterable[str] = SETTINGS, policies: Iterable[str] = (*POLICIES, *SWEPT)
+) -> dict[str, Any]:
+    """What is kept of a half (None: of all tasks), as the results that are committed."""
     found: dict[str, Any] = {}
     knobs, codes = {}, set()
-    for name in SETTINGS:
+    policies = tuple(policies)
+    for name in settings:
         for source in SOURCES:
             if not (base := part_of(name, "none", source)).exists():
                 continue  # nothing to compare with
             none = json.loads(base.read_text())
             knobs[name] = none["knobs"]
             among = half_of(none["tasks"], half)
-            for policy in (*POLICIES, *SWEPT):
+            for policy in policies:
                 if (path := part_of(name, policy, source)).exists():
                     stored = json.loads(path.read_text())["tasks"]
                     mine = {task: stored[task] for task in among if task in stored}
@@ -443,6 +457,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["a", "b", "all"], default="b", help="of the tasks; b is new to the weights")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--table", action="store_true", help="only print the table and draw the plot of what is kept")
+    parser.add_argument("--name", default="", help="of table and results; else table.md, results.json and the plot")
     parser.add_argument("--verify", type=int, metavar="N", help="play N stored orders again and compare")
     args = parser.parse_args()
     data = None if args.data is None else Path(args.data)
@@ -463,13 +478,19 @@ def main() -> None:
                     continue
                 what, took = done.result()
                 print(f"[{n}/{len(todo)}] {what}: {took:.0f} s", flush=True)
+    stored, shown = (HERE / name for name in (f"{args.name or 'results'}.json", f"{args.name or 'table'}.md"))
     if PARTS.is_dir():
-        RESULTS.write_text(json.dumps(collect(half), indent=1) + "\n")
-    if not RESULTS.exists():
+        found = collect(half, args.settings, args.policies or [*POLICIES, *SWEPT])
+        if args.name:
+            words = (f"--orders {args.orders}", "--settings", *args.settings, f"--name {args.name} --policies")
+            found["command"] = " ".join((found["command"], *words, *(args.policies or ())))
+        stored.write_text(json.dumps(found, indent=1) + "\n")
+    if not stored.exists():
         raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
-    results = json.loads(RESULTS.read_text())
-    (HERE / "table.md").write_text(table(results))
-    draw(results)
+    results = json.loads(stored.read_text())
+    shown.write_text(table(results))
+    if not args.name:
+        draw(results)
     print(table(results))
     if failed:
         raise SystemExit(f"{len(failed)} failed, the first: {failed[0]}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.scripts import script
+from kit.scripts import neighbour, script
 
 from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.task import Task
@@ -19,6 +19,8 @@ from lcsearch.data.task import Task
 def e2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script, on two small tasks that the project makes itself."""
     monkeypatch.setattr(sys, "path", [*sys.path])
+    for beside in ("ax_rule", "top_k"):
+        neighbour("e2_stop", beside)
     module = script("e2_stop/run.py")
     tasks = {
         task.name: task
@@ -68,7 +70,7 @@ def test_zero_wrong_stops_are_no_proof(e2: Any) -> None:
 
 
 def test_it_goes_on_where_it_was_and_verifies(e2: Any, tmp_path: Path) -> None:
-    for policy in ("none", "oracle+guard"):
+    for policy in ("none", "oracle+guard", "one-epoch-3"):
         e2.work(tmp_path, "fine", policy, "made", 1)
     path = e2.part_of("fine", "oracle+guard", "made")
     first = json.loads(path.read_text())
@@ -86,13 +88,19 @@ def test_it_goes_on_where_it_was_and_verifies(e2: Any, tmp_path: Path) -> None:
     assert found["equal"] == found["replayed"] - 1
     assert found["differ"] == [f"fine oracle+guard {name} order 0"]
     results = e2.collect()
-    assert set(results["results"]["fine"]["made"]) == {"none", "oracle+guard"}
+    assert set(results["results"]["fine"]["made"]) == {"none", "oracle+guard", "one-epoch-3"}
+    assert set(e2.collect(None, ["fine"], ["none", "one-epoch-3"])["results"]["fine"]["made"]) == {
+        "none",
+        "one-epoch-3",
+    }
     text = e2.table(results)
     assert "| none | 1.00 [1.00, 1.00], 0 |" in text
     assert f"{found['equal']} of {found['replayed']} stored searches" in text
 
 
-@pytest.mark.parametrize("policy", ["gates", "median", "asha", "sha", "hyperband", "patience-5", "rank-gap+guard"])
+@pytest.mark.parametrize(
+    "policy", ["gates", "median", "asha", "sha", "hyperband", "patience-5", "rank-gap+guard", "ax"]
+)
 def test_every_rule_plays(e2: Any, policy: str) -> None:
     (task, _) = e2.load(Path())
     found = e2.play(task, e2.SETTINGS["coarse"], e2.POLICIES[policy], 0)
