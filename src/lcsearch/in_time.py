@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
+
+TICK_S = 0.5
+"""How often an import is looked at."""
+_MOVED_S = 0.01  # of processor time: what waits for a lock or for an answer takes next to none
 
 T = TypeVar("T")
 
 
 class NotInTime(Exception):
-    """A call has not come back in time; `thread` works on."""
+    """A call has not come back in time, as its text says; `thread` works on."""
 
-    def __init__(self, thread: threading.Thread) -> None:
-        super().__init__(thread.name)
+    def __init__(self, thread: threading.Thread, why: str) -> None:
+        super().__init__(why)
         self.thread = thread
 
 
@@ -42,11 +50,59 @@ def in_time(
             slow[1]()
     thread.join(seconds)
     if not future.done():
-        raise NotInTime(thread)
+        raise NotInTime(thread, "no answer in time")
     try:
         return future.result()
     finally:
         del future  # what it raises holds this frame, which would hold it
+
+
+def while_it_moves(still: float, most: float, name: str, call: Callable[[], T]) -> T:
+    """What an import returns or raises, made on a thread of its own; given up once it stands still, and not for being
+    slow: a busy machine, or a slow disk, lets it move all the same.
+
+    It moves while its thread takes processor time or modules are added. Looks at it are counted and no clock is read,
+    so a process that was halted for a while has not stood still.
+
+    Args:
+        still: seconds without any move after which it is given up.
+        most: seconds after which it is given up though it moves.
+        name: of the thread.
+        call: imports something.
+
+    Raises:
+        NotInTime: it was given up.
+    """
+    future: Future[T] = Future()
+    began = threading.Event()
+    spent: list[Callable[[], float]] = []
+
+    def run() -> None:
+        if hasattr(time, "pthread_getcpuclockid"):  # asked of itself: of a thread that has ended it may crash
+            spent.append(partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident())))
+        began.set()
+        _run(call, future)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    began.wait()
+    clock = spent[0] if spent else time.process_time
+    stood, before = 0, (-1, -1)
+    for _ in range(max(round(most / TICK_S), 1)):
+        thread.join(TICK_S)
+        if future.done():
+            break
+        now = before
+        with suppress(OSError):  # it ends just now
+            now = len(sys.modules), int(clock() / _MOVED_S)
+        stood = stood + 1 if now == before else 0
+        before = now
+        if stood * TICK_S >= still:
+            break
+    if not future.done():
+        why = f"nothing has moved for {still:g} s" if stood * TICK_S >= still else f"it has not ended in {most:g} s"
+        raise NotInTime(thread, why)
+    return future.result()
 
 
 def _run(call: Callable[[], T], future: Future[T]) -> None:

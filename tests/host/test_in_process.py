@@ -19,7 +19,7 @@ from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.forecast.network.model import CurveNetwork
 from lcsearch.forecast.network.size import Size
 from lcsearch.goal import Goal
-from lcsearch.host import registry
+from lcsearch.host import in_process, registry
 from lcsearch.host.in_process import Pretrained
 from lcsearch.session import Session
 from lcsearch.stopping.policy import Policy
@@ -291,6 +291,39 @@ def test_a_torch_that_does_not_import_is_tried_once_a_process(folder: Path, tmp_
         "expected torch, which the network computes with, got one that does not import (ImportError: libcudart.so: no "
         "such file). Install it again: pip install --force-reinstall torch"
     )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_torch_that_hangs_is_given_up_once_a_process(folder: Path, tmp_path: Path, named: bool) -> None:
+    """Each first look waited two minutes for it, every session anew. What has been given up is not used later."""
+    fake = tmp_path / "site" / "torch"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("import threading\nthreading.Event().wait()\n")
+    looks = LOOKS.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
+    if not named:
+        looks = looks.replace("Path({str(folder)!r}))", "")
+        looks = looks.replace("))])", "), stand_ins=registry.default()[0].stand_ins)])")
+        looks = "from lcsearch.host import registry\n" + looks
+    looks = "from lcsearch.host import in_process\nin_process.STILL_S = 1\n" + looks
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(fake.parent), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, timeout=600, env=env)
+    assert done.stdout.splitlines() == (["ABSENT"] if named else ["BELOW"]) * 30, done.stderr
+    (said,) = {line for line in done.stderr.splitlines() if "network" in line}
+    assert said.startswith(
+        "lcsearch: forecaster 'network' gave no forecast" if named else "lcsearch: forecasts are made by"
+    )
+    assert said.endswith(
+        "expected torch, which the network computes with, got one that does not import (it hangs, nothing has moved "
+        "for 1 s). Install it again: pip install --force-reinstall torch"
+    )
+
+
+def test_an_import_that_is_under_way_is_none_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever found the name in sys.modules waited for the import itself, for as long as that took."""
+    assert in_process._is_imported("torch")  # noqa: SLF001
+    assert not in_process._is_imported("no_such_module")  # noqa: SLF001
+    monkeypatch.setattr(torch.__spec__, "_initializing", True, raising=False)
+    assert not in_process._is_imported("torch")  # noqa: SLF001
 
 
 def test_weights_that_are_no_file_are_refused(folder: Path, tmp_path: Path) -> None:

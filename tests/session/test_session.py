@@ -181,8 +181,28 @@ def test_a_trial_that_waits_for_what_is_loaded_is_told_of_meanwhile(
         judging.prepare()
     assert told.is_set()
     assert [r.getMessage() for r in caplog.records] == [
-        "lcsearch: forecaster 'slow' is still being loaded (import torch, weights): the first look waits for it, 120 s "
-        "at most, and then goes on without a forecast"
+        "lcsearch: forecaster 'slow' is still being loaded (import torch, weights): the first look waits for it as "
+        "long as it goes on, 120 s at most, and then trials go on without it"
+    ]
+
+
+def test_what_is_loaded_too_late_is_asked_from_then_on_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lcsearch.session.panel.LOADING_S", 0.1)
+    loaded = threading.Event()
+    judging = session(Loads(Rows(0.0, 0.0), 60, loaded.wait), deadline=0.1)
+    assert check(judging).reason is Reason.ABSENT
+    (late,) = (thread for thread in threading.enumerate() if thread.name == "lcsearch forecast by slow")
+    loaded.set()
+    late.join(600)
+    monkeypatch.setattr("lcsearch.session.panel.LOADING_S", 600.0)
+    judging.panel.deadline = 600.0
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        assert [check(judging).verdict for _ in range(2)] == 2 * [Verdict.STOP]
+    assert [r.getMessage() for r in caplog.records] == [
+        "lcsearch: forecaster 'slow' is loaded after all: from here on it is asked"
     ]
 
 

@@ -9,7 +9,7 @@ from lcsearch.curves import Curve
 from lcsearch.errors import EnvironmentProblem, in_words
 from lcsearch.forecast.contract import Forecasts, Query
 from lcsearch.goal import Goal
-from lcsearch.host.in_process import Pretrained
+from lcsearch.host.in_process import Pretrained, import_torch
 from lcsearch.in_time import NotInTime, in_time
 from lcsearch.study import FinishedTrials, Snapshot, Trial
 
@@ -94,6 +94,7 @@ class OnDevice:
 
 
 def _seen() -> str:
+    import_torch()
     import torch
 
     return "cuda" if torch.cuda.is_available() else CPU

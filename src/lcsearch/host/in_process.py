@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
+from importlib import import_module
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.forecast.network.size import Size
+from lcsearch.in_time import NotInTime, while_it_moves
 from lcsearch.study import Snapshot
 from lcsearch.weights.shipped import ANOTHER, about, content, found
 
@@ -25,25 +28,48 @@ DEFAULT = "network"
 """Name of the weights that are used unless others are named."""
 
 
+STILL_S, MOST_S = 15.0, 90.0
+"""Seconds without any move after which an import of torch hangs, and those that it may take while it moves."""
+
 _no_torch = ""
 """Why torch does not import, once this process has tried: a broken one takes seconds to say so, each time anew."""
+_importing = threading.Lock()
 
 
-def _import_torch() -> None:
-    """Import torch, or say why that failed; it is tried once a process.
+def _forked() -> None:
+    """In a child: whoever held the lock is not there."""
+    global _importing
+    _importing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def import_torch() -> None:
+    """Import torch, or say why that failed; it is tried once a process, so one that hangs is not used later either.
 
     Raises:
-        EnvironmentProblem: it does not import.
+        EnvironmentProblem: it does not import, or hangs.
     """
     global _no_torch
-    if not _no_torch and "torch" not in sys.modules:
-        try:
-            import torch  # noqa: F401  # whoever needs it imports it again, which costs nothing
-        except Exception as error:  # a library that is missing, a symbol, a driver: it may raise anything
-            _no_torch = _first_line(error)
+    with _importing:
+        if not _no_torch and not _is_imported("torch"):
+            try:
+                while_it_moves(STILL_S, MOST_S, "lcsearch imports torch", partial(import_module, "torch"))
+            except NotInTime as hangs:
+                _no_torch = f"it hangs, {hangs}"
+            except Exception as error:  # a library that is missing, a symbol, a driver: it may raise anything
+                _no_torch = _first_line(error)
     if _no_torch:
         text = f"expected torch, which the network computes with, got one that does not import ({_no_torch})."
         raise EnvironmentProblem(f"{text} Install it again: pip install --force-reinstall torch")
+
+
+def _is_imported(name: str) -> bool:
+    """Has its import come to an end? One that is under way, in any thread, stands in sys.modules already."""
+    module = sys.modules.get(name)
+    return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
 def _first_line(error: BaseException) -> str:
@@ -177,7 +203,7 @@ class Pretrained:
             with self._alone():
                 if not self._failed and self._network is None:
                     try:
-                        _import_torch()
+                        import_torch()
                         with _one_thread():
                             self._network = self._load()
                     except EnvironmentProblem as error:

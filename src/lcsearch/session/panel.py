@@ -181,9 +181,13 @@ class Panel:
             try:
                 seconds, name = max(LOADING_S, self.deadline), forecaster.name
                 slow = f"forecaster {name!r} is still being loaded (import torch, weights): the first look waits for it"
-                slow += f", {seconds:g} s at most, and then goes on without a forecast"
+                slow += f" as long as it goes on, {seconds:g} s at most, and then trials go on without it"
                 self._within(seconds, name, forecaster.prepare, "not loaded", slow)
-                self._ready.add(forecaster.name)
+                self._ready.add(name)
+                if self._hung.pop(name, None) is not None:
+                    self._warn(
+                        f"{name} is loaded", f"forecaster {name!r} is loaded after all: from here on it is asked"
+                    )
             except _Late:
                 continue
             except Exception as error:  # whatever a model does, the study goes on

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import ModuleType
+
+import pytest
+
+from lcsearch import in_time as waits
+from lcsearch.in_time import NotInTime, in_time, while_it_moves
+
+
+@pytest.fixture(autouse=True)
+def _ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "TICK_S", 0.01)
+
+
+def test_what_a_call_returns_or_raises_comes_back() -> None:
+    assert in_time(600, "t", lambda: 3) == while_it_moves(600, 600, "t", lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        in_time(600, "t", lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        while_it_moves(600, 600, "t", lambda: 1 // 0)
+
+
+def test_an_import_that_stands_still_is_given_up_long_before_its_end() -> None:
+    end = threading.Event()
+    with pytest.raises(NotInTime, match=r"^nothing has moved for 0\.05 s$") as caught:
+        while_it_moves(0.05, 1e6, "t", end.wait)
+    end.set()
+    caught.value.thread.join(600)
+    assert not caught.value.thread.is_alive()
+
+
+def test_one_that_moves_is_waited_for_however_slow_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two modules nothing moves for four looks of the five after which it would be given up."""
+    end, looks, join = threading.Event(), 0, threading.Thread.join
+
+    def look(thread: threading.Thread, seconds: float | None = None) -> None:
+        nonlocal looks
+        looks += 1
+        if looks % 4 == 0:
+            monkeypatch.setitem(sys.modules, f"module_{looks}_of_a_test", ModuleType("m"))
+        if looks == 160:
+            end.set()
+            join(thread, 600)
+
+    monkeypatch.setattr(threading.Thread, "join", look)
+    assert while_it_moves(0.05, 1e6, "t", lambda: end.wait(600) and "imported") == "imported"
+
+
+def test_one_that_only_computes_moves_too_and_ends_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, computed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def look(thread: threading.Thread, seconds: float | None = None) -> None:
+        looked.release()
+        assert computed.acquire(timeout=600)
+
+    def computes() -> None:
+        while looked.acquire(timeout=600) and not ended:
+            began = time.thread_time()
+            while time.thread_time() - began < 0.02:
+                pass
+            computed.release()
+
+    ended: list[bool] = []
+    monkeypatch.setattr(threading.Thread, "join", look)
+    with pytest.raises(NotInTime, match=r"^it has not ended in 0\.2 s$"):
+        while_it_moves(0.05, 0.2, "t", computes)
+    ended.append(True)
+    looked.release()
