@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 _CALL = "trial.report(value, step)"
+_ASK = "Ask trial.should_prune() after each report, and raise optuna.TrialPruned where it is True"
 
 THRESHOLD_FROM = "lcsearch:threshold_from"
 """The study's user attribute that says to what audits of others had brought its threshold when it began."""
@@ -153,16 +154,18 @@ class CurvePruner(BasePruner):
         if max_steps != "auto":
             words.tell_few_reports(self._session, f"max_steps={max_steps:g}", "", max_steps)
         self._reader = Reader(max_steps, judged, checked_bounds(bounds, "bounds"))
-        self._study: weakref.ref[Study] | None = None
+        self._study: weakref.ref[Study] | None = None  # the latest one
+        self._studies: weakref.WeakSet[Study] = weakref.WeakSet()
         self._recording = os.getpid(), threading.Lock()
         self._retries = Retries()
         self._order = Order()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_study": None, "_recording": None}
+        return {**self.__dict__, "_study": None, "_studies": None, "_recording": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_order": Order(), **state}, _recording=(os.getpid(), threading.Lock()))
+        fresh = {"_studies": weakref.WeakSet(), "_recording": (os.getpid(), threading.Lock())}
+        self.__dict__.update({"_order": Order(), **state}, **fresh)
 
     def prepare(self) -> None:
         """Load the forecaster now (torch, weights: seconds), not at the first look. Never raises: a look fails open."""
@@ -182,6 +185,7 @@ class CurvePruner(BasePruner):
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
+            self._studies.add(study)
             self._agree(study)
         step = trial.last_step
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
@@ -276,9 +280,11 @@ class CurvePruner(BasePruner):
         return self._now(study, silent=stale(study))
 
     def _find(self, trial: int | FrozenTrial, study: Study | None) -> tuple[FrozenTrial, Study | None]:
-        study = study or (self._study() if self._study is not None else None)
-        if isinstance(trial, FrozenTrial):
-            return trial, study
+        latest = self._study() if self._study is not None else None
+        if isinstance(trial, FrozenTrial):  # of whichever study of this process: a number says nothing of another's
+            known = (*([latest] if latest is not None else []), *self._studies)
+            return trial, study or next((one for one in known if _holds(one, trial)), None)
+        study = study or latest
         if study is None:
             call = f"call explain({trial if isinstance(trial, int) else 'number'}, study)"
             raise InvalidValue("a FrozenTrial, or a number and its study", trial, "explain(trial)", call)
@@ -320,7 +326,7 @@ class CurvePruner(BasePruner):
         Works in any process; the tally counts the looks of this one. One that has made none says which stops the
         study's storage holds, and what the decision log does.
         """
-        return several(study) or words.why_not(self._session, self._shown(study), _CALL)
+        return several(study) or words.why_not(self._session, self._shown(study), _CALL, ask=_ASK)
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the records in the study's storage.
@@ -381,6 +387,16 @@ class CurvePruner(BasePruner):
     def snapshot(self, study: Study) -> Snapshot:
         """The study as a look at this moment would see it: its goal, the trials that have ended and those that run."""
         return self._now(study)
+
+
+def _holds(study: Study, trial: FrozenTrial) -> bool:
+    """Is it one of the study's, by its number, its start and its parameters?"""
+    try:
+        trials = study.get_trials(deepcopy=False)
+    except Exception:  # it is deleted, or its storage away: the trial's own records tell what they do
+        return False
+    which = trial.number, trial.datetime_start, trial.params
+    return any((one.number, one.datetime_start, one.params) == which for one in trials)
 
 
 def _thawed(frozen: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]:

@@ -6,7 +6,6 @@ not as needed, 130 interrupted.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.extras import MissingExtra
@@ -29,21 +27,6 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(help="The sweep file.", metavar="FILE")]
-
-
-class _OfARun(TyperCommand):
-    """A command about a run, which --folder names: whoever writes the run among the arguments is told so."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As ever, but for what is said of a word too many."""
-        given = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except Exception as error:  # click's own or the one that comes with Typer
-            if "unexpected extra argument" in (said := str(getattr(error, "message", ""))) and "--folder" not in given:
-                named = [word for word in given if not word.startswith("-") and os.path.isdir(word)]
-                error.message = f"{said}. The run is an option: --folder {named[0] if named else 'RUN'}"  # type: ignore[attr-defined]  # it has one
-            raise
 
 
 @contextmanager
@@ -259,16 +242,30 @@ def run(
 Risk = Annotated[float, typer.Option(help="What the P(beat) of all that stay stopped may sum to.", min=0.0, max=1.0)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; train nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Run = Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")]
+# How a run is named, by every command about one.
+Run = Annotated[Path | None, typer.Argument(help="The run. [default: the latest under runs/]", metavar="[RUN]")]
+RunFolderOption = Annotated[Path | None, typer.Option("--folder", help="The run, in place of RUN.")]
 
 
-@app.command(cls=_OfARun)
+def _run_named(run: Path | None, folder: Path | None) -> Path:
+    """The folder of the run that a command is about.
+
+    Raises:
+        FileProblem: it was named twice, or not at all where there is none.
+    """
+    from lcsearch.errors import FileProblem
+    from lcsearch.sweep.store.folder import latest
+
+    if run and folder:
+        raise FileProblem(f"expected RUN or --folder, got both: {run} and --folder {folder}.")
+    return (run or folder or latest(Path("runs"))).resolve()
+
+
+@app.command()
 def finish(
-    run: Annotated[
-        Path | None, typer.Argument(help="The run. [default: the latest under runs/]", metavar="[RUN]")
-    ] = None,
+    run: Run = None,
     risk: Risk = 0.02,
-    folder: Annotated[Path | None, typer.Option(help="The run, as other commands name it.")] = None,
+    folder: RunFolderOption = None,
     workers: Workers = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -277,28 +274,35 @@ def finish(
 
     The likeliest to have won first, from their checkpoints. Says what it costs, and asks.
     """
-    _finish(run or folder, risk, (), workers, dry_run, yes)
+    _finish(run, folder, risk, (), workers, dry_run, yes)
 
 
-@app.command(cls=_OfARun)
+@app.command()
 def thaw(
     trial: Annotated[int, typer.Argument(help="The trial's number.", metavar="TRIAL", min=0)],
-    folder: Run = None,
+    run: Run = None,
+    folder: RunFolderOption = None,
     workers: Workers = None,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Train one stopped trial on, to its end."""
-    _finish(folder, 0.0, (trial,), workers, dry_run, yes)
+    _finish(run, folder, 0.0, (trial,), workers, dry_run, yes)
 
 
 def _finish(
-    folder: Path | None, risk: float, trials: tuple[int, ...], workers: int | None, dry_run: bool, yes: bool
+    run: Path | None,
+    folder: Path | None,
+    risk: float,
+    trials: tuple[int, ...],
+    workers: int | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     with _told_plainly():
         from lcsearch.sweep.finish import finish as thawed
         from lcsearch.sweep.monitor.state import StateReader
-        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.store.folder import RunFolder
         from lcsearch.sweep.views.summary import summarize
         from lcsearch.terminal import say
 
@@ -308,7 +312,7 @@ def _finish(
                 return not dry_run
             return typer.confirm("go on?")
 
-        outcome = thawed(folder or latest(Path("runs")), risk=risk, trials=trials, workers=workers, agreed=agreed)
+        outcome = thawed(_run_named(run, folder), risk=risk, trials=trials, workers=workers, agreed=agreed)
         if outcome is None:
             return
         where = RunFolder(outcome.folder)
@@ -319,38 +323,41 @@ def _finish(
     raise typer.Exit(outcome.code)
 
 
-@app.command(cls=_OfARun)
+@app.command()
 def status(
-    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+    run: Run = None,
+    folder: RunFolderOption = None,
 ) -> None:
     """Show how far a run is; reads only."""
     with _told_plainly():
-        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.store.folder import RunFolder
         from lcsearch.sweep.views.status import show
 
-        show(RunFolder((folder or latest(Path("runs"))).resolve()))
+        show(RunFolder(_run_named(run, folder)))
 
 
-@app.command(cls=_OfARun)
+@app.command()
 def explain(
     trial: Annotated[str, typer.Argument(help="The trial's number, or best.", metavar="TRIAL")],
-    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+    run: Run = None,
+    folder: RunFolderOption = None,
 ) -> None:
     """Tell why a trial was stopped, or was not."""
     with _told_plainly():
         from lcsearch.sweep.monitor.open_run import read_state
-        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.store.folder import RunFolder
         from lcsearch.sweep.views import explain as story
         from lcsearch.terminal import say
 
-        where = RunFolder((folder or latest(Path("runs"))).resolve())
-        study, state = read_state(where)
+        story.check_word(trial)
+        study, state = read_state(RunFolder(_run_named(run, folder)))
         say(story.explain(story.number_of(trial, state.progress), state, study))
 
 
-@app.command(cls=_OfARun)
+@app.command()
 def report(
-    folder: Annotated[Path | None, typer.Option(help="The run. [default: the latest under runs/]")] = None,
+    run: Run = None,
+    folder: RunFolderOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes. [default: RUN/report]")] = None,
 ) -> None:
     """Write a run as one page to hand on.
@@ -359,19 +366,18 @@ def report(
     """
     with _told_plainly():
         from lcsearch.sweep.report.write import write
-        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.store.folder import RunFolder
         from lcsearch.sweep.views.summary import shown
         from lcsearch.terminal import say
 
-        where = RunFolder((folder or latest(Path("runs"))).resolve())
+        where = RunFolder(_run_named(run, folder))
         say(shown(write(where, None if out is None else out.resolve())))
 
 
 @app.command()
 def calibration(
-    folder: Annotated[
-        Path | None, typer.Argument(help="The run. [default: the latest under runs/]", metavar="[RUN]")
-    ] = None,
+    run: Run = None,
+    folder: RunFolderOption = None,
     plot: Annotated[Path | None, typer.Option(help="Where a plot goes: a .png file.")] = None,
 ) -> None:
     """Hold forecasts to what became of their trials.
@@ -380,10 +386,10 @@ def calibration(
     """
     with _told_plainly():
         from lcsearch.sweep.report.calibration import show
-        from lcsearch.sweep.store.folder import RunFolder, latest
+        from lcsearch.sweep.store.folder import RunFolder
         from lcsearch.terminal import say
 
-        for text in show(RunFolder((folder or latest(Path("runs"))).resolve()), plot):
+        for text in show(RunFolder(_run_named(run, folder)), plot):
             say(text)
 
 

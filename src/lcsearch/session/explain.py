@@ -346,7 +346,15 @@ _NAMED = 10
 """Abandoned trials that are named."""
 
 
-def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") -> str:
+def _unasked(snapshot: Snapshot, ask: str) -> list[str]:
+    """That no look is known at trials which reported, and how one is asked for, in at most one line."""
+    everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
+    n = sum(trial.curve.n_reports > 0 for trial in everyone)
+    trials = f"{n} trial{'s' * (n != 1)} reported values and no look at any of them is known"
+    return [f"{trials}: if they ran in this process, nobody asked whether they should stop. {ask}"] if n else []
+
+
+def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "", ask: str = "") -> str:
     """Why nothing stops (or not more): for every live trial what holds it, then the tally of the session.
 
     Args:
@@ -354,8 +362,12 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         snapshot: the study as it stands.
         call: how a value is reported.
         unheard: why no report at all could be used, when that is so.
+        ask: what an objective does to have looks made; "": that is not for it to do.
     """
+    counted, failed = session.tally()
+    total, elsewhere = sum(n for _, n in counted), _elsewhere(session, snapshot, Counter(dict(counted)))
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
+    lines += _unasked(snapshot, ask) if ask and not total and not elsewhere else []
     lines += [notice.text for notice in session.notices(snapshot)]
     everyone = (*snapshot.bank, *snapshot.live)
     policy = session.policy
@@ -371,8 +383,6 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         uids = sorted((trial.uid for trial in snapshot.abandoned), key=uid_sort_key)
         some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
         lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
-    counted, failed = session.tally()
-    total = sum(n for _, n in counted)
     alone = not total and len(lines) == first
     lines.append(f"{total} looks in this process" + (":" if total else f"; {ELSEWHERE}"))
     lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
@@ -380,5 +390,5 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "") 
         known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials
         lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
     lines += [f"  {n:6d} failed open: {what}" for what, n in failed]
-    lines += _elsewhere(session, snapshot, Counter(dict(counted)))
+    lines += elsewhere
     return "\n".join([*lines, *disobeyed(session.disobeyed, n_ignored(snapshot))])

@@ -171,6 +171,25 @@ def test_two_studies_of_one_name_have_a_memory_each() -> None:
     assert f"trial 6, step {SHORTEST + 1}" in of.explain(6, two)
 
 
+@pytest.mark.parametrize("name", ["same", "another"])
+def test_a_trial_is_explained_of_the_study_that_holds_it(name: str, tmp_path: Path) -> None:
+    """`explain(study.trials[6])` told of trial 6 of whichever study the pruner had seen last."""
+    with storage("sqlite", tmp_path) as on:
+        of = pruner(forecasters=[NormalAroundBest(0.5)])
+        one = study_of(of, on=on, study_name="same")
+        mine = one.ask()
+        assert first_stop(mine, decay(0.27, SHORTEST + 3)) is None
+        one.tell(mine, 0.27)
+        told = of.explain(one.trials[6])
+        two = study_of(of, study_name=name)
+        assert first_stop(two.ask(), decay(0.2, SHORTEST + 2)) is None
+        assert of.explain(one.trials[6]) == told
+        assert f"trial 6, step {SHORTEST + 1}" in of.explain(two.trials[6])
+        frozen = one.trials[6]
+        optuna.delete_study(study_name="same", storage=on)
+        assert of.explain(frozen).startswith("trial 6 ran to its end; no look stopped it")
+
+
 def test_a_study_made_again_has_a_new_memory(tmp_path: Path) -> None:
     with storage("sqlite", tmp_path) as on:
         of = pruner(forecasters=[NormalAroundBest(0.5)])
@@ -372,9 +391,34 @@ def test_why_not_in_another_process_tells_what_is_known_there(tmp_path: Path) ->
     assert pruner(decision_log=tmp_path / "none").why_not(study).splitlines() == [none, known, stored]
 
 
+def unasked(n: int) -> str:
+    text = f"{n} trials reported values and no look at any of them is known: if they ran in this process, nobody asked "
+    text += "whether they should stop. Ask trial.should_prune() after each report, and raise optuna.TrialPruned where "
+    return text + "it is True"
+
+
+def test_why_not_says_first_that_nobody_ever_asks() -> None:
+    """An objective that reports and never calls `should_prune` was told how many trials are complete."""
+    study = study_of(n=0)
+
+    def objective(trial: optuna.Trial) -> float:
+        for step in range(4):
+            trial.report(1.0 / (1 + step), step)
+        return 0.25
+
+    study.optimize(objective, n_trials=3)
+    of = of_study(study)
+    assert of.why_not(study).splitlines()[0] == unasked(3)
+    trial = study.ask()
+    trial.report(1.0, 0)
+    trial.should_prune()
+    assert "nobody asked" not in of.why_not(study)
+
+
 def test_why_not_of_an_idle_study() -> None:
     study = study_of()
     assert of_study(study).why_not(study).splitlines() == [
+        unasked(6),
         f"0 looks in this process; {ELSEWHERE}",
         "  6 trials are COMPLETE, n_startup_trials is 5",
     ]
@@ -401,8 +445,9 @@ def test_why_not_names_trials_that_report_nothing_first() -> None:
         study.add_trial(finished({}))
     said = "3 of 5 trials that ran to their end reported no value: call trial.report(value, step) as they train"
     assert str(of_study(study).report(study)).splitlines()[0] == f"! {said}"
-    assert of_study(study).why_not(study).splitlines()[:2] == [
+    assert of_study(study).why_not(study).splitlines()[:3] == [
         said,
+        unasked(2),
         f"0 looks in this process; {ELSEWHERE}",
     ]
 

@@ -242,7 +242,7 @@ def test_a_run_in_place_of_a_trial(folder: RunFolder) -> None:
     progress = Progress((), 3, None)
     with pytest.raises(FileProblem) as caught:
         number_of(str(folder.root), progress)
-    hint = f"The run is an option: lcsearch explain best --folder {folder.root}"
+    hint = f"The trial comes first: lcsearch explain best {folder.root}"
     assert str(caught.value) == f"expected the number of a trial, or 'best', got {str(folder.root)!r}. {hint}"
     with pytest.raises(FileProblem, match=r"or 'best', got 'first'\.$"):
         number_of("first", progress)

@@ -36,19 +36,28 @@ _TURNS = 5  # the latest ones
 _LAST_LINES = 12  # of what a failed trial printed
 
 
+def check_word(word: str) -> None:
+    """See that `word` may name a trial: a number, or "best".
+
+    Raises:
+        FileProblem: it cannot.
+    """
+    if word != "best" and not (word.isdecimal() and len(word) < 19):
+        text = f"expected the number of a trial, or 'best', got {word!r}."
+        if os.path.isdir(word):  # whatever was typed, however long
+            text += f" The trial comes first: lcsearch explain best {shlex.quote(word)}"
+        raise FileProblem(text)
+
+
 def number_of(word: str, progress: Progress) -> int:
     """The trial that `word` names: a number, or "best".
 
     Raises:
         FileProblem: it names none.
     """
-    if word.isdecimal() and len(word) < 19:
-        return int(word)
+    check_word(word)
     if word != "best":
-        text = f"expected the number of a trial, or 'best', got {word!r}."
-        if os.path.isdir(word):  # whatever was typed, however long
-            text += f" The run is an option: lcsearch explain best --folder {shlex.quote(word)}"
-        raise FileProblem(text)
+        return int(word)
     if progress.best is None:
         raise FileProblem("expected the number of a trial, got 'best': no trial has reached a finite value.")
     return progress.best.number
