@@ -142,6 +142,11 @@ class Curve:
         last = self.steps[-1] if self.steps.size else -np.inf
         return float(max(last, self.event_steps[-1]) if self.event_steps.size else last)
 
+    @cached_property
+    def extremes(self) -> tuple[int, int]:
+        """Where the lowest and the highest observation stand, the first of equal ones; of a curve that has one."""
+        return int(np.argmin(self.values)), int(np.argmax(self.values))
+
     @property
     def n_trailing_events(self) -> int:
         """How many non-finite reports stand after the last finite observation."""

@@ -448,7 +448,7 @@ def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:
     """(loss, step) a curve is judged by so far: its best or its last finite value; (+inf, -inf) without one."""
     if not len(curve):
         return np.inf, -np.inf
-    at = int(np.argmin(goal.sign * curve.values)) if goal.judged == "best" else len(curve) - 1
+    at = curve.extremes[goal.sign < 0] if goal.judged == "best" else len(curve) - 1
     return float(goal.sign * curve.values[at]), float(curve.steps[at])
 
 

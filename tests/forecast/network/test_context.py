@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,18 @@ def test_what_has_changed_is_read_anew() -> None:
     states = context(after, before).states[0]
     assert torch.equal(states[3:], before.states[0, 3:])
     assert not torch.equal(states[1], before.states[0, 1]), "a schedule is part of what is seen"
+
+
+def test_a_new_bank_without_trials_is_the_old_one() -> None:
+    live = tuple(trial(i, 5, status=Status.PAUSED) for i in range(6))
+    with torch.inference_mode():
+        made = Context.of(Snapshot("s", GOAL, bank(0), live), NET, "cpu")
+    assert made.still(Snapshot("s", GOAL, bank(0), live), live)
+    assert not made.still(Snapshot("s", GOAL, bank(1), live), live)
+    final = replace(GOAL, judged="final")
+    assert not made.still(Snapshot("s", final, FinishedTrials(final), live), live), (
+        "another loss is what it is judged by"
+    )
 
 
 @pytest.mark.parametrize("irregular", [False, True])

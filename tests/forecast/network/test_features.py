@@ -78,3 +78,31 @@ def test_events_are_filled_from_the_past_and_the_first_ones_from_what_follows() 
 def test_median_of_three(at: int) -> None:
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(at))
     torch.testing.assert_close(features.median3(*x.unbind(-1)), x.median(-1).values)
+
+
+@pytest.mark.parametrize("ended", [(), (1, 4), (0, 1, 2, 3, 4)])
+def test_what_one_trial_tells_hangs_on_no_other(ended: tuple[int, ...]) -> None:
+    """However many of them tell where one ends."""
+    torch.manual_seed(0)
+    n_q, n_c, s = 3, 5, 12
+    context, mine = (
+        Curves.of(torch.rand(*shape, s), torch.arange(1.0, s + 1), torch.full((1,), 60.0), torch.full((1,), 60.0), x, x)
+        for shape in ((1, n_c), (1, n_q))
+        for x in [torch.full((*shape, s), math.nan)]
+    )
+    q = features.cut(mine, torch.full((1, n_q, 1), 5)).map(lambda x: x.squeeze(2))
+    unit, spread = torch.rand(1, n_q), torch.rand(1, n_q)
+    now = torch.randint(0, s, (1, n_q, n_c))
+    reported = torch.randint(2, s, (1, n_c))
+    complete = torch.tensor([[c in ended for c in range(n_c)]])
+    rest = now, now // 2, now // 4, torch.full((1, n_q, n_c), s)
+
+    def beside(c: slice) -> Tensor:
+        some, places = context.map(lambda x: x[:, c]), [x[..., c] for x in rest]
+        return features.beside(q, unit, spread, 0.1 * unit, some, reported[:, c], complete[:, c], *places)
+
+    together = beside(slice(None))
+    assert bool((together[0, :, list(ended), 1] == 1.0).all()) or not ended
+    for c in range(n_c):
+        assert torch.equal(together[:, :, c : c + 1], beside(slice(c, c + 1)))
+        assert bool(together[..., c, 10:19].any()) == (c in ended)

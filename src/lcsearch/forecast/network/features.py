@@ -319,11 +319,10 @@ def beside(
     has_now = started & ((now <= last) | complete.unsqueeze(1))
     has_end = started & (complete.unsqueeze(1) | (until <= last))
     now, until = torch.minimum(now, last), torch.minimum(until, last)
-    c_now, c_until = read(context.y, now), read(context.y, until)
+    c_now = read(context.y, now)
     c_smooth = median3(c_now, read(context.y, now - 1), read(context.y, now - 2))
     c_half, c_quarter = read(context.y, torch.minimum(half, now)), read(context.y, torch.minimum(quarter, now))
-    best_now, best_until = read(context.best, now), read(context.best, until)
-    c_future = torch.where(best_until < best_now, best_until, c_until)
+    best_now = read(context.best, now)
     c_last = read(context.y, last)
     c_first = context.y[..., 0].unsqueeze(1)
 
@@ -337,10 +336,34 @@ def beside(
     y_half, y_quarter = each(q.parts[..., FRACTIONS.index(0.5)]), each(q.parts[..., quarter_share])
     there = torch.isfinite(incumbent)
     inc = each(torch.where(there, incumbent, q.y))
-    gain = c_until - c_now
     drop_q, drop_c = each(q.first - q.y).abs(), (c_first - c_now).abs()
     ratio = ((drop_q + 0.1 * u) / (drop_c + 0.1 * u)).clamp(1e-3, 1e3)
     real, end = has_now.to(q.y.dtype), has_end.to(q.y.dtype)
+    # in an allocated search few context trials tell where one ends: what they say is zero of all others
+    some = has_end.flatten(0, 1).any(0).nonzero().squeeze(1)
+
+    def of(x: Tensor) -> Tensor:
+        return x if some.numel() == n_c else x[..., some]
+
+    at = of(until)
+    c_until, best_until = (read(x if some.numel() == n_c else x[:, some], at) for x in (context.y, context.best))
+    seen, seen_best = of(c_now), of(best_now)
+    gain, c_future = c_until - seen, torch.where(best_until < seen_best, best_until, c_until)
+    ends = [
+        gain / u,
+        gain / w,
+        (c_future - seen) / u,
+        (c_until - y) / u,
+        (c_future - y) / u,
+        (y + gain - inc) / u,
+        (y + gain - inc) / w,
+        (y + gain * of(ratio) - inc) / w,
+        (c_until - inc) / w,
+    ]
+    told = [of(end) * squash(x) for x in ends]
+    if some.numel() < n_c:
+        blank = torch.zeros_like(end)
+        told = [blank.index_copy(-1, some, x) for x in told] if some.numel() else [blank] * len(told)
     columns = [
         real,
         end,
@@ -352,15 +375,7 @@ def beside(
         real * squash(((c_quarter - c_now) - (y_quarter - y)) / u),
         real * squash((best_now - each(q.best)) / u),
         real * squash((best_now - each(q.best)) / w),
-        end * squash(gain / u),
-        end * squash(gain / w),
-        end * squash((c_future - c_now) / u),
-        end * squash((c_until - y) / u),
-        end * squash((c_future - y) / u),
-        end * squash((y + gain - inc) / u),
-        end * squash((y + gain - inc) / w),
-        end * squash((y + gain * ratio - inc) / w),
-        end * squash((c_until - inc) / w),
+        *told,
         real * ratio.log(),
         real * 0.3 * _log(drop_c / u),
         (1.0 - end) * squash((c_last - inc) / w),

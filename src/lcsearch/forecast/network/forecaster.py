@@ -21,12 +21,22 @@ from lcsearch.forecast.network.reading import read_off
 from lcsearch.forecast.network.round import Crowd, Pair, crowd_queries
 from lcsearch.study import Snapshot, Status, Trial
 
-_PAIRS = 2500  # queries times context trials that are worked on at once: what stays in the processor's cache
+_PAIRS = 5000  # queries times context trials that are worked on at once: half as many or twice as many take longer
 _BLOCK = 4  # times as many, of which the features are worked out at once
 _STUDIES = 8  # whose contexts are kept
 _CROWDS = 8  # of pairs of a kind and a step, kept with a context
 _SEARCHES, _TRIALS = 512, 16384  # contexts and cut or finished trials that are kept for searches that run side by side
 _HEAVIEST = 2**24  # numbers that each of these may hold, about: trials of any length come to a host
+_FREED = 31 * 2**20  # bytes; the C library's limit is 32 MiB
+
+
+def keep_freed() -> None:
+    """Have the C library keep what is freed.
+
+    glibc gives memory beyond twice the largest block that was ever freed back to the system, and each page of it that
+    the next chunk needs costs a fault: a quarter of a round's time. So a large block, never written to, is freed here.
+    """
+    torch.empty(_FREED, dtype=torch.uint8)
 
 
 class NetworkForecaster:
@@ -52,6 +62,7 @@ class NetworkForecaster:
         self._begin()
 
     def _begin(self) -> None:
+        keep_freed()
         self._contexts: dict[Hashable, Context] = {}
         self._searches: dict[tuple[int, float, float], Context] = {}
         self._known: dict[Key, Known] = {}

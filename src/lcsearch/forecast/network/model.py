@@ -96,7 +96,7 @@ class _Look(nn.Module):
         b, n = pairs.shape[:2]
         h = F.gelu(pairs + self.to_pair(self.norm(q)).unsqueeze(2))
         h = F.gelu(self.hidden(h))
-        scores = self.scores(h).masked_fill(~use.unsqueeze(-1), -1e9)
+        scores = self.scores(h).masked_fill_(~use.unsqueeze(-1), -1e9)
         some = use.any(2)[..., None, None]
         share = torch.softmax(scores, 2) * some
         # two sets of weights for the same values: nearest neighbours and the crowd; mixed first, then made values of,
@@ -186,15 +186,16 @@ class CurveNetwork(nn.Module):
             lies below it than its share of the width says, in log-odds.
         """
         q = self.cut(torch.cat([cut, F.one_hot(kind, len(KINDS)).to(cut.dtype)], -1)) + self.from_curve(state)
-        p = self.pair(pairs) + self.pair_curve(context).unsqueeze(1)
+        p = self.pair(pairs)
+        p += self.pair_curve(context).unsqueeze(1)  # in place: large, and nothing else needs it
         if plans is not None:
-            p = p + self.plan(plans) * plans[..., :1]  # the first says whether both are known
+            p += self.plan(plans) * plans[..., :1]  # the first says whether both are known
         if match.shape[-2]:
             there = (match.abs().sum(-1, keepdim=True) > 0).to(match.dtype)
             alike = F.gelu(self.match(match))
             if not bool(there.all()):  # else it changes nothing, and costs
                 alike = alike * there
-            p = p + self.match_out(alike.sum(-2) / there.sum(-2).clamp_min(1.0).sqrt())
+            p += self.match_out(alike.sum(-2) / there.sum(-2).clamp_min(1.0).sqrt())
         for look in self.study:
             q = look(q, p, use)
         out = self.head(self.norm(q))

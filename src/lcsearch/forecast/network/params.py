@@ -43,4 +43,4 @@ def match(mine: Tensor, theirs: Tensor, kinds: Tensor, loss: Tensor, use: Tensor
     columns = torch.stack(
         [both.to(d.dtype), one.to(d.dtype), d.abs(), slope * d, slope.abs().expand(d.shape) * d.abs(), differ], -1
     )
-    return columns * there.unsqueeze(-1).to(d.dtype)
+    return columns if bool(there.all()) else columns * there.unsqueeze(-1).to(d.dtype)

@@ -188,7 +188,8 @@ class _Process:
             fall = np.exp(-r)
             mean = np.einsum("dp,dp->p", 1.0 + r, fall) / d
             far = np.sqrt(3.0 / d * (rates @ square))
-            joint = (1.0 + far) * np.exp(-far)
+            fallen = np.exp(-far)
+            joint = (1.0 + far) * fallen
             factor = _factor(pairs, alone * mean + together * joint, alone + together + own + common)
             inverse = dpotri(factor, lower=1)[0].T  # its upper half
             weights = dpotrs(factor, y, lower=1)[0]
@@ -197,7 +198,7 @@ class _Process:
             gradient = (v - centre) / width**2
             fall *= r
             fall *= r
-            gradient[:d] += (alone * (fall @ rest) + 3.0 * together * rates * (square @ (rest * np.exp(-far)))) / d
+            gradient[:d] += (alone * (fall @ rest) + 3.0 * together * rates * (square @ (rest * fallen))) / d
             gradient[d] += alone * (2.0 * rest @ mean + trace)
             gradient[d + 1] += together * (2.0 * rest @ joint + trace)
             gradient[d + 2] += common * trace
