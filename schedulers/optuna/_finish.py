@@ -42,6 +42,8 @@ class FinishReport:
         incumbent: the incumbent now.
         independent: what `risk` bounds, were trials independent.
         calibration: what is known of the probabilities that it is made of.
+        again: steps beside `steps` that thawed trials have trained a second time, for want of a late enough
+            checkpoint.
     """
 
     plan: FinishPlan
@@ -52,12 +54,16 @@ class FinishReport:
     incumbent: Incumbent | None = None
     independent: float | None = None
     calibration: str = UNCALIBRATED
+    again: float = 0.0
 
     def __str__(self) -> str:
         """A few lines for people."""
         lines = [planned(self.plan, f"about {self.steps:g} steps")]
         for stopped, by, state in self.thawed:
             lines.append(f"trial {stopped} was thawed as trial {by}: {state.lower()}")
+        if self.again:
+            more = f"about {self.again:g} steps more than that were trained, a second time"
+            lines.append(f"{more}: checkpoints were older than the stops, or there were none")
         if self.thawed and self.risk is not None:
             told = risk_told(self.risk, self.independent, self.calibration)
             lines.append(f"risk that some stop lost the winner: {told}")
@@ -180,7 +186,7 @@ def finish(
         trials: numbers of trials to thaw instead, whatever the risk.
         anew: the objective keeps no checkpoints (it never asks `resumed_from`): thawed trials begin at their start,
             without reports. Where that is not said, such an objective trains from its start all the same: what it
-            reports again is passed over, and the steps that are told are too few.
+            reports again is passed over, and once it does so, a warning says what the finish costs then.
         dry_run: nothing is trained; the report says what would be, and what it would cost.
         catch: exceptions of the objective that make a trial FAIL and no more, as in `study.optimize`; any other makes
             it FAIL and is raised. What a failed one is at risk stays.
@@ -200,18 +206,20 @@ def finish(
     known = study.get_trials(deepcopy=False)
     plan = next_thaws(policy, snapshot, known, risk, trials, since=len(known))
     steps = cost_of(snapshot, plan, lambda one: anew)
-    before, done = snapshot.incumbent, []
+    before, done, again = snapshot.incumbent, [], 0.0
     if not dry_run:
         _log.info("lcsearch: %s", planned(plan, f"about {steps:g} steps"))
         since = len(study.get_trials(deepcopy=False))
         while (trial := _take(study, pruner, risk, trials, anew, since)) is not None:
-            thawed = thawed_of(study.get_trials(deepcopy=False)[trial.number])
+            thawed = thawed_of(frozen := study.get_trials(deepcopy=False)[trial.number])
+            told = _Again(trial, frozen, None if again else lambda: cost_of(snapshot, plan, lambda one: True))
             _train(study, trial, objective, tuple(catch))
+            again += told.steps
             state = study.get_trials(deepcopy=False)[trial.number].state
             done.append((-1 if thawed is None else thawed.stopped, trial.number, state.name))
     now, incumbent = pruner.report(study), pruner.snapshot(study).incumbent
     known_of = now.calibration.state
-    return FinishReport(plan, steps, tuple(done), now.risk, before, incumbent, now.independent, known_of)
+    return FinishReport(plan, steps, tuple(done), now.risk, before, incumbent, now.independent, known_of, again)
 
 
 def expect_stopped(policy: Policy, snapshot: Snapshot, numbers: Collection[int], where: str) -> None:
@@ -246,6 +254,40 @@ def _take(
             return None
         add_thaw(study, plan.thaw[0], anew=anew)
         return claim_waiting(study, len(study.get_trials(deepcopy=False)) - 1)
+
+
+class _Again:
+    """Watches the first report of a thawed trial: where the stopped one had made it, it tells how far training went
+    back.
+
+    Attributes:
+        steps: that are trained a second time.
+    """
+
+    def __init__(self, trial: Trial, frozen: FrozenTrial, whole: Callable[[], float] | None) -> None:
+        """`whole` says what the finish costs where all begin anew; None: it was told."""
+        self.steps, self._trial, self._whole = 0.0, trial, whole
+        self._known, thawed = sorted(frozen.intermediate_values), thawed_of(frozen)
+        if thawed is not None and self._known and self._known[-1] <= thawed.step:  # no earlier call went on with it
+            self._report, trial.report = trial.report, self._first  # type: ignore[method-assign]
+
+    def _first(self, value: float, step: int) -> None:
+        self._trial.report = self._report  # type: ignore[method-assign]
+        self._report(value, step)
+        first, last = self._known[0], self._known[-1]
+        if step > last:
+            return
+        earlier = [at for at in self._known if at < step]
+        self.steps = float(last - earlier[-1]) if earlier else trained_by(last, first)
+        if not earlier and self._whole is not None:
+            _log.warning(
+                "lcsearch: trial %d goes on with one that had come to step %d, and begins at its start: the objective "
+                "loaded no checkpoint. If it does so for all, the finish takes about %g steps. Have it ask "
+                "resumed_from(trial) whose to load, or say anew=True where it keeps none",
+                self._trial.number,
+                last,
+                self._whole(),
+            )
 
 
 def _train(study: Study, trial: Trial, objective: Callable[[Trial], float], catch: tuple[type[Exception], ...]) -> None:

@@ -322,15 +322,16 @@ class CurveScheduler(FIFOScheduler):
             text += f" (most: {looks[0][0].name} {looks[0][1]})"
         if failed:
             text += f", {sum(n for _, n in failed)} failed open"
-        risk, independent, unknown, state = None, None, "", ""
+        risk, independent, unknown, state, stops = None, None, "", "", True
         with self._failing_open("the risk in the status line"):
             risk = self.risk_now()
             if risk is not None:
                 seen = self.snapshot()
                 independent, state = independent_risk_now(self._session.policy, seen), self._session.state_of(seen)
-                diverged = sum(record.p is None for record in stored_records(seen))
-                unknown = without_risk(diverged, cut)
-        return text if risk is None else f"{text}, risk {risk_told(risk, independent, state)}{unknown}"
+                records = list(stored_records(seen))
+                diverged = sum(record.p is None for record in records)
+                unknown, stops = without_risk(diverged, cut), diverged < len(records)
+        return text if risk is None else f"{text}, risk {risk_told(risk, independent, state, stops=stops)}{unknown}"
 
     # What people ask.
 

@@ -133,6 +133,8 @@ def validate(
         if unused:
             text = f"{', '.join(unused)}: searched, and the command has no {{{unused[0]}}}"
             say(f"! {text}; does the program read LCSEARCH_PARAMS?")
+        if sweep.budget.idle_stop_when:
+            say(f"! {sweep.budget.idle_stop_when}")
         words = _typed(file, overrides, options)
         say(f"next: lcsearch plan {words}, then lcsearch run {words}")
 
@@ -407,7 +409,7 @@ def verify(
 ) -> None:
     """Make every decision again, from log and study.
 
-    Ends with 1 at the first that comes out otherwise than it was recorded.
+    Ends with 1 at the first that comes out otherwise than it was recorded, and where stops are missing from the log.
     """
     code = 0
     with _told_plainly():
@@ -420,7 +422,7 @@ def verify(
             raise FileProblem(f"expected LOG or --folder, got both: {log} and --folder {folder}.")
         found = verified(log or folder or latest(Path("runs"), "Name one: lcsearch verify LOG STUDY."), study, name)
         say("\n".join(found.lines))
-        code = int(found.mismatch is not None)
+        code = int(not found.sound)
     raise typer.Exit(code)
 
 

@@ -264,7 +264,10 @@ def test_a_stop_that_the_log_does_not_have_is_said(made: tuple[Path, Trials], tm
     (tmp_path / "log/one.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
     found = verify(tmp_path / "log", trials, at_hand)
     assert found.mismatch is None
-    assert found.notes == (f"1 stops of the study are not in this log: trial {stopped[-1]}",)
+    assert found.missing == (stopped[-1],)
+    assert not found.sound
+    assert f"MISSING from this log: the stop of trial {stopped[-1]} of the study" in found.lines
+    assert verify(tmp_path / "log", trials, at_hand, elsewhere=(stopped[-1],)).sound
 
 
 def test_absent_forecasts_are_taken_as_they_were(tmp_path: Path) -> None:

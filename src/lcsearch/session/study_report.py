@@ -109,7 +109,9 @@ class StudyReport:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        risk = "not known yet" if self.risk is None else risk_told(self.risk, self.independent, self.calibration.state)
+        risk, stops = "not known yet", any(stop.p is not None for stop in self.stops)
+        if self.risk is not None:
+            risk = risk_told(self.risk, self.independent, self.calibration.state, stops=stops)
         of_looks = [f"{fault} {n}" for fault, n in self.faults if fault != PROPOSING]
         what, looks, own = ", ".join(of_looks), self.failed_open - self.unproposed, self.unproposed
         failed = f"{looks} look{'s' * (looks != 1)} failed open (the trial went on{': ' * bool(what)}{what})"

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -76,6 +76,7 @@ class Verified:
         looks, allocations: how many were made again and came out as recorded.
         not_made_again: why some could not be -> how many.
         mismatch: the first that came out otherwise; None: there is none.
+        missing: trials that the study has as stopped by a look of which the log says nothing.
         notes: what else must be said.
     """
 
@@ -83,7 +84,13 @@ class Verified:
     allocations: int = 0
     not_made_again: Mapping[str, int] = field(default_factory=dict)
     mismatch: Mismatch | None = None
+    missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Does nothing contradict the log? What could not be made again does not."""
+        return self.mismatch is None and not self.missing
 
     @property
     def lines(self) -> list[str]:
@@ -93,6 +100,9 @@ class Verified:
         made += f"allocation{'s' * (self.allocations != 1)} made again"
         if self.mismatch is not None:
             return [*told, f"MISMATCH {self.mismatch}", f"{made} before it, as recorded"]
+        if n := len(self.missing):
+            which = f"{', '.join(self.missing[:5])}{f' and {n - 5} more' if n > 5 else ''}"
+            told.append(f"MISSING from this log: the stop{'s' * (n > 1)} of trial{'s' * (n > 1)} {which} of the study")
         told.append(f"{made}{': each came out as recorded' * (self.looks + self.allocations > 0)}")
         told += [f"cannot be recomputed: {n} {why}" for why, n in self.not_made_again.items()]
         if not self.looks + self.allocations:
@@ -124,6 +134,7 @@ def verify(
     at_hand: Callable[[str], Forecaster | None],
     *,
     study: str | None = None,
+    elsewhere: Collection[str] = (),
 ) -> Verified:
     """Make the decisions of a log again, in the order in which they were written, up to the first mismatch.
 
@@ -132,6 +143,7 @@ def verify(
         trials: uid -> trial as it stands now or later, with the stop record that its study keeps.
         at_hand: a forecaster by its name; None: there is none.
         study: decisions of another name are counted and passed over; None: all are of this study.
+        elsewhere: trials whose stops stand in another log.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -160,10 +172,8 @@ def verify(
                 break
         else:
             found = again.stored()
-    unsaid = again.unsaid()
-    if unsaid and found is None:
-        notes.append(f"{len(unsaid)} stops of the study are not in this log: trial {', '.join(unsaid[:5])}")
-    return Verified(counted[True], counted[False], dict(missing), found, tuple(notes))
+    unsaid = tuple(uid for uid in again.unsaid() if uid not in elsewhere) if found is None else ()
+    return Verified(counted[True], counted[False], dict(missing), found, unsaid, tuple(notes))
 
 
 class _Again:

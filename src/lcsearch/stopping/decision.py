@@ -275,7 +275,7 @@ def percent(p: float, threshold: float | None = None) -> str:
     return f"{text} %"
 
 
-def risk_told(risk: float, independent: float | None, state: str = UNCALIBRATED) -> str:
+def risk_told(risk: float, independent: float | None, state: str = UNCALIBRATED, *, stops: bool = True) -> str:
     """The bound, and beside it what it is for independent trials, where that shows.
 
     Args:
@@ -283,6 +283,7 @@ def risk_told(risk: float, independent: float | None, state: str = UNCALIBRATED)
         independent: see :func:`lcsearch.stopping.risk.independent_risk_of`; None in records of an earlier lcsearch,
             whose risk was this, and no bound.
         state: what is known of the probabilities that it is made of.
+        stops: False where there is none that has a probability.
 
     >>> risk_told(0.341, 0.301)
     'at most 34 % (uncalibrated); 30 % if stops err independently'
@@ -290,7 +291,11 @@ def risk_told(risk: float, independent: float | None, state: str = UNCALIBRATED)
     ('at most 2 % (uncalibrated)', '0 % (uncalibrated)', '21 % (uncalibrated)')
     >>> risk_told(0.341, 0.341, CERTIFIED)
     'at most 34 % (weights certified)'
+    >>> risk_told(0.0, 0.0, CERTIFIED, stops=False)
+    '0 % (no trial is stopped by P(beat))'
     """
+    if not stops:
+        return f"{percent(0.0)} (no trial is stopped by P(beat))"
     bounds = independent is not None and risk >= _SHOWN
     known = f"weights {state}" if state == CERTIFIED else state  # the number itself is not what is certified
     text = f"{'at most ' * bounds}{percent(risk)} ({known})"

@@ -99,8 +99,8 @@ def run(
         patience = Patience()
         study = studies.create_study(ready.file, where, resume=resume, join=join, patience=patience)
         shown = view(ready.file, where) if callable(view) else view
-        if notice:
-            shown.event(notice)
+        for text in filter(None, (notice, ready.file.budget.idle_stop_when)):
+            shown.event(text)
         watch = on_ray.RayWatch if on_ray is not None else partial(FleetWatch, lock=lock)
         outcome: Outcome = watch(ready, where, study, shown, patience).run(resume, retry_failed=retry_failed)
         return outcome

@@ -76,8 +76,8 @@ def test_a_diverged_trial() -> None:
     assert (report.stops[0].p, report.risk, report.diverged) == (None, 0.0, 1)
     (risk,) = (line for line in str(report).splitlines() if line.startswith("risk"))
     assert risk == (
-        "risk that some stop lost the winner: 0 % (uncalibrated); 1 stop for divergence is not in it: no risk is known "
-        "for it"
+        "risk that some stop lost the winner: 0 % (no trial is stopped by P(beat)); 1 stop for divergence is not in "
+        "it: no risk is known for it"
     )
 
 

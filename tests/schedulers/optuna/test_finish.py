@@ -115,6 +115,33 @@ def test_anew_where_no_checkpoint_is_kept() -> None:
     assert numbers[0] not in {stop.trial for stop in after.stops}
 
 
+@pytest.mark.parametrize("back", [None, 2])
+def test_what_is_trained_a_second_time_is_told(back: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    """By an objective that loads no checkpoint, though nobody said so, or one that is older than the stop."""
+    study, numbers = stopped(2)
+    last = study.trials[numbers[0]].last_step or 0
+
+    def objective(trial: Trial) -> float:
+        for step in range(0 if back is None else last + 1 - back, 50):
+            trial.report(0.5 + 0.8**step, step)
+        return 0.5
+
+    with caplog.at_level("WARNING", "lcsearch"):
+        told = finish(study, objective, risk=0.0)
+    assert told.steps == 2 * (49 - last)
+    assert told.again == 2 * (last + 1 if back is None else back)
+    line = (
+        f"about {told.again:g} steps more than that were trained, a second time: checkpoints were older than the stops"
+    )
+    assert line in str(told)
+    said = [record.getMessage() for record in caplog.records if "begins at its start" in record.getMessage()]
+    assert len(said) == (back is None)  # once
+    if back is None:
+        assert f"trial 8 goes on with one that had come to step {last}, and begins at its start" in said[0]
+        assert "If it does so for all, the finish takes about 100 steps." in said[0]
+    assert dict(study.trials[-1].intermediate_values).keys() == set(range(50))
+
+
 def test_a_failure_leaves_the_stop_as_it_was() -> None:
     study, numbers = stopped(2)
     risk = of(study).report(study).risk

@@ -47,7 +47,7 @@ def test_steps_from_one_trials_of_others_and_those_that_run() -> None:
     assert str(found).splitlines()[:3] == [
         "trials: 5 complete, 0 stopped, 1 stopped by others, 1 failed",
         "steps: 254 spent, 0 saved",
-        "risk that some stop lost the winner: 0 % (uncalibrated)",
+        "risk that some stop lost the winner: 0 % (no trial is stopped by P(beat))",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
 from lcsearch.sweep.store.studies import create_study
 from lcsearch.sweep.store.turns import Turns
+from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.summary import summarize, unfinished
 
@@ -245,6 +247,10 @@ def test_paused_trials_are_ended_in_words_when_the_budget_is_used_up(tmp_path: P
     assert outcome.code == 0
     notes = [row.note for row in outcome.progress.of("stopped")]
     assert "left paused: the budget was used up" in notes
+    study, state = read_state(RunFolder(outcome.folder))
+    left = outcome.progress.of("stopped")[notes.index("left paused: the budget was used up")]
+    rank = rf"the budget was used up\nrank \d+ of \d+ by value at epoch {left.spent}, as things stand now\n"
+    assert re.search(rank, explain(left.number, state, study))
     assert not outcome.progress.of("running", "waiting", "paused")
     assert outcome.progress.spent <= 40
 

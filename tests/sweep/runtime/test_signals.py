@@ -60,13 +60,25 @@ class Waiting(Watch):
         hear_late(self.folder.root / "locked.sqlite3", self.signals)
 
 
-def made(tmp_path: Path, *signals: signal.Signals) -> Waiting:
+class Over(Waiting):
+    """One that hears of them when every trial has ended."""
+
+    def loop(self) -> None:
+        for _ in range(self.file.budget.trials):
+            trial = self.study.ask()
+            trial.suggest_float("a", 0, 1)
+            trial.report(1.0, 1)
+            self.study.tell(trial, 1.0)
+        super().loop()
+
+
+def made(tmp_path: Path, *signals: signal.Signals, kind: type[Waiting] = Waiting) -> Waiting:
     folder, patience = RunFolder(tmp_path / "run"), Patience()
     folder.root.mkdir()
     sweep = load(write_toy(tmp_path))
     folder.write(sweep)
     study = studies.create_study(sweep.file, folder, resume=False, patience=patience)
-    watch = Waiting(sweep, folder, study, Remembering(), patience)
+    watch = kind(sweep, folder, study, Remembering(), patience)
     watch.signals = signals
     return watch
 
@@ -80,6 +92,14 @@ def test_signals_that_come_while_the_main_thread_is_in_c_all_count(
     assert watch.interrupts == len(signals)
     assert (watch.told > 0) is (len(signals) > 1)
     assert outcome.code == 130
+
+
+@pytest.mark.parametrize(("signals", "code"), [((INT,), 0), ((INT, INT), 130)])
+def test_an_interrupt_when_all_trials_have_ended_has_interrupted_nothing(
+    tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
+) -> None:
+    outcome = made(tmp_path, *signals, kind=Over).run(resume=False)
+    assert (outcome.code, outcome.message) == (code, "interrupted; go on with --resume" if code else "")
 
 
 def test_each_counts_once_and_what_others_listen_to_does_not() -> None:

@@ -18,7 +18,9 @@ import pytest
 from optuna.trial import TrialState
 from sweep.kit import PATIENCE_S, RESUMING, TRAIN, Remembering, held, state_of, write_toy
 from sweep.spec.test_space import SWEEP
+from typer.testing import CliRunner
 
+from lcsearch.cli import app
 from lcsearch.schedulers.optuna._finish import add_thaw
 from lcsearch.stopping.finish import Frozen
 from lcsearch.sweep import run as launcher
@@ -182,6 +184,21 @@ def test_no_trial_is_begun_once_more_of_them_would_gain_too_little(tmp_path: Pat
     assert f"ended by budget.stop_when: {told}; 4 of 9 trials had begun" in said(outcome)
     again = launcher.run(path, folder=tmp_path / "run", resume=True, view=Remembering())
     assert len(again.progress.rows) == 4
+
+
+def test_a_gain_that_is_never_known_is_told_beforehand(tmp_path: Path) -> None:
+    def told(n: int, **more: Any) -> str:
+        return Budget(trials=n, stop_when=StopWhen(gain=0.1, **more)).idle_stop_when
+
+    text = "budget.stop_when: what 2 more trials may gain is known once 4 have begun, and budget.trials is {}, so it "
+    assert told(4, trials=2) == f"{text.format(4)}never ends the sweep. Name at most 1 in it"
+    assert told(2, trials=2) == f"{text.format(2)}never ends the sweep"
+    assert told(5, trials=2) == told(3, steps=99) == Budget(trials=3).idle_stop_when == ""
+    path, view, asked = write_toy(tmp_path, trials=2), Remembering(), "budget.stop_when={gain: 0.1, trials: 2}"
+    launcher.run(path, folder=tmp_path / "run", overrides=[asked], view=view)
+    assert told(2, trials=2) in view.events
+    for command, line in (("validate", f"! {told(2, trials=2)}"), ("plan", f"  ! {told(2, trials=2)}")):
+        assert line in CliRunner().invoke(app, [command, str(path), asked]).stdout.splitlines()
 
 
 def test_what_more_would_gain_is_shown_before_it_ends_the_sweep(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from lcsearch.allocation.contract import Abilities, Slots
 from lcsearch.allocation.judge import judge
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.goal import Goal
+from lcsearch.schedulers.optuna._record import THAW, Thawed
 from lcsearch.study import FinishedTrials, Snapshot
 from lcsearch.sweep.monitor.decision_tail import DecisionLogTail
 from lcsearch.sweep.monitor.progress import Progress, collect
@@ -161,6 +162,32 @@ def test_the_line_of_an_end(state: TrialState, values: dict[int, float], reason:
     row = collect([whole, made], FILE.target, 8, FILE.space).rows[-1]
     assert finished_line(row, FILE) == line
     assert finished_line(row, FILE, new="best") == f"{line}, new best"
+
+
+def test_the_count_of_what_has_ended_never_falls_while_stopped_trials_are_trained_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = trial(0, TrialState.COMPLETE, {10: 0.5})
+    stopped = [trial(n, TrialState.PRUNED, {2: 1.5}) for n in (1, 2)]
+    thawed = []
+    for by, one in ((3, 2), (4, 1)):
+        thawed.append(trial(by, TrialState.RUNNING, {2: 1.5}, **{"lcsearch:worker": {"slot": 1}}))
+        thawed[-1].system_attrs = {THAW: Thawed(one, 2.0, 0.01, 0.02, False)._asdict()}
+    view, screens = PlainView(FILE), []
+    for state in (TrialState.RUNNING, TrialState.COMPLETE):
+        for made in thawed:
+            made.state = state
+            made.datetime_complete = None if state == TrialState.RUNNING else datetime(2024, 1, 1, 0, 1, made.number)
+            made.value = None if state == TrialState.RUNNING else 1.0
+            found = collect([whole, *stopped, *thawed], FILE.target, 3, FILE.space)
+            view.update(found, optuna.create_study())
+            screens.append(sum(row.done for row in found.rows))
+    assert screens == [3] * 4
+    assert [line.partition(" complete")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "3 trials had ended before",
+        "[thawed 1] trial 3",
+        "[thawed 2] trial 4",
+    ]
 
 
 def test_a_new_best_is_better_than_all_that_ended(capsys: pytest.CaptureFixture[str]) -> None:

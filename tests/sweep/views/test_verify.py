@@ -40,6 +40,10 @@ def test_a_sweep_is_verified_and_a_changed_number_ends_with_1(tmp_path: Path) ->
     assert done.returncode == 1
     assert done.stdout.startswith(f"MISMATCH trial {record['trial']}, step {record['step']:g}: now.p was recorded as ")
     assert "Traceback" not in done.stderr
+    log.write_text("\n".join([*lines[:at], *lines[at + 1 :]]) + "\n")
+    done = lcsearch("verify", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"MISSING from this log: the stop of trial {record['trial']} of the study" in done.stdout
 
 
 def test_what_is_no_log_is_told(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ class Row:
         return self.again is None and self.thawed_as is None and not lost
 
     @property
+    def done(self) -> bool:
+        """Is it one of the budget's trials that have ended? A stopped one that is thawed stays so, and the thawed one
+        is none: what has ended only becomes more.
+        """
+        ended = self.counts and self.state in ("complete", "stopped", "failed")
+        return self.thawed is None and (ended or self.state == "thawed")
+
+    @property
     def last(self) -> tuple[int, float] | None:
         """(step, value) of the last report."""
         return next(reversed(self.values.items()), None) if self.values else None

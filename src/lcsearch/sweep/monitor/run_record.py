@@ -55,7 +55,7 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, log: DecisionL
     if folder.decisions.exists() and not folder.decisions.is_dir():
         found.append(f"{folder.decisions}: expected the folder of the decision log, got none: no look is known")
     gone = not any(path.is_file() and path.stat().st_size for path in folder.decisions.glob("*.jsonl"))
-    stopped = _stopped_here(folder, progress)
+    stopped = stopped_here(folder, progress)
     if gone and not found and stopped:
         text = "trials were stopped by looks, and there is no decision log: it was deleted, or made on another machine"
         found.append(f"{folder.decisions}: {text}; what is known of stops comes from the study")
@@ -72,7 +72,7 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, log: DecisionL
     return found
 
 
-def _stopped_here(folder: RunFolder, progress: Progress) -> list[int]:
+def stopped_here(folder: RunFolder, progress: Progress) -> list[int]:
     """Trials that looks of this run's workers stopped: those of another machine stand in its own log."""
     me = folder.identity()
     return [row.number for row in progress.rows if row.stop is not None and row.run in (None, me)]

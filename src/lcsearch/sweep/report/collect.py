@@ -25,11 +25,11 @@ from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.monitor.progress import Progress, Row, times_of
 from lcsearch.sweep.monitor.progress import collect as read_progress
 from lcsearch.sweep.monitor.state import StateReader, SweepState
-from lcsearch.sweep.report.cuts import Cut, begun_told, cuts_of
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.budget import Reading, read_clock
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import counted
+from lcsearch.sweep.views.cuts import Cut, begun_told, cuts_of
 from lcsearch.sweep.views.notices import notices
 
 

@@ -12,8 +12,8 @@ from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.report.collect import Report, Stop
-from lcsearch.sweep.report.cuts import Cut
 from lcsearch.sweep.report.figures import Picture, likely
+from lcsearch.sweep.views.cuts import Cut
 from lcsearch.sweep.views.phrases import clock, money, place, risk_told, standing, turns_told
 from lcsearch.sweep.views.summary import limit_told, plain
 from lcsearch.terminal import tame

@@ -23,7 +23,7 @@ from lcsearch.sweep.runtime.failures import no_result, systematic_failure
 from lcsearch.sweep.runtime.peers import Peers
 from lcsearch.sweep.runtime.signals import counted
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.store import heartbeat, ownership
+from lcsearch.sweep.store import heartbeat, ownership, thaws
 from lcsearch.sweep.store.budget import Clock, limit_now, paid, standing
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.storage import Patience
@@ -242,11 +242,19 @@ class Watch(ABC):
             code, message = FAILED, self._failures_told(self._read)  # those that ran when it was ended failed too
         elif self.problem is not None:
             code, message = self.problem
-        elif self.interrupts:
+        elif self.interrupts and not self._all_over():
             code, message = INTERRUPTED, "interrupted; go on with --resume"
         elif text := no_result(progress, self.file):
             code, message = FAILED, text
         return Outcome(self.folder.root, progress, self.study, code, message, self._clock.seconds)
+
+    def _all_over(self) -> bool:
+        """Did an interrupt come when there was nothing left that it could have ended?"""
+        trials = self._read
+        if self.interrupts > 1 or any(not trial.state.is_finished() for trial in trials):
+            return False
+        left = ownership.work_left(trials, self.folder, self.file)
+        return not left and not thaws.left(self.study, self.folder, self.file, trials)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -650,6 +650,17 @@ class Budget(Model):
     money: Annotated[float, Field(gt=0)] | None = None
     stop_when: StopWhen | None = None
 
+    @property
+    def idle_stop_when(self) -> str:
+        """That `stop_when` never ends the sweep, for it needs more trials than there are; "" where it may."""
+        asked = self.stop_when
+        if asked is None or asked.trials is None or self.trials > 2 * asked.trials:
+            return ""
+        n, most = asked.trials, (self.trials - 1) // 2
+        text = f"budget.stop_when: what {n} more trial{'s' * (n > 1)} may gain is known once {2 * n} have begun, and "
+        text += f"budget.trials is {self.trials}, so it never ends the sweep"
+        return f"{text}. Name at most {most} in it" if most else text
+
     @model_validator(mode="after")
     def _priced(self) -> Self:
         if self.money is not None and not self.money_per_hour:

@@ -25,6 +25,7 @@ from lcsearch.sweep.store import worker_log
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import REPLAYED, times
 from lcsearch.sweep.store.turns import next_turn
+from lcsearch.sweep.views.cuts import cuts_of
 from lcsearch.sweep.views.phrases import best_line, legend, standing, turns_told
 from lcsearch.sweep.views.sparkline import spark
 from lcsearch.sweep.views.summary import at, configuration, run_again, shown, unfinished
@@ -128,7 +129,7 @@ def _became(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
         case "paused":
             return [next_turn(study, folder, sweep, row.number), *turns_told(state, _TURNS)]
         case "stopped" if explainer is None or (row.stop is None and row.note):
-            return [row.note]
+            return [row.note, *_rank(row, sweep, folder, study)]
         case "waiting":
             line = "" if run_record.at_work(folder) else f": {run_again(folder, '--resume')}"
             return [f"it waits for a worker{line}"]
@@ -139,6 +140,15 @@ def _became(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
         row.stop is not None and row.stop.chance is not None
     )
     return [text, *_today(row, state), *([legend(sweep)] if by_chance else [])]
+
+
+def _rank(row: Row, sweep: SweepFile, folder: RunFolder, study: optuna.Study) -> list[str]:
+    """How a trial that ended while it was paused ranks where it was paused."""
+    trials = study.get_trials(deepcopy=False)
+    return [
+        f"rank {cut.rank[0]} of {cut.rank[1]} by value at {sweep.step} {cut.step:g}, as things stand now"
+        for cut in cuts_of([row], trials, sweep.target, folder.decisions, sweep.step)
+    ]
 
 
 def _today(row: Row, state: SweepState) -> list[str]:

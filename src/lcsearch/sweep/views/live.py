@@ -62,7 +62,7 @@ class PlainView:
     def update(self, progress: Progress, study: optuna.Study) -> None:
         """A line for each trial that ended or got a turn since the last call; after a resume, not for those before."""
         self._tell_turns()
-        ended = [row for row in progress.of(*ENDED) if row.number not in self._said]
+        ended = [row for row in progress.of(*ENDED, "thawed") if row.number not in self._said]
         ended.sort(key=lambda row: (row.ended is not None, row.ended, row.number))
         before, self._first = self._first, False
         for row in ended:
@@ -70,12 +70,18 @@ class PlainView:
             new = self._new(row, progress)
             if not before:
                 line = finished_line(row, self._sweep, new=new)
-                n = sum(row.counts for row in progress.rows if row.number in self._said)
-                self._print(f"[{n}/{progress.budget}] {line}")
+                self._print(f"[{self._counted(row, progress)}] {line}")
         if before and ended:
             again = sum(row.again is not None for row in ended)
             n, failed = len(ended) - again, f", {again} more that failed {'is' if again == 1 else 'are'} run again"
             self._print(f"{n} trial{'s' * (n != 1)} had ended before{failed * (again > 0)}")
+
+    def _counted(self, row: Row, progress: Progress) -> str:
+        """How many trials have ended; of thawed ones, which stand in the place of others, how many of these."""
+        if row.thawed is not None:
+            return f"thawed {sum(other.thawed is not None for other in progress.rows if other.number in self._said)}"
+        n = sum(other.done for other in progress.rows if other.number in self._said)
+        return f"{n}/{progress.budget}"
 
     def _tell_turns(self) -> None:
         """Which paused trials were given a turn, and why; new ones are not told: they come one after the other."""

@@ -186,7 +186,10 @@ def turns_told(state: SweepState, most: int) -> list[str]:
 
 def risk_told(state: SweepState) -> str:
     """`at most 12 % (uncalibrated); 2 stops for divergence are not in it: no risk is known for them`."""
-    risk = "not known yet" if state.risk is None else bound_told(state.risk, state.independent, state.calibration.state)
+    risk, known = "not known yet", state.calibration.state
+    if state.risk is not None:
+        stops = any(row.state == "stopped" and row.stop is not None and row.stop.chance for row in state.progress.rows)
+        risk = bound_told(state.risk, state.independent, known, stops=stops or state.risk > 0)
     return f"{risk}{without_risk(state.progress.diverged, state.progress.cut)}"
 
 

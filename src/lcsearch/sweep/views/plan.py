@@ -300,6 +300,7 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
     if (asked := file.budget.stop_when) is not None:
         text = f"  budget.stop_when: no trial is begun once another {more_told(asked, file.step)} would gain less than "
         lines.append(f"{text}{asked.gain:g} (not counted above)")
+        lines += [f"  ! {file.budget.idle_stop_when}"] if file.budget.idle_stop_when else []
     return lines
 
 

@@ -100,7 +100,7 @@ def _shares(room: int, running: int, ended: int) -> tuple[int, int]:
 
 def _head(state: SweepState, width: int) -> list[ScreenLine]:
     p, sweep = state.progress, state.sweep
-    done = sum(row.counts for row in p.of(*ENDED))
+    done = sum(row.done for row in p.rows)
     first = [sweep.name, f"{done}/{p.budget} trials"]
     if state.left is not None:
         first.append(f"about {clock(state.left)} left")

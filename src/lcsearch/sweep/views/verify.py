@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from lcsearch.host.registry import FALLBACK, forecaster, resolve_forecasters
 from lcsearch.schedulers.optuna import as_trial
 from lcsearch.session.verify import Verified, verify
 from lcsearch.study import Trial
+from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.spec.model import CurvePrunerSpec
 from lcsearch.sweep.store.folder import RunFolder
@@ -38,10 +39,13 @@ def verified(where: Path, study: str | None = None, name: str | None = None) -> 
     quiet_optuna()
     if (where / "run.json").is_file() and study is None:
         folder = RunFolder(where.resolve())
-        sweep, loaded, _ = reader(folder)
+        sweep, loaded, progress = reader(folder)
         spec = sweep.file.pruner
         own = spec.forecasters if isinstance(spec, CurvePrunerSpec) else None
-        return _verified(folder.decisions, _trials(loaded), at_hand(own or ()), study=sweep.file.name)
+        here, every = run_record.stopped_here(folder, rows := progress()), rows.of("stopped", "thawed")
+        others = [str(row.number) for row in every if row.number not in here]  # machines have logs of their own
+        known = at_hand(own or ())
+        return _verified(folder.decisions, _trials(loaded), known, study=sweep.file.name, elsewhere=others)
     if study is None:
         text = f"{where}: expected a run folder, or a decision log and the study that it is of"
         raise FileProblem(f"{text}, got no study. Name it: lcsearch verify {where} STUDY")
@@ -54,11 +58,15 @@ def verified(where: Path, study: str | None = None, name: str | None = None) -> 
 
 
 def _verified(
-    log: Path, trials: Mapping[str, Trial], forecasters: Callable[[str], Forecaster | None], study: str | None = None
+    log: Path,
+    trials: Mapping[str, Trial],
+    forecasters: Callable[[str], Forecaster | None],
+    study: str | None = None,
+    elsewhere: Collection[str] = (),
 ) -> Verified:
     if not log.is_dir():
         raise FileProblem(f"{log}: expected a decision log, got no such folder. Runs without a curve pruner have none.")
-    return verify(log, trials, forecasters, study=study)
+    return verify(log, trials, forecasters, study=study, elsewhere=elsewhere)
 
 
 def _trials(study: optuna.Study) -> dict[str, Trial]:

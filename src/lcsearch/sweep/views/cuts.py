@@ -1,4 +1,4 @@
-"""What a report says of the trials that ended while they were paused: what for, and by which allocation."""
+"""What is said of the trials that ended while they were paused: what for, by which allocation, and how they rank."""
 
 from __future__ import annotations
 
