@@ -78,7 +78,7 @@ def while_it_moves(still: float, most: float, name: str, call: Callable[[], T]) 
     spent: list[Callable[[], float]] = []
 
     def run() -> None:
-        if hasattr(time, "pthread_getcpuclockid"):  # asked of itself: of a thread that has ended it may crash
+        with suppress(AttributeError, OSError):  # asked of itself: of a thread that has ended it may crash
             spent.append(partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident())))
         began.set()
         _run(call, future)

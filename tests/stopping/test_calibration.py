@@ -132,6 +132,10 @@ def test_in_words_with_stopped_trials() -> None:
         "40 trials that ran to their end do not contradict P(beat); 20 trials below 5 %: that at most 14 % of such win "
         "is all they can prove (95 %), and of stopped trials only audits can",
     ]
+    one = Calibration.of([Outcome("s", 0.02, False, 0.02)])  # a table of stopped trials, and "no trial has ended"
+    assert one.sentence == (
+        "no trial with a forecast has run to its end yet, so nothing is known of how P(beat) fares here"
+    )
     never = Calibration.of([Outcome(str(i), 0.9, False, 0.02) for i in range(30)])
     assert (never.n, never.state) == (0, "uncalibrated")
     assert never.sentence == (

@@ -132,7 +132,8 @@ class Calibration:
             )
             return f"{text} ({bad.n_stopped} were stopped, which takes {bad.owed:.1f})" if bad.n_stopped else text
         if not self.n:
-            return "no trial with a forecast has ended yet, so nothing is known of how P(beat) fares here"
+            how = "run to its end" if self.bins else "ended"
+            return f"no trial with a forecast has {how} yet, so nothing is known of how P(beat) fares here"
         few = f" (at least {ENOUGH} are asked for)" if self.n < ENOUGH else ""
         text = f"{_trials(self.n)} that ran to {'their' if self.n > 1 else 'its'} end "
         text += f"{'do' if self.n > 1 else 'does'} not contradict P(beat){few}"

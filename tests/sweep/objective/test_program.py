@@ -789,7 +789,8 @@ def test_a_failed_program_is_a_failed_trial(tmp_path: Path) -> None:
 def test_a_program_that_says_nothing(tmp_path: Path) -> None:
     outcome = launcher.run(sweep_of(tmp_path, "print('hello')\n"), folder=tmp_path / "run", view=Remembering())
     assert outcome.progress.rows[0].note == (
-        f"{sys.executable} ended with no report: expected lines like epoch=1 loss=0.5 on its standard output; "
+        f"{sys.executable} ended with no report: expected lines like epoch=1 loss=0.5 (as the file's step and "
+        "metric name them, or of an objective.pattern) on its standard output; "
         "it said last: hello"
     )
 

@@ -28,7 +28,9 @@ def reader(step: str, metric: str, pattern: str | None = None) -> Callable[[str]
 
 def expected(step: str, metric: str, pattern: str | None) -> str:
     """What such lines look like."""
-    return f"lines like {step}=1 {metric}=0.5" if pattern is None else f"lines that match objective.pattern {pattern!r}"
+    if pattern is not None:
+        return f"lines that match objective.pattern {pattern!r}"
+    return f"lines like {step}=1 {metric}=0.5 (as the file's step and metric name them, or of an objective.pattern)"
 
 
 def _by_names(step: str, metric: str) -> Callable[[str], Report | None]:
