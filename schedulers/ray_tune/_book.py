@@ -10,6 +10,7 @@ from typing import Any
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
+from lcsearch.stopping.gates import THAWED
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
@@ -29,6 +30,7 @@ class Entry:
         repeated: the last step that another attempt (after an error or a restore) has reported as a dead one had;
             -inf before its first report, None when no attempt repeats another one.
         audit: the record of a stop that was not carried out, but audited.
+        thawed: how it came to go on with a stopped trial, in words; nothing stops it then.
         given_up: why an allocator ended it while it waited.
         scratch: this attempt has no checkpoint of a dead one to go on from.
     """
@@ -44,6 +46,7 @@ class Entry:
     scratch: bool = False
     given_up: str = ""
     audit: StopRecord | None = None
+    thawed: str = ""
 
     @property
     def was_cut(self) -> bool:
@@ -69,6 +72,7 @@ class Entry:
             "scratch": self.scratch,
             "given_up": self.given_up,
             "audit": None if self.audit is None else self.audit.to_record(),
+            "thawed": self.thawed,
         }
 
     @classmethod
@@ -190,7 +194,7 @@ class Book:
         """Take in a trial that somebody else has kept, with all it reported."""
         reports = dict(zip(*(column.tolist() for column in trial.curve.reports()), strict=True))
         entry = Entry(trial.params, trial.schedule, reports, last=trial.curve.last_step)
-        entry.audit = trial.stop_records.get("audit")
+        entry.audit, entry.thawed = trial.stop_records.get("audit"), trial.stop_records.get(THAWED, "")
         self.entries[trial.uid] = entry
         self._live[trial.uid] = None
         self._changed.add(trial.uid)
@@ -260,6 +264,8 @@ class Book:
             records: dict[str, Any] = {} if entry.stop is None else {"stop": entry.stop}
             if entry.audit is not None:
                 records["audit"] = entry.audit
+            if entry.thawed:
+                records[THAWED] = entry.thawed
             if entry.given_up and entry.stop is None:
                 records["cut"] = entry.given_up
             known = Trial(

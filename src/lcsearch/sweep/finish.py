@@ -48,14 +48,12 @@ def finish(
         What came of it; None where nothing was to be done, or not agreed to.
 
     Raises:
-        FileProblem: the folder holds no run, or one that goes on, has not ended, is on Ray, or has another pruner than
+        FileProblem: the folder holds no run, or one that goes on, has not ended, or has another pruner than
             lcsearch's; or a trial of `trials` cannot be thawed.
     """
     where = RunFolder(Path(folder).resolve())
     sweep, study, progress = reader(where)
     now, file = progress(), sweep.file
-    if file.backend.kind != "optuna":
-        raise FileProblem(f"{where.root}: expected a run with backend.kind optuna, got {file.backend.kind}.")
     if run_record.at_work(where):
         raise FileProblem(f"{where.root}: expected a run that has ended, got one that somebody is at work on.")
     own = [row for row in now.rows if row.thawed is None]

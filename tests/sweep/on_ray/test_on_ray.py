@@ -26,6 +26,7 @@ import lcsearch.sweep.on_ray
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.session.decision_log import read_log
 from lcsearch.sweep import run as launcher
+from lcsearch.sweep.finish import finish
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.on_ray import cluster, loop
@@ -393,6 +394,68 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, capsys: pytest.CaptureFix
     assert (dict(os.environ), logging.getLogger("ray").level) == (before, level)
     assert capsys.readouterr().out == "ours\n"
     assert folder.ray_log.read_text() == "(raylet) Ray's\n"
+
+
+FALLING = RESUMING.replace(
+    "    for epoch in", "    first = state.setdefault('first', len(state['lives']))\n    for epoch in"
+).replace(
+    "time.sleep(0.02)",
+    "if ctx.number == 14 and epoch == 17 and len(state['lives']) == first + 1: os.kill(os.getpid(), 9)",
+)
+"""The first thawed trial kills its worker once."""
+
+
+@pytest.mark.usefixtures("_ray")
+def test_stopped_trials_are_trained_on_until_the_risk_is_low(tmp_path: Path) -> None:
+    epochs = 20
+    path = write_toy(tmp_path, FALLING, kind="ray", pruner="curve", trials=14, max_steps=epochs, workers=2)
+    outcome = run(path)
+    assert outcome.code == 0, outcome.message
+    before = {row.number: row for row in outcome.progress.of("stopped")}
+    assert len(before) >= 3
+    asked: list[str] = []
+    folder = RunFolder(tmp_path / "run")
+    view = Remembering()
+
+    def agreed(text: str) -> bool:
+        asked.append(text)
+        return True
+
+    done = finish(folder.root, risk=0.0, agreed=agreed, view=view)
+    assert done is not None
+    assert done.code == 0, done.message
+    state = state_of(done)
+    assert state.risk == 0.0
+    thawed = [row for row in done.progress.rows if row.thawed is not None]
+    assert f"{len(thawed)} stopped trials are thawed, the likeliest to have won first: " in asked[0]
+    assert "begin" not in asked[0]  # each goes on from its checkpoint
+    assert f"about {sum(before[row.thawed.stopped].saved for row in thawed if row.thawed):g} epochs" in asked[0]
+    for row in thawed:
+        assert row.thawed is not None
+        assert row.state == "complete"
+        assert list(row.values) == list(range(1, epochs + 1))
+        stopped = before[row.thawed.stopped]
+        assert row.values.items() >= stopped.values.items()
+        kept = json.loads((folder.checkpoints(row.number) / "state.json").read_text())
+        assert kept["lives"][-1][1] >= stopped.spent - 1 > 0
+    assert any(text.startswith("trial 14 lost its worker and goes on from ") for text in view.events), view.events
+    assert f"thawed: {len(thawed)} stopped trials, {len(thawed)} of them trained to the end" in summarize(state)
+    again = verified(folder.root)
+    assert again.mismatch is None, str(again.mismatch)
+    assert finish(folder.root, risk=0.0, view=Remembering()) is None
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_finish_at_the_end_of_a_sweep(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, RESUMING, kind="ray", pruner="curve", trials=14, max_steps=20, workers=2)
+    path.write_text(path.read_text() + "finish: {risk: 0.001}\n")
+    outcome = run(path)
+    assert outcome.code == 0, outcome.message
+    state = state_of(outcome)
+    assert state.risk is not None
+    assert state.risk <= 0.001
+    assert outcome.progress.counts["thawed"] > 0
+    assert outcome.progress.counted == 14
 
 
 def test_its_knobs_are_those_of_the_file(tmp_path: Path) -> None:

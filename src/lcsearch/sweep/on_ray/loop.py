@@ -28,6 +28,7 @@ from ray.tune.stopper import NoopStopper, Stopper
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, as_trial, write_stop
 from lcsearch.schedulers.optuna import SCHEDULE as STORED_SCHEDULE
+from lcsearch.schedulers.optuna._record import thawed_of
 from lcsearch.schedulers.optuna._storage import write_audit
 from lcsearch.schedulers.ray_tune import SCHEDULE, CurveScheduler
 from lcsearch.stopping.risk import StopRecord
@@ -35,13 +36,27 @@ from lcsearch.study import Status
 from lcsearch.sweep.monitor.outcome import FAILED
 from lcsearch.sweep.objective.context import judged_value
 from lcsearch.sweep.on_ray.cluster import cluster, handlers_kept, note, resources
-from lcsearch.sweep.on_ray.trial import AT, CODE, ERROR, LEFT, PATIENCE_S, PROBLEM, STEP, TRIAL, VALUE, noted, trainable
+from lcsearch.sweep.on_ray.trial import (
+    AT,
+    CODE,
+    ERROR,
+    LEFT,
+    PATIENCE_S,
+    PROBLEM,
+    SEEDED_AS,
+    STEP,
+    TRIAL,
+    VALUE,
+    forget_notes,
+    noted,
+    trainable,
+)
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, NO_REPORT
 from lcsearch.sweep.runtime.launch import Watch, after
 from lcsearch.sweep.runtime.trial import StudyReporter, take_back
 from lcsearch.sweep.spec.model import CurvePrunerSpec, SweepFile
 from lcsearch.sweep.spec.space import planned_schedule, suggest
-from lcsearch.sweep.store import attributes, ownership
+from lcsearch.sweep.store import attributes, ownership, thaws
 from lcsearch.sweep.store.budget import TRAINED
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.studies import is_forecast
@@ -145,16 +160,23 @@ class Ledger:
         w = self._watch
         taken = set(self._slots.values())
         slot = next(i for i in range(len(taken) + 1) if i not in taken)
-        claimed = None if w.ending else ownership.take(w.study, w.folder, slot, w.file)
+        claimed = None if w.ending else thaws.take(w.study, w.folder, slot, w.file)
+        if claimed is None and not w.ending:
+            claimed = ownership.take(w.study, w.folder, slot, w.file)
         if claimed is None:
             self.exhausted = True
             return None
         trial = claimed.trial
         self.begun += 1
+        thawed = thawed_of(self._frozen(trial))
         if self._scheduler is not None:
-            self._scheduler.learn(w.trials(), trial.number if claimed.adopted else -1)
+            self._scheduler.learn(w.trials(), trial.number if claimed.adopted or thawed is not None else -1)
         params = suggest(trial, w.file.space)
         config: dict[str, Any] = {**params, TRIAL: trial.number}
+        if thawed is not None:
+            config[SEEDED_AS] = thawed.stopped
+            if thaws.bring_checkpoint(w.folder, trial.number, thawed):
+                forget_notes(w.folder.checkpoints(trial.number))
         schedule = planned_schedule(w.file, params)
         if schedule is not None:
             trial.set_user_attr(STORED_SCHEDULE, asdict(schedule))
@@ -381,16 +403,28 @@ class RayWatch(Watch):
     )
 
     def loop(self) -> None:
-        """Run Tune until nothing is left or the launch is to end."""
-        left = ownership.work_left(self.trials(), self.folder, self.file)
-        if not left:
-            return
+        """Run Tune until nothing is left or the launch is to end: stopped trials that are trained on come in turns of
+        their own, for they are named when all others have ended.
+        """
+        thawed = self._n_thawed()
+        while not self.ending and (left := self._work_left()) and self._leg(left):
+            pass
+        if not self.ending and thaws.done(self.study) and self._n_thawed() == thawed:
+            self.view.event(thaws.NONE)
+
+    def _work_left(self) -> int:
+        trials = self.trials()
+        again = thaws.left(self.study, self.folder, self.file, trials)
+        return again + ownership.work_left(trials, self.folder, self.file)
+
+    def _leg(self, left: int) -> bool:
+        """One run of Tune's, of so many trials; has it begun any?"""
         scheduler = make_scheduler(self.file, self.folder)
         ledger, actors = Ledger(self, scheduler), _Actors()
         if scheduler is not None and is_forecast(self.file):
             scheduler.prepare()
             if self.ending:
-                return
+                return False
         segments = self.folder.root / "ray"
         try:
             with handlers_kept():
@@ -425,6 +459,7 @@ class RayWatch(Watch):
         if not self.ending and (ledger.under_way or (ledger.begun < left and not ledger.exhausted)):
             self.interrupts += 1  # SIGUSR1 is one for Tune
             self.view.event("Ray Tune was told to end by a signal; trials can be resumed from their checkpoints")
+        return ledger.begun > 0
 
 
 def make_scheduler(file: SweepFile, folder: RunFolder) -> SweepScheduler | None:

@@ -30,6 +30,8 @@ from lcsearch.sweep.store.ownership import REPLAYED
 
 TRIAL = "lcsearch:trial"
 """The key of a Tune trial's config that holds the trial's number in the study."""
+SEEDED_AS = "lcsearch:seeded_as"
+"""The key under which the number stands whose seed it has; its own where there is none."""
 VALUE, STEP, AT, ERROR, PROBLEM, CODE = "value", "step", "at", "error", "problem", "code"
 """The keys of a result; AT is when it came, by its process's monotonic clock; an ERROR is the trial's own, a PROBLEM is
 one that no other trial would escape."""
@@ -124,6 +126,13 @@ def noted(folder: Path) -> dict[str, Any]:
     return found
 
 
+def forget_notes(folder: Path) -> None:
+    """Of a checkpoint folder that was copied from another trial's, keep the reports and not what was odd about them."""
+    if (file := folder / REPORTS).exists():
+        kept = [line for _, line in files.lines(file) if line.lstrip().startswith(b"[")]
+        files.write_atomically(file, b"".join(line.rstrip() + b"\n" for line in kept))
+
+
 def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
     """What Tune runs for the run in the folder `root`, whose launcher works in `cwd`.
 
@@ -190,6 +199,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
                 reporter,
                 params=params,
                 number=number,
+                seeded_as=config.get(SEEDED_AS),
                 goal=file.target,
                 seed=file.seed,
                 checkpoint_dir=checkpoints,

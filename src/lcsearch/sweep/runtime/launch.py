@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch.errors import EnvironmentProblem
+from lcsearch.schedulers.optuna._record import thawed_of
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.outcome import FAILED, INTERRUPTED, SUCCESS, Outcome
 from lcsearch.sweep.monitor.progress import Best, Progress, collect
@@ -167,6 +168,10 @@ class Watch(ABC):
     def trials(self) -> list[FrozenTrial]:
         """The study's trials as they stand."""
         return ownership.counted(self.study.get_trials(deepcopy=False))
+
+    def _n_thawed(self) -> int:
+        """Thawed trials that have ended."""
+        return sum(thawed_of(trial) is not None and trial.state.is_finished() for trial in self.trials())
 
     @contextmanager
     def _heard_by_others(self) -> Iterator[None]:

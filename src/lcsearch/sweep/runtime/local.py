@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 
-from lcsearch.schedulers.optuna._record import thawed_of
 from lcsearch.sweep.monitor.outcome import FAILED
 from lcsearch.sweep.monitor.view import View
 from lcsearch.sweep.runtime import exits
@@ -79,17 +78,13 @@ class FleetWatch(Watch):
             if not self._fleet.pids and (self.ending or not self._may_have_to_take_over()):
                 self._tell_of_paused()
                 if not self.ending and thaws.done(self.study) and self._n_thawed() == thawed:
-                    self.view.event("the finish that was asked for has thawed no trial")
+                    self.view.event(thaws.NONE)
                 return
             if self._host is not None:
                 self._host.look()
                 self._fleet.environment = self._host.environment
             self.look()
             time.sleep(_TICK_S)
-
-    def _n_thawed(self) -> int:
-        """Thawed trials that have ended."""
-        return sum(thawed_of(trial) is not None and trial.state.is_finished() for trial in self.trials())
 
     def _may_have_to_take_over(self) -> bool:
         """Nothing is left to do here; is it on other machines?"""

@@ -227,8 +227,6 @@ def _finish_problems(value: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...]
             place,
             f"expected `pruner: {{kind: curve}}` with it, got {kind}: nothing is known of the risk of its stops.",
         )
-    if isinstance(backend, dict) and backend.get("kind", "optuna") != "optuna":
-        yield place, f"expected `backend: {{kind: optuna}}` with it, got {backend['kind']}."
     if isinstance(backend, dict) and backend.get("storage") is not None:
         text = "expected none for a study that machines may share, got backend.storage."
         yield place, f"{text} Call `lcsearch finish RUN` when all have ended."

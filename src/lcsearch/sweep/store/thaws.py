@@ -32,6 +32,9 @@ FINISH = "lcsearch:finish"
 """The study's user attribute that says what is wanted: a Wanted's fields; None where nothing is any more."""
 
 
+NONE = "the finish that was asked for has thawed no trial"
+
+
 class Wanted(NamedTuple):
     """What a finish is to bring.
 
@@ -127,12 +130,17 @@ def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> 
     return None
 
 
-def bring_checkpoint(folder: RunFolder, number: int, thawed: Thawed) -> None:
-    """Copy the stopped trial's checkpoint folder, whole or not at all, unless the thawed one has its own by now."""
+def bring_checkpoint(folder: RunFolder, number: int, thawed: Thawed) -> bool:
+    """Copy the stopped trial's checkpoint folder, whole or not at all, unless the thawed one has its own by now.
+
+    Returns:
+        Whether it was copied.
+    """
     mine, theirs = folder.checkpoints(number), folder.checkpoints(thawed.stopped)
     if thawed.anew or mine.is_dir() or not theirs.is_dir():
-        return
+        return False
     new = Path(f"{mine}.new")
     shutil.rmtree(new, ignore_errors=True)  # of a worker that was killed over it
     shutil.copytree(theirs, new, symlinks=True)
     os.replace(new, mine)
+    return True

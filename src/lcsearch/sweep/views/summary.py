@@ -82,7 +82,7 @@ def summarize(state: SweepState, seconds: float | None = None, code: int | None 
                 lines.append("  by the forecasts alone: no stopped trial was trained on to check them")
             if sweep.pruner.risk is None:
                 lines.append("  no limit was set; to set one: pruner: {kind: curve, risk: 0.1}")
-            if sweep.backend.kind == "optuna" and not thawed and state.risk > _FINE:
+            if not thawed and state.risk > _FINE:
                 lines.append(f"  to train on what could still win: lcsearch finish --risk {_FINE}{at(folder)}")
         lines += thawed
         lines += [] if state.ledger is None else state.ledger.audits.lines
