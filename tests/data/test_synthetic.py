@@ -75,6 +75,17 @@ def test_high_learning_rates_diverge_and_nothing_else_does() -> None:
     assert ways == {"nan", "inf", "large"}
 
 
+def test_records_are_plateaus_and_jumps() -> None:
+    found = values(synthetic_task("records", 300, n_steps=100))
+    steps = -np.diff(found, axis=1)
+    assert (steps >= 0).all()
+    assert (found[:, 0] == 1).all()
+    assert 0.7 < (steps == 0).mean() < 0.95
+    most = steps.max(1) > 0.5 * (found[:, 0] - found[:, -1])
+    assert 0.1 < most.mean() < 0.6, "one jump is more than half of all"
+    assert agreement("records", 10) < 0.7
+
+
 def test_relaxation_really_solves_the_equation() -> None:
     task = synthetic_task("sor", 300)
     found = values(task)
@@ -87,7 +98,9 @@ def test_relaxation_really_solves_the_equation() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(InvalidValue) as caught:
         synthetic_task("powr")  # type: ignore[arg-type]
-    assert str(caught.value) == "made(kind): expected one of power, crossing, late, diverging, sor, got 'powr'."
+    assert (
+        str(caught.value) == "made(kind): expected one of power, crossing, late, diverging, sor, records, got 'powr'."
+    )
     with pytest.raises(InvalidValue) as caught:
         synthetic_task("power", 0)
     assert str(caught.value) == "made(n_runs): expected a whole number >= 1, got 0."

@@ -108,3 +108,18 @@ def test_every_rule_plays(e2: Any, policy: str) -> None:
     assert found["trace"]
     if policy == "gates":
         assert found["stops"] == 0  # nothing diverges here
+
+
+def test_made_records_are_played_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for beside in ("ax_rule", "top_k"):
+        neighbour("e2_stop", beside)
+    monkeypatch.setitem(sys.modules, "run", script("e2_stop/run.py"))
+    records = script("e2_stop/records.py")
+    monkeypatch.setattr(records.e2, "TRIALS", 16)
+    found = records.play("rank-gap+guard", 10, 1)
+    assert found["lost"].endswith("of 2")
+    assert found["stops"] > 0
+    assert 0 <= found["wrong"] <= found["upper"] <= 1
+    assert 0 < found["expected"] < 0.05
+    assert "| rank-gap+guard | 10 | " in records.table({("rank-gap+guard", 10): found}, 1)

@@ -15,7 +15,7 @@ from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Direction, Goal, Judged
 
-Kind = Literal["power", "crossing", "late", "diverging", "sor"]
+Kind = Literal["power", "crossing", "late", "diverging", "sor", "records"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SOR_GRID = 12  # inner points a side: 50 iterations take the best omega from 1 to about 1e-12
@@ -40,7 +40,7 @@ def synthetic_task(
     """A task of `n_runs` complete runs with reports at steps 1..`n_steps`; the clock counts steps.
 
     Args:
-        kind: "power", "crossing", "late", "diverging" or "sor"; see the functions below for their formulas.
+        kind: "power", "crossing", "late", "diverging", "sor" or "records"; see the functions below for their formulas.
         n_runs: >= 1.
         seed: >= 0; the same arguments give the same curves on every machine, to rounding.
         n_steps: >= 2.
@@ -143,6 +143,21 @@ def _sor(rng: np.random.Generator, n: int, t: Floats) -> _Made:
     return _Made(losses, {"omega": omega, "guess": size})
 
 
+def _records(rng: np.random.Generator, n: int, t: Floats) -> _Made:
+    """Best values so far, as evolutionary searches log them: plateaus and jumps, and no noise.
+
+    From 1 at the first report on, a report brings with probability min(0.9, (3 / T) 10^(-x / 3)) a success, which takes
+    a share 0.8 * 10^(x / 3) v of the way to the limit 0.1 |z| that is left; v ~ U(0, 1), one z a run, and mutations of
+    size 10^x, x ~ U(-3, 0): small ones succeed often and gain little. The mean pace is alike: a plateau tells little.
+    """
+    x, limit = rng.uniform(-3, 0, n), 0.1 * np.abs(rng.standard_normal(n))
+    hit = rng.uniform(0, 1, (n, t.size)) < np.minimum(0.9, 3.0 / t.size * 10.0 ** (-x[:, None] / 3))
+    share = 0.8 * 10.0 ** (x[:, None] / 3) * rng.uniform(0, 1, (n, t.size))
+    hit[:, 0] = False
+    left = np.where(hit, 1.0 - share, 1.0).cumprod(1)
+    return _Made(limit[:, None] + (1.0 - limit[:, None]) * left, {"mutation": 10.0**x})
+
+
 def _around(u: Floats) -> Floats:
     """(R, side, side) sum of the four neighbours of every inner point."""
     around: Floats = u[:, 2:, 1:-1] + u[:, :-2, 1:-1] + u[:, 1:-1, 2:] + u[:, 1:-1, :-2]
@@ -155,4 +170,5 @@ _MAKERS: Mapping[Kind, Callable[[np.random.Generator, int, Floats], _Made]] = {
     "late": _late,
     "diverging": _diverging,
     "sor": _sor,
+    "records": _records,
 }
