@@ -89,14 +89,19 @@ def encoded(params: Sequence[Mapping[str, Any]]) -> Floats:
     return np.stack(columns, 1) if columns else np.zeros((len(params), 0))
 
 
+def unlike(task: RealCurves, seed: int) -> Ints:
+    """A random order of the curves, one of each configuration: a search begins it once."""
+    rng = np.random.default_rng((*task.seed, 1 + seed))
+    first: dict[str, int] = {}
+    for i in rng.permutation(len(task.losses)).tolist():
+        first.setdefault(json.dumps(task.params[i], sort_keys=True), i)
+    return np.array(list(first.values()), np.int64)
+
+
 def rounds(task: RealCurves, seed: int) -> Iterator[tuple[int, Round]]:
     """Begun trials and what is asked, for every number of them that leaves enough unseen."""
     features = encoded(task.params)
-    rng = np.random.default_rng((*task.seed, 1 + seed))
-    first: dict[str, int] = {}
-    for i in rng.permutation(len(task.losses)).tolist():  # a search begins a configuration once
-        first.setdefault(json.dumps(task.params[i], sort_keys=True), i)
-    order = np.array(list(first.values()))
+    order = unlike(task, seed)
     pool = order[max((n for n in BEGUN if order.size - n >= FEWEST_UNSEEN), default=0) :][:UNSEEN]
     for n in BEGUN:
         if order.size - n < FEWEST_UNSEEN:

@@ -26,6 +26,7 @@ for shared in ("scores", "calibration", "cheap", "research", "provenance", "entr
 asking, rows, scores = (script(f"begun_{name}") for name in ("questions", "rows", "scores"))
 script("begun_report")
 begun = script("begun")
+searched = script("begun_searches")
 
 
 def test_begun_trials_stand_as_they_stood_and_nobody_sees_an_end() -> None:
@@ -126,3 +127,28 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(tmp_path: Path, capsys: An
     assert again["network"] == found["network"]
     with pytest.raises(SystemExit, match="two rows of one name"):
         begun.run(arguments(tmp_path, "tpe", "tpe"))
+
+
+def test_searches_ask_about_what_an_allocator_left_behind(tmp_path: Path) -> None:
+    (task, _), _ = script("questions").curves_of("made", None, "all")
+    seen = list(searched.searches(task, 0))
+    assert [at for at, _ in seen] == list(range(len(seen)))
+    lengths: list[int] = []
+    for _, asked in seen:
+        unseen, own = asked.queries[: asked.unseen], asked.queries[asked.unseen :]
+        assert {q.trial.uid for q in own} == {t.uid for t in asked.begun if t.status is not Status.COMPLETE}
+        assert not {q.trial.uid for q in unseen} & {t.uid for t in asked.begun}
+        assert all(not q.trial.curve.n_reports for q in unseen)
+        finals = {f"t{i}": losses[-1] for i, losses in enumerate(task.losses)}
+        assert asked.finals.tolist() == [finals[q.trial.uid] for q in asked.queries]
+        assert sorted(asked.standing.tolist()) == list(range(len(asked.begun)))
+        lengths.append(sum(len(t.curve) for t in asked.begun))
+    assert lengths == sorted(set(lengths)), "a later moment has more reports"
+    options = arguments(tmp_path, "nothing", "value")
+    searched.run(options)
+    found = json.loads((tmp_path / "begun_searches.json").read_text())["sections"]["all tasks, 1 orders a task"]
+    made = found["sources"]["made"]
+    assert made["counts"][0][0] >= 10
+    assert made["rows"]["value"]["unseen"]["absent"][0] == 1
+    assert made["rows"]["nothing"]["begun"]["pit"][0] > 0
+    assert "| nothing | " in (tmp_path / "begun_searches.md").read_text()
