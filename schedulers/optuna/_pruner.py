@@ -355,7 +355,7 @@ class CurvePruner(BasePruner):
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.disobeyed,
             inherited=inherited(trials),
-            certificate=self._session.certificate,
+            certificate=self._session.certificate_of(shown.bank),
             apart=steps_apart(trials, shown.goal.horizon),
             name=int,
         )

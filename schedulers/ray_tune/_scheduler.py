@@ -406,7 +406,7 @@ class CurveScheduler(FIFOScheduler):
             unheard=unheard,
             calibration=self._session.calibration(shown),
             audits=self._session.audits(shown),
-            certificate=self._session.certificate,
+            certificate=self._session.certificate_of(shown.bank),
         )
 
     @property

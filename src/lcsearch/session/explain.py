@@ -66,7 +66,8 @@ def _became(
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
         text = _stop_told(record, "" if snapshot is None else session.calibration(snapshot).state)
-        return "\n".join([text, *([session.certificate] if record.p is not None and session.certified else [])])
+        certificate = session.certificate_of([trial]) if record.p is not None and session.certified else ""
+        return "\n".join([text, *([certificate] if certificate else [])])
     if trial.status.finished:
         return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, before)])
     if snapshot is None:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -43,9 +43,10 @@ from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held
 from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by, with_threshold
 from lcsearch.stopping.notices import AXIS, Notice, notices
 from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.seen import Seen
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import FinishedTrials, Snapshot
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 from lcsearch.weights.certificate import certificate_for, quoted
 
 _log = logging.getLogger("lcsearch")
@@ -163,6 +164,16 @@ class Session:
     def certified(self) -> bool:
         """Whether the certificate of the weights speaks of sweeps decided so."""
         return certificate_for(self._versions(), self.policy) is not None
+
+    def certificate_of(self, trials: Iterable[Trial]) -> str:
+        """The certificate; "" where others forecast the stops of these trials, as stand-ins do where the model could
+        not be loaded.
+        """
+        mine = {forecaster.name for forecaster in self.panel.forecasters}
+        stops = (trial.stop_records.get("stop") for trial in trials)
+        made = (stop.decision.now for stop in stops if isinstance(stop, StopRecord) and stop.decision is not None)
+        alone = all(who in mine for look in made if look is not None for who, _ in look.heard)
+        return self.certificate if alone else ""
 
     def _versions(self) -> Mapping[str, str]:
         try:
@@ -497,7 +508,7 @@ class Session:
             with suppress(OSError):
                 mine = (one for one in read_log(folder) if one.get("study") in (None, snapshot.study))
                 looks = outcomes_of(mine, snapshot.bank, snapshot.goal)
-        found = Calibration.of(looks, self.certificate if self.certified else "")
+        found = Calibration.of(looks, self.certificate_of(snapshot.bank) if self.certified else "")
         with self._lock:
             self._calibrations[snapshot.key] = n, found
         return found

@@ -97,3 +97,13 @@ def test_looks_that_came_to_nothing_are_told() -> None:
     trial.report(5.0, SHORTEST + 1)
     assert not trial.should_prune()
     assert str(report(study)).endswith(f"{told}1 held between looks (look_growth)")
+
+
+def test_no_certificate_speaks_of_stops_that_others_forecast() -> None:
+    """A process that asks the network called stops certified which stand-ins had made, where torch did not import."""
+    assert CurvePruner(max_steps=50).report(study_of()).certificate
+    study = study_of()
+    stop_one(study)
+    found = CurvePruner(max_steps=50).report(study)
+    assert (found.certificate, found.calibration.state) == ("", "uncalibrated")
+    assert "certifi" not in str(found) + CurvePruner(max_steps=50).explain(6, study)

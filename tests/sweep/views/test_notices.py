@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.studies import stop_one, study_of
 from optuna.trial import FrozenTrial, TrialState
 from sweep.kit import Remembering, state_of, write_toy
 from sweep.report.test_report import paper
@@ -93,6 +94,20 @@ def test_each_kind_is_said_once(tmp_path: Path) -> None:
         assert page.count(text[1:]) == 1
     (log,) = folder.logs.glob("*.log")
     assert log.read_text().count("ignored: it was reported before") == 1  # not a line for each
+
+
+def test_stops_that_stand_ins_forecast_are_told() -> None:
+    """Workers that could not load torch said so in their logs alone; the summary called their stops certified."""
+    study = study_of()
+    stop_one(study)
+    progress = collect(study.trials, FILE.target, 9, {})
+    (said,) = (text for text in notices(progress, FILE) if "forecast by" in text)
+    assert said == (
+        "1 of 1 stops by P(beat) were forecast by fake (trial 6), for their workers could not load the network: "
+        "logs/worker-*.log says why. No certificate speaks of such stops"
+    )
+    named = FILE.model_copy(update={"pruner": FILE.pruner.model_copy(update={"forecasters": ("parametric",)})})
+    assert not [text for text in notices(progress, named) if "forecast by" in text]
 
 
 def test_a_sound_sweep_is_told_nothing() -> None:

@@ -21,6 +21,7 @@ def notices(progress: Progress, sweep: SweepFile) -> list[str]:
     """One text for each kind that there is."""
     told = (
         _startup,
+        _stand_ins,
         _too_late,
         _replayed,
         _unsaved,
@@ -44,6 +45,26 @@ def _startup(progress: Progress, sweep: SweepFile) -> str:
     if not progress.cut or progress.of("running", "waiting", "paused"):
         return ""
     return startup_waits(len(progress.of("complete")), spec.n_startup_trials, spec.n_min_trials)
+
+
+def _stand_ins(progress: Progress, sweep: SweepFile) -> str:
+    """Stops of workers that could not load the model, where the file leaves the forecasters open."""
+    spec = sweep.pruner
+    if not isinstance(spec, CurvePrunerSpec) or spec.forecasters is not None:
+        return ""
+    heard = [
+        (row.number, {who for who, _ in row.stop.now.heard})
+        for row in progress.of("stopped")
+        if row.stop is not None and row.stop.now is not None
+    ]
+    others = [(number, names) for number, names in heard if names - {"network"}]
+    if not others:
+        return ""
+    n, who = len(others), " and ".join(sorted(set().union(*(names for _, names in others))))
+    return (
+        f"{n} of {len(heard)} stops by P(beat) were forecast by {who} ({named([number for number, _ in others])}), for "
+        f"their workers could not load the network: logs/worker-*.log says why. No certificate speaks of such stops"
+    )
 
 
 def _noted(progress: Progress, kind: str) -> list[Row]:
