@@ -149,6 +149,7 @@ def call(command: str, made: Path, run: Path) -> Result:
         "status": ["status", "--folder", str(run)],
         "explain": ["explain", "3", "--folder", str(run)],
         "report": ["report", "--folder", str(run)],
+        "calibration": ["calibration", str(run)],
         "resume": ["run", str(made / "toy.yaml"), "--folder", str(run), "--resume"],
     }[command]
     return CliRunner().invoke(app, arguments)
@@ -245,7 +246,7 @@ def test_a_decision_log_that_has_lost_lines_is_told_once(made: Path, run: Path) 
 
     def said(*parts: str) -> None:
         text = f"{begin}{', '.join(parts)}{end}"
-        for command in ("status", "explain"):
+        for command in ("status", "explain", "calibration"):
             assert told(call(command, made, run)) == [text], command
         assert [line for line in told(call("resume", made, run)) if "decision" in line] == [text], "the summary"
         assert call("report", made, run).exit_code == 0

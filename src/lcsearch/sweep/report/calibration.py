@@ -23,6 +23,7 @@ def show(folder: RunFolder, plot: Path | None = None) -> Iterator[str]:
         raise InvalidValue("a file that ends in .png", str(plot), "--plot")
     _, state = read_state(folder)
     yield from state.calibration.lines
+    yield from (f"! {text}" for text in state.damage)  # looks that are lost count in no bin
     if plot is None:
         return
     from lcsearch.sweep.report.figures import reliability
