@@ -42,6 +42,7 @@ class FinishReport:
         incumbent: the incumbent now.
         independent: what `risk` bounds, were trials independent.
         calibration: what is known of the probabilities that it is made of.
+        n_stopped: trials that P(beat) stopped and that stay so.
         again: steps beside `steps` that thawed trials have trained a second time, for want of a late enough
             checkpoint.
     """
@@ -54,6 +55,7 @@ class FinishReport:
     incumbent: Incumbent | None = None
     independent: float | None = None
     calibration: str = UNCALIBRATED
+    n_stopped: int = 1
     again: float = 0.0
 
     def __str__(self) -> str:
@@ -65,7 +67,7 @@ class FinishReport:
             more = f"about {self.again:g} steps more than that were trained, a second time"
             lines.append(f"{more}: checkpoints were older than the stops, or there were none")
         if self.thawed and self.risk is not None:
-            told = risk_told(self.risk, self.independent, self.calibration)
+            told = risk_told(self.risk, self.independent, self.calibration, stops=self.n_stopped > 0)
             lines.append(f"risk that some stop lost the winner: {told}")
             lines.append(outcome(self.before, self.incumbent))
         return "\n".join(lines)
@@ -219,7 +221,8 @@ def finish(
             done.append((-1 if thawed is None else thawed.stopped, trial.number, state.name))
     now, incumbent = pruner.report(study), pruner.snapshot(study).incumbent
     known_of = now.calibration.state
-    return FinishReport(plan, steps, tuple(done), now.risk, before, incumbent, now.independent, known_of, again)
+    n = sum(stop.p is not None for stop in now.stops)
+    return FinishReport(plan, steps, tuple(done), now.risk, before, incumbent, now.independent, known_of, n, again)
 
 
 def expect_stopped(policy: Policy, snapshot: Snapshot, numbers: Collection[int], where: str) -> None:

@@ -109,6 +109,7 @@ def test_anew_where_no_checkpoint_is_kept() -> None:
     before, objective = of(study).report(study), Objective()
     told = finish(study, objective, risk=0.0, anew=True)
     assert (told.steps, objective.ran) == (50, [(None, 0)])
+    assert "risk that some stop lost the winner: 0 % (no trial is stopped by P(beat))" in str(told)
     assert "anew, for no checkpoint was left" in of(study).explain(told.thawed[0][1], study)
     after = of(study).report(study)
     assert (after.spent, after.saved) == (before.spent + 50, 0)  # what it had trained before it was stopped was spent

@@ -216,7 +216,7 @@ def _group_problems(value: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _finish_problems(value: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """A finish needs a risk, which only the curve pruner's stops have, and checkpoints of this machine."""
+    """A finish needs a risk, which only the curve pruner's stops have, and the checkpoints of all stopped trials."""
     if value.get("finish") is None:
         return
     place = ("finish",)
