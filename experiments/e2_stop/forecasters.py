@@ -1,7 +1,7 @@
 """E2's forecasters: is likelihood what they should be trained for, and what does a wrong forecast cost?
 
     LCSEARCH_DATA=.../data python experiments/e2_stop/forecasters.py            # half b; goes on where it was
-    LCSEARCH_DATA=.../data python experiments/e2_stop/forecasters.py --tasks 3 --orders 1
+    LCSEARCH_DATA=.../data python experiments/e2_stop/forecasters.py --tasks 3 --orders 1 --forecasters network rank-gap
     python experiments/e2_stop/forecasters.py --table
 
 Protocol, gates and guard are `run.py`'s, setting "product"; only the forecaster differs. `network~.25` is the network
@@ -10,7 +10,7 @@ whose P(beat) is turned into 1 - P for a quarter of the trials, always the same 
 over the first HEARD trials of an order in which nothing is stopped, so that no forecaster chooses its questions. Looks
 that a forecaster has no answer to are left out of its mean, and their share stands beside it. What E2 makes of the same
 forecaster stands beside: regret when the budget is spent, winners lost, compute. Spearman's rank correlation over
-forecasters is taken in each task, then averaged; its interval is a bootstrap over tasks.
+forecasters is taken in each task that all of them have played, then averaged; its interval is a bootstrap over tasks.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def table(kept: dict[str, Any], half: str) -> str:
             continue
         at = np.stack([means(rows, task, NAMES) for task in tasks])
         orders = min(len(rows[name][task]) for name in NAMES for task in tasks)
-        lines += ["", f"**{source}** ({len(tasks)} tasks, {orders} orders)", ""]
+        lines += ["", f"**{source}** ({len(tasks)} tasks, {orders} orders at least)", ""]
         lines += [
             "| forecaster | log-loss of looks | absent | regret, % | best lost | compute |",
             "|---|---|---|---|---|---|",
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["a", "b"], default="b")
     parser.add_argument("--tasks", type=int, help="of each source, the first so many; all by default")
     parser.add_argument("--orders", type=int, default=2)
+    parser.add_argument("--forecasters", nargs="+", default=list(NAMES), choices=NAMES, metavar="NAME")
     parser.add_argument("--table", action="store_true", help="only the table of what is kept")
     args = parser.parse_args()
     kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
@@ -201,7 +202,7 @@ def main() -> None:
         for source in e2.SOURCES:
             tasks = {task.name: task for task in load(Path(args.data) / source, caveats=e2.research.CAVEATS)}
             for task in [tasks[name] for name in half_of(tasks, args.half)][: args.tasks]:
-                for name in NAMES:
+                for name in args.forecasters:
                     rows = mine.setdefault(source, {}).setdefault(name, {}).setdefault(task.name, [])
                     if order not in {row["order"] for row in rows}:
                         rows.append(play(name, task, order))

@@ -150,7 +150,7 @@ POLICIES: dict[str, Make | TopK] = {
     "asha": rule(lambda task: baselines.Asha(task.goal.horizon, first_step(task))),
     "ax": rule(lambda task: AxDefault()),
     "ax-alone": lambda task, policy, looks: AxDefault(),
-    **{f"one-epoch-{k}": TopK(k) for k in (3, 10, 20)},
+    **{f"one-epoch-{k}": TopK(k) for k in (3, 10, 15)},
     **{
         name + ("+guard" if guard else ""): asked(name, guard=guard)
         for name in ("rank-gap", "parametric", "network", "oracle")
@@ -222,6 +222,7 @@ def work(
     orders = min(orders, SWEPT_ORDERS) if policy in SWEPT else orders
     start = time.perf_counter()
     tasks = {task.name: task for task in load(data / source, caveats=research.CAVEATS)}
+    kept["of"] = sorted(tasks)  # halves are of these, whichever have been played
     for task in (tasks[name] for name in half_of(tasks, half)):
         rows = kept["tasks"].setdefault(task.name, [])
         done = {row["order"] for row in rows}
@@ -333,9 +334,12 @@ def figures(mine: dict[str, list[Any]], none: dict[str, list[Any]]) -> dict[str,
 
 
 def collect(
-    half: Half | None = None, settings: Iterable[str] = SETTINGS, policies: Iterable[str] = (*POLICIES, *SWEPT)
+    half: Half | None = None,
+    settings: Iterable[str] = SETTINGS,
+    policies: Iterable[str] = (*POLICIES, *SWEPT),
+    orders: int | None = None,
 ) -> dict[str, Any]:
-    """What is kept of a half (None: of all tasks), as the results that are committed."""
+    """What is kept of a half (None: of all tasks), as the results that are committed; only the first so many orders."""
     found: dict[str, Any] = {}
     knobs, codes = {}, set()
     policies = tuple(policies)
@@ -345,11 +349,15 @@ def collect(
                 continue  # nothing to compare with
             none = json.loads(base.read_text())
             knobs[name] = none["knobs"]
-            among = half_of(none["tasks"], half)
+            among = half_of(none.get("of", none["tasks"]), half)
             for policy in policies:
                 if (path := part_of(name, policy, source)).exists():
                     stored = json.loads(path.read_text())["tasks"]
-                    mine = {task: stored[task] for task in among if task in stored}
+                    mine = {
+                        task: [row for row in stored[task] if orders is None or row["order"] < orders]
+                        for task in among
+                        if task in stored
+                    }
                     if not mine:
                         continue
                     codes |= {row.get("by", "not noted") for rows in mine.values() for row in rows}
@@ -480,7 +488,8 @@ def main() -> None:
                 print(f"[{n}/{len(todo)}] {what}: {took:.0f} s", flush=True)
     stored, shown = (HERE / name for name in (f"{args.name or 'results'}.json", f"{args.name or 'table'}.md"))
     if PARTS.is_dir():
-        found = collect(half, args.settings, args.policies or [*POLICIES, *SWEPT])
+        known = args.policies or [*POLICIES, *SWEPT]
+        found = collect(half, args.settings, known, args.orders if args.name else None)
         if args.name:
             words = (f"--orders {args.orders}", "--settings", *args.settings, f"--name {args.name} --policies")
             found["command"] = " ".join((found["command"], *words, *(args.policies or ())))

@@ -95,6 +95,6 @@ def test_it_goes_on_where_it_was(
     module.main()
     assert module.KEPT.read_text() == first  # the seconds too: nothing was played again
     told = capsys.readouterr().out
-    assert "**made** (1 tasks, 1 orders)" in told  # half a of two
+    assert "**made** (1 tasks, 1 orders at least)" in told  # half a of two
     assert "| oracle~1 | 9.210 | 0.00 |" in told
     assert "| made | honest, flipped network, 3 |" in told

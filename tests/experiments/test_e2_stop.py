@@ -93,6 +93,8 @@ def test_it_goes_on_where_it_was_and_verifies(e2: Any, tmp_path: Path) -> None:
         "none",
         "one-epoch-3",
     }
+    one = e2.collect(None, ["fine"], ["none", "oracle+guard"], 1)["results"]["fine"]["made"]
+    assert [row["orders"] for row in one.values()] == [[1], [1]]
     text = e2.table(results)
     assert "| none | 1.00 [1.00, 1.00], 0 |" in text
     assert f"{found['equal']} of {found['replayed']} stored searches" in text
@@ -123,3 +125,9 @@ def test_made_records_are_played_both_ways(monkeypatch: pytest.MonkeyPatch) -> N
     assert 0 <= found["wrong"] <= found["upper"] <= 1
     assert 0 < found["expected"] < 0.05
     assert "| rank-gap+guard | 10 | " in records.table({("rank-gap+guard", 10): found}, 1)
+
+
+@pytest.mark.parametrize("half", ["a", "b"])
+def test_a_half_that_was_played_alone_is_collected_whole(e2: Any, tmp_path: Path, half: str) -> None:
+    e2.work(tmp_path, "fine", "none", "made", 1, half)
+    assert e2.collect(half)["results"]["fine"]["made"]["none"]["tasks"] == 1
