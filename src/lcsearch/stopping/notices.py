@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from lcsearch.study import Snapshot, Status, Trial, judged_loss, trained_by, uid
 
 AXIS = "axis"
 """The key of the notice that steps are no axis."""
+
+_COMPARED = 100  # trials: more of them say nothing else, and cost their square
 
 FAR = 2.0
 """Times the horizon that was named: from here on trials that pass it go far beyond it."""
@@ -118,6 +120,18 @@ def _bound(snapshot: Snapshot) -> Iterator[Notice]:
         yield Notice("bound", f"{text}end the study, or choose a metric that still tells good trials apart")
 
 
+def _opposite(pairs: Sequence[tuple[float, float]]) -> str:
+    """What follows where trials that return more mostly reported less (a loss reported, an accuracy returned).
+
+    Args:
+        pairs: of what each trial returned, and its judged value.
+    """
+    found = np.asarray(pairs[:_COMPARED])
+    above = found[:, None] > found[None]
+    order = (above.astype(int) - above.swapaxes(0, 1)).prod(axis=2).sum()
+    return ", and mostly in the opposite order, so that the best ones are stopped first" if order < 0 else ""
+
+
 def _returned(snapshot: Snapshot) -> Iterator[Notice]:
     """Where the framework's best is not what trials must beat: what is returned is not what is judged."""
     goal, incumbent = snapshot.goal, snapshot.incumbent
@@ -147,5 +161,7 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
             f": {goal.judged} values are judged, and {other} ones are returned. Return the former, or judge the latter"
         )
     else:
-        text += f": {n - judged} of {n} trials returned what their curves do not say. Report what is returned"
+        text += f": {n - judged} of {n} trials returned what their curves do not say"
+        text += _opposite([(returned[t.uid], judged_loss(t.curve, goal)[0] * goal.sign) for t in ended])
+        text += ". Report what is returned"
     yield Notice("returned", text)

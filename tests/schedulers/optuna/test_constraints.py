@@ -104,7 +104,8 @@ def test_what_is_returned_is_not_what_is_reported(caplog: pytest.LogCaptureFixtu
     of = of_study(study)
     text = (
         "the study's best is 0.5 of trial 5, and trials must beat 0.100018 of trial 0: 6 of 6 trials returned what "
-        "their curves do not say. Report what is returned"
+        "their curves do not say, and mostly in the opposite order, so that the best ones are stopped first. Report "
+        "what is returned"
     )
     with caplog.at_level(logging.WARNING, "lcsearch"):
         for _ in range(2):
@@ -112,6 +113,15 @@ def test_what_is_returned_is_not_what_is_reported(caplog: pytest.LogCaptureFixtu
     assert [r.getMessage() for r in caplog.records] == [f"lcsearch: {text}"]
     assert text in of.why_not(study)
     assert str(of.report(study)).splitlines()[0] == f"! {text}"
+
+
+def test_what_is_returned_may_lie_in_nearly_the_same_order() -> None:
+    study = mismatched(6, lambda i: decay(0.1 * (i + 1)), lambda i: 7.0 + i - 2.5 * (i == 1))
+    first_stop(study.ask(), decay(5.0))
+    assert of_study(study).why_not(study).splitlines()[0] == (
+        "the study's best is 5.5 of trial 1, and trials must beat 0.100018 of trial 0: 6 of 6 trials returned what "
+        "their curves do not say. Report what is returned"
+    )
 
 
 def test_final_values_are_returned_and_best_ones_judged() -> None:
