@@ -9,7 +9,8 @@ Rows: nothing (the begun trials' losses, the same of every trial), value (the la
 extra-trees and gp (scikit-learn: configuration -> standing of the begun trials), tpe (a ratio of densities of
 configurations), `network`, `network=PATH` and `network@NAME=PATH` as in `run.py`, but always shown configurations, and
 `forest+network...`: the forest on that network's median forecasts of the begun trials. If asked for, `lkgp`: BoTorch's
-latent Kronecker Gaussian process (`begun_lkgp.py`: an environment of its own, seconds a round).
+latent Kronecker Gaussian process (`begun_lkgp.py`: an environment of its own, seconds a round), told of the tasks that
+it was asked about.
 
 Protocol: of each task and seed a random order of its finite curves of full length, one of each configuration; the first
 10, 30 and 100 are begun (where at least 20 others are left), up to 500 of those after them are unseen. Contexts: all
@@ -59,6 +60,8 @@ from lcsearch.curves import Floats
 
 SOURCES = ("lcbench", "taskset_adam8p", "arlbench", "deepobs_baselines")
 ROWS = ("nothing", "value", "forest", "extra-trees", "gp", "tpe", "forest+network", "network")
+SLOW = ("lkgp",)
+"""Rows that are told of some tasks, too, and say of how many: others have figures of all of a source, or none."""
 SCRIPTS = (
     *sorted(HERE.glob("begun*.py")),
     *(HERE / f"{name}.py" for name in ("entrants", "pieces", "questions", "scores")),
@@ -203,8 +206,11 @@ def collect(out: Path, found: dict[str, list[RealCurves]], half: str, seeds: int
         before = sources.get(source, {})
         rows = dict(before["rows"]) if before.get("tasks") == names else {}
         for label in sorted(p.name for p in (out / "parts" / f"begun-{seeds}" / source).glob("*") if p.is_dir()):
+            rows = {name: row for name, row in rows.items() if not name.startswith(f"{label} (")}
             if (mine := _row(out, tasks, seeds, label)) is not None:
                 rows[label] = clean(mine)
+            elif label in SLOW and (some := [task for task in tasks if _row(out, [task], seeds, label) is not None]):
+                rows[f"{label} ({len(some)} of {len(tasks)} tasks)"] = clean(_row(out, some, seeds, label))
             else:
                 print(f"{source} {label}: not whole yet, no row", flush=True)
         order = [name for name in ROWS if "network" not in name]

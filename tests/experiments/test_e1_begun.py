@@ -129,6 +129,19 @@ def test_it_goes_on_where_it_was_and_keeps_other_rows(tmp_path: Path, capsys: An
         begun.run(arguments(tmp_path, "tpe", "tpe"))
 
 
+def test_a_slow_row_says_of_how_many_tasks_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(begun, "SLOW", ("tpe",))
+    some = arguments(tmp_path, "tpe", "value")
+    some.tasks = ["power"]
+    begun.run(some)
+    begun.run(arguments(tmp_path, "nothing"))
+    found = json.loads((tmp_path / "begun.json").read_text())["sections"]["all tasks, 1 orders a task"]["sources"]
+    assert list(found["made"]["rows"]) == ["nothing", "tpe (1 of 2 tasks)"]
+    begun.run(arguments(tmp_path, "tpe"))
+    again = json.loads((tmp_path / "begun.json").read_text())["sections"]["all tasks, 1 orders a task"]["sources"]
+    assert list(again["made"]["rows"]) == ["nothing", "tpe"]
+
+
 def test_searches_ask_about_what_an_allocator_left_behind(tmp_path: Path) -> None:
     (task, _), _ = script("questions").curves_of("made", None, "all")
     seen = list(searched.searches(task, 0))
