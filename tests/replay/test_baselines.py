@@ -460,3 +460,11 @@ def test_names() -> None:
     names = [rule.name for rule in rules]
     assert names == ["never", "patience-5", "median", "sha", "hyperband", "asha"]
     assert Gated(Median(), Policy()).name == "median, gated"
+
+
+def test_median_looks_at_every_report_where_steps_are_fractions() -> None:
+    steps = [0.1, 0.2, 0.3, 0.4]
+    done = [trial(str(i), [5, 4, 3, 2 + i], steps=steps) for i in range(3)]
+    live = trial("9", [9, 9, 9], Status.RUNNING, steps=steps[:3])
+    look = Event(live, 0.3)
+    assert Median(n_startup_trials=0).check(snapshot(goal_of(horizon=0.4), done), look).decision.verdict is Verdict.STOP

@@ -20,7 +20,7 @@ class Median(Bare):
     Attributes:
         n_startup_trials: nothing is stopped before this many trials are COMPLETE (nor before one is).
         n_warmup_steps: nothing is stopped below this step.
-        interval_steps: one look an interval of so many steps.
+        interval_steps: one look an interval of so many steps; 1: at every report.
         n_min_trials: reports needed at the step, NaN included.
     """
 
@@ -48,7 +48,8 @@ class Median(Bare):
         if not trial.curve.n_reports or step < self.n_warmup_steps:
             return Said(False, "below the warm-up")
         steps, values = trial.curve.reports()
-        if steps.size > 1 and steps[-2] >= step - (step - self.n_warmup_steps) % self.interval_steps:
+        began = step - (step - self.n_warmup_steps) % self.interval_steps
+        if self.interval_steps > 1 and steps.size > 1 and steps[-2] >= began:  # with 1 also where steps are fractions
             return Said(False, "this interval had its look")
         known = values[~np.isnan(values)]
         if not known.size:
