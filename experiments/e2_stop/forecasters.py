@@ -175,7 +175,7 @@ def table(kept: dict[str, Any], half: str) -> str:
             ended = f"{100 * end:.1f} +- {100 * error:.1f}"
             lines.append(f"| {name} | {loss:.3f} | {gone:.2f} | {ended} | {lost:.3f} | {spent:.3f} |")
         for what, names in (("honest", HONEST), ("honest, flipped network", (*HONEST, *FLIPPED["network"]))):
-            told = [f"{m:+.2f} [{a:+.2f}, {b:+.2f}], {n}" for m, a, b, n in correlations(rows, names)]
+            told = [f"{m:+.2f} [{a:+.2f}, {b:+.2f}], {n}" if n else "-" for m, a, b, n in correlations(rows, names)]
             ends.append(f"| {source} | {what}, {len(names)} | " + " | ".join(told) + " |")
     lines += ["", "**Rank correlation of log-loss over forecasters** (mean [95 %], tasks where both vary)", ""]
     lines += [
