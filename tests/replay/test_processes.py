@@ -35,7 +35,7 @@ class Squares:
     then: str = ""
     first: int = -1
 
-    def begin(self) -> Do[tuple[int, int]]:
+    def begin(self, beside: bool) -> Do[tuple[int, int]]:
         def square(k: int, told: Callable[[int], None]) -> tuple[int, int]:
             told(1)
             if os.getpid() != self.first:
@@ -119,14 +119,30 @@ def test_without_another_process_to_be_had_this_one_does_it_all(
         assert pieces.up_to(3, lambda done: None) == [(k * k, os.getpid()) for k in range(3)]
 
 
-def test_a_replay_is_the_same_by_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def until_others_have_ended(*progress: int) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_a_replay_is_the_same_by_two_processes() -> None:
     task, entrants = synthetic_task("power", 14, n_steps=16), [policy_spec("curve"), policy_spec("median")]
 
     def points(found: Replay) -> object:
         return found.points, found.frontiers, [history.lives for _, history in found.played]
 
     alone = [points(found) for found in rounds(task, entrants, orders=12)]
-    assert [points(found) for found in rounds(task, entrants, orders=12, processes=2)] == alone
+    beside = rounds(task, entrants, orders=12, processes=2, progress=until_others_have_ended)
+    assert [points(found) for found in beside] == alone
+
+
+def test_a_process_that_cannot_forecast_changes_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, entrants = synthetic_task("power", 25, n_steps=20), [policy_spec("curve")]
+    alone = replay(task, entrants, orders=10)
+    assert min(alone.points[0].saved) > 0
+    (tmp_path / "torch.py").write_text("raise MemoryError('no room for it')")
+    monkeypatch.syspath_prepend(tmp_path)  # torch is imported in this process, and not yet in others
+    assert replay(task, entrants, orders=10, processes=2, progress=until_others_have_ended).points == alone.points
 
 
 def test_whoever_stops_listening_leaves_no_process() -> None:

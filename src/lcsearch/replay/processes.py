@@ -28,8 +28,8 @@ Do = Callable[[int, Callable[[int], None]], T]
 class Work(Protocol[T_co]):
     """Can be pickled."""
 
-    def begin(self) -> Do[T_co]:
-        """Called once in every process."""
+    def begin(self, beside: bool) -> Do[T_co]:
+        """Called once in every process; one `beside` the first is not heard, so what fails there must raise."""
         ...
 
 
@@ -56,7 +56,7 @@ class Pieces(Generic[T]):
     def __init__(self, work: Work[T], n: int, processes: int) -> None:
         self._work, self._n = work, n
         self._beside = min(processes, n) - 1
-        self._do = work.begin()
+        self._do = work.begin(beside=False)
         self._found: dict[int, T] = {}
         self._start = time.monotonic()
         self._others: dict[Connection, tuple[Any, set[int]]] = {}  # each with what it has taken
@@ -171,7 +171,7 @@ def _beside(work: Work[Any], n: int, counter: Any, told: Any, pipe: Connection) 
     logging.disable()
     warnings.simplefilter("ignore")
     with suppress(Exception):  # the piece is worked out once more by the first process, which says what is wrong
-        do = work.begin()
+        do = work.begin(beside=True)
         while (piece := _next(counter, n)) is not None:
             pipe.send((piece,))
 

@@ -22,6 +22,7 @@ from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.policies import PolicySpec, Shared
 from lcsearch.replay.processes import Do, Pieces
 from lcsearch.replay.simulator import World, simulate_all
+from lcsearch.session import Session
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 ROUND = 5
@@ -204,7 +205,7 @@ class _Searches:
         """Of all searches in so many random orders."""
         return len(self.task) * (orders * len(self.searched) + (len(self.entrants) if orders else 0))
 
-    def begin(self) -> Do[_Found]:
+    def begin(self, beside: bool) -> Do[_Found]:
         """See :class:`~lcsearch.replay.processes.Work`."""
         shared = Shared()
 
@@ -217,6 +218,8 @@ class _Searches:
             wanted += [(entrant, self.task.order(seed)) for seed in seeds for entrant in self.searched.values()]
             made = [(order, entrant.make(self.task, shared)) for entrant, order in wanted]
             histories = simulate_all(self.task, made, World(workers=self.workers), told)
+            if beside and any(isinstance(one, Session) and one.tally()[1] for _, one in made):
+                raise RuntimeError("a forecast failed: the first process makes it, or says why it fails there, too")
             keys = [key for _ in seeds for key in self.searched]
             scores = zip(keys, map(_score, histories[len(played) :]), strict=True)
             return tuple(histories[: len(played)]), tuple(scores)
