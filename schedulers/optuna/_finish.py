@@ -208,15 +208,15 @@ def finish(
     known = study.get_trials(deepcopy=False)
     plan = next_thaws(policy, snapshot, known, risk, trials, since=len(known))
     steps = cost_of(snapshot, plan, lambda one: anew)
-    before, done, again = snapshot.incumbent, [], 0.0
+    before, done, again, warned = snapshot.incumbent, [], 0.0, False
     if not dry_run:
         _log.info("lcsearch: %s", planned(plan, f"about {steps:g} steps"))
         since = len(study.get_trials(deepcopy=False))
         while (trial := _take(study, pruner, risk, trials, anew, since)) is not None:
             thawed = thawed_of(frozen := study.get_trials(deepcopy=False)[trial.number])
-            told = _Again(trial, frozen, None if again else lambda: cost_of(snapshot, plan, lambda one: True))
+            told = _Again(trial, frozen, None if warned else lambda: cost_of(snapshot, plan, lambda one: True))
             _train(study, trial, objective, tuple(catch))
-            again += told.steps
+            again, warned = again + told.steps, warned or told.warned
             state = study.get_trials(deepcopy=False)[trial.number].state
             done.append((-1 if thawed is None else thawed.stopped, trial.number, state.name))
     now, incumbent = pruner.report(study), pruner.snapshot(study).incumbent
@@ -265,11 +265,12 @@ class _Again:
 
     Attributes:
         steps: that are trained a second time.
+        warned: whether it has told that the trial begins at its start.
     """
 
     def __init__(self, trial: Trial, frozen: FrozenTrial, whole: Callable[[], float] | None) -> None:
         """`whole` says what the finish costs where all begin anew; None: it was told."""
-        self.steps, self._trial, self._whole = 0.0, trial, whole
+        self.steps, self.warned, self._trial, self._whole = 0.0, False, trial, whole
         self._known, thawed = sorted(frozen.intermediate_values), thawed_of(frozen)
         if thawed is not None and self._known and self._known[-1] <= thawed.step:  # no earlier call went on with it
             self._report, trial.report = trial.report, self._first  # type: ignore[method-assign]
@@ -283,6 +284,7 @@ class _Again:
         earlier = [at for at in self._known if at < step]
         self.steps = float(last - earlier[-1]) if earlier else trained_by(last, first)
         if not earlier and self._whole is not None:
+            self.warned = True
             _log.warning(
                 "lcsearch: trial %d goes on with one that had come to step %d, and begins at its start: the objective "
                 "loaded no checkpoint. If it does so for all, the finish takes about %g steps. Have it ask "

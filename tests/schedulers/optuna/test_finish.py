@@ -143,6 +143,23 @@ def test_what_is_trained_a_second_time_is_told(back: int | None, caplog: pytest.
     assert dict(study.trials[-1].intermediate_values).keys() == set(range(50))
 
 
+def test_one_that_begins_at_its_start_is_told_after_one_with_an_old_checkpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study, numbers = stopped(2)
+    last = study.trials[numbers[0]].last_step or 0
+    starts = iter((last - 1, 0))
+
+    def objective(trial: Trial) -> float:
+        for step in range(next(starts), 50):
+            trial.report(0.5 + 0.8**step, step)
+        return 0.5
+
+    with caplog.at_level("WARNING", "lcsearch"):
+        assert finish(study, objective, risk=0.0).again == 2 + last + 1
+    assert [r.args[0] for r in caplog.records if "begins at its start" in r.msg and isinstance(r.args, tuple)] == [9]
+
+
 def test_a_failure_leaves_the_stop_as_it_was() -> None:
     study, numbers = stopped(2)
     risk = of(study).report(study).risk
