@@ -313,8 +313,8 @@ def test_a_torch_that_hangs_is_given_up_once_a_process(folder: Path, tmp_path: P
         "lcsearch: forecaster 'network' gave no forecast" if named else "lcsearch: forecasts are made by"
     )
     assert said.endswith(
-        "expected torch, which the network computes with, got one that does not import (it hangs, nothing has moved "
-        "for 1 s). Install it again: pip install --force-reinstall torch"
+        "expected torch, which the network computes with, got one whose import was given up (nothing has moved for "
+        "1 s). If it is but slow, import it first; else install it again: pip install --force-reinstall torch"
     )
 
 

@@ -57,13 +57,13 @@ def import_torch() -> None:
         if not _no_torch and not _is_imported("torch"):
             try:
                 while_it_moves(STILL_S, MOST_S, "lcsearch imports torch", partial(import_module, "torch"))
-            except NotInTime as hangs:
-                _no_torch = f"it hangs, {hangs}"
+            except NotInTime as late:
+                _no_torch = f"one whose import was given up ({late}). If it is but slow, import it first; else install"
             except Exception as error:  # a library that is missing, a symbol, a driver: it may raise anything
-                _no_torch = _first_line(error)
+                _no_torch = f"one that does not import ({_first_line(error)}). Install"
     if _no_torch:
-        text = f"expected torch, which the network computes with, got one that does not import ({_no_torch})."
-        raise EnvironmentProblem(f"{text} Install it again: pip install --force-reinstall torch")
+        text = f"expected torch, which the network computes with, got {_no_torch} it again"
+        raise EnvironmentProblem(f"{text}: pip install --force-reinstall torch")
 
 
 def _is_imported(name: str) -> bool:
