@@ -489,7 +489,7 @@ def main() -> None:
     stored, shown = (HERE / name for name in (f"{args.name or 'results'}.json", f"{args.name or 'table'}.md"))
     if PARTS.is_dir():
         known = args.policies or [*POLICIES, *SWEPT]
-        found = collect(half, args.settings, known, args.orders if args.name else None)
+        found = collect(half, args.settings, known, args.orders) if args.name else collect(half)
         if args.name:
             words = (f"--orders {args.orders}", "--settings", *args.settings, f"--name {args.name} --policies")
             found["command"] = " ".join((found["command"], *words, *(args.policies or ())))

@@ -100,6 +100,23 @@ def test_it_goes_on_where_it_was_and_verifies(e2: Any, tmp_path: Path) -> None:
     assert f"{found['equal']} of {found['replayed']} stored searches" in text
 
 
+def test_some_rules_alone_leave_the_others_in_the_table(
+    e2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for policy in ("none", "one-epoch-3"):
+        e2.work(tmp_path, "fine", policy, "made", 1)
+    monkeypatch.setattr(e2, "HERE", tmp_path)
+    for name, given in (("code", lambda: "as it is"), ("draw", lambda results: None)):
+        monkeypatch.setattr(e2, name, given)
+    found = {}
+    for name in ("", "some"):
+        words = ["run.py", "--table", "--half", "all", "--policies", "none", *(["--name", name] if name else [])]
+        monkeypatch.setattr(sys, "argv", words)
+        e2.main()
+        found[name] = set(json.loads((tmp_path / f"{name or 'results'}.json").read_text())["results"]["fine"]["made"])
+    assert found == {"": {"none", "one-epoch-3"}, "some": {"none"}}
+
+
 @pytest.mark.parametrize(
     "policy", ["gates", "median", "asha", "sha", "hyperband", "patience-5", "rank-gap+guard", "ax"]
 )
