@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -107,13 +108,20 @@ def test_no_process_stays_behind(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("lacks", ["process", "memory", "leave"])
 def test_without_another_process_to_be_had_this_one_does_it_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
-    def none(self: object) -> None:
-        raise BlockingIOError("no process is to be had")
+    def none(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "none is to be had")
 
-    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", none)
+    context = multiprocessing.get_context("spawn")
+    if lacks == "process":
+        monkeypatch.setattr(context.Process, "start", none)
+    elif lacks == "memory":
+        monkeypatch.setattr(type(context), "RawArray", none)
+    else:
+        monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]  # noqa: SLF001
     (tmp_path / "mark").touch()
     with closing(Pieces(Squares(tmp_path, first=os.getpid()), 3, 2)) as pieces:
         assert pieces.up_to(3, lambda done: None) == [(k * k, os.getpid()) for k in range(3)]

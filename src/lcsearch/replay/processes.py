@@ -120,18 +120,21 @@ class Pieces(Generic[T]):
         return free
 
     def _start_others(self) -> None:
-        if self._next is not None or self._beside < 1 or time.monotonic() - self._start < AFTER_S:
+        if self._beside < 1 or time.monotonic() - self._start < AFTER_S:
             return
-        self._next = self._context.Value("l", self._taken)
-        self._told = self._context.RawArray("l", self._n)
-        with suppress(OSError), _no_interrupts():  # no process is to be had: this one does it all
-            for _ in range(min(self._beside, self._n - self._taken)):
-                mine, theirs = self._context.Pipe(duplex=False)
-                args = (self._work, self._n, self._next, self._told, theirs)
-                process = self._context.Process(target=_beside, args=args, daemon=True)
-                process.start()
-                theirs.close()
-                self._others[mine] = (process, set())
+        wanted, self._beside = min(self._beside, self._n - self._taken), 0
+        # no memory to share, no process is to be had, or a daemon may start none: this one does it all
+        with suppress(OSError, ImportError, AssertionError):
+            counter, told = self._context.Value("l", self._taken), self._context.RawArray("l", self._n)
+            self._next, self._told = counter, told
+            with _no_interrupts():
+                for _ in range(wanted):
+                    mine, theirs = self._context.Pipe(duplex=False)
+                    args = (self._work, self._n, counter, told, theirs)
+                    process = self._context.Process(target=_beside, args=args, daemon=True)
+                    process.start()
+                    theirs.close()
+                    self._others[mine] = (process, set())
 
     def _listen(self, seconds: float) -> None:
         """Take what others have worked out, and what those had taken who are gone."""
