@@ -106,6 +106,9 @@ def test_stops_that_stand_ins_forecast_are_told() -> None:
         "1 of 1 stops by P(beat) were forecast by fake (trial 6), for their workers could not load the network: "
         "logs/worker-*.log says why. No certificate speaks of such stops"
     )
+    on_ray = FILE.model_copy(update={"backend": FILE.backend.model_copy(update={"kind": "ray"})})
+    (said,) = (text for text in notices(progress, on_ray) if "forecast by" in text)
+    assert "for the launch could not load the network: what it printed says why. No" in said  # there are no such logs
     named = FILE.model_copy(update={"pruner": FILE.pruner.model_copy(update={"forecasters": ("parametric",)})})
     assert not [text for text in notices(progress, named) if "forecast by" in text]
 

@@ -61,10 +61,12 @@ def _stand_ins(progress: Progress, sweep: SweepFile) -> str:
     if not others:
         return ""
     n, who = len(others), " and ".join(sorted(set().union(*(names for _, names in others))))
-    return (
-        f"{n} of {len(heard)} stops by P(beat) were forecast by {who} ({named([number for number, _ in others])}), for "
-        f"their workers could not load the network: logs/worker-*.log says why. No certificate speaks of such stops"
-    )
+    why = "their workers could not load the network: logs/worker-*.log says why"
+    if sweep.backend.kind == "ray":
+        why = "the launch could not load the network: what it printed says why"
+    which = named([number for number, _ in others])
+    text = f"{n} of {len(heard)} stops by P(beat) were forecast by {who} ({which}), for {why}"
+    return f"{text}. No certificate speaks of such stops"
 
 
 def _noted(progress: Progress, kind: str) -> list[Row]:
