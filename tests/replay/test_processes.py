@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -106,6 +108,34 @@ def test_no_process_stays_behind(tmp_path: Path) -> None:
     with closing(Pieces(Squares(tmp_path, "wait", os.getpid()), 4, 2)) as pieces, pytest.raises(KeyboardInterrupt):
         pieces.up_to(4, interrupted)
     assert not multiprocessing.active_children()
+
+
+WAITS = """
+import time
+from lcsearch.replay import processes
+
+class Waits:
+    def begin(self, beside):
+        def piece(k, told):
+            told(1)
+            if beside:
+                print("begun", flush=True)
+            time.sleep(3600)
+        return piece
+
+if __name__ == "__main__":
+    processes.AFTER_S = 0.0
+    processes.Pieces(Waits(), 2, 2).up_to(2, lambda done: None)
+"""
+
+
+def test_others_end_with_a_first_process_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    with subprocess.Popen([sys.executable, tmp_path / "waits.py"], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "begun\n"
+        first.kill()
+        assert first.communicate(timeout=PATIENCE_S) == ("", None)  # nobody is left who could print
 
 
 @pytest.mark.parametrize("lacks", ["process", "memory", "leave"])

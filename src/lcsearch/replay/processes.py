@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -173,6 +174,7 @@ def _beside(work: Work[Any], n: int, counter: Any, told: Any, pipe: Connection) 
     """A process beside the first one; it says nothing but through the pipe."""
     logging.disable()
     warnings.simplefilter("ignore")
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     with suppress(Exception):  # the piece is worked out once more by the first process, which says what is wrong
         do = work.begin(beside=True)
         while (piece := _next(counter, n)) is not None:
@@ -182,6 +184,14 @@ def _beside(work: Work[Any], n: int, counter: Any, told: Any, pipe: Connection) 
                 told[piece] = count
 
             pipe.send((piece, do(piece, tell)))
+
+
+def _end_with_the_first() -> None:
+    """Where the first process is killed it cannot end the others, and a piece may take minutes."""
+    first = multiprocessing.parent_process()
+    if first is not None:
+        first.join()
+        os._exit(1)
 
 
 @contextmanager
