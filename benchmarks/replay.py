@@ -7,8 +7,8 @@
 
 CPU seconds of one process, or seconds on the clock where there are more, on made-up studies of which no policy can stop
 much ("late": the ends cannot be foreseen) and of which it can ("power"). Loading torch and the weights is not counted,
-but in the processes beside the first one. Both ways must come to the same stops; an earlier checkout need not, for it
-may make other looks (before 7e3897a one at every report).
+except in the processes beside the first one. Both ways must come to the same stops; an earlier checkout need not, for
+it may make other looks (before 7e3897a one at every report).
 """
 
 from __future__ import annotations

@@ -18,10 +18,11 @@ from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.contract import Allocation, Allocator, Key, Move, Slots
 from lcsearch.allocation.named import allocator
 from lcsearch.curves import Curve
-from lcsearch.data.synthetic import KINDS, synthetic_task
+from lcsearch.data.synthetic import KINDS, Kind, synthetic_task
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Forecasts, Query
+from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.host.registry import forecaster
 from lcsearch.proposal import ByForecast
@@ -29,6 +30,7 @@ from lcsearch.replay.baselines import Gated, Median
 from lcsearch.replay.history import History
 from lcsearch.replay.score import regrets, scale_of, speed_up, trace_of
 from lcsearch.replay.simulator import World, simulate
+from lcsearch.session.session import Session
 from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Event
 from lcsearch.stopping.judge import Judgement
@@ -518,3 +520,23 @@ def test_a_proposer_chooses_which_run_is_begun() -> None:
         task, [4, 1, 2, 0, 3], Never(), World(), None, [foresees], ByForecast(sampler_share=1, n_startup=0)
     )
     assert [life.uid for life in alone.lives] == ["e", "b", "c", "a", "d"]
+
+
+@pytest.mark.parametrize("kind", ["power", "sor", "diverging"])
+def test_looks_that_gates_hold_without_a_snapshot_change_nothing(kind: Kind) -> None:
+    """A session that is asked at every report comes to the same, look by look."""
+
+    class Asked(Session):
+        pass
+
+    task, policy = synthetic_task(kind, 24, 1, n_steps=30), Policy(threshold=0.1)
+    short, whole = (
+        simulate(task, task.order(0), made(policy, [RankAndGap()], deadline=math.inf, clock=lambda: 0.0))
+        for made in (Session, Asked)
+    )
+    assert short.lives == whole.lives
+    assert (short.spent, short.time, short.trace) == (whole.spent, whole.time, whole.trace)
+    assert sum(short.reasons.values()) == sum(whole.reasons.values())
+    judged = (Reason.BELOW, Reason.ABOVE, Reason.ABOVE_BEFORE, Reason.GUARD, Reason.DIVERGED, Reason.INCUMBENT)
+    assert [short.reasons.get(reason) for reason in judged] == [whole.reasons.get(reason) for reason in judged]
+    assert {Reason.BELOW, Reason.SPACED} <= set(short.reasons)

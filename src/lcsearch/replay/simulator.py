@@ -29,8 +29,10 @@ from lcsearch.proposal import ByForecast
 from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.prefetching import Missing, Wanted, answer
 from lcsearch.replay.stopper import Stopper
+from lcsearch.session.session import Session
 from lcsearch.stopping.decision import Decision
-from lcsearch.stopping.gates import Event
+from lcsearch.stopping.gates import Event, early_gates
+from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, judged_loss
 
@@ -159,7 +161,8 @@ def simulate_all(
         world: of them all.
         progress: told now and then how many trials have ended, of all searches together.
     """
-    made = [_Search(task, order, stopper, world or World(), RunToEnd(), ()) for order, stopper in searches]
+    holds: _Holds = {}
+    made = [_Search(task, order, stopper, world or World(), RunToEnd(), (), holds=holds) for order, stopper in searches]
     going = [(search, search.run()) for search in made]
     while going:
         wanted, still = [], []
@@ -176,6 +179,10 @@ def simulate_all(
     return [search.history() for search in made]
 
 
+_Holds = dict[tuple[Policy, int], tuple[list[Reason | None], list[Reason | None]]]
+"""By the knobs of the gates and a run's row, see :func:`_early_holds`."""
+
+
 class _Search:
     """One search while it goes on."""
 
@@ -188,6 +195,7 @@ class _Search:
         allocator: Allocator,
         forecasters: tuple[Forecaster, ...],
         proposer: ByForecast | None = None,
+        holds: _Holds | None = None,
     ) -> None:
         self.task, self.stopper, self.world, self.proposer = task, stopper, world, proposer
         self.allocator, self.forecasters = allocator, forecasters
@@ -204,6 +212,8 @@ class _Search:
         self.over = False
         self.ready = [0.0] * world.workers  # a heap: since when, or from when on, each free worker may begin
         self.here: str | None = None  # a trial that paused just now, at a worker that is not in `ready` yet
+        self.policy = replace(stopper.policy, threshold=1.0) if type(stopper) is Session else None  # of its gates
+        self.holds: _Holds = {} if holds is None else holds
         self.low = math.inf
         self.trace: list[tuple[float, float, float]] = []
         self.reasons: Counter[Reason] = Counter()
@@ -354,7 +364,7 @@ class _Search:
         self._mark_best(b)
         if last:
             return
-        if look and (delay := (yield from self._look(b, step))):
+        if look and not self._is_held(b) and (delay := (yield from self._look(b, step))):
             if self._pay(delay):
                 b.waits = True  # for the verdict
                 self._push(self.now + delay, b)
@@ -374,6 +384,17 @@ class _Search:
             self.n_paused += 1
             b.pauses += 1
             b.trial = replace(b.trial, status=Status.PAUSED)
+
+    def _is_held(self, b: _Begun) -> bool:
+        """Do gates hold the look that need no snapshot, as they hold most? They go first in production, too."""
+        if self.policy is None:
+            return False
+        if (found := self.holds.get((self.policy, b.row))) is None:
+            found = self.holds[self.policy, b.row] = _early_holds(self.policy, b.run)
+        hold = found[self.bank.n_complete >= self.policy.n_startup_trials][b.shown - 1]
+        if hold is not None:
+            self.reasons[hold] += 1
+        return hold is not None
 
     def _look(self, b: _Begun, step: float) -> Generator[Wanted, None, float]:
         """Ask the stopper; returns what the look cost."""
@@ -418,6 +439,18 @@ class _Search:
         if math.isfinite(loss) and loss < self.low:
             self.low = loss
             self.trace.append((self.now, self.spent, loss))
+
+
+def _early_holds(policy: Policy, run: Run) -> tuple[list[Reason | None], list[Reason | None]]:
+    """What holds the look after each report of a run, in a young study and in one that is none."""
+    young, old = list[Reason | None](), list[Reason | None]()
+    reports: dict[float, float] = {}
+    for step, value in zip(run.steps, run.values, strict=True):
+        reports[step] = value
+        for found, n in ((young, 0), (old, policy.n_startup_trials)):
+            hold = early_gates(policy, reports, step, lambda n=n: n)  # type: ignore[misc]
+            found.append(None if hold is None else hold.reason)
+    return young, old
 
 
 def _answers(forecaster: Forecaster, snapshot: Snapshot, questions: Sequence[Query]) -> list[Answer]:
