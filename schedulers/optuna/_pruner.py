@@ -185,7 +185,7 @@ class CurvePruner(BasePruner):
             return False
         if self._study is None or self._study() is not study:
             self._study = weakref.ref(study)
-            self._studies.add(study)
+            self._studies = self._studies | weakref.WeakSet([study])  # a new set: another thread may walk the old one
             self._agree(study)
         step = trial.last_step
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)

@@ -57,7 +57,7 @@ def in_time(
         del future  # what it raises holds this frame, which would hold it
 
 
-def while_it_moves(still: float, most: float, name: str, call: Callable[[], T]) -> T:
+def while_it_moves(still: float, name: str, call: Callable[[], T]) -> T:
     """What an import returns or raises, made on a thread of its own; given up once it stands still, and not for being
     slow: a busy machine, or a slow disk, lets it move all the same.
 
@@ -66,7 +66,6 @@ def while_it_moves(still: float, most: float, name: str, call: Callable[[], T]) 
 
     Args:
         still: seconds without any move after which it is given up.
-        most: seconds after which it is given up though it moves.
         name: of the thread.
         call: imports something.
 
@@ -88,21 +87,19 @@ def while_it_moves(still: float, most: float, name: str, call: Callable[[], T]) 
     began.wait()
     clock = spent[0] if spent else time.process_time
     stood, before = 0, (-1, -1)
-    for _ in range(max(round(most / TICK_S), 1)):
+    while stood * TICK_S < still:
         thread.join(TICK_S)
         if future.done():
-            break
+            try:
+                return future.result()
+            finally:
+                del future  # what it raises holds this frame, which would hold it
         now = before
         with suppress(OSError):  # it ends just now
             now = len(sys.modules), int(clock() / _MOVED_S)
         stood = stood + 1 if now == before else 0
         before = now
-        if stood * TICK_S >= still:
-            break
-    if not future.done():
-        why = f"nothing has moved for {still:g} s" if stood * TICK_S >= still else f"it has not ended in {most:g} s"
-        raise NotInTime(thread, why)
-    return future.result()
+    raise NotInTime(thread, f"nothing has moved for {still:g} s")
 
 
 def _run(call: Callable[[], T], future: Future[T]) -> None:

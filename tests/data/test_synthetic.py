@@ -99,7 +99,8 @@ def test_wrong_arguments() -> None:
     with pytest.raises(InvalidValue) as caught:
         synthetic_task("powr")  # type: ignore[arg-type]
     assert (
-        str(caught.value) == "made(kind): expected one of power, crossing, late, diverging, sor, records, got 'powr'."
+        str(caught.value)
+        == "synthetic_task(kind): expected one of power, crossing, late, diverging, sor, records, got 'powr'."
     )
     with pytest.raises(InvalidValue) as caught:
         synthetic_task("power", 0)

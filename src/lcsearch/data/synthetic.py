@@ -55,7 +55,7 @@ def synthetic_task(
     (3, 50.0, dict_keys(['learning_rate', 'momentum']))
     """
     if kind not in KINDS:
-        raise InvalidValue(f"one of {', '.join(KINDS)}", kind, "made(kind)")
+        raise InvalidValue(f"one of {', '.join(KINDS)}", kind, "synthetic_task(kind)")
     for name, value, low in (("n_runs", n_runs, 1), ("seed", seed, 0), ("n_steps", n_steps, 2)):
         if not (isinstance(value, int) and value >= low):
             raise InvalidValue(f"a whole number >= {low}", value, f"made({name})")

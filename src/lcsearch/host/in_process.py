@@ -28,8 +28,8 @@ DEFAULT = "network"
 """Name of the weights that are used unless others are named."""
 
 
-STILL_S, MOST_S = 15.0, 90.0
-"""Seconds without any move after which an import of torch hangs, and those that it may take while it moves."""
+STILL_S = 15.0
+"""Seconds without any move after which an import of torch hangs. A slow one is late, which no stop hangs on."""
 
 _no_torch = ""
 """Why torch does not import, once this process has tried: a broken one takes seconds to say so, each time anew."""
@@ -56,7 +56,7 @@ def import_torch() -> None:
     with _importing:
         if not _no_torch and not _is_imported("torch"):
             try:
-                while_it_moves(STILL_S, MOST_S, "lcsearch imports torch", partial(import_module, "torch"))
+                while_it_moves(STILL_S, "lcsearch imports torch", partial(import_module, "torch"))
             except NotInTime as late:
                 _no_torch = f"one whose import was given up ({late}). If it is but slow, import it first; else install"
             except Exception as error:  # a library that is missing, a symbol, a driver: it may raise anything

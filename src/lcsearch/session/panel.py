@@ -19,7 +19,7 @@ from lcsearch.study import Snapshot
 
 DEADLINE_S = 30.0
 """A forecast takes milliseconds; what takes so long on the busiest machine is stuck."""
-LOADING_S = 120.0
+LOADING_S = 90.0
 """Importing torch and reading weights takes a second or two, on a busy machine many."""
 
 SLOW_S = 5.0
