@@ -175,8 +175,7 @@ class Ledger:
         config: dict[str, Any] = {**params, TRIAL: trial.number}
         if thawed is not None:
             config[SEEDED_AS] = thawed.stopped
-            if thaws.bring_checkpoint(w.folder, trial.number, thawed):
-                forget_notes(w.folder.checkpoints(trial.number))
+            thaws.bring_checkpoint(w.folder, trial.number, thawed, forget_notes)
         schedule = planned_schedule(w.file, params)
         if schedule is not None:
             trial.set_user_attr(STORED_SCHEDULE, asdict(schedule))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,17 +130,22 @@ def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> 
     return None
 
 
-def bring_checkpoint(folder: RunFolder, number: int, thawed: Thawed) -> bool:
+def bring_checkpoint(
+    folder: RunFolder, number: int, thawed: Thawed, forget: Callable[[Path], None] = lambda copy: None
+) -> None:
     """Copy the stopped trial's checkpoint folder, whole or not at all, unless the thawed one has its own by now.
 
-    Returns:
-        Whether it was copied.
+    Args:
+        folder: of the run.
+        number: of the thawed trial.
+        thawed: whose checkpoint it goes on from.
+        forget: takes from the copy what is the stopped trial's alone, before the copy is in its place.
     """
     mine, theirs = folder.checkpoints(number), folder.checkpoints(thawed.stopped)
     if thawed.anew or mine.is_dir() or not theirs.is_dir():
-        return False
+        return
     new = Path(f"{mine}.new")
     shutil.rmtree(new, ignore_errors=True)  # of a worker that was killed over it
     shutil.copytree(theirs, new, symlinks=True)
+    forget(new)
     os.replace(new, mine)
-    return True
