@@ -21,7 +21,6 @@ from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 
 from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecasts
@@ -105,8 +104,8 @@ class _Scale:
     @classmethod
     def of(cls, losses: Floats) -> _Scale:
         """Scores by rank, of losses of which two differ; equal ones share one."""
-        at, first = np.unique(losses, return_index=True)
-        score = ndtri((rankdata(losses) - 0.5) / losses.size)[first]
+        at, n = np.unique(losses, return_counts=True)
+        score = ndtri((np.cumsum(n) - n / 2) / losses.size)  # the middle of the ranks that it takes
         k = max(at.size // 4, 1)
         ends = (at[k] - at[0]) / (score[k] - score[0]), (at[-1] - at[-1 - k]) / (score[-1] - score[-1 - k])
         return cls(at, score, ends)
