@@ -124,7 +124,7 @@ class TrialCheckpoints:
             return None
         try:
             with self._store.open_reader(name) as kept, tarfile.open(fileobj=kept, mode="r|") as tar:
-                tar.extractall(self._folder, filter="data")
+                _unpack(tar, self._folder)
         except tarfile.TarError as error:
             raise FileProblem(f"artifact {name}: expected a checkpoint, got {in_words(error)}") from error
         return checkpoint.load(self._folder)
@@ -132,6 +132,22 @@ class TrialCheckpoints:
     def close(self) -> None:
         """Leave nothing on this machine but what the store keeps."""
         self._place.cleanup()
+
+
+def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
+    """Files and folders, nothing outside of `folder`; tarfile's own filter does so from Python 3.11.4 on.
+
+    Raises:
+        TarError: it holds something else.
+    """
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    for member in tar:
+        at = Path(member.name)
+        if not (member.isreg() or member.isdir()) or at.is_absolute() or ".." in at.parts:
+            raise tarfile.TarError(f"{member.name!r}, which is no file or folder in it")
+        tar.extract(member, folder)
 
 
 def artifact_of(frozen: FrozenTrial) -> str | None:

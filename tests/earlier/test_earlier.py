@@ -22,7 +22,8 @@ TUNE: dict[str, Any] = json.loads((HERE / "tune.json").read_text())
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run's folder, in the working directory."""
     with tarfile.open(HERE / "run.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
+        safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 has it
+        tar.extractall(tmp_path, **safely)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "run"
 
