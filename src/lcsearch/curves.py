@@ -182,6 +182,12 @@ class Curve:
         return len(self) > 1 and self.moved == math.inf
 
     @cached_property
+    def turns(self) -> tuple[int, int]:
+        """How often a value is above the one before, and how often below it."""
+        apart = np.diff(self.values)
+        return int(np.count_nonzero(apart > 0)), int(np.count_nonzero(apart < 0))
+
+    @cached_property
     def gaps(self) -> NDArray[np.intp]:
         """(n,) how many non-finite reports stand right before each finite observation: runs that ended in a value."""
         if not self.event_steps.size:

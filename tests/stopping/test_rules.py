@@ -10,14 +10,43 @@ from hypothesis import strategies as st
 from kit.builders import goal, props, trial
 
 from lcsearch.curves import Curve
-from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged, threshold_for
+from lcsearch.goal import Direction
+from lcsearch.stopping.rules import Rank, epsilon_of, has_diverged, telling, threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
-from lcsearch.study import FinishedTrials
+from lcsearch.study import FinishedTrials, Status
 
 
 @pytest.mark.parametrize(("n", "threshold"), [(0, 0.01), (7, 0.01), (8, 0.05), (100, 0.05)])
 def test_the_threshold_is_stricter_below_a_few_observations(n: int, threshold: float) -> None:
     assert threshold_for(0.05, n, few=8, factor=0.2) == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize(
+    ("values", "others", "n"),
+    [
+        ([9, 9, 8, 8, 8, 8, 7, 7, 7], [[9, 8, 8, 5], [7, 7, 7, 6]], 3),  # best values so far: each counts once
+        ([9, 9, 8, 8, 8, 8, 7, 7, 7], [[9, 8, 8, 5], [7, 7, 7.5, 6]], 9),  # another trial got worse: no best so far
+        ([9, 9, 8, 8, 8, 8, 7, 7, 7], [[9, 8, 8, 5], [9, 8, 7, 6]], 9),  # another one has no plateau
+        ([9, 9, 8, 8, 8, 8, 7, 7, 7.5], [[9, 8, 8, 5]], 9),  # it got worse itself
+        ([9, 8, 7, 6, 5, 4, 3, 2], [[9, 8, 8, 5]], 8),  # no plateau
+        ([9, 9, 9, 9, 9, 9, 9, 9], [[9, 8, 8, 5]], 8),  # still: it has a rule of its own
+        ([9, 9, 8, 8, 8, 8, 7, 7, 7], [], 9),  # nobody has ended
+        ([9], [[9, 8]], 1),
+    ],
+)
+def test_of_best_values_so_far_each_counts_once(
+    direction: Direction, values: list[float], others: list[list[float]], n: int
+) -> None:
+    of = goal(direction)
+    bank = FinishedTrials(of).extend(trial(str(i), [of.sign * v for v in row]) for i, row in enumerate(others))
+    curve = Curve.of(range(len(values)), [of.sign * v for v in values])
+    assert telling(curve, bank, of.sign) == n
+
+
+def test_trials_that_were_stopped_say_nothing_of_plateaus() -> None:
+    bank = FinishedTrials(goal()).extend([trial("0", [3, 2, 2, 1]), trial("1", [3, 4], status=Status.STOPPED)])
+    assert telling(Curve.of(range(3), [5, 5, 4]), bank, 1.0) == 2
 
 
 def test_epsilon_is_a_share_of_the_spread() -> None:

@@ -16,7 +16,7 @@ from lcsearch.stopping.decision import AGAINST, Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import StopRecord, independent_risk_of, risk_of
-from lcsearch.stopping.rules import threshold_for
+from lcsearch.stopping.rules import telling, threshold_for
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Status, Trial
 
@@ -158,18 +158,19 @@ def _chance(forecast: Forecasts, target: float, rivals: Sequence[Answer]) -> flo
 
 
 def _look(
-    policy: Policy, query: Query, forecasts: Answers, target: float, rivals: Answers
+    policy: Policy, snapshot: Snapshot, query: Query, forecasts: Answers, target: float, rivals: Answers
 ) -> tuple[Look, Forecasts | None]:
     """What one look came to, and the forecast most in the trial's favour (all must agree on a stop).
 
     Args:
         policy: the knobs.
+        snapshot: the study.
         query: any of the look's.
         forecasts: each forecaster's, one for each step at which the trial may end: their mixture is what it says.
         target: the loss that must be undercut; NaN without an incumbent.
         rivals: each forecaster's answers about the running trials that stand for the incumbent; none where one stands.
     """
-    n = len(query.trial.curve)
+    n = telling(query.trial.curve, snapshot.bank, snapshot.goal.sign)
     threshold = threshold_for(policy.threshold, n, few=policy.few, factor=policy.few_factor)
     heard: list[tuple[str, float | str]] = []
     best: Forecasts | None = None
@@ -194,7 +195,7 @@ def _look(
         low, mid, high = (float(v) for v in best.quantile([[0.05, 0.5, 0.95]])[0])
         interval = (low, mid, high)
     p_all = None if absent or best is None else highest
-    return Look(query.trial.curve.last_step, n, threshold, p_all, interval, tuple(heard)), best
+    return Look(query.trial.curve.last_step, len(query.trial.curve), threshold, p_all, interval, tuple(heard)), best
 
 
 def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> Judgement:
@@ -226,7 +227,14 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
     n = ask.n_ends
     rivals = {name: answers[2 * n :] for name, answers in forecasts.items()}
     (now, forecast), (before, _) = (
-        _look(policy, ask.queries[i], {name: said[i : i + n] for name, said in forecasts.items()}, ask.target, rivals)
+        _look(
+            policy,
+            snapshot,
+            ask.queries[i],
+            {name: said[i : i + n] for name, said in forecasts.items()},
+            ask.target,
+            rivals,
+        )
         for i in (0, n)
     )
     bound, ends = snapshot.bank.at_bound > 0, tuple(query.step for query in ask.queries[:n])

@@ -23,6 +23,31 @@ def threshold_for(threshold: float, n_observations: int, *, few: int, factor: fl
     return threshold * factor if n_observations < few else threshold
 
 
+def telling(curve: Curve, bank: FinishedTrials, sign: float) -> int:
+    """Observations of a curve that say something: all of them, but of a best value so far each value once.
+
+    A plateau of a best value so far, as evolutionary searches log it, repeats what was known, and forecasters take it
+    for an end. It is told from other plateaus by the study: all COMPLETE trials have some, and none has ever reported a
+    worse value than the one before. On made studies of 30 and 100 such reports 6 and 11 % of the stops below .05 were
+    wrong where all values were counted; counted like this 1 and 6 % are (`experiments/e2_stop/records.py`).
+
+    Args:
+        curve: the trial's.
+        bank: finished trials.
+        sign: of the goal: times a value it is a loss.
+    """
+
+    def values(curve: Curve) -> int | None:
+        """How many there are, one a plateau; None of a curve that got worse or that has no plateau."""
+        better, worse = curve.turns[:: -int(sign)]
+        return None if worse or better + 1 >= len(curve) else better + 1
+
+    n, ended = values(curve), [trial.curve for trial in bank if trial.status is Status.COMPLETE]
+    if n is None or curve.still or not ended or any(values(one) is None for one in ended):
+        return len(curve)
+    return n
+
+
 def epsilon_of(spread: float, share: float) -> float:
     """By how much an incumbent must be beaten to count: `share` of the study's robust range of judged values, >= 0."""
     return share * spread
