@@ -90,7 +90,7 @@ def planned(plan: FinishPlan, cost: str) -> str:
         if plan.named:
             text += f"The risk is at most {total}; the others sum to at most {percent(min(plan.rest, 1.0))}. "
         text += f"That takes {cost}"
-    left = [(plan.apart, "not stopped by lcsearch"), (plan.diverged, "diverged")]
+    left = [(plan.apart, "not stopped by lcsearch, or its record cannot be read"), (plan.diverged, "diverged")]
     for uids, why in left:
         if uids:
             more = f" and {len(uids) - 10} more" if len(uids) > 10 else ""

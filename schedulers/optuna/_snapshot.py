@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import (
+    MARK,
     Record,
     audit_of,
     begun_as,
@@ -30,6 +31,7 @@ from lcsearch.schedulers.optuna._record import (
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
 from lcsearch.stopping.gates import THAWED
+from lcsearch.stopping.risk import UNREADABLE
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     A stop that stands is the record "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
     trial did not obey is the record "ignored", one that was audited "audit". Why an allocator ended one that was
     paused is the record "cut", why it has its configuration "begun", of which stopped trial it is the thawed one
-    "thawed".
+    "thawed". That of a stop whose record somebody damaged is "unreadable".
     """
     records: dict[str, Any] = {}
     curve, status = curve_of(frozen), _STATUS[frozen.state]
@@ -68,6 +70,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
             status = Status.STOPPED if status is Status.COMPLETE else status
         else:
             records["ignored"] = record.stop
+    elif record is None and MARK in frozen.system_attrs and status is Status.STOPPED:
+        records[UNREADABLE] = True
     if (audited := audit_of(frozen)) is not None:
         records["audit"] = audited
     why = cut_of(frozen) if status is Status.STOPPED else None

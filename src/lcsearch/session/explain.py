@@ -18,7 +18,7 @@ from lcsearch.session.session import Session
 from lcsearch.session.waiting import waiting
 from lcsearch.stopping.decision import Decision, exactly, percent
 from lcsearch.stopping.gates import THAWED, Event, interval_of, spacing_gate
-from lcsearch.stopping.risk import StopRecord
+from lcsearch.stopping.risk import UNREADABLE, StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, uid_sort_key
 
@@ -113,6 +113,8 @@ def _ended(trial: Trial) -> str:
     if trial.status is Status.STOPPED and "cut" in trial.stop_records:
         why = trial.stop_records["cut"]
         return f"trial {trial.uid} was cut at step {trial.curve.last_step:g}, where it was paused: {why}"
+    if trial.status is Status.STOPPED and UNREADABLE in trial.stop_records:
+        return f"trial {trial.uid} was stopped by lcsearch, but the record of why cannot be read any more"
     if trial.status is Status.STOPPED:
         return f"trial {trial.uid} was stopped, but not by lcsearch: it carries no record of a decision"
     if trial.status is Status.FAILED and isinstance(record, StopRecord):

@@ -17,6 +17,7 @@ from lcsearch.stopping.gates import THAWED, target_of
 from lcsearch.stopping.judge import independent_risk_now, risk_now
 from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
+from lcsearch.stopping.risk import UNREADABLE
 from lcsearch.study import Snapshot, Status, Trial, steps_trained, trained_by, uid_sort_key
 
 
@@ -68,6 +69,7 @@ class StudyReport:
         audits: stops that were not carried out, and what they prove; those trials are among `complete`.
         calibration: how P(beat) fared in the study, by its decision log; its state stands beside the risk.
         never_begun: trials that a searcher has proposed and that an allocator has ended before their first report.
+        unreadable: trials whose stop was ours and whose record was damaged since: they are in no risk, nor in `saved`.
         thawed: trials that go on, or went on, with one that was stopped, see
             :func:`lcsearch.schedulers.optuna.finish`; that one is in no count, and its steps are theirs.
         independent: what `risk` bounds, were trials independent: 1 - prod(1 - `p_now`).
@@ -95,6 +97,7 @@ class StudyReport:
     certificate: str = ""
     calibration: Calibration = field(default_factory=Calibration)
     thawed: int = 0
+    unreadable: int = 0
     audits: Audits = field(default_factory=Audits)
 
     @property
@@ -116,7 +119,7 @@ class StudyReport:
         what, looks, own = ", ".join(of_looks), self.failed_open - self.unproposed, self.unproposed
         failed = f"{looks} look{'s' * (looks != 1)} failed open (the trial went on{': ' * bool(what)}{what})"
         left = f", {own} configuration{'s' * (own != 1)} left to the sampler, for {PROPOSING} failed" if own else ""
-        ended = f"{len(self.stops) + self.cut} stopped"
+        ended = f"{len(self.stops) + self.cut + self.unreadable} stopped"
         ended += f" ({self.cut} of them cut while paused)" if self.cut else ""
         thawed = f" ({self.thawed} thawed)" if self.thawed else ""
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
@@ -132,7 +135,7 @@ class StudyReport:
                 *(f"! {text}" for text in self.notices),
                 f"trials: {self.complete} complete{thawed}, {ended}{others}",
                 f"steps: {steps}",
-                f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut)}",
+                f"risk that some stop lost the winner: {risk}{without_risk(self.diverged, self.cut, self.unreadable)}",
                 *([self.certificate] if self.certificate else []),
                 *self.audits.lines,
                 f"in this process: {failed}, {self.spaced} held between looks (look_growth){left}",
@@ -155,7 +158,7 @@ def about(saved: float, shown: str) -> str:
     return f"about {shown}" if saved else shown
 
 
-def without_risk(diverged: int, cut: int = 0) -> str:
+def without_risk(diverged: int, cut: int = 0, unreadable: int = 0) -> str:
     """What a risk says nothing of; empty without stops for divergence and trials that an allocator has cut.
 
     >>> without_risk(2)
@@ -168,9 +171,11 @@ def without_risk(diverged: int, cut: int = 0) -> str:
         said.append(f"{diverged} stop{'s' * (diverged != 1)} for divergence")
     if cut:
         said.append(f"{cut} trial{'s' * (cut != 1)} that the allocator cut")
+    if unreadable:
+        said.append(f"{unreadable} stop{'s' * (unreadable != 1)} whose record cannot be read")
     if not said:
         return ""
-    are, them = ("is", "it") if diverged + cut == 1 else ("are", "them")
+    are, them = ("is", "it") if diverged + cut + unreadable == 1 else ("are", "them")
     return f"; {' and '.join(said)} {are} not in it: no risk is known for {them}"
 
 
@@ -203,7 +208,7 @@ def report_of(
     are steps of trials that are not in the snapshot (others were begun anew in their place), `name` is what a framework
     calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
-    saved, others, cut, never_begun = 0.0, 0, 0, 0
+    saved, others, cut, never_begun, unreadable = 0.0, 0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
         record = trial.stop_records.get("stop")
         if trial.status is not Status.STOPPED:
@@ -211,6 +216,9 @@ def report_of(
         if record is not None:
             reason = reasons.get(trial.uid, record.reason)
             stops.append(Stop(name(trial.uid), record.step, record.p, reason, record.p_lost(target)))
+        elif UNREADABLE in trial.stop_records:
+            unreadable += 1
+            continue
         elif "cut" not in trial.stop_records:
             others += 1
             continue
@@ -246,6 +254,7 @@ def report_of(
         audits=audits,
         paused=sum(trial.status is Status.PAUSED for trial in snapshot.live),
         independent=independent_risk_now(policy, snapshot),
+        unreadable=unreadable,
         thawed=sum(THAWED in trial.stop_records and trial.status is not Status.FAILED for trial in everyone),
     )
 

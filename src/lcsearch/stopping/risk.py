@@ -29,6 +29,10 @@ LONGEST = 2046
 """Characters that every storage of Optuna keeps."""
 
 
+UNREADABLE = "unreadable"
+"""Among a trial's `stop_records`: lcsearch stopped it, and its record was damaged since."""
+
+
 @dataclass(frozen=True)
 class StopRecord:
     """What a stop leaves behind.

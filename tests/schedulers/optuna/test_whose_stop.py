@@ -323,3 +323,23 @@ def test_a_record_that_was_half_written_is_none(monkeypatch: pytest.MonkeyPatch,
     report = of.report(study)
     assert (report.complete, len(report.stops), report.saved) == (9, 0, 0)
     assert all(trial.status is Status.COMPLETE for trial in map(as_trial, study.trials[6:]))
+
+
+@pytest.mark.parametrize("text", ["17", "{}", "[]", '"x"', "null", "no JSON", '{"step": 1, "p": "much"}', "[" * 50])
+def test_a_stop_whose_record_was_damaged_is_ours_and_in_no_risk(text: str) -> None:
+    """It was told as somebody else's, and the risk dropped without a word."""
+    study = optuna.create_study()
+    values = {step: 1.0 / (step + 1) for step in range(5)}
+    study.add_trial(optuna.trial.create_trial(value=0.2, intermediate_values=values))
+    for attrs in ({MARK: text}, {}):
+        stopped = optuna.trial.create_trial(
+            state=TrialState.PRUNED, value=0.5, intermediate_values={0: 1.0, 1: 0.5}, system_attrs=attrs
+        )
+        study.add_trial(stopped)
+    pruner = CurvePruner(max_steps=5, forecasters="parametric")
+    report = pruner.report(study)
+    assert (report.unreadable, report.stopped_elsewhere, report.stops) == (1, 1, ())
+    assert "trials: 1 complete, 1 stopped, 1 stopped by others" in str(report)
+    assert "; 1 stop whose record cannot be read is not in it: no risk is known for it" in str(report)
+    assert "was stopped by lcsearch, but the record of why cannot be read any more" in pruner.explain(1, study)
+    assert "was stopped, but not by lcsearch" in pruner.explain(2, study)
