@@ -116,14 +116,15 @@ def test_a_stop_that_cannot_be_recorded_is_no_stop(
         "ü" * 500,
     ],
 )
-def test_a_corrupt_mark_is_no_mark(mark: Any) -> None:
+def test_a_corrupt_mark_says_only_whose_the_stop_was(mark: Any) -> None:
     study = study_of()
     study.add_trial(with_attrs(mark=mark))
     assert first_stop(study.ask(), decay(5.0)) == SHORTEST
     assert failures(study) == {}
     assert isinstance(study.pruner, CurvePruner)
     assert study.pruner.report(study).stops == ()
-    assert "not by lcsearch" in study.pruner.explain(6, study)
+    told = "but not by lcsearch" if mark is None else "by lcsearch, but the record of why cannot be read any more"
+    assert told in study.pruner.explain(6, study)
 
 
 @pytest.mark.parametrize(
