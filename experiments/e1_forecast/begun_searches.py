@@ -31,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
 
 import numpy as np
+from around import Around
 from begun_questions import QUESTIONS, Round, encoded, unlike
 from begun_rows import Row, row
 from begun_scores import METRICS, figures
@@ -38,11 +39,11 @@ from pieces import HERE, ROOMS, clean, entered, half_told, keep_results, stamp
 from questions import RealCurves, curves_of
 from report import show
 
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
+from lcsearch.allocation.contract import Slots
 from lcsearch.allocation.named import allocator
 from lcsearch.curves import Curve, Floats
 from lcsearch.data.task import Run, Task
-from lcsearch.forecast.contract import Answers, Query
+from lcsearch.forecast.contract import Query
 from lcsearch.goal import Goal
 from lcsearch.replay.baselines import Never
 from lcsearch.replay.simulator import World, simulate
@@ -70,29 +71,16 @@ COLUMNS = {"PIT": ("pit", 2), "in 50 %": ("in_50", 2), "in 80 %": ("in_80", 2), 
 
 
 @dataclass
-class Watched:
+class Watched(Around):
     """Another allocator, and the study as it stood at its first decision after each of SHARES was spent."""
 
-    inner: Allocator
     seen: list[Snapshot] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def init(self) -> Any:
-        return self.inner.init()
 
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
         spent, total = slots.account.spent, slots.account.total
         while total is not None and len(self.seen) < len(SHARES) and spent >= SHARES[len(self.seen)] * total:
             self.seen.append(snapshot)
-        return self.inner.questions(state, snapshot, slots)
-
-    def allocate(
-        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
-    ) -> Allocation:
-        return self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
+        return super().questions(state, snapshot, slots)
 
 
 def searches(task: RealCurves, seed: int) -> Iterator[tuple[int, Round]]:

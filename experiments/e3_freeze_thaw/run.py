@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 import provenance
 import research
+from around import Around
 from one_epoch import OneEpoch
 from searches import PARTS, RUNS, WORLDS, Piece, Table, Where, row_of, write_table
 from summary import CURRICULA, FLIPPED, LEASHED, SHARES, write
@@ -138,28 +139,20 @@ def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, An
 
 
 @dataclass
-class Timed:
+class Timed(Around):
     """Another allocator, and the seconds of processor time of each decision, its forecasts included."""
 
-    inner: Allocator
     took: list[float] = field(default_factory=list)
     start: float = 0.0
 
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def init(self) -> Any:
-        return self.inner.init()
-
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
         self.start = time.process_time()
-        return self.inner.questions(state, snapshot, slots)
+        return super().questions(state, snapshot, slots)
 
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
-        made = self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
+        made = super().allocate(state, snapshot, forecasts, abilities, slots, key)
         self.took.append(time.process_time() - self.start)
         return made
 

@@ -273,10 +273,10 @@ class _Again:
         self.steps, self.warned, self._trial, self._whole = 0.0, False, trial, whole
         self._known, thawed = sorted(frozen.intermediate_values), thawed_of(frozen)
         if thawed is not None and self._known and self._known[-1] <= thawed.step:  # no earlier call went on with it
-            self._report, trial.report = trial.report, self._first  # type: ignore[method-assign]
+            self._report, trial.report = trial.report, self._first  # type: ignore[method-assign]  # of this trial alone
 
     def _first(self, value: float, step: int) -> None:
-        self._trial.report = self._report  # type: ignore[method-assign]
+        self._trial.report = self._report  # type: ignore[method-assign]  # as it was
         self._report(value, step)
         first, last = self._known[0], self._known[-1]
         if step > last:

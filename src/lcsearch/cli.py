@@ -255,12 +255,22 @@ def _run_named(run: Path | None, folder: Path | None) -> Path:
     Raises:
         FileProblem: it was named twice, or not at all where there is none.
     """
-    from lcsearch.errors import FileProblem
     from lcsearch.sweep.store.folder import latest
 
-    if run and folder:
-        raise FileProblem(f"expected RUN or --folder, got both: {run} and --folder {folder}.")
-    return (run or folder or latest(Path("runs"))).resolve()
+    return Path(_either("RUN", run, folder) or latest(Path("runs"))).resolve()
+
+
+def _either(what: str, given: str | Path | None, folder: Path | None) -> str | Path | None:
+    """What a command is about, as its argument or --folder names it; None: neither does.
+
+    Raises:
+        FileProblem: both do.
+    """
+    from lcsearch.errors import FileProblem
+
+    if given and folder:
+        raise FileProblem(f"expected {what} or --folder, got both: {given} and --folder {folder}.")
+    return given or folder
 
 
 @app.command()
@@ -413,14 +423,12 @@ def verify(
     """
     code = 0
     with _told_plainly():
-        from lcsearch.errors import FileProblem
         from lcsearch.sweep.store.folder import latest
         from lcsearch.sweep.views.verify import verified
         from lcsearch.terminal import say
 
-        if log and folder:
-            raise FileProblem(f"expected LOG or --folder, got both: {log} and --folder {folder}.")
-        found = verified(log or folder or latest(Path("runs"), "Name one: lcsearch verify LOG STUDY."), study, name)
+        where = _either("LOG", log, folder) or latest(Path("runs"), "Name one: lcsearch verify LOG STUDY.")
+        found = verified(Path(where), study, name)
         say("\n".join(found.lines))
         code = int(not found.sound)
     raise typer.Exit(code)
@@ -441,12 +449,10 @@ CaveatsFile = Annotated[Path | None, typer.Option(help="JSON file: what is to be
 
 def _study_named(study: str | None, folder: Path | None, command: str) -> str:
     """Where the study lies that a command is asked to read."""
-    from lcsearch.errors import FileProblem
     from lcsearch.sweep.store.folder import latest
 
-    if study and folder:
-        raise FileProblem(f"expected STUDY or --folder, got both: {study} and --folder {folder}.")
-    return study or str(folder or latest(Path("runs"), f"Name a study: lcsearch {command} STUDY."))
+    named = _either("STUDY", study, folder) or latest(Path("runs"), f"Name a study: lcsearch {command} STUDY.")
+    return str(named)
 
 
 @app.command()

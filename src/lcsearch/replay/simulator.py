@@ -447,8 +447,11 @@ def _early_holds(policy: Policy, run: Run) -> tuple[list[Reason | None], list[Re
     reports: dict[float, float] = {}
     for step, value in zip(run.steps, run.values, strict=True):
         reports[step] = value
-        for found, n in ((young, 0), (old, policy.n_startup_trials)):
-            hold = early_gates(policy, reports, step, lambda n=n: n)  # type: ignore[misc]
+        held = (
+            early_gates(policy, reports, step, lambda: 0),
+            early_gates(policy, reports, step, lambda: policy.n_startup_trials),
+        )
+        for found, hold in zip((young, old), held, strict=True):
             found.append(None if hold is None else hold.reason)
     return young, old
 

@@ -42,10 +42,11 @@ def telling(curve: Curve, bank: FinishedTrials, sign: float) -> int:
         better, worse = curve.turns[:: -int(sign)]
         return None if worse or better + 1 >= len(curve) else better + 1
 
-    n, ended = values(curve), [trial.curve for trial in bank if trial.status is Status.COMPLETE]
-    if n is None or curve.still or not ended or any(values(one) is None for one in ended):
+    n = values(curve)
+    if n is None or curve.still or not bank.n_complete:
         return len(curve)
-    return n
+    ended = (trial.curve for trial in bank if trial.status is Status.COMPLETE)
+    return len(curve) if any(values(one) is None for one in ended) else n
 
 
 def epsilon_of(spread: float, share: float) -> float:

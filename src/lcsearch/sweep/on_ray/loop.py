@@ -406,15 +406,9 @@ class RayWatch(Watch):
         their own, for they are named when all others have ended.
         """
         thawed = self._n_thawed()
-        while not self.ending and (left := self._work_left()) and self._leg(left):
+        while not self.ending and (left := self._left(self.trials())) and self._leg(left):
             pass
-        if not self.ending and thaws.done(self.study) and self._n_thawed() == thawed:
-            self.view.event(thaws.NONE)
-
-    def _work_left(self) -> int:
-        trials = self.trials()
-        again = thaws.left(self.study, self.folder, self.file, trials)
-        return again + ownership.work_left(trials, self.folder, self.file)
+        self._close_finish(thawed)
 
     def _leg(self, left: int) -> bool:
         """One run of Tune's, of so many trials; has it begun any?"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -173,6 +173,16 @@ class Watch(ABC):
         """Thawed trials that have ended."""
         return sum(thawed_of(trial) is not None and trial.state.is_finished() for trial in self.trials())
 
+    def _left(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many of the budget's trials, and of those to be thawed, somebody may still begin or go on with."""
+        again = thaws.left(self.study, self.folder, self.file, trials)
+        return again + ownership.work_left(trials, self.folder, self.file)
+
+    def _close_finish(self, thawed: int) -> None:
+        """The finish that was asked for is over; it is told when it has thawed none beside the `thawed` of before."""
+        if not self.ending and thaws.done(self.study) and self._n_thawed() == thawed:
+            self.view.event(thaws.NONE)
+
     @contextmanager
     def _heard_by_others(self) -> Iterator[None]:
         """Other machines hear that this one lives."""
@@ -258,8 +268,7 @@ class Watch(ABC):
         trials = self._read
         if self.interrupts > 1 or any(not trial.state.is_finished() for trial in trials):
             return False
-        left = ownership.work_left(trials, self.folder, self.file)
-        return not left and not thaws.left(self.study, self.folder, self.file, trials)
+        return not self._left(trials)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

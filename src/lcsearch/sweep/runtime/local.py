@@ -77,8 +77,7 @@ class FleetWatch(Watch):
                 self._fill()
             if not self._fleet.pids and (self.ending or not self._may_have_to_take_over()):
                 self._tell_of_paused()
-                if not self.ending and thaws.done(self.study) and self._n_thawed() == thawed:
-                    self.view.event(thaws.NONE)
+                self._close_finish(thawed)
                 return
             if self._host is not None:
                 self._host.look()
@@ -125,10 +124,10 @@ class FleetWatch(Watch):
 
     def _work_left(self) -> int:
         trials = self.trials()
-        again = thaws.left(self.study, self.folder, self.file, trials)
         if self._no_turns:
+            again = thaws.left(self.study, self.folder, self.file, trials)
             return again + sum(ownership.abandoned(trial, self.run_id) for trial in trials)
-        return again + ownership.work_left(trials, self.folder, self.file)
+        return self._left(trials)
 
     def _handle_exit(self, death: Death) -> None:
         """A worker ended: give back its trial, say so, and see whether workers can work at all."""
