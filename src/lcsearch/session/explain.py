@@ -370,11 +370,11 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "", 
     counted, failed = session.tally()
     total, elsewhere = sum(n for _, n in counted), _elsewhere(session, snapshot, Counter(dict(counted)))
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
-    lines += _unasked(snapshot, ask) if ask and not total and not elsewhere else []
+    everyone, policy = (*snapshot.bank, *snapshot.live), session.policy
+    allocated = any(t.status is Status.PAUSED or "cut" in t.stop_records for t in everyone)  # so somebody did ask
+    lines += _unasked(snapshot, ask) if ask and not (total or elsewhere or allocated) else []
     lines += [notice.text for notice in session.notices(snapshot)]
-    everyone = (*snapshot.bank, *snapshot.live)
-    policy = session.policy
-    if not policy.rivals and any(t.status is Status.PAUSED or "cut" in t.stop_records for t in everyone):
+    if allocated and not policy.rivals:
         waits = startup_waits(snapshot.bank.n_complete, policy.n_startup_trials, policy.n_min_trials)
         lines += [waits] if waits else []
     first, aside = len(lines), session.aside()
