@@ -231,6 +231,11 @@ def decision_of(frozen: FrozenTrial) -> Decision | None:
     return earlier.decision_of(line, str(frozen.number)) if isinstance(line, str) else None
 
 
+def is_unread(frozen: FrozenTrial) -> bool:
+    """Did lcsearch stop the trial, and was the record of it damaged since?"""
+    return frozen.state is TrialState.PRUNED and MARK in frozen.system_attrs and Record.read(frozen) is None
+
+
 def curve_of(frozen: FrozenTrial) -> Curve:
     """What a trial has reported itself: not what a failed attempt did before it began anew."""
     after, values = frozen.system_attrs.get(ANEW), frozen.intermediate_values

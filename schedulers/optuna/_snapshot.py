@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import (
-    MARK,
     Record,
     audit_of,
     begun_as,
@@ -25,6 +24,7 @@ from lcsearch.schedulers.optuna._record import (
     cut_of,
     ever_paused,
     is_paused,
+    is_unread,
     supersedes,
     thawed_of,
 )
@@ -70,7 +70,7 @@ def as_trial(frozen: FrozenTrial) -> Trial:
             status = Status.STOPPED if status is Status.COMPLETE else status
         else:
             records["ignored"] = record.stop
-    elif record is None and MARK in frozen.system_attrs and status is Status.STOPPED:
+    elif is_unread(frozen):
         records[UNREADABLE] = True
     if (audited := audit_of(frozen)) is not None:
         records["audit"] = audited

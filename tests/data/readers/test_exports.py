@@ -90,11 +90,12 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
 # Tables without curves
 
 
-def test_trials_dataframe_has_no_curves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("multi_index", [False, True])
+def test_trials_dataframe_has_no_curves(tmp_path: Path, multi_index: bool) -> None:
     study = optuna.create_study()
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_float("y", 0, 1), n_trials=3)
     path = tmp_path / "trials.csv"
-    study.trials_dataframe().to_csv(path)
+    study.trials_dataframe(multi_index=multi_index).to_csv(path)
     text = said(FileProblem, path)
     assert text == (
         f"{path}:1: expected curves, got a table of Optuna's trials_dataframe(), which holds the final value of each "

@@ -90,15 +90,18 @@ def test_odd_reports_are_ignored_aloud(tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
+ORDER = " The value comes first, then the step."
+
+
 @pytest.mark.parametrize(
     ("value", "step", "message"),
     [
         ("x", 1, "ctx.report(value=): expected a number, got \"'x' (str)\". A tensor needs .item()."),
-        (1.0, 1.5, "ctx.report(step=): expected a whole number >= 0, got 1.5."),
-        (1.0, -1, "ctx.report(step=): expected a whole number >= 0, got -1."),
-        (1.0, None, "ctx.report(step=): expected a whole number >= 0, got None."),
-        (1.0, math.inf, "ctx.report(step=): expected a whole number >= 0, got inf."),
-        (1.0, math.nan, "ctx.report(step=): expected a whole number >= 0, got nan."),
+        (1.0, 1.5, "ctx.report(step=): expected a whole number >= 0, got 1.5." + ORDER),
+        (1.0, -1, "ctx.report(step=): expected a whole number >= 0, got -1." + ORDER),
+        (1.0, None, "ctx.report(step=): expected a whole number >= 0, got None." + ORDER),
+        (1.0, math.inf, "ctx.report(step=): expected a whole number >= 0, got inf." + ORDER),
+        (1.0, math.nan, "ctx.report(step=): expected a whole number >= 0, got nan." + ORDER),
     ],
 )
 def test_wrong_reports(tmp_path: Path, value: Any, step: Any, message: str) -> None:

@@ -370,6 +370,25 @@ def test_what_is_read_in_place_of_a_record(made: Path, run: Path) -> None:
     assert call("status", made, run).stderr == f"{head} no regular file. {mend}"
 
 
+def test_the_key_of_a_record_that_does_not_hold_is_named(made: Path, run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    put(run / "run.json", json.dumps(record | {"sweep": record["sweep"] | {"retries": "many"}}))
+    assert call("status", made, run).stderr == (
+        f"{run}/run.json: expected the record of a run, got $.retries that does not hold (Input should be a valid "
+        "integer). Bring it back from a copy, or start over with --fresh or another --folder.\n"
+    )
+
+
+def test_the_risk_says_that_a_stop_with_a_damaged_record_is_not_in_it(made: Path, run: Path) -> None:
+    with closing(sqlite3.connect(run / "study.sqlite3")) as base:
+        stopped = "SELECT MIN(trial_id) FROM trials WHERE state = 'PRUNED'"
+        mark = f"key = 'lcsearch:mark' AND trial_id = ({stopped})"
+        assert base.execute(f"UPDATE trial_system_attributes SET value_json = '3' WHERE {mark}").rowcount == 1
+        base.commit()
+    said = " ".join(call("status", made, run).stdout.split())
+    assert "(weights certified) 1 stop whose record cannot be read is not in it: no risk is known for it" in said
+
+
 def test_without_the_sweep_file_s_copy_nobody_resumes_and_all_else_goes_on(made: Path, run: Path) -> None:
     gone(run / "sweep.yaml")
     assert [call(command, made, run).exit_code for command in ("status", "explain", "report")] == [0, 0, 0]

@@ -25,7 +25,7 @@ from lcsearch.sweep.runtime.failures import systematic_failure
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.views.explain import explain, number_of
-from lcsearch.sweep.views.summary import summarize
+from lcsearch.sweep.views.summary import configuration, summarize
 
 LEGEND = (
     "P(beat): a trial's forecast chance to beat the incumbent by epoch 10; it is stopped where this report and the "
@@ -246,3 +246,11 @@ def test_a_run_in_place_of_a_trial(folder: RunFolder) -> None:
     assert str(caught.value) == f"expected the number of a trial, or 'best', got {str(folder.root)!r}. {hint}"
     with pytest.raises(FileProblem, match=r"or 'best', got 'first'\.$"):
         number_of("first", progress)
+
+
+def test_a_configuration_stands_in_one_line_a_parameter_whatever_it_holds(folder: RunFolder) -> None:
+    assert configuration({"lr\nx": "a\nb", "c": "\x1b[31mred", "k": 3}, "  ") == [
+        r'  "lr\nx": "a\nb"',
+        r'  c: "\u001b[31mred"',
+        "  k: 3",
+    ]

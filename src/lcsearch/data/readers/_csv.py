@@ -16,7 +16,7 @@ import numpy as np
 from lcsearch.curves import Curve
 from lcsearch.data.caveats import STATUS_WORDS
 from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
-from lcsearch.data.readers._layouts import LONG, PARAM, WIDE, Long, Panel, layout, number
+from lcsearch.data.readers._layouts import LONG, PARAM, WIDE, Long, Panel, check_curves, layout, number
 from lcsearch.data.tables import hint, listing, plain
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.study import Status
@@ -109,6 +109,7 @@ def rows_of(path: Path, expected: str) -> tuple[int, list[str], list[tuple[int, 
     header = [name.strip() for name in header]
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
+        check_curves(header, f"{path}:{first}")
         raise FileProblem(f"{path}:{first}: expected every column once, got {twice!r} {header.count(twice)} times.")
     for line, row in body:
         if len(row) != len(header):

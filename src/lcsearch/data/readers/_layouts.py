@@ -135,16 +135,26 @@ def _panel(header: Sequence[str], wish: ReadOptions, where: str) -> Panel | None
     return Panel(wish.step or first, wanted, {c: run for c, (run, metric) in split.items() if metric == wanted})
 
 
-def _check_wide(header: Sequence[str], where: str) -> None:
+def check_curves(header: Sequence[str], where: str) -> None:
+    """Refuse Optuna's table of trials, also with `multi_index=True`, which has the name `params` several times.
+
+    Raises:
+        FileProblem: it is that table.
+    """
     columns = set(header)
-    if "trial" in columns and any(number(column) is not None for column in header):
-        return
-    if {"number", "state"} <= columns and columns & {"value", "values_0"}:
+    if {"number", "state"} <= columns and columns & {"value", "values", "values_0"}:
         text = "expected curves, got a table of Optuna's trials_dataframe(), which holds the final value of each trial"
         raise FileProblem(
             f"{where}: {text}. Name the study's storage itself (sqlite:///study.db, or the journal file), which holds "
             "what `trial.report` was given."
         )
+
+
+def _check_wide(header: Sequence[str], where: str) -> None:
+    columns = set(header)
+    if "trial" in columns and any(number(column) is not None for column in header):
+        return
+    check_curves(header, where)
     if "run_id" in columns and any(column.startswith("metrics.") for column in columns):
         text = "expected curves, got a table of MLflow's search_runs(), which holds the last value of each run"
         raise FileProblem(f"{where}: {text}. Name the folder mlruns itself, which holds every value.")

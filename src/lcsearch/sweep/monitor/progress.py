@@ -14,7 +14,7 @@ from lcsearch.allocation.contract import FREE, Prices
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, begun_as, decision_of, is_paused
-from lcsearch.schedulers.optuna._record import Thawed, cut_kind, n_pauses, paid_by, paused_at_of, thawed_of
+from lcsearch.schedulers.optuna._record import Thawed, cut_kind, is_unread, n_pauses, paid_by, paused_at_of, thawed_of
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
@@ -64,6 +64,7 @@ class Row:
         begun: why it has its configuration, see :func:`lcsearch.schedulers.optuna.begun_as`; "": nobody has chosen it.
         overtaken: whether a stop of it was taken back, because its program was at its end by then.
         stop: the decision that stopped it; None where another pruner did, or where its record cannot be read.
+        unread: whether lcsearch stopped it and the record of that was damaged since.
         slot: the worker that has it, if one does.
         run: the identity of the run folder whose worker has it, or had it last; None where nobody signed it.
         retries: how often it was taken up again.
@@ -102,6 +103,7 @@ class Row:
     paid: float = 0.0
     begun: str = ""
     run: str | None = None
+    unread: bool = False
 
     @property
     def counts(self) -> bool:
@@ -213,6 +215,11 @@ class Progress:
     def cut(self) -> int:
         """Trials that an allocator has ended, which are in no risk."""
         return sum(row.cut != "" for row in self.rows)
+
+    @property
+    def unread_stops(self) -> int:
+        """Stops whose records somebody damaged, which are in no risk."""
+        return sum(row.unread for row in self.rows)
 
     @property
     def seconds(self) -> float:
@@ -332,6 +339,7 @@ def _row(
         paused_at=paused_at_of(trial),
         paid=paid_by(trial, prices),
         begun=begun_as(trial) or "",
+        unread=is_unread(trial),
     )
 
 

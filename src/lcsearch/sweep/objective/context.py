@@ -217,7 +217,7 @@ class Context:
 
     def _keep(self, value: float, step: int, at: float) -> bool:
         """True for a report that says something new."""
-        value, step = _number(value), _whole(step, "ctx.report(step=)")
+        value, step = _number(value), _whole(step, "ctx.report(step=)", "the value comes first, then the step")
         self._heard(step, at)
         new = False
         if step > self.max_steps:
@@ -368,7 +368,7 @@ def _number(value: Any) -> float:
         raise InvalidValue("a number", got, "ctx.report(value=)", "a tensor needs .item()") from error
 
 
-def _whole(step: Any, where: str) -> int:
+def _whole(step: Any, where: str, advice: str = "") -> int:
     try:
         whole = int(step)
         if whole > sys.maxsize:  # Python will not even print some of these
@@ -379,7 +379,7 @@ def _whole(step: Any, where: str) -> int:
         raise
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InvalidValue("a whole number >= 0", step, where)
+    raise InvalidValue("a whole number >= 0", step, where, advice)
 
 
 def load_objective(spec: str, folder: Path) -> Callable[[Context], object]:

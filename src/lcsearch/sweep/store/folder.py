@@ -38,6 +38,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.files import loads, write_atomically
@@ -255,7 +257,10 @@ def _unusable(path: Path, error: OSError) -> str:
 
 
 def _said(error: Exception) -> str:
-    """The first line of it; an error of the system without its number and path."""
+    """The first line of it; an error of the system without its number and path, the first of a model with its key."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"${''.join(f'.{key}' for key in first['loc'])} that does not hold ({first['msg']})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")

@@ -32,8 +32,9 @@ end      last. `exit_code`, `message` (null when all went well), `counts` (state
          pace is known), `money` ({`spent`, `saved`} or null), `risk` (a bound of the probability that some stop lost
          the winner, or null), `risk_independent` (what it is, were trials independent), `diverged` (stops for
          divergence, which are not in `risk`), `cut` (trials that ended while they were paused,
-         which are not in it, either), `turns` (that were given), `paid` (steps that pauses and resumes took out of
-         `budget.steps` beside `spent`, by the file's prices), `calibration`, `looks`, `failed_open`, `folder`
+         which are not in it, either), `unread_stops` (nor are these: their records were damaged), `turns` (that were
+         given), `paid` (steps that pauses and resumes took out of `budget.steps` beside `spent`, by the file's prices),
+         `calibration`, `looks`, `failed_open`, `folder`
 ======== ============================================================================================================
 """
 
@@ -209,6 +210,7 @@ class JsonView:
             risk=state.risk,
             risk_independent=state.independent,
             diverged=p.diverged,
+            unread_stops=p.unread_stops,
             cut=p.cut,
             turns=state.n_turns,
             paid=p.paid,

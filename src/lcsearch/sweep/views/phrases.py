@@ -190,7 +190,8 @@ def risk_told(state: SweepState) -> str:
     if state.risk is not None:
         stops = any(row.state == "stopped" and row.stop is not None and row.stop.chance for row in state.progress.rows)
         risk = bound_told(state.risk, state.independent, known, stops=stops or state.risk > 0)
-    return f"{risk}{without_risk(state.progress.diverged, state.progress.cut)}"
+    progress = state.progress
+    return f"{risk}{without_risk(progress.diverged, progress.cut, progress.unread_stops)}"
 
 
 def thaws_told(progress: Progress, sweep: SweepFile) -> list[str]:

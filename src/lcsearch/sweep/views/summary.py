@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -275,7 +276,12 @@ def _spending(state: SweepState) -> list[str]:
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:
     """One `name: value` a line, as a sweep file would have it."""
-    return [f"{indent}{name}: {plain(value)}" for name, value in params.items()]
+    return [f"{indent}{_quoted(name)}: {_quoted(plain(value))}" for name, value in params.items()]
+
+
+def _quoted(text: str) -> str:
+    """In quotes where it would not stand on a line of its own as it is."""
+    return text if text.isprintable() else json.dumps(text)
 
 
 def plain(value: Scalar) -> str:
