@@ -1,11 +1,20 @@
-"""E2's knobs: threshold, guard, strictness on short curves and epsilon, on tasks that the weights never saw.
+"""E2's knobs: threshold, guard, epsilon, the gates of young studies and short curves, chosen on one half of the tasks.
 
     LCSEARCH_DATA=.../data python experiments/e2_stop/knobs.py --weights synthetic=PATH            # chosen here: half a
     LCSEARCH_DATA=.../data python experiments/e2_stop/knobs.py --weights synthetic=PATH shipped --half b --knobs ""
+    LCSEARCH_DATA=.../data python experiments/e2_stop/knobs.py --name gates --knobs gates          # likewise, of GATES
+    LCSEARCH_DATA=.../data python experiments/e2_stop/knobs.py --name gates --half b --orders 20 --knobs "" KNOBS
 
 Half a trained the weights that ship, so knobs are chosen with those that saw no real curve (`cpu_synthetic_on.yaml`),
-and scored on half b (`run.py`). Protocol and gates are `run.py`'s, setting "product"; every line changes what it names
-and nothing else. Searches that are kept in parts/ are not played again.
+and scored on half b (`run.py`). Where those are not at hand, what ships has seen the curves that it is chosen on, which
+flatters knobs that trust it more; half b has the last word. Protocol and gates are `run.py`'s, setting "product"; every
+line changes what it names and nothing else. Searches of one task go side by side, so that their forecasts are made
+together. Searches that are kept in parts/ are not played again.
+
+Set beforehand, for gates: chosen on half a is what spends the fewest steps among the knobs that lose the best trial no
+more often than the defaults, on the mean over tasks, the rise's upper 95 % bound at most RISE["a"]. It is taken where
+half b says the same of it: fewer steps, no more lost, the bound at most RISE["b"]. Bounds are paired: tasks are drawn
+with replacement, then the orders that both have played.
 """
 
 from __future__ import annotations
@@ -16,39 +25,167 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: a process a core,
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+
+import numpy as np
 
 from lcsearch.data.tables import Table, load
+from lcsearch.data.task import Task
 from lcsearch.pretrain.real_tables import Half, half_of
+from lcsearch.replay.history import History
+from lcsearch.replay.policies import PolicySpec, Shared
+from lcsearch.replay.score import trace_of
+from lcsearch.replay.simulator import World, simulate_all
+from lcsearch.replay.stopper import Stopper
+from lcsearch.study import Status
 
 e2 = importlib.import_module("run")  # the one beside this file; another experiment has a run.py too
 HERE = Path(__file__).resolve().parent
-KEPT, SHOWN = HERE / "parts" / "knobs.json", HERE / "knobs.md"
 KNOBS = ("", "threshold=0.02", "threshold=0.1", "guard=0.05", "few_factor=1.0", "epsilon=0.005", "epsilon=0.02")
+GATES = (
+    *("", "n_startup_trials=3", "n_startup_trials=2", "min_observations=4", "min_observations=3"),
+    *("few_factor=0.5", "few_factor=1", "min_comparisons=2"),
+    *("n_startup_trials=3,min_observations=4", "n_startup_trials=2,min_observations=3"),
+    *("n_startup_trials=2,min_observations=4,min_comparisons=2", "n_startup_trials=2,min_observations=3,few_factor=1"),
+    "n_startup_trials=2,min_observations=3,min_comparisons=2",
+    "n_startup_trials=2,min_observations=3,few_factor=1,min_comparisons=2",
+)
+RISE = {"a": 0.05, "b": 0.02}
 FIELDS = ("order", "trace", "spent", "lost_1", "lost_5", "stops", "wrong", "looks", "seconds")
 BESIDE = ("none", "median", "oracle+guard")
+AT_ONCE = 80
+"""Searches of one task."""
+DRAWS = 2000
+
+Rows = dict[str, list[dict[str, Any]]]
+"""By task."""
 
 
-def play(data: Path, source: str, name: str, who: str, knobs: str, orders: list[int]) -> list[dict[str, Any]]:
-    """Orders of one task under a rule of `run.py`, or the network with weights of a file (`network=PATH`)."""
-    (task,) = load(data / source, tasks=[name], caveats=e2.research.CAVEATS)
-    changed = {key: float(value) for key, _, value in (item.partition("=") for item in knobs.split(",") if item)}
+class Asked(NamedTuple):
+    """A search: who decides, a rule of `run.py` or the network with weights of a file (`network=PATH`), and how."""
+
+    who: str
+    knobs: str
+    order: int
+
+    def stopper(self, task: Task, shared: Shared) -> Stopper:
+        """A fresh one."""
+        setting = with_knobs(self.knobs)
+        if self.who in BESIDE:
+            return cast("Stopper", e2.POLICIES[self.who](task, setting.policy, setting.looks(task)))
+        return PolicySpec(self.who, tuple(asdict(setting.policy).items()), (self.who,)).make(task, shared)
+
+
+def with_knobs(knobs: str) -> Any:
+    """The product's setting with some knobs changed."""
+    changed = {key: json.loads(value) for key, _, value in (item.partition("=") for item in knobs.split(",") if item)}
     setting = e2.SETTINGS["product"]
-    setting = replace(setting, policy=replace(setting.policy, **changed))
-    make = e2.POLICIES[who] if who in BESIDE else e2.asked(who, guard=True)
-    return [{field: row[field] for field in FIELDS} for row in (e2.play(task, setting, make, o) for o in orders)]
+    return replace(setting, policy=replace(setting.policy, **changed))
+
+
+def play(task: Task, asked: list[Asked]) -> list[dict[str, Any]]:
+    """The rows that `run.py` would have of each, from searches side by side.
+
+    The first trials of a search in sequence are the same however long it goes on, so one within the budget tells of
+    them, too, where it came so far.
+    """
+    start, shared = time.perf_counter(), Shared()
+    orders = [task.order(one.order) for one in asked]
+    costs = [task.runs[rows[0]].cost for rows in orders]
+    budgeted: list[History | None] = [None] * len(asked)
+    for cost in dict.fromkeys(costs):
+        at = [i for i, own in enumerate(costs) if own == cost]
+        world = World(budget=e2.RUNS * cost)
+        found = simulate_all(task, [(orders[i], asked[i].stopper(task, shared)) for i in at], world)
+        for i, history in zip(at, found, strict=True):
+            budgeted[i] = history
+    first = [None if history is None else first_of(history) for history in budgeted]
+    at = [i for i, history in enumerate(first) if history is None]
+    again = [(orders[i][: e2.TRIALS], asked[i].stopper(task, shared)) for i in at]
+    for i, history in zip(at, simulate_all(task, again), strict=True):
+        first[i] = budgeted[i] = history
+    seconds = (time.perf_counter() - start) / len(asked)
+    return [
+        {
+            "order": one.order,
+            "trace": [(round(c, 6), round(r, 9)) for c, r in trace_of(longer, cost) if c <= e2.RUNS],
+            "spent": history.spent / history.full_cost,
+            "lost_1": len(history.lost(1)),
+            "lost_5": len(history.lost(5)),
+            "stops": len(history.stopped),
+            "wrong": len(history.wrong()),
+            "looks": sum(longer.reasons.values()),
+            "seconds": seconds,
+        }
+        for one, cost, history, longer in zip(asked, costs, first, budgeted, strict=True)
+        if history is not None and longer is not None
+    ]
+
+
+def first_of(history: History) -> History | None:
+    """What became of the first trials of a search; None where the budget was spent before they had ended."""
+    lives = history.lives[: e2.TRIALS]
+    if len(lives) < min(e2.TRIALS, len(history.task.runs)) or any(life.status is Status.RUNNING for life in lives):
+        return None
+    return replace(history, lives=lives, spent=sum(life.cost for life in lives))
+
+
+def work(data: Path, source: str, name: str, asked: list[Asked]) -> list[dict[str, Any]]:
+    """:func:`play` of a task that is read."""
+    (task,) = load(data / source, tasks=[name], caveats=e2.research.CAVEATS)
+    return play(task, asked)
+
+
+def compared(mine: Rows, base: Rows) -> tuple[float, float, float, float, float]:
+    """(steps, upper bound, rise of the best lost, upper bound, tasks) of one rule beside another.
+
+    Steps are a ratio, the geometric mean over tasks. Bounds are one-sided, 95 %.
+    """
+    pairs = []
+    for task, rows in mine.items():
+        twins = {row["order"]: row for row in base.get(task, ())}
+        both = [(row, twins[row["order"]]) for row in rows if row["order"] in twins]
+        if both:
+            pairs.append(np.array([(a["spent"], b["spent"], a["lost_1"] - b["lost_1"]) for a, b in both]))
+
+    def figures(some: list[Any]) -> tuple[float, float]:
+        means = np.array([one.mean(0) for one in some])
+        return float(np.exp(np.log(means[:, 0] / means[:, 1]).mean())), float(means[:, 2].mean())
+
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        some = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
+        drawn.append(figures([one[rng.integers(len(one), size=len(one))] for one in some]))
+    (steps, rise), (most, highest) = figures(pairs), np.quantile(drawn, 0.95, axis=0)
+    return steps, float(most), rise, float(highest), len(pairs)
+
+
+def pooled(sources: dict[str, dict[str, Rows]], rule: str) -> Rows:
+    """The rows of all sources."""
+    return {f"{source} {task}": rows for source, of in sources.items() for task, rows in of.get(rule, {}).items()}
+
+
+def choice(found: dict[str, tuple[float, float, float, float, float]], half: str) -> str | None:
+    """The rule that spends the fewest steps among those that pass; None: none spends fewer than the defaults."""
+    passing = [
+        rule for rule, (steps, _, rise, most, _) in found.items() if steps < 1 and rise <= 0 and most <= RISE[half]
+    ]
+    return min(passing, key=lambda rule: found[rule][0], default=None)
 
 
 def table(kept: dict[str, Any]) -> str:
-    """A section for each half and source."""
+    """A section for each half and source, and one of each half."""
     lines = [
         "Knobs of the product's gates: see `knobs.py`. Speed-up, regret and losses as in `table.md`; synthetic: the",
-        "network with weights that saw no real curve; no knob named: the defaults.",
+        "network with weights that saw no real curve; shipped: with those that half a has trained; no knob named: the",
+        "defaults.",
     ]
     for half, sources in sorted(kept.items()):
         for source, rows in sources.items():
@@ -62,6 +199,24 @@ def table(kept: dict[str, Any]) -> str:
                     f"| {rule} | {speed:.2f} | {found['spent'][0]:.3f} | {100 * found['regret'][0]:.1f} "
                     f"| {found['lost_1'][0]:.3f} +- {found['lost_1'][1]:.3f} | {found['lost_5'][0] / 5:.3f} |"
                 )
+        rules = dict.fromkeys(rule for of in sources.values() for rule in of if rule not in BESIDE)
+        for label in dict.fromkeys(rule.partition(" ")[0] for rule in rules):
+            base = pooled(sources, label)
+            beside = {
+                rule: compared(pooled(sources, rule), base) for rule in rules if rule.startswith(f"{label} ") and base
+            }
+            if not beside:
+                continue
+            lines += ["", f"## half {half}, beside the defaults of {label}: {len(base)} tasks", ""]
+            lines += ["| knobs | steps (95 %) | best lost more often by (95 %) |", "|---|---|---|"]
+            for rule, (steps, most, rise, highest, n) in beside.items():
+                of = "" if n == len(base) else f" ({n} tasks)"
+                lines.append(
+                    f"| {rule.partition(' ')[2]}{of} | {steps:.3f} ({most:.3f}) | {rise:+.3f} ({highest:+.3f}) |"
+                )
+            taken = choice(beside, half)
+            said = "none: the defaults" if taken is None else f"`{taken.partition(' ')[2]}`"
+            lines += ["", f"By the rule of `knobs.py` (bound at most {RISE[half]:g}) this half takes {said}."]
     return "\n".join(lines) + "\n"
 
 
@@ -74,35 +229,44 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["shipped"], metavar="NAME=PATH", help="or shipped")
     parser.add_argument("--half", choices=["a", "b"], default="a")
     parser.add_argument("--orders", type=int, default=10)
-    parser.add_argument("--knobs", nargs="+", default=list(KNOBS), metavar="KEY=VALUE,...")
+    parser.add_argument("--knobs", nargs="+", default=list(KNOBS), metavar="KEY=VALUE,...", help="or gates")
+    parser.add_argument("--name", default="knobs", help="of the table and of what is kept")
+    parser.add_argument("--table", action="store_true", help="only write the table of what is kept")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    todo = []
+    shown, stored = HERE / f"{args.name}.md", HERE / "parts" / f"{args.name}.json"
+    kept: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
+    knobs = list(itertools.chain.from_iterable(GATES if some == "gates" else [some] for some in args.knobs))
     rules = {name: (name, "") for name in BESIDE}
     for named in args.weights:
         label, _, path = named.partition("=")
         who = f"network={Path(path).resolve()}" if path else "network"
-        rules |= {f"{label} {knobs}".strip(): (who, knobs) for knobs in args.knobs}
-    for source in e2.SOURCES:
-        names = half_of(Table(Path(args.data) / source).tasks, cast("Half", args.half))
-        for rule, (who, knobs) in rules.items():
-            mine = kept.setdefault(args.half, {}).setdefault(source, {}).setdefault(rule, {})
-            for name in names:
-                rows = mine.setdefault(name, [])
-                missing = [order for order in range(args.orders) if order not in {row["order"] for row in rows}]
-                todo += [(rows, (Path(args.data), source, name, who, knobs, missing))] if missing else []
+        rules |= {f"{label} {some}".strip(): (who, some) for some in knobs}
+    todo: list[tuple[str, str, list[tuple[str, Asked]]]] = []
+    for source in () if args.table else e2.SOURCES:
+        for name in half_of(Table(Path(args.data) / source).tasks, cast("Half", args.half)):
+            missing = []
+            for order, (rule, (who, some)) in itertools.product(range(args.orders), rules.items()):
+                rows = kept.setdefault(args.half, {}).setdefault(source, {}).setdefault(rule, {}).setdefault(name, [])
+                if order not in {row["order"] for row in rows}:
+                    missing.append((rule, Asked(who, some, order)))
+            todo += [(source, name, missing[i : i + AT_ONCE]) for i in range(0, len(missing), AT_ONCE)]
     with ProcessPoolExecutor(args.processes) as pool:
-        running = {pool.submit(play, *job): (rows, job) for rows, job in todo}
+        running = {
+            pool.submit(work, Path(args.data), source, name, [one for _, one in asked]): (source, name, asked)
+            for source, name, asked in todo
+        }
         for n, done in enumerate(as_completed(running), 1):
-            rows, (_, source, name, who, knobs, _) = running[done]
-            rows += done.result()
-            KEPT.parent.mkdir(exist_ok=True)
-            KEPT.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
-            if sys.stderr.isatty():
-                print(f"[{n}/{len(todo)}] {source} {name} {who} {knobs}", file=sys.stderr)
-    SHOWN.write_text(table(kept))
-    print(SHOWN.read_text(), end="")
+            source, name, asked = running[done]
+            for (rule, _), row in zip(asked, done.result(), strict=True):
+                kept[args.half][source][rule][name].append(row)
+            stored.parent.mkdir(exist_ok=True)
+            new = stored.with_suffix(".new")
+            new.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+            os.replace(new, stored)
+            print(f"[{n}/{len(todo)}] {source} {name}", file=sys.stderr, flush=True)
+    shown.write_text(table(kept))
+    print(shown.read_text(), end="")
 
 
 if __name__ == "__main__":

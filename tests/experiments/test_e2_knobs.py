@@ -1,0 +1,67 @@
+"""E2's knobs: searches side by side are those of `run.py`, and the rule by which gates are chosen, by hand."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from kit.scripts import neighbour, script
+
+from lcsearch.data.synthetic import synthetic_task
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, beside E2's own."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for beside in ("ax_rule", "top_k"):
+        neighbour("e2_stop", beside)
+    run = script("e2_stop/run.py")
+    monkeypatch.setattr(run, "TRIALS", 16)
+    monkeypatch.setattr(run, "RUNS", 8)
+    monkeypatch.setitem(sys.modules, "run", run)  # other experiments have one, too
+    return script("e2_stop/knobs.py")
+
+
+def test_searches_side_by_side_are_those_of_e2(module: Any) -> None:
+    task, e2 = synthetic_task("crossing", 40, 2, n_steps=20), module.e2
+    asked = [module.Asked(who, "", order) for who in ("none", "median", "oracle+guard") for order in (0, 1)]
+    asked += [module.Asked("rank-gap", knobs, 0) for knobs in ("", "n_startup_trials=2,min_comparisons=2")]
+    rows = module.play(task, asked)
+    for one, row in zip(asked, rows, strict=True):
+        make = e2.POLICIES[one.who if one.who in module.BESIDE else f"{one.who}+guard"]
+        alone = e2.play(task, module.with_knobs(one.knobs), make, one.order)
+        assert alone.pop("spent") == pytest.approx(row["spent"], rel=1e-12)
+        assert {name: row[name] for name in alone if name not in ("looks", "seconds")} == {
+            name: it for name, it in alone.items() if name not in ("looks", "seconds")
+        }
+    spent = [row["spent"] for row in rows]
+    assert spent[-1] < spent[-2] < 1  # two startup trials instead of five
+
+
+def rows(spent: float, *lost: int) -> list[dict[str, Any]]:
+    return [{"order": order, "spent": spent, "lost_1": one} for order, one in enumerate(lost)]
+
+
+def test_knobs_are_compared_in_pairs(module: Any) -> None:
+    base = {"x": rows(0.4, 0, 1, 0), "y": rows(0.8, 0, 0, 0)}
+    mine = {"x": rows(0.2, 0, 0), "y": rows(0.4, 1, 0, 0), "z": rows(0.1, 1)}
+    steps, most, rise, highest, n = module.compared(mine, base)
+    assert (steps, most, n) == (pytest.approx(0.5), pytest.approx(0.5), 2)
+    assert rise == pytest.approx((-1 / 2 + 1 / 3) / 2)  # the two orders of x that both have played
+    assert rise < highest <= 1
+    assert module.compared(base, base) == (1, 1, 0, 0, 2)
+
+
+def test_the_fewest_steps_of_those_that_lose_no_more(module: Any) -> None:
+    found = {
+        "net as good": (0.9, 0.95, 0.0, 0.01, 9),
+        "net faster": (0.8, 0.85, -0.01, 0.05, 9),
+        "net loses": (0.5, 0.55, 0.001, 0.01, 9),
+        "net unsure": (0.5, 0.55, 0.0, 0.06, 9),
+        "net slower": (1.1, 1.2, -0.1, 0.0, 9),
+    }
+    assert module.choice(found, "a") == "net faster"
+    assert module.choice(found, "b") == "net as good"
+    assert module.choice({"net slower": found["net slower"]}, "a") is None
