@@ -64,5 +64,5 @@ def train(ctx: Context) -> None:
         with torch.no_grad():
             held = F.cross_entropy(model(x_held), y_held).item()
         ctx.report(held, epoch)
-        if epoch % SAVE_EVERY == 0:
+        if ctx.checkpoint_due or epoch % SAVE_EVERY == 0:
             ctx.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, epoch)

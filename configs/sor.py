@@ -77,5 +77,5 @@ def solve(ctx: Context) -> None:
         for at in orders[iteration % 2]:
             relax(v, ask, at, width, omega)
         ctx.report(residual(u, f), iteration)
-        if iteration % SAVE_EVERY == 0:
+        if ctx.checkpoint_due or iteration % SAVE_EVERY == 0:
             ctx.save({"u": torch.from_numpy(u)}, iteration)

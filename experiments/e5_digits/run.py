@@ -20,7 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from statistics import mean, stdev
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experim
 import numpy as np
 import optuna
 import provenance
+from anytime import draw_line, improvements
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -110,15 +111,6 @@ def in_order(study: Path) -> list[float]:
         return [value if kind == "FINITE" else float("nan") for value, kind in rows]
 
 
-def improvements(values: Iterable[float]) -> list[tuple[int, float]]:
-    """(steps spent by all trials, best value so far), where a report beat all before it; lower is better."""
-    found: list[tuple[int, float]] = []
-    for spent, value in enumerate(values, 1):
-        if np.isfinite(value) and (not found or value < found[-1][1]):
-            found.append((spent, value))
-    return found
-
-
 def best_complete(result: dict[str, Any]) -> float:
     """What the sweep hands to its user: the best value of a COMPLETE trial; of any, where none got to its end."""
     known = [t for t in result["trials"] if t["best"] is not None]
@@ -192,17 +184,10 @@ def played(run: dict[str, Any]) -> dict[str, Any]:
     return dict(run.get("again", run))
 
 
-def best_at(result: dict[str, Any], grid: np.ndarray) -> np.ndarray:
-    """The best value a sweep knew after each number of steps, (G,); inf before its first, the last one held beyond."""
-    spent, best = np.array(result["best_so_far"], float).reshape(-1, 2).T
-    return np.concatenate(([np.inf], best))[np.searchsorted(spent, grid, side="right")]
-
-
 def draw(results: dict[str, Any], path: Path) -> list[str]:
     """Best value over steps spent, a line a row: median over seeds, the band from the best to the worst of them.
 
-    A line ends where the last of its sweeps did; one that is over keeps its value. Runs that were stored without the
-    order of their reports are left out.
+    Runs that were stored without the order of their reports are left out.
 
     Returns:
         The rows that have no line for it.
@@ -219,12 +204,9 @@ def draw(results: dict[str, Any], path: Path) -> list[str]:
         if not (of := [run for run in of if "best_so_far" in run]):
             left_out.append(name)
             continue
-        grid = np.arange(max(run["best_so_far"][0][0] for run in of), max(played(run)["steps"] for run in of) + 1)
-        best = np.stack([best_at(run, grid) for run in of])
-        look: dict[str, Any] = {"color": f"C{i}", "ls": "--" if name in PRUNERS else "-", "drawstyle": "steps-post"}
-        ax.plot(grid, np.median(best, axis=0), label=f"{name}, {len(of)} seeds", **look)
-        ax.plot(grid[-1], np.median(best[:, -1]), "o", color=f"C{i}", ms=5)
-        ax.fill_between(grid, best.min(axis=0), best.max(axis=0), step="post", color=f"C{i}", alpha=0.08, lw=0)
+        ends = [played(run)["steps"] for run in of]
+        ls = "--" if name in PRUNERS else "-"
+        draw_line(ax, [run["best_so_far"] for run in of], ends, name, color=f"C{i}", ls=ls)
     ax.set(
         xscale="log",
         yscale="log",

@@ -63,9 +63,16 @@ def _little_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def curve(
-    name: str, params: dict[str, Any], steps: int, folder: Path, *, number: int = 4, last: int = 1000
+    name: str,
+    params: dict[str, Any],
+    steps: int,
+    folder: Path,
+    *,
+    number: int = 4,
+    last: int = 1000,
+    pause_at: float = math.inf,
 ) -> dict[int, float]:
-    """The reports of one trial of configs/NAME.yaml of `steps` steps, stopped at `last`."""
+    """The reports of one trial of configs/NAME.yaml of `steps` steps, stopped at `last`, or paused."""
     sweep = load(CONFIGS / f"{name}.yaml")
     file, train = sweep.file.model_copy(update={"max_steps": steps}), load_any(sweep)
     folder.mkdir(exist_ok=True)
@@ -77,6 +84,7 @@ def curve(
         seed=0,
         checkpoint_dir=folder,
         schedule=planned_schedule(file, params),
+        pause_at=pause_at,
     )
     with suppress(Stopped):
         train(ctx)
@@ -112,6 +120,13 @@ def test_it_improves_repeats_and_resumes_to_the_identical_curve(
     assert rest == {step: whole[step] for step in range(stop, steps + 1)}  # from the checkpoint of step `every`
     other = curve(name, params, steps, tmp_path / "other", number=5, last=1)
     assert other[1] != whole[1]
+
+
+@pytest.mark.parametrize(("name", "params", "steps"), SHRUNKEN, ids=[name for name, *_ in SHRUNKEN])
+def test_it_pauses_where_its_turn_is_over(name: str, params: dict[str, Any], steps: int, tmp_path: Path) -> None:
+    whole = curve(name, params, steps, tmp_path / "whole", last=3)
+    assert curve(name, params, steps, tmp_path / "part", pause_at=2.0) == {step: whole[step] for step in (1, 2)}
+    assert curve(name, params, steps, tmp_path / "part", last=3) == {3: whole[3]}
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from kit.scripts import script
 
@@ -73,11 +72,6 @@ def test_best_so_far_is_kept_where_a_report_of_any_trial_beats_all_before_it(tmp
     ):
         trial.report(value, step)
     assert e5.improvements(e5.in_order(tmp_path / "study.sqlite3")) == [(1, 3.0), (4, 2.0), (6, 1.5)]
-
-
-def test_the_best_a_sweep_knew_after_each_epoch() -> None:
-    result = {"best_so_far": [[2, 3.0], [4, 1.0]]}
-    assert e5.best_at(result, np.arange(7)).tolist() == [math.inf, math.inf, 3.0, 3.0, 1.0, 1.0, 1.0]
 
 
 def test_a_run_made_again_for_its_order_leaves_the_counts_as_they_were() -> None:
