@@ -68,6 +68,8 @@ class Seen(NamedTuple):
 class Numbered(BaseSampler):
     """Random, each draw seeded by (seed, number of the trial, name of the parameter): the same in every process."""
 
+    blind = True
+
     def __init__(self, seed: int, n: int = 0) -> None:
         self._seed, self._n = seed, n
 
@@ -93,7 +95,9 @@ class Numbered(BaseSampler):
         return anywhere(rng).suggest(param_name, param_distribution)
 
 
-_BLIND = (RandomSampler, Numbered)  # to values
+def _is_blind(sampler: BaseSampler) -> bool:
+    """Does it read no values? One of another's says so by an attribute `blind`."""
+    return isinstance(sampler, RandomSampler) or getattr(sampler, "blind", False) is True
 
 
 class ForecastSampler(BaseSampler):
@@ -271,7 +275,7 @@ class ForecastSampler(BaseSampler):
         own = self._proposer.own(seen.snapshot, (self._seed, trial.number))
         if own is not None:
             self._note(study, trial, own, 0)
-            if isinstance(self._inner, _BLIND):
+            if _is_blind(self._inner):
                 return None
         begun = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values and t.number != trial.number]
         space = self._space or partial(_suggest_all, _common(begun))
@@ -342,7 +346,7 @@ class ForecastSampler(BaseSampler):
 
     def _shown(self, study: Study, begun: Sequence[FrozenTrial], seen: Seen) -> Study:
         """The study as the sampler inside sees it: what has not ended by itself, with its forecast."""
-        if isinstance(self._inner, _BLIND):
+        if _is_blind(self._inner):
             return study
         snapshot = seen.snapshot
         kind = judged_kind(snapshot.goal)

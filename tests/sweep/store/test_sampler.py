@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from kit.doubles import Knows
 
 from lcsearch.errors import FileProblem
+from lcsearch.forecast.contract import Forecaster, Forecasts, Query
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.study import Snapshot
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.space import suggest
@@ -41,9 +44,9 @@ def sweep(tmp_path: Path, old: str = "", new: str = "") -> SweepFile:
     return load(tmp_path / "toy.yaml").file
 
 
-def played(file: SweepFile) -> list[dict[str, Any]]:
+def played(file: SweepFile, forecaster: Forecaster | None = None) -> list[dict[str, Any]]:
     """What each of twenty trials gets, each with one report."""
-    pruner = CurvePruner(max_steps=6, forecasters=Knows())
+    pruner = CurvePruner(max_steps=6, forecasters=forecaster or Knows())
     study = optuna.create_study(sampler=make_sampler(file), pruner=pruner)
     for _ in range(20):
         trial = study.ask()
@@ -61,6 +64,27 @@ def test_it_begins_what_is_forecast_to_gain_most_and_at_random_what_a_random_swe
     assert 0 < len(own) < 8
     assert all(abs(chosen[n]["x"] - 0.3) < 0.05 for n in range(10, 20) if n not in own)
     assert all(("momentum" in params) == (params["opt"] == "sgd") for params in chosen)
+
+
+class Counts(Knows):
+    """How many are asked about, each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: list[int] = []
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        self.numbers.append(len(queries))
+        return super().forecast(snapshot, queries)
+
+
+def test_a_random_sampler_inside_reads_no_values_so_none_are_forecast_for_it(tmp_path: Path) -> None:
+    """Nobody is asked about trials that are paused or stopped, but about the candidates alone."""
+    around_random, around_tpe = Counts(), Counts()
+    played(sweep(tmp_path), around_random)
+    played(sweep(tmp_path, "{kind: curve}", "{kind: curve, inner: tpe}"), around_tpe)
+    assert set(around_random.numbers) == {256}
+    assert len(around_random.numbers) < 10 < len(around_tpe.numbers)
 
 
 def test_around_tpe(tmp_path: Path) -> None:

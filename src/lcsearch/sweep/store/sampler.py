@@ -23,10 +23,14 @@ class TrialSampler(BaseSampler):
 
     Independent draws are seeded by the parameter's name as well: a parameter added to a space leaves the draws of
     the others as they were.
+
+    Attributes:
+        blind: it reads no values, so that none need be forecast for it.
     """
 
     def __init__(self, kind: Literal["random", "tpe"], seed: int) -> None:
         self._kind, self._seed = kind, seed
+        self.blind = kind == "random"
 
     def _inner(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
         seed = derive_seed(self._seed, trial.number, name)
