@@ -270,6 +270,36 @@ def test_a_stop_that_the_log_does_not_have_is_said(made: tuple[Path, Trials], tm
     assert verify(tmp_path / "log", trials, at_hand, elsewhere=(stopped[-1],)).sound
 
 
+def test_a_stop_whose_process_was_killed_before_its_log_is_told_as_that(
+    made: tuple[Path, Trials], tmp_path: Path
+) -> None:
+    """It was called missing, as one whose line was taken out."""
+    log, trials = made
+    records = [record for _, _, record in lines(log)]
+    at = max(i for i, record in enumerate(records) if record["verdict"] == "STOP")
+    uid, step = records[at]["trial"], records[at]["step"]
+    (tmp_path / "log").mkdir()
+    text = "".join(json.dumps(record) + "\n" for record in records[:at])
+    (tmp_path / "log/one.jsonl").write_text(text + json.dumps(records[at])[:50])  # the line may have been begun
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert (found.mismatch, found.missing, found.unlogged, found.looks) == (None, (), {uid: step}, at)
+    assert not found.sound
+    assert found.lines[0] == (
+        f"NOT IN THIS LOG: the look that stopped trial {uid} (step {step:g}), whose record the study holds whole. A "
+        "process that is killed between the two leaves this; so does a log that lost its last lines, or a file"
+    )
+    assert verify(tmp_path / "log", trials, at_hand, elsewhere=(uid,)).sound
+    # a record that does not hold together, or a log with a gap, is no such thing
+    stop = trials[uid].stop_records["stop"]
+    other = replace(stop, decision=replace(stop.decision, seen="0" * 16))
+    changed = {**trials, uid: replace(trials[uid], stop_records={"stop": other})}
+    assert verify(tmp_path / "log", changed, at_hand).missing == (uid,)
+    (tmp_path / "log/one.jsonl").write_text(text.partition("\n")[2])
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert uid in found.missing
+    assert not found.unlogged
+
+
 def test_absent_forecasts_are_taken_as_they_were(tmp_path: Path) -> None:
     trials = by_optuna(tmp_path / "log", forecasters=Rows(0.0, Absent.LATE, name="late"))
     found = verify(tmp_path / "log", trials, lambda name: Rows(0.0, 0.0, name="late"))

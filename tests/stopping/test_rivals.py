@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from kit.builders import goal, snapshot, trial
 
 from lcsearch.forecast.contract import Absent, Answers, Forecasts
+from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.gates import Ask, Event, GateHold, ask
 from lcsearch.stopping.judge import Judgement, beats, judge, limited, stop_invalidated_by
 from lcsearch.stopping.policy import Policy
@@ -80,6 +82,30 @@ def test_a_trial_that_no_rival_loses_to_is_stopped_and_says_against_whom(sign: f
     assert decision.risk == decision.now.p  # nobody leads yet: as it was when it was stopped
     audited, _ = decide(replace(POLICY, audit=0.99), seen, own, mine, theirs)  # nothing could come of an audit of it
     assert (audited.verdict, audited.propensity) == (Verdict.STOP, None)
+
+
+def test_what_it_was_compared_with_hangs_on_no_wording() -> None:
+    """It was known by how the detail's sentence begins, which is for people."""
+    seen, own = study()
+    decision, _ = decide(POLICY, seen, own, normal(0.8), [normal(0.0), normal(0.9)])
+    assert decision.rivals == ("0", "1")
+    assert (replace(decision, detail="told otherwise").by_rivals, replace(decision, rivals=()).by_rivals) == (
+        True,
+        False,
+    )
+    stored = json.loads(json.dumps(decision.to_record()))
+    assert Decision.from_record(stored) == decision
+    told = "against running trials 0, 1, by what they are forecast to reach"
+    earlier = {name: it for name, it in stored.items() if name != "rivals"} | {"detail": told}
+    read = Decision.from_record(earlier)  # of a lcsearch that had the sentence alone
+    assert (read, read.text, read.line) == (decision, decision.text, decision.line)
+    assert told in decision.text.splitlines()
+
+
+def test_a_look_without_a_forecast_says_so_rather_than_against_whom() -> None:
+    seen, own = study()
+    decision, _ = decide(POLICY, seen, own, normal(9.0), [Absent.UNSUPPORTED, Absent.NONFINITE])
+    assert decision.line == f"step 8: {Reason.ABSENT.advice}"
 
 
 def test_one_that_may_still_beat_them_goes_on() -> None:

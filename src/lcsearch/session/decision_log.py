@@ -135,6 +135,23 @@ def lines_missing(line: bytes, number: int) -> int:
     return max(0, written - number) if isinstance(written, int) and written < _MANY else 0
 
 
+def is_whole(folder: str | os.PathLike[str]) -> bool:
+    """Is no line of a log seen to be gone? Its last ones, or a whole file, may be, and nobody sees it."""
+    try:
+        for path in Path(folder).glob("*.jsonl"):
+            last, number = b"", 0
+            for number, (_, line) in enumerate(files.lines(path), start=1):
+                if not line.endswith(b"\n"):
+                    number -= 1
+                    break
+                last = line
+            if lines_missing(last, number):
+                return False
+    except OSError:
+        return False
+    return True
+
+
 def entry_of(line: bytes) -> tuple[float, dict[str, Any] | AllocationReceipt] | None:
     """When a line was written, and the record of a look or the receipt of an allocation; None: it is neither."""
     entry = _entry(line)

@@ -25,7 +25,7 @@ from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, LcsearchError
 from lcsearch.forecast.contract import Absent, Answer, Forecaster
-from lcsearch.session.decision_log import left_out_words, read_entries
+from lcsearch.session.decision_log import is_whole, left_out_words, read_entries
 from lcsearch.session.panel import Panel
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.gates import Ask, Event, ask
@@ -77,6 +77,8 @@ class Verified:
         not_made_again: why some could not be -> how many.
         mismatch: the first that came out otherwise; None: there is none.
         missing: trials that the study has as stopped by a look of which the log says nothing.
+        unlogged: such trials whose stop's record in the study is whole, where no line of the log is seen to be gone:
+            uid -> step.
         notes: what else must be said.
     """
 
@@ -85,12 +87,13 @@ class Verified:
     not_made_again: Mapping[str, int] = field(default_factory=dict)
     mismatch: Mismatch | None = None
     missing: tuple[str, ...] = ()
+    unlogged: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
         """Does nothing contradict the log? What could not be made again does not."""
-        return self.mismatch is None and not self.missing
+        return self.mismatch is None and not self.missing and not self.unlogged
 
     @property
     def lines(self) -> list[str]:
@@ -101,8 +104,12 @@ class Verified:
         if self.mismatch is not None:
             return [*told, f"MISMATCH {self.mismatch}", f"{made} before it, as recorded"]
         if n := len(self.missing):
-            which = f"{', '.join(self.missing[:5])}{f' and {n - 5} more' if n > 5 else ''}"
-            told.append(f"MISSING from this log: the stop{'s' * (n > 1)} of trial{'s' * (n > 1)} {which} of the study")
+            told.append(f"MISSING from this log: the stop{'s' * (n > 1)} of {_trials(self.missing)} of the study")
+        if n := len(self.unlogged):
+            steps = [f"{uid} (step {step:g})" for uid, step in self.unlogged.items()]
+            text = f"NOT IN THIS LOG: the look{'s' * (n > 1)} that stopped {_trials(steps)}, whose record"
+            text += f"{'s' * (n > 1)} the study holds whole. A process that is killed between the two leaves this; so "
+            told.append(f"{text}does a log that lost its last lines, or a file")
         told.append(f"{made}{': each came out as recorded' * (self.looks + self.allocations > 0)}")
         told += [f"cannot be recomputed: {n} {why}" for why, n in self.not_made_again.items()]
         if not self.looks + self.allocations:
@@ -172,8 +179,11 @@ def verify(
                 break
         else:
             found = again.stored()
-    unsaid = tuple(uid for uid in again.unsaid() if uid not in elsewhere) if found is None else ()
-    return Verified(counted[True], counted[False], dict(missing), found, unsaid, tuple(notes))
+    unsaid = [uid for uid in again.unsaid() if uid not in elsewhere] if found is None else []
+    whole = bool(unsaid) and not left_out and is_whole(log)
+    unlogged = {uid: step for uid in unsaid if whole and (step := _stopped_at(trials[uid])) is not None}
+    gone = tuple(uid for uid in unsaid if uid not in unlogged)
+    return Verified(counted[True], counted[False], dict(missing), found, gone, unlogged, tuple(notes))
 
 
 class _Again:
@@ -372,6 +382,19 @@ def snapshot_trial(snapshot: Snapshot, record: Mapping[str, Any], trials: Mappin
     return found
 
 
+def _stopped_at(trial: Trial) -> float | None:
+    """The step of a stop by the study's own record of it; None where that does not hold together, or is of another
+    curve.
+    """
+    record = trial.stop_records.get("stop")
+    decision = record.decision if isinstance(record, StopRecord) else None
+    if record is None or decision is None or decision.verdict is not Verdict.STOP:
+        return None
+    p = None if decision.now is None else decision.now.p
+    same = (record.step, record.reason) == (decision.step, decision.reason.name) and _same(record.p, p, forecast=True)
+    return record.step if same and decision.seen == trial.cut(record.step).curve.digest else None
+
+
 def _decided(record: Mapping[str, Any]) -> Decision:
     try:
         return Decision.from_record(record)
@@ -440,6 +463,12 @@ def _same(one: Any, other: Any, forecast: bool) -> bool:
             math.isclose(float(a), float(b), rel_tol=0.02) for a, b in pairs
         )
     return False
+
+
+def _trials(uids: Sequence[str]) -> str:
+    """ "trial 7", or "trials 1, 2, 3, 4, 5 and 3 more"."""
+    more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
+    return f"trial{'s' * (len(uids) > 1)} {', '.join(uids[:5])}{more}"
 
 
 def _shown(value: object) -> str:

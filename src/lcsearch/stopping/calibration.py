@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from lcsearch.errors import is_finite_number
 from lcsearch.goal import Goal
-from lcsearch.stopping.decision import AGAINST, CERTIFIED, UNCALIBRATED, percent
+from lcsearch.stopping.decision import CERTIFIED, UNCALIBRATED, percent, rivals_of
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import Status, Trial, judged_loss
 
@@ -184,7 +184,7 @@ def outcomes_of(records: Iterable[Mapping[str, Any]], trials: Iterable[Trial], g
         uid, now, target = str(record.get("trial")), record.get("now"), record.get("target")
         if not isinstance(now, Mapping) or not is_finite_number(now.get("p")) or not is_finite_number(target):
             continue
-        if str(record.get("detail", "")).startswith(AGAINST):
+        if rivals_of(record):
             continue
         p, passed = min(max(float(now["p"]), 0.0), 1.0), goal.sign * float(target)  # type: ignore[arg-type]
         if uid in ended:

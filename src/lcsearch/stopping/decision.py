@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ from lcsearch.study import Incumbent
 _ALL_DIGITS = 14
 UNCALIBRATED, CERTIFIED = "uncalibrated", "certified"
 """The state of P(beat) where nothing else is known, see :attr:`lcsearch.stopping.calibration.Calibration.state`."""
-AGAINST = "against running trials "
-"""So the detail of a look begins whose P(beat) is that of beating running trials, too."""
 _SHOWN = 1e-4
 """Probabilities below are not told apart for people."""
+_AGAINST = "against running trials {}, by what they are forecast to reach"
+_EARLIER = re.compile(_AGAINST.format("(.+)"))
+"""The detail of a look against rivals by an earlier lcsearch, which named them there alone."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Decision:
         risk: a bound of P(some stopped trial would have beaten the incumbent), this stop included; None when not worked
             out.
         independent: the same, were stopped trials independent.
+        rivals: uids of the running trials that it was compared with, because too few had ended; empty where the
+            incumbent alone decides.
         ends: the steps, rising and of equal weight, at which the trial may have been judged, where not `horizon`
             alone: the forecast is the mixture of those at each.
         propensity: the probability with which a stop like this one is not carried out but audited; None where none is.
@@ -103,6 +107,7 @@ class Decision:
     seen: str = ""
     propensity: float | None = None
     independent: float | None = None
+    rivals: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -115,7 +120,7 @@ class Decision:
         if self.chance is None:
             return self.short
         i, rank = self.incumbent, f", {self.standing}" if self.standing else ""
-        beside = f", {self.detail}" if self.detail else ""
+        beside = "".join(f", {told}" for told in self._beside)
         led = "" if i is None else f", incumbent {i.value:.4g} of trial {i.uid}"
         return f"{self.short}{beside}{led}{rank}"
 
@@ -141,7 +146,13 @@ class Decision:
     @property
     def by_rivals(self) -> bool:
         """Was the trial compared with running ones, because too few had ended?"""
-        return self.detail.startswith(AGAINST)
+        return bool(self.rivals)
+
+    @property
+    def _beside(self) -> list[str]:
+        """What is told beside the numbers."""
+        against = _AGAINST.format(", ".join(self.rivals)) if self.rivals else ""
+        return [told for told in (self.detail, against) if told]
 
     @property
     def _chance(self) -> str:
@@ -165,8 +176,7 @@ class Decision:
             f"trial {self.trial}, step {self.step:g}: {self.verdict.name} ({self.reason.name})",
             self.reason.advice,
         ]
-        if self.detail:
-            lines.append(self.detail)
+        lines += self._beside
         if self.incumbent is not None:
             i = self.incumbent
             line = f"incumbent: {i.value:.6g}, trial {i.uid} at step {i.step:g}"
@@ -218,6 +228,7 @@ class Decision:
         try:
             now, before, place = record.get("now"), record.get("before"), record.get("incumbent")
             rank, bound = record.get("standing"), record.get("bound")
+            rivals, detail = rivals_of(record), str(record.get("detail", ""))
             target, horizon, risk, independent = (
                 None if record.get(name) is None else float(record[name])
                 for name in ("target", "horizon", "risk", "independent")
@@ -228,7 +239,7 @@ class Decision:
                 float(record["step"]),
                 Verdict[record["verdict"]],
                 Reason[record["reason"]],
-                str(record.get("detail", "")),
+                "" if _EARLIER.fullmatch(detail) else detail,
                 now=None if now is None else Look.from_record(now),
                 before=None if before is None else Look.from_record(before),
                 incumbent=None
@@ -243,9 +254,18 @@ class Decision:
                 seen=str(record.get("seen", "")),
                 propensity=None if record.get("propensity") is None else float(record["propensity"]),
                 independent=independent,
+                rivals=rivals,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidValue("a decision written by lcsearch", str(record)[:80], "a decision's record") from error
+
+
+def rivals_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rivals of :meth:`Decision.to_record`, or of a record by an earlier lcsearch."""
+    if (earlier := _EARLIER.fullmatch(str(record.get("detail", "")))) is not None:
+        return tuple(earlier[1].split(", "))
+    known = record.get("rivals")
+    return tuple(map(str, known)) if isinstance(known, list | tuple) else ()
 
 
 def _values(one: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answer, Answers, Forecasts, Query
 from lcsearch.stopping import audit
-from lcsearch.stopping.decision import AGAINST, Decision, Look
+from lcsearch.stopping.decision import Decision, Look
 from lcsearch.stopping.gates import Ask, GateHold, diverged, protection_gates, target_of
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import StopRecord, independent_risk_of, risk_of
@@ -241,7 +241,6 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
     verdict, reason = Verdict.CONTINUE, Reason.BOUND if bound else Reason.RIVALS if ask.rivals else Reason.BELOW
     # What it was compared with is no incumbent, so its record has no target at which P(beat) is known.
     target = math.nan if ask.rivals else ask.target
-    detail = f"{AGAINST}{', '.join(ask.rivals)}, by what they are forecast to reach" if ask.rivals else ""
     record = None
     if now.p is None:
         reason = Reason.ABSENT
@@ -261,7 +260,6 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
         step,
         verdict,
         reason,
-        detail,
         now=now,
         before=before,
         incumbent=ask.incumbent,
@@ -271,5 +269,6 @@ def judge(policy: Policy, snapshot: Snapshot, ask: Ask, forecasts: Answers) -> J
         bound=bound or None,
         ends=ends if len(set(ends)) > 1 else (),
         seen=trial.curve.digest,
+        rivals=ask.rivals,
     )
     return settled(policy, snapshot, trial, Judgement(decision, record))

@@ -29,9 +29,9 @@ def test_a_sweep_is_verified_and_a_changed_number_ends_with_1(tmp_path: Path) ->
     n = sum(len(log.read_text().splitlines()) for log in (tmp_path / "run/decisions").iterdir())
     assert done.stdout == f"{n} looks and 0 allocations made again: each came out as recorded\n"
     folder = RunFolder(tmp_path / "run")
-    log = next(log for log in sorted(folder.decisions.iterdir()) if '"STOP"' in log.read_text())
-    lines = log.read_text().splitlines()
-    at = next(i for i, line in enumerate(lines) if '"STOP"' in line)
+    texts = {log: log.read_text().splitlines() for log in sorted(folder.decisions.iterdir())}
+    log, at = next((log, i) for log, of in texts.items() for i, line in enumerate(of[:-1]) if '"STOP"' in line)
+    lines = texts[log]
     record = json.loads(lines[at])
     record["now"]["p"] *= 1.01
     record["now"]["p"] += 1e-4
