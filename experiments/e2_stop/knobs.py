@@ -28,23 +28,15 @@ import importlib
 import itertools
 import json
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from lcsearch.data.tables import Table, load
-from lcsearch.data.task import Task
 from lcsearch.pretrain.real_tables import Half, half_of
-from lcsearch.replay.history import History
-from lcsearch.replay.policies import PolicySpec, Shared
-from lcsearch.replay.score import trace_of
-from lcsearch.replay.simulator import World, simulate_all
-from lcsearch.replay.stopper import Stopper
-from lcsearch.study import Status
 
 e2 = importlib.import_module("run")  # the one beside this file; another experiment has a run.py too
 HERE = Path(__file__).resolve().parent
@@ -75,72 +67,20 @@ class Asked(NamedTuple):
     knobs: str
     order: int
 
-    def stopper(self, task: Task, shared: Shared) -> Stopper:
-        """A fresh one."""
-        setting = with_knobs(self.knobs)
-        if self.who in BESIDE:
-            return cast("Stopper", e2.POLICIES[self.who](task, setting.policy, setting.looks(task)))
-        return PolicySpec(self.who, tuple(asdict(setting.policy).items()), (self.who,)).make(task, shared)
-
-
-def with_knobs(knobs: str) -> Any:
-    """The product's setting with some knobs changed."""
-    changed = {key: json.loads(value) for key, _, value in (item.partition("=") for item in knobs.split(",") if item)}
-    setting = e2.SETTINGS["product"]
-    return replace(setting, policy=replace(setting.policy, **changed))
-
-
-def play(task: Task, asked: list[Asked]) -> list[dict[str, Any]]:
-    """The rows that `run.py` would have of each, from searches side by side.
-
-    The first trials of a search in sequence are the same however long it goes on, so one within the budget tells of
-    them, too, where it came so far.
-    """
-    start, shared = time.perf_counter(), Shared()
-    orders = [task.order(one.order) for one in asked]
-    costs = [task.runs[rows[0]].cost for rows in orders]
-    budgeted: list[History | None] = [None] * len(asked)
-    for cost in dict.fromkeys(costs):
-        at = [i for i, own in enumerate(costs) if own == cost]
-        world = World(budget=e2.RUNS * cost)
-        found = simulate_all(task, [(orders[i], asked[i].stopper(task, shared)) for i in at], world)
-        for i, history in zip(at, found, strict=True):
-            budgeted[i] = history
-    first = [None if history is None else first_of(history) for history in budgeted]
-    at = [i for i, history in enumerate(first) if history is None]
-    again = [(orders[i][: e2.TRIALS], asked[i].stopper(task, shared)) for i in at]
-    for i, history in zip(at, simulate_all(task, again), strict=True):
-        first[i] = budgeted[i] = history
-    seconds = (time.perf_counter() - start) / len(asked)
-    return [
-        {
-            "order": one.order,
-            "trace": [(round(c, 6), round(r, 9)) for c, r in trace_of(longer, cost) if c <= e2.RUNS],
-            "spent": history.spent / history.full_cost,
-            "lost_1": len(history.lost(1)),
-            "lost_5": len(history.lost(5)),
-            "stops": len(history.stopped),
-            "wrong": len(history.wrong()),
-            "looks": sum(longer.reasons.values()),
-            "seconds": seconds,
-        }
-        for one, cost, history, longer in zip(asked, costs, first, budgeted, strict=True)
-        if history is not None and longer is not None
-    ]
-
-
-def first_of(history: History) -> History | None:
-    """What became of the first trials of a search; None where the budget was spent before they had ended."""
-    lives = history.lives[: e2.TRIALS]
-    if len(lives) < min(e2.TRIALS, len(history.task.runs)) or any(life.status is Status.RUNNING for life in lives):
-        return None
-    return replace(history, lives=lives, spent=sum(life.cost for life in lives))
+    @property
+    def search(self) -> Any:
+        """For `run.py`."""
+        changed = dict(item.split("=") for item in self.knobs.split(",") if item)
+        setting = e2.SETTINGS["product"]
+        policy = replace(setting.policy, **{key: json.loads(value) for key, value in changed.items()})
+        make = e2.POLICIES[self.who] if self.who in BESIDE else e2.asked(self.who, guard=True)
+        return e2.Search(replace(setting, policy=policy), make, self.order)
 
 
 def work(data: Path, source: str, name: str, asked: list[Asked]) -> list[dict[str, Any]]:
-    """:func:`play` of a task that is read."""
+    """Searches of one task, side by side."""
     (task,) = load(data / source, tasks=[name], caveats=e2.research.CAVEATS)
-    return play(task, asked)
+    return [{field: row[field] for field in FIELDS} for row in e2.play_all(task, [one.search for one in asked])]
 
 
 def compared(mine: Rows, base: Rows) -> tuple[float, float, float, float, float]:

@@ -9,6 +9,8 @@ import pytest
 from kit.scripts import neighbour, script
 
 from lcsearch.data.synthetic import synthetic_task
+from lcsearch.replay.score import trace_of
+from lcsearch.replay.simulator import World, simulate
 
 
 @pytest.fixture
@@ -24,18 +26,20 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     return script("e2_stop/knobs.py")
 
 
-def test_searches_side_by_side_are_those_of_e2(module: Any) -> None:
+def test_searches_side_by_side_are_those_that_go_alone(module: Any) -> None:
     task, e2 = synthetic_task("crossing", 40, 2, n_steps=20), module.e2
     asked = [module.Asked(who, "", order) for who in ("none", "median", "oracle+guard") for order in (0, 1)]
     asked += [module.Asked("rank-gap", knobs, 0) for knobs in ("", "n_startup_trials=2,min_comparisons=2")]
-    rows = module.play(task, asked)
+    rows = e2.play_all(task, [one.search for one in asked])
     for one, row in zip(asked, rows, strict=True):
-        make = e2.POLICIES[one.who if one.who in module.BESIDE else f"{one.who}+guard"]
-        alone = e2.play(task, module.with_knobs(one.knobs), make, one.order)
-        assert alone.pop("spent") == pytest.approx(row["spent"], rel=1e-12)
-        assert {name: row[name] for name in alone if name not in ("looks", "seconds")} == {
-            name: it for name, it in alone.items() if name not in ("looks", "seconds")
-        }
+        setting, make, order = one.search
+        cost, order_of = task.runs[task.order(order)[0]].cost, task.order(order)
+        first = simulate(task, order_of[: e2.TRIALS], make(task, setting.policy, None), World())
+        longer = simulate(task, order_of, make(task, setting.policy, None), World(budget=e2.RUNS * cost))
+        assert row["spent"] == pytest.approx(first.spent / first.full_cost, rel=1e-12)
+        assert row["trace"] == [(round(c, 6), round(r, 9)) for c, r in trace_of(longer, cost)]
+        counts = len(first.lost(1)), len(first.lost(5)), len(first.stopped), len(first.wrong())
+        assert tuple(row[name] for name in ("lost_1", "lost_5", "stops", "wrong")) == counts
     spent = [row["spent"] for row in rows]
     assert spent[-1] < spent[-2] < 1  # two startup trials instead of five
 
