@@ -40,7 +40,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS, TABLE, PLOT = HERE / "results.json", HERE / "table.md", HERE / "anytime.png"
 MADE_BY = ("schedulers", "configs", "experiments/anytime.py", "experiments/e7_training/*.py")
-SIZES: dict[str, dict[str, int]] = {"digits_cnn": {}, "char_lm": {"CHARACTERS": 6144, "HELD_WINDOWS": 128}}
+SIZES: dict[str, dict[str, int]] = {"digits_cnn": {}, "char_lm": {"CHARACTERS": 4096, "HELD_WINDOWS": 64}}
 """task -> constants of its module in `configs/` that are other here."""
 OURS = {"curve": ("pause=true", "sampler={kind: curve}"), "tpe-curve": ("sampler={kind: tpe}",)}
 """What stands in the file beside the curve pruner."""
@@ -213,8 +213,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--tasks", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--epochs", type=int, default=450, help="of all trials of a search together: 15 whole trials'")
-    parser.add_argument("--characters", type=int, default=6144, help="that char_lm trains between two evaluations")
+    parser.add_argument("--epochs", type=int, default=300, help="of all trials of a search together: ten whole trials")
+    parser.add_argument("--characters", type=int, default=4096, help="that char_lm trains between two evaluations")
     parser.add_argument("--results", type=Path, default=RESULTS, help="other sizes need another file")
     parser.add_argument("--work", type=Path, default=Path("runs/e7_training"), help="scratch folder; logs stay there")
     parser.add_argument("--table", action="store_true", help="only the tables and the plot of what is stored")
