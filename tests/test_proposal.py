@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,19 @@ def test_expected_improvement_by_hand() -> None:
     assert said.score == pytest.approx(0.375 * 0.75)
     assert said.p_beat == pytest.approx(0.375)
     assert said.why == "the one of 3 candidates that is forecast to gain most, 0.281 on the best value seen"
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_nothing_is_gained_beyond_the_metrics_bound(direction: Direction) -> None:
+    """Best seen 1.5, and no loss is below 0: even on [-4, 2] gains 1.5 with 4 / 6, and 1.5^2 / 12 above 0."""
+    sign = 1.0 if direction == "minimize" else -1.0
+    answers: list[Answer] = [even(-4.0, 2.0, sign), even(0.0, 0.5, sign)]
+    free = study(direction)
+    assert chosen(answers, free)[0] == 0
+    known = replace(free.goal, bounds=(0.0, None) if direction == "minimize" else (None, 0.0))
+    bounded = snapshot(known, [], list(free.live))
+    assert chosen(answers, bounded)[0] == 1
+    assert chosen(answers[:1], bounded).score == pytest.approx(1.0 + 1.5**2 / 12)
 
 
 def test_a_metric_that_is_maximized() -> None:

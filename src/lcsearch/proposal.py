@@ -53,7 +53,8 @@ class Proposal(NamedTuple):
 
 @dataclass(frozen=True)
 class ByForecast:
-    """Begins the candidate with the largest expected improvement on the best value seen, by the horizon.
+    """Begins the candidate with the largest expected improvement on the best value seen, by the horizon. Nothing is
+    gained beyond the metric's bound, where the goal gives one.
 
     The sampler's own candidate is begun
 
@@ -117,7 +118,7 @@ class ByForecast:
         if not math.isfinite(best):
             return Proposal(0, f"{OWN}: no trial has a value yet")
         forecasts = {name: answers[:n] for name, answers in forecasts.items()}
-        gains = mean_gains(forecasts, n, best, "improvement")
+        gains = mean_gains(forecasts, n, best, "improvement", snapshot.bank.least)
         if not np.isfinite(gains).any():
             return Proposal(0, f"{OWN}: nothing is forecast of a configuration")
         gains = gains * survival(snapshot, candidates[:n])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -48,13 +49,15 @@ def expected_improvement(forecasts: Forecasts, loss: ArrayLike) -> Floats:
     return np.where(absent, np.nan, total[:, 0])
 
 
-def gains(answers: Sequence[Answer], loss: float, gain: Gain) -> Floats:
+def gains(answers: Sequence[Answer], loss: float, gain: Gain, least: float = -math.inf) -> Floats:
     """(Q,) what each of one forecaster's Q forecasts promises beyond `loss`; NaN where it promises nothing finite.
 
     Args:
         answers: single-row forecasts, or reasons for there being none.
         loss: what to improve on, in loss units.
-        gain: "improvement" for E[(loss - L)^+], "p_beat" for P(L < loss).
+        gain: "improvement" for E[(loss - max(L, least))^+] = E[(loss - L)^+] - E[(least - L)^+], "p_beat" for
+            P(L < loss).
+        least: the loss that nothing undercuts, as far as the metric's bound is known: nothing is gained beyond it.
     """
     found = np.full(len(answers), np.nan)
     alike: dict[int, list[int]] = {}  # rows of one width are worked out together: numpy costs the same for one
@@ -69,14 +72,18 @@ def gains(answers: Sequence[Answer], loss: float, gain: Gain) -> Floats:
         with np.errstate(over="ignore"):  # losses of 1e308 are no gain, and no reason to fail
             stack = Forecasts.of(knots, levels, tails, sign=1.0, source="")
             found[rows] = expected_improvement(stack, loss) if gain == "improvement" else stack.p_beat(loss)
+            if gain == "improvement" and least > -math.inf:
+                found[rows] = np.maximum(found[rows] - expected_improvement(stack, min(least, loss)), 0.0)
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def mean_gains(forecasts: Mapping[str, Sequence[Answer]], n: int, loss: float, gain: Gain) -> Floats:
-    """(n,) mean over the forecasters that answered, each with n forecasts; NaN where none did."""
+def mean_gains(
+    forecasts: Mapping[str, Sequence[Answer]], n: int, loss: float, gain: Gain, least: float = -math.inf
+) -> Floats:
+    """(n,) mean over the forecasters that answered, each with n forecasts, see :func:`gains`; NaN where none did."""
     told = np.full((len(forecasts), n), np.nan)
     for row, name in zip(told, sorted(forecasts), strict=True):  # sorted: a sum depends on its order
-        row[:] = gains(forecasts[name], loss, gain)
+        row[:] = gains(forecasts[name], loss, gain, least)
     heard = np.isfinite(told)
     with np.errstate(over="ignore"):
         total = np.where(heard, told, 0.0).sum(0)

@@ -170,10 +170,10 @@ class GreedyGain:
         """What each paused trial and a new configuration may gain by the horizon; NaN where nobody knows."""
         incumbent, values, value_of_new = snapshot.incumbent, [math.nan] * len(paused), math.nan
         if incumbent is not None and self._started(snapshot):
-            target = snapshot.goal.sign * incumbent.value
-            values = mean_gains(forecasts, len(paused), target, self.gain).tolist()
+            target, least = snapshot.goal.sign * incumbent.value, snapshot.bank.least
+            values = mean_gains(forecasts, len(paused), target, self.gain, least).tolist()
             fresh = new_config_forecast(snapshot.bank)
-            told = math.nan if fresh is None else float(gains([fresh.row(0)], target, self.gain)[0])
+            told = math.nan if fresh is None else float(gains([fresh.row(0)], target, self.gain, least)[0])
             value_of_new = told if math.isfinite(told) else 0.0  # unknown, new ones would go first for ever
         for i, trial in enumerate(paused):
             if self._diverged(trial, snapshot):
