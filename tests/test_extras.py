@@ -63,7 +63,8 @@ def without_sweep(code: str, *arguments: str) -> subprocess.CompletedProcess[str
 
 def test_a_study_with_the_network_needs_none_of_it() -> None:
     done = without_sweep(STUDY)
-    assert done.stderr == ""
+    # a loaded machine may take so long over torch that it is told
+    assert [line for line in done.stderr.splitlines() if "is still being loaded" not in line] == []
     assert done.stdout.startswith("20 True True\n")
 
 
