@@ -38,8 +38,10 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
     "lcsearch.allocation": (
         ("contract",),
-        ("arms", "ask", "gain", "next_trials", "resources", "turns"),
-        ("bounded", "judge", "rungs"),
+        ("arms", "gain", "next_trials", "paces", "resources", "turns"),
+        ("in_reach",),
+        ("ask", "bounded", "rungs"),
+        ("judge",),
         ("curriculum", "groups"),
         ("bandit",),
         ("allocators",),

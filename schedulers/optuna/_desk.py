@@ -147,8 +147,8 @@ class Desk:
             snapshot = snapshot_of(self._study, reading, current, alien)
             n_new = max(self._n_new_allowed(reading.trials), 0)
             account = self._account(reading.trials)
-            ends = ((max(t.last_step or 0, 0), pause_at_of(t)) for t in running if t is not own)
-            turns = [(done, end) for done, end in ends if end is not None]
+            ends = ((max(t.last_step or 0, 0), pause_at_of(t), str(t.number)) for t in running if t is not own)
+            turns = [(done, end, account.step(uid)) for done, end, uid in ends if end is not None]
             others = promised(turns, snapshot.goal.horizon, account.checkpoint, here=False)
             due = promised(turns, snapshot.goal.horizon, account.checkpoint, here=own is not None)
             account = account._replace(promised=due)

@@ -320,7 +320,7 @@ class Allocating:
         snapshot = book.begun(goal, run.turns)
         spent = account(snapshot, self._prices, self._prices.of(run.checkpoints, run.resumes))
         running = (t for t in snapshot.live if t.status is Status.RUNNING and t.uid in run.turns and t.uid != here)
-        turns = [(steps_done(trial), run.turns[trial.uid].pause_at) for trial in running]
+        turns = [(steps_done(trial), run.turns[trial.uid].pause_at, 1.0) for trial in running]
         due = promised(turns, goal.horizon, self._prices.checkpoint, here=here is not None)
         spent = spent._replace(promised=due)
         slots, key = Slots(found.free, found.fresh, spent, here), (0, run.allocations)

@@ -25,9 +25,9 @@ def test_a_move_pays_to_get_there_and_away() -> None:
 
 
 def test_checkpoints_to_come_are_promised() -> None:
-    assert promised([(3, 7), (5, 10), (8, 7)], 10, 0.5, here=False) == 4 + 0.5 + 5 + 0.5
+    assert promised([(3, 7, 1), (5, 10, 1), (8, 7, 1)], 10, 0.5, here=False) == 4 + 0.5 + 5 + 0.5
     assert promised([], 10, 0.5, here=True) == 0.5
-    assert promised([(3, 7)], 10, 0.0, here=True) == 4
+    assert promised([(3, 7, 1), (3, 7, 2.5)], 10, 0.0, here=True) == 4 + 10
 
 
 def test_what_was_paid_is_not_left() -> None:

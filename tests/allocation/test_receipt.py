@@ -13,7 +13,7 @@ from kit.builders import goal, props, snapshot, trial
 from kit.doubles import NormalAroundBest
 
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Account, Allocation, Move, Resources, Slots, Wait
+from lcsearch.allocation.contract import Account, Allocation, Move, Resources, Slots, Time, Wait
 from lcsearch.allocation.judge import judge
 from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.allocation.receipt import AllocationReceipt
@@ -41,10 +41,14 @@ def later(one: Trial) -> Trial:
     return replace(one, curve=curve, status=Status.COMPLETE)
 
 
+TIMED = SLOTS._replace(account=SLOTS.account._replace(time=Time(150.0, 4.0, {"3": 7.0, "4": 0.5, "5": 0.5, "0": 0.5})))
+
+
+@pytest.mark.parametrize("slots", [SLOTS, TIMED], ids=["steps", "seconds"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_allocation_can_be_made_again_from_its_receipt_and_later_curves(kind: str) -> None:
+def test_an_allocation_can_be_made_again_from_its_receipt_and_later_curves(kind: str, slots: Slots) -> None:
     one = allocator(kind)
-    asked = ask(one, one.init(), SEEN, PAUSES, SLOTS, (7, 3))
+    asked = ask(one, one.init(), SEEN, PAUSES, slots, (7, 3))
     made = judge(asked, heard([NormalAroundBest()], SEEN, asked.queries))
     text = json.dumps(AllocationReceipt.of(asked, made).to_record(), allow_nan=False)
     back = AllocationReceipt.from_record(json.loads(text))
@@ -55,6 +59,23 @@ def test_an_allocation_can_be_made_again_from_its_receipt_and_later_curves(kind:
         (q.trial.uid, q.kind, q.step) for q in asked.queries
     ]
     assert judge(again, heard([NormalAroundBest()], again.snapshot, again.queries)) == made
+
+
+def test_a_receipt_keeps_the_paces_it_was_made_with_and_none_where_there_were_none() -> None:
+    one = allocator("asha", first=1 / 27)
+
+    def record(slots: Slots) -> Any:
+        asked = ask(one, None, SEEN, PAUSES, slots, (7, 3))
+        return AllocationReceipt.of(asked, judge(asked, {})).to_record()
+
+    assert record(TIMED)["account"]["time"] == [150.0, 4.0, [[0.5, ["0", "4-5"]], [7.0, ["3"]]]]
+    assert record(SLOTS)["account"] == {
+        "total": 900, "spent": 90, "checkpoint": 0.5, "resume": 0.25, "promised": 0.0, "paid": 3.5
+    }  # fmt: skip
+    assert [move["why"] for move in record(TIMED)["moves"]] == ["on to step 1; about 11 s"]
+    assert record(TIMED)["against"][-1][:4] == ["3", 1, 1, "seconds to step 27"]
+    told = AllocationReceipt.from_record({**record(TIMED), "moves": [{**record(TIMED)["moves"][0], "uid": None}]})
+    assert told.lines == ["a new configuration until step 1: on to step 1; about 11 s"]
 
 
 def test_a_receipt_tells_the_story() -> None:

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from kit.builders import mirrored, props
 from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Silent
-from lcsearch.allocation.arms import StatelessAllocator, paused_trials
+from lcsearch.allocation.arms import Price, StatelessAllocator, paused_trials, promised
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Key, Move, Slots
+from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Key, Move, Slots, Time
 from lcsearch.allocation.judge import judge
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Answer, Answers, Forecaster, Forecasts, Query
@@ -67,6 +67,8 @@ class Plot:
         first: the step of the first report.
         every: steps from one report to the next.
         fails: configurations that break down instead of pausing for the first time.
+        paces: of configuration i, what a step of it takes, beside a usual one of 1 second; then the budget is in
+            seconds, the same for each of the workers. (): nothing is timed.
     """
 
     losses: Sequence[Sequence[float]]
@@ -78,6 +80,7 @@ class Plot:
     fails: frozenset[int] = frozenset()
     budget: float | None = None
     seed: int = 0
+    paces: Sequence[float] = ()
 
     @property
     def goal(self) -> Goal:
@@ -132,7 +135,16 @@ class World:
         return Snapshot("kit", self.goal, self.bank, tuple(self.live))
 
     def slots(self) -> Slots:
-        return Slots(self.free, self.fresh, Account(self.plot.budget, self.spent))
+        if not self.plot.paces or self.plot.budget is None:
+            return Slots(self.free, self.fresh, Account(self.plot.budget, self.spent))
+        due = [(max(self.trials[uid].curve.last_step, 0.0), end, self._pace(uid)) for uid, end in self.running.items()]
+        left = self.plot.budget - self.spent / self.plot.workers
+        time = Time(max(left, 0.0), 1.0, {uid: self._pace(uid) for uid in self.begun})
+        total, coming = self.plot.budget * self.plot.workers, promised(due, self.goal.horizon, 0.0, here=False)
+        return Slots(self.free, self.fresh, Account(total, self.spent, promised=coming, time=time))
+
+    def _pace(self, uid: str) -> float:
+        return self.plot.paces[self.begun[uid] % len(self.plot.paces)] if self.plot.paces else 1.0
 
     @property
     def poor(self) -> bool:
@@ -169,7 +181,7 @@ class World:
         n = min(sum(step < until for step in steps) + 1, len(steps))
         n = max(n, old.curve.n_reports)
         curve = Curve.of(steps[:n], self.goal.sign * np.array(plot.losses[i][:n], np.float64))
-        self.spent += max(curve.last_step - max(old.curve.last_step, 0.0), 0.0)
+        self.spent += max(curve.last_step - max(old.curve.last_step, 0.0), 0.0) * self._pace(uid)
         trial = replace(old, curve=curve)
         if i in plot.fails:
             self._end(replace(trial, status=Status.FAILED))
@@ -306,6 +318,32 @@ class AllocatorKit:
             self.assert_all_done(world)
             assert len(world.log) == len(world.begun)
             assert {move.pause_at for move in world.log} <= {world.goal.horizon}
+
+        holds()
+
+    def test_nobody_gets_a_slot_who_cannot_end_in_time(self) -> None:
+        @props
+        @given(plots(), st.lists(st.sampled_from([0.25, 1.0, 8.0, 64.0]), min_size=1), st.integers(1, 60), people)
+        def holds(plot: Plot, paces: list[float], seconds: int, who: str) -> None:
+            world, state = World(replace(plot, paces=paces, budget=seconds)), self.make().init()
+            for turn in range(200):
+                while world.free:
+                    seen, slots = world.snapshot(), world.slots()
+                    made = self.step(state, seen, who, slots, (plot.seed, turn))
+                    state, price, time = passed_on(made.state), Price(seen, slots), slots.account.time
+                    assert time is not None
+                    ways = {uid: price.of(Move(uid, world.goal.horizon)) for uid in (*world.paused, None)}
+                    assert all(ways[move.uid] <= time.left for move in made.moves)
+                    assert {uid for uid, way in ways.items() if uid and way > time.left} <= {w.uid for w in made.waits}
+                    able = any(ways[uid] <= min(time.left, slots.account.left) for uid in world.paused)
+                    assert made.moves or made.stops or world.running or not able, "whoever can end is not left to wait"
+                    world.apply(made)
+                    if not made.moves:
+                        break
+                if not world.running:
+                    return
+                world.advance()
+            raise AssertionError("no end")
 
         holds()
 

@@ -371,6 +371,19 @@ class Script:
         return Allocation(state + 1, tuple(Move(*move) for move in moves))
 
 
+def test_who_is_told_what_steps_cost_ends_with_a_result() -> None:
+    """8 of 30 seconds are left once "a" (a second a step) and "b" (ten) stand at step 2, where "b" is better."""
+    task = task_of({"a": [5, 4, 3, 2], "b": [4, 3, 2, 1], "c": [9, 9, 9, 9]})
+    slow = tuple(replace(run, clock=run.clock * (10.0 if run.uid == "b" else 1.0)) for run in task.runs)
+    task, asha = replace(task, runs=slow), AshaPromotion(0.5, 2)
+    untold, told = (simulate(task, [0, 1, 2], Never(), World(budget=30, timed=t), asha) for t in (False, True))
+    assert [life.status.name for life in untold.lives] == ["PAUSED", "PAUSED"], "a step costs 5.5 on average"
+    assert [(life.status.name, life.shown) for life in told.lives] == [("COMPLETE", 4), ("PAUSED", 2)]
+    assert told.spent == 24
+    with pytest.raises(InvalidValue, match=r"^World.budget: expected a budget beside timed, got None"):
+        World(timed=True)
+
+
 def test_the_worker_that_paused_writes_the_checkpoint() -> None:
     # One list of moves an event. a pauses at 2, and its worker writes until 3.5. b takes the idle one at 2, at once;
     # c is given a's worker at 3, and begins when it has written. a goes on at 6 where b was.

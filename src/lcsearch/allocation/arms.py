@@ -79,16 +79,16 @@ def account(snapshot: Snapshot, prices: Prices = FREE, paid: float = 0.0) -> Acc
     return Account(None, spent, *prices, paid=paid)
 
 
-def promised(turns: Iterable[tuple[float, float]], horizon: float, checkpoint: float, *, here: bool) -> float:
+def promised(turns: Iterable[tuple[float, float, float]], horizon: float, checkpoint: float, *, here: bool) -> float:
     """Steps that are as good as spent: what is left of the turns of running trials, the checkpoint of each that ends in
     a pause, and that of a trial which stands `here` at the end of its turn.
 
     Args:
-        turns: of each running trial its last step, and where its turn ends.
+        turns: of each running trial its last step, where its turn ends, and what a step of it costs.
     """
-    return math.fsum(max(end - done, 0.0) + (checkpoint if end < horizon else 0.0) for done, end in turns) + (
-        checkpoint if here else 0.0
-    )
+    return math.fsum(
+        max(end - done, 0.0) * step + (checkpoint if end < horizon else 0.0) for done, end, step in turns
+    ) + (checkpoint if here else 0.0)
 
 
 def next_pause(done: float, quantum: float, horizon: float) -> float:
@@ -133,7 +133,12 @@ class Price:
         checkpoint = self._account.checkpoint if move.pause_at < self._horizon else 0.0
         if move.uid is not None and move.uid == self._here:
             checkpoint -= self._account.checkpoint  # the one that it would leave with is promised already
-        return max(min(move.pause_at + zero, self._horizon) - done, 0.0) + checkpoint + self.resume(move.uid)
+        steps = max(min(move.pause_at + zero, self._horizon) - done, 0.0)
+        return steps * self.step(move.uid) + checkpoint + self.resume(move.uid)
+
+    def step(self, uid: str | None) -> float:
+        """What a step of the arm costs: 1 where time is no limit."""
+        return self._account.step(uid)
 
     def resume(self, uid: str | None) -> float:
         """Steps that it costs to have the arm train: none for a new one, and for one that goes on where it stands."""

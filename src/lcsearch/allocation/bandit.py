@@ -133,9 +133,9 @@ class GroupBandit(Curriculum):
             else:
                 continue
             group, before, at = turns.pop(trial.uid, (NEW, unseen, 0.0))
-            steps = trained(trial, horizon) - at
-            if steps > 0 and (group != NEW or ladder.standing.get(trial.uid, 0) == 0):
-                memory = self.learned(memory, Reward(group, abs(after - before) * horizon / steps))
+            cost = (trained(trial, horizon) - at) * slots.account.step(trial.uid)
+            if cost > 0 and (group != NEW or ladder.standing.get(trial.uid, 0) == 0):
+                memory = self.learned(memory, Reward(group, abs(after - before) * horizon / cost))
             p[trial.uid] = [trial.curve.last_step, after]
         live = {trial.uid for trial in snapshot.live}
         return {

@@ -44,8 +44,28 @@ class Prices(NamedTuple):
 FREE = Prices()
 
 
+class Time(NamedTuple):
+    """What is left of a limit in time or money, and what a step of each trial takes: measured, so a receipt keeps it.
+
+    Attributes:
+        left: seconds for which one trial may still be trained, >= 0.
+        usual: seconds of a step of the trial in the middle, > 0, taken of every new configuration.
+        paces: uid -> seconds of a step, > 0; `usual` of trials that are not named.
+    """
+
+    left: float
+    usual: float
+    paces: Mapping[str, float]
+
+    def pace(self, uid: str | None) -> float:
+        """Seconds of a step of an arm; None is a new configuration."""
+        return self.usual if uid is None else self.paces.get(uid, self.usual)
+
+
 class Account(NamedTuple):
     """What a study may spend and has spent, in steps of the goal's axis, over all its trials.
+
+    With `time` all of it is in steps of the usual trial: a step of one that takes twice as long counts as two.
 
     Attributes:
         total: what may be spent in all, > 0; None: no limit.
@@ -56,6 +76,7 @@ class Account(NamedTuple):
             checkpoints they will pause with, and that of one that stands `here`, see `arms.promised`.
         paid: for checkpoints and resumes so far, in steps, >= 0, beside `spent`. A trial that goes on where it stands
             pays neither; one that leaves its worker pays for its checkpoint, also where it is cut there.
+        time: where seconds or money leave less than steps do; None: a step is a step.
     """
 
     total: float | None = None
@@ -64,6 +85,11 @@ class Account(NamedTuple):
     resume: float = 0.0
     promised: float = 0.0
     paid: float = 0.0
+    time: Time | None = None
+
+    def step(self, uid: str | None) -> float:
+        """What a step of an arm costs, > 0; None is a new configuration."""
+        return 1.0 if self.time is None else self.time.pace(uid) / self.time.usual
 
     @property
     def left(self) -> float:
@@ -80,12 +106,15 @@ class Slots(NamedTuple):
         account: what there is to spend.
         here: the PAUSED trial whose turn is over at this moment, and whose worker is among the free ones: it goes on
             without a checkpoint and a resume. None: there is none.
+        closing: new configurations are not begun for they would come too late to their end, see
+            :func:`lcsearch.allocation.in_reach.in_reach`: whoever still gets there has the slots.
     """
 
     free: int
     n_new_allowed: int
     account: Account = Account()
     here: str | None = None
+    closing: bool = False
 
 
 class Resources(NamedTuple):

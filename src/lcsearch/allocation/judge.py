@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+from lcsearch.allocation.arms import Price
 from lcsearch.allocation.ask import AllocationAsk
-from lcsearch.allocation.contract import Abilities, Allocation, Move, Slots
+from lcsearch.allocation.contract import Abilities, Allocation, Move, Slots, Time
+from lcsearch.allocation.in_reach import in_reach
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers
 from lcsearch.study import Snapshot, Status
@@ -27,9 +29,18 @@ def judge(asked: AllocationAsk, forecasts: Answers) -> Allocation:
     for who, answers in forecasts.items():
         if len(answers) != n:
             raise InvalidValue(f"{n} forecasts", len(answers), f"judge(forecasts={who!r})")
-    allocation = allocator.allocate(asked.state, asked.snapshot, forecasts, asked.abilities, asked.slots, asked.key)
-    check(allocation, asked.snapshot, asked.abilities, asked.slots, by=allocator.name)
-    return allocation
+    seen, slots, late = in_reach(asked.snapshot, asked.slots)
+    allocation = allocator.allocate(asked.state, seen, forecasts, asked.abilities, slots, asked.key)
+    check(allocation, seen, asked.abilities, slots, by=allocator.name)
+    if slots.account.time is None:
+        return allocation
+    moves = tuple(_timed(move, Price(seen, slots), slots.account.time) for move in allocation.moves)
+    return allocation._replace(moves=moves, waits=(*allocation.waits, *late))
+
+
+def _timed(move: Move, price: Price, time: Time) -> Move:
+    """With the seconds that it takes among its reasons."""
+    return move._replace(why=f"{move.why}; about {price.of(move) * time.usual:.2g} s")
 
 
 def check(allocation: Allocation, snapshot: Snapshot, abilities: Abilities, slots: Slots, *, by: str) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from lcsearch.allocation.ask import AllocationAsk, ask
-from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Wait
+from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Resources, Slots, Time, Wait
 from lcsearch.allocation.curriculum import chances, together
 from lcsearch.allocation.named import knobs_of
 from lcsearch.allocation.rungs import best_seen
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Answers, judged_kind
 from lcsearch.goal import Goal
-from lcsearch.study import Status, Trial
+from lcsearch.study import Status, Trial, uid_sort_key
 from lcsearch.study.moment import Moment
 from lcsearch.study.stood import Stood, packed, unpacked
 
@@ -112,7 +112,7 @@ class AllocationReceipt:
             "state": self.state,
             "free": self.slots.free,
             "n_new_allowed": self.slots.n_new_allowed,
-            "account": self.slots.account._asdict(),
+            "account": _account_record(self.slots.account),
             **({} if self.slots.here is None else {"here": self.slots.here}),
             "pauses": self.pauses,
             **self._moment_record(),
@@ -151,7 +151,7 @@ class AllocationReceipt:
                 Slots(
                     int(record["free"]),
                     int(record["n_new_allowed"]),
-                    Account(**record["account"]),
+                    _account_of(record["account"]),
                     None if (here := record.get("here")) is None else str(here),
                 ),
                 bool(record["pauses"]),
@@ -221,7 +221,7 @@ class AllocationReceipt:
         found = []
         for move in self.moves:
             who = "a new configuration" if move.uid is None else f"trial {move.uid}"
-            why = "" if move.uid is None and move.why == who else f": {move.why}"
+            why = "" if move.uid is None and move.why == who else f": {move.why.removeprefix(f'{who}; ')}"
             found.append(f"{who} until {step} {move.pause_at:g}{why}")
         reasons: dict[str, list[str]] = {}
         for uid, why in self.stops if cuts else ():
@@ -231,6 +231,26 @@ class AllocationReceipt:
             who = f"trials {', '.join(uids[:AGAINST])}{more} are" if len(uids) > 1 else f"trial {uids[0]} is"
             found.append(f"{who} cut: {why}")
         return found
+
+
+def _account_record(account: Account) -> dict[str, Any]:
+    record, time = account._asdict(), account.time
+    del record["time"]
+    if time is None:
+        return record
+    uids: dict[float, list[str]] = {}  # paces are rounded: many are one
+    for uid in sorted(time.paces, key=uid_sort_key):
+        uids.setdefault(time.paces[uid], []).append(uid)
+    return {**record, "time": [time.left, time.usual, [[pace, packed(those)] for pace, those in sorted(uids.items())]]}
+
+
+def _account_of(record: Mapping[str, Any]) -> Account:
+    account = Account(**record)
+    if "time" not in record:
+        return account
+    left, usual, known = record["time"]
+    paces = {uid: float(pace) for pace, parts in known for part in parts for uid in unpacked(part)}
+    return account._replace(time=Time(float(left), float(usual), paces))
 
 
 def _since(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
 _NOISE = 1e-9  # of products of floats
 _COUNTED = 0.3  # steps to the first rung
+_CLOSING = "a new one would come too late to its end"
 
 
 class Member(NamedTuple):
@@ -245,7 +246,8 @@ def served(
       of those whose way is paid for, so that the study ends with a result. Exploration ends with the budget.
     - When no rung can grow any more (nothing new may be begun, nothing runs), those that wait are cut; but whoever
       leads all COMPLETE trials runs to the horizon first, and where none is COMPLETE the best goes on, so that a small
-      study has a result and no leader is lost.
+      study has a result and no leader is lost. Where it is time that lets nothing new begin they are not cut: the slots
+      that nobody else wants take them to the horizon, the nearest to a promotion first.
 
     Args:
         snapshot: the study.
@@ -259,6 +261,10 @@ def served(
     """
     gone = {uid for uid, _ in cut}
     paused = [trial for trial in paused_trials(snapshot) if trial.uid not in gone]
+    if slots.closing:
+        ahead_of = sorted(paused, key=lambda trial: (line(trial.uid), uid_sort_key(trial.uid)))
+        ends = (Move(trial.uid, snapshot.goal.horizon, why=_CLOSING) for trial in ahead_of)
+        moves = chain(moves, ends)
     wanted = _leader_first(_each_once(moves, gone), snapshot, slots, gone)
     chosen = affordable(wanted, snapshot, slots)
     first, stops = leader(snapshot), cut
@@ -298,7 +304,8 @@ def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots, gone: set
     who = leader(snapshot, left, price)
     if who is None or who.uid in gone:
         return moves
-    needs = f"the last {left:g} steps of the budget finish the leader"
+    what = f"{left:g} steps" if account.time is None else f"{left * account.time.usual:.3g} s"
+    needs = f"the last {what} of the budget finish the leader"
     last = Move(who.uid, snapshot.goal.horizon, moves[0].score, needs)
     first = [move for move in moves if move.uid != who.uid]
     if not first or price.of(first[0]) + price.of(last) <= left:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -19,8 +20,9 @@ from typing import Any
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.arms import account, promised, steps_done
 from lcsearch.allocation.ask import ask
-from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots
+from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots, Time
 from lcsearch.allocation.judge import judge
+from lcsearch.allocation.paces import predicted, rounded
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -57,6 +59,9 @@ class World:
         checkpoint: cost of pausing a trial. Its worker pays, and is busy that long, before it takes another; nothing
             for a trial that goes on at once where it stands.
         resume: cost of going on with a paused one.
+        timed: allocators are told what a step of each trial costs, by its reports or as :func:`predicted
+            <lcsearch.allocation.paces.predicted>`, as they are in a sweep with a limit in seconds; needs a budget, of
+            which a worker has its share. Else all they know is the mean cost of a step so far.
         pause: whether trials can be paused; without it every allocator begins new configurations only, each to run to
             its end or its stop.
         seed: of the allocator's random choices.
@@ -71,12 +76,15 @@ class World:
     resume: float = 0.0
     pause: bool = True
     seed: int = 0
+    timed: bool = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.workers, int) and 1 <= self.workers <= 64):
             raise InvalidValue("1 to 64 workers", self.workers, "World.workers")
         if self.budget is not None and not (is_finite_number(self.budget) and self.budget > 0):
             raise InvalidValue("a cost > 0 or None", self.budget, "World.budget")
+        if self.timed and self.budget is None:
+            raise InvalidValue("a budget beside timed", None, "World.budget")
         if self.looks is not None:
             object.__setattr__(self, "looks", frozenset(float(step) for step in self.looks))
         for name in ("checkpoint", "resume", "latency", "per_second"):
@@ -240,14 +248,31 @@ class _Search:
 
     def account(self, snapshot: Snapshot) -> Account:
         """What there is to spend, in steps: the task's unit of cost by the mean cost of a step so far."""
-        found, world = account(snapshot), self.world
+        found, world, time = account(snapshot), self.world, self._time()
         a_step = (self.spent - self.paid) / found.spent if found.spent else self._first_step
+        if time is not None:
+            a_step = time.usual
+            found = found._replace(spent=(self.spent - self.paid) / a_step, time=time)
         total = None if world.budget is None else world.budget / a_step
         running = (b for b in self.live.values() if b.trial.status is Status.RUNNING)
         checkpoint, resume, paid = (cost / a_step for cost in (world.checkpoint, world.resume, self.paid))
-        turns = [(steps_done(b.trial), b.until) for b in running]
+        turns = [(steps_done(b.trial), b.until, found.step(b.run.uid)) for b in running]
         due = promised(turns, self.task.goal.horizon, checkpoint, here=self.here is not None)
-        return Account(total, found.spent, checkpoint, resume, due, paid)
+        return Account(total, found.spent, checkpoint, resume, due, paid, time)
+
+    def _time(self) -> Time | None:
+        """What is left to one worker, and what a step of each run costs; None before one has two reports."""
+        timed = (b for b in self.begun.values() if b.shown > 1) if self.world.timed else ()
+        measured = {
+            b.run.uid: float(b.run.clock[b.shown - 1] - b.run.clock[0]) / (b.run.steps[b.shown - 1] - b.run.steps[0])
+            for b in timed
+        }
+        if not measured:
+            return None
+        usual = rounded(statistics.median(measured.values()))
+        paces = predicted({uid: b.run.params for uid, b in self.begun.items()}, measured)
+        left = max(self.budget / self.world.workers - self.now, 0.0)
+        return Time(left, usual, {uid: pace for uid, pace in paces.items() if pace != usual})
 
     @property
     def _first_step(self) -> float:

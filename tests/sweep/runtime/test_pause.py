@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
 from lcsearch.goal import Goal
 from lcsearch.replay.simulator import World, simulate
-from lcsearch.schedulers.optuna import is_paused
+from lcsearch.schedulers.optuna import adopt, is_paused
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.open_run import read_state
@@ -32,14 +33,16 @@ from lcsearch.sweep.report import write as report
 from lcsearch.sweep.runtime.trial import run_trial
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store import attributes, ownership
-from lcsearch.sweep.store.budget import seconds_of
+from lcsearch.sweep.store.budget import TOOK, seconds_of
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.heartbeat import here
+from lcsearch.sweep.store.pace import Pacer
 from lcsearch.sweep.store.studies import create_study
 from lcsearch.sweep.store.turns import Turns
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.summary import summarize, unfinished
+from lcsearch.sweep.views.verify import verified
 
 SAVING = """\
 import json, os
@@ -332,6 +335,55 @@ def test_seconds_and_steps_are_counted_once_over_all_turns(hand: Hand) -> None:
         total = attrs["lcsearch:seconds"] + attrs["lcsearch:took"]["seconds"]
         assert seconds_of(hand.trial(number), now) == pytest.approx(total)
     assert hand.turns.over
+
+
+@pytest.fixture
+def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hand:
+    """100 seconds are left, and the clock stands still; two trials are paused at epoch 1, the better one is slow."""
+    monkeypatch.setattr(Pacer, "told", lambda self: {})  # what this machine takes is nobody's pace
+    path = pausing_toy(tmp_path / "ann")
+    path.write_text(path.read_text().replace("{trials: 12}", "{trials: 12, seconds: 1000}"))
+    hand = Hand(path, tmp_path / "ann/run")
+    clock = {"seconds": 900.0, "until": "2024-01-01T00:00:00", "monotonic": time.monotonic() + 1e6}
+    hand.folder.clock.write_text(json.dumps(clock))
+    assert [hand.train(in_order) for _ in range(2)] == [(0, "WAITING"), (1, "WAITING")]
+    for number, pace in enumerate((8.0, 2.0)):
+        took = {"since": None, "seconds": 9.0, "pace": pace, "gaps": 3}
+        adopt(hand.study, number).set_user_attr(TOOK, took)
+    return hand
+
+
+def in_order(ctx: Context) -> None:
+    """The earlier a trial was begun the better it is."""
+    kept = ctx.load()
+    for epoch in range(1 if kept is None else kept.step + 1, ctx.max_steps + 1):
+        ctx.report(ctx.number + 1 / epoch, epoch)
+        if ctx.checkpoint_due:
+            ctx.save({"epoch": epoch}, epoch)
+
+
+def test_with_a_deadline_only_what_can_end_before_it_gets_a_turn(timed: Hand) -> None:
+    assert timed.train(in_order) == (2, "WAITING"), "it was begun before a pace was known"
+    assert timed.train(in_order) == (1, "COMPLETE"), "nothing new is begun at 5 s an epoch, and the best one is slow"
+    assert timed.train(in_order) == (2, "COMPLETE"), "what is left goes to whoever can use it"
+    assert timed.train(in_order) is None
+    assert timed.turns.over
+    assert len(timed.study.trials) == 3
+    told = "waits: rank 1 of 1 by seconds to step 25, needs about 192 s, and 100 s are left"
+    assert timed.turns.next_turn(0) == told
+    assert timed.turns.finish() == [0]
+    first = next(one for one in read_allocations(timed.folder.decisions) if one.slots.account.time is not None)
+    assert first.lines == ["trial 1 until step 25: the last 100 s of the budget finish the leader; about 48 s"]
+    assert first.story("0") == f"allocation {first.number} (asha): {told}"
+
+
+def test_an_allocation_is_made_again_with_the_paces_that_it_was_made_with(timed: Hand) -> None:
+    while timed.train(in_order) is not None:
+        pass
+    adopt(timed.study, 0).set_user_attr(TOOK, {"since": None, "seconds": 1.0, "pace": 0.01, "gaps": 9})
+    again, receipts = verified(timed.folder.root), list(read_allocations(timed.folder.decisions))
+    assert any(one.slots.account.time is not None for one in receipts)
+    assert (again.allocations, again.mismatch) == (len(receipts), None)
 
 
 def test_a_worker_that_is_killed_leaves_its_turn_to_another(hand: Hand) -> None:

@@ -235,11 +235,12 @@ def test_steps_that_the_seconds_left_pay_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("more", "limit"), [({}, "seconds"), ({"money_per_hour": 36.0, "money": 0.5}, "money")])
 def test_a_sweep_that_pauses_has_ended_where_what_is_left_pays_for_no_turn(more: dict[str, Any], limit: str) -> None:
+    """Too little is measured to say that it brings nothing to its end."""
     known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3, **more}}
     study, file = optuna.create_study(), SweepFile.model_validate(known)
     trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
     trial.report(1.0, 1)
-    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 60.0, "gaps": 9})
+    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 60.0, "gaps": 2})
     study.tell(trial, 1.0)
     progress = collect(study.trials, file.target, 9, file.space)
     turn = asked_at(file)[0] * 60.0 / file.backend.workers.n  # of wall clock
@@ -249,6 +250,62 @@ def test_a_sweep_that_pauses_has_ended_where_what_is_left_pays_for_no_turn(more:
     told = limit_told(progress, file, 1e3 - turn + 1.0)
     assert told is not None
     assert told.endswith(" after 1 of 9 trials had begun, and what is left pays for no other turn")
+
+
+def test_a_sweep_that_pauses_has_ended_where_what_is_left_brings_nothing_to_its_end() -> None:
+    known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3}}
+    study, file = optuna.create_study(), SweepFile.model_validate(known)
+    trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
+    trial.report(1.0, 1)
+    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 7.0, "gaps": 3})
+    study.tell(trial, 1.0)
+    progress = collect(study.trials, file.target, 9, file.space)
+    whole = file.max_steps * 7.0  # of one worker: two are no help to a trial
+    assert limit_reached(progress, file, 1e3 - whole - 1.0) is None
+    assert limit_reached(progress, file, 1e3 - whole + 1.0) == "seconds"
+    told = limit_told(progress, file, 1e3 - whole + 1.0)
+    assert told is not None
+    assert told.endswith(" after 1 of 9 trials had begun, and what is left brings no other trial to its end")
+    runs_on = file.model_copy(update={"pause": False})
+    assert limit_reached(progress, runs_on, 1e3 - whole + 1.0) is None, "what is begun goes to its end"
+    priced = file.model_copy(update={"budget": Budget(trials=9, money_per_hour=36.0, money=0.5)})
+    assert limit_reached(progress, priced, 0.0) == "money", "which pays for 50 s"
+    assert not budget.is_late(priced, 0.0, 0.0, None), "no pace is known"
+
+
+def test_what_a_step_of_each_trial_takes(tmp_path: Path) -> None:
+    """Measured where it was, else by its configuration, but no longer than its whole time says."""
+    study, folder, file = optuna.create_study(), RunFolder(tmp_path), file_of(seconds=100.0)
+    folder.clock.write_text(
+        json.dumps({"seconds": 40.0, "until": "2024-01-01T00:00:00", "monotonic": time.monotonic() + 1e6})
+    )
+    distribution = optuna.distributions.IntDistribution(1, 64, log=True)
+
+    def add(width: int, **took: Any) -> None:
+        attrs = {budget.TOOK: {"since": None, **took}} if took else {}
+        params, state = {"width": width}, TrialState.COMPLETE
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=1.0,
+                state=state,
+                params=params,
+                distributions={"width": distribution},
+                intermediate_values={1: 1.0, 2: 1.0},
+                user_attrs=attrs,
+            )
+        )
+
+    for width in (1, 2, 4, 8, 16):
+        assert budget.paces_of(file, study.trials) == {} or width > 4, "too little is measured"
+        add(width, seconds=99.0, pace=float(width), gaps=1 if width < 8 else 3)
+    add(64)
+    add(64, seconds=12.0)
+    paces = budget.paces_of(file, study.trials)
+    assert paces == {0: 1.0, 1: 2.0, 2: 4.0, 3: 8.0, 4: 16.0, 5: 28.0, 6: 6.0}
+    time_, pooled = budget.time_left(file, folder, study.trials, paces)
+    assert (time_.left, time_.usual, pooled) == (60.0, 12.0, 120.0)
+    assert time_.paces == {str(number): pace for number, pace in paces.items()}
+    assert time_.pace("5") / time_.usual == pytest.approx(28 / 12)
 
 
 def test_the_clock(tmp_path: Path) -> None:

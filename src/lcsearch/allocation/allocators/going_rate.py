@@ -156,7 +156,7 @@ class GoingRateAsha:
         chances = mean_gains(forecasts, len(uids), best, "p_beat").tolist()
         found = {}
         for uid, p in zip(uids, chances, strict=True):
-            to_go = snapshot.goal.horizon - steps_done(trials[uid]) + price.resume(uid)
+            to_go = (snapshot.goal.horizon - steps_done(trials[uid])) * price.step(uid) + price.resume(uid)
             need = self.kappa * to_go / slots.account.spent
             if loss_so_far(trials[uid], snapshot) <= best:
                 found[uid] = _Worth(True, "it holds the best value")

@@ -155,7 +155,7 @@ class GreedyGain:
             (trial.uid, steps_done(trial), value) for trial, value in zip(paused, values, strict=True)
         ]
         arms += [(None, 0.0, value_of_new)] * min(slots.free, slots.n_new_allowed)
-        costs = [horizon - at + price.resume(uid) for uid, at, _ in arms]
+        costs = [(horizon - at) * price.step(uid) + price.resume(uid) for uid, at, _ in arms]
         worth = [0.0 if cost > budget else value / cost for cost, (_, _, value) in zip(costs, arms, strict=True)]
         best = max((w for w in worth if w == w), default=0.0)
         ranked = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -19,7 +19,9 @@ from typing import Literal, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch import files
+from lcsearch.allocation.contract import Time
 from lcsearch.allocation.next_trials import gain_of_next
+from lcsearch.allocation.paces import predicted
 from lcsearch.curves import Curve
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
@@ -30,7 +32,7 @@ from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.pace import pace_in, usual
+from lcsearch.sweep.store.pace import pace_in, settled, usual
 
 _LONGEST = 1 << 24  # bytes of clock.json
 
@@ -239,7 +241,7 @@ def limit_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial])
     steps = used(file, trials) if budget.steps is not None else 0
     money, gain = 0.0, None
     if budget.money is not None:
-        money = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
+        money = _cost(file, trials, clock)
     if budget.stop_when is not None:
         again = replacements(trials)  # thaws do not count: what has ended stays so while stopped trials are trained on
         own = (trial for trial in trials if trial.number not in again and thawed_of(trial) is None)
@@ -254,17 +256,18 @@ def price_of(file: SweepFile, seconds: float | None) -> float | None:
     return None if price is None or seconds is None else seconds / 3600 * price
 
 
-def worker_seconds(file: SweepFile, seconds: float = 0.0, money: float = 0.0) -> float:
+def worker_seconds(file: SweepFile, seconds: float = 0.0, money: float = 0.0, workers: int | None = None) -> float:
     """Seconds of workers' time that `budget.seconds` and `budget.money` leave; inf where neither is set.
 
     Args:
         file: the sweep's.
         seconds: of wall clock, used so far.
         money: that workers have cost so far.
+        workers: of how many; None: all. Of one it is what a trial has before it.
     """
     budget, left = file.budget, math.inf
     if budget.seconds is not None:
-        left = max(budget.seconds - seconds, 0.0) * file.backend.workers.n
+        left = max(budget.seconds - seconds, 0.0) * (workers or file.backend.workers.n)
     if budget.money is not None and budget.money_per_hour:
         left = min(left, max(budget.money - money, 0.0) / budget.money_per_hour * 3600)
     return left
@@ -275,8 +278,67 @@ def steps_left(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]
     if file.budget.seconds is None and file.budget.money is None:
         return math.inf
     clock, pace = read_clock(folder), usual(pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
-    cost = price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
-    return worker_seconds(file, clock.now(), cost) / pace if pace else math.inf
+    return worker_seconds(file, clock.now(), _cost(file, trials, clock)) / pace if pace else math.inf
+
+
+def _cost(file: SweepFile, trials: Sequence[FrozenTrial], clock: Reading) -> float:
+    """What workers have cost; 0 where their hours have no price."""
+    return price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
+
+
+def paces_of(file: SweepFile, trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """Trial -> seconds of a step, measured or predicted, of all that have begun; none while too few were measured."""
+    known = {str(t.number): pace for t in trials if (pace := pace_in(t.user_attrs.get(TOOK))) is not None}
+    if settled(known.values()) is None:
+        return {}
+    params = {str(t.number): t.params for t in trials if _has_begun(t)}
+    at_most = {}  # with its start-up, of those whose time and steps belong together
+    for trial in trials:
+        steps, took = steps_of(trial, file.max_steps), seconds_of(trial, None)
+        if steps and took > 0 and trial.state != TrialState.RUNNING:
+            at_most[str(trial.number)] = took / steps
+    found = predicted(params, {uid: pace.seconds for uid, pace in known.items()}, at_most)
+    return {int(uid): seconds for uid, seconds in found.items()}
+
+
+def time_left(
+    file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial], paces: Mapping[int, float]
+) -> tuple[Time, float]:
+    """What the seconds and the money leave to one trial, with what a step of each that has begun takes; and to all
+    of them together, in seconds of workers.
+
+    Args:
+        file: the sweep's.
+        folder: its run's.
+        trials: the study's.
+        paces: of them, see :func:`paces_of`; some.
+    """
+    clock, pace = read_clock(folder), settled(pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
+    assert pace is not None
+    cost = _cost(file, trials, clock)
+    now, other = clock.now(), {str(number): its for number, its in paces.items() if its != pace}
+    return Time(worker_seconds(file, now, cost, 1), pace, other), worker_seconds(file, now, cost)
+
+
+def is_late(file: SweepFile, seconds: float, money: float, pace: float | None) -> bool:
+    """Would a new trial come too late to its end, see :func:`~lcsearch.allocation.in_reach.in_reach`? Never where
+    nothing pauses.
+
+    Args:
+        file: the sweep's.
+        seconds: of wall clock, used so far.
+        money: that workers have cost so far.
+        pace: see :func:`~lcsearch.sweep.store.pace.settled`.
+    """
+    return file.pause and pace is not None and file.max_steps * pace > worker_seconds(file, seconds, money, 1)
+
+
+def late_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> bool:
+    """See :func:`is_late`."""
+    if not file.pause:
+        return False
+    clock, pace = read_clock(folder), settled(pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
+    return is_late(file, clock.now(), _cost(file, trials, clock), pace)
 
 
 def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:

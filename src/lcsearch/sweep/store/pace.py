@@ -11,6 +11,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from lcsearch.allocation.paces import rounded
+
 ENOUGH = 3
 """Gaps between reports from which on a trial has a pace of its own."""
 
@@ -53,6 +55,16 @@ def pace_in(stored: object) -> Pace | None:
     except (KeyError, TypeError, ValueError):
         return None
     return found if math.isfinite(found.seconds) and found.seconds >= 0 and found.gaps > 0 else None
+
+
+def settled(paces: Iterable[Pace | None]) -> float | None:
+    """The usual pace, :func:`~lcsearch.allocation.paces.rounded`, once it can be built on: one trial has a pace of its
+    own, or `ENOUGH` of them have some; None before.
+    """
+    known = [pace for pace in paces if pace is not None]
+    found = usual(known)
+    enough = len(known) >= ENOUGH or any(pace.gaps >= ENOUGH for pace in known)
+    return rounded(found) if enough and found is not None else None
 
 
 def usual(paces: Iterable[Pace | None]) -> float | None:

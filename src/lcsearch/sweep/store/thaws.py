@@ -23,7 +23,7 @@ from lcsearch.schedulers.optuna._storage import claim_waiting
 from lcsearch.stopping.finish import FinishPlan, Frozen
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import ownership
-from lcsearch.sweep.store.budget import limit_now, steps_left, used
+from lcsearch.sweep.store.budget import late_now, limit_now, steps_left, used
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
 from lcsearch.sweep.store.turns import no_turn_left
@@ -98,9 +98,8 @@ def due(study: optuna.Study, folder: RunFolder, file: SweepFile, trials: Sequenc
     if any(not t.state.is_finished() for t in own) or not isinstance(study.pruner, CurvePruner):
         return ()
     counted = ownership.counted(trials)
-    over = limit_now(file, folder, counted) is not None or no_turn_left(
-        file, used(file, counted), steps_left(file, folder, counted)
-    )
+    over = limit_now(file, folder, counted) is not None or late_now(file, folder, counted)
+    over = over or no_turn_left(file, used(file, counted), steps_left(file, folder, counted))
     if not over or (wish := wanted(study, file)) is None:
         return ()
     policy, snapshot = study.pruner.session.policy, study.pruner.snapshot(study)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, GreedySpec, SweepFile, UniformSpec
 from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.attributes import WORKER
-from lcsearch.sweep.store.budget import limit_now, paid, room, steps_left, trained
+from lcsearch.sweep.store.budget import limit_now, paces_of, paid, room, steps_left, steps_of, time_left, trained
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
 
@@ -113,10 +113,20 @@ class Turns:
     def _account(self, trials: Sequence[FrozenTrial]) -> Account:
         spent = float(trained(self._file, trials))
         used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds", "money")
-        so_far = paid(self._file, trials)
-        pays_for = spent + so_far + steps_left(self._file, self._folder, trials)
-        total = spent if used_up else min(self._file.budget.steps or math.inf, pays_for)
+        so_far, left = paid(self._file, trials), steps_left(self._file, self._folder, trials)
+        by_steps = math.inf if self._file.budget.steps is None else self._file.budget.steps - spent - so_far
+        paces = paces_of(self._file, trials) if not used_up and left < by_steps else {}
+        if paces:
+            return self._timed(trials, paces, spent, so_far)
+        total = spent if used_up else min(self._file.budget.steps or math.inf, spent + so_far + left)
         return Account(total if math.isfinite(total) else None, spent, *self._file.prices, paid=so_far)
+
+    def _timed(self, trials: Sequence[FrozenTrial], paces: Mapping[int, float], trained: float, paid: float) -> Account:
+        """The account where seconds or money are what there is least of: in steps of the usual trial."""
+        time, pooled = time_left(self._file, self._folder, trials, paces)
+        more = ((paces.get(t.number, time.usual) / time.usual - 1) * steps_of(t, self._file.max_steps) for t in trials)
+        spent = max(trained + math.fsum(more), 0.0)
+        return Account(spent + paid + pooled / time.usual, spent, *self._file.prices, paid=paid, time=time)
 
     def take(self) -> Claim | None:
         """An abandoned trial of this run if there is one, else what the allocator says; None: nothing now."""

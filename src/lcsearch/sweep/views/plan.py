@@ -291,11 +291,13 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
         lines.append(f"  time{costs}: not known before a first run")
     if file.budget.steps is not None:
         lines.append(f"  budget.steps: no trial is begun after {file.budget.steps} {file.step}s; those that run go on")
+    turn = " to the end of their turn; nothing is begun or resumed that cannot end by then"
+    in_time = turn if file.pause else ""
     if file.budget.seconds is not None:
-        text = f"  budget.seconds: no trial is begun after {clock(file.budget.seconds)}; those that run go on"
+        text = f"  budget.seconds: no trial is begun after {clock(file.budget.seconds)}; those that run go on{in_time}"
         lines.append(text + ("" if pace is not None else " (not counted above: the pace is not known)"))
     if file.budget.money is not None:
-        text = f"  budget.money: no trial is begun after {money(file.budget.money)}; those that run go on"
+        text = f"  budget.money: no trial is begun after {money(file.budget.money)}; those that run go on{in_time}"
         lines.append(text + ("" if pace is not None else " (not counted above: the pace is not known)"))
     if (asked := file.budget.stop_when) is not None:
         text = f"  budget.stop_when: no trial is begun once another {more_told(asked, file.step)} would gain less than "

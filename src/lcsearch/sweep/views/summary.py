@@ -16,9 +16,9 @@ from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
-from lcsearch.sweep.store.budget import Limit, ended_by, next_gain, price_of, read_clock, worker_seconds
+from lcsearch.sweep.store.budget import Limit, ended_by, is_late, next_gain, price_of, read_clock, worker_seconds
 from lcsearch.sweep.store.folder import RunFolder, latest
-from lcsearch.sweep.store.pace import usual
+from lcsearch.sweep.store.pace import settled, usual
 from lcsearch.sweep.store.turns import EVICTED, LEFT, no_turn_left
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import (
@@ -170,6 +170,7 @@ def unfinished(progress: Progress, folder: RunFolder) -> bool:
 
 
 _NO_TURN = ", and what is left pays for no other turn"
+_NO_END = ", and what is left brings no other trial to its end"
 
 
 def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit | None:
@@ -196,7 +197,13 @@ def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit
         return "steps"
     pace = usual(row.pace for row in progress.rows)
     left = worker_seconds(sweep, seconds, cost) / pace if pace else math.inf
-    return _scarcer(sweep, seconds, cost) if no_turn_left(sweep, used, left) else None
+    over = no_turn_left(sweep, used, left) or _late(progress, sweep, seconds, cost)
+    return _scarcer(sweep, seconds, cost) if over else None
+
+
+def _late(progress: Progress, sweep: SweepFile, seconds: float, cost: float) -> bool:
+    """Would a new trial come too late to its end?"""
+    return is_late(sweep, seconds, cost, settled(row.pace for row in progress.rows))
 
 
 def _scarcer(sweep: SweepFile, seconds: float, cost: float) -> Limit:
@@ -212,7 +219,8 @@ def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | No
     others = (budget.steps, budget.seconds, budget.money, budget.stop_when)
     if limit is None or (limit == "trials" and all(other is None for other in others)):
         return None
-    n = f"{progress.counted} of {budget.trials} trials"
+    n, cost = f"{progress.counted} of {budget.trials} trials", price_of(sweep, progress.seconds) or 0.0
+    left = _NO_END if _late(progress, sweep, seconds, cost) else _NO_TURN
     match limit:
         case "trials":
             text = n
@@ -223,11 +231,10 @@ def limit_told(progress: Progress, sweep: SweepFile, seconds: float) -> str | No
             text += _NO_TURN if few else ""
         case "seconds":
             text = f"{seconds:.3g} of {budget.seconds or 0:g} seconds were used after {n} had begun"
-            text += _NO_TURN if seconds < (budget.seconds or 0) else ""
+            text += left if seconds < (budget.seconds or 0) else ""
         case "money":
-            spent = money(price_of(sweep, progress.seconds) or 0.0)
-            text = f"{spent} of {money(budget.money or 0.0)} were spent after {n} had begun"
-            text += _NO_TURN if (price_of(sweep, progress.seconds) or 0.0) < (budget.money or 0.0) else ""
+            text = f"{money(cost)} of {money(budget.money or 0.0)} were spent after {n} had begun"
+            text += left if cost < (budget.money or 0.0) else ""
         case _:
             text = f"{gain_told(progress, sweep)}; {n} had begun"
     return f"ended by budget.{limit}: {text}"
