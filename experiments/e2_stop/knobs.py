@@ -44,6 +44,7 @@ KNOBS = ("", "threshold=0.02", "threshold=0.1", "guard=0.05", "few_factor=1.0", 
 GATES = (
     *("", "n_startup_trials=3", "n_startup_trials=2", "min_observations=4", "min_observations=3"),
     *("few_factor=0.5", "few_factor=1", "min_comparisons=2"),
+    *("n_startup_trials=2,min_comparisons=2", "n_startup_trials=2,min_observations=5,min_comparisons=2"),
     *("n_startup_trials=3,min_observations=4", "n_startup_trials=2,min_observations=3"),
     *("n_startup_trials=2,min_observations=4,min_comparisons=2", "n_startup_trials=2,min_observations=3,few_factor=1"),
     "n_startup_trials=2,min_observations=3,min_comparisons=2",
@@ -135,8 +136,10 @@ def table(kept: dict[str, Any]) -> str:
             for rule, mine in rows.items():
                 found = e2.figures(mine, rows["none"])
                 speed = e2.geometric(list(found["speed_up"].values()))
+                few = min(map(len, mine.values()))
+                of = "" if few == orders else f" ({few} orders)"
                 lines.append(
-                    f"| {rule} | {speed:.2f} | {found['spent'][0]:.3f} | {100 * found['regret'][0]:.1f} "
+                    f"| {rule}{of} | {speed:.2f} | {found['spent'][0]:.3f} | {100 * found['regret'][0]:.1f} "
                     f"| {found['lost_1'][0]:.3f} +- {found['lost_1'][1]:.3f} | {found['lost_5'][0] / 5:.3f} |"
                 )
         rules = dict.fromkeys(rule for of in sources.values() for rule in of if rule not in BESIDE)
@@ -148,12 +151,12 @@ def table(kept: dict[str, Any]) -> str:
             if not beside:
                 continue
             lines += ["", f"## half {half}, beside the defaults of {label}: {len(base)} tasks", ""]
-            lines += ["| knobs | steps (95 %) | best lost more often by (95 %) |", "|---|---|---|"]
-            for rule, (steps, most, rise, highest, n) in beside.items():
-                of = "" if n == len(base) else f" ({n} tasks)"
-                lines.append(
-                    f"| {rule.partition(' ')[2]}{of} | {steps:.3f} ({most:.3f}) | {rise:+.3f} ({highest:+.3f}) |"
-                )
+            lines += ["| knobs | orders | steps (95 %) | best lost more often by (95 %) |", "|---|---|---|---|"]
+            for rule, (steps, most, rise, highest, n_tasks) in beside.items():
+                of = "" if n_tasks == len(base) else f" ({n_tasks} tasks)"
+                orders = min(map(len, pooled(sources, rule).values()))
+                said = f"{steps:.3f} ({most:.3f}) | {rise:+.3f} ({highest:+.3f})"
+                lines.append(f"| {rule.partition(' ')[2]}{of} | {orders} | {said} |")
             taken = choice(beside, half)
             said = "none: the defaults" if taken is None else f"`{taken.partition(' ')[2]}`"
             lines += ["", f"By the rule of `knobs.py` (bound at most {RISE[half]:g}) this half takes {said}."]
@@ -170,6 +173,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["a", "b"], default="a")
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--knobs", nargs="+", default=list(KNOBS), metavar="KEY=VALUE,...", help="or gates")
+    parser.add_argument("--beside", nargs="*", choices=BESIDE, default=list(BESIDE), metavar="RULE")
     parser.add_argument("--name", default="knobs", help="of the table and of what is kept")
     parser.add_argument("--table", action="store_true", help="only write the table of what is kept")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
@@ -177,7 +181,7 @@ def main() -> None:
     shown, stored = HERE / f"{args.name}.md", HERE / "parts" / f"{args.name}.json"
     kept: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
     knobs = list(itertools.chain.from_iterable(GATES if some == "gates" else [some] for some in args.knobs))
-    rules = {name: (name, "") for name in BESIDE}
+    rules = {name: (name, "") for name in args.beside}
     for named in args.weights:
         label, _, path = named.partition("=")
         who = f"network={Path(path).resolve()}" if path else "network"

@@ -72,6 +72,11 @@ ROOMS = (
     *("pretrain/real_tables.py", "replay/*.py", "replay/baselines/*.py"),
 )
 THRESHOLDS = (0.01, 0.02, 0.1, 0.2)
+ELSEWHERE = (
+    "Played since, and not here: Ax's default rule, behind the product's gates and as it comes, and one epoch for all,",
+    "then the best K (`field.md`, two orders; the latter two pass no gates, so they are the same in every setting);",
+    "forecasts that are turned round (`forecasters.md`); the product's gates, one by one (`gates.md`).",
+)
 SWEPT_ORDERS = 4
 
 
@@ -442,6 +447,8 @@ def table(results: dict[str, Any]) -> str:
     if (seen := results["verified"]) is not None:
         lines.append(f"{seen['equal']} of {seen['replayed']} stored searches, drawn at random and played again at ")
         lines[-1] += f"{seen['commit'][:7]}, came out the same."
+    if "--name" not in results["command"]:
+        lines += ["", *ELSEWHERE]
     for setting, sources in results["results"].items():
         for source, rows in sources.items():
             one = next(iter(rows.values()))

@@ -69,3 +69,24 @@ def test_the_fewest_steps_of_those_that_lose_no_more(module: Any) -> None:
     assert module.choice(found, "a") == "net faster"
     assert module.choice(found, "b") == "net as good"
     assert module.choice({"net slower": found["net slower"]}, "a") is None
+
+
+def test_a_table_names_what_a_half_takes_and_rules_of_fewer_orders(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.e2, "DRAWS", 20)
+    rules = {"none": ("none", ""), "shipped": ("rank-gap", ""), "shipped few_factor=1": ("rank-gap", "few_factor=1")}
+    kept: dict[str, Any] = {rule: {} for rule in rules}
+    for seed in (2, 3):
+        task = synthetic_task("crossing", 40, seed, n_steps=20)
+        asked = [(rule, module.Asked(*of, order)) for rule, of in rules.items() for order in (0, 1)][:-1]
+        for (rule, _), row in zip(asked, module.e2.play_all(task, [one.search for _, one in asked]), strict=True):
+            kept[rule].setdefault(task.name, []).append(row)
+    text = module.table({"a": {"made": kept}})
+    assert "## half a, made: 2 tasks, 2 orders" in text
+    assert "| shipped few_factor=1 (1 orders) | " in text
+    assert "## half a, beside the defaults of shipped: 2 tasks" in text
+    steps, *_, n = module.compared(kept["shipped few_factor=1"], kept["shipped"])
+    assert n == 2
+    assert f"| few_factor=1 | 1 | {steps:.3f} (" in text
+    assert text.splitlines()[-1].startswith("By the rule of `knobs.py` (bound at most 0.05) this half takes ")
