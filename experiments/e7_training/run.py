@@ -11,7 +11,8 @@ interrupted and goes on where it was.
 The ways:
 - curve: `lcsearch run` with `pause: true`, `sampler: {kind: curve}`, `pruner: {kind: curve}` and every default;
 - tpe-curve: `lcsearch run` with the defaults of a file that says nothing of them, TPE and `curve`; nothing pauses;
-- tpe-hyperband, random: Optuna; asha-optuna: Ray Tune; see rivals.py.
+- tpe-hyperband, random: Optuna; asha-optuna: Ray Tune; see rivals.py;
+- on request, to see what lost where `curve` did: ABLATIONS.
 """
 
 from __future__ import annotations
@@ -42,10 +43,17 @@ RESULTS, TABLE, PLOT = HERE / "results.json", HERE / "table.md", HERE / "anytime
 MADE_BY = ("schedulers", "configs", "experiments/anytime.py", "experiments/e7_training/*.py")
 SIZES: dict[str, dict[str, int]] = {"digits_cnn": {}, "char_lm": {"CHARACTERS": 4096, "HELD_WINDOWS": 64}}
 """task -> constants of its module in `configs/` that are other here."""
-OURS = {"curve": ("pause=true", "sampler={kind: curve}"), "tpe-curve": ("sampler={kind: tpe}",)}
+FIRST = ("pause=true", "sampler={kind: curve}")
+ABLATIONS = {
+    "curve-random": ("pause=true", "sampler={kind: random}"),
+    "curve-late": (*FIRST, "allocator={kind: asha, first: 0.3}"),
+    "curve-bounds": (*FIRST, "bounds=[0, null]"),
+}
+"""`curve` with one thing changed: who proposes; no rung within the longest warm-up; no loss lies below 0."""
+OURS = {"curve": FIRST, "tpe-curve": ("sampler={kind: tpe}",), **ABLATIONS}
 """What stands in the file beside the curve pruner."""
 RIVALS = ("tpe-hyperband", "asha-optuna")
-WAYS = ("curve", *RIVALS, "random", "tpe-curve")
+WAYS = ("curve", *RIVALS, "random", "tpe-curve", *ABLATIONS)
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -211,7 +219,7 @@ def main() -> None:
     """Run what is missing, then write the tables and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1")
-    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
+    parser.add_argument("--ways", nargs="+", default=WAYS[:5], choices=WAYS, help="the five by themselves")
     parser.add_argument("--tasks", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--epochs", type=int, default=300, help="of all trials of a search together: ten whole trials")
     parser.add_argument("--characters", type=int, default=4096, help="that char_lm trains between two evaluations")

@@ -12,7 +12,7 @@ from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.turns import asked_at
 from lcsearch.sweep.views.plan import compute, describe, witness
-from lcsearch.sweep.views.plan_turns import climbed, turn_lines
+from lcsearch.sweep.views.plan_turns import climbed, turn_lines, warming
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,6 +32,26 @@ def test_the_steps_at_which_a_turn_may_end(tmp_path: Path, allocator: str, steps
     path = pausing_toy(tmp_path, max_steps=100)
     path.write_text(path.read_text().replace("kind: asha, first: 0.04", allocator))
     assert asked_at(load(path).file) == steps
+
+
+def test_rungs_within_the_warm_up_are_told(tmp_path: Path) -> None:
+    """A warm-up of up to 0.3 of 25 epochs, rungs at 1, 3, 9 and 25; none within 0.04, and none without rungs."""
+
+    def told(old: str = "", new: str = "") -> str:
+        path = pausing_toy(tmp_path)
+        text = path.read_text().replace("space:\n", "space:\n  w: {uniform: [0, 0.3]}\n")
+        text = text.replace("peak: {param: lr}}", "peak: {param: lr}, warmup: {param: w}}")
+        path.write_text(text.replace(old, new))
+        return warming(load(path).file)
+
+    assert told() == (
+        "trials may warm up until epoch 8 (schedule.warmup), and turns go by ranks at epoch 1, 3, which favour those "
+        "that do not. Where that misleads, set allocator.first to 0.3"
+    )
+    assert told("first: 0.04", "first: 0.3") == ""
+    assert told("uniform: [0, 0.3]", "uniform: [0, 0.04]") == ""
+    assert told("{uniform: [0, 0.3]}", "0.3") == told("{uniform: [0, 0.3]}", "{choice: [0, 0.3]}") == told()
+    assert told("kind: asha, first: 0.04", "kind: uniform") == ""
 
 
 def test_the_plan_of_a_sweep_that_pauses(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from lcsearch.sweep.spec.model import CurvePrunerSpec, MedianPrunerSpec, SweepFi
 from lcsearch.sweep.spec.placeholders import placeholders
 from lcsearch.sweep.store.ownership import REPLAYED
 from lcsearch.sweep.views.phrases import named
+from lcsearch.sweep.views.plan_turns import warming
 
 
 def notices(progress: Progress, sweep: SweepFile) -> list[str]:
     """One text for each kind that there is."""
     told = (
         _startup,
+        _warming,
         _stand_ins,
         _too_late,
         _replayed,
@@ -45,6 +47,11 @@ def _startup(progress: Progress, sweep: SweepFile) -> str:
     if not progress.cut or progress.of("running", "waiting", "paused"):
         return ""
     return startup_waits(len(progress.of("complete")), spec.n_startup_trials, spec.n_min_trials)
+
+
+def _warming(progress: Progress, sweep: SweepFile) -> str:
+    """Once trials are paused or cut by ranks within their warm-up."""
+    return warming(sweep) if progress.cut or progress.of("paused") else ""
 
 
 def _stand_ins(progress: Progress, sweep: SweepFile) -> str:

@@ -7,7 +7,19 @@ from collections import Counter
 
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.rungs import rungs_of
-from lcsearch.sweep.spec.model import CurriculumSpec, GreedySpec, HalvingSpec, RobustSpec, SweepFile, UniformSpec
+from lcsearch.sweep.spec.model import (
+    Choice,
+    CurriculumSpec,
+    GreedySpec,
+    HalvingSpec,
+    Int,
+    LogUniform,
+    ParamRef,
+    RobustSpec,
+    SweepFile,
+    Uniform,
+    UniformSpec,
+)
 from lcsearch.sweep.store.turns import asked_at, make_allocator
 
 _TURNS = 8  # steps that are named
@@ -71,6 +83,7 @@ def turn_lines(file: SweepFile, size: float | None = None, source: str = "") -> 
         if come:
             told = ", ".join(f"{m} to {unit} {math.ceil(rung - 1e-9)}" for rung, m in come.items())
             lines.append(f"  of {n} trials come about {told}; the others are cut and end as stopped: {_cut(file)}")
+        lines += [f"  ! {text}"] if (text := warming(file)) else []
         lines.append(f"  one checkpoint wherever it is paused: {len(pauses)} at most, {n * len(pauses)} for {n} trials")
         if any(prices := file.prices):
             text = f"  a pause costs {prices.checkpoint:g} {unit}s, to go on {prices.resume:g}, as the file has it"
@@ -89,6 +102,40 @@ def turn_lines(file: SweepFile, size: float | None = None, source: str = "") -> 
     if file.budget.steps is not None or file.budget.seconds is not None:
         lines.append("  when the budget is used up, paused trials are ended as stopped")
     return lines
+
+
+def warming(file: SweepFile) -> str:
+    """That trials are ranked where they may still warm up, and what to do; "" where no rung lies there.
+
+    A trial with a long warm-up has a lower rate at such a rung than one with none, and with it, mostly, a worse value,
+    however it ends.
+    """
+    share, unit = _longest_warmup(file), file.step
+    early = [math.ceil(rung - 1e-9) for rung in climbed(file) if rung < share * file.max_steps]
+    if not early:
+        return ""
+    at = ", ".join(f"{step}" for step in early)
+    until, first = math.ceil(share * file.max_steps - 1e-9), math.ceil(100 * share - 1e-9) / 100
+    return (
+        f"trials may warm up until {unit} {until} (schedule.warmup), and turns go by ranks at {unit} {at}, which "
+        f"favour those that do not. Where that misleads, set allocator.first to {first:g}"
+    )
+
+
+def _longest_warmup(file: SweepFile) -> float:
+    """The largest share of the horizon that a configuration may plan to warm up."""
+    entry = 0.0 if file.plan is None else file.plan.warmup
+    if not isinstance(entry, ParamRef):
+        return float(entry)
+    match file.space[entry.param]:
+        case Choice(options=options):
+            return max(float(option) for option in options if isinstance(option, int | float))
+        case Uniform(bounds=(_, high)) | LogUniform(bounds=(_, high)) | Int(bounds=(_, high)):
+            return float(high)
+        case int() | float() as value:
+            return float(value)
+        case _:
+            return 0.0
 
 
 def _cut(file: SweepFile) -> str:
