@@ -241,3 +241,20 @@ def test_what_is_kept_is_added_to_where_the_pieces_are_gone(
     assert f"uniform, 40 configurations, at {before['commit'][:8]} |" in (tmp_path / "results.md").read_text()
     summary.write(second, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["worlds"][str(where)]["uniform"] == rows["uniform"]
+
+
+def test_a_made_clock_times_every_run_and_the_table_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS / "e3_freeze_thaw"), *sys.path])
+    made = script("e3_freeze_thaw/made_clock.py")
+    sizes = [{"batch_size": 16 << i % 6, "num_layers": 1 + i % 5, "max_units": 64 << i % 5} for i in range(len(TASK))]
+    task = made.with_clock(
+        replace(TASK, runs=tuple(replace(r, params=p) for r, p in zip(TASK.runs, sizes, strict=True)))
+    )
+    costs = [run.cost for run in task.runs]
+    assert task.unit == "seconds"
+    assert max(costs) > 20 * min(costs)
+    rows = [made.play(task, 0, budget, timed) for budget in made.BUDGETS for timed in (False, True)]
+    assert all(row["regret"] == 1.0 for row in rows if not row["complete"])
+    told = [row for row in rows if row["timed"]]
+    assert all(row["complete"] for row in told[1:])
+    assert made.table(rows).count(" -> ") == 4 * len(made.BUDGETS) + 1
