@@ -2,6 +2,7 @@
 
     LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py               # everything; goes on where it was
     LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py --orders 4 --gates product
+    LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py --orders 4 --gates young --sources lcbench arlbench
     python experiments/e6_certificate/run.py --table                              # from what is kept
     python experiments/e6_certificate/run.py --table --ship product               # writes it beside the weights
 
@@ -117,9 +118,13 @@ def certified(tasks: Rows, orders: int) -> dict[str, dict[str, float | None]]:
 
 
 def collect() -> dict[str, Any]:
-    """What is kept, as the results that are committed; orders that every task has."""
-    found: dict[str, Any] = {}
-    codes: set[str] = set()
+    """What is kept, as the results that are committed; orders that every task has. Gates of which nothing is kept here
+    stay as they were.
+    """
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found: dict[str, Any] = dict(before.get("gates", {}))
+    at = provenance.commit("experiments/e6_certificate")
+    codes: set[str] = set(before.get("sweeps_by_code", ()))
     for gates in sweeps.GATES:
         by_source: dict[str, Rows] = {}
         for path in sorted((sweeps.PARTS / gates).glob("*.json")):
@@ -137,6 +142,7 @@ def collect() -> dict[str, Any]:
             said += lines(tasks, orders, source)
         knobs = sweeps.knobs(gates)
         found[gates] = {
+            "commit": at,
             "weights": knobs["weights"],
             "policy": knobs["policy"],
             "orders": orders,
@@ -147,9 +153,9 @@ def collect() -> dict[str, Any]:
     left = sweeps.PARTS / "left.json"
     return {
         "command": "LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py",
-        "commit": provenance.commit("experiments/e6_certificate"),
+        "commit": at,
         "sweeps_by_code": sorted(codes),
-        "left_out": json.loads(left.read_text()) if left.exists() else {},
+        "left_out": json.loads(left.read_text()) if left.exists() else before.get("left_out", {}),
         "gates": found,
     }
 
@@ -183,8 +189,10 @@ def table(results: dict[str, Any]) -> str:
     for gates, said in results["gates"].items():
         least = 1 - certify.DELTA ** (1 / said["lines"][0]["tasks"])
         found += ["", f"## {gates}: {said['orders']} orders of up to {sweeps.TRIALS} trials", ""]
-        changed = {k: v for k, v in said["policy"].items() if v != results["gates"]["product"]["policy"].get(k)}
-        found += [", ".join(f"{k}={v}" for k, v in changed.items()) or "The product's gates.", ""]
+        product = {**asdict(sweeps.GATES["product"]), **results["gates"]["product"]["policy"]}
+        changed = {k: v for k, v in said["policy"].items() if v != product[k]}
+        of = ", ".join(f"{k}={v}" for k, v in changed.items()) or "The product's gates."
+        found += [f"{of} At {said['commit'][:7]}." if "commit" in said else of, ""]
         for test, what in (("sweeps", "a sweep loses its best"), ("tasks", "a task loses it in some order")):
             at = said["certified"][test].items()
             of = ", ".join(f"{100 * float(a):g} % {'none' if t is None else f'up to {t:g}'}" for a, t in at)
@@ -255,6 +263,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LCSEARCH_DATA"))
     parser.add_argument("--orders", type=int, default=20)
     parser.add_argument("--gates", nargs="+", choices=list(sweeps.GATES), default=list(sweeps.GATES))
+    parser.add_argument("--sources", nargs="+", help="all, unless some are named")
     parser.add_argument("--table", action="store_true", help="only print the table of what is kept")
     parser.add_argument("--ship", choices=list(sweeps.GATES), help="write these gates' certificate beside the weights")
     args = parser.parse_args()
@@ -264,6 +273,7 @@ def main() -> None:
         units, left = sweeps.units(Path(args.data))
         sweeps.PARTS.mkdir(exist_ok=True)
         (sweeps.PARTS / "left.json").write_text(json.dumps(left))
+        units = [(source, name) for source, name in units if args.sources is None or source in args.sources]
         for gates in args.gates:
             for n, (source, name) in enumerate(units, 1):
                 start = time.monotonic()

@@ -42,6 +42,7 @@ GATES: Mapping[str, Policy] = {
     "product": Policy(),
     "early": Policy(n_startup_trials=2, min_observations=3),
     "early-loose": Policy(n_startup_trials=2, min_observations=3, few_factor=1.0),
+    "young": Policy(n_startup_trials=2, min_comparisons=2),
 }
 """What passes before P(beat) is asked, by name; each at every one of THRESHOLDS."""
 

@@ -203,6 +203,12 @@ def test_it_goes_on_where_it_was_and_ships(made: Any, tmp_path: Path, monkeypatc
     assert (line["tasks"], line["source"]) == (2, "")
     assert 0 < line["stopped"] < 1
     assert line["lost"] <= line["at_most"]
+    monkeypatch.setattr(sweeps, "PARTS", tmp_path / "elsewhere")  # gates of which nothing is kept stay as they were
+    both = main("--gates", "early", "--sources", "made", "--orders", "1")["gates"]
+    assert (both["product"], both["early"]["orders"], len(played)) == (again, 1, 4)
+    assert "n_startup_trials=2, min_observations=3 At " in (tmp_path / "table.md").read_text()
+    main("--gates", "early", "--sources", "another", "--orders", "2")
+    assert len(played) == 4
 
     for name in ("weights.json", "network.md"):
         (tmp_path / name).write_bytes((run.WEIGHTS / name).read_bytes())
