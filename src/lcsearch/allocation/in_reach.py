@@ -8,6 +8,9 @@ from lcsearch.allocation.arms import Price, paused_trials
 from lcsearch.allocation.contract import Move, Slots, Wait
 from lcsearch.study import Snapshot, Status, uid_sort_key
 
+BY = "seconds to step"
+"""What late trials are ranked by, before the horizon."""
+
 
 def in_reach(snapshot: Snapshot, slots: Slots) -> tuple[Snapshot, Slots, tuple[Wait, ...]]:
     """The study and its slots as an allocator is to see them, and the trials that are late.
@@ -39,7 +42,7 @@ def in_reach(snapshot: Snapshot, slots: Slots) -> tuple[Snapshot, Slots, tuple[W
         snapshot = replace(snapshot, live=tuple(live))
     if slots.n_new_allowed and way(None) > time.left:
         slots = slots._replace(n_new_allowed=0, closing=True)
-    by = f"seconds to step {horizon:g}"
+    by = f"{BY} {horizon:g}"
     waits = (
         Wait(uid, i, len(late), by, f"about {seconds:.3g} s, and {time.left:.3g} s are left")
         for i, (uid, seconds) in enumerate(late.items(), start=1)

@@ -320,6 +320,8 @@ def test_the_clock(tmp_path: Path) -> None:
     assert read_clock(folder).now() >= read_clock(folder).seconds + 0.05
     clock.tick()
     assert read_clock(folder).seconds >= 7.05
+    long_ago = Reading(7.0, None, time.monotonic() - 3600.0)
+    assert long_ago.now() < 20.0, "nobody ticks: what passes between launches is no time of the sweep's"
     folder.clock.write_text("{")  # damaged by other hands: nothing is known but when
     assert read_clock(folder).seconds == 0.0
     assert read_clock(folder).until is not None

@@ -38,7 +38,7 @@ _LONGEST = 1 << 24  # bytes of clock.json
 
 Limit = Literal["trials", "steps", "seconds", "money", "stop_when"]
 
-_SLACK_S = 10.0  # a worker whose launcher was killed may end its trial a while after the last tick
+_SLACK_S = 10.0  # a worker whose launcher was killed may go on for a while after the last tick
 
 AGAIN = "lcsearch:again"
 """A trial's user attribute that names the failed trial which it runs again."""
@@ -390,8 +390,8 @@ class Reading:
         return self.seconds if self.monotonic else None
 
     def now(self) -> float:
-        """Seconds up to now, for a process that works for the launch which ticks."""
-        return self.seconds + max(time.monotonic() - self.monotonic, 0.0)
+        """Seconds up to now, for a process that works for the launch which ticks; where none does, up to its end."""
+        return self.seconds + min(max(time.monotonic() - self.monotonic, 0.0), _SLACK_S)
 
     def at(self, time: datetime) -> float | None:
         """Wall clock at a moment (one without a zone is this machine's), which stands still between launches.

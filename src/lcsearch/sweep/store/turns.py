@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.allocation.allocators.going_rate import GoingRateAsha
 from lcsearch.allocation.contract import Account, Allocator
+from lcsearch.allocation.in_reach import BY
 from lcsearch.allocation.named import allocator
 from lcsearch.allocation.rungs import rungs_of
 from lcsearch.schedulers.optuna import CurvePruner
@@ -175,9 +176,10 @@ class Turns:
 
     def finish(self) -> list[int]:
         """End this run's paused trials, for which no turn is left; returns them."""
+        late = {wait.uid: f", to its end it needs {wait.needs}" for wait in self._desk.waits if wait.by.startswith(BY)}
         with self._folder.claim():
-            left = self._paused()
-            return [t.number for t in left if self._end(t, "left paused: the budget was used up", LEFT)]
+            left = [(t, f"left paused: the budget was used up{late.get(str(t.number), '')}") for t in self._paused()]
+            return [t.number for t, why in left if self._end(t, why, LEFT)]
 
     def _evict(self) -> None:
         """Stop the paused trials of this run that are furthest from a turn, beyond as many as keep a checkpoint."""
