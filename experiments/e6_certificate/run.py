@@ -122,7 +122,9 @@ def collect() -> dict[str, Any]:
     stay as they were.
     """
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found: dict[str, Any] = dict(before.get("gates", {}))
+    found: dict[str, Any] = {
+        gates: {"commit": before["commit"], **said} for gates, said in before.get("gates", {}).items()
+    }
     at = provenance.commit("experiments/e6_certificate")
     codes: set[str] = set(before.get("sweeps_by_code", ()))
     for gates in sweeps.GATES:
@@ -191,8 +193,8 @@ def table(results: dict[str, Any]) -> str:
         found += ["", f"## {gates}: {said['orders']} orders of up to {sweeps.TRIALS} trials", ""]
         product = {**asdict(sweeps.GATES["product"]), **results["gates"]["product"]["policy"]}
         changed = {k: v for k, v in said["policy"].items() if v != product[k]}
-        of = ", ".join(f"{k}={v}" for k, v in changed.items()) or "The product's gates."
-        found += [f"{of} At {said['commit'][:7]}." if "commit" in said else of, ""]
+        of = ", ".join(f"{k}={v}" for k, v in changed.items()) or "The product's gates"
+        found += [f"{of}, at {said['commit'][:7]}." if "commit" in said else f"{of}.", ""]
         for test, what in (("sweeps", "a sweep loses its best"), ("tasks", "a task loses it in some order")):
             at = said["certified"][test].items()
             of = ", ".join(f"{100 * float(a):g} % {'none' if t is None else f'up to {t:g}'}" for a, t in at)

@@ -206,7 +206,7 @@ def test_it_goes_on_where_it_was_and_ships(made: Any, tmp_path: Path, monkeypatc
     monkeypatch.setattr(sweeps, "PARTS", tmp_path / "elsewhere")  # gates of which nothing is kept stay as they were
     both = main("--gates", "early", "--sources", "made", "--orders", "1")["gates"]
     assert (both["product"], both["early"]["orders"], len(played)) == (again, 1, 4)
-    assert "n_startup_trials=2, min_observations=3 At " in (tmp_path / "table.md").read_text()
+    assert "n_startup_trials=2, min_observations=3, at " in (tmp_path / "table.md").read_text()
     main("--gates", "early", "--sources", "another", "--orders", "2")
     assert len(played) == 4
 
