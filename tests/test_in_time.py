@@ -74,3 +74,11 @@ def test_one_that_only_computes_moves_too(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(threading.Thread, "join", look)
     assert while_it_moves(0.05, "t", computes) == "imported"
+
+
+def test_who_waits_is_not_ended_by_what_wants_to_exit() -> None:
+    """A library that gives up with sys.exit() while it is imported."""
+    with pytest.raises(RuntimeError, match=r"^it wanted to exit \(3\)$"):
+        while_it_moves(1.0, "exits", lambda: sys.exit(3))
+    with pytest.raises(RuntimeError, match=r"^it wanted to exit \(3\)$"):
+        in_time(9.0, "exits", lambda: sys.exit(3))

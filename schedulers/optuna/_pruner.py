@@ -20,7 +20,7 @@ from lcsearch.schedulers.optuna._order import Order
 from lcsearch.schedulers.optuna._record import REASON, is_audited, overtaken, steps_apart, thawed_of
 from lcsearch.schedulers.optuna._retries import Retries, inherited
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
-from lcsearch.schedulers.optuna._storage import stale, study_key, withdraw_stop, write_audit, write_stop
+from lcsearch.schedulers.optuna._storage import counted_as, stale, study_key, withdraw_stop, write_audit, write_stop
 from lcsearch.session import Session, make_session
 from lcsearch.session import explain as words
 from lcsearch.session.session import Present
@@ -188,26 +188,27 @@ class CurvePruner(BasePruner):
             self._studies = self._studies | weakref.WeakSet([study])  # a new set: another thread may walk the old one
             self._agree(study)
         step = trial.last_step
+        whose = counted_as(study)
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)
         if not values:  # none of this attempt's own
             step = None
         elif (span := self._order.broken((study_key(study), trial.number), values)) is not None:
             self._session.tell_axis(self._now(study), no_order(str(trial.number), *span))
         if trial.user_attrs.get(REASON) and overtaken(trial):
-            self._session.count_disobeyed()
+            self._session.count_disobeyed(whose)
             self._withdraw(study, trial)
         read = cache(lambda: self._reader.read(study))
 
         def present() -> Present:
             return Present(read().token, read().bank, lambda: snapshot_of(study, read()))
 
-        if self._session.gate(values, step, present) is not None or step is None:
+        if self._session.gate(values, step, present, whose) is not None or step is None:
             return False
         own = as_trial(trial)
         if overtaken(trial):  # what another process recorded
             self._withdraw(study, trial)
         snapshot = snapshot_of(study, read(), own)
-        stopped = self._session.check(snapshot, Event(own, step), partial(self._commit, study, trial, own))
+        stopped = self._session.check(snapshot, Event(own, step), partial(self._commit, study, trial, own), whose)
         if stopped.decision.reason is Reason.AUDITED and stopped.record is not None and not is_audited(trial):
             write_audit(study, trial, stopped.record)
         return stopped.decision.verdict is Verdict.STOP
@@ -326,14 +327,17 @@ class CurvePruner(BasePruner):
         Works in any process; the tally counts the looks of this one. One that has made none says which stops the
         study's storage holds, and what the decision log does.
         """
-        return several(study) or words.why_not(self._session, self._shown(study), _CALL, ask=_ASK)
+        return several(study) or words.why_not(
+            self._session, self._shown(study), _CALL, ask=_ASK, whose=counted_as(study)
+        )
 
     def report(self, study: Study) -> StudyReport:
         """The stops so far with their reasons, and the risk now, from the records in the study's storage.
 
         Printed, it says in a few lines what was spent and saved, how risky that was, and what looks came to nothing.
         """
-        held, faults = self._session.tally()
+        whose = counted_as(study)
+        held, faults = self._session.tally(whose)
         spaced = dict(held).get(Reason.SPACED, 0)
         trials = study.get_trials(deepcopy=False)
         reasons = {str(t.number): str(t.user_attrs[REASON]) for t in trials if t.user_attrs.get(REASON)}
@@ -353,7 +357,7 @@ class CurvePruner(BasePruner):
             calibration=self._session.calibration(shown),
             audits=self._session.audits(shown),
             unheard=words.silent(shown, _CALL),
-            n_disobeyed=self._session.disobeyed,
+            n_disobeyed=self._session.n_disobeyed(whose),
             inherited=inherited(trials),
             certificate=self._session.certificate_of(shown.bank),
             apart=steps_apart(trials, shown.goal.horizon),

@@ -105,5 +105,7 @@ def while_it_moves(still: float, name: str, call: Callable[[], T]) -> T:
 def _run(call: Callable[[], T], future: Future[T]) -> None:
     try:
         future.set_result(call())
+    except SystemExit as error:  # a library that gives up must not end who has waited for it
+        future.set_exception(RuntimeError(f"it wanted to exit ({error})"))
     except BaseException as error:  # raised anew where it was called
         future.set_exception(error)

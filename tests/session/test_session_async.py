@@ -196,9 +196,13 @@ def test_time_in_the_queue_is_no_lateness_of_the_forecaster() -> None:
     assert [receipt.latency for receipt in kept.receipts] == [100.0, 100.0]
 
 
-def test_an_interrupt_inside_a_forecaster_does_not_end_the_thread() -> None:
-    """A panic of a library written in Rust, or its sys.exit, is no Exception."""
-    failing = Dead(SystemExit(1))
+class Panic(BaseException):
+    pass
+
+
+def test_a_panic_inside_a_forecaster_does_not_end_the_thread() -> None:
+    """That of a library written in Rust is no Exception."""
+    failing = Dead(Panic())
     judging = session(failing)
     submit(judging)
     assert settled(judging) == []

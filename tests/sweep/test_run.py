@@ -161,7 +161,8 @@ def test_trials_that_end_early_count_as_long_as_they_ran(tmp_path: Path) -> None
     assert re.fullmatch(r"\[1/3\] trial 0 complete at epoch 2 of 6: loss \S+, new best", lines[1])
     assert "epochs: 9 spent, 0 saved (0% of 9)" in lines
     assert lines[-4:] == [
-        "! 3 of 3 complete trials ended before epoch 6, the longest at epoch 4: if they stop early by themselves, "
+        "! 3 of 3 complete trials ended before epoch 6, the longest of these at epoch 4: if they stop early by "
+        "themselves, "
         "nothing is to be done; if they are meant to train 6 epochs, the objective gets that number as ctx.max_steps",
         "files: runs/toy",
         "next: lcsearch report",

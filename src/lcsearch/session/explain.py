@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -357,7 +357,9 @@ def _unasked(snapshot: Snapshot, ask: str) -> list[str]:
     return [f"{trials}: if they ran in this process, nobody asked whether they should stop. {ask}"] if n else []
 
 
-def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "", ask: str = "") -> str:
+def why_not(
+    session: Session, snapshot: Snapshot, call: str, unheard: str = "", ask: str = "", whose: Hashable = None
+) -> str:
     """Why nothing stops (or not more): for every live trial what holds it, then the tally of the session.
 
     Args:
@@ -366,8 +368,9 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "", 
         call: how a value is reported.
         unheard: why no report at all could be used, when that is so.
         ask: what an objective does to have looks made; "": that is not for it to do.
+        whose: the study in :meth:`Session.tally`.
     """
-    counted, failed = session.tally()
+    counted, failed = session.tally(whose)
     total, elsewhere = sum(n for _, n in counted), _elsewhere(session, snapshot, Counter(dict(counted)))
     lines = [line] if (line := unheard or silent(snapshot, call)) else []
     everyone, policy = (*snapshot.bank, *snapshot.live), session.policy
@@ -394,4 +397,4 @@ def why_not(session: Session, snapshot: Snapshot, call: str, unheard: str = "", 
         lines.append(f"  {known} trials are COMPLETE, n_startup_trials is {needed}")
     lines += [f"  {n:6d} failed open: {what}" for what, n in failed]
     lines += elsewhere
-    return "\n".join([*lines, *disobeyed(session.disobeyed, n_ignored(snapshot))])
+    return "\n".join([*lines, *disobeyed(session.n_disobeyed(whose), n_ignored(snapshot))])

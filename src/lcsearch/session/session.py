@@ -16,7 +16,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,7 @@ REMEMBERED_ALLOCATIONS = 20
 OUTGROWN = 1.5
 """What was named once is told again when it has become so many times larger."""
 _STORING = "record of a stop"
+_STUDIES = 256  # of as many a process counts looks apart
 PROPOSING = "proposing a configuration"
 """What is counted as failed where a configuration was left to the sampler."""
 
@@ -72,6 +73,21 @@ class Allocated(NamedTuple):
 
     receipts: list[AllocationReceipt]
     waits: tuple[Wait, ...]
+
+
+@dataclass
+class Tally:
+    """What a process counts of a study's looks.
+
+    Attributes:
+        reasons: looks by what held or decided them.
+        failed: forecasts and records that failed, so that the trial went on, by what failed.
+        disobeyed: looks that came to a stop after which the trial reported on.
+    """
+
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    disobeyed: int = 0
 
 
 class Present(NamedTuple):
@@ -108,7 +124,6 @@ class Session:
         reasons: looks by what held or decided them.
         failed_open: failures after which a trial went on, by what failed.
         latest: the latest decision of each trial, by (key of the study, uid).
-        disobeyed: looks that came to a stop after which the trial reported on.
         keeps_audits: False: audits are read, and none is added to their file.
         lowest: the decision with the lowest P(beat), and of how many, likewise.
     """
@@ -138,7 +153,7 @@ class Session:
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
-        self.disobeyed = 0
+        self._tallies: OrderedDict[Hashable, Tally] = OrderedDict()
         self.keeps_audits = True
         self._allocations: dict[Hashable, Allocated] = {}
         self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many that ended
@@ -193,7 +208,13 @@ class Session:
 
     # Looks that are decided at once.
 
-    def gate(self, reports: Mapping[Any, float], step: float | None, present: Callable[[], Present]) -> GateHold | None:
+    def gate(
+        self,
+        reports: Mapping[Any, float],
+        step: float | None,
+        present: Callable[[], Present],
+        whose: Hashable = None,
+    ) -> GateHold | None:
         """The gates that need no snapshot, before one is made; counts what holds, and says what the study's finished
         trials tell of how it was set up.
 
@@ -201,6 +222,7 @@ class Session:
             reports: step -> value, all reports of the trial.
             step: the one that is looked at; None before the first.
             present: reads the study; called once the trial's own gates have let the look pass.
+            whose: the study in :meth:`tally`.
 
         Returns:
             What holds the look; None when it is to be checked.
@@ -215,6 +237,7 @@ class Session:
         if hold is not None:
             with self._lock:
                 self.reasons[hold.reason] += 1
+                self._tally_of(whose).reasons[hold.reason] += 1
         return hold
 
     def _notice(self, study: Present) -> None:
@@ -245,7 +268,11 @@ class Session:
             self.warn_once(f"{snapshot.token}: {AXIS}", text)
 
     def check(
-        self, snapshot: Snapshot, event: Event, commit: Callable[[Judgement], Judgement] | None = None
+        self,
+        snapshot: Snapshot,
+        event: Event,
+        commit: Callable[[Judgement], Judgement] | None = None,
+        whose: Hashable = None,
     ) -> Judgement:
         """Decide one look. Thread-safe; forecasts run outside the lock.
 
@@ -254,6 +281,7 @@ class Session:
             event: the look.
             commit: takes a stop, records it where other looks will find it, and says what came of that: what protects
                 a trial may have changed while forecasts were made. Where it raises, the trial goes on.
+            whose: the study in :meth:`tally`.
         """
         with np.errstate(all="ignore"):  # whoever hunts NaN with np.seterr(all="raise") means their own code
             start = self._clock()
@@ -265,7 +293,7 @@ class Session:
                     text = f"{_STORING} failed, the trial goes on: {in_words(error)}"
                     self.warn_once(f"{_STORING}:{type(error).__name__}", text)
                     judgement = revoked(judgement, Reason.UNRECORDED)
-            self._record(judgement.decision, self._clock() - start, errors, snapshot.key, snapshot)
+            self._record(judgement.decision, self._clock() - start, errors, snapshot.key, snapshot, whose)
         return judgement
 
     def _decide(
@@ -537,10 +565,18 @@ class Session:
             self.warn_once("audits", wrong or unread)
         return replace(found, earlier=earlier)
 
-    def count_disobeyed(self) -> None:
+    def count_disobeyed(self, whose: Hashable = None) -> None:
         """A trial reported on after a look that had come to a stop."""
         with self._lock:
-            self.disobeyed += 1
+            self._tally_of(whose).disobeyed += 1
+
+    def _tally_of(self, whose: Hashable) -> Tally:
+        """Needs the lock."""
+        found = self._tallies.setdefault(whose, Tally())
+        self._tallies.move_to_end(whose)
+        if len(self._tallies) > _STUDIES:
+            self._tallies.popitem(last=False)
+        return found
 
     def failed(self, what: str, error: BaseException, then: str = "the trial goes on") -> None:
         """Count a failure of lcsearch itself or of the storage, after which a trial goes on or begins all the same."""
@@ -559,16 +595,21 @@ class Session:
         errors: dict[str, str],
         study: Hashable = None,
         snapshot: Snapshot | None = None,
+        whose: Hashable = None,
     ) -> None:
         with self._lock:
+            tally = self._tally_of(whose)
             self.reasons[decision.reason] += 1
+            tally.reasons[decision.reason] += 1
             before = self._remember((study or decision.study, decision.trial), decision)
             if decision.reason.fails_open:
                 late = any(
                     why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
                 )
                 what = "late forecast" if late else "forecast"  # the one thing that hangs on a clock has its own name
-                self.failed_open[what if decision.reason is Reason.ABSENT else _STORING] += 1
+                what = what if decision.reason is Reason.ABSENT else _STORING
+                self.failed_open[what] += 1
+                tally.failed[what] += 1
         # Of looks in a row that were overtaken the first is written: thousands say no more.
         unjudged = decision.now is None and decision.reason is Reason.SUPERSEDED
         repeated = unjudged and before is not None and before.reason is decision.reason
@@ -610,10 +651,25 @@ class Session:
         except Exception as error:
             self.failed("decision log", error)
 
-    def tally(self) -> tuple[list[tuple[Reason, int]], list[tuple[str, int]]]:
-        """Looks of this process by what held or decided them, and failures by what failed; most frequent first."""
+    def tally(self, whose: Hashable = None) -> tuple[list[tuple[Reason, int]], list[tuple[str, int]]]:
+        """Looks of this process by what held or decided them, and failures by what failed; most frequent first.
+
+        Args:
+            whose: the study whose looks are counted; all, where none was counted for it. Failures beside looks (a full
+                disk) are no study's, and count for each.
+        """
         with self._lock:
-            return self.reasons.most_common(), self.failed_open.most_common()
+            if whose not in self._tallies:
+                return self.reasons.most_common(), self.failed_open.most_common()
+            known = self._tallies[whose]
+            of_looks = sum((tally.failed for tally in self._tallies.values()), Counter[str]())
+            return known.reasons.most_common(), (known.failed + (self.failed_open - of_looks)).most_common()
+
+    def n_disobeyed(self, whose: Hashable = None) -> int:
+        """Looks of this process that came to a stop after which the trial reported on, of the study or of all."""
+        with self._lock:
+            some = [self._tallies[whose]] if whose in self._tallies else self._tallies.values()
+            return sum(tally.disobeyed for tally in some)
 
 
 def make_session(

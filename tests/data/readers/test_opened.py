@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -97,3 +98,22 @@ def test_what_is_broken_missing_or_no_study_is_told_or_left_to_others(tmp_path: 
     with pytest.raises(LcsearchError) as error, optuna_study(url):
         pass
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_intermediate_values SET intermediate_value = 'abc'",
+        "trial_intermediate_values SET intermediate_value = NULL",
+        "trial_values SET value = 'abc'",
+        "trials SET state = 'GONE'",
+    ],
+)
+def test_an_entry_that_is_none_of_optunas_is_told(tmp_path: Path, change: str) -> None:
+    path = made(tmp_path / "study.db", "one")
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        assert base.execute(f"UPDATE {change}").rowcount
+        base.commit()
+    told = f"^{path}: expected the tables of Optuna, got an entry that cannot be read"
+    with pytest.raises(FileProblem, match=told), optuna_study(path):
+        pass

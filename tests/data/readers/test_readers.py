@@ -403,6 +403,23 @@ def test_tables_of_an_older_optuna(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_intermediate_values SET intermediate_value = 'abc'",
+        "trials SET state = 'GONE'",
+        "trial_params SET distribution_json = '{'",
+    ],
+)
+def test_what_is_none_of_optunas_in_a_study_s_tables_is_told(tmp_path: Path, change: str) -> None:
+    path = made_sqlite(tmp_path / "study.db")
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        assert base.execute(f"UPDATE {change}").rowcount
+        base.commit()
+    with pytest.raises(FileProblem, match="expected the tables of Optuna, got an entry that cannot be read"):
+        read(path)
+
+
 def test_a_sqlite_file_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with contextlib.closing(sqlite3.connect(path)) as other:

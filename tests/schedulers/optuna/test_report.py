@@ -107,3 +107,20 @@ def test_no_certificate_speaks_of_stops_that_others_forecast() -> None:
     found = CurvePruner(max_steps=50).report(study)
     assert (found.certificate, found.calibration.state) == ("", "uncalibrated")
     assert "certifi" not in str(found) + CurvePruner(max_steps=50).explain(6, study)
+
+
+def test_looks_are_counted_of_the_study_that_is_asked_about() -> None:
+    """One pruner for two studies of one name, in two storages."""
+    one = pruner(forecasters=Dead())
+    first, second = (optuna.create_study(study_name="same", pruner=one) for _ in range(2))
+    for study, n in ((first, 1), (second, 2)):
+        study.add_trials([finished(dict(enumerate(decay(0.1 * i)))) for i in range(1, 7)])
+        for trial in (study.ask() for _ in range(n)):
+            assert first_stop(trial, decay(5.0)) is None
+    failed = report(first).failed_open
+    assert failed > 0
+    assert report(second).failed_open == 2 * failed
+    told = [one.why_not(study).splitlines()[-2:] for study in (first, second)]
+    assert told[0] != told[1]
+    again = optuna.load_study(study_name="same", storage=first._storage, pruner=one)  # noqa: SLF001
+    assert one.why_not(again).splitlines()[-2:] == told[0]

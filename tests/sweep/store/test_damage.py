@@ -379,6 +379,28 @@ def test_the_key_of_a_record_that_does_not_hold_is_named(made: Path, run: Path) 
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        ("trial_intermediate_values SET intermediate_value = 'abc' WHERE step = 7", "'abc' for a number of trial "),
+        ("trial_intermediate_values SET intermediate_value = NULL WHERE step = 7", "an entry that cannot be read ("),
+        ("trial_values SET value = 'abc'", "'abc' for a number of trial "),
+        ("trial_values SET value = NULL", "an entry that cannot be read ("),
+        ("trials SET state = 'GONE'", "an entry that cannot be read ("),
+    ],
+)
+def test_no_number_where_one_belongs_in_the_database(made: Path, run: Path, change: str, got: str) -> None:
+    with closing(sqlite3.connect(run / "study.sqlite3")) as base:
+        assert base.execute(f"UPDATE {change}").rowcount
+        base.commit()
+    for command in (*COMMANDS, "calibration"):
+        done = call(command, made, run)
+        assert (done.exit_code, done.stdout) == (3, "")
+        head = f"sqlite:///{run}/study.sqlite3: expected a database that Optuna can read, got {got}"
+        assert done.stderr.startswith(head), command
+        assert done.stderr.endswith("Bring it back from a copy, or start over with --fresh or another --folder.\n")
+
+
 def test_the_risk_says_that_a_stop_with_a_damaged_record_is_not_in_it(made: Path, run: Path) -> None:
     with closing(sqlite3.connect(run / "study.sqlite3")) as base:
         stopped = "SELECT MIN(trial_id) FROM trials WHERE state = 'PRUNED'"

@@ -161,7 +161,8 @@ def test_programs_that_stop_early_are_blamed_for_nothing(argument: str, how: str
     ended = [trial(n, TrialState.COMPLETE, {1: 1.0, 2: 0.5, 3: 0.4}) for n in range(2)]
     (text,) = told(*ended, objective=objective)
     assert text == (
-        "2 of 2 complete trials ended before epoch 10, the longest at epoch 3: if they stop early by themselves, "
+        "2 of 2 complete trials ended before epoch 10, the longest of these at epoch 3: if they stop early by "
+        "themselves, "
         "nothing is to be done (looks ask about the best value by the last end, or further, for another may go on; "
         f"epochs saved are counted to where they ended); if they are meant to train 10 epochs, {how}"
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lcsearch.curves import Curve
 from lcsearch.data.readers._assemble import ReadOptions
 from lcsearch.data.readers._optuna import (
     PATIENCE_S,
@@ -23,8 +24,9 @@ from lcsearch.data.readers._optuna import (
     loaded,
     of_journal,
     shown,
+    unreadable_entry,
 )
-from lcsearch.errors import FileProblem
+from lcsearch.errors import FileProblem, LcsearchError
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -58,7 +60,9 @@ def opened(
             storage = RDBStorage(url, options, skip_table_creation=True)
             stack.callback(_close, storage)
             study = loaded(storage, text, wish)
-            study.get_trials(deepcopy=False)  # what is wrong with the tables is told before anybody works with it
+            for trial in study.get_trials(deepcopy=False):  # what is wrong is told before anybody works with it
+                Curve.of(trial.intermediate_values)
+                Curve.of(range(len(trial.values or ())), trial.values)
         yield study, text
 
 
@@ -85,3 +89,7 @@ def _table_problems(where: str) -> Iterator[None]:
     except RuntimeError as error:  # of another version
         said = " ".join(str(error).split())[:200].rstrip(".")
         raise FileProblem(f"{where}: expected the tables of this Optuna, got others ({said}). {UPGRADE}") from None
+    except LcsearchError:
+        raise
+    except (ValueError, TypeError, LookupError, AssertionError) as error:
+        raise unreadable_entry(where, error) from error

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lcsearch.curves import Curve
 from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose
 from lcsearch.data.tables import hint, listing
-from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
+from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue, in_words
 from lcsearch.files import loads, read
 from lcsearch.goal import Direction
 from lcsearch.study import Status
@@ -122,6 +122,12 @@ def database_problems(url: URL) -> Iterator[None]:
         raise EnvironmentProblem(f"{shown(url)}: expected tables of Optuna, got {type(error).__name__}.") from None
 
 
+def unreadable_entry(where: str, error: BaseException) -> FileProblem:
+    """What to tell of tables in which somebody has put something else."""
+    text = f"{where}: expected the tables of Optuna, got an entry that cannot be read ({in_words(error)[:120]})."
+    return FileProblem(f"{text} Bring it back from a copy.")
+
+
 @contextlib.contextmanager
 def file_problems(path: Path) -> Iterator[None]:
     """What SQLite says of a file, in our words."""
@@ -208,26 +214,29 @@ def _from_tables(rows: Rows, where: str, wish: ReadOptions) -> Read:
         raise FileProblem(f"{text} {UPGRADE}") from error
     directions.sort(key=lambda row: int(row["objective"]))
     direction = _direction([str(row["direction"]) for row in directions], wish, source)
-    curves: dict[int, dict[float, float]] = {}
-    for row in values:
-        value = row["intermediate_value"]
-        # Before Optuna 3.0 there was no type, and NaN was stored as NULL.
-        odd = _ODD.get(str(row.get("intermediate_value_type", "NAN")), math.nan)
-        curves.setdefault(row["trial_id"], {})[float(row["step"])] = odd if value is None else float(value)
-    configs: dict[int, dict[str, Any]] = {}
-    for row in params:
-        configs.setdefault(row["trial_id"], {})[row["param_name"]] = _param(
-            row["param_value"], row["distribution_json"]
-        )
-    found = [
-        Found(
-            str(row["number"]),
-            Curve.of(curves.get(row["trial_id"], {})),
-            _STATUS[str(row["state"])],
-            configs.get(row["trial_id"], {}),
-        )
-        for row in trials
-    ]
+    try:
+        curves: dict[int, dict[float, float]] = {}
+        for row in values:
+            value = row["intermediate_value"]
+            # Before Optuna 3.0 there was no type, and NaN was stored as NULL.
+            odd = _ODD.get(str(row.get("intermediate_value_type", "NAN")), math.nan)
+            curves.setdefault(row["trial_id"], {})[float(row["step"])] = odd if value is None else float(value)
+        configs: dict[int, dict[str, Any]] = {}
+        for row in params:
+            configs.setdefault(row["trial_id"], {})[row["param_name"]] = _param(
+                row["param_value"], row["distribution_json"]
+            )
+        found = [
+            Found(
+                str(row["number"]),
+                Curve.of(curves.get(row["trial_id"], {})),
+                _STATUS[str(row["state"])],
+                configs.get(row["trial_id"], {}),
+            )
+            for row in trials
+        ]
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise unreadable_entry(where, error) from error
     return assemble(name, found, wish, direction, source)
 
 

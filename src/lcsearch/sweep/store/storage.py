@@ -17,6 +17,7 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from lcsearch.errors import EnvironmentProblem
 from lcsearch.secrets_in_urls import mask, mask_of
@@ -77,7 +78,9 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
         again, first = rests(self._patience), True
         while True:
             try:
-                return method(self, *args, **kwargs)
+                found = method(self, *args, **kwargs)
+                _check_numbers(found, self.url)
+                return found
             except UpdateFinishedTrialError:
                 if first or method.__name__ != "set_trial_state_values":
                     raise
@@ -92,13 +95,27 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
                     text += f", got {told(self.url, error)}. "
                     text += "See that it runs and can be written to; a run goes on with --resume."
                     raise EnvironmentProblem(text) from None  # the cause may quote the password
-            except (ValueError, TypeError, RecursionError) as error:
-                if not method.__name__.lstrip("_").startswith("get_"):
-                    raise  # of what was to be written
+            except (ValueError, TypeError, RecursionError, AssertionError, LookupError) as error:
+                if isinstance(error, KeyError) or not method.__name__.lstrip("_").startswith("get_"):
+                    raise  # of what is not there, or was to be written
                 said = f"an entry that cannot be read ({type(error).__name__}: {str(error)[:80]})"
                 raise EnvironmentProblem(damaged(self.url, said)) from error
 
     return call
+
+
+def _check_numbers(found: object, url: str) -> None:
+    """Whatever is a trial among what was read holds numbers where Optuna keeps numbers.
+
+    Raises:
+        EnvironmentProblem: it does not; SQLite takes text in any column.
+    """
+    for trial in found if isinstance(found, list) else [found]:
+        if not isinstance(trial, FrozenTrial):
+            return
+        for value in (*trial.intermediate_values.values(), *(trial.values or ())):
+            if not isinstance(value, int | float):
+                raise EnvironmentProblem(damaged(url, f"{str(value)[:40]!r} for a number of trial {trial.number}"))
 
 
 def is_damage(error: Exception) -> bool:

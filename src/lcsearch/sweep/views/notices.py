@@ -128,7 +128,7 @@ def _lengths(progress: Progress, sweep: SweepFile) -> str:
         return f"reports after {end} were ignored: set max_steps to the objective's own length, or let it end there"
     if not early:
         return ""
-    longest = f"the longest at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
+    longest = f"the longest of these at {sweep.step} {max(early)}" if len(early) > 1 else f"at {sweep.step} {early[0]}"
     ended = f"{len(early)} of {len(complete)} complete trials ended before {end}, {longest}"
     meant = f"if they are meant to train {sweep.max_steps} {sweep.step}s, {_how_told(sweep)}"
     known = _known(sweep, all_early=len(early) == len(complete))
