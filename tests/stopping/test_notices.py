@@ -106,3 +106,33 @@ def test_bounds_say_when_it_is_reached_and_are_told_when_they_are_none() -> None
     ]
     (text,) = said(0.3, None)
     assert text.startswith("trial 0 reported 0.2, beyond the low one of bounds, which is 0.3")
+
+
+def test_a_placeholder_between_measurements() -> None:
+    """Validation every fifth epoch, and -1 in between; of a value that a trial never leaves nothing is said."""
+    study = goal("maximize", horizon=20)
+
+    def texts(*curves: list[float]) -> list[str]:
+        ended = [trial(str(i), values) for i, values in enumerate(curves)]
+        return [notice.text for notice in notices(snapshot(study, ended))]
+
+    measured = [[0.1 * i + 0.01 * step if step % 5 == 4 else -1.0 for step in range(20)] for i in range(6)]
+    said = "at least half of the reports of 6 trials are -1, with other values between them: if that stands for 'not "
+    assert texts(*measured) == [f"{said}measured', report NaN there, or nothing"]
+    assert texts(*measured[: ENOUGH - 1]) == []
+    assert texts(*[[0.1] * 20] * 6, [0.2] * 20) == []
+    tops = [[1.0 if step % 4 else 0.9 for step in range(20)]] * 6
+    assert all("not measured" not in text for text in texts(*tops))
+
+
+def test_steps_that_go_on_with_another_training_s() -> None:
+    def texts(first: int, gap: int) -> list[str]:
+        steps = [first + gap * i for i in range(20)]
+        ended = [trial(str(i), [1.0 + i] * 20, steps=steps) for i in range(6)]
+        return [notice.text for notice in notices(snapshot(goal(horizon=steps[-1]), ended))]
+
+    assert texts(10001, 1) == [
+        "trials begin at step 10001 and report every 1 or so from there: what lies before counts as trained in what is "
+        "spent. If it was not, count steps from each trial's own start"
+    ]
+    assert texts(1000, 1000) == texts(0, 1) == texts(20, 1) == []

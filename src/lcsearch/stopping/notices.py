@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from lcsearch.curves import Floats
 from lcsearch.goal import Judged
 from lcsearch.stopping.axis import ENOUGH, odd_axis
 from lcsearch.stopping.gates import barred
@@ -18,6 +21,9 @@ AXIS = "axis"
 """The key of the notice that steps are no axis."""
 
 _COMPARED = 100  # trials: more of them say nothing else, and cost their square
+
+_LATE = 50
+"""Gaps between reports: trials that begin as far along the axis may have trained nothing before."""
 
 FAR = 2.0
 """Times the horizon that was named: from here on trials that pass it go far beyond it."""
@@ -46,7 +52,7 @@ def notices(snapshot: Snapshot, axis: str | None = None) -> tuple[Notice, ...]:
     told = (*_barred(snapshot), *_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
     if axis := odd_axis(snapshot) or axis:  # where steps mean nothing, neither does the last one
         return (Notice(AXIS, axis), *told)
-    return (*_horizon(snapshot), *told)
+    return (*_horizon(snapshot), *told, *_placeholder(snapshot), *_offset(snapshot))
 
 
 def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
@@ -118,6 +124,44 @@ def _bound(snapshot: Snapshot) -> Iterator[Notice]:
             f"{known}: no trial can beat it. Looks and the risk ask whether a trial ties it; "
         )
         yield Notice("bound", f"{text}end the study, or choose a metric that still tells good trials apart")
+
+
+def _placeholder(snapshot: Snapshot) -> Iterator[Notice]:
+    """One value that fills at least half of most trials, with others in between, some of them better."""
+    ended, sign = [*islice(snapshot.bank, _COMPARED)], snapshot.goal.sign
+    found = [value for trial in ended if (value := _filler(sign * trial.curve.values)) is not None]
+    value, n = Counter(found).most_common(1)[0] if found else (math.nan, 0)
+    if n >= ENOUGH and 2 * n > len(ended):
+        text = f"at least half of the reports of {n} trials are {sign * value:.6g}, with other values between them: if "
+        yield Notice("placeholder", f"{text}that stands for 'not measured', report NaN there, or nothing")
+
+
+def _filler(losses: Floats) -> float | None:
+    """The loss of at least half of the reports, no best one, that comes back three times or more after others; None:
+    there is none.
+    """
+    if not losses.size:
+        return None
+    known, counts = np.unique(losses, return_counts=True)
+    often = int(counts.argmax())
+    same = losses == known[often]
+    back = np.count_nonzero(same[1:] & ~same[:-1])
+    return float(known[often]) if often and 2 * counts[often] >= losses.size and back >= 3 else None
+
+
+def _offset(snapshot: Snapshot) -> Iterator[Notice]:
+    """Trials that all begin far along the axis, as fine-tuning does that goes on with the steps of another training."""
+    curves = [trial.curve for trial in islice(snapshot.bank, _COMPARED) if trial.curve.n_reports > 1]
+    if len(curves) < ENOUGH:
+        return
+    first = min(curve.first_step for curve in curves)
+    gap = float(np.median([(curve.last_step - curve.first_step) / (curve.n_reports - 1) for curve in curves]))
+    if first > _LATE * gap:
+        text = (
+            f"trials begin at step {first:g} and report every {gap:.3g} or so from there: what lies before counts as "
+        )
+        text += "trained in what is spent. If it was not, count steps from each trial's own start"
+        yield Notice("offset", text)
 
 
 def _opposite(pairs: Sequence[tuple[float, float]]) -> str:
