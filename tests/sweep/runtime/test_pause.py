@@ -480,3 +480,18 @@ def test_trials_that_are_paused_on_another_machine_are_left_to_it_and_it_is_said
     text = f"trial 0: paused, with checkpoints on {here()}; a run there goes on with --resume"
     assert view.events == [text]
     assert not (tmp_path / "bob/run/checkpoints/trial-00000").exists()
+
+
+def test_a_trial_is_read_by_itself_not_with_all_others(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database gives all trials that have not ended anew each time they are asked for, paused ones among them."""
+    read = list[int]()
+    get_trials = optuna.Study.get_trials
+
+    def counted(study: optuna.Study, *args: Any, **kwargs: Any) -> list[optuna.trial.FrozenTrial]:
+        read.append(1)
+        return get_trials(study, *args, **kwargs)
+
+    hand.train()
+    monkeypatch.setattr(optuna.Study, "get_trials", counted)
+    assert hand.train() == (1, "WAITING")
+    assert len(read) == 1  # the allocator's, when the turn is over

@@ -16,6 +16,7 @@ import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
 from lcsearch.schedulers.optuna._record import thawed_of
+from lcsearch.schedulers.optuna._storage import stored
 from lcsearch.session.decision_log import DecisionLog, read_log
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Paused, Stopped, load_objective
 from lcsearch.sweep.objective.program import CommandFailed, command_objective
@@ -79,7 +80,7 @@ def run_trial(
     def held() -> bool:
         return not shared or ownership.still_has(study, taken)
 
-    frozen = study.get_trials(deepcopy=False)[trial.number]
+    frozen = stored(study, trial)
     thawed = thawed_of(frozen)
     if thawed is not None:
         bring_checkpoint(folder, trial.number, thawed)

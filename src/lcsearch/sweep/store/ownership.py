@@ -26,6 +26,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.schedulers.optuna import adopt, is_paused
+from lcsearch.schedulers.optuna._storage import stored
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.attributes import WORKER
@@ -79,7 +80,7 @@ class Claim:
 
     def count(self) -> None:
         """Store what it took, and what was odd about its reports."""
-        frozen = self.trial.study.get_trials(deepcopy=False)[self.trial.number]
+        frozen = stored(self.trial.study, self.trial)
         pace, before = self.pacer.told(), attributes.took(frozen.user_attrs, TOOK) or {}
         if before.get("gaps", 0) > pace.get("gaps", 0):  # of an earlier turn, which says more
             pace = {name: before[name] for name in ("pace", "gaps") if name in before}
@@ -122,7 +123,7 @@ def adopt_abandoned(
 
 def sign(study: optuna.Study, trial: Trial, me: dict[str, Any]) -> None:
     """Sign a trial that is taken; what a turn took that has ended is added to the earlier ones'."""
-    frozen = study.get_trials(deepcopy=False)[trial.number]
+    frozen = stored(study, trial)
     took, since = attributes.took(frozen.user_attrs, TOOK), _owner(frozen).get("since")
     if took is not None and since is not None and took.get("since") == since:
         trial.set_user_attr(SECONDS, seconds_of(frozen, None))

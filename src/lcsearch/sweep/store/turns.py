@@ -184,8 +184,7 @@ class Turns:
     def _evict(self) -> None:
         """Stop the paused trials of this run that are furthest from a turn, beyond as many as keep a checkpoint."""
         keep = None if self._file.checkpoints is None else self._file.checkpoints.keep
-        paused = self._paused()
-        if keep is None or len(paused) <= keep:
+        if keep is None or len(paused := self._paused()) <= keep:
             return
         waits = {wait.uid: (place, wait) for place, wait in enumerate(self._desk.waits)}
 
