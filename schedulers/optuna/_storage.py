@@ -63,8 +63,13 @@ def study_key(study: Study) -> tuple[int, int, str]:
 
 
 def counted_as(study: Study) -> tuple[Hashable, int, str]:
-    """By what one process counts a study's looks; unlike :func:`study_key` never that of another, later one."""
-    return weakref.ref(study._storage), study._study_id, study.study_name
+    """By what one process counts a study's looks: the same for every handle of a study in a database or a journal file,
+    and unlike :func:`study_key` never that of a study in another storage that has ended meanwhile.
+    """
+    storage = getattr(study._storage, "_backend", study._storage)  # what Optuna wraps anew for every handle
+    place = getattr(storage, "url", getattr(storage, "_file_path", None))
+    shared = isinstance(place, str) and place != "sqlite://" and ":memory:" not in place
+    return place if shared else weakref.ref(storage), study._study_id, study.study_name
 
 
 def adopt(study: Study, number: int) -> Trial:

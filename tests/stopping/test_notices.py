@@ -129,6 +129,7 @@ def test_steps_that_go_on_with_another_training_s() -> None:
     def texts(first: int, gap: int) -> list[str]:
         steps = [first + gap * i for i in range(20)]
         ended = [trial(str(i), [1.0 + i] * 20, steps=steps) for i in range(6)]
+        ended.append(trial("from the start", [9.0, 9.0], steps=[1, 2]))
         return [notice.text for notice in notices(snapshot(goal(horizon=steps[-1]), ended))]
 
     assert texts(10001, 1) == [

@@ -153,6 +153,7 @@ class Session:
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
+        self._failed_beside: Counter[str] = Counter()  # looks
         self._tallies: OrderedDict[Hashable, Tally] = OrderedDict()
         self.keeps_audits = True
         self._allocations: dict[Hashable, Allocated] = {}
@@ -582,6 +583,7 @@ class Session:
         """Count a failure of lcsearch itself or of the storage, after which a trial goes on or begins all the same."""
         with self._lock:
             self.failed_open[what] += 1
+            self._failed_beside[what] += 1
         self.warn_once(f"{what}:{type(error).__name__}", f"{what} failed, {then}: {in_words(error)}")
 
     def unproposed(self, error: BaseException) -> None:
@@ -619,8 +621,8 @@ class Session:
         try:
             versions = self.panel.versions()
             saw = None if snapshot is None else Seen.of(with_threshold(self.policy, snapshot), snapshot)
-            whose = socket.gethostname(), os.getpid()
-            receipt = Receipt(decision, self._wall(), latency, *whose, versions, errors, saw)
+            maker = socket.gethostname(), os.getpid()
+            receipt = Receipt(decision, self._wall(), latency, *maker, versions, errors, saw)
         except Exception as error:  # a version that cannot be read
             self.failed("decision log", error)
             return
@@ -655,20 +657,19 @@ class Session:
         """Looks of this process by what held or decided them, and failures by what failed; most frequent first.
 
         Args:
-            whose: the study whose looks are counted; all, where none was counted for it. Failures beside looks (a full
-                disk) are no study's, and count for each.
+            whose: the study whose looks are counted; None: all. Failures beside looks (a full disk) are no study's, and
+                count for each.
         """
         with self._lock:
-            if whose not in self._tallies:
+            if whose is None:
                 return self.reasons.most_common(), self.failed_open.most_common()
-            known = self._tallies[whose]
-            of_looks = sum((tally.failed for tally in self._tallies.values()), Counter[str]())
-            return known.reasons.most_common(), (known.failed + (self.failed_open - of_looks)).most_common()
+            known = self._tallies.get(whose, Tally())
+            return known.reasons.most_common(), (known.failed + self._failed_beside).most_common()
 
     def n_disobeyed(self, whose: Hashable = None) -> int:
         """Looks of this process that came to a stop after which the trial reported on, of the study or of all."""
         with self._lock:
-            some = [self._tallies[whose]] if whose in self._tallies else self._tallies.values()
+            some = self._tallies.values() if whose is None else [self._tallies.get(whose, Tally())]
             return sum(tally.disobeyed for tally in some)
 
 

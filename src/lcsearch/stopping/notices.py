@@ -154,7 +154,7 @@ def _offset(snapshot: Snapshot) -> Iterator[Notice]:
     curves = [trial.curve for trial in islice(snapshot.bank, _COMPARED) if trial.curve.n_reports > 1]
     if len(curves) < ENOUGH:
         return
-    first = min(curve.first_step for curve in curves)
+    first = float(np.median([curve.first_step for curve in curves]))
     gap = float(np.median([(curve.last_step - curve.first_step) / (curve.n_reports - 1) for curve in curves]))
     if first > _LATE * gap:
         text = (

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import optuna
 import pytest
 from kit.doubles import Dead, NormalAroundBest
 from kit.studies import SHORTEST, decay, finished, first_stop, pruner, stop_one, study_of
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner, StudyReport
@@ -109,18 +114,40 @@ def test_no_certificate_speaks_of_stops_that_others_forecast() -> None:
     assert "certifi" not in str(found) + CurvePruner(max_steps=50).explain(6, study)
 
 
+def look_at(study: optuna.Study, n: int) -> None:
+    """Looks at n trials, at which nobody forecasts anything."""
+    study.add_trials([finished(dict(enumerate(decay(0.1 * i)))) for i in range(1, 7)])
+    for trial in (study.ask() for _ in range(n)):
+        assert first_stop(trial, decay(5.0)) is None
+
+
 def test_looks_are_counted_of_the_study_that_is_asked_about() -> None:
-    """One pruner for two studies of one name, in two storages."""
+    """One pruner for three studies of one name, in as many storages; one is never asked whether to stop."""
     one = pruner(forecasters=Dead())
-    first, second = (optuna.create_study(study_name="same", pruner=one) for _ in range(2))
-    for study, n in ((first, 1), (second, 2)):
-        study.add_trials([finished(dict(enumerate(decay(0.1 * i)))) for i in range(1, 7)])
-        for trial in (study.ask() for _ in range(n)):
-            assert first_stop(trial, decay(5.0)) is None
+    first, second, third = (optuna.create_study(study_name="same", pruner=one) for _ in range(3))
+    look_at(first, 1)
+    look_at(second, 2)
+    look_at(third, 0)
+    third.ask().report(1.0, 1)
     failed = report(first).failed_open
     assert failed > 0
-    assert report(second).failed_open == 2 * failed
-    told = [one.why_not(study).splitlines()[-2:] for study in (first, second)]
-    assert told[0] != told[1]
-    again = optuna.load_study(study_name="same", storage=first._storage, pruner=one)  # noqa: SLF001
-    assert one.why_not(again).splitlines()[-2:] == told[0]
+    assert (report(second).failed_open, report(third).failed_open) == (2 * failed, 0)
+    told = [one.why_not(study).splitlines() for study in (first, second, third)]
+    assert told[0][-2:] != told[1][-2:]
+    assert any("nobody asked whether they should stop" in line for line in told[2])
+    assert not any("nobody asked" in line for line in (*told[0], *told[1]))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_looks_of_every_handle_of_a_study_are_counted_together(kind: str, tmp_path: Path) -> None:
+    def storage() -> Any:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path / 'study.db'}"
+        return JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+
+    one = pruner(forecasters=Dead())
+    study = optuna.create_study(study_name="one", storage=storage(), pruner=one)
+    look_at(study, 1)
+    again = optuna.load_study(study_name="one", storage=storage(), pruner=one)
+    assert report(again).failed_open == report(study).failed_open > 0
+    assert one.why_not(again) == one.why_not(study)
