@@ -162,7 +162,7 @@ def table(results: dict[str, Any]) -> str:
         lines += [f"## {task}: {steps} epochs for each search{f' ({changed})' if changed else ''}", ""]
         shares = " | ".join(f"{share:.0%}" for share in SHARES)
         lines.append(f"| way | seeds | {shares} | worst to best | epochs to the best rival's end | trials | complete |")
-        lines.append("|---" * (7 + len(SHARES)) + "|")
+        lines.append("|---" * (6 + len(SHARES)) + "|")
         for way in WAYS:
             if not (runs := list(runs_of(results, task, way).values())):
                 continue

@@ -126,6 +126,10 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
         "digits_cnn/1/asha-optuna": run((1, 0.5)),
     }
     rows = e7.table({"sizes": sizes, "runs": runs}).splitlines()
+    heads = [at for at, line in enumerate(rows) if line.startswith("|---")]
+    assert len(heads) == 3
+    assert all(rows[at - 1].count("|") == rows[at].count("|") for at in heads)
+    assert rows[3].count("|") == rows[4].count("|")
     # the best rivals end with 0.2 and 0.3
     assert rows[4] == "| curve | 2 | 0.4500 | 0.4500 | 0.3000 | 0.2500 | 0.4000 to 0.1000 | 9, - | 2 | 1 |"
     # for a rival it is the other one: 0.5 and 0.5

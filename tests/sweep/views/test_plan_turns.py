@@ -35,7 +35,9 @@ def test_the_steps_at_which_a_turn_may_end(tmp_path: Path, allocator: str, steps
 
 
 def test_rungs_within_the_warm_up_are_told(tmp_path: Path) -> None:
-    """A warm-up of up to 0.3 of 25 epochs, rungs at 1, 3, 9 and 25; none within 0.04, and none without rungs."""
+    """A warm-up of up to 0.3 of 25 epochs, rungs at 1, 3, 9 and 25; none within 0.04, none without rungs, and none
+    where all trials warm up alike.
+    """
 
     def told(old: str = "", new: str = "") -> str:
         path = pausing_toy(tmp_path)
@@ -50,7 +52,9 @@ def test_rungs_within_the_warm_up_are_told(tmp_path: Path) -> None:
     )
     assert told("first: 0.04", "first: 0.3") == ""
     assert told("uniform: [0, 0.3]", "uniform: [0, 0.04]") == ""
-    assert told("{uniform: [0, 0.3]}", "0.3") == told("{uniform: [0, 0.3]}", "{choice: [0, 0.3]}") == told()
+    assert told("{uniform: [0, 0.3]}", "{choice: [0, 0.3]}") == told()
+    assert told("{uniform: [0, 0.3]}", "0.3") == told("{uniform: [0, 0.3]}", "{choice: [0.3]}") == ""
+    assert told("warmup: {param: w}", "warmup: 0.3") == ""
     assert told("kind: asha, first: 0.04", "kind: uniform") == ""
 
 

@@ -123,17 +123,18 @@ def warming(file: SweepFile) -> str:
 
 
 def _longest_warmup(file: SweepFile) -> float:
-    """The largest share of the horizon that a configuration may plan to warm up."""
-    entry = 0.0 if file.plan is None else file.plan.warmup
+    """The largest share of the horizon that a configuration may plan to warm up; 0.0 where all plan the same, so that
+    ranks favour nobody.
+    """
+    entry = None if file.plan is None else file.plan.warmup
     if not isinstance(entry, ParamRef):
-        return float(entry)
+        return 0.0
     match file.space[entry.param]:
         case Choice(options=options):
-            return max(float(option) for option in options if isinstance(option, int | float))
+            shares = {float(option) for option in options if isinstance(option, int | float)}
+            return max(shares) if len(shares) > 1 else 0.0
         case Uniform(bounds=(_, high)) | LogUniform(bounds=(_, high)) | Int(bounds=(_, high)):
             return float(high)
-        case int() | float() as value:
-            return float(value)
         case _:
             return 0.0
 
