@@ -50,6 +50,8 @@ GATES = (
     "n_startup_trials=2,min_observations=3,min_comparisons=2",
     "n_startup_trials=2,min_observations=3,few_factor=1,min_comparisons=2",
 )
+LATER = ("n_startup_trials=2,min_comparisons=2", "n_startup_trials=2,min_observations=5,min_comparisons=2")
+"""Of GATES: added after the others had been seen on half a, before any had been on half b."""
 RISE = {"a": 0.05, "b": 0.02}
 FIELDS = ("order", "trace", "spent", "lost_1", "lost_5", "stops", "wrong", "looks", "seconds")
 BESIDE = ("none", "median", "oracle+guard")
@@ -160,6 +162,11 @@ def table(kept: dict[str, Any]) -> str:
             taken = choice(beside, half)
             said = "none: the defaults" if taken is None else f"`{taken.partition(' ')[2]}`"
             lines += ["", f"By the rule of `knobs.py` (bound at most {RISE[half]:g}) this half takes {said}."]
+            if half == "a" and (later := [f"`{some}`" for some in LATER if f"{label} {some}" in beside]):
+                lines[-1] += (
+                    f" {' and '.join(later)} came to the list after the others had been seen on this half, before"
+                )
+                lines += ["any had been on half b."]
     return "\n".join(lines) + "\n"
 
 

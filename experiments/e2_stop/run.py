@@ -199,11 +199,12 @@ class Search(NamedTuple):
 
 def play_all(task: Task, searches: Sequence[Search]) -> list[dict[str, Any]]:
     """:func:`play` of each, side by side: what they wait for is forecast together, which is several times faster."""
-    start, shared = time.perf_counter(), Shared()
+    start, shared, n_looks = time.perf_counter(), Shared(), 0
     rows_of = [task.order(one.order) for one in searches]
     costs = [task.runs[rows[0]].cost for rows in rows_of]
 
     def simulated(at: Sequence[int], *, budgeted: bool) -> dict[int, History]:
+        nonlocal n_looks
         worlds: dict[World, list[int]] = {}
         for i in at:
             budget = RUNS * costs[i] if budgeted else None
@@ -212,6 +213,7 @@ def play_all(task: Task, searches: Sequence[Search]) -> list[dict[str, Any]]:
         for world, some in worlds.items():
             made = [(rows_of[i][: None if budgeted else TRIALS], stopper(searches[i])) for i in some]
             histories.update(zip(some, simulate_all(task, made, world), strict=True))
+        n_looks += sum(sum(history.reasons.values()) for history in histories.values())
         return histories
 
     def stopper(one: Search) -> Stopper:
@@ -238,11 +240,24 @@ def play_all(task: Task, searches: Sequence[Search]) -> list[dict[str, Any]]:
                 "lost_5": len(first[i].lost(5)),
                 "stops": len(first[i].stopped),
                 "wrong": len(first[i].wrong()),
-                "looks": sum(longer[i].reasons.values()),
+                "looks": looked(first[i], one.setting.looks(task)),
             }
         )
-    seconds = (time.perf_counter() - start) / max(len(searches), 1)
-    return [{**row, "seconds": seconds} for row in rows]
+    n_looks += sum(rows[i]["looks"] for i, one in enumerate(searches) if isinstance(one.make, TopK))
+    a_look = (time.perf_counter() - start) / max(n_looks, 1)  # those of longer searches took their time, too
+    return [{**row, "seconds": a_look * row["looks"]} for row in rows]
+
+
+def looked(history: History, looks: frozenset[float] | None) -> int:
+    """Looks of a search in which every trial has ended: one at every report, but for the last of a run that no one had
+    stopped.
+    """
+    n = 0
+    for life in history.lives:
+        run = history.task.runs[life.row]
+        last = life.shown == len(run.steps) and run.status is not Status.STOPPED
+        n += sum(looks is None or step in looks for step in run.steps[: life.shown - last])
+    return n
 
 
 def first_of(history: History) -> History | None:

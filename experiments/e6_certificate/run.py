@@ -117,9 +117,28 @@ def certified(tasks: Rows, orders: int) -> dict[str, dict[str, float | None]]:
     return found
 
 
+def played(gates: str) -> dict[str, Rows]:
+    """Source -> its tasks, of what is kept here."""
+    return {path.stem: sweeps.kept(gates, path.stem)["tasks"] for path in sorted((sweeps.PARTS / gates).glob("*.json"))}
+
+
+def lacking(gates: str, results: dict[str, Any]) -> list[str]:
+    """Tasks of stored results that the weights have not seen since, where some are kept here and these are not."""
+    here, seen = played(gates), sweeps.trained()
+    if not any(here.values()):
+        return []
+    told = results.get("gates", {}).get(gates, {}).get("tasks", {})
+    return [
+        f"{source} {name}"
+        for source, names in told.items()
+        for name in names
+        if name not in here.get(source, ()) and name not in seen.get(source, ())
+    ]
+
+
 def collect() -> dict[str, Any]:
-    """What is kept, as the results that are committed; orders that every task has. Gates of which nothing is kept here
-    stay as they were.
+    """What is kept, as the results that are committed; orders that every task has. Gates of which nothing is kept here,
+    or not every task that was there, stay as they were.
     """
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found: dict[str, Any] = {
@@ -128,12 +147,13 @@ def collect() -> dict[str, Any]:
     at = provenance.commit("experiments/e6_certificate")
     codes: set[str] = set(before.get("sweeps_by_code", ()))
     for gates in sweeps.GATES:
-        by_source: dict[str, Rows] = {}
-        for path in sorted((sweeps.PARTS / gates).glob("*.json")):
-            by_source[path.stem] = sweeps.kept(gates, path.stem)["tasks"]
+        by_source = played(gates)
         pooled = {f"{source} {name}": rows for source, tasks in by_source.items() for name, rows in tasks.items()}
         orders = min((len(rows) for rows in pooled.values()), default=0)
         if not orders:
+            continue
+        if gone := lacking(gates, before):
+            print(f"{gates}: left as it was, for it has {partly(gone)}", file=sys.stderr)
             continue
         codes |= {row["by"] for rows in pooled.values() for row in rows}
         said = lines(pooled, orders)
@@ -160,6 +180,11 @@ def collect() -> dict[str, Any]:
         "left_out": json.loads(left.read_text()) if left.exists() else before.get("left_out", {}),
         "gates": found,
     }
+
+
+def partly(gone: list[str]) -> str:
+    """For a message: what is there, and not here."""
+    return f"{len(gone)} tasks that are not kept here, among them {gone[0]}. Play them, or remove {RESULTS.name}"
 
 
 def percent(share: float) -> str:
@@ -292,6 +317,8 @@ def main() -> None:
     TABLE.write_text(table(results))
     print(TABLE.read_text(), end="")
     if args.ship:
+        if gone := lacking(args.ship, results):
+            raise SystemExit(f"expected every task of {args.ship} to be kept in {sweeps.PARTS}: it has {partly(gone)}")
         ship(results["gates"][args.ship])
 
 

@@ -40,6 +40,7 @@ def test_searches_side_by_side_are_those_that_go_alone(module: Any) -> None:
         assert row["trace"] == [(round(c, 6), round(r, 9)) for c, r in trace_of(longer, cost)]
         counts = len(first.lost(1)), len(first.lost(5)), len(first.stopped), len(first.wrong())
         assert tuple(row[name] for name in ("lost_1", "lost_5", "stops", "wrong")) == counts
+        assert row["looks"] == sum(first.reasons.values())  # of the first trials alone, not of the longer search
     spent = [row["spent"] for row in rows]
     assert spent[-1] < spent[-2] < 1  # two startup trials instead of five
 
@@ -90,3 +91,7 @@ def test_a_table_names_what_a_half_takes_and_rules_of_fewer_orders(
     assert n == 2
     assert f"| few_factor=1 | 1 | {steps:.3f} (" in text
     assert text.splitlines()[-1].startswith("By the rule of `knobs.py` (bound at most 0.05) this half takes ")
+    module.LATER = ("few_factor=1",)
+    told = " `few_factor=1` came to the list after the others had been seen on this half, before\n"
+    assert module.table({"a": {"made": kept}}) == text.removesuffix("\n") + told + "any had been on half b.\n"
+    assert "came to the list" not in module.table({"b": {"made": kept}})

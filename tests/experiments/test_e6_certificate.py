@@ -225,6 +225,32 @@ def test_it_goes_on_where_it_was_and_ships(made: Any, tmp_path: Path, monkeypatc
     assert math.isclose(found.confidence, 0.95)
 
 
+def test_some_sources_alone_replace_no_results_of_all(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(*words: str) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", ["run.py", "--data", str(tmp_path), "--gates", "product", *words])
+        run.main()
+        found: dict[str, Any] = json.loads((tmp_path / "results.json").read_text())
+        return found
+
+    shipped: list[Any] = []
+    monkeypatch.setattr(run, "ship", shipped.append)
+    whole = main("--orders", "1", "--ship", "product")
+    assert shipped == [whole["gates"]["product"]]
+    monkeypatch.setattr(sweeps, "PARTS", tmp_path / "fresh")  # another machine, on which one task is played
+    one, other = sorted(made)
+    monkeypatch.setattr(sweeps, "units", lambda data: ([("made", one)], {}))
+    partial = main("--orders", "1")
+    assert partial["gates"]["product"] == whole["gates"]["product"]
+    with pytest.raises(SystemExit, match=f"it has 1 tasks that are not kept here, among them made {other}"):
+        main("--orders", "1", "--ship", "product")
+    assert len(shipped) == 1
+    monkeypatch.setattr(sweeps, "trained", lambda: {"made": frozenset({"seen", other})})  # no unit any more
+    assert main("--orders", "1", "--ship", "product")["gates"]["product"]["tasks"] == {"made": [one]}
+    assert len(shipped) == 2
+
+
 def test_the_certificate_that_ships_is_that_of_the_results() -> None:
     results = json.loads(run.RESULTS.read_text())
     found = certificate.read("network")
