@@ -12,6 +12,7 @@ from kit.doubles import NormalAroundBest
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.greedy import GreedyGain
+from lcsearch.allocation.allocators.halving import SuccessiveHalving
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.arms import Price
 from lcsearch.allocation.ask import ask
@@ -79,6 +80,28 @@ def test_nothing_new_is_begun_that_comes_too_late_and_whoever_can_ends() -> None
     assert last.stops == (), "nobody is cut for it"
     assert [wait.uid for wait in last.waits] == ["1", "0"]
     assert made(still, slots(10)) == Allocation(None, (), (), in_reach(still, slots(10))[2]), "nobody can"
+
+
+def test_a_set_that_may_grow_no_more_for_want_of_time_is_as_large_as_it_was_and_cuts_nobody() -> None:
+    paused = [trial(str(i), [1.0 + i] * 2, Status.PAUSED, first=1) for i in range(6)]
+    paces, rule = {str(i): 0.5 for i in range(6)}, SuccessiveHalving()
+    there = Slots(2, 9, Account(1000, 12, time=Time(30.0, 4.0, paces)))  # a new one needs 108 s, a paused one 12.5 s
+    for state in (rule.init(), {"n": 9}):
+        asked = ask(rule, state, snapshot(goal(horizon=27), [], paused), PAUSES, there, (0, 0))
+        made = judge(asked, {})
+        assert [move.uid for move in made.moves] == ["0", "1"]
+        assert (made.stops, made.state) == ((), state)
+        assert [wait.uid for wait in made.waits] == ["2", "3", "4", "5"]
+
+
+def test_one_that_goes_on_where_it_stands_has_the_whole_way_before_it() -> None:
+    priced = Account(200, 6, 20.0, 5.0, 20.0, time=Time(35.0, 1.0, {}))  # "0" has 8 steps to go, and resumes for 5
+    for here in (None, "0"):
+        assert in_reach(SEEN, Slots(1, 0, priced, here)) == (SEEN, Slots(1, 0, priced, here), ())
+    tight = priced._replace(time=Time(7.5, 1.0, {}))
+    for here, needs in ((None, "13"), ("0", "8")):
+        waits = in_reach(SEEN, Slots(1, 0, tight, here))[2]
+        assert next(w.needs for w in waits if w.uid == "0") == f"about {needs} s, and 7.5 s are left"
 
 
 def test_whoever_falls_back_keeps_to_it() -> None:

@@ -26,6 +26,7 @@ from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Si
 from lcsearch.allocation.arms import Price, StatelessAllocator, paused_trials, promised
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Key, Move, Slots, Time
+from lcsearch.allocation.in_reach import in_reach
 from lcsearch.allocation.judge import judge
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Answer, Answers, Forecaster, Forecasts, Query
@@ -335,6 +336,7 @@ class AllocatorKit:
                     ways = {uid: price.of(Move(uid, world.goal.horizon)) for uid in (*world.paused, None)}
                     assert all(ways[move.uid] <= time.left for move in made.moves)
                     assert {uid for uid, way in ways.items() if uid and way > time.left} <= {w.uid for w in made.waits}
+                    assert not (made.stops and in_reach(seen, slots)[1].closing), "nobody is cut for want of time"
                     able = any(ways[uid] <= min(time.left, slots.account.left) for uid in world.paused)
                     assert made.moves or made.stops or world.running or not able, "whoever can end is not left to wait"
                     world.apply(made)

@@ -33,7 +33,10 @@ def in_reach(snapshot: Snapshot, slots: Slots) -> tuple[Snapshot, Slots, tuple[W
     price = Price(snapshot, slots)
 
     def way(uid: str | None) -> float:
-        return price.of(Move(uid, horizon)) * time.usual
+        steps = price.of(Move(uid, horizon))
+        if uid is not None and uid == slots.here:
+            steps += slots.account.checkpoint  # its price leaves out the one that it does not leave with
+        return steps * time.usual
 
     ways = sorted((way(trial.uid), uid_sort_key(trial.uid), trial.uid) for trial in paused_trials(snapshot))
     late = {uid: seconds for seconds, _, uid in ways if seconds > time.left}

@@ -373,7 +373,7 @@ def test_with_a_deadline_only_what_can_end_before_it_gets_a_turn(timed: Hand) ->
     assert timed.turns.next_turn(0) == told
     assert timed.turns.finish() == [0]
     note = read_state(timed.folder)[1].progress.numbered[0].note
-    assert note == "left paused: the budget was used up, to its end it needs about 192 s, and 100 s are left"
+    assert note == "left paused: to its end it needs about 192 s, and 100 s are left"
     first = next(one for one in read_allocations(timed.folder.decisions) if one.slots.account.time is not None)
     assert first.lines == ["trial 1 until step 25: the last 100 s of the budget finish the leader; about 48 s"]
     assert first.story("0") == f"allocation {first.number} (asha): {told}"

@@ -44,7 +44,7 @@ from lcsearch.sweep.store.budget import (
     worker_seconds,
 )
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.turns import asked_at
+from lcsearch.sweep.store.turns import Turns, asked_at
 from lcsearch.sweep.views.phrases import money
 from lcsearch.sweep.views.screen import layout
 from lcsearch.sweep.views.summary import limit_reached, limit_told, summarize
@@ -270,7 +270,48 @@ def test_a_sweep_that_pauses_has_ended_where_what_is_left_brings_nothing_to_its_
     assert limit_reached(progress, runs_on, 1e3 - whole + 1.0) is None, "what is begun goes to its end"
     priced = file.model_copy(update={"budget": Budget(trials=9, money_per_hour=36.0, money=0.5)})
     assert limit_reached(progress, priced, 0.0) == "money", "which pays for 50 s"
-    assert not budget.is_late(priced, 0.0, 0.0, None), "no pace is known"
+    assert not budget.is_late(priced, 0.0, 0.0, 0.0, ()), "no pace is known"
+
+
+@pytest.mark.parametrize(("steps", "late"), [(60, False), (100, True)])
+def test_nobody_is_told_late_where_steps_leave_less_than_time(tmp_path: Path, steps: int, late: bool) -> None:
+    """Eight workers have 90 s each, 72 steps together; one trial alone needs 100 s."""
+    workers = {"kind": "optuna", "workers": {"n": 8}}
+    known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3, "steps": steps}, "backend": workers}
+    study, file, folder = optuna.create_study(), SweepFile.model_validate(known), RunFolder(tmp_path)
+    trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
+    trial.report(1.0, 1)
+    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 10.0, "gaps": 3})
+    study.tell(trial, 1.0)
+    clock = {"seconds": 910.0, "until": "2024-01-01T00:00:00", "monotonic": time.monotonic() + 1e6}
+    folder.clock.write_text(json.dumps(clock))
+    turns = Turns(study, folder, 0, file)
+    assert (turns.account(study.trials).time is not None) is late
+    assert budget.late_now(file, folder, study.trials) is late
+    progress = collect(study.trials, file.target, 9, file.space)
+    assert limit_reached(progress, file, 910.0) == ("seconds" if late else None)
+
+
+def test_steps_that_a_thawed_trial_inherits_are_none_of_its_own(tmp_path: Path) -> None:
+    known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3}}
+    study, file, folder = optuna.create_study(), SweepFile.model_validate(known), RunFolder(tmp_path)
+
+    def end(steps: range, state: TrialState, **took: float) -> None:
+        trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
+        for step in steps:
+            trial.report(1.0, step)
+        trial.set_user_attr(budget.TOOK, {"since": None, **took})
+        study.tell(trial, 1.0 if state is TrialState.COMPLETE else None, state)
+
+    end(range(1, 9), TrialState.PRUNED, seconds=80.0, pace=10.0, gaps=5)
+    end(range(1, 3), TrialState.COMPLETE, seconds=20.0, pace=10.0, gaps=3)
+    add_thaw(study, Frozen("0", 2.0, 0.01, 0.01), anew=False)
+    end(range(9, 10), TrialState.PRUNED, seconds=5.0)
+    assert budget.trained(file, study.trials) == 8 + 2 + 1
+    paces = budget.paces_of(file, study.trials)
+    assert paces == {0: 10.0, 1: 10.0, 2: 5.0}, "of one step in 5 s, not of nine"
+    turns = Turns(study, folder, 0, file)
+    assert turns.account(study.trials).spent == 8 + 2 + 5 / 10
 
 
 def test_what_a_step_of_each_trial_takes(tmp_path: Path) -> None:

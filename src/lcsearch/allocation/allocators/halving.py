@@ -25,7 +25,8 @@ class SuccessiveHalving(StatelessAllocator):
     the next, and the others are cut; and so on to the horizon. Asks nobody.
 
     A rung waits for its last trial, so slots may stand free meanwhile. A trial that fails or is stopped on its way is
-    not waited for. At least one goes on from every rung.
+    not waited for. At least one goes on from every rung. Where it is time that lets nothing new begin, nobody is cut
+    and the set stays as large as it was: what the best leave goes to the others.
 
     Attributes:
         n_arms: >= 1; None: as many as may be begun, or, with a budget, as many of them as it pays for.
@@ -72,7 +73,8 @@ class SuccessiveHalving(StatelessAllocator):
         rungs = rungs_of(horizon, self.first, self.eta)
         begun = sorted(chain(snapshot.bank, snapshot.live), key=lambda trial: uid_sort_key(trial.uid))
         n = state["n"] or self._n(rungs, len(begun), slots)
-        state = {"n": n if slots.account.total is not None else None}
+        if not slots.closing:
+            state = {"n": n if slots.account.total is not None else None}
         group, missing = begun[:n], max(min(n - len(begun), slots.n_new_allowed), 0)
         ladder = Ladder(snapshot, rungs, self.eta)
         moves: list[Move] = []
@@ -97,8 +99,9 @@ class SuccessiveHalving(StatelessAllocator):
                 moves += start_new(min(missing, slots.free), rungs[0])
             if (k == 0 and missing) or any(not trial.status.finished for trial in on_way):
                 break
+        gone = () if slots.closing else tuple(cut)
         chosen, stops, waits = served(
-            snapshot, slots, iter(moves), lambda uid: self._waits(ladder, uid), ladder.line, ladder.best, cut=tuple(cut)
+            snapshot, slots, iter(moves), lambda uid: self._waits(ladder, uid), ladder.line, ladder.best, cut=gone
         )
         return Allocation(state, chosen, stops, waits)
 

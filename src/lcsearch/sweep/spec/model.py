@@ -639,8 +639,9 @@ class Budget(Model):
 
     `trials` counts every trial begun, failed ones included until they are run again (`--resume --retry-failed`). No
     trial is begun any more once all trials together have spent `steps`, or the sweep `seconds`, or its workers `money`;
-    those that run go on, with `pause` to the end of their turn; with it nothing is begun or resumed that cannot
-    end in what is left of `seconds` and `money`. Nor is one once more of them would gain too little, see `stop_when`.
+    those that run go on, with `pause` to the end of their turn; with it, where `steps` do not leave less, nothing is
+    begun or resumed that cannot end in what is left of `seconds` and `money`, as far as its pace tells, which is
+    rounded down, and without its start-up. Nor is one once more of them would gain too little, see `stop_when`.
     `money_per_hour` is the price of one worker's hour.
     """
 

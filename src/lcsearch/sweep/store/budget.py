@@ -32,7 +32,7 @@ from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.folder import RunFolder
-from lcsearch.sweep.store.pace import pace_in, settled, usual
+from lcsearch.sweep.store.pace import Pace, pace_in, settled, usual
 
 _LONGEST = 1 << 24  # bytes of clock.json
 
@@ -118,8 +118,13 @@ def used(file: SweepFile, trials: Sequence[FrozenTrial]) -> float:
 
 def trained(file: SweepFile, trials: Sequence[FrozenTrial]) -> int:
     """Steps trained by all of them, each once."""
-    steps = sum(steps_of(trial, file.max_steps) for trial in trials)
-    return steps - sum(inherited(trials, file.max_steps).values())
+    return sum(own_steps(trials, file.max_steps).values())
+
+
+def own_steps(trials: Sequence[FrozenTrial], horizon: int) -> dict[int, int]:
+    """Trial -> steps that it trained itself, without those that a thawed one inherits."""
+    before = inherited(trials, horizon)
+    return {trial.number: steps_of(trial, horizon) - before.get(trial.number, 0) for trial in trials}
 
 
 def seconds_of(frozen: FrozenTrial, now: datetime | None) -> float:
@@ -292,9 +297,10 @@ def paces_of(file: SweepFile, trials: Sequence[FrozenTrial]) -> dict[int, float]
     if settled(known.values()) is None:
         return {}
     params = {str(t.number): t.params for t in trials if _has_begun(t)}
+    own = own_steps(trials, file.max_steps)
     at_most = {}  # with its start-up, of those whose time and steps belong together
     for trial in trials:
-        steps, took = steps_of(trial, file.max_steps), seconds_of(trial, None)
+        steps, took = own[trial.number], seconds_of(trial, None)
         if steps and took > 0 and trial.state != TrialState.RUNNING:
             at_most[str(trial.number)] = took / steps
     found = predicted(params, {uid: pace.seconds for uid, pace in known.items()}, at_most)
@@ -320,25 +326,42 @@ def time_left(
     return Time(worker_seconds(file, now, cost, 1), pace, other), worker_seconds(file, now, cost)
 
 
-def is_late(file: SweepFile, seconds: float, money: float, pace: float | None) -> bool:
+def time_binds(file: SweepFile, left: float, used: float) -> bool:
+    """Do seconds or money leave less than `budget.steps`? Only then does a step cost what it takes.
+
+    Args:
+        file: the sweep's.
+        left: steps that seconds and money pay for, see :func:`steps_left`.
+        used: of `budget.steps`, see :func:`used`.
+    """
+    return left < (math.inf if file.budget.steps is None else file.budget.steps - used)
+
+
+def is_late(file: SweepFile, seconds: float, money: float, used: float, paces: Iterable[Pace | None]) -> bool:
     """Would a new trial come too late to its end, see :func:`~lcsearch.allocation.in_reach.in_reach`? Never where
-    nothing pauses.
+    nothing pauses, or steps leave less than time.
 
     Args:
         file: the sweep's.
         seconds: of wall clock, used so far.
         money: that workers have cost so far.
-        pace: see :func:`~lcsearch.sweep.store.pace.settled`.
+        used: of `budget.steps`, see :func:`used`.
+        paces: of the trials, as measured.
     """
-    return file.pause and pace is not None and file.max_steps * pace > worker_seconds(file, seconds, money, 1)
+    known = list(paces)
+    pace, middle = settled(known), usual(known)
+    if not file.pause or pace is None or not middle:
+        return False
+    binds = time_binds(file, worker_seconds(file, seconds, money) / middle, used)
+    return binds and file.max_steps * pace > worker_seconds(file, seconds, money, 1)
 
 
 def late_now(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> bool:
     """See :func:`is_late`."""
     if not file.pause:
         return False
-    clock, pace = read_clock(folder), settled(pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
-    return is_late(file, clock.now(), _cost(file, trials, clock), pace)
+    clock, paces = read_clock(folder), (pace_in(trial.user_attrs.get(TOOK)) for trial in trials)
+    return is_late(file, clock.now(), _cost(file, trials, clock), used(file, trials), paces)
 
 
 def room(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]) -> int:
@@ -390,7 +413,9 @@ class Reading:
         return self.seconds if self.monotonic else None
 
     def now(self) -> float:
-        """Seconds up to now, for a process that works for the launch which ticks; where none does, up to its end."""
+        """Seconds up to now, for a process that works for the launch which ticks; where none does, at most ten seconds
+        beyond its last tick.
+        """
         return self.seconds + min(max(time.monotonic() - self.monotonic, 0.0), _SLACK_S)
 
     def at(self, time: datetime) -> float | None:

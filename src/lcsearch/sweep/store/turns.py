@@ -32,7 +32,17 @@ from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.spec.model import AllocatorSpec, GreedySpec, SweepFile, UniformSpec
 from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.attributes import WORKER
-from lcsearch.sweep.store.budget import limit_now, paces_of, paid, room, steps_left, steps_of, time_left, trained
+from lcsearch.sweep.store.budget import (
+    limit_now,
+    own_steps,
+    paces_of,
+    paid,
+    room,
+    steps_left,
+    time_binds,
+    time_left,
+    trained,
+)
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
 
@@ -102,7 +112,7 @@ class Turns:
             session,
             Reader(file.max_steps, file.judged, file.bounds) if own is None else own.reader(file.max_steps),
             seed=file.seed,
-            account=self._account,
+            account=self.account,
             n_new_allowed=lambda trials: max(room(file, folder, ownership.counted(trials)), 0),
             lock=folder.claim,
             mine=lambda frozen: ownership.is_paused_in(frozen, self._run),
@@ -111,12 +121,13 @@ class Turns:
         self._signed: dict[int, dict[str, Any]] = {}
         self.over = False
 
-    def _account(self, trials: Sequence[FrozenTrial]) -> Account:
+    def account(self, trials: Sequence[FrozenTrial]) -> Account:
+        """What the study may spend and has spent; with `time` where seconds or money are what there is least of."""
         spent = float(trained(self._file, trials))
         used_up = limit_now(self._file, self._folder, ownership.counted(trials)) in ("steps", "seconds", "money")
         so_far, left = paid(self._file, trials), steps_left(self._file, self._folder, trials)
-        by_steps = math.inf if self._file.budget.steps is None else self._file.budget.steps - spent - so_far
-        paces = paces_of(self._file, trials) if not used_up and left < by_steps else {}
+        timed = not used_up and time_binds(self._file, left, spent + so_far)
+        paces = paces_of(self._file, trials) if timed else {}
         if paces:
             return self._timed(trials, paces, spent, so_far)
         total = spent if used_up else min(self._file.budget.steps or math.inf, spent + so_far + left)
@@ -125,7 +136,8 @@ class Turns:
     def _timed(self, trials: Sequence[FrozenTrial], paces: Mapping[int, float], trained: float, paid: float) -> Account:
         """The account where seconds or money are what there is least of: in steps of the usual trial."""
         time, pooled = time_left(self._file, self._folder, trials, paces)
-        more = ((paces.get(t.number, time.usual) / time.usual - 1) * steps_of(t, self._file.max_steps) for t in trials)
+        own = own_steps(trials, self._file.max_steps)
+        more = ((paces.get(number, time.usual) / time.usual - 1) * steps for number, steps in own.items())
         spent = max(trained + math.fsum(more), 0.0)
         return Account(spent + paid + pooled / time.usual, spent, *self._file.prices, paid=paid, time=time)
 
@@ -176,9 +188,9 @@ class Turns:
 
     def finish(self) -> list[int]:
         """End this run's paused trials, for which no turn is left; returns them."""
-        late = {wait.uid: f", to its end it needs {wait.needs}" for wait in self._desk.waits if wait.by.startswith(BY)}
+        late = {wait.uid: f"to its end it needs {wait.needs}" for wait in self._desk.waits if wait.by.startswith(BY)}
         with self._folder.claim():
-            left = [(t, f"left paused: the budget was used up{late.get(str(t.number), '')}") for t in self._paused()]
+            left = [(t, f"left paused: {late.get(str(t.number), 'the budget was used up')}") for t in self._paused()]
             return [t.number for t, why in left if self._end(t, why, LEFT)]
 
     def _evict(self) -> None:

@@ -291,7 +291,9 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
         lines.append(f"  time{costs}: not known before a first run")
     if file.budget.steps is not None:
         lines.append(f"  budget.steps: no trial is begun after {file.budget.steps} {file.step}s; those that run go on")
-    turn = " to the end of their turn; nothing is begun or resumed that cannot end by then"
+    turn = " to the end of their turn; nothing is begun or resumed that cannot end by then, as far as its pace tells"
+    turn += ", which is rounded down, and without its start-up"
+    turn += "; where steps leave less than time, no pace counts" if file.budget.steps is not None else ""
     in_time = turn if file.pause else ""
     if file.budget.seconds is not None:
         text = f"  budget.seconds: no trial is begun after {clock(file.budget.seconds)}; those that run go on{in_time}"

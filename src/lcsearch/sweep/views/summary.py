@@ -18,7 +18,7 @@ from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.spec.model import Scalar, SweepFile
 from lcsearch.sweep.store.budget import Limit, ended_by, is_late, next_gain, price_of, read_clock, worker_seconds
 from lcsearch.sweep.store.folder import RunFolder, latest
-from lcsearch.sweep.store.pace import settled, usual
+from lcsearch.sweep.store.pace import usual
 from lcsearch.sweep.store.turns import EVICTED, LEFT, no_turn_left
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import (
@@ -203,7 +203,7 @@ def limit_reached(progress: Progress, sweep: SweepFile, seconds: float) -> Limit
 
 def _late(progress: Progress, sweep: SweepFile, seconds: float, cost: float) -> bool:
     """Would a new trial come too late to its end?"""
-    return is_late(sweep, seconds, cost, settled(row.pace for row in progress.rows))
+    return is_late(sweep, seconds, cost, progress.spent + progress.paid, (row.pace for row in progress.rows))
 
 
 def _scarcer(sweep: SweepFile, seconds: float, cost: float) -> Limit:
