@@ -349,6 +349,19 @@ class AllocatorKit:
 
         holds()
 
+    @pytest.mark.parametrize("who", FORECASTERS)
+    def test_nobody_is_cut_where_time_lets_nothing_new_begin(self, who: str) -> None:
+        """Each of six needs 12.5 s to its end, a new one 108 s, and 30 s are left."""
+        goal, paces = Goal("metric", "minimize", 27.0), {str(i): 0.5 for i in range(6)}
+        live = tuple(
+            Trial(uid, Curve.of([1, 2], [2.0 + i, 1.0 + i]), status=Status.PAUSED) for i, uid in enumerate(paces)
+        )
+        slots = Slots(1, 9, Account(1000.0, 12.0, time=Time(30.0, 4.0, paces)))
+        made = self.step(self.make().init(), Snapshot("kit", goal, FinishedTrials(goal), live), who, slots, (0, 0))
+        assert made.stops == ()
+        assert len(made.moves) == 1
+        assert len(made.waits) == 5
+
     def test_same_history_same_moves(self) -> None:
         props(given(plots(), people)(self.assert_same_moves))()
 
