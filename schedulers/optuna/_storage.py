@@ -62,6 +62,11 @@ def study_key(study: Study) -> tuple[int, int, str]:
     return id(study._storage), study._study_id, study.study_name
 
 
+def replace_report(trial: Trial, step: int, value: float) -> None:
+    """Store a value at a step that has one, which `Trial.report` would not."""
+    trial.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
+
+
 def counted_as(study: Study) -> tuple[Hashable, int, str]:
     """By what one process counts a study's looks: the same for every handle of a study in a database or a journal file,
     and unlike :func:`study_key` never that of a study in another storage that has ended meanwhile.

@@ -68,13 +68,23 @@ def test_nothing_is_stopped_at_the_horizon(tmp_path: Path) -> None:
     assert ctx.ended is None
 
 
-def test_steps_of_an_earlier_life_are_skipped(tmp_path: Path) -> None:
-    double = Double(stop_at=0)
-    ctx = context(tmp_path, double, reported={1: 1.0, 2: 0.9})
-    ctx.report(7.0, 1)
-    ctx.report(7.0, 2)
-    assert double.reports == []
-    assert ctx.reported == {1: 1.0, 2: 0.9}
+def test_steps_of_an_earlier_life_are_no_new_reports_and_count_as_they_are_now(tmp_path: Path) -> None:
+    double, changed = Double(stop_at=0), list[tuple[int, float]]()
+    known = {1: 1.0, 2: 0.9, 3: math.nan, 4: 0.1, 5: 0.1}
+    ctx = context(tmp_path, double, reported=known, replace=lambda value, step: changed.append((step, value)))
+    for value, step in ((7.0, 1), (0.9, 2), (math.nan, 3)):
+        ctx.report(value, step)
+    assert (double.reports, changed) == ([], [(1, 7.0)])
+    ctx.report(0.8, 4)
+    ctx.returned(None)  # before step 5, which the earlier one had reached
+    assert changed[1:] == [(4, 0.8), (5, 0.8)]
+    assert ctx.judged() == 0.8
+
+
+def test_who_goes_on_at_its_end_and_reports_nothing_changes_nothing(tmp_path: Path) -> None:
+    ctx = context(tmp_path, reported={1: 1.0, 2: 0.9}, replace=lambda value, step: pytest.fail("changed"))
+    ctx.returned(None)
+    assert ctx.judged() == 0.9
 
 
 def test_odd_reports_are_ignored_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,3 +186,36 @@ def test_an_orphan_takes_its_children_along_and_they_never_hold_the_run(tmp_path
         process.stdout.close()
         if alive(child):
             os.kill(child, signal.SIGKILL)
+
+
+ANEW = """
+import os
+import signal
+
+from lcsearch.sweep import Context
+
+
+def train(ctx: Context) -> None:
+    first = ctx.params["a"] < 0.5 and not os.path.exists("died")
+    for epoch in range(1, {own} + 1 if os.path.exists("died") else 7):
+        ctx.report({dead} if first else ctx.params["a"] + abs(epoch - 2), epoch)
+        if first and epoch == 4:
+            open("died", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("dead", "own"), [(9.0, 6), (-9.0, 6), (-9.0, 3)])
+def test_a_trial_that_begins_anew_is_judged_by_its_own_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: float, own: int
+) -> None:
+    """A dead attempt's best was the incumbent for ever, and its bad values hid a winner."""
+    monkeypatch.chdir(tmp_path)
+    path = write_toy(tmp_path, ANEW.format(dead=dead, own=own), trials=4)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering())
+    (again,) = [row for row in outcome.progress.rows if row.retries]
+    a = {row.number: float(str(row.params["a"])) for row in outcome.progress.rows}
+    trained = {epoch: a[again.number] + abs(epoch - 2) for epoch in range(1, own + 1)}
+    assert again.values == {**trained, **({4: trained[3]} if own == 3 else {})}
+    assert outcome.progress.best is not None
+    assert outcome.progress.best.value == min(a.values())

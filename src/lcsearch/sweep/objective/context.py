@@ -88,6 +88,7 @@ class Context:
         pause_at: float = math.inf,
         turn_over: Callable[[], float | None] = lambda: None,
         seeded_as: int | None = None,
+        replace: Callable[[float, int], None] = lambda value, step: None,
     ) -> None:
         self.params: dict[str, Any] = dict(params)
         self.number, self.device, self.schedule = number, device, schedule
@@ -95,6 +96,7 @@ class Context:
         self.seed = derive_seed(seed, number if seeded_as is None else seeded_as)
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
+        self._replace = replace  # takes the value of a step that an earlier process had reported otherwise
         self._heard = heard  # called with every report's step and time, a replayed one's too
         self._reported: dict[int, float] = dict(sorted((reported or {}).items()))
         self._here: set[int] = set()  # steps reported by this process
@@ -168,7 +170,13 @@ class Context:
         return f"{none}: count from the trial's begin, or set max_steps to where it ends"
 
     def returned(self, value: object) -> None:
-        """Note what the objective returned, where that is a number other than the one it is judged by."""
+        """Note what the objective returned, where that is a number other than the one it is judged by.
+
+        Steps that only an earlier process had reached, which was killed, stand from here on with the last value.
+        """
+        here = max(self._here, default=self.max_steps)
+        for step in [step for step in self._reported if step > here]:
+            self._change(self._reported[here], step)
         judged = self.judged()
         if isinstance(value, bool) or not isinstance(value, Real) or judged is None:
             return
@@ -238,9 +246,17 @@ class Context:
             self._reported[step], new = value, True
         else:
             self._noted["replayed"] = [self._noted.get("replayed", [0])[0] + 1]
+            self._change(value, step)
         self._here.add(step)
         self._last = step
         return new
+
+    def _change(self, value: float, step: int) -> None:
+        """Training goes on from what is reported now, not from what a process that was killed had reported there."""
+        before = self._reported[step]
+        if value != before and not (math.isnan(value) and math.isnan(before)):
+            self._replace(value, step)
+            self._reported[step] = value
 
     @property
     def checkpoint_due(self) -> bool:

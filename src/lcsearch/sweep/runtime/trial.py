@@ -16,7 +16,7 @@ import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
 from lcsearch.schedulers.optuna._record import thawed_of
-from lcsearch.schedulers.optuna._storage import stored
+from lcsearch.schedulers.optuna._storage import replace_report, stored
 from lcsearch.session.decision_log import DecisionLog, read_log
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Paused, Stopped, load_objective
 from lcsearch.sweep.objective.program import CommandFailed, command_objective
@@ -49,6 +49,12 @@ class StudyReporter:
         if not self._held():
             raise Lost(f"another machine has taken the trial; left at step {step}")
         self._trial.report(value, step)
+
+    def replace(self, value: float, step: int) -> None:
+        """Write another value where one was reported before; raises as `report`, of which Optuna keeps the first."""
+        if not self._held():
+            raise Lost(f"another machine has taken the trial; left at step {step}")
+        replace_report(self._trial, step, value)
 
     def should_prune(self) -> bool:
         """The pruner's word; False when it raises."""
@@ -126,6 +132,7 @@ def run_trial(
             heard=came,
             pause_at=taken.pause_at,
             turn_over=(lambda: None) if turns is None else (lambda: turns.turn_over(taken)),
+            replace=reporter.replace,
         )
         context.returned(objective(context))
         ended: BaseException | None = context.ended
