@@ -312,7 +312,8 @@ def test_all_at_once_those_behind_stop_before_any_has_ended(cluster: Any, tmp_pa
     for limit in hopeless:
         told = of.explain(ids[limit])
         assert "STOP (RIVALS)" in told
-        assert f"against running trials {ids[BEST]}, by what they are forecast to reach" in told
+        # who stands best just then is the cluster's to say
+        assert any(f"against running trials {ids[one]}, by what they are forecast to reach" in told for one in good)
     again = verify(tmp_path / "decisions", kept_trials(tmp_path / "run"), lambda name: fake)
     assert again.mismatch is None, str(again.mismatch)
     assert (again.looks, again.not_made_again) == (len(records), {})
@@ -460,8 +461,10 @@ def test_another_run_of_the_same_name_with_the_same_scheduler(cluster: Any, tmp_
     results = fit(of, tmp_path, limits=limits)
     assert set(book(of).entries) == {uid(result) for result in results}
     assert not first & set(book(of).entries)
-    assert list(of.stopped()) == [uid(results[4])]
-    assert [len(curve(of, result)) for result in results if uid(result) not in of.stopped()] == [STEPS] * 5
+    # on a busy cluster the best may end before others of the first four, which may then be stopped, too
+    assert uid(results[4]) in of.stopped()
+    assert len(curve(of, results[5])) == STEPS
+    assert not any(one in of.explain(stopped) for stopped in of.stopped() for one in first)
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(cluster: Any, tmp_path: Path) -> None:
