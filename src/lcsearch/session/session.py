@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -58,7 +58,6 @@ REMEMBERED_ALLOCATIONS = 20
 OUTGROWN = 1.5
 """What was named once is told again when it has become so many times larger."""
 _STORING = "record of a stop"
-_STUDIES = 256  # of as many a process counts looks apart
 PROPOSING = "proposing a configuration"
 """What is counted as failed where a configuration was left to the sampler."""
 
@@ -121,8 +120,6 @@ class Session:
 
     Attributes:
         panel: who is asked, and how.
-        reasons: looks by what held or decided them.
-        failed_open: failures after which a trial went on, by what failed.
         latest: the latest decision of each trial, by (key of the study, uid).
         keeps_audits: False: audits are read, and none is added to their file.
         lowest: the decision with the lowest P(beat), and of how many, likewise.
@@ -147,14 +144,11 @@ class Session:
         """What belongs to one process and is never pickled: counts, memories, locks, and the looks under way."""
         self._lock = threading.Lock()
         self._queue: LookQueue | None = None
-        self.reasons: Counter[Reason] = Counter()
-        self.failed_open: Counter[str] = Counter()
         self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
-        self._failed_beside: Counter[str] = Counter()  # looks
-        self._tallies: OrderedDict[Hashable, Tally] = OrderedDict()
+        self._tallies: defaultdict[Hashable, Tally] = defaultdict(Tally)  # by study; None: of no study alone
         self.keeps_audits = True
         self._allocations: dict[Hashable, Allocated] = {}
         self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many that ended
@@ -237,8 +231,7 @@ class Session:
         hold = early_gates(self.policy, reports, step, n_complete)
         if hold is not None:
             with self._lock:
-                self.reasons[hold.reason] += 1
-                self._tally_of(whose).reasons[hold.reason] += 1
+                self._tallies[whose].reasons[hold.reason] += 1
         return hold
 
     def _notice(self, study: Present) -> None:
@@ -569,21 +562,12 @@ class Session:
     def count_disobeyed(self, whose: Hashable = None) -> None:
         """A trial reported on after a look that had come to a stop."""
         with self._lock:
-            self._tally_of(whose).disobeyed += 1
-
-    def _tally_of(self, whose: Hashable) -> Tally:
-        """Needs the lock."""
-        found = self._tallies.setdefault(whose, Tally())
-        self._tallies.move_to_end(whose)
-        if len(self._tallies) > _STUDIES:
-            self._tallies.popitem(last=False)
-        return found
+            self._tallies[whose].disobeyed += 1
 
     def failed(self, what: str, error: BaseException, then: str = "the trial goes on") -> None:
         """Count a failure of lcsearch itself or of the storage, after which a trial goes on or begins all the same."""
         with self._lock:
-            self.failed_open[what] += 1
-            self._failed_beside[what] += 1
+            self._tallies[None].failed[what] += 1
         self.warn_once(f"{what}:{type(error).__name__}", f"{what} failed, {then}: {in_words(error)}")
 
     def unproposed(self, error: BaseException) -> None:
@@ -600,8 +584,7 @@ class Session:
         whose: Hashable = None,
     ) -> None:
         with self._lock:
-            tally = self._tally_of(whose)
-            self.reasons[decision.reason] += 1
+            tally = self._tallies[whose]
             tally.reasons[decision.reason] += 1
             before = self._remember((study or decision.study, decision.trial), decision)
             if decision.reason.fails_open:
@@ -609,9 +592,7 @@ class Session:
                     why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
                 )
                 what = "late forecast" if late else "forecast"  # the one thing that hangs on a clock has its own name
-                what = what if decision.reason is Reason.ABSENT else _STORING
-                self.failed_open[what] += 1
-                tally.failed[what] += 1
+                tally.failed[what if decision.reason is Reason.ABSENT else _STORING] += 1
         # Of looks in a row that were overtaken the first is written: thousands say no more.
         unjudged = decision.now is None and decision.reason is Reason.SUPERSEDED
         repeated = unjudged and before is not None and before.reason is decision.reason
@@ -660,17 +641,33 @@ class Session:
             whose: the study whose looks are counted; None: all. Failures beside looks (a full disk) are no study's, and
                 count for each.
         """
-        with self._lock:
-            if whose is None:
-                return self.reasons.most_common(), self.failed_open.most_common()
-            known = self._tallies.get(whose, Tally())
-            return known.reasons.most_common(), (known.failed + self._failed_beside).most_common()
+        found = self._told_of(whose)
+        return found.reasons.most_common(), found.failed.most_common()
 
     def n_disobeyed(self, whose: Hashable = None) -> int:
         """Looks of this process that came to a stop after which the trial reported on, of the study or of all."""
+        return self._told_of(whose).disobeyed
+
+    @property
+    def reasons(self) -> Counter[Reason]:
+        """Looks of this process by what held or decided them."""
+        return self._told_of(None).reasons
+
+    @property
+    def failed_open(self) -> Counter[str]:
+        """Failures in this process after which a trial went on, by what failed."""
+        return self._told_of(None).failed
+
+    def _told_of(self, whose: Hashable) -> Tally:
+        """What was counted of a study, and of none; all that was counted where `whose` is None."""
+        found = Tally()
         with self._lock:
-            some = self._tallies.values() if whose is None else [self._tallies.get(whose, Tally())]
-            return sum(tally.disobeyed for tally in some)
+            for study, tally in self._tallies.items():
+                if whose is None or study in (whose, None):
+                    found.reasons += tally.reasons
+                    found.failed += tally.failed
+                    found.disobeyed += tally.disobeyed
+        return found
 
 
 def make_session(
