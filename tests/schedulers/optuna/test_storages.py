@@ -29,6 +29,7 @@ from kit.studies import (
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.schedulers.optuna._storage import replace_report
 
 
 @pytest.fixture(params=["memory", "sqlite", "journal", "grpc"])
@@ -237,3 +238,16 @@ def test_many_threads_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join()
     assert set(map(tuple, answers.values())) == {(False,) * SHORTEST + (True,) * (29 - SHORTEST)}
+
+
+def test_a_report_that_is_replaced_is_another_for_everybody(on: optuna.storages.BaseStorage) -> None:
+    """Which `Trial.report` ignores, so that a trial begun anew keeps what its dead attempt reported."""
+    study = study_of(on=on)
+    trial = study.ask()
+    trial.report(9.0, 1)
+    trial.report(8.0, 2)
+    replace_report(trial, 1, 0.5)
+    assert study.trials[-1].intermediate_values == {1: 0.5, 2: 8.0}
+    study.tell(trial, 0.5)
+    again = optuna.load_study(study_name=study.study_name, storage=on)
+    assert again.trials[-1].intermediate_values == {1: 0.5, 2: 8.0}

@@ -81,6 +81,14 @@ def test_steps_of_an_earlier_life_are_no_new_reports_and_count_as_they_are_now(t
     assert ctx.judged() == 0.8
 
 
+def test_where_nobody_takes_another_value_the_first_one_stands(tmp_path: Path) -> None:
+    """On Ray, whose launcher has filed the first."""
+    ctx = context(tmp_path, reported={1: 1.0, 2: 0.9})
+    ctx.report(7.0, 1)
+    ctx.returned(None)
+    assert ctx.reported == {1: 1.0, 2: 0.9}
+
+
 def test_who_goes_on_at_its_end_and_reports_nothing_changes_nothing(tmp_path: Path) -> None:
     ctx = context(tmp_path, reported={1: 1.0, 2: 0.9}, replace=lambda value, step: pytest.fail("changed"))
     ctx.returned(None)

@@ -88,7 +88,7 @@ class Context:
         pause_at: float = math.inf,
         turn_over: Callable[[], float | None] = lambda: None,
         seeded_as: int | None = None,
-        replace: Callable[[float, int], None] = lambda value, step: None,
+        replace: Callable[[float, int], None] | None = None,
     ) -> None:
         self.params: dict[str, Any] = dict(params)
         self.number, self.device, self.schedule = number, device, schedule
@@ -96,7 +96,9 @@ class Context:
         self.seed = derive_seed(seed, number if seeded_as is None else seeded_as)
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
-        self._replace = replace  # takes the value of a step that an earlier process had reported otherwise
+        self._replace = (
+            replace  # takes the value of a step that an earlier process had reported otherwise; None: nobody
+        )
         self._heard = heard  # called with every report's step and time, a replayed one's too
         self._reported: dict[int, float] = dict(sorted((reported or {}).items()))
         self._here: set[int] = set()  # steps reported by this process
@@ -252,9 +254,12 @@ class Context:
         return new
 
     def _change(self, value: float, step: int) -> None:
-        """Training goes on from what is reported now, not from what a process that was killed had reported there."""
+        """Training goes on from what is reported now, not from what a process that was killed had reported there; where
+        nobody takes it the first report stands, as it does in the study.
+        """
         before = self._reported[step]
-        if value != before and not (math.isnan(value) and math.isnan(before)):
+        same = value == before or (math.isnan(value) and math.isnan(before))
+        if self._replace is not None and not same:
             self._replace(value, step)
             self._reported[step] = value
 

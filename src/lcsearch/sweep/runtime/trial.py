@@ -46,15 +46,17 @@ class StudyReporter:
             EnvironmentProblem: the storage does not take it.
             Lost: another machine has the trial.
         """
-        if not self._held():
-            raise Lost(f"another machine has taken the trial; left at step {step}")
+        self._must_hold(step)
         self._trial.report(value, step)
 
     def replace(self, value: float, step: int) -> None:
         """Write another value where one was reported before; raises as `report`, of which Optuna keeps the first."""
+        self._must_hold(step)
+        replace_report(self._trial, step, value)
+
+    def _must_hold(self, step: int) -> None:
         if not self._held():
             raise Lost(f"another machine has taken the trial; left at step {step}")
-        replace_report(self._trial, step, value)
 
     def should_prune(self) -> bool:
         """The pruner's word; False when it raises."""
