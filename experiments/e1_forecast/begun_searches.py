@@ -31,7 +31,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
 
 import numpy as np
-from around import Around
 from begun_questions import QUESTIONS, Round, encoded, unlike
 from begun_rows import Row, row
 from begun_scores import METRICS, figures
@@ -39,7 +38,8 @@ from pieces import HERE, ROOMS, clean, entered, half_told, keep_results, stamp
 from questions import RealCurves, curves_of
 from report import show
 
-from lcsearch.allocation.contract import Slots
+from lcsearch.allocation.arms import Around
+from lcsearch.allocation.contract import Allocator, Slots
 from lcsearch.allocation.named import allocator
 from lcsearch.curves import Curve, Floats
 from lcsearch.data.task import Run, Task
@@ -74,6 +74,7 @@ COLUMNS = {"PIT": ("pit", 2), "in 50 %": ("in_50", 2), "in 80 %": ("in_80", 2), 
 class Watched(Around):
     """Another allocator, and the study as it stood at its first decision after each of SHARES was spent."""
 
+    allocator: Allocator
     seen: list[Snapshot] = field(default_factory=list)
 
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 import provenance
 import research
-from around import Around
 from one_epoch import OneEpoch
 from searches import PARTS, RUNS, WORLDS, Piece, Table, Where, row_of, write_table
 from summary import CURRICULA, FLIPPED, LEASHED, SHARES, write
 
+from lcsearch.allocation.arms import Around
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
 from lcsearch.allocation.named import allocator
 from lcsearch.data import tables
@@ -142,6 +142,7 @@ def play(task: Task, where: Where, own: Own, seed: int, by: str) -> dict[str, An
 class Timed(Around):
     """Another allocator, and the seconds of processor time of each decision, its forecasts included."""
 
+    allocator: Allocator
     took: list[float] = field(default_factory=list)
     start: float = 0.0
 

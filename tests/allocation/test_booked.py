@@ -8,12 +8,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pytest
-from kit.allocators import Around
 from kit.builders import goal, snapshot, trial
 from kit.curricula import ACCOUNT, NINTH, even, paused, study
 from kit.doubles import NormalAroundBest, Random
 
 from lcsearch.allocation.allocators.uncertain import FundTheUncertain
+from lcsearch.allocation.arms import Around
 from lcsearch.allocation.ask import AllocationAsk, ask
 from lcsearch.allocation.booked import Booked, booked, told
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
@@ -31,15 +31,15 @@ from lcsearch.study import Snapshot, Status
 class Booking(Around):
     """Another allocator, and the receipts of what it says, as they are read back from a log."""
 
-    inner: Allocator
+    allocator: Allocator
     receipts: list[AllocationReceipt] = field(default_factory=list, compare=False)
 
     def allocate(
         self, state: object, seen: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
-        made = self.inner.allocate(state, seen, forecasts, abilities, slots, key)
+        made = super().allocate(state, seen, forecasts, abilities, slots, key)
         asked = AllocationAsk(
-            self.inner, state, seen, abilities, slots, key, self.inner.questions(state, seen, slots)
+            self.allocator, state, seen, abilities, slots, key, self.questions(state, seen, slots)
         )  # fmt: skip
         record = AllocationReceipt.of(asked, made, answers=forecasts).to_record()
         self.receipts.append(AllocationReceipt.from_record(json.loads(json.dumps(record))))

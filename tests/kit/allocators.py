@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from kit.builders import mirrored, props
 from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Silent
-from lcsearch.allocation.arms import Price, StatelessAllocator, paused_trials, promised
+from lcsearch.allocation.arms import Around, Price, StatelessAllocator, paused_trials, promised
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Key, Move, Slots, Time
 from lcsearch.allocation.in_reach import in_reach
@@ -518,27 +518,11 @@ class Faulty:
         return Allocation({**state, "inner": done.state}, tuple(moves), done.stops, waits)
 
 
-class Around:
-    """What an allocator that stands around another one, `inner`, leaves to it."""
-
-    inner: Allocator
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def init(self) -> Any:
-        return self.inner.init()
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        return self.inner.questions(state, snapshot, slots)
-
-
 @dataclass(frozen=True)
 class Recorded(Around):
     """Another allocator, and all that was said to it and by it: (slots, key, moves, stops) of each allocation."""
 
-    inner: Allocator
+    allocator: Allocator
     said: list[tuple[Slots, Key, tuple[Move, ...], tuple[tuple[str, str], ...]]] = field(
         default_factory=list, compare=False
     )
@@ -546,7 +530,7 @@ class Recorded(Around):
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
-        made = self.inner.allocate(state, snapshot, forecasts, abilities, slots, key)
+        made = super().allocate(state, snapshot, forecasts, abilities, slots, key)
         self.said.append((slots, key, made.moves, made.stops))
         return made
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kit.allocators import Around
 
 from lcsearch.allocation.allocators.asha import AshaPromotion
 from lcsearch.allocation.allocators.greedy import GreedyGain
 from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.allocators.uniform import Uniform
+from lcsearch.allocation.arms import Around
 from lcsearch.allocation.contract import Allocation, Allocator, Key, Move, Slots
 from lcsearch.allocation.named import allocator
 from lcsearch.curves import Curve
@@ -330,12 +330,12 @@ def test_turns_cost_a_checkpoint_and_a_return() -> None:
 class Counting(Around):
     """Another allocator; counts pauses that its moves of the same moment do not undo."""
 
-    inner: Allocator
+    allocator: Allocator
     paused: dict[str, float] = field(default_factory=dict)
     pauses: int = 0
 
     def allocate(self, state: Any, snapshot: Snapshot, forecasters: Any, abilities: Any, slots: Slots, key: Key) -> Any:
-        made = self.inner.allocate(state, snapshot, forecasters, abilities, slots, key)
+        made = super().allocate(state, snapshot, forecasters, abilities, slots, key)
         now = {t.uid: t.curve.last_step for t in snapshot.live if t.status is Status.PAUSED}
         new = [uid for uid, step in now.items() if self.paused.get(uid) != step]
         self.paused.update(now)

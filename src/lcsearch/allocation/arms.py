@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from lcsearch.allocation.contract import FREE, Account, Move, Prices, Slots
+from lcsearch.allocation.contract import FREE, Abilities, Account, Allocation, Allocator, Key, Move, Prices, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Query
+from lcsearch.forecast.contract import Answers, Query
 from lcsearch.study import Snapshot, Status, Trial, trained_by, uid_sort_key
 
 
@@ -23,6 +23,35 @@ class StatelessAllocator:
     def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
         """None."""
         return ()
+
+
+class Around:
+    """What an allocator that stands around another one leaves to it: all that it has no method of its own for.
+
+    Attributes:
+        allocator: the other one.
+    """
+
+    allocator: Allocator
+
+    @property
+    def name(self) -> str:
+        """The allocator's."""
+        return self.allocator.name
+
+    def init(self) -> Any:
+        """The allocator's."""
+        return self.allocator.init()
+
+    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
+        """The allocator's."""
+        return self.allocator.questions(state, snapshot, slots)
+
+    def allocate(
+        self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
+    ) -> Allocation:
+        """The allocator's."""
+        return self.allocator.allocate(state, snapshot, forecasts, abilities, slots, key)
 
 
 def checked_share(value: Any, where: str) -> None:

@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lcsearch.allocation.arms import affordable, next_pause, steps_done
+from lcsearch.allocation.arms import Around, affordable, next_pause, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
 from lcsearch.errors import InvalidValue, is_finite_number
-from lcsearch.forecast.contract import Answers, Query
+from lcsearch.forecast.contract import Answers
 from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
 
 @dataclass(frozen=True)
-class Bounded:
+class Bounded(Around):
     """What `allocator` wants, but no turn shorter than `min_slice`, while the budget pays for it, none longer than
     `max_slice`, and no more than `max_paused` trials that wait.
 
@@ -50,24 +50,11 @@ class Bounded:
             expected = f"a finite number of steps {f'>= min_slice={least:g}' if least else '> 0'}, or None"
             raise InvalidValue(expected, self.max_slice, "max_slice")
 
-    @property
-    def name(self) -> str:
-        """The allocator's."""
-        return self.allocator.name
-
-    def init(self) -> Any:
-        """The allocator's."""
-        return self.allocator.init()
-
-    def questions(self, state: Any, snapshot: Snapshot, slots: Slots) -> tuple[Query, ...]:
-        """The allocator's."""
-        return self.allocator.questions(state, snapshot, slots)
-
     def allocate(
         self, state: Any, snapshot: Snapshot, forecasts: Answers, abilities: Abilities, slots: Slots, key: Key
     ) -> Allocation:
         """The allocator's moves, each as long as it may be; its cuts, and those that the bound makes."""
-        made = self.allocator.allocate(state, snapshot, forecasts, abilities, slots, key)
+        made = super().allocate(state, snapshot, forecasts, abilities, slots, key)
         done, horizon = {trial.uid: steps_done(trial) for trial in snapshot.live}, snapshot.goal.horizon
         begins = [done.get(move.uid or "", 0.0) for move in made.moves]
         moves = tuple(
