@@ -157,10 +157,8 @@ def _offset(snapshot: Snapshot) -> Iterator[Notice]:
     first = float(np.median([curve.first_step for curve in curves]))
     gap = float(np.median([(curve.last_step - curve.first_step) / (curve.n_reports - 1) for curve in curves]))
     if first > _LATE * gap:
-        text = (
-            f"trials begin at step {first:g} and report every {gap:.3g} or so from there: what lies before counts as "
-        )
-        text += "trained in what is spent. If it was not, count steps from each trial's own start"
+        text = f"trials begin at step {first:g} and report every {gap:.3g} or so from there: what lies before counts "
+        text += "as trained in what is spent. If it was not, count steps from each trial's own start"
         yield Notice("offset", text)
 
 

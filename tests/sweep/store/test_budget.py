@@ -25,7 +25,7 @@ from lcsearch.schedulers.optuna._finish import add_thaw
 from lcsearch.stopping.finish import Frozen
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.outcome import Outcome
-from lcsearch.sweep.monitor.progress import collect
+from lcsearch.sweep.monitor.progress import Progress, collect
 from lcsearch.sweep.monitor.state import SweepState
 from lcsearch.sweep.runtime import launch
 from lcsearch.sweep.spec.model import Budget, StopWhen, SweepFile
@@ -233,16 +233,21 @@ def test_steps_that_the_seconds_left_pay_for(tmp_path: Path) -> None:
     assert steps_left(file_of(), folder, study.trials) == math.inf
 
 
-@pytest.mark.parametrize(("more", "limit"), [({}, "seconds"), ({"money_per_hour": 36.0, "money": 0.5}, "money")])
-def test_a_sweep_that_pauses_has_ended_where_what_is_left_pays_for_no_turn(more: dict[str, Any], limit: str) -> None:
-    """Too little is measured to say that it brings nothing to its end."""
+def pausing(pace: float, gaps: int, **more: Any) -> tuple[SweepFile, Progress]:
+    """A sweep of nine trials at most with 1000 s, and its one trial, which has ended."""
     known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3, **more}}
     study, file = optuna.create_study(), SweepFile.model_validate(known)
     trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
     trial.report(1.0, 1)
-    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 60.0, "gaps": 2})
+    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": pace, "gaps": gaps})
     study.tell(trial, 1.0)
-    progress = collect(study.trials, file.target, 9, file.space)
+    return file, collect(study.trials, file.target, 9, file.space)
+
+
+@pytest.mark.parametrize(("more", "limit"), [({}, "seconds"), ({"money_per_hour": 36.0, "money": 0.5}, "money")])
+def test_a_sweep_that_pauses_has_ended_where_what_is_left_pays_for_no_turn(more: dict[str, Any], limit: str) -> None:
+    """Too little is measured to say that it brings nothing to its end."""
+    file, progress = pausing(60.0, 2, **more)
     turn = asked_at(file)[0] * 60.0 / file.backend.workers.n  # of wall clock
     assert limit_reached(progress, file, 1e3 - turn + 1.0) == limit
     if limit == "seconds":
@@ -253,13 +258,7 @@ def test_a_sweep_that_pauses_has_ended_where_what_is_left_pays_for_no_turn(more:
 
 
 def test_a_sweep_that_pauses_has_ended_where_what_is_left_brings_nothing_to_its_end() -> None:
-    known = {**SWEEP, "pause": True, "budget": {"trials": 9, "seconds": 1e3}}
-    study, file = optuna.create_study(), SweepFile.model_validate(known)
-    trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
-    trial.report(1.0, 1)
-    trial.set_user_attr(budget.TOOK, {"since": None, "seconds": 0.0, "pace": 7.0, "gaps": 3})
-    study.tell(trial, 1.0)
-    progress = collect(study.trials, file.target, 9, file.space)
+    file, progress = pausing(7.0, 3)
     whole = file.max_steps * 7.0  # of one worker: two are no help to a trial
     assert limit_reached(progress, file, 1e3 - whole - 1.0) is None
     assert limit_reached(progress, file, 1e3 - whole + 1.0) == "seconds"

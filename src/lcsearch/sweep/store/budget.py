@@ -288,6 +288,8 @@ def steps_left(file: SweepFile, folder: RunFolder, trials: Sequence[FrozenTrial]
 
 def _cost(file: SweepFile, trials: Sequence[FrozenTrial], clock: Reading) -> float:
     """What workers have cost; 0 where their hours have no price."""
+    if file.budget.money_per_hour is None:
+        return 0.0
     return price_of(file, math.fsum(seconds_of(trial, clock.until) for trial in trials)) or 0.0
 
 
