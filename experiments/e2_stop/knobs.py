@@ -102,10 +102,8 @@ def compared(mine: Rows, base: Rows) -> tuple[float, float, float, float, float]
         means = np.array([one.mean(0) for one in some])
         return float(np.exp(np.log(means[:, 0] / means[:, 1]).mean())), float(means[:, 2].mean())
 
-    rng, drawn = np.random.default_rng(0), []
-    for _ in range(DRAWS):
-        some = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        drawn.append(figures([one[rng.integers(len(one), size=len(one))] for one in some]))
+    samples = e2.resamples([len(one) for one in pairs], DRAWS, np.random.default_rng(0))
+    drawn = [figures([pairs[i][rows] for i, rows in some]) for some in samples]
     (steps, rise), (most, highest) = figures(pairs), np.quantile(drawn, 0.95, axis=0)
     return steps, float(most), rise, float(highest), len(pairs)
 

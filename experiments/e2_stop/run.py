@@ -44,6 +44,7 @@ import numpy as np
 import provenance
 import research
 from ax_rule import AxDefault
+from resample import resamples
 from scipy.stats import beta
 from top_k import TopK
 
@@ -383,13 +384,10 @@ def figures(mine: dict[str, list[Any]], none: dict[str, list[Any]]) -> dict[str,
         means = [float(np.mean([row[name] for row in orders])) for name in ("spent", "lost_1", "lost_5")]
         rows.append([*means, *sums, sum(r["seconds"] for r in orders), sum(r["looks"] for r in orders)])
     at, rng = np.array(rows), np.random.default_rng(0)
-    draws = []
-    for _ in range(DRAWS):
-        found = []
-        for i in rng.integers(len(pairs), size=len(pairs)):
-            order = rng.integers(len(pairs[i][0]), size=len(pairs[i][0]))
-            found.append(speed_up(pairs[i][0][order], pairs[i][1][order], grid())[0])
-        draws.append(geometric(found))
+    draws = [
+        geometric([speed_up(pairs[i][0][order], pairs[i][1][order], grid())[0] for i, order in some])
+        for some in resamples([len(a) for a, _ in pairs], DRAWS, rng)
+    ]
     again = at[rng.integers(len(at), size=(2000, len(at)))].sum(1)
     stops, wrong = float(at[:, 3].sum()), float(at[:, 4].sum())
     spread = at.std(0, ddof=1) / math.sqrt(len(at)) if len(at) > 1 else np.full(at.shape[1], math.nan)

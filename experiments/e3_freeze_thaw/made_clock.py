@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experim
 
 import numpy as np
 import research
+from resample import resamples
 
 from lcsearch.allocation.named import allocator
 from lcsearch.data import tables
@@ -77,11 +78,9 @@ def interval(rows: list[dict[str, Any]]) -> tuple[float, float]:
     for row in rows:
         of = found.setdefault(row["task"], {})
         of[row["seed"]] = of.get(row["seed"], 0.0) + (row["regret"] if row["timed"] else -row["regret"])
-    tasks, rng = [np.array(list(of.values())) for of in found.values()], np.random.default_rng(0)
-    means = [
-        np.mean([rng.choice(tasks[i], len(tasks[i])).mean() for i in rng.integers(len(tasks), size=len(tasks))])
-        for _ in range(DRAWS)
-    ]
+    tasks = [np.array(list(of.values())) for of in found.values()]
+    samples = resamples([len(one) for one in tasks], DRAWS, np.random.default_rng(0))
+    means = [np.mean([tasks[i][seeds].mean() for i, seeds in some]) for some in samples]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
