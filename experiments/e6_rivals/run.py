@@ -18,42 +18,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
 
 import numpy as np
 import research
+from at_once import AT_ONCE, SOURCES, play
 
 from lcsearch.data.tables import Table
 from lcsearch.pretrain.real_tables import half_of
-from lcsearch.replay.policies import PolicySpec
-from lcsearch.replay.simulator import World, simulate
 from lcsearch.stopping.calibration import clopper_pearson
 
 HERE = Path(__file__).resolve().parent
 PARTS, SHOWN = HERE / "parts", HERE / "table.md"
-SOURCES = ("lcbench", "taskset_adam8p", "deepobs_baselines", "arlbench")
-AT_ONCE = 64
-
-
-def play(task: Any, order: int, rivals: int) -> dict[str, Any]:
-    """One search of 64 trials at once."""
-    stopper = PolicySpec("curve", (("rivals", rivals),), ("network",)).make(task, ahead=False)
-    start = time.monotonic()
-    history = simulate(task, task.order(order)[:AT_ONCE], stopper, World(workers=AT_ONCE))
-    return {
-        "order": order,
-        "rivals": rivals,
-        "saved": 1.0 - history.spent / history.full_cost,
-        "stopped": len(history.stopped) / len(history.lives),
-        "by_rivals": sum(n for reason, n in history.reasons.items() if reason.name == "RIVALS"),
-        "lost": bool(history.lost(1)),
-        "missed": bool(history.missed()),
-        "seconds": time.monotonic() - start,
-    }
 
 
 def bound(hits: int, n: int) -> float:

@@ -481,10 +481,11 @@ class CurveScheduler(FIFOScheduler):
 
     def _enter(self, uid: str, trial: TuneTrial) -> None:
         """The trial runs, or will."""
-        # A config may hold data sets: what the searcher chose is what tells trials apart.
+        # A config may hold data sets: what the searcher chose is what tells trials apart. Of one of
+        # `points_to_evaluate` Tune does not say what that is.
         chosen = {
             name: value
-            for name, value in (trial.evaluated_params or {}).items()
+            for name, value in (trial.evaluated_params or _flat(trial.config or {})).items()
             if isinstance(value, bool | int | float | str) and not name.startswith("lcsearch:")
         }
         scratch = not trial.has_checkpoint()
@@ -622,6 +623,14 @@ class _FailingOpen:
             self._session.failed(self._what, error)
             return True
         return False
+
+
+def _flat(config: Mapping[Any, Any], before: str = "") -> dict[str, Any]:
+    """A nested configuration with one name a value, `a/b`, as Tune names what it draws."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{before}{name}/") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return found
 
 
 def _schedule(planned: object) -> Schedule | None:

@@ -104,6 +104,13 @@ def test_only_plain_values_of_what_the_searcher_chose_are_kept() -> None:
     assert runner.feed(trial, decay(5.0)) == EARLIEST
 
 
+def test_one_of_points_to_evaluate_has_its_configuration() -> None:
+    runner = run_of()
+    config = {"lr": 0.1, "net": {"width": 8, 3: {"deep": True}}, "data": np.zeros(9), SCHEDULE: {"peak": 0.1}}
+    runner.start("x", config=config, evaluated_params={})  # as Tune has it
+    assert dict(book_of(of_run(runner)).trial("x").params) == {"lr": 0.1, "net/width": 8, "net/3/deep": True}
+
+
 # Words
 
 
