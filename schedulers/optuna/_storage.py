@@ -6,17 +6,23 @@ import copy
 import os
 import socket
 import weakref
+from collections import defaultdict
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import InMemoryStorage
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from lcsearch import files
 from lcsearch.errors import InvalidValue
@@ -228,11 +234,12 @@ def _claimed(storage: BaseStorage, of: int) -> bool:
 
 def _claimed_in_sqlite(storage: BaseStorage, backend: Any, of: int) -> bool:
     """Optuna reads the state, then writes it, and sqlite locks no rows: two would be told that the trial is theirs."""
-    from optuna.storages._rdb.models import TrialModel
     from sqlalchemy import update
     from sqlalchemy.exc import OperationalError
 
-    mine = update(TrialModel).where(TrialModel.trial_id == of, TrialModel.state == TrialState.WAITING)
+    mine = update(models.TrialModel).where(
+        models.TrialModel.trial_id == of, models.TrialModel.state == TrialState.WAITING
+    )
     mine = mine.values(state=TrialState.RUNNING, datetime_start=datetime.now())
     for _ in range(_LOCKED_TRIES):
         try:
@@ -369,6 +376,58 @@ def report_again(trial: Trial, step: int, value: float) -> None:
 def whole(study: Study) -> Study:
     """The study itself, where Optuna hands out the part of it that is a bracket of its HyperbandPruner."""
     found: Study = getattr(study, "_study", study)
+    return found
+
+
+class WaitingKnown(RDBStorage):
+    """Optuna's storage on SQL, which reads all that has not ended anew whenever all trials are asked for. Of those that
+    wait, here only the ones are read that have changed, whoever changed them: the database says which.
+    """
+
+    _waiting: Mapping[int, tuple[Any, FrozenTrial]] = MappingProxyType({})
+    """id -> its marks, and the trial that was read after them."""
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """As Optuna's: of a study the trials of these ids and all of greater ones, by their ids."""
+        if states is not None or not included_trial_ids:
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        trial = models.TrialModel
+        later = select(trial.trial_id).where(trial.study_id == study_id, trial.trial_id > trial_id_greater_than)
+        with _create_scoped_session(self.scoped_session) as session:
+            asked = included_trial_ids.union(session.execute(later).scalars())
+            marks = _marks(session, study_id)  # before the trials: what changes in between is read again
+        kept = {of: known for of in asked & marks.keys() if (known := self._waiting.get(of)) and known[0] == marks[of]}
+        read = super()._get_trials(study_id, None, asked - kept.keys(), max(asked))
+        fresh = {of: (marks[of], t) for t in read if (of := trial_id(t)) in marks}
+        self._waiting = kept | {of: known for of, known in fresh.items() if known[1].state is TrialState.WAITING}
+        return sorted([*read, *(known for _, known in kept.values())], key=trial_id)
+
+
+def _marks(session: Session, study_id: int) -> dict[int, list[Any]]:
+    """Of every WAITING trial of a study: id -> what is another when anything of it has changed.
+
+    Its attributes word for word, the number of its reports and their sum; parameters are drawn before a trial waits
+    with them, and the count of its pauses is an attribute.
+    """
+    found: dict[int, list[Any]] = defaultdict(list)
+    trial, report = models.TrialModel, models.TrialIntermediateValueModel
+    waits = (trial.study_id == study_id, trial.state == TrialState.WAITING)
+    value = report.intermediate_value
+    reports = select(trial.trial_id, func.count(report.step), func.count(value), func.sum(value)).outerjoin(
+        report, report.trial_id == trial.trial_id
+    )
+    for of, *counts in session.execute(reports.where(*waits).group_by(trial.trial_id)):
+        found[of].append(counts)
+    for kind in (models.TrialSystemAttributeModel, models.TrialUserAttributeModel):
+        said = select(kind.trial_id, kind.key, kind.value_json).join(trial, trial.trial_id == kind.trial_id)
+        for of, *words in session.execute(said.where(*waits).order_by(kind.trial_id, kind.key)):
+            found[of].append(words)
     return found
 
 

@@ -20,6 +20,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from lcsearch.errors import EnvironmentProblem
+from lcsearch.schedulers.optuna._storage import WaitingKnown
 from lcsearch.secrets_in_urls import mask, mask_of
 
 PATIENCE_S = 45.0
@@ -40,7 +41,7 @@ class Patience:
         self.seconds = 0.0
 
 
-class PatientStorage(RDBStorage):
+class PatientStorage(WaitingKnown):
     """Optuna's storage on SQL, with patience."""
 
     def __init__(self, url: str, patience: Patience, *, checked: bool) -> None:
@@ -130,6 +131,6 @@ def damaged(url: str, said: str) -> str:
 
 
 # Optuna calls some of them by private names: all are wrapped, whatever this version calls.
-for _name, _method in vars(RDBStorage).items():
+for _name, _method in {**vars(RDBStorage), **vars(WaitingKnown)}.items():
     if inspect.isfunction(_method) and not _name.startswith("__"):
         setattr(PatientStorage, _name, _patiently(_method))
