@@ -18,7 +18,7 @@ from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._order import Order
 from lcsearch.schedulers.optuna._record import REASON, is_audited, overtaken, steps_apart, thawed_of
-from lcsearch.schedulers.optuna._retries import Retries, inherited
+from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import counted_as, stale, study_key, withdraw_stop, write_audit, write_stop
 from lcsearch.session import Session, make_session
@@ -358,7 +358,7 @@ class CurvePruner(BasePruner):
             audits=self._session.audits(shown),
             unheard=words.silent(shown, _CALL),
             n_disobeyed=self._session.n_disobeyed(whose),
-            inherited=inherited(trials),
+            failed=sum(t.state == TrialState.FAIL for t in trials),
             certificate=self._session.certificate_of(shown.bank),
             apart=steps_apart(trials, shown.goal.horizon),
             name=int,

@@ -242,10 +242,9 @@ def curve_of(frozen: FrozenTrial) -> Curve:
     return Curve.of({s: v for s, v in values.items() if s > after} if isinstance(after, int) else values)
 
 
-def inherited_by(frozen: FrozenTrial) -> int | None:
-    """The last step of a retried trial's curve that the failed attempt trained; None where all of it is its own."""
-    after: Any = attribute_of(frozen, WENT_ON).get("after")
-    return after if isinstance(after, int) else None
+def went_on(frozen: FrozenTrial) -> bool:
+    """Was a retried trial seen to go on from where the failed attempt stood?"""
+    return isinstance(attribute_of(frozen, WENT_ON).get("after"), int)
 
 
 def inherited_nothing(frozen: FrozenTrial) -> bool:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcsearch.schedulers.optuna._record import ANEW, inherited_by, inherited_nothing, retried
+from optuna.trial import TrialState
+
+from lcsearch.schedulers.optuna._record import ANEW, inherited_nothing, retried, went_on
 from lcsearch.schedulers.optuna._storage import begin_anew, go_on, study_key, trial_id
 
 if TYPE_CHECKING:
@@ -69,22 +71,25 @@ class Retries:
         return {}
 
 
-def inherited(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    """The last step that a failed attempt trained, by number of each trial that goes on with its reports.
+def goes_on_with(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
+    """The number of the failed attempt that a trial goes on with, whose reports it has: they are of one training. None
+    for one that began anew, or has not begun.
 
     Args:
-        trials: all of a study.
+        trial: any.
+        trials: all of its study, by number.
     """
-    numbered, steps = {trial.number: trial for trial in trials}, {}
-    for trial in trials:
-        after = inherited_by(trial)
-        if after is None and (before := retried(trial)):
-            values = _shared(trial, numbered.get(before[-1]))
-            if values and trial.system_attrs.get(ANEW) != max(values):
-                after = max(values)
-        if after is not None:
-            steps[str(trial.number)] = after
-    return steps
+    before = retried(trial)
+    if not before or trial.state == TrialState.WAITING:
+        return None
+    if went_on(trial):
+        return before[-1]
+    values = _shared(trial, _numbered(before[-1], trials))
+    return before[-1] if values and trial.system_attrs.get(ANEW) != max(values) else None
+
+
+def _numbered(number: int, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    return next((t for t in trials[number : number + 1] if t.number == number), None)
 
 
 def _inherited(study: Study, trial: FrozenTrial) -> _Inherited | None:
@@ -92,8 +97,7 @@ def _inherited(study: Study, trial: FrozenTrial) -> _Inherited | None:
     before = retried(trial)
     if not before:
         return None
-    dead = next((t for t in study.get_trials(deepcopy=False) if t.number == before[-1]), None)
-    values = _shared(trial, dead)
+    values = _shared(trial, _numbered(before[-1], study.get_trials(deepcopy=False)))
     if not values:
         return None
     known = trial.system_attrs.get(ANEW) == max(values)  # another process has seen it begin anew

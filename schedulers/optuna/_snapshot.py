@@ -28,6 +28,7 @@ from lcsearch.schedulers.optuna._record import (
     supersedes,
     thawed_of,
 )
+from lcsearch.schedulers.optuna._retries import goes_on_with
 from lcsearch.schedulers.optuna._storage import study_key
 from lcsearch.stopping.abandoned import abandoned
 from lcsearch.stopping.gates import THAWED
@@ -110,8 +111,8 @@ class _Known:
         bank: the finished trials below, in the order in which they were first seen.
         settled: the longest run of finished trials at the head of the study's list.
         later: finished trials after it, by number.
-        superseded: numbers of stopped trials that others go on with: those have their curves, and the bank is
-            without them.
+        superseded: numbers of stopped and failed trials that others go on with: those have their curves, and the bank
+            is without them.
         for_good: of these the ones that settled trials go on with.
     """
 
@@ -208,7 +209,7 @@ class Reader:
                 known = self._anew(study)
                 fresh, unfinished = _sort(known, trials)
             later = trials[len(known.settled) :]
-            superseded = known.for_good.union(n for t in later if (n := supersedes(t)) is not None)
+            superseded = known.for_good.union(n for t in later if (n := _stands_for(t, trials)) is not None)
             if superseded != known.superseded:
                 known.superseded, known.bank = superseded, self._bank(known.bank.goal.direction, known.everyone)
                 known.bank = known.bank.extend(map(as_trial, known.standing(known.everyone)))
@@ -239,7 +240,7 @@ class Reader:
         head = len(known.settled)
         while head < len(trials) and known.later.pop(trials[head].number, None) is not None:
             known.settled.append(trials[head])
-            if (n := supersedes(trials[head])) is not None:
+            if (n := _stands_for(trials[head], trials)) is not None:
                 known.for_good |= {n}
             head += 1
         everyone = known.everyone
@@ -247,6 +248,12 @@ class Reader:
         if self._max_steps == "auto" and (end == UNKNOWN or _end(fresh) > end):
             known.bank, fresh = self._bank(known.bank.goal.direction, everyone), everyone
         known.bank = known.bank.extend(map(as_trial, known.standing(fresh)))
+
+
+def _stands_for(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
+    """The number of the trial that has ended and whose training this one goes on with; None: none."""
+    number = supersedes(trial)
+    return goes_on_with(trial, trials) if number is None else number
 
 
 def _end(trials: Sequence[FrozenTrial]) -> int:

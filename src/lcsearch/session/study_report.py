@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from lcsearch.goal import Goal
 from lcsearch.session.explain import disobeyed, n_ignored
@@ -18,7 +17,7 @@ from lcsearch.stopping.judge import independent_risk_now, risk_now
 from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import UNREADABLE
-from lcsearch.study import Snapshot, Status, Trial, steps_trained, trained_by, uid_sort_key
+from lcsearch.study import Snapshot, Status, Trial, steps_trained, uid_sort_key
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def report_of(
     audits: Audits,
     unheard: str = "",
     n_disobeyed: int = 0,
-    inherited: Mapping[str, float] = MappingProxyType({}),
+    failed: int | None = None,
     certificate: str = "",
     apart: float = 0.0,
     name: Callable[[str], int | str] = str,
@@ -204,9 +203,9 @@ def report_of(
     """From a snapshot; `reasons` are one-line reasons by uid, `faults`, `notices`, `calibration`, `audits` and
     `certificate` as the members `tally`, `notices`, `calibration`, `audits` and `certificate` of
     :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that no steps are known,
-    `inherited` is the last step that a failed attempt trained, by uid of the trial that goes on with its curve, `apart`
-    are steps of trials that are not in the snapshot (others were begun anew in their place), `name` is what a framework
-    calls the trial of a uid."""
+    `failed` is how many trials failed, where the snapshot is without those that others go on with, `apart` are steps of
+    trials that are not in the snapshot (others were begun anew in their place), `name` is what a framework calls the
+    trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun, unreadable = 0.0, 0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
@@ -229,7 +228,7 @@ def report_of(
             cut += 1
         saved += snapshot.bank.left(trial.curve.last_step)
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
-    spent = apart + float(sum(_trained(trial, snapshot.goal, inherited.get(trial.uid)) for trial in everyone))
+    spent = apart + float(sum(_trained(trial, snapshot.goal) for trial in everyone))
     if any(notice.key == AXIS for notice in notices):
         spent = saved = math.nan
     return StudyReport(
@@ -246,7 +245,7 @@ def report_of(
         faults=tuple(faults),
         disobeyed=n_disobeyed,
         ignored=n_ignored(snapshot),
-        failed=sum(trial.status is Status.FAILED for trial in snapshot.bank),
+        failed=sum(trial.status is Status.FAILED for trial in snapshot.bank) if failed is None else failed,
         cut=cut,
         never_begun=never_begun,
         certificate=certificate,
@@ -259,7 +258,6 @@ def report_of(
     )
 
 
-def _trained(trial: Trial, goal: Goal, inherited: float | None) -> float:
+def _trained(trial: Trial, goal: Goal) -> float:
     steps = trial.curve.reports()[0].tolist()
-    before = 0.0 if inherited is None or not steps else trained_by(inherited, steps[0])
-    return max(steps_trained(steps, goal.horizon, complete=trial.status is Status.COMPLETE) - before, 0.0)
+    return steps_trained(steps, goal.horizon, complete=trial.status is Status.COMPLETE)

@@ -141,6 +141,49 @@ def test_an_attempt_that_inherits_nothing_trained_all_that_it_reports(
     assert pruner(max_steps=30).report(study).spent == 51
 
 
+def uids(study: optuna.Study) -> list[str]:
+    """Of whose curves the snapshot is made."""
+    seen = of_study(study).snapshot(study)
+    return sorted(trial.uid for trial in (*seen.bank, *seen.live))
+
+
+def test_a_training_that_another_attempt_goes_on_with_stands_once_in_the_ranks(on: optuna.storages.BaseStorage) -> None:
+    """The reports of the attempt that failed are its first ones; one that begins anew is another training."""
+    study = optuna.create_study(storage=on, pruner=pruner(max_steps=30))
+    dead = study.ask()
+    for step, value in enumerate(decay(1.0, 9)):
+        dead.report(value, step)
+    study.tell(dead, state=TrialState.FAIL)
+    assert uids(study) == ["0"]  # true measurements
+    second = again(study, 0)
+    assert uids(study) == ["1"]
+    second.report(0.9, 9)
+    second.should_prune()
+    study.tell(second, state=TrialState.FAIL)
+    third = again(study, 1)
+    assert uids(study) == ["2"]
+    assert of_study(study).report(study).failed == 2
+    for step, value in enumerate(decay(2.0, 20)):  # from its start
+        third.report(value, step)
+        third.should_prune()
+    assert uids(study) == ["1", "2"]
+    study.tell(third, 2.0)
+    assert uids(study) == ["1", "2"]
+    other = optuna.load_study(study_name=study.study_name, storage=on, pruner=pruner(max_steps=30))
+    assert uids(other) == ["1", "2"]
+
+
+def test_a_failed_trial_that_is_to_be_tried_again_stands_until_that_begins(on: optuna.storages.BaseStorage) -> None:
+    study = optuna.create_study(storage=on, pruner=pruner(max_steps=30))
+    dead = study.ask()
+    dead.report(1.0, 0)
+    study.tell(dead, state=TrialState.FAIL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)(study, study.trials[0])
+    assert uids(study) == ["0"]
+
+
 def test_another_process_that_takes_it_over_knows(on: optuna.storages.BaseStorage) -> None:
     study = study_of(on=on)
     trial = retried(study, decay(0.001, 4))
