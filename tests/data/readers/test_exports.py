@@ -57,6 +57,38 @@ def test_the_last_report_of_a_step_counts(tmp_path: Path) -> None:
     assert found.left_out[0] == "2 reports at a step that its trial reports again: the last one counts."
 
 
+SHORTER = "1 trial began anew after an attempt that had got further: what only that one had reported is left out."
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept", "shorter"),
+    [
+        ([1, 2, 3, 4, 1, 2], {1: 4, 2: 5}, True),
+        ([1, 2, 3, 4, 3, 4, 5], {1: 0, 2: 1, 3: 4, 4: 5, 5: 6}, False),  # from a checkpoint
+        ([1, 2, 3, 4, 5, 3, 4], {1: 0, 2: 1, 3: 5, 4: 6}, True),
+        ([1, 2, 3, 1, 2, 1, 2, 3], {1: 5, 2: 6, 3: 7}, False),
+        ([1, 2, 3, 4, 1, 2, 3, 1, 2], {1: 7, 2: 8}, True),
+        ([1, 1, 2, 2, 3, 3], {1: 1, 2: 3, 3: 5}, False),
+        ([1, 2, 3, 1], {1: 3, 2: 1, 3: 2}, False),  # a summary, more likely than an attempt
+        ([3, 2, 1, 3], {1: 2, 2: 1, 3: 3}, False),  # no order
+        ([2, 4, 6, 1, 3, 5, 2], {1: 3, 2: 6, 3: 4, 4: 1, 5: 5, 6: 2}, False),
+    ],
+)
+def test_the_last_attempt_at_a_trial_counts_whole(
+    tmp_path: Path, steps: list[int], kept: dict[int, int], shorter: bool
+) -> None:
+    """One that died and had got further left its end on the curve of the next one. Values are places."""
+    rows = "".join(f"a,{step},{i}\n" for i, step in enumerate(steps))
+    of_csv = read(csv_file(tmp_path, f"trial,step,value\n{rows}"), direction="minimize")
+    mlflow_run(tmp_path, "a", {"loss": [f"{1000 + i} {i} {step}" for i, step in enumerate(steps)]})
+    of_mlflow = read(tmp_path / "mlruns", metric="loss", direction="minimize")
+    tune(tmp_path / "exp", "a", [{"epoch": step, "loss": float(i)} for i, step in enumerate(steps)])
+    of_ray = read(tmp_path / "exp", step="epoch", metric="loss", direction="minimize")
+    for found, told in ((of_csv, SHORTER), (of_mlflow, SHORTER.replace("trial", "run")), (of_ray, SHORTER)):
+        assert curves(found) == {"a": kept}
+        assert (told in found.left_out) is shorter
+
+
 def test_steps_may_be_counted_in_place_of_times(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "trial,step,value,time\na,1,9,10\na,2,8,30\n")
     timed, counted = read(path, direction="min"), read(path, direction="min", steps=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,51 @@ def as_direction(word: str | None) -> Direction | None:
 def count(n: int, noun: str, ending: str = "s") -> str:
     """ "1 trial", "3 trials"."""
     return f"{n} {noun}{'' if n == 1 else ending}"
+
+
+@dataclass
+class Attempts:
+    """Tells which of a trial's reports count where it was tried again, and counts over all trials of a study.
+
+    Attributes:
+        again: reports of a step that comes again later.
+        anew: trials of which an attempt that died had got further than the one after it.
+    """
+
+    again: int = 0
+    anew: int = 0
+
+    def latest(self, steps: Sequence[float]) -> list[int]:
+        """Places of the reports that count, by step, from steps in the order in which they were written.
+
+        Where steps go back to one that was there, and rise again, another attempt begins: what the one before had
+        reported beyond is dropped, as TensorBoard does. Where they go back to one that was not there, the table is in
+        no order: the last report of every step counts, as it does where a single one comes after all others.
+        """
+        last = {step: i for i, step in enumerate(steps)}
+        self.again += len(steps) - len(last)
+        kept, top = dict[float, int](), -math.inf
+        for i, step in enumerate(steps):
+            if step < top:
+                if step not in kept:
+                    kept = last
+                    break
+                if i + 1 < len(steps) and steps[i + 1] > step:
+                    kept = {at: place for at, place in kept.items() if at < step}
+                    top = step
+            kept[step], top = i, max(step, top)
+        self.anew += len(kept) < len(last)
+        return [kept[step] for step in sorted(kept)]
+
+    def notes(self, report: str, trial: str, verb: str) -> list[str]:
+        """What is to be said of it, in the format's own words: "value", "run", "logs"."""
+        told = []
+        if self.again:
+            told.append(f"{count(self.again, report)} at a step that its {trial} {verb} again: the last one counts.")
+        if self.anew:
+            who = f"{count(self.anew, trial)} began anew after an attempt that had got further"
+            told.append(f"{who}: what only that one had reported is left out.")
+        return told
 
 
 def assemble(

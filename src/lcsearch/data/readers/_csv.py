@@ -15,7 +15,7 @@ import numpy as np
 
 from lcsearch.curves import Curve
 from lcsearch.data.caveats import STATUS_WORDS
-from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
+from lcsearch.data.readers._assemble import Attempts, Found, Read, ReadOptions, assemble, direction_of
 from lcsearch.data.readers._layouts import LONG, PARAM, WIDE, Long, Panel, check_curves, layout, number
 from lcsearch.data.tables import hint, listing, plain
 from lcsearch.errors import FileProblem, InvalidValue
@@ -36,7 +36,6 @@ class _Rows:
     lines: list[int] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
     status: Status | None = None
-    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def read_csv(path: Path, wish: ReadOptions) -> Read:
     Long, a header `trial,step,value` in any order: `time` counts seconds since the trial's start; `state` stands in any
     of its rows; `wish.metric` names another column than `value`, `wish.trial` and `wish.step` others than those. Wide:
     an empty cell is no report. NaN and inf are reports. Of several reports of one trial at one step the last one
-    counts, as TensorBoard has it: an attempt that began anew wrote it. Exports of other tools: see _layouts.py.
+    counts: an attempt that began anew wrote it, see Attempts. Exports of other tools: see _layouts.py.
 
     Raises:
         FileProblem: with file and line.
@@ -84,9 +83,9 @@ def read_csv(path: Path, wish: ReadOptions) -> Read:
         trials = _wide(table, _step_columns(header, where))
     name = (wish.metric or "value") if found is None else found.metric
     timed = isinstance(found, Long) and found.time is not None
-    runs = [_found(path, uid, trial, timed) for uid, trial in trials.items()]
-    again = sum(trial.again for trial in trials.values())
-    notes = [f"{count(again, 'report')} at a step that its trial reports again: the last one counts."] * bool(again)
+    attempts = Attempts()
+    runs = [_found(path, uid, trial, timed, attempts) for uid, trial in trials.items()]
+    notes = attempts.notes("report", "trial", "reports")
     return assemble(path.stem, runs, replace(wish, metric=name), direction, f"CSV file {path}", notes)
 
 
@@ -219,10 +218,8 @@ def _trial(path: Path, line: int, row: dict[str, str], trials: dict[str, _Rows],
     return trial
 
 
-def _found(path: Path, uid: str, trial: _Rows, timed: bool) -> Found:
-    latest = {step: i for i, step in enumerate(trial.steps)}  # the last one of those at a step
-    trial.again = len(trial.steps) - len(latest)
-    order = [latest[step] for step in sorted(latest)]
+def _found(path: Path, uid: str, trial: _Rows, timed: bool, attempts: Attempts) -> Found:
+    order = attempts.latest(trial.steps)
     for a, b in itertools.pairwise(order):
         if timed and trial.times[a] > trial.times[b]:
             text = f"expected a time that does not fall with the step, got {trial.times[b]:g} after {trial.times[a]:g}"

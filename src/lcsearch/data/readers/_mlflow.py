@@ -18,7 +18,7 @@ import numpy as np
 
 from lcsearch import files
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose, count, direction_of
+from lcsearch.data.readers._assemble import Attempts, Found, Read, ReadOptions, assemble, choose, count, direction_of
 from lcsearch.data.readers._layouts import number
 from lcsearch.data.tables import hint, listing, plain
 from lcsearch.errors import FileProblem, InvalidValue
@@ -50,8 +50,8 @@ def experiments(root: Path) -> dict[Path, list[Path]]:
 def read_mlflow(root: Path, found: Mapping[Path, Sequence[Path]], wish: ReadOptions) -> Read:
     """An experiment; its runs that were deleted are left out.
 
-    Of several values at one step the last one counts. Where every step is 0, as `log_metric` without a step writes it,
-    the values are counted instead.
+    Of several values at one step the last one counts, see Attempts. Where every step is 0, as `log_metric` without a
+    step writes it, the values are counted instead.
 
     Raises:
         InvalidValue: no direction, or an experiment or metric that is not there.
@@ -73,15 +73,13 @@ def read_mlflow(root: Path, found: Mapping[Path, Sequence[Path]], wish: ReadOpti
     if metric not in keys:
         advice = hint(metric, keys) if metric else "name the one to replay"
         raise InvalidValue(f"one of the metrics {listing(keys)}", metric, f"{root}: metric", advice)
-    made, again, counted = [], 0, 0
+    made, attempts, counted = [], Attempts(), 0
     for run, meta in runs.items():
         path = _keys(run).get(metric)
         steps, values, times = ([], [], []) if path is None else _values(path)
         if len(steps) > 1 and not any(steps):
             steps, counted = [float(i) for i in range(len(values))], counted + 1
-        last = {step: i for i, step in enumerate(steps)}
-        again += len(steps) - len(last)
-        order = [last[step] for step in sorted(last)]
+        order = attempts.latest(steps)
         start = number(str(meta.get("start_time"))) or min(times, default=0.0)
         clock = np.maximum.accumulate([max((times[i] - start) / 1000.0, 0.0) for i in order]) if order else None
         curve = Curve.of([steps[i] for i in order], [values[i] for i in order])
@@ -90,7 +88,7 @@ def read_mlflow(root: Path, found: Mapping[Path, Sequence[Path]], wish: ReadOpti
     uids = [one.uid for one in made]
     if len(set(uids)) < len(uids):  # names of runs need not differ
         made = [replace(one, uid=run.name) for one, run in zip(made, runs, strict=True)]
-    notes = [f"{count(again, 'value')} at a step that its run logs again: the last one counts."] * bool(again)
+    notes = attempts.notes("value", "run", "logs")
     notes += [f"{count(counted, 'run')} without steps: values are counted instead."] * bool(counted)
     source = f"MLflow experiment {name!r} in {root}, metric {metric!r}"
     return assemble(name, made, replace(wish, metric=metric), direction, source, notes)

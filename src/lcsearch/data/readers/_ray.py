@@ -16,7 +16,7 @@ import numpy as np
 
 from lcsearch import files
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, count, direction_of
+from lcsearch.data.readers._assemble import Attempts, Found, Read, ReadOptions, assemble, direction_of
 from lcsearch.data.readers._layouts import NO_METRICS, number
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import FileProblem, InvalidValue
@@ -38,8 +38,8 @@ def trial_folders(root: Path) -> list[Path]:
 def read_ray(root: Path, folders: Sequence[Path], wish: ReadOptions) -> Read:
     """A Tune experiment, read without Ray.
 
-    Of several results at one step the last one counts: an attempt that began anew wrote it. Nothing in these files says
-    whether a trial ended by itself.
+    Of several results at one step the last one counts: an attempt that began anew wrote it, see Attempts. Nothing in
+    these files says whether a trial ended by itself.
 
     Raises:
         InvalidValue: no direction, or a metric or step that no trial reported.
@@ -61,24 +61,23 @@ def read_ray(root: Path, folders: Sequence[Path], wish: ReadOptions) -> Read:
             advice = hint(name, some) if name else "name the one to replay"
             raise InvalidValue(f"one of {listing(some)}", name, f"{root}: {what}", advice)
     step = wish.step or STEP
-    found, again = [], 0
+    found, attempts = [], Attempts()
     for folder, rows in results.items():
-        kept: dict[float, tuple[float, float]] = {}
+        kept: list[tuple[float, float, float]] = []
         for row in rows:
             at, value = _number(row.get(step)), _number(row.get(str(metric)))
             if at is None or value is None or not (math.isfinite(at) and at >= 0):
                 continue  # a result without this metric
-            again += at in kept
-            kept[at] = value, _number(row.get(TIME)) or 0.0
-        order = sorted(kept)
+            kept.append((at, value, _number(row.get(TIME)) or 0.0))
+        kept = [kept[i] for i in attempts.latest([at for at, _, _ in kept])]
         uid = next((str(row["trial_id"]) for row in rows if row.get("trial_id")), folder.name)
-        clock = np.maximum.accumulate(np.array([kept[at][1] for at in order])) if order else None
-        curve = Curve.of(order, [kept[at][0] for at in order])
+        clock = np.maximum.accumulate(np.array([time for _, _, time in kept])) if kept else None
+        curve = Curve.of([at for at, _, _ in kept], [value for _, value, _ in kept])
         found.append(Found(uid, curve, params=_params(folder), clock=clock))
     uids = [run.uid for run in found]
     if len(set(uids)) < len(uids):
         found = [replace(run, uid=f.relative_to(root).as_posix()) for run, f in zip(found, folders, strict=True)]
-    notes = [f"{count(again, 'result')} at a step that its trial reports again: the last one counts."] * bool(again)
+    notes = attempts.notes("result", "trial", "reports")
     source = f"Ray Tune results in {root}, {metric} by {step}"
     return assemble(root.resolve().name, found, replace(wish, metric=metric), direction, source, notes)
 
