@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -49,6 +50,15 @@ def one_line(text: str) -> str:
     'no ERROR forged ?'
     """
     return " ".join(tame(text).split())
+
+
+def quoted(text: str) -> str:
+    r"""`text`, in quotes where it would not stand in a line as it is.
+
+    >>> quoted("digits"), quoted("dig\nits")
+    ('digits', '"dig\\nits"')
+    """
+    return text if text.isprintable() else json.dumps(text)
 
 
 def takes_blocks(encoding: str | None) -> bool:

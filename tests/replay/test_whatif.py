@@ -246,6 +246,8 @@ def test_one_trial() -> None:
         task_of({"a": [4, 3, 2, 1]}), [policy_spec("curve"), policy_spec("median"), policy_spec("asha")], orders=2
     )
     assert summary(found).startswith("five: 1 trial, minimize loss")
+    forged = replace(found, task=replace(found.task, name="fi\nve"))
+    assert summary(forged).startswith('"fi\\nve": 1 trial, minimize loss')
     assert "0 of 1 trial stopped, 0 % of the steps saved; the best kept" in summary(found)
 
 

@@ -37,6 +37,7 @@ from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.files import loads
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Status
+from lcsearch.terminal import quoted
 
 DIRECTIONS: Mapping[str, Direction] = {
     "min": "minimize",
@@ -48,7 +49,7 @@ DIRECTIONS: Mapping[str, Direction] = {
 
 def listing(names: Iterable[object], most: int = 12) -> str:
     """Names for a message: "a, b, c", cut after `most`."""
-    known = [str(name) for name in names]
+    known = [quoted(str(name)) for name in names]
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return (", ".join(known[:most]) or "none") + more
 

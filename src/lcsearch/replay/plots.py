@@ -16,6 +16,7 @@ from lcsearch.replay.text import place_of
 from lcsearch.replay.whatif import Point, Replay, differences
 from lcsearch.stopping.decision import percent
 from lcsearch.study import Status
+from lcsearch.terminal import quoted
 
 need_sweep("lcsearch.replay.plots")
 
@@ -51,7 +52,7 @@ def frontier(found: Replay) -> Figure | None:
     axes.set(
         xlabel=f"orders in which the best was lost (nothing as good found), % of {n}",
         ylabel=f"{found.task.unit} saved, %",
-        title=f"{found.task.name}: {len(found.task)} trials in random orders",
+        title=f"{quoted(found.task.name)}: {len(found.task)} trials in random orders",
     )
     points = [*found.points, *(point for line in found.frontiers for point in line)]
     x, y = zip(*map(_where, points), strict=True)

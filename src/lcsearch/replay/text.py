@@ -13,6 +13,7 @@ from lcsearch.replay.whatif import Point, Replay, differences, ranks
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.rules import epsilon_of
 from lcsearch.study import Status
+from lcsearch.terminal import quoted
 
 WRONG, ALONE = 3, 8
 """Trials that are listed one by one: stops that were wrong, and those of one policy alone."""
@@ -38,7 +39,8 @@ def _study(found: Replay) -> list[str]:
     parts += [f"{n[Status.FAILED]} failed"] * bool(n[Status.FAILED])
     goal = task.goal
     lines = [
-        f"{task.name}: {_count(len(task), 'trial')}, {goal.direction} {goal.metric}, judged by the {goal.judged} value "
+        f"{quoted(task.name)}: {_count(len(task), 'trial')}, {goal.direction} {goal.metric}, "
+        f"judged by the {goal.judged} value "
         f"up to step {goal.horizon:g}; {', '.join(parts)}"
     ]
     if n[Status.STOPPED]:

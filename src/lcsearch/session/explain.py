@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -312,8 +313,15 @@ def disobeyed(looks: int, trials: int) -> list[str]:
     return [f"{seen}: {what}"] if looks or trials else []
 
 
-ELSEWHERE = "those of another one are counted there, and stand in the decision log that it keeps (decision_log=FOLDER)"
-"""Where looks of other processes are known."""
+_THERE = "those of another one are counted there, and stand in"
+ELSEWHERE = f"{_THERE} the decision log that it keeps (decision_log=FOLDER)"
+"""Where looks of other processes are known, where this one keeps no log."""
+
+
+def _folder(session: Session) -> Path | None:
+    """Where the session's decision log is, if it keeps one."""
+    found: Path | None = getattr(session.sink, "folder", None)
+    return found
 
 
 def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> list[str]:
@@ -324,7 +332,7 @@ def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> l
     if (n := stops.total()) > sum(here[reason] for reason in Reason if reason.name in stops):
         said = ", ".join(f"{m} {name}" for name, m in stops.most_common())
         lines.append(f"{n} stop{'s' * (n != 1)} of whichever process stand with the study's trials: {said}")
-    folder = getattr(session.sink, "folder", None)
+    folder = _folder(session)
     if folder is None or here:
         return lines
     with contextlib.suppress(OSError):
@@ -390,7 +398,8 @@ def why_not(
         some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
         lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
     alone = not total and len(lines) == first
-    lines.append(f"{total} looks in this process" + (":" if total else f"; {ELSEWHERE}"))
+    where = f"{_THERE} {folder}" if (folder := _folder(session)) is not None else ELSEWHERE
+    lines.append(f"{total} looks in this process" + (":" if total else f"; {where}"))
     lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
     if alone:
         known, needed = snapshot.bank.n_complete, session.policy.n_startup_trials

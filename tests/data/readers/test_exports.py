@@ -49,6 +49,22 @@ def test_beside_semicolons_a_comma_is_a_decimal_point(tmp_path: Path) -> None:
     assert curves(read(path, direction="minimize")) == {"a": {1: 0.5, 2: 0.001}, "b": {1: -1.25}}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_text_as_spreadsheets_save_it(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "curves.txt"
+    path.write_text("trial\tstep\tvalue\nä\t1\t0.5\nä\t2\t0.4\n", encoding=encoding)
+    assert curves(read(path, direction="minimize")) == {"ä": {1: 0.5, 2: 0.4}}
+
+
+def test_text_of_another_encoding_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "curves.csv"
+    path.write_bytes("trial,step,value\nä,1,0.5\n".encode("latin-1"))
+    got = "'utf-8' codec can't decode byte 0xe4 in position 17: invalid continuation byte"
+    assert said(FileProblem, path) == f"{path}: expected text in UTF-8, got {got}. Save it as UTF-8."
+    path.write_bytes("trial,step,value\na,1,0.5\n".encode("utf-16")[:-1])
+    assert "expected text in UTF-8, got 'utf-16" in said(FileProblem, path)
+
+
 def test_the_last_report_of_a_step_counts(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "trial,step,value,time\na,1,9,1\na,2,8,2\na,1,5,3\na,2,4,4\na,3,3,5\n")
     found = read(path, direction="minimize")

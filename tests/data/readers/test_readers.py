@@ -289,6 +289,15 @@ def test_which_study(tmp_path: Path) -> None:
         assert read(path, study="letters").task.name == "letters"
 
 
+def test_names_that_would_break_a_line_are_quoted(tmp_path: Path) -> None:
+    path = made_sqlite(tmp_path / "study.db", "dig\nits", "let'\x1bters")
+    assert said(InvalidValue, path) == (
+        f'{path}: study: expected the name of one of 2 studies: "dig\\nits", "let\'\\u001bters", got None. '
+        "Give study= (--study $'dig\\nits')."
+    )
+    assert read(path, study="dig\nits").task.name == "dig\nits"
+
+
 def test_no_study(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     storage = RDBStorage(f"sqlite:///{path}")
@@ -683,7 +692,7 @@ def test_more_that_is_wrong_with_a_csv_file(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "\n\n")
     assert said(FileProblem, path, direction="min") == f"{path}: expected a header {HEADER}; got an empty file."
     path.write_bytes(b"trial,step,value\n\xff,1,2\n")
-    assert said(FileProblem, path, direction="min").startswith(f"{path}: expected comma-separated text, got ")
+    assert said(FileProblem, path, direction="min").startswith(f"{path}: expected text in UTF-8, got ")
     path = csv_file(tmp_path, 'trial,step,value\n"a,1,2\n')
     assert said(FileProblem, path, direction="min").startswith(f"{path}: expected comma-separated text, got ")
 

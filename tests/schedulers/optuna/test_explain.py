@@ -385,10 +385,12 @@ def test_why_not_in_another_process_tells_what_is_known_there(tmp_path: Path) ->
     known = "  6 trials are COMPLETE, n_startup_trials is 5"
     assert pruner().why_not(study).splitlines() == [none, known, stored]
     logged = pruner(decision_log=tmp_path / "log").why_not(study).splitlines()
-    assert logged[:3] == [none, known, stored]
+    there = "0 looks in this process; those of another one are counted there, and stand in"
+    assert logged[:3] == [f"{there} {tmp_path / 'log'}", known, stored]
     assert logged[3] == f"3 looks in {tmp_path / 'log'}, of those that came to a forecast or a divergence:"
     assert logged[4:] == [f"       2 BELOW: {Reason.BELOW.advice}", f"       1 DIVERGED: {Reason.DIVERGED.advice}"]
-    assert pruner(decision_log=tmp_path / "none").why_not(study).splitlines() == [none, known, stored]
+    empty = pruner(decision_log=tmp_path / "none").why_not(study).splitlines()
+    assert empty == [f"{there} {tmp_path / 'none'}", known, stored]
 
 
 def unasked(n: int) -> str:

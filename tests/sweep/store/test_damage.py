@@ -424,6 +424,13 @@ def test_without_the_sweep_file_s_copy_nobody_resumes_and_all_else_goes_on(made:
     assert max(map(len, lines)) < 300
 
 
+@pytest.mark.parametrize("name", ["pulses/mine", "pulses/mine.json", "logs/mine", "decisions/mine"])
+def test_a_folder_of_somebody_else_s_is_in_nobody_s_way(made: Path, run: Path, name: str) -> None:
+    (run / name).mkdir()
+    done = CliRunner().invoke(app, ["run", str(made / "toy.yaml"), "--folder", str(run), "--resume"])
+    assert done.exit_code == 0, done.output
+
+
 LINKED = ("run.lock", "claim.lock", "run.json", "sweep.yaml", "clock.json", "study.sqlite3", "logs/worker-0.log",
           "pulses/worker-0.json", "decisions/mine.jsonl", "logs", "pulses", "decisions")  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lcsearch.data.caveats import caveats_in
 from lcsearch.data.readers._assemble import Read, ReadOptions, as_direction, choose
-from lcsearch.data.readers._csv import read_csv
+from lcsearch.data.readers._csv import is_utf16, read_csv
 from lcsearch.data.readers._mlflow import experiments, read_mlflow
 from lcsearch.data.readers._opened import opened
 from lcsearch.data.readers._optuna import MAGIC, read_journal, read_sqlite, read_url, run_folder
@@ -221,7 +221,7 @@ def _reader(path: Path) -> Callable[[Path, ReadOptions], Read]:
         return read_tensorboard
     if head.lstrip().startswith(b"{") and b'"op_code"' in head.partition(b"\n")[0]:
         return read_journal
-    if path.suffix.lower() in (".csv", ".tsv", ".txt") and b"\x00" not in head:
+    if path.suffix.lower() in (".csv", ".tsv", ".txt") and (b"\x00" not in head or is_utf16(path)):
         return read_csv
     got = "an empty file" if not head else f"a file that begins with {head[:16]!r}"
     raise FileProblem(f"{path}: {_EXPECTED}; got {got}.")

@@ -87,7 +87,9 @@ def choose(names: Sequence[str]) -> str:
     >>> choose(["my study", "another"])
     "give study= (--study 'my study')"
     """
-    return f"give study= (--study {shlex.quote(names[0])})"
+    name = names[0]
+    typed = shlex.quote(name) if name.isprintable() else "$'" + ascii(name)[1:-1].replace("'", "\\'") + "'"
+    return f"give study= (--study {typed})"
 
 
 def direction_of(wish: ReadOptions, source: str) -> Direction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
@@ -96,11 +97,13 @@ def rows_of(path: Path, expected: str) -> tuple[int, list[str], list[tuple[int, 
         FileProblem: it is no table, or an empty file where something is `expected`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-16" if is_utf16(path) else "utf-8-sig")
         separator = _separator(text)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeError as error:
+        raise FileProblem(f"{path}: expected text in UTF-8, got {error}. Save it as UTF-8.") from error
+    except csv.Error as error:
         raise FileProblem(f"{path}: expected comma-separated text, got {error}.") from error
     if not rows:
         raise FileProblem(f"{path}: expected {expected}; got an empty file.")
@@ -115,6 +118,12 @@ def rows_of(path: Path, expected: str) -> tuple[int, list[str], list[tuple[int, 
             raise FileProblem(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(row)}.")
     cells = [(line, {name: cell.strip() for name, cell in zip(header, row, strict=True)}) for line, row in body]
     return first, header, cells, separator == ";"
+
+
+def is_utf16(path: Path) -> bool:
+    """Does a file begin as spreadsheets begin what they call Unicode text?"""
+    with path.open("rb") as file:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _separator(text: str) -> str:

@@ -277,7 +277,8 @@ def check_own_files(folder: RunFolder) -> None:
     for place in (folder.logs, root / "pulses", folder.decisions):
         _expect(place, stat.S_ISDIR, "a folder")
         if place.is_dir():
-            own |= {path for path in place.iterdir() if path.suffix in (".log", ".json", ".jsonl")}
+            names = ("*.log", "*.jsonl", "worker-*.json")
+            own |= {path for path in place.iterdir() if any(path.match(name) for name in names)}
     if not (root / "checkpoints").is_dir():  # they may lie on a larger disk
         _expect(root / "checkpoints", stat.S_ISDIR, "a folder")
     for path in sorted(own):

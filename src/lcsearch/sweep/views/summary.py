@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -37,6 +36,7 @@ from lcsearch.sweep.views.phrases import (
     turns_told,
     worker_time,
 )
+from lcsearch.terminal import quoted
 
 if TYPE_CHECKING:
     from lcsearch.schedulers.optuna import Stop
@@ -283,12 +283,7 @@ def _spending(state: SweepState) -> list[str]:
 
 def configuration(params: Mapping[str, Scalar], indent: str) -> list[str]:
     """One `name: value` a line, as a sweep file would have it."""
-    return [f"{indent}{_quoted(name)}: {_quoted(plain(value))}" for name, value in params.items()]
-
-
-def _quoted(text: str) -> str:
-    """In quotes where it would not stand on a line of its own as it is."""
-    return text if text.isprintable() else json.dumps(text)
+    return [f"{indent}{quoted(name)}: {quoted(plain(value))}" for name, value in params.items()]
 
 
 def plain(value: Scalar) -> str:
