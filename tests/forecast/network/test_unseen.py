@@ -8,6 +8,7 @@ import pytest
 import scipy.optimize
 from scipy.stats import spearmanr
 
+from lcsearch.allocation.gain import expected_improvement
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.forecast.network.columns import Plain
 from lcsearch.forecast.network.unseen import FEWEST, Unseen, _Process
@@ -89,6 +90,19 @@ def test_absent_forecasts_do_not_count() -> None:
     np.testing.assert_array_equal(kept, alone)
     few = said([1.0] * 10, absent=[None] * (FEWEST - 1) + [Absent.LATE] * (11 - FEWEST))
     assert Unseen.of(known, few) is None
+
+
+def test_where_many_were_begun_more_is_known_though_each_is_forecast_widely() -> None:
+    """Else the best mean promises most, and whoever chooses by what is promised goes there for ever."""
+    rng = np.random.default_rng(0)
+    many = [{"x": 0.2 + 0.02 * u, "y": 0.2 + 0.02 * v} for u, v in rng.random((30, 2))]
+    few = [{"x": u, "y": v} for u, v in rng.random((8, 2))]
+    losses = [*(0.3 + 0.02 * rng.random(30)), *(0.4 + 0.4 * rng.random(8))]
+    found = answers([*many, *few], said(losses, 0.5), [{"x": 0.21, "y": 0.21}, {"x": 0.9, "y": 0.6}])
+    known, elsewhere = found.quantile(0.84) - found.quantile(0.16)
+    assert elsewhere > 1.5 * known
+    promised = expected_improvement(found, 0.28)
+    assert promised[1] > 10 * promised[0]
 
 
 def test_few_trials_tell_what_each_parameter_does_alone() -> None:

@@ -45,7 +45,7 @@ class Unseen:
         columns: of their configurations.
         process: configuration -> normal score.
         scale: losses and normal scores.
-        width: of a begun trial's forecast, in scores: one that is not begun is no surer.
+        width: of a begun trial's forecast, in scores: where nothing is known, one that is not begun is no surer.
     """
 
     columns: Columns
@@ -79,8 +79,9 @@ class Unseen:
 
     def answers(self, asked: Sequence[Plain], n_knots: int) -> tuple[Floats, Floats, Floats]:
         """Q configurations -> knots (Q, n_knots) in losses, levels likewise and tails (Q, 2)."""
-        mean, deviation = self.process.predict(_inputs(self.columns, asked)[0])
-        deviation = np.hypot(deviation, self.width)
+        mean, deviation, unknown = self.process.predict(_inputs(self.columns, asked)[0])
+        # Added in full it outweighs what is known of a place, and the best mean promises most, again and again.
+        deviation = np.hypot(deviation, self.width * np.sqrt(unknown))
         at = np.linspace(-_OUTERMOST, _OUTERMOST, n_knots)
         knots = self.scale.losses(mean[:, None] + deviation[:, None] * at)
         tails = _BEYOND * deviation[:, None] * np.array(self.scale.slopes)
@@ -210,11 +211,14 @@ class _Process:
         factor = _factor(pairs, _kernel(rates[:, None] * square, signals), signals.sum() + own + common)
         return cls(x, group, rates, signals, common, factor, dpotrs(factor, y, lower=1)[0])
 
-    def predict(self, z: Floats) -> tuple[Floats, Floats]:
-        """(Q, F) -> mean and standard deviation (Q,) of what a trial there would reach."""
+    def predict(self, z: Floats) -> tuple[Floats, Floats, Floats]:
+        """(Q, F) -> mean and standard deviation (Q,) of what a trial there would reach, and how much is unknown there:
+        the share of the signals' variance that the observations have left, in [0, 1].
+        """
         k = _kernel(self.rates[:, None, None] * _squares(z, self.x, self.group), self.signals)
-        left = self.signals.sum() - np.einsum("qn,nq->q", k, cho_solve((self.factor, True), k.T))
-        return k @ self.weights, np.sqrt(np.maximum(left, 0.0) + self.noise)
+        signal = self.signals.sum()
+        left = np.clip(signal - np.einsum("qn,nq->q", k, cho_solve((self.factor, True), k.T)), 0.0, signal)
+        return k @ self.weights, np.sqrt(left + self.noise), left / signal
 
 
 def _squares(a: Floats, b: Floats, group: NDArray[np.int64]) -> Floats:
