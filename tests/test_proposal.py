@@ -15,7 +15,7 @@ from kit.builders import goal, props, snapshot, trial
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answer, Forecasts
 from lcsearch.goal import Direction, Judged
-from lcsearch.proposal import ByForecast, Proposal, best_seen, survival
+from lcsearch.proposal import ByForecast, ByProgress, Proposal, best_seen, survival
 from lcsearch.study import Snapshot, Status
 
 ASKS = ByForecast(sampler_share=0, n_startup=0)
@@ -165,3 +165,79 @@ def test_whatever_is_forecast_one_of_the_candidates_is_begun(answers: list[Answe
     assert 0 <= said.row < len(answers)
     assert said.propensity in ({1.0, 1.0 - share} if said.row else {1.0})
     assert said.score is None or said.score > 0
+
+
+REGIONS = ByProgress(sampler_share=0.2, n_startup=0)
+
+
+def line(chance: Any, n: int = 41, **ends: Status) -> tuple[Snapshot, list[Answer]]:
+    """Paused trials at x = 0 to 1, the first with the best value, 1; and forecasts by which `chance(i)` beats it."""
+    live = [trial(str(i), [1.0 + i], ends.get(f"t{i}", Status.PAUSED), params={"x": i / (n - 1)}) for i in range(n)]
+    done = [one for one in live if one.status.finished]
+    at = snapshot(goal(), done, [one for one in live if not one.status.finished])
+    open_ = [int(query.trial.uid) for query in REGIONS.questions(at, [])]
+    return at, [even(1 - chance(i), 2 - chance(i)) for i in open_]
+
+
+def test_what_is_begun_lies_where_neighbours_differ() -> None:
+    """P is alike over the lower half, and .1 or .9 by turns over the upper one."""
+    at, answers = line(lambda i: 0.5 if i < 20 else 0.1 + 0.8 * (i % 2))
+    candidates = [{"x": (i + 0.5) / 100} for i in range(100)]
+    found = [REGIONS.choose(at, candidates, {"test": answers}, (0, n)) for n in range(200)]
+    assert sum(said.row >= 50 for said in found) > 160
+    assert len({said.row for said in found}) > 20
+    assert found == [REGIONS.choose(at, candidates, {"test": answers}, (0, n)) for n in range(200)]
+    said = found[0]
+    assert said.why.startswith("one of 100 candidates, drawn in region ")
+    assert said.why.endswith("between neighbours")
+    assert (said.score, said.p_beat) == (None, None)
+
+
+def test_a_propensity_is_how_often_a_candidate_is_drawn() -> None:
+    at, answers = line(lambda i: 0.5 if i < 20 else 0.1 + 0.8 * (i % 2))
+    candidates = [{"x": x} for x in (0.31, 0.52, 0.77, 0.93)]
+    found = [REGIONS.choose(at, candidates, {"test": answers}, (0, n)) for n in range(2000)]
+    chance = {said.row: said.propensity for said in found}
+    assert sum(chance.values()) == pytest.approx(1.0)
+    for row, p in chance.items():
+        drawn_ = sum(said.row == row for said in found) / len(found)
+        own = 0.2 * (row == 0)
+        assert own + 0.8 * drawn_ == pytest.approx(p, abs=0.04)
+
+
+def test_only_trials_that_may_go_on_are_asked_about() -> None:
+    at, answers = line(lambda i: 0.5, t3=Status.COMPLETE, t4=Status.FAILED, t5=Status.STOPPED)
+    asked = [query.trial.uid for query in REGIONS.questions(at, [])]
+    assert asked == [str(i) for i in range(41) if i not in (3, 4)]
+    assert len(answers) == 39
+
+
+def test_where_there_are_no_regions_it_is_the_samplers_own() -> None:
+    candidates = [{"x": 0.11}, {"x": 0.52}]
+    at, answers = line(lambda i: 0.5)
+    same = REGIONS.choose(at, candidates, {"test": answers}, (0, 1))
+    assert same == Proposal(0, "the sampler's own: P(beat) is the same everywhere")
+    absent = REGIONS.choose(at, candidates, {"test": [Absent.LATE] * 41}, (0, 1))
+    assert absent == Proposal(0, "the sampler's own: too few trials are forecast for regions of the space")
+    at, answers = line(lambda i: 0.1 + 0.8 * (i % 2))
+    taken = REGIONS.choose(at, [{"x": 0.5}], {"test": answers}, (0, 1))
+    assert taken == Proposal(0, "the sampler's own: every candidate has been begun before")
+    bare = snapshot(goal(), [], [trial(str(i), [1.0 + i], Status.PAUSED, params={"same": 3}) for i in range(41)])
+    flat = REGIONS.choose(bare, [{"same": 3}, {"same": 4}], {"test": answers}, (0, 1))
+    assert flat == Proposal(0, "the sampler's own: no parameter differs")
+
+
+def test_regions_need_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcsearch.allocation.mixture.find_spec", lambda name: None)
+    with pytest.raises(InvalidValue, match=r"^ByProgress: expected the package scikit-learn, got 'none'. Install"):
+        ByProgress()
+
+
+@props
+@given(chances=st.lists(st.floats(0, 1), min_size=20, max_size=30), n=st.integers(1, 6))
+def test_whatever_p_is_one_of_the_candidates_is_begun(chances: list[float], n: int) -> None:
+    at, answers = line(lambda i: chances[i], len(chances))
+    with np.errstate(all="ignore"):  # as a session does
+        said = REGIONS.choose(at, drawn(n), {"test": answers}, (0, n))
+    assert 0 <= said.row < n
+    assert 0 <= said.propensity <= 1.0 + 1e-9

@@ -43,7 +43,7 @@ from lcsearch.data.task import Task
 from lcsearch.forecast.contract import Answers, Forecaster, Query
 from lcsearch.host.registry import resolve_forecasters
 from lcsearch.pretrain.real_tables import half_of, logarithmic, scaled
-from lcsearch.proposal import ByForecast
+from lcsearch.proposal import ByForecast, ByProgress, Proposer
 from lcsearch.replay.baselines import Never
 from lcsearch.replay.oracle import Flipped, Oracle
 from lcsearch.replay.simulator import World, simulate
@@ -65,7 +65,7 @@ class Own(NamedTuple):
 
     make: Callable[[float], Allocator]
     forecasts: Callable[[Task], Sequence[Forecaster]] = lambda task: ()
-    proposer: ByForecast | None = None
+    proposer: Proposer | None = None
 
 
 def rungs(name: str) -> Callable[[float], Allocator]:
@@ -88,6 +88,7 @@ POLICIES = {
     "going-rate": Own(rungs("going-rate"), network),
     "going-rate, oracle": Own(rungs("going-rate"), lambda task: (Oracle(task),)),
     "asha, proposals": Own(rungs("asha"), network, ByForecast()),
+    "asha, alp-gmm": Own(rungs("asha"), network, ByProgress()),
     "going-rate, proposals": Own(rungs("going-rate"), network, ByForecast()),
     "random, proposals": Own(lambda report: allocator("run-to-end"), network, ByForecast()),
     "run-to-end": Own(lambda report: allocator("run-to-end")),

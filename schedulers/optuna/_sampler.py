@@ -27,7 +27,7 @@ from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Query, judged_kind
 from lcsearch.goal import Judged
-from lcsearch.proposal import ByForecast, Proposal
+from lcsearch.proposal import PROPOSERS, Proposal
 from lcsearch.schedulers.optuna._draws import Draw, anywhere, near
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
 from lcsearch.schedulers.optuna._record import BEGUN
@@ -128,6 +128,8 @@ class ForecastSampler(BaseSampler):
         n_candidates: configurations that are forecast for a new trial, >= 1.
         sampler_share: trials that nobody is asked about, in [0, 1].
         n_startup_trials: trials that begin first.
+        proposer: "gain", or "alp-gmm": in the place of the most promising one a configuration is begun where P(beat)
+            differs most between neighbours, see :class:`~lcsearch.proposal.ByProgress` (needs scikit-learn).
         forecasters: who is asked, see :class:`CurvePruner`; of no account beside one.
         host: where the network computes, likewise.
         seed: of the draws. Where the sampler inside is a function of the trial's number and the history, as the default
@@ -151,6 +153,7 @@ class ForecastSampler(BaseSampler):
         n_candidates: int = 256,
         sampler_share: float = 0.25,
         n_startup_trials: int = 10,
+        proposer: Literal["gain", "alp-gmm"] = "gain",
         forecasters: Sequence[Forecaster | str] | Forecaster | str | None = None,
         host: str = "auto",
         seed: int | None = None,
@@ -171,7 +174,9 @@ class ForecastSampler(BaseSampler):
             raise InvalidValue("a whole number >= 0, or None", seed, "ForecastSampler(seed=)")
         if not (isinstance(n_candidates, int) and n_candidates >= 1):
             raise InvalidValue("a whole number >= 1", n_candidates, "ForecastSampler(n_candidates=)")
-        self._proposer = ByForecast(sampler_share, n_startup_trials)
+        if proposer not in PROPOSERS:
+            raise InvalidValue(" or ".join(map(repr, PROPOSERS)), proposer, "ForecastSampler(proposer=)")
+        self._proposer = PROPOSERS[proposer](sampler_share, n_startup_trials)
         self._space, self._n, self._max_steps = space, n_candidates, max_steps
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._inner = Numbered(self._seed) if sampler is None else sampler
@@ -288,7 +293,9 @@ class ForecastSampler(BaseSampler):
         if not draws[0].params:
             self._note(study, trial, Proposal(0, "the sampler's own: all trials have no parameter in common"), 0)
             return None
-        said = seen.session.propose(self._proposer, seen.snapshot, [draw.params for draw in draws])
+        said = seen.session.propose(
+            self._proposer, seen.snapshot, [draw.params for draw in draws], (self._seed, trial.number)
+        )
         self._note(study, trial, said, len(draws))
         return self._checked(draws[said.row], begun)
 

@@ -18,12 +18,13 @@ import numpy as np
 
 from lcsearch.allocation.contract import Key
 from lcsearch.allocation.gain import mean_gains
+from lcsearch.allocation.mixture import COMPONENTS, FEW, MOST, has_sklearn, mixture, scaled
 from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Answers, Query, judged_kind
 from lcsearch.forecast.network.columns import Columns, plain
-from lcsearch.study import Snapshot, Status, Trial
+from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
 _NEIGHBOURS = 5
 _FEWEST = 3  # of which a forecaster can say what configurations do
@@ -40,7 +41,8 @@ class Proposal(NamedTuple):
         why: in a few words, for people.
         propensity: the probability with which it was this one, in (0, 1]; of the sampler's own, which forecasts might
             have chosen as well, a bound from below.
-        score: expected improvement on the best value seen, in the metric's units, >= 0; None where nobody was asked.
+        score: expected improvement on the best value seen, in the metric's units, >= 0; None where nobody was asked
+            about it.
         p_beat: the probability that it beats the best value seen; None likewise.
     """
 
@@ -52,21 +54,8 @@ class Proposal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ByForecast:
-    """Begins the candidate with the largest expected improvement on the best value seen, by the horizon. Nothing is
-    gained beyond the metric's bound, where the goal gives one.
-
-    The sampler's own candidate is begun
-
-    - as one of the first `n_startup` trials,
-    - with probability `sampler_share`,
-    - where no forecaster says anything of any candidate.
-
-    What is gained counts only where a trial survives: near configurations that failed or ended without a number it is
-    worth as much less as their share there says, see :func:`survival`. Candidates that a trial has already are passed
-    over, as far as there are others; where none is forecast to gain anything the first of the rest is begun. Trials
-    that have not reported yet teach nothing: with k of them a new one is chosen among the first 1 / (k + 1) of its
-    candidates, so that workers that ask at once do not bet on one place.
+class Proposer:
+    """Chooses what is begun among a sampler's candidates, the first of which is what the sampler alone would begin.
 
     Attributes:
         sampler_share: of the new trials, those that nobody is asked about, in [0, 1]; 1 is the sampler alone.
@@ -99,19 +88,55 @@ class ByForecast:
         return None
 
     def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
-        """What each candidate would be judged by at the horizon."""
-        kind = judged_kind(snapshot.goal)
-        trials = (Trial(f"candidate {i}", params=params) for i, params in enumerate(candidates))
-        return tuple(Query(trial, kind, snapshot.horizon) for trial in trials)
+        """What forecasters are asked before :meth:`choose`."""
+        raise NotImplementedError
 
-    def choose(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers) -> Proposal:
-        """The one that is begun; the first where there is no reason for another.
+    def choose(
+        self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers, key: Key
+    ) -> Proposal:
+        """The candidate that is begun; the first where there is no reason for another.
 
         Args:
             snapshot: the study.
             candidates: configurations, name -> value, at least one.
             forecasts: answers to :meth:`questions`.
+            key: see :meth:`own`.
         """
+        raise NotImplementedError
+
+    def _propensity(self, row: int, chance: float = 1.0) -> float:
+        """Of a candidate that was chosen with this chance: the first would have been begun by the sampler, too."""
+        return self.sampler_share * (row == 0) + (1.0 - self.sampler_share) * chance
+
+
+@dataclass(frozen=True)
+class ByForecast(Proposer):
+    """Begins the candidate with the largest expected improvement on the best value seen, by the horizon. Nothing is
+    gained beyond the metric's bound, where the goal gives one.
+
+    The sampler's own candidate is begun
+
+    - as one of the first `n_startup` trials,
+    - with probability `sampler_share`,
+    - where no forecaster says anything of any candidate.
+
+    What is gained counts only where a trial survives: near configurations that failed or ended without a number it is
+    worth as much less as their share there says, see :func:`survival`. Candidates that a trial has already are passed
+    over, as far as there are others; where none is forecast to gain anything the first of the rest is begun. Trials
+    that have not reported yet teach nothing: with k of them a new one is chosen among the first 1 / (k + 1) of its
+    candidates, so that workers that ask at once do not bet on one place.
+    """
+
+    def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
+        """What each candidate would be judged by at the horizon."""
+        kind = judged_kind(snapshot.goal)
+        trials = (Trial(f"candidate {i}", params=params) for i, params in enumerate(candidates))
+        return tuple(Query(trial, kind, snapshot.horizon) for trial in trials)
+
+    def choose(
+        self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers, key: Key = ()
+    ) -> Proposal:
+        """See :meth:`Proposer.choose`; nothing is drawn."""
         best = best_seen(snapshot)
         pending = sum(not trial.curve.n_reports and bool(trial.params) for trial in snapshot.live)
         n = math.ceil(len(candidates) / (1 + pending))
@@ -140,9 +165,84 @@ class ByForecast:
         why = f"the one of {n} candidates that is forecast to gain most, {score:.3g} on the best value seen"
         return Proposal(first, why, self._propensity(first), score, p)
 
-    def _propensity(self, row: int) -> float:
-        """Of a candidate that forecasts have chosen: the first would have been begun without them, too."""
-        return 1.0 if row == 0 else 1.0 - self.sampler_share
+
+@dataclass(frozen=True)
+class ByProgress(Proposer):
+    """Begins a candidate in a region of the space where P(beat) differs most between neighbours: ALP-GMM (Portelas et
+    al. 2019, see :mod:`lcsearch.allocation.mixture`), with what is begun as the teacher's tasks.
+
+    Of the begun trials, the earliest first, ALP of one is |P - P of the nearest earlier one|, where P is the chance
+    that it beats the best value seen, as forecast now; 0 of one that is complete or failed. A component of the mixture
+    is drawn in proportion to its mean ALP, and in it a candidate in proportion to the component's density there. Before
+    there are enough points for a mixture, or where ALP is 0 everywhere, it is the sampler's own.
+
+    The paper draws from the Gaussian itself. Here candidates stand for that, so that conditional parameters, steps and
+    categories are what the sampler makes of them.
+
+    Raises:
+        InvalidValue: as :class:`Proposer`, or no scikit-learn (it comes with the extra `sweep`).
+    """
+
+    sampler_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        has_sklearn("ByProgress")
+
+    def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
+        """What each begun trial that may go on would be judged by at the horizon."""
+        kind = judged_kind(snapshot.goal)
+        return tuple(Query(trial, kind, snapshot.horizon) for trial in _begun(snapshot) if not _settled(trial))
+
+    def choose(
+        self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers, key: Key
+    ) -> Proposal:
+        """See :meth:`Proposer.choose`."""
+        begun, best = _begun(snapshot), best_seen(snapshot)
+        asked = [trial for trial in begun if not _settled(trial)]
+        chances = dict(zip((t.uid for t in asked), mean_gains(forecasts, len(asked), best, "p_beat"), strict=True))
+        known = [t for t in begun if _settled(t) or math.isfinite(chances[t.uid])]
+        if len(known) < FEW + 2 * max(COMPONENTS):
+            return Proposal(0, f"{OWN}: too few trials are forecast for regions of the space")
+        p = np.array([0.0 if _settled(t) else chances[t.uid] for t in known])
+        plains = [plain(trial.params) for trial in known]
+        columns = Columns.of(plains)
+        x, new = scaled(plains, columns), scaled([plain(one) for one in candidates], columns)
+        if not x.shape[1]:
+            return Proposal(0, f"{OWN}: no parameter differs")
+        nearest = [int(((x[:i] - x[i]) ** 2).sum(1).argmin()) for i in range(FEW, len(x))]
+        fit = mixture(np.column_stack([x[FEW:], np.abs(p[FEW:] - p[nearest])]))
+        taken = {identity(trial.params) for trial in chain(snapshot.bank, snapshot.live)}
+        free = [row for row, params in enumerate(candidates) if identity(params) not in taken]
+        if not free:
+            return Proposal(0, f"{OWN}: every candidate has been begun before")
+        if not fit.progress.sum() > 0:
+            return Proposal(0, f"{OWN}: P(beat) is the same everywhere")
+        densities = fit.densities(new[free])
+        inside = np.exp(densities - densities.max(0))
+        shares = fit.progress / fit.progress.sum()
+        rng = np.random.default_rng((*key, 1))
+        k = int(rng.choice(len(shares), p=shares))
+        inside /= inside.sum(0)
+        at = int(rng.choice(len(free), p=inside[:, k]))
+        why = f"one of {len(candidates)} candidates, drawn in region {k + 1} of {len(shares)}: "
+        why += f"P(beat) differs there by {fit.progress[k]:.3g} between neighbours"
+        return Proposal(free[at], why, self._propensity(free[at], float(inside[at] @ shares)))
+
+
+PROPOSERS: Mapping[str, type[Proposer]] = {"gain": ByForecast, "alp-gmm": ByProgress}
+"""What they are called in arguments and files."""
+
+
+def _begun(snapshot: Snapshot) -> list[Trial]:
+    """The latest trials with a configuration that have reported, the earliest first."""
+    everyone = (t for t in chain(snapshot.bank, snapshot.live) if t.params and t.curve.n_reports)
+    return sorted(everyone, key=lambda trial: uid_sort_key(trial.uid))[-MOST:]
+
+
+def _settled(trial: Trial) -> bool:
+    """Is its value known, so that it beats nothing any more?"""
+    return trial.status in (Status.COMPLETE, Status.FAILED)
 
 
 def survival(snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> Floats:

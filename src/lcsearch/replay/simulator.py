@@ -27,7 +27,7 @@ from lcsearch.allocation.turns import verdict_at
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Answer, Forecaster, Query
-from lcsearch.proposal import ByForecast
+from lcsearch.proposal import Proposer
 from lcsearch.replay.history import History, RunOutcome
 from lcsearch.replay.prefetching import Missing, Wanted, answer
 from lcsearch.replay.stopper import Stopper
@@ -127,7 +127,7 @@ def simulate(
     world: World | None = None,
     allocator: Allocator | None = None,
     forecasters: Sequence[Forecaster] = (),
-    proposer: ByForecast | None = None,
+    proposer: Proposer | None = None,
 ) -> History:
     """Search `task` and say what became of every run.
 
@@ -202,7 +202,7 @@ class _Search:
         world: World,
         allocator: Allocator,
         forecasters: tuple[Forecaster, ...],
-        proposer: ByForecast | None = None,
+        proposer: Proposer | None = None,
         holds: _Holds | None = None,
     ) -> None:
         self.task, self.stopper, self.world, self.proposer = task, stopper, world, proposer
@@ -358,7 +358,7 @@ class _Search:
         candidates = [self.task.runs[row].params for row in reversed(self.fresh)]
         queries = self.proposer.questions(snapshot, candidates)
         answers = {f.name: _answers(f, snapshot, queries) for f in self.forecasters}
-        return -1 - self.proposer.choose(snapshot, candidates, answers).row
+        return -1 - self.proposer.choose(snapshot, candidates, answers, key).row
 
     def _next(self, b: _Begun, at: float) -> None:
         """Begin the trial's next report, if the budget allows it."""

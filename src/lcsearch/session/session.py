@@ -30,7 +30,7 @@ from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
 from lcsearch.forecast.contract import Absent, Answers, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
-from lcsearch.proposal import OWN, ByForecast, Proposal
+from lcsearch.proposal import OWN, Proposal, Proposer
 from lcsearch.session import audit_file
 from lcsearch.session.decision_log import DecisionLog, Sink, read_log
 from lcsearch.session.look_queue import Judged, Look, LookQueue
@@ -486,18 +486,21 @@ class Session:
 
     # New configurations.
 
-    def propose(self, proposer: ByForecast, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> Proposal:
+    def propose(
+        self, proposer: Proposer, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], key: Key
+    ) -> Proposal:
         """Which of the candidates a new trial gets; the first, which is the sampler's own, whatever fails.
 
         Args:
             proposer: who ranks them.
             snapshot: the study.
             candidates: configurations, name -> value, at least one.
+            key: seed of this proposal, (study seed, number of the new trial).
         """
         try:
             with np.errstate(all="ignore"):
                 answers = self.panel.ask([(snapshot, proposer.questions(snapshot, candidates))])[0].answers
-                return proposer.choose(snapshot, candidates, answers)
+                return proposer.choose(snapshot, candidates, answers, key)
         except Exception as error:  # a trial begins all the same
             self.unproposed(error)
             return Proposal(0, f"{OWN}: proposing one failed")

@@ -7,7 +7,7 @@ import pytest
 from kit.builders import goal, snapshot, trial
 from kit.curricula import NINTH, asked, even
 
-from lcsearch.allocation.allocators.alp_gmm import ProgressMixture, scaled
+from lcsearch.allocation.allocators.alp_gmm import ProgressMixture
 from lcsearch.errors import InvalidValue
 from lcsearch.study import Snapshot, Status
 
@@ -58,11 +58,6 @@ def test_odds_by_hand() -> None:
     assert ProgressMixture().odds(np.array([0.0, 0.0])).tolist() == [0.5, 0.5]
 
 
-def test_configurations_as_points() -> None:
-    rows = scaled([{"x": 2.0, "opt": "a"}, {"x": 4.0, "opt": "b"}, {"x": 3.0, "opt": "c"}, {"opt": "b"}])
-    np.testing.assert_allclose(rows, [[0.0, 0.0], [0.5, 1.0], [1.0, 0.5], [0.5, 0.5]])
-
-
 def test_without_parameters_it_is_asha() -> None:
     bare = snapshot(goal(horizon=9), [], [trial(str(i), [1.0 + i], Status.PAUSED, first=1) for i in range(41)])
     assert asked(WHO, at=bare, state=jagged(), free=1).moves[0].why == "rank 1 of 41 at step 1"
@@ -73,6 +68,6 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         ProgressMixture(uniform=2)
     with pytest.raises(InvalidValue, match=r"^ProgressMixture.refit: expected an integer in \[10, 120\], got 1.$"):
         ProgressMixture(refit=1)
-    monkeypatch.setattr("lcsearch.allocation.allocators.alp_gmm.find_spec", lambda name: None)
+    monkeypatch.setattr("lcsearch.allocation.mixture.find_spec", lambda name: None)
     with pytest.raises(InvalidValue, match=r"^ProgressMixture: expected the package scikit-learn, got 'none'. Install"):
         ProgressMixture()

@@ -72,6 +72,21 @@ def test_why_is_stored_and_told(tmp_path: Path) -> None:
     assert stored["score"] > 0
 
 
+def test_it_may_begin_where_p_beat_differs_between_neighbours() -> None:
+    def cut(trial: optuna.Trial) -> float:
+        end = abs(trial.suggest_float("x", 0, 1) - 0.3)
+        trial.report(1.0 + end, 0)
+        if trial.number:
+            raise optuna.TrialPruned
+        return end
+
+    study = played(knowing(proposer="alp-gmm"), 40, cut)
+    whys = [trial.system_attrs["lcsearch:begun"]["why"] for trial in study.trials]
+    assert all("own" in why for why in whys[:17])
+    assert any("drawn in region" in why for why in whys[17:])
+    assert xs(study) == xs(played(knowing(proposer="alp-gmm"), 40, cut))
+
+
 def test_a_share_stays_the_samplers_own() -> None:
     alone = played(RandomSampler(seed=0), 30)
     assert xs(played(knowing(RandomSampler(seed=0), sampler_share=1.0), 30)) == xs(alone)
@@ -399,6 +414,7 @@ def test_a_candidate_that_a_trial_has_is_not_begun_again() -> None:
         ({"seed": -1}, "ForecastSampler(seed=): expected a whole number >= 0, or None, got -1."),
         ({"sampler": "tpe"}, "ForecastSampler(sampler=): expected a sampler of Optuna's, or None, got 'tpe'."),
         ({"sampler_share": 2}, "sampler_share: expected a share in [0, 1], got 2."),
+        ({"proposer": "gmm"}, "ForecastSampler(proposer=): expected 'gain' or 'alp-gmm', got 'gmm'."),
     ],
 )
 def test_arguments_are_checked(fields: dict[str, Any], text: str) -> None:

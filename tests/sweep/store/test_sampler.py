@@ -108,6 +108,7 @@ def test_the_network_may_be_asked_for_it(tmp_path: Path) -> None:
         ),
         ("{kind: tpe, inner: random}", "at $.sampler.inner: expected one of kind, got 'inner'."),
         ("{kind: curve, sampler_share: 2}", "at $.sampler.sampler_share: expected"),
+        ("{kind: curve, proposer: alp}", "at $.sampler.proposer: expected"),
     ],
 )
 def test_what_cannot_be_is_told_with_its_place(tmp_path: Path, spec: str, told: str) -> None:

@@ -9,11 +9,8 @@ Here a task is a configuration, and r is P(it beats the best value seen).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -22,6 +19,7 @@ import numpy as np
 from lcsearch.allocation.arms import start_new
 from lcsearch.allocation.contract import Move, Slots
 from lcsearch.allocation.curriculum import Choice, Curriculum, chances, together
+from lcsearch.allocation.mixture import COMPONENTS, FEW, MOST, has_sklearn, mixture, scaled
 from lcsearch.allocation.rungs import Ladder
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -29,10 +27,6 @@ from lcsearch.forecast.contract import Answers
 from lcsearch.forecast.network.columns import Columns, plain
 from lcsearch.study import Trial
 
-_FEW = 5  # stored P below which no neighbour says anything (the authors' code)
-_MOST = 240  # points that are kept, about as many as the paper's 250
-_COMPONENTS = range(2, 7)  # the paper's go to 10, with 250 points at every fit
-_NARROWEST = 1e-3  # variance, of configurations in [0, 1]
 _DIGITS = 9
 
 
@@ -65,11 +59,9 @@ class ProgressMixture(Curriculum):
         super().__post_init__()
         if not (is_finite_number(self.uniform) and 0 <= self.uniform <= 1):
             raise InvalidValue("a share in [0, 1]", self.uniform, "ProgressMixture.uniform")
-        if not (isinstance(self.refit, int) and 10 <= self.refit <= _MOST // 2):
-            raise InvalidValue(f"an integer in [10, {_MOST // 2}]", self.refit, "ProgressMixture.refit")
-        if find_spec("sklearn") is None:
-            what = "Install it: pip install scikit-learn, or 'lcsearch[sweep]'"
-            raise InvalidValue("the package scikit-learn", "none", "ProgressMixture", what)
+        if not (isinstance(self.refit, int) and 10 <= self.refit <= MOST // 2):
+            raise InvalidValue(f"an integer in [10, {MOST // 2}]", self.refit, "ProgressMixture.refit")
+        has_sklearn("ProgressMixture")
 
     def init(self) -> Any:
         """P(beat) where a trial was last forecast, uid -> (step, P), and the points, (uid, ALP), the oldest first."""
@@ -97,7 +89,7 @@ class ProgressMixture(Curriculum):
         if back and ladder.losses.size:
             state = self._booked(state, trials, back, chances(told, float(ladder.losses[0])).tolist())
             ended = [uid for uid in state["p"] if uid not in trials or trials[uid].status.finished]
-            state["p"] = {uid: one for uid, one in state["p"].items() if uid not in ended[:-_MOST]}
+            state["p"] = {uid: one for uid, one in state["p"].items() if uid not in ended[:-MOST]}
         deaf = bool(back) and all(one is None for one in told)
         line = self.in_line(ladder, slots)
         groups = None if deaf or not self.begins(ladder, slots) else self._groups(state, trials, line)
@@ -126,11 +118,11 @@ class ProgressMixture(Curriculum):
             if not math.isfinite(chance):
                 continue
             others = [uid for uid in p if uid != trial.uid and uid in x]
-            if len(others) >= _FEW and x[trial.uid].size:
+            if len(others) >= FEW and x[trial.uid].size:
                 near = min(others, key=lambda uid: (float(((x[uid] - x[trial.uid]) ** 2).sum()), uid))
                 points.append([trial.uid, round(abs(chance - p[near][1]), _DIGITS)])
             p[trial.uid] = [trial.curve.last_step, round(chance, _DIGITS)]
-        while len(points) > _MOST:
+        while len(points) > MOST:
             points = points[self.refit :]
         return {"p": p, "points": points}
 
@@ -140,7 +132,7 @@ class ProgressMixture(Curriculum):
         """The component of each trial in line, and the mean ALP of each component; None before the first fit."""
         fitted = state["points"][: len(state["points"]) // self.refit * self.refit]
         points = [(uid, alp) for uid, alp in fitted if uid in trials]
-        if len(points) < 2 * max(_COMPONENTS):
+        if len(points) < 2 * max(COMPONENTS):
             return None
         known, waiting = ([plain(trials[uid].params) for uid in uids] for uids in ([u for u, _ in points], line))
         x = scaled([*known, *waiting], Columns.of(known))
@@ -148,34 +140,6 @@ class ProgressMixture(Curriculum):
             return None
         alp = np.array([[alp] for _, alp in points])
         table = np.hstack([x[: len(known)], alp])
-        weights, means, precisions, log_dets = _mixture(table.tobytes(), table.shape)
-        apart = x[len(known) :, None, :] - means[None, :, :-1]
-        far = np.einsum("nkd,kde,nke->nk", apart, precisions, apart)
-        of = np.argmax(np.log(weights) - 0.5 * (far + log_dets), axis=1).tolist() if line else []
-        return dict(zip(line, of, strict=True)), np.maximum(means[:, -1], 0.0).tolist()
-
-
-def scaled(configurations: Sequence[Any], columns: Columns | None = None) -> Floats:
-    """(n, d) in about [0, 1]: numbers as the network reads them, categories by their place; .5 where there is none."""
-    columns = columns or Columns.of(configurations)
-    x = columns.encode(configurations)
-    for k, column in enumerate(columns.columns):
-        if column.words is not None:
-            x[:, k] /= max(len(column.words) - 1, 1)
-    return np.asarray(np.nan_to_num(x, nan=0.5))
-
-
-@lru_cache(maxsize=8)
-def _mixture(table: bytes, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Of the mixture of the lowest AIC: weights (k,), means (k, d + 1), and the configurations' part of precisions
-    (k, d, d) and of log determinants (k,). A memo only: the same points give the same mixture.
-    """
-    from sklearn.mixture import GaussianMixture  # not needed by whoever allocates otherwise
-
-    x = np.frombuffer(table).reshape(shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few points, and alike: it may not converge
-        fits = [GaussianMixture(k, reg_covar=_NARROWEST, random_state=0).fit(x) for k in _COMPONENTS]
-    best = min(fits, key=lambda fit: float(fit.aic(x)))
-    part = best.covariances_[:, :-1, :-1]
-    return best.weights_, best.means_, np.linalg.inv(part), np.linalg.slogdet(part)[1]
+        fit = mixture(table)
+        of = np.argmax(np.log(fit.weights) + fit.densities(x[len(known) :]), axis=1).tolist() if line else []
+        return dict(zip(line, of, strict=True)), fit.progress.tolist()

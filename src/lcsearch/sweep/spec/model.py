@@ -359,6 +359,7 @@ class CurveSamplerSpec(Model):
     n_candidates: Annotated[int, Field(ge=1, le=4096)] = 256
     sampler_share: Annotated[float, Field(ge=0, le=1)] = 0.25
     n_startup_trials: Annotated[int, Field(ge=0)] = 10
+    proposer: Literal["gain", "alp-gmm"] = "gain"
 
 
 SAMPLERS = ("random", "tpe", "curve")
