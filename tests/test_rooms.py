@@ -38,7 +38,7 @@ HOUSE: dict[str, tuple[tuple[str, ...], ...]] = {
     "lcsearch.forecast": (("contract",), ("network", "rank_gap"), ("parametric", "prior")),
     "lcsearch.allocation": (
         ("contract",),
-        ("arms", "gain", "next_trials", "paces", "resources", "turns"),
+        ("arms", "gain", "mixture", "next_trials", "paces", "resources", "turns"),
         ("in_reach",),
         ("ask", "bounded", "rungs"),
         ("judge",),
@@ -86,7 +86,7 @@ IMPURE = {
     *("subprocess", "multiprocessing", "threading", "concurrent", "signal", "time", "random", "secrets"),
 }
 # A network is torch; what it and its prior compute touches nothing else.
-MIXTURE = "src/lcsearch/allocation/allocators/alp_gmm.py"
+MIXTURE = "src/lcsearch/allocation/mixture.py"
 TENSORS = ("src/lcsearch/forecast/network", "src/lcsearch/forecast/prior")
 PRIVATE_OF_OPTUNA = {"_storage", "_trial_id", "_study_id", "_get_trials", "_thread_local", "_cached_frozen_trial"}
 PRIVATE_MODULE = "schedulers/optuna/_storage.py"

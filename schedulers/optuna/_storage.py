@@ -21,8 +21,6 @@ from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from lcsearch import files
 from lcsearch.errors import InvalidValue
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
     from optuna.trial import Trial
+    from sqlalchemy.orm import Session
 
 ALLOCATION = "lcsearch:allocation"
 """The study's system attribute that holds an allocator's state, see _desk.py."""
@@ -397,6 +396,8 @@ class WaitingKnown(RDBStorage):
         """As Optuna's: of a study the trials of these ids and all of greater ones, by their ids."""
         if states is not None or not included_trial_ids:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        from sqlalchemy import select
+
         trial = models.TrialModel
         later = select(trial.trial_id).where(trial.study_id == study_id, trial.trial_id > trial_id_greater_than)
         with _create_scoped_session(self.scoped_session) as session:
@@ -415,6 +416,8 @@ def _marks(session: Session, study_id: int) -> dict[int, list[Any]]:
     Its attributes word for word, the number of its reports and their sum; parameters are drawn before a trial waits
     with them, and the count of its pauses is an attribute.
     """
+    from sqlalchemy import func, select
+
     found: dict[int, list[Any]] = defaultdict(list)
     trial, report = models.TrialModel, models.TrialIntermediateValueModel
     waits = (trial.study_id == study_id, trial.state == TrialState.WAITING)

@@ -187,9 +187,9 @@ def test_a_quarter_of_the_candidates_lies_near_the_best_trials(monkeypatch: pyte
     seen: list[Any] = []
     choose = ByForecast.choose
 
-    def noted(self: ByForecast, snapshot: Any, candidates: Any, forecasts: Any) -> Any:
+    def noted(self: ByForecast, snapshot: Any, candidates: Any, forecasts: Any, key: Any) -> Any:
         seen.append(candidates)
-        return choose(self, snapshot, candidates, forecasts)
+        return choose(self, snapshot, candidates, forecasts, key)
 
     monkeypatch.setattr(ByForecast, "choose", noted)
     played(knowing(), 30)
