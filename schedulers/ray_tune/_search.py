@@ -28,7 +28,8 @@ class PrunedSearch(Searcher):
     begun.
 
     Results that lack the metric now and then are passed over; a trial that ends with such a one is COMPLETE with the
-    last value it had. What another attempt at a trial reports takes the place of what a dead one did.
+    last value it had. What another attempt at a trial reports takes the place of what a dead one did; where that had
+    got further, the last value stands there, for a sampler takes a stopped trial at its last step.
 
     Args:
         searcher: an OptunaSearch, or a ConcurrencyLimiter around one; it keeps the study.
@@ -54,6 +55,7 @@ class PrunedSearch(Searcher):
         self.searcher, self._scheduler = searcher, scheduler
         self._seen: dict[str, float] = {}  # trial id -> the largest step that was handed on
         self._last: dict[str, float] = {}  # trial id -> the last value that was
+        self._at: dict[str, float] = {}  # trial id -> its step
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """As the searcher's."""
@@ -102,7 +104,7 @@ class PrunedSearch(Searcher):
         elif (step, value) != (seen, self._last.get(trial_id)) and trial_id in _asked(self.searcher):
             # another attempt; not the last result told twice
             report_again(_asked(self.searcher)[trial_id], int(step), value)
-        self._last[trial_id] = value
+        self._last[trial_id], self._at[trial_id] = value, step
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended; one that lcsearch stopped is handed on without a value: so OptunaSearch files PRUNED."""
@@ -120,9 +122,19 @@ class PrunedSearch(Searcher):
             elif isinstance(self.metric, str) and last is not None:
                 # The last result may hold no metric; NaN is no value to Optuna.
                 result, error = ({**result, self.metric: last}, False) if last == last else (None, True)
-        self._seen.pop(trial_id, None)
-        self._last.pop(trial_id, None)
+        self._forget_dead(trial_id)
+        for known in (self._seen, self._last, self._at):
+            known.pop(trial_id, None)
         self.searcher.on_trial_complete(trial_id, result, error)
+
+    def _forget_dead(self, trial_id: str) -> None:
+        """Put the last value in the place of what only a dead attempt had reported, beyond where this one ended."""
+        at, asked = self._at.get(trial_id, math.inf), _asked(self.searcher).get(trial_id)
+        if asked is None or at >= self._seen.get(trial_id, -math.inf):
+            return
+        for step in asked.study.get_trials(deepcopy=False)[asked.number].intermediate_values:
+            if step > at:
+                report_again(asked, step, self._last[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """As the searcher's."""
@@ -134,11 +146,11 @@ class PrunedSearch(Searcher):
 
     def get_state(self) -> dict[str, Any]:
         """What Tune saves beside the searcher inside."""
-        return {"seen": dict(self._seen), "last": dict(self._last)}
+        return {"seen": dict(self._seen), "last": dict(self._last), "at": dict(self._at)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`get_state` gave."""
-        self._seen, self._last = dict(state.get("seen", {})), dict(state.get("last", {}))
+        self._seen, self._last, self._at = (dict(state.get(name, {})) for name in ("seen", "last", "at"))
 
 
 def _inner(searcher: Any) -> Any:

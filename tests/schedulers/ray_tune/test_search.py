@@ -189,6 +189,28 @@ def test_another_attempt_s_steps_take_the_place_of_a_dead_one_s() -> None:
     assert (step, frozen.intermediate_values) == (EARLIEST, dict(enumerate(decay(5.0, EARLIEST), 1)))
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_stopped_trial_is_worth_nothing_of_what_only_a_dead_attempt_had_reached(restored: bool) -> None:
+    """A sampler takes a pruned trial at its last step, which was the dead one's."""
+    runner = searched()
+    trial = suggested(runner)
+    runner.feed(trial, [0.001] * 20)
+    runner.fail(trial, retry=True)
+    trial.status = Trial.RUNNING
+    runner.report(trial, 1, decay(5.0)[0])
+    if restored:
+        searcher: Any = runner.searcher
+        searcher.set_state(searcher.get_state())
+    assert runner.feed(trial, decay(5.0)[1:], 2) == EARLIEST
+    (frozen,) = told(runner)
+    last = decay(5.0)[EARLIEST - 1]
+    assert frozen.intermediate_values == {
+        **dict.fromkeys(range(1, 21), last),
+        **dict(enumerate(decay(5.0, EARLIEST), 1)),
+    }
+    assert (frozen.state, frozen.value) == (TrialState.PRUNED, last)
+
+
 @pytest.mark.parametrize("around", [False, True])
 def test_with_a_concurrency_limiter(around: bool) -> None:
     runner = searched(limit=2, around=around)
