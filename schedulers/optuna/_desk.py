@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from lcsearch.allocation.arms import promised
 from lcsearch.allocation.ask import AllocationAsk
 from lcsearch.allocation.contract import Abilities, Account, Allocation, Allocator, Move, Slots, Wait
-from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, n_pauses, pause_at_of
+from lcsearch.schedulers.optuna._record import CUT, PAUSE_AT, is_paused, n_pauses, pause_at_of, without_dead
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._storage import (
     allocation_of,
@@ -147,7 +147,8 @@ class Desk:
             snapshot = snapshot_of(self._study, reading, current, alien)
             n_new = max(self._n_new_allowed(reading.trials), 0)
             account = self._account(reading.trials)
-            ends = ((max(t.last_step or 0, 0), pause_at_of(t), str(t.number)) for t in running if t is not own)
+            rest = (without_dead(t) for t in running if t is not own)
+            ends = ((max(t.last_step or 0, 0), pause_at_of(t), str(t.number)) for t in rest)
             turns = [(done, end, account.step(uid)) for done, end, uid in ends if end is not None]
             others = promised(turns, snapshot.goal.horizon, account.checkpoint, here=False)
             due = promised(turns, snapshot.goal.horizon, account.checkpoint, here=own is not None)

@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
-from lcsearch.schedulers.optuna._record import CLAIMED, RESUMED_FROM, THAW, Thawed, thawed_of
+from lcsearch.schedulers.optuna._record import CLAIMED, RESUMED_FROM, THAW, Thawed, thawed_of, without_dead
 from lcsearch.schedulers.optuna._storage import adopt, claim_waiting, is_gone, store_with, this_process
 from lcsearch.schedulers.optuna._thaw import THAWED, alone
 from lcsearch.stopping.decision import UNCALIBRATED, percent, risk_told
@@ -150,7 +150,7 @@ def add_thaw(study: Study, one: Frozen, *, anew: bool) -> None:
             state=TrialState.WAITING,
             params=frozen.params,
             distributions=frozen.distributions,
-            intermediate_values={} if anew else frozen.intermediate_values,
+            intermediate_values={} if anew else without_dead(frozen).intermediate_values,
             user_attrs={**attrs, **({} if anew else {RESUMED_FROM: frozen.number}), THAWED: str(how)},
             system_attrs={THAW: how._asdict()},
         )

@@ -17,7 +17,7 @@ from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.goal import Bounds, Judged, checked_bounds
 from lcsearch.schedulers.optuna._order import Order
-from lcsearch.schedulers.optuna._record import REASON, is_audited, overtaken, steps_apart, thawed_of
+from lcsearch.schedulers.optuna._record import REASON, is_audited, overtaken, steps_apart, thawed_of, without_dead
 from lcsearch.schedulers.optuna._retries import Retries
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, ended_before, snapshot_of
 from lcsearch.schedulers.optuna._storage import counted_as, stale, study_key, withdraw_stop, write_audit, write_stop
@@ -187,6 +187,7 @@ class CurvePruner(BasePruner):
             self._study = weakref.ref(study)
             self._studies = self._studies | weakref.WeakSet([study])  # a new set: another thread may walk the old one
             self._agree(study)
+        trial = without_dead(trial)
         step = trial.last_step
         whose = counted_as(study)
         values = trial.intermediate_values if step is None else self._retries.own(study, trial)

@@ -12,6 +12,7 @@ obey. What was recorded and what became of the trial tell together whether it wa
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,10 @@ AUDIT = "lcsearch:audit"
 
 ANEW = "lcsearch:anew"
 """The last step that a retried trial inherited from the attempt that failed, where it began anew all the same."""
+
+DEAD = "lcsearch:dead"
+"""The system attribute of a trial of a sweep that began anew after its worker was killed, {"steps": [first, last] of
+every run of steps that only the dead attempt has reported, "of": its number}: no storage removes a report."""
 
 WENT_ON = "lcsearch:went_on"
 """The system attribute of a retried trial that goes on from where the failed attempt stood, {"after": the last step
@@ -238,8 +243,20 @@ def is_unread(frozen: FrozenTrial) -> bool:
 
 def curve_of(frozen: FrozenTrial) -> Curve:
     """What a trial has reported itself: not what a failed attempt did before it began anew."""
-    after, values = frozen.system_attrs.get(ANEW), frozen.intermediate_values
+    after, values = frozen.system_attrs.get(ANEW), without_dead(frozen).intermediate_values
     return Curve.of({s: v for s, v in values.items() if s > after} if isinstance(after, int) else values)
+
+
+def without_dead(frozen: FrozenTrial) -> FrozenTrial:
+    """The trial without the reports of a dead attempt that it does not go on from, see DEAD."""
+    stored = attribute_of(frozen, DEAD).get("steps")
+    spans = [tuple(span) for span in stored if isinstance(span, list | tuple)] if isinstance(stored, list) else []
+    spans = [span for span in spans if len(span) == 2 and all(isinstance(step, int) for step in span)]
+    if not spans:
+        return frozen
+    alive, values = copy.copy(frozen), frozen.intermediate_values
+    alive.intermediate_values = {s: v for s, v in values.items() if not any(a <= s <= b for a, b in spans)}
+    return alive
 
 
 def went_on(frozen: FrozenTrial) -> bool:

@@ -7,10 +7,11 @@ import os
 import socket
 import weakref
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from lcsearch.schedulers.optuna._record import (
     AUDIT,
     CLAIMED,
     CUT,
+    DEAD,
     MARK,
     PAUSED,
     REASON,
@@ -39,6 +41,7 @@ from lcsearch.schedulers.optuna._record import (
     is_paused,
     n_pauses,
     thawed_of,
+    without_dead,
 )
 from lcsearch.stopping.risk import StopRecord
 
@@ -65,11 +68,6 @@ def study_key(study: Study) -> tuple[int, int, str]:
     also check that the trials are the ones he knows.
     """
     return id(study._storage), study._study_id, study.study_name
-
-
-def replace_report(trial: Trial, step: int, value: float) -> None:
-    """Store a value at a step that has one, which `Trial.report` would not."""
-    trial.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
 
 
 def counted_as(study: Study) -> tuple[Hashable, int, str]:
@@ -145,7 +143,7 @@ def pause(study: Study, trial: Trial | FrozenTrial) -> bool:
         end_cut(study, frozen.number, why)
         return False
     # first: a WAITING trial without it is one to be begun
-    stored = {"pause": n_pauses(frozen) + 1, "step": frozen.last_step, "of": frozen.number}
+    stored = {"pause": n_pauses(frozen) + 1, "step": without_dead(frozen).last_step, "of": frozen.number}
     storage.set_trial_system_attr(trial._trial_id, PAUSED, stored)
     storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     return True
@@ -369,7 +367,20 @@ def stale(study: Study) -> set[int]:
 
 def report_again(trial: Trial, step: int, value: float) -> None:
     """Report a step anew, in the place of what was reported there; `trial.report` would pass it over with a warning."""
-    trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+    trial.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
+
+
+def write_dead(trial: Trial, reported: Collection[int], dead: Set[int]) -> None:
+    """Store which of the steps that a trial has in the storage are a dead attempt's alone, see DEAD.
+
+    Args:
+        trial: which.
+        reported: all that it has there.
+        dead: those of them that count no more.
+    """
+    runs = groupby(sorted(reported), key=dead.__contains__)
+    spans = [(steps[0], steps[-1]) for is_dead, run in runs if is_dead and (steps := [*run])]
+    trial.storage.set_trial_system_attr(trial._trial_id, DEAD, {"steps": spans, "of": trial.number})
 
 
 def whole(study: Study) -> Study:

@@ -16,7 +16,7 @@ from lcsearch import files
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.schedulers.optuna._artifacts import LOCK, folder_for
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
-from lcsearch.schedulers.optuna._record import REASON, RESUMED_FROM, resumed_from
+from lcsearch.schedulers.optuna._record import REASON, RESUMED_FROM, resumed_from, without_dead
 from lcsearch.schedulers.optuna._storage import file_of
 from lcsearch.session.explain import hindsight
 from lcsearch.stopping.gates import target_of
@@ -137,7 +137,7 @@ class Thaw:
                 state=TrialState.WAITING,
                 params=frozen.params,
                 distributions=frozen.distributions,
-                intermediate_values=frozen.intermediate_values,
+                intermediate_values=without_dead(frozen).intermediate_values,
                 user_attrs={**attrs, RESUMED_FROM: frozen.number, THAWED: why},
             )
         )

@@ -29,7 +29,7 @@ from kit.studies import (
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner
-from lcsearch.schedulers.optuna._storage import replace_report
+from lcsearch.schedulers.optuna._storage import report_again
 
 
 @pytest.fixture(params=["memory", "sqlite", "journal", "grpc"])
@@ -246,7 +246,7 @@ def test_a_report_that_is_replaced_is_another_for_everybody(on: optuna.storages.
     trial = study.ask()
     trial.report(9.0, 1)
     trial.report(8.0, 2)
-    replace_report(trial, 1, 0.5)
+    report_again(trial, 1, 0.5)
     assert study.trials[-1].intermediate_values == {1: 0.5, 2: 8.0}
     study.tell(trial, 0.5)
     again = optuna.load_study(study_name=study.study_name, storage=on)

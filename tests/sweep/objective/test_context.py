@@ -69,30 +69,33 @@ def test_nothing_is_stopped_at_the_horizon(tmp_path: Path) -> None:
 
 
 def test_steps_of_an_earlier_life_are_no_new_reports_and_count_as_they_are_now(tmp_path: Path) -> None:
-    double, changed = Double(stop_at=0), list[tuple[int, float]]()
-    known = {1: 1.0, 2: 0.9, 3: math.nan, 4: 0.1, 5: 0.1}
-    ctx = context(tmp_path, double, reported=known, replace=lambda value, step: changed.append((step, value)))
-    for value, step in ((7.0, 1), (0.9, 2), (math.nan, 3)):
+    double = Double()
+    ctx = context(tmp_path, double, reported={1: 1.0, 2: 0.9, 3: math.nan, 4: 0.1, 5: 0.1, 6: 0.1})
+    for value, step in ((1.0, 1), (0.9, 2), (math.nan, 3)):
         ctx.report(value, step)
-    assert (double.reports, changed) == ([], [(1, 7.0)])
+    assert double.reports == []
+    assert ctx.judged() == 0.1
     ctx.report(0.8, 4)
-    ctx.returned(None)  # before step 5, which the earlier one had reached
-    assert changed[1:] == [(4, 0.8), (5, 0.8)]
     assert ctx.judged() == 0.8
-
-
-def test_where_nobody_takes_another_value_the_first_one_stands(tmp_path: Path) -> None:
-    """On Ray, whose launcher has filed the first."""
-    ctx = context(tmp_path, reported={1: 1.0, 2: 0.9})
-    ctx.report(7.0, 1)
+    ctx.report(0.1, 5)
+    assert double.reports == [(4, 0.8), (5, 0.1)]
     ctx.returned(None)
-    assert ctx.reported == {1: 1.0, 2: 0.9}
+    assert list(ctx.reported) == [1, 2, 3, 4, 5]
+    assert ctx.noted == {"replayed": [5]}
+
+
+def test_one_that_repeats_an_earlier_life_and_ends_before_it(tmp_path: Path) -> None:
+    ctx = context(tmp_path, reported={1: 1.0, 2: 0.9, 3: 0.1})
+    for value, step in ((1.0, 1), (0.9, 2)):
+        ctx.report(value, step)
+    ctx.returned(None)
+    assert (dict(ctx.reported), ctx.judged()) == ({1: 1.0, 2: 0.9}, 0.9)
 
 
 def test_who_goes_on_at_its_end_and_reports_nothing_changes_nothing(tmp_path: Path) -> None:
-    ctx = context(tmp_path, reported={1: 1.0, 2: 0.9}, replace=lambda value, step: pytest.fail("changed"))
+    ctx = context(tmp_path, double := Double(), reported={1: 1.0, 2: 0.9})
     ctx.returned(None)
-    assert ctx.judged() == 0.9
+    assert (ctx.judged(), double.reports) == (0.9, [])
 
 
 def test_odd_reports_are_ignored_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

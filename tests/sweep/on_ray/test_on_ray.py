@@ -173,6 +173,60 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert [epoch for _, epoch in state["lives"]] == [0, 6]
 
 
+# By trial: what its dead attempt reported, but up to which epoch the same as the next one; where that begins and ends.
+ATTEMPTS = [
+    (-9.0, 0, 1, 6),  # the dead one's best was the incumbent for ever
+    (9.0, 2, 1, 6),  # its bad values hid a winner
+    (-9.0, 0, 1, 3),  # it had got further
+    (-9.0, 3, 1, 3),  # and what it did until there is only repeated
+    (8.0, 0, 4, 6),  # the next one goes on from a checkpoint
+    (8.0, 0, 4, 4),
+]
+ANEW = f"""
+import os
+
+def train(ctx):
+    dead, same, first, last = {ATTEMPTS}[ctx.number]
+    died = ctx.checkpoint_dir / "died"
+    again = died.exists()
+    for epoch in range(first if again else 1, last + 1 if again else 6):
+        ctx.report(ctx.params["a"] + abs(epoch - 2) if again or epoch <= same else dead, epoch)
+    if not again:
+        died.touch()
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.usefixtures("_ray")
+def test_trials_that_begin_anew_are_judged_by_their_own_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, make = list[loop.SweepScheduler](), loop.make_scheduler
+
+    def making(*args: Any) -> loop.SweepScheduler | None:
+        scheduler = make(*args)
+        made.extend(filter(None, [scheduler]))
+        return scheduler
+
+    monkeypatch.setattr(loop, "make_scheduler", making)
+    outcome = run(write_toy(tmp_path, ANEW, kind="ray", trials=6, pruner="curve, n_warmup_steps: 100"))
+    book = made[0].get_state()["book"]
+    for row, frozen, (dead, _, first, last) in zip(outcome.progress.rows, outcome.study.trials, ATTEMPTS, strict=True):
+        assert (row.state, row.retries) == ("complete", 1)
+        a = float(str(row.params["a"]))
+        own = {**dict.fromkeys(range(1, first), dead), **{e: a + abs(e - 2) for e in range(first, last + 1)}}
+        assert row.values == own
+        assert frozen.value == min(own.values())
+        assert sorted(frozen.intermediate_values) == [*range(1, max(last, 5) + 1)]
+        assert dead not in frozen.intermediate_values.values() or first > 1
+        steps, values = book.trial(str(row.number)).curve.reports()
+        assert dict(zip(steps, values, strict=True)) == own
+    best = min(min(row.values.values()) for row in outcome.progress.rows)
+    assert outcome.progress.incumbent is not None
+    assert outcome.progress.incumbent.value == best
+    leads = made[0].snapshot().incumbent
+    assert leads is not None
+    assert leads.value == best
+
+
 @pytest.mark.usefixtures("_ray")
 def test_an_objective_that_does_not_import_ends_the_sweep_and_blames_no_trial(tmp_path: Path) -> None:
     failing = "import sys\nif 'ray' in sys.modules:\n    import nothing_of_this_name\n\ndef train(ctx): ...\n"

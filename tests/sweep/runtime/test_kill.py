@@ -14,6 +14,7 @@ import optuna
 import pytest
 from sweep.kit import PATIENCE_S, RESUMING, Remembering, command, held, interrupt, launched, wait_for, write_toy
 
+from lcsearch.schedulers.optuna import as_trial
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.runtime import launch
@@ -216,6 +217,50 @@ def test_a_trial_that_begins_anew_is_judged_by_its_own_values(
     (again,) = [row for row in outcome.progress.rows if row.retries]
     a = {row.number: float(str(row.params["a"])) for row in outcome.progress.rows}
     trained = {epoch: a[again.number] + abs(epoch - 2) for epoch in range(1, own + 1)}
-    assert again.values == {**trained, **({4: trained[3]} if own == 3 else {})}
+    assert again.values == trained
+    stored = outcome.study.trials[again.number].intermediate_values
+    assert stored == {**trained, **({4: trained[3]} if own == 3 else {})}, "Optuna's own know of no attempts"
     assert outcome.progress.best is not None
     assert outcome.progress.best.value == min(a.values())
+
+
+AMID = """
+import os
+import signal
+import time
+
+from lcsearch.sweep import Context
+
+
+def train(ctx: Context) -> None:
+    for epoch in range(1, 7):
+        ctx.report(1.0 if ctx.number or os.path.exists("died") else -9.0, epoch)
+        if not ctx.number and epoch == 4 and not os.path.exists("died"):
+            open("died", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        for _ in range(6000 if not ctx.number and epoch == 2 and os.path.exists("died") else 0):
+            if os.path.exists("go"):
+                break
+            time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("pruner", ["curve", "none"])
+def test_while_a_trial_trains_anew_what_it_had_lost_counts_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[tuple[dict[int, float], float]] = []
+
+    def look(progress: Progress) -> None:
+        for row in progress.rows[:1]:
+            if row.retries and row.values.get(2) == 1.0 and progress.best is not None:
+                seen.append((dict(row.values), progress.best.value))
+                (tmp_path / "go").touch()
+
+    path = write_toy(tmp_path, AMID, trials=2, pruner=pruner)
+    outcome = launcher.run(path, folder=tmp_path / "run", view=Remembering(look))
+    assert seen[0] == ({1: 1.0, 2: 1.0}, 1.0)
+    frozen = outcome.study.trials[0]
+    assert as_trial(frozen).curve.n_reports == 6
+    assert set(frozen.intermediate_values.values()) == {1.0}

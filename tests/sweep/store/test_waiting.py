@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from lcsearch.schedulers.optuna import adopt
-from lcsearch.schedulers.optuna._storage import begin, claim, end_cut, pause, replace_report
+from lcsearch.schedulers.optuna._storage import begin, claim, end_cut, pause, report_again
 from lcsearch.sweep.store.storage import Patience, PatientStorage
 
 N = 5
@@ -56,7 +56,7 @@ def goes_on(study: optuna.Study) -> None:
 
 def is_judged_anew(study: optuna.Study) -> None:
     """Nothing but a value is another, as where a worker that was given up wakes."""
-    replace_report(adopt(study, 3), 0, 0.75)
+    report_again(adopt(study, 3), 0, 0.75)
 
 
 def ends(study: optuna.Study) -> None:
@@ -70,7 +70,7 @@ CHANGES: dict[str, Callable[[optuna.Study], object]] = {
     "ends": ends,
     "has one more report": lambda study: adopt(study, 3).report(0.1, 9),
     "has another value": is_judged_anew,
-    "has a value in the place of NaN": lambda study: replace_report(adopt(study, 3), 1, 0.0),
+    "has a value in the place of NaN": lambda study: report_again(adopt(study, 3), 1, 0.0),
     "has a note": lambda study: adopt(study, 1).set_user_attr("note", "mine"),
     "waits for its first turn": lambda study: study.enqueue_trial({"x": 0.5}),
     "one more is there": lambda study: begin(study).suggest_float("x", 0, 1),

@@ -14,7 +14,16 @@ from lcsearch.allocation.contract import FREE, Prices
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import REASON, begun_as, decision_of, is_paused
-from lcsearch.schedulers.optuna._record import Thawed, cut_kind, is_unread, n_pauses, paid_by, paused_at_of, thawed_of
+from lcsearch.schedulers.optuna._record import (
+    Thawed,
+    cut_kind,
+    is_unread,
+    n_pauses,
+    paid_by,
+    paused_at_of,
+    thawed_of,
+    without_dead,
+)
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
@@ -302,7 +311,7 @@ def _row(
     again: int | None,
     prices: Prices,
 ) -> Row:
-    values = dict(sorted(trial.intermediate_values.items()))
+    values = dict(sorted(without_dead(trial).intermediate_values.items()))
     done = steps_of(trial, horizon)
     state = _NAMES[trial.state]
     if abandoned(trial):

@@ -24,6 +24,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.stopping.verdict import Verdict
 from lcsearch.study import judged_at_end, trained_by
+from lcsearch.sweep.objective.attempts import Attempts
 from lcsearch.sweep.spec.references import locate
 from lcsearch.sweep.spec.seeds import derive_seed
 
@@ -88,7 +89,6 @@ class Context:
         pause_at: float = math.inf,
         turn_over: Callable[[], float | None] = lambda: None,
         seeded_as: int | None = None,
-        replace: Callable[[float, int], None] | None = None,
     ) -> None:
         self.params: dict[str, Any] = dict(params)
         self.number, self.device, self.schedule = number, device, schedule
@@ -96,11 +96,9 @@ class Context:
         self.seed = derive_seed(seed, number if seeded_as is None else seeded_as)
         self.checkpoint_dir = checkpoint_dir
         self._reporter, self._goal, self._interrupted = reporter, goal, interrupted
-        self._replace = (
-            replace  # takes the value of a step that an earlier process had reported otherwise; None: nobody
-        )
         self._heard = heard  # called with every report's step and time, a replayed one's too
-        self._reported: dict[int, float] = dict(sorted((reported or {}).items()))
+        self._attempts = Attempts(reported or {})
+        self._before = frozenset(self._attempts.values)  # steps that an earlier process had reported
         self._here: set[int] = set()  # steps reported by this process
         self._ended: Stopped | None = None
         self._noted: dict[str, list[float]] = {}
@@ -116,7 +114,7 @@ class Context:
     @property
     def ahead(self) -> int | None:
         """The last step that was trained though its report came too late to be taken; None where there is none."""
-        return self._ahead if self._ahead > max(self._reported, default=-1) else None
+        return self._ahead if self._ahead > max(self.reported, default=-1) else None
 
     def missed(self, step: int) -> None:
         """A report of `step` came after the end: training had gone on to there."""
@@ -150,8 +148,10 @@ class Context:
 
     @property
     def reported(self) -> Mapping[int, float]:
-        """step -> value, all reports of this trial so far, those of an earlier process included."""
-        return MappingProxyType(self._reported)
+        """step -> value, all reports of this trial so far, those of an earlier process included that this one goes on
+        from.
+        """
+        return MappingProxyType(self._attempts.values)
 
     @property
     def noted(self) -> Mapping[str, list[float]]:
@@ -166,7 +166,7 @@ class Context:
     @property
     def all_beyond(self) -> str:
         """That there were reports, but none up to `max_steps`, and what to do; "" where that is not so."""
-        if self._reported or "beyond" not in self._noted:
+        if self.reported or "beyond" not in self._noted:
             return ""
         none = f"no report up to step {self.max_steps} (max_steps), the first was of step {self._noted['beyond'][0]:g}"
         return f"{none}: count from the trial's begin, or set max_steps to where it ends"
@@ -174,11 +174,9 @@ class Context:
     def returned(self, value: object) -> None:
         """Note what the objective returned, where that is a number other than the one it is judged by.
 
-        Steps that only an earlier process had reached, which was killed, stand from here on with the last value.
+        Steps that only an earlier process had reached, which was killed, are none of this trial's.
         """
-        here = max(self._here, default=self.max_steps)
-        for step in [step for step in self._reported if step > here]:
-            self._change(self._reported[here], step)
+        self._attempts.end()
         judged = self.judged()
         if isinstance(value, bool) or not isinstance(value, Real) or judged is None:
             return
@@ -202,7 +200,8 @@ class Context:
     def report(self, value: float, step: int) -> None:
         """Report the metric at `step` (0 <= step <= max_steps). Any float: NaN and inf are kept as they are.
 
-        A step that was reported before a crash or a resume keeps its first value: replaying is harmless.
+        What an earlier process had reported, which was killed, is harmless to say again; another value takes its place,
+        and what came after that is of this trial no more.
 
         Raises:
             Stopped: the pruner stopped this trial; let it pass.
@@ -236,32 +235,22 @@ class Context:
         elif step in self._here:
             if self._note("repeated", step):
                 print(f"report at step {step} ignored: it was reported before", file=sys.stderr)
-        elif step not in self._reported:
-            last = next(reversed(self._reported), step)
-            if step < last:
-                self._note("descending", step, last)
-            try:
-                self._reporter.report(value, step)
-            except Stopped as ended:
-                self._ended = ended
-                raise
-            self._reported[step], new = value, True
         else:
-            self._noted["replayed"] = [self._noted.get("replayed", [0])[0] + 1]
-            self._change(value, step)
+            if step in self._before:
+                self._noted["replayed"] = [self._noted.get("replayed", [0])[0] + 1]
+            elif self._last is not None and step < self._last:
+                self._note("descending", step, self._last)
+            new = not self._attempts.repeats(step, value)
+            if new:
+                try:
+                    self._reporter.report(value, step)
+                except Stopped as ended:
+                    self._ended = ended
+                    raise
+            self._attempts.take(step, value)
         self._here.add(step)
         self._last = step
         return new
-
-    def _change(self, value: float, step: int) -> None:
-        """Training goes on from what is reported now, not from what a process that was killed had reported there; where
-        nobody takes it the first report stands, as it does in the study.
-        """
-        before = self._reported[step]
-        same = value == before or (math.isnan(value) and math.isnan(before))
-        if self._replace is not None and not same:
-            self._replace(value, step)
-            self._reported[step] = value
 
     @property
     def checkpoint_due(self) -> bool:
@@ -284,7 +273,7 @@ class Context:
         return self._due
 
     def _is_over(self, step: int) -> bool:
-        at_end = trained_by(step, min(self._reported, default=step)) >= self._goal.horizon
+        at_end = trained_by(step, min(self.reported, default=step)) >= self._goal.horizon
         return not at_end and verdict_at(Verdict.CONTINUE, step, self._pause_at, self._goal.horizon) is Verdict.PAUSE
 
     def _pause(self, due: bool, step: int) -> None:
@@ -319,7 +308,7 @@ class Context:
         Raises:
             Interrupted: always.
         """
-        self._ended = Interrupted(f"the sweep is draining; left at step {max(self._reported, default=0)}")
+        self._ended = Interrupted(f"the sweep is draining; left at step {max(self.reported, default=0)}")
         raise self._ended
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
@@ -365,7 +354,7 @@ class Context:
 
     def judged(self) -> float | None:
         """The judged value so far, see `judged_value`."""
-        return judged_value(self._reported, self._goal)
+        return judged_value(self.reported, self._goal)
 
 
 def judged_value(reported: Mapping[int, float], goal: Goal) -> float | None:

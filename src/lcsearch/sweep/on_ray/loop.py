@@ -118,7 +118,7 @@ class _Leaving(NamedTuple):
     """A stopped trial whose process has yet to tell how it left, and until when that is waited for."""
 
     claimed: ownership.Claim
-    reported: dict[int, float]
+    reporter: StudyReporter
     deadline: float
 
 
@@ -128,7 +128,7 @@ class Ledger:
     def __init__(self, watch: Watch, scheduler: SweepScheduler | None) -> None:
         self._watch, self._scheduler = watch, scheduler
         self._claims: dict[str, ownership.Claim] = {}
-        self._reported: dict[str, dict[int, float]] = {}
+        self._reporters: dict[str, StudyReporter] = {}
         self._slots: dict[str, int] = {}
         self._leaving: list[_Leaving] = []
         self._met = 0
@@ -181,15 +181,18 @@ class Ledger:
             trial.set_user_attr(STORED_SCHEDULE, asdict(schedule))
             config[SCHEDULE] = asdict(schedule)
         self._claims[trial_id], self._slots[trial_id] = claimed, slot
-        self._reported[trial_id] = dict(self._frozen(trial).intermediate_values)
+        self._reporters[trial_id] = StudyReporter(trial, frozen=self._frozen(trial))
         return config
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """File one report; a step replayed from a checkpoint is filed already."""
+        """File one report; what an earlier process had reported is filed already."""
         step, value = result.get(STEP, math.nan), result.get(VALUE, math.nan)
-        if trial_id in self._claims and not math.isnan(step) and int(step) not in self._reported[trial_id]:
-            StudyReporter(self._claims[trial_id].trial).report(value, int(step))
-            self._reported[trial_id][int(step)] = value
+        if trial_id in self._claims and not math.isnan(step):
+            reporter = self._reporters[trial_id]
+            if reporter.attempts.repeats(int(step), value):
+                reporter.attempts.take(int(step), value)
+                return
+            reporter.report(value, int(step))
             if AT in result:
                 self._claims[trial_id].pacer.came(int(step), float(result[AT]))
 
@@ -198,10 +201,12 @@ class Ledger:
         claimed = self._claims.get(trial.trial_id)
         if claimed is not None:
             claimed.pacer.pause()
+            attempts = self._reporters[trial.trial_id].attempts
+            attempts.begin()
             ours, retries = claimed.trial, self._watch.file.retries
             n = self._retries(ours) + 1
             ours.set_user_attr(ownership.RETRIES, n)
-            step = max(self._reported[trial.trial_id], default=None)
+            step = max(attempts.values, default=None)
             place = after(step, self._watch.file.step, self._watch.folder, ours.number)
             text = f"trial {ours.number} lost its worker and goes on {place} (retry {n} of {retries})"
             self._watch.view.event(text, trial=ours.number, retry=n, retries=retries, given_up=False)
@@ -212,14 +217,16 @@ class Ledger:
         if claimed is None:
             return
         trial = claimed.trial
-        watch, result, reported = self._watch, result or {}, self._reported[trial_id]
+        watch, result, reporter = self._watch, result or {}, self._reporters[trial_id]
         self.report(trial_id, result)
         claimed.noted.update(self._noted(claimed))
-        del self._claims[trial_id], self._reported[trial_id], self._slots[trial_id]
+        del self._claims[trial_id], self._reporters[trial_id], self._slots[trial_id]
         stop = self._scheduler.stop_of(trial.number) if self._scheduler is not None else None
         if self._scheduler is not None and (audited := self._scheduler.audit_of(trial.number)) is not None:
             write_audit(watch.study, trial, audited)
-        value = judged_value(reported, watch.file.target)
+        if stop is None and not error and ERROR not in result and PROBLEM not in result:
+            reporter.attempts.end()
+        value = judged_value(reporter.attempts.values, watch.file.target)
         if PROBLEM in result:
             watch.problem = watch.problem or (result[CODE], result[PROBLEM])
             ownership.abandon(trial, watch.folder.identity())
@@ -234,11 +241,12 @@ class Ledger:
             write_stop(watch.study, trial, *stop)
             # a program does not wait for looks: its process tells what it had printed by then
             grace = watch.file.objective.grace if watch.file.objective.command is not None else -PATIENCE_S
-            self._leaving.append(_Leaving(claimed, reported, time.monotonic() + grace + PATIENCE_S))
+            self._leaving.append(_Leaving(claimed, reporter, time.monotonic() + grace + PATIENCE_S))
             self.settle()
         elif value is None:
             self._fail(claimed, NO_REPORT)
         else:
+            reporter.end()
             claimed.end(value)
 
     def _noted(self, claimed: ownership.Claim) -> dict[str, Any]:
@@ -256,22 +264,24 @@ class Ledger:
 
     def _file(self, one: _Leaving, left: Mapping[str, Any]) -> None:
         claimed, trial, file = one.claimed, one.claimed.trial, self._watch.file
+        attempts = one.reporter.attempts
         claimed.noted.update(self._noted(claimed))
         if not left.get("overtaken"):
-            trained, last = left.get("trained"), max(one.reported, default=-1)
+            trained, last = left.get("trained"), max(attempts.values, default=-1)
             if file.objective.command is not None and isinstance(trained, int) and trained > last:
                 trial.set_user_attr(TRAINED, min(trained, file.max_steps))
+            one.reporter.end()
             claimed.end(state=TrialState.PRUNED)
             return
         for step, value in left["late"]:
-            if step not in one.reported:
-                StudyReporter(trial).report(value, step)
-                one.reported[step] = value
+            if not attempts.repeats(step, value):
+                one.reporter.report(value, step)
+        one.reporter.end()
         take_back(self._watch.study, trial, self._watch.folder, curve=True)
         if isinstance(left.get("failed"), str):
             self._fail(claimed, left["failed"])
         else:
-            claimed.end(judged_value(one.reported, file.target))
+            claimed.end(judged_value(attempts.values, file.target))
         if self._scheduler is not None:
             self._scheduler.relearn(self._frozen(trial))
 

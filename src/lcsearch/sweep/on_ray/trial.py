@@ -21,6 +21,7 @@ from ray.tune.trainable import Trainable, wrap_function
 from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.files import loads
+from lcsearch.sweep.objective.attempts import Attempts
 from lcsearch.sweep.objective.context import Context
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, NO_REPORT
 from lcsearch.sweep.runtime.trial import describe, load_any, print_place
@@ -58,13 +59,16 @@ class _Reporter:
         self.late: dict[int, float] = {}
         self._file = folder / REPORTS
         self._at = math.nan
-        self.known: dict[int, float] = {}
+        told = Attempts()
         for _, line in files.lines(self._file) if self._file.exists() else ():
             with contextlib.suppress(ValueError, TypeError):  # a torn line: its writer was killed over it
                 entry = loads(line)
                 if isinstance(entry, list):
                     step, value = entry
-                    self.known[operator.index(step)] = float(value)
+                    told.take(operator.index(step), float(value))
+                elif isinstance(entry, dict) and entry.get(LEFT, entry) is None:
+                    told.begin()
+        self.known = told.values
 
     def came(self, step: int, at: float) -> None:
         self._at = at
@@ -221,10 +225,11 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
         sys.exit(0)  # what Tune had raised in our report
     if raised is not None:
         tune.report({VALUE: math.nan, STEP: math.nan, ERROR: raised})
-    elif not reporter.sent:
-        # An earlier process had reported it all, and Tune breaks off a run over a trial without a result.
-        last = max(reporter.known)
-        tune.report({VALUE: reporter.known[last], STEP: last})
+    elif not reporter.sent and context is not None:
+        # An earlier process had reported it all, or up to where this one ended, and Tune breaks off a run over a trial
+        # without a result.
+        last = max(context.reported)
+        tune.report({VALUE: context.reported[last], STEP: last})
 
 
 @contextlib.contextmanager

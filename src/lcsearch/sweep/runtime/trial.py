@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
-from lcsearch.schedulers.optuna._record import thawed_of
-from lcsearch.schedulers.optuna._storage import replace_report, stored
+from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial, withdraw_stop
+from lcsearch.schedulers.optuna._record import thawed_of, without_dead
+from lcsearch.schedulers.optuna._storage import report_again, stored, write_dead
 from lcsearch.session.decision_log import DecisionLog, read_log
+from lcsearch.sweep.objective.attempts import Attempts
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Paused, Stopped, load_objective
 from lcsearch.sweep.objective.program import CommandFailed, command_objective
 from lcsearch.sweep.runtime.exits import NO_REPORT
@@ -34,33 +35,59 @@ _ERROR_LENGTH = 500
 
 
 class StudyReporter:
-    """An Optuna trial whose pruner may raise; `held`: is the trial still ours?"""
+    """An Optuna trial whose pruner may raise.
 
-    def __init__(self, trial: Trial, held: Callable[[], bool] = lambda: True) -> None:
+    Args:
+        trial: where reports go.
+        held: is the trial still ours?
+        frozen: the trial as an earlier attempt has left it; None: it has not begun.
+    """
+
+    def __init__(
+        self, trial: Trial, held: Callable[[], bool] = lambda: True, frozen: FrozenTrial | None = None
+    ) -> None:
         self._trial, self._held = trial, held
+        self._stored = set(frozen.intermediate_values if frozen is not None else ())
+        self.attempts = Attempts(without_dead(frozen).intermediate_values if frozen is not None else {})
+        self._dead = self._stored - set(self.attempts.values)
 
     def report(self, value: float, step: int) -> None:
-        """Write one report.
+        """Write one report. What a dead attempt had reported otherwise there or later counts no more.
 
         Raises:
             EnvironmentProblem: the storage does not take it.
             Lost: another machine has the trial.
         """
-        self._must_hold(step)
-        self._trial.report(value, step)
-
-    def replace(self, value: float, step: int) -> None:
-        """Write another value where one was reported before; raises as `report`, of which Optuna keeps the first."""
-        self._must_hold(step)
-        replace_report(self._trial, step, value)
-
-    def _must_hold(self, step: int) -> None:
         if not self._held():
             raise Lost(f"another machine has taken the trial; left at step {step}")
+        gone = self.attempts.take(step, value)
+        if step in self._stored:
+            report_again(self._trial, step, value)
+        else:
+            self._trial.report(value, step)
+        self._stored.add(step)
+        if gone or step in self._dead:
+            self._dead = (self._dead | gone) - {step}
+            write_dead(self._trial, self._stored, self._dead)
+
+    def end(self, reported: Mapping[int, float] | None = None) -> None:
+        """The trial has ended with what it `reported`, by its attempts where that is None. What only a dead one had
+        reported counts no more, and stands in the storage with the last value, for those who know nothing of attempts.
+        """
+        reported = self.attempts.values if reported is None else reported
+        if reported and (dead := self._stored - set(reported)):
+            write_dead(self._trial, self._stored, dead)
+            for step in dead:
+                report_again(self._trial, step, reported[max(reported)])
 
     def should_prune(self) -> bool:
-        """The pruner's word; False when it raises."""
+        """The pruner's word; False when it raises. Optuna's own are not asked while a dead attempt was further: they
+        would judge that one.
+        """
         try:
+            behind = self._dead and max(self._dead) > max(self.attempts.values, default=-1)
+            if behind and not isinstance(self._trial.study.pruner, CurvePruner):
+                return False
             return self._trial.should_prune()
         except Exception:  # fail open: a pruner's fault must not cost a trial
             traceback.print_exc()
@@ -94,8 +121,8 @@ def run_trial(
         bring_checkpoint(folder, trial.number, thawed)
     checkpoints = folder.checkpoints(trial.number)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    reported = frozen.intermediate_values
-    reporter = StudyReporter(trial, held)
+    reporter = StudyReporter(trial, held, frozen)
+    reported = dict(reporter.attempts.values)
     if taken.adopted and reported and max(reported) < file.max_steps:
         # its worker may have died between a report and its look, or between a stop and its end in the study
         stopped = (
@@ -108,10 +135,11 @@ def run_trial(
         died = "the worker died before the stop was carried out, and a look at the resumed trial let it go on"
         withdraw_stops(folder, trial.number, died)
     context: Context | None = None
+    before = frozen.intermediate_values
 
     def came(step: int, at: float) -> None:
         heard()
-        if step not in reported:  # a replayed step was not trained again
+        if step not in before:  # a replayed step was not trained again
             taken.pacer.came(step, at)
 
     try:
@@ -134,7 +162,6 @@ def run_trial(
             heard=came,
             pause_at=taken.pause_at,
             turn_over=(lambda: None) if turns is None else (lambda: turns.turn_over(taken)),
-            replace=reporter.replace,
         )
         context.returned(objective(context))
         ended: BaseException | None = context.ended
@@ -152,6 +179,8 @@ def run_trial(
     taken.noted.update(context.noted if context is not None else {})
     if isinstance(ended, Paused) and turns is not None:
         return turns.pause(taken)
+    if context is not None:
+        reporter.end(context.reported)
     if isinstance(ended, (Stopped, optuna.TrialPruned)):
         _say_why(trial, sweep, context.reported if context is not None else {})
         if context is not None and context.ahead is not None:

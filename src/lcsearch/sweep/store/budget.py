@@ -26,7 +26,7 @@ from lcsearch.curves import Curve
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
 from lcsearch.schedulers.optuna import is_paused
-from lcsearch.schedulers.optuna._record import paid_by, thawed_of
+from lcsearch.schedulers.optuna._record import paid_by, thawed_of, without_dead
 from lcsearch.study import judged_at_end, steps_trained, trained_by
 from lcsearch.sweep.spec.model import Budget, SweepFile
 from lcsearch.sweep.store import attributes
@@ -191,12 +191,13 @@ def spent_by(file: SweepFile, trials: Iterable[FrozenTrial], now: datetime | Non
     """What those of `trials` that have begun came to; the seconds of running ones are counted until `now`."""
     found = []
     for trial in trials:
-        last = next(reversed(trial.intermediate_values.items()), None)
+        values = without_dead(trial).intermediate_values
+        last = next(reversed(values.items()), None)
         key = (trial.number, trial.datetime_start, trial.datetime_complete, last, file.max_steps, file.target)
         if trial.state.is_finished() and key in _SPENT:
             found.append(_SPENT[key])
             continue
-        reached = judged_at_end(Curve.of(dict(sorted(trial.intermediate_values.items()))), file.target)
+        reached = judged_at_end(Curve.of(dict(sorted(values.items()))), file.target)
         known = reached is not None and trial.state != TrialState.FAIL
         loss = file.target.sign * reached[0] if known and reached is not None else math.inf
         found.append(Spent(loss, steps_of(trial, file.max_steps), seconds_of(trial, now)))

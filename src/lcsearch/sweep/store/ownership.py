@@ -26,6 +26,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lcsearch.schedulers.optuna import adopt, is_paused
+from lcsearch.schedulers.optuna._record import without_dead
 from lcsearch.schedulers.optuna._storage import stored
 from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import attributes
@@ -299,7 +300,7 @@ def _give_back(
         trial.set_user_attr(RETRIES, retry)
         trial.set_user_attr(SECONDS, seconds)
         abandon(trial, run)
-    return RequeuedTrial(frozen.number, frozen.last_step, retry, given_up)
+    return RequeuedTrial(frozen.number, without_dead(frozen).last_step, retry, given_up)
 
 
 def abandon(trial: Trial, run: str) -> None:

@@ -1,0 +1,56 @@
+"""A trial's reports over all its attempts: what one says otherwise than a dead one did takes the place of that, and of
+all that came after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_NOTHING: Mapping[int, float] = MappingProxyType({})
+
+
+class Attempts:
+    """What a trial has reported, as far as it counts.
+
+    An attempt that goes on from a checkpoint begins with a later step, and what lies before it stays; one that begins
+    at its start, and comes to the same values, only repeats them.
+
+    Attributes:
+        values: step -> value, what counts.
+    """
+
+    def __init__(self, values: Mapping[int, float] = _NOTHING) -> None:
+        self.values: dict[int, float] = dict(sorted(values.items()))
+        self.begin()
+
+    def begin(self) -> None:
+        """Another attempt begins: the last one is dead."""
+        self._here: set[int] = set()
+        self._top = max(self.values, default=-1)  # the last step that dead ones had reached
+
+    def repeats(self, step: int, value: float) -> bool:
+        """Is a report nothing new? Within one attempt the first report of a step counts."""
+        known = self.values.get(step)
+        same = known is not None and (known == value or (known != known and value != value))
+        return same or step in self._here
+
+    def take(self, step: int, value: float) -> set[int]:
+        """Take in a report of the attempt that runs; returns the later steps that count no more."""
+        gone = set() if self.repeats(step, value) else self._cut(step)
+        if step not in self._here:
+            self.values.setdefault(step, value)
+        self._here.add(step)
+        return gone - {step}
+
+    def end(self) -> None:
+        """The attempt has come to its end. One that reported nothing had found all done."""
+        if self._here:
+            self._cut(max(self._here) + 1)
+
+    def _cut(self, first: int) -> set[int]:
+        gone = {step for step in self.values if step >= first} - self._here if first <= self._top else set()
+        for step in gone:
+            del self.values[step]
+        self._top = min(self._top, first - 1)
+        return gone
