@@ -259,6 +259,11 @@ def without_dead(frozen: FrozenTrial) -> FrozenTrial:
     return alive
 
 
+def began_anew(frozen: FrozenTrial) -> bool:
+    """Has the trial begun anew after an attempt that failed or died, whose reports its study had had as its own?"""
+    return bool(attribute_of(frozen, DEAD)) or isinstance(frozen.system_attrs.get(ANEW), int)
+
+
 def went_on(frozen: FrozenTrial) -> bool:
     """Was a retried trial seen to go on from where the failed attempt stood?"""
     return isinstance(attribute_of(frozen, WENT_ON).get("after"), int)

@@ -19,6 +19,7 @@ from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import (
     Record,
     audit_of,
+    began_anew,
     begun_as,
     curve_of,
     cut_of,
@@ -34,6 +35,7 @@ from lcsearch.stopping.abandoned import abandoned
 from lcsearch.stopping.gates import THAWED
 from lcsearch.stopping.risk import UNREADABLE
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
+from lcsearch.study.moment import BEGAN_ANEW
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -82,6 +84,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
         records["begun"] = chosen
     if (thawed := thawed_of(frozen)) is not None:
         records[THAWED] = str(thawed)
+    if began_anew(frozen):
+        records[BEGAN_ANEW] = True
     return Trial(
         str(frozen.number),
         curve,

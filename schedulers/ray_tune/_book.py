@@ -13,6 +13,7 @@ from lcsearch.schedule import Schedule
 from lcsearch.stopping.gates import THAWED
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
+from lcsearch.study.moment import BEGAN_ANEW
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Entry:
         thawed: how it came to go on with a stopped trial, in words; nothing stops it then.
         given_up: why an allocator ended it while it waited.
         scratch: this attempt has no checkpoint of a dead one to go on from.
+        anew: reports of a dead attempt were dropped.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Entry:
     given_up: str = ""
     audit: StopRecord | None = None
     thawed: str = ""
+    anew: bool = False
 
     @property
     def was_cut(self) -> bool:
@@ -73,6 +76,7 @@ class Entry:
             "given_up": self.given_up,
             "audit": None if self.audit is None else self.audit.to_record(),
             "thawed": self.thawed,
+            "anew": self.anew,
         }
 
     @classmethod
@@ -107,6 +111,7 @@ class Entry:
 
     def cut(self, steps: Collection[float]) -> None:
         """Keep the reports of `steps` only; nothing is repeated from now on."""
+        self.anew = self.anew or len(steps) < len(self.reports)
         self.reports = {step: self.reports[step] for step in steps}
         self.last, self.repeated = max(self.reports, default=-math.inf), None
 
@@ -195,6 +200,7 @@ class Book:
         reports = dict(zip(*(column.tolist() for column in trial.curve.reports()), strict=True))
         entry = Entry(trial.params, trial.schedule, reports, last=trial.curve.last_step)
         entry.audit, entry.thawed = trial.stop_records.get("audit"), trial.stop_records.get(THAWED, "")
+        entry.anew = BEGAN_ANEW in trial.stop_records
         self.entries[trial.uid] = entry
         self._live[trial.uid] = None
         self._changed.add(trial.uid)
@@ -266,6 +272,8 @@ class Book:
                 records["audit"] = entry.audit
             if entry.thawed:
                 records[THAWED] = entry.thawed
+            if entry.anew:
+                records[BEGAN_ANEW] = True
             if entry.given_up and entry.stop is None:
                 records["cut"] = entry.given_up
             known = Trial(

@@ -26,6 +26,7 @@ from lcsearch.schedulers.ray_tune._callback import kept_trials
 from lcsearch.session.audit_file import load
 from lcsearch.session.verify import Verified, verify
 from lcsearch.study import Status, Trial
+from lcsearch.study.moment import BEGAN_ANEW
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 N, STEPS, SD = 16, 14, 0.2
@@ -208,6 +209,20 @@ def test_one_changed_value_of_the_study_is_found(made: tuple[Path, Trials], by: 
         found = verify(log, other, at_hand).mismatch
         assert found is not None
         assert found.field == "the digest of the study's curves as they were then"
+
+
+def test_looks_that_knew_a_dead_attempt_cannot_be_made_again(made: tuple[Path, Trials]) -> None:
+    """Other values than a log's are no sign of a change where the trial says itself that it began anew."""
+    log, trials = made
+    uid = list(trials)[-1]
+    steps, values = trials[uid].curve.reports()
+    anew = replace(trials[uid], curve=Curve.of(steps, values + 1.0), stop_records={BEGAN_ANEW: True})
+    found = verify(log, {**trials, uid: anew}, at_hand)
+    assert found.mismatch is None
+    assert list(found.not_made_again) == [
+        "that knew a trial which has begun anew since: what the attempt that died had reported is gone"
+    ]
+    assert found.looks + sum(found.not_made_again.values()) == verify(log, trials, at_hand).looks
 
 
 def test_a_changed_record_of_a_stop_in_the_study_is_found(made: tuple[Path, Trials]) -> None:

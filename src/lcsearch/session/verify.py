@@ -34,7 +34,7 @@ from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.seen import Seen
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Trial
-from lcsearch.study.moment import digest_of
+from lcsearch.study.moment import BEGAN_ANEW, digest_of
 
 TOLERANCE = 1e-3
 """Relative: numbers that stem from forecasts may differ by this from machine to machine; a P by 1e-6 more."""
@@ -43,6 +43,8 @@ _OF_CLOCKS = (Absent.LATE.name, Absent.FAILED.name, "DEAD")
 _FORECAST = re.compile(r"(now|before)\.(p|interval|heard)\b|risk|independent|moves|against|record")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _OLD = "written by an earlier lcsearch, whose receipts do not say what was seen"
+_ANEW = "that knew a trial which has begun anew since: what the attempt that died had reported is gone"
+_STUDY, _DIGEST = "the study", "the digest of the study's curves as they were then"
 _LATER = "stops that were taken back, or weighed again, on a later state of the study; their forecasts were made again"
 
 
@@ -174,6 +176,9 @@ def verify(
             except _CannotBe as cannot:
                 missing[str(cannot)] += 1
             except _Differs as differs:
+                if differs.args[0] in (_STUDY, _DIGEST) and again.began_anew(at):
+                    missing[_ANEW] += 1
+                    continue
                 where = f"allocation {receipt.number}" if receipt is not None else _where(record)
                 found = Mismatch(where, *differs.args)
                 break
@@ -231,6 +236,13 @@ class _Again:
         _compare(recorded.to_record(), made.to_record())
         return why
 
+    def began_anew(self, at: int) -> bool:
+        """Did this decision know a trial that has begun anew since, of whose dead attempt nothing is left?"""
+        record, receipt = self._entries[at]
+        then = receipt or Seen.from_record(record["saw"]).moment
+        known = (self._trials[uid] for uid in (*then.finished, *then.live) if uid in self._trials)
+        return any(BEGAN_ANEW in trial.stop_records for trial in known)
+
     def stored(self) -> Mismatch | None:
         """A stop whose record in the study is another than the one that comes out; None: there is none."""
         for uid, (*_, at) in self._stops.items():
@@ -263,9 +275,9 @@ class _Again:
             by = allocator(receipt.allocator, **receipt.knobs)
             asked = receipt.asked(by, receipt.goal, self._trials)
         except (LcsearchError, TypeError) as error:
-            raise _Differs("the study", "what the receipt says of it", str(error)) from error
+            raise _Differs(_STUDY, "what the receipt says of it", str(error)) from error
         if receipt.digest and (found := digest_of(asked.snapshot)) != receipt.digest:
-            raise _Differs("the digest of the study's curves as they were then", receipt.digest, found)
+            raise _Differs(_DIGEST, receipt.digest, found)
         if receipt.failed:
             made: Allocation = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
         elif not asked.queries:
@@ -299,7 +311,7 @@ class _Again:
             raise _CannotBe("looks whose receipts hold knobs that this lcsearch does not know") from None
         snapshot = _then(seen, record, self._trials, {})
         if seen.moment.digest and (found := digest_of(snapshot)) != seen.moment.digest:
-            raise _Differs("the digest of the study's curves as they were then", seen.moment.digest, found)
+            raise _Differs(_DIGEST, seen.moment.digest, found)
         trial = snapshot_trial(snapshot, record, self._trials)
         recorded = _decided(record)
         free = replace(seen.policy, risk=None, audit=0.0)
@@ -368,7 +380,7 @@ def _then(
     try:
         return seen.moment.again(str(record.get("study", "")), trials, records)
     except InvalidValue as error:
-        raise _Differs("the study", "what the receipt says of it", str(error)) from error
+        raise _Differs(_STUDY, "what the receipt says of it", str(error)) from error
 
 
 def snapshot_trial(snapshot: Snapshot, record: Mapping[str, Any], trials: Mapping[str, Trial]) -> Trial:
@@ -377,7 +389,7 @@ def snapshot_trial(snapshot: Snapshot, record: Mapping[str, Any], trials: Mappin
     found = next((trial for trial in snapshot.live if trial.uid == uid), None)
     if found is None:
         if uid not in trials:
-            raise _Differs("the study", f"trial {uid}", "no such trial")
+            raise _Differs(_STUDY, f"trial {uid}", "no such trial")
         found = trials[uid].cut(float(record["step"]))
     return found
 

@@ -16,6 +16,8 @@ from lcsearch.study.trial import Status, Trial, uid_sort_key
 
 RECORD = "stop"
 """The stop record that takes part in the risk, see :attr:`lcsearch.study.Trial.stop_records`."""
+BEGAN_ANEW = "anew"
+"""The one that says that a trial began anew after an attempt at it had died: what that one reported is gone."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ray.tune.experiment import Trial
 
 from lcsearch.schedulers.ray_tune import CurveScheduler, StateCallback
 from lcsearch.study import Incumbent, Status
+from lcsearch.study.moment import BEGAN_ANEW
 
 
 def reports(of: CurveScheduler, uid: str) -> dict[float, float]:
@@ -36,6 +37,8 @@ def test_a_retry_from_scratch_begins_a_new_curve() -> None:
     assert runner.feed(trial, curve) == 50
     assert reports(of_run(runner), "x") == dict(enumerate(curve, 1))
     assert of_run(runner).snapshot().incumbent == Incumbent(min(curve), "x", 1 + curve.index(min(curve)))
+    assert BEGAN_ANEW in book_of(of_run(runner)).trial("x").stop_records
+    assert BEGAN_ANEW not in book_of(of_run(runner)).trial("good0").stop_records
 
 
 def test_one_that_was_good_in_its_dead_attempt_only_is_looked_at_like_any_other() -> None:

@@ -15,6 +15,7 @@ import pytest
 from sweep.kit import PATIENCE_S, RESUMING, Remembering, command, held, interrupt, launched, wait_for, write_toy
 
 from lcsearch.schedulers.optuna import as_trial
+from lcsearch.study.moment import BEGAN_ANEW
 from lcsearch.sweep import run as launcher
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.runtime import launch
@@ -263,4 +264,5 @@ def test_while_a_trial_trains_anew_what_it_had_lost_counts_for_nobody(
     assert seen[0] == ({1: 1.0, 2: 1.0}, 1.0)
     frozen = outcome.study.trials[0]
     assert as_trial(frozen).curve.n_reports == 6
+    assert [BEGAN_ANEW in as_trial(one).stop_records for one in outcome.study.trials] == [True, False]
     assert set(frozen.intermediate_values.values()) == {1.0}

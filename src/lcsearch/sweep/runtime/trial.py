@@ -61,14 +61,14 @@ class StudyReporter:
         if not self._held():
             raise Lost(f"another machine has taken the trial; left at step {step}")
         gone = self.attempts.take(step, value)
+        if step in self._stored or gone:  # it began anew, which it says also where nothing is left of the dead one
+            self._dead = (self._dead | gone) - {step}
+            write_dead(self._trial, self._stored | {step}, self._dead)
         if step in self._stored:
             report_again(self._trial, step, value)
         else:
             self._trial.report(value, step)
         self._stored.add(step)
-        if gone or step in self._dead:
-            self._dead = (self._dead | gone) - {step}
-            write_dead(self._trial, self._stored, self._dead)
 
     def end(self, reported: Mapping[int, float] | None = None) -> None:
         """The trial has ended with what it `reported`, by its attempts where that is None. What only a dead one had
