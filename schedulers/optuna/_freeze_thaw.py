@@ -397,6 +397,7 @@ class FreezeThaw:
                 self._stop.set()
         del leases[trial.number]
         if lease.holds(surely=True):
+            trial.ended(returned=state is None)
             self._end(turn.trial, value, state)
         if error is not None and not isinstance(error, self._catch):
             raise error

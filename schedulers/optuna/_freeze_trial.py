@@ -13,6 +13,7 @@ from optuna.trial import Trial
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.checkpoint import Checkpoint
 from lcsearch.errors import FileProblem, InvalidValue, in_words
+from lcsearch.schedulers.optuna._attempts import StoredReports
 from lcsearch.schedulers.optuna._storage import stored
 from lcsearch.stopping.verdict import Verdict
 from lcsearch.study import trained_by
@@ -65,16 +66,20 @@ class FreezeThawTrial(Trial):
         self.__dict__.update(turn.trial.__dict__)
         self._pause_at, self._lease, self._checkpoints = turn.pause_at, lease, checkpoints
         self._horizon, self._ask_desk, self._spent, self._warn = horizon, following, spent, warn
-        self._before = set(stored(self.study, turn.trial).intermediate_values)  # steps of earlier turns
+        frozen = stored(self.study, turn.trial)
+        self._before = set(frozen.intermediate_values)  # steps of earlier turns
+        self._reports = StoredReports(self, frozen, super().report)
         self._first = min(self._before, default=None)
         self._last: int | None = None  # the latest step of this turn
+        self._here: set[int] = set()  # all of them
         self._again = False  # it was reported before, by a worker that was killed
         self._asked: int | None = None  # the step at which the desk was asked
         self._due = self._stopped = False
         self._next: Turn | None = None
 
     def report(self, value: float, step: int) -> None:
-        """As `optuna.Trial.report`. A step that was reported before the trial was resumed is passed over.
+        """As `optuna.Trial.report`. A step that was reported before the trial was resumed is passed over, where the
+        value is the same; another one takes its place, and what came after it counts no more.
 
         Raises:
             LostTrial: another worker has the trial; let it pass.
@@ -87,15 +92,25 @@ class FreezeThawTrial(Trial):
                 "not save, so that it runs on until it does: after trial.report, call trial.save(state, step) where "
                 "trial.checkpoint_due",
             )
-        self._again, self._stopped = step in self._before, False
-        if not self._again:
+        self._again = self._stopped = False
+        if self._before and step not in self._here:
+            self._again = not self._reports.report(float(value), int(step))
+        else:
             super().report(value, step)
         self._last = int(step)
+        self._here.add(self._last)
         self._first = self._last if self._first is None else self._first
 
     def _check_lease(self) -> None:
         if not self._lease.holds():
             raise LostTrial
+
+    def ended(self, returned: bool) -> None:
+        """The trial ends: what only a worker that was killed had reported is none of its curve."""
+        if self._before:
+            if returned:
+                self._reports.attempts.end()
+            self._reports.end()
 
     def should_prune(self) -> bool:
         """As `optuna.Trial.should_prune`; False at a step that was looked at before the trial was resumed."""

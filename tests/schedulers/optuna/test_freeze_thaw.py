@@ -30,7 +30,7 @@ from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
 from lcsearch.goal import Goal
 from lcsearch.replay.simulator import World, simulate
-from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial
+from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial, as_trial
 from lcsearch.schedulers.optuna._lease import Lease, Watch
 from lcsearch.schedulers.optuna._storage import adopt, begin, claim, pause, store_with
 from lcsearch.session import Session
@@ -149,6 +149,40 @@ def test_processes_one_of_them_killed(kind: str, tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [
             ".lock"
         ]  # no artifact is left of trials that have ended
+
+
+class Anew:
+    """It saves nothing, and the first attempt at trial 2, which is killed, reports what no training ever came to."""
+
+    def __init__(self, died: Path) -> None:
+        self.died = died
+
+    def __call__(self, trial: FreezeThawTrial) -> float:
+        floor, first = trial.suggest_float("floor", 0, 1), trial.number == 2 and not self.died.exists()
+        for step in range(1, STEPS + 1):
+            trial.report(-9.0 if first else floor + 1 / step, step)
+            if first and step == 4:
+                self.died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not first and trial.number == 2 and step == 2:
+                (frozen,) = trial.study.get_trials(deepcopy=False)[2:3]
+                assert as_trial(frozen).curve.values.tolist() == [floor + 1, floor + 1 / 2]
+        return floor + 1 / STEPS
+
+
+def test_a_trial_that_begins_anew_has_its_own_curve(tmp_path: Path) -> None:
+    with storage("sqlite", tmp_path) as made:
+        study = study_on(made)
+        objective = Anew(tmp_path / "died")
+        FreezeThaw(
+            study, objective, max_steps=STEPS, allocator="uniform", n_trials=4, n_workers=2, processes=True
+        ).run()
+        assert (tmp_path / "died").exists()
+        for trial in study.trials:
+            own = [trial.params["floor"] + 1 / step for step in range(1, STEPS + 1)]
+            assert trial.state == TrialState.COMPLETE
+            assert list(trial.intermediate_values.values()) == own
+            assert as_trial(trial).curve.values.tolist() == own
 
 
 class Digits:

@@ -24,7 +24,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.stopping.verdict import Verdict
 from lcsearch.study import judged_at_end, trained_by
-from lcsearch.sweep.objective.attempts import Attempts
+from lcsearch.study.attempts import Attempts
 from lcsearch.sweep.spec.references import locate
 from lcsearch.sweep.spec.seeds import derive_seed
 

@@ -21,7 +21,7 @@ from ray.tune.trainable import Trainable, wrap_function
 from lcsearch import files
 from lcsearch.errors import EnvironmentProblem, LcsearchError
 from lcsearch.files import loads
-from lcsearch.sweep.objective.attempts import Attempts
+from lcsearch.study.attempts import Attempts
 from lcsearch.sweep.objective.context import Context
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, FILE, NO_REPORT
 from lcsearch.sweep.runtime.trial import describe, load_any, print_place

@@ -15,10 +15,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
 from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial, withdraw_stop
-from lcsearch.schedulers.optuna._record import thawed_of, without_dead
-from lcsearch.schedulers.optuna._storage import report_again, stored, write_dead
+from lcsearch.schedulers.optuna._attempts import StoredReports
+from lcsearch.schedulers.optuna._record import thawed_of
+from lcsearch.schedulers.optuna._storage import stored
 from lcsearch.session.decision_log import DecisionLog, read_log
-from lcsearch.sweep.objective.attempts import Attempts
+from lcsearch.study.attempts import Attempts
 from lcsearch.sweep.objective.context import Context, Interrupted, Lost, Paused, Stopped, load_objective
 from lcsearch.sweep.objective.program import CommandFailed, command_objective
 from lcsearch.sweep.runtime.exits import NO_REPORT
@@ -47,9 +48,12 @@ class StudyReporter:
         self, trial: Trial, held: Callable[[], bool] = lambda: True, frozen: FrozenTrial | None = None
     ) -> None:
         self._trial, self._held = trial, held
-        self._stored = set(frozen.intermediate_values if frozen is not None else ())
-        self.attempts = Attempts(without_dead(frozen).intermediate_values if frozen is not None else {})
-        self._dead = self._stored - set(self.attempts.values)
+        self._reports = StoredReports(trial, frozen, trial.report)
+
+    @property
+    def attempts(self) -> Attempts:
+        """What counts of the reports."""
+        return self._reports.attempts
 
     def report(self, value: float, step: int) -> None:
         """Write one report. What a dead attempt had reported otherwise there or later counts no more.
@@ -60,32 +64,18 @@ class StudyReporter:
         """
         if not self._held():
             raise Lost(f"another machine has taken the trial; left at step {step}")
-        gone = self.attempts.take(step, value)
-        if step in self._stored or gone:  # it began anew, which it says also where nothing is left of the dead one
-            self._dead = (self._dead | gone) - {step}
-            write_dead(self._trial, self._stored | {step}, self._dead)
-        if step in self._stored:
-            report_again(self._trial, step, value)
-        else:
-            self._trial.report(value, step)
-        self._stored.add(step)
+        self._reports.report(value, step)
 
     def end(self, reported: Mapping[int, float] | None = None) -> None:
-        """The trial has ended with what it `reported`, by its attempts where that is None. What only a dead one had
-        reported counts no more, and stands in the storage with the last value, for those who know nothing of attempts.
-        """
-        reported = self.attempts.values if reported is None else reported
-        if reported and (dead := self._stored - set(reported)):
-            write_dead(self._trial, self._stored, dead)
-            for step in dead:
-                report_again(self._trial, step, reported[max(reported)])
+        """The trial has ended with what it `reported`, by its attempts where that is None."""
+        self._reports.end(reported)
 
     def should_prune(self) -> bool:
         """The pruner's word; False when it raises. Optuna's own are not asked while a dead attempt was further: they
         would judge that one.
         """
         try:
-            behind = self._dead and max(self._dead) > max(self.attempts.values, default=-1)
+            behind = self._reports.dead and max(self._reports.dead) > max(self.attempts.values, default=-1)
             if behind and not isinstance(self._trial.study.pruner, CurvePruner):
                 return False
             return self._trial.should_prune()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lcsearch.sweep.objective.attempts import Attempts
+from lcsearch.study.attempts import Attempts
 
 DEAD = {1: 0.5, 2: math.nan, 3: 0.3, 4: 0.1}
 
