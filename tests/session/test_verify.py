@@ -225,6 +225,22 @@ def test_looks_that_knew_a_dead_attempt_cannot_be_made_again(made: tuple[Path, T
     assert found.looks + sum(found.not_made_again.values()) == verify(log, trials, at_hand).looks
 
 
+def test_a_trial_that_began_anew_excuses_no_other(made: tuple[Path, Trials]) -> None:
+    log, trials = made
+    *_, other, uid = trials
+    steps, values = trials[uid].curve.reports()
+    anew = replace(trials[uid], curve=Curve.of(steps, values + 1.0), stop_records={BEGAN_ANEW: True})
+    steps, values = trials[other].curve.reports()
+    changed = replace(trials[other], curve=Curve.of(steps, values + 1.0))
+    for of in (trials[uid], replace(trials[uid], stop_records={**trials[uid].stop_records, BEGAN_ANEW: True}), anew):
+        found = verify(log, {**trials, uid: of, other: changed}, at_hand).mismatch
+        assert found is not None
+        assert found.field == "the digest of the study's curves as they were then"
+        found = verify(log, {u: t for u, t in {**trials, uid: of}.items() if u != other}, at_hand).mismatch
+        assert found is not None
+        assert found.field == "the study"
+
+
 def test_a_changed_record_of_a_stop_in_the_study_is_found(made: tuple[Path, Trials]) -> None:
     log, trials = made
     uid = next(uid for uid, trial in trials.items() if trial.stop_records.get("stop") and trial.stop_records["stop"].p)

@@ -35,6 +35,7 @@ from lcsearch.stopping.seen import Seen
 from lcsearch.stopping.verdict import Reason, Verdict
 from lcsearch.study import Snapshot, Trial
 from lcsearch.study.moment import BEGAN_ANEW, digest_of
+from lcsearch.study.stood import Stood
 
 TOLERANCE = 1e-3
 """Relative: numbers that stem from forecasts may differ by this from machine to machine; a P by 1e-6 more."""
@@ -176,7 +177,7 @@ def verify(
             except _CannotBe as cannot:
                 missing[str(cannot)] += 1
             except _Differs as differs:
-                if differs.args[0] in (_STUDY, _DIGEST) and again.began_anew(at):
+                if differs.args[0] in (_STUDY, _DIGEST) and again.only_began_anew(at):
                     missing[_ANEW] += 1
                     continue
                 where = f"allocation {receipt.number}" if receipt is not None else _where(record)
@@ -236,12 +237,26 @@ class _Again:
         _compare(recorded.to_record(), made.to_record())
         return why
 
-    def began_anew(self, at: int) -> bool:
-        """Did this decision know a trial that has begun anew since, of whose dead attempt nothing is left?"""
+    def only_began_anew(self, at: int) -> bool:
+        """Is all that this decision knew as it was, but trials that have begun anew since?
+
+        Of their dead attempts nothing is left. They were running then: what it knew of them is their curves' digests.
+        """
         record, receipt = self._entries[at]
-        then = receipt or Seen.from_record(record["saw"]).moment
-        known = (self._trials[uid] for uid in (*then.finished, *then.live) if uid in self._trials)
-        return any(BEGAN_ANEW in trial.stop_records for trial in known)
+        if receipt is None:
+            then = Seen.from_record(record["saw"]).moment
+        elif receipt.goal is not None:
+            then = receipt.moment(receipt.goal)
+        else:
+            return False
+        anew = {uid for uid in then.live if uid in self._trials and BEGAN_ANEW in self._trials[uid].stop_records}
+        gone = {uid: then.live[uid] for uid in anew if _is_gone(then.live[uid], self._trials[uid])}
+        rest = replace(then, live={**then.live, **{uid: Stood(stood.status, 0) for uid, stood in gone.items()}})
+        try:
+            found = digest_of(rest.again("", self._trials), {uid: stood.digest for uid, stood in gone.items()})
+        except InvalidValue:
+            return False
+        return bool(gone) and found == then.digest
 
     def stored(self) -> Mismatch | None:
         """A stop whose record in the study is another than the one that comes out; None: there is none."""
@@ -372,6 +387,14 @@ class _Again:
                 raise _CannotBe("whose receipts name no model")
             self._panels[key] = Panel(asked, math.inf, lambda key, text: None)
         return self._panels[key]
+
+
+def _is_gone(stood: Stood, trial: Trial) -> bool:
+    """Is the curve that a trial had then no part of what it has now?"""
+    try:
+        return bool(stood.digest) and stood.again(trial).curve.digest != stood.digest
+    except InvalidValue:
+        return True
 
 
 def _then(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from lcsearch.errors import InvalidValue
@@ -119,14 +120,18 @@ class Moment:
         return Snapshot(study, self.goal, FinishedTrials(self.goal).extend(ended), live, gone)
 
 
-def digest_of(snapshot: Snapshot) -> str:
+def digest_of(snapshot: Snapshot, known: Mapping[str, str] = MappingProxyType({})) -> str:
     """What a snapshot shows of curves, in 16 letters: of finished trials in their order, of live ones in any.
 
     As :attr:`lcsearch.curves.Curve.digest` it is the same in every process and storage.
+
+    Args:
+        snapshot: the study.
+        known: uid -> the digest that a curve had, for those that are gone.
     """
     whole = hashlib.blake2b(digest_size=8)
     for trial in (*snapshot.bank, *sorted(snapshot.live, key=lambda t: uid_sort_key(t.uid))):
-        whole.update(f"{trial.uid} {trial.status.name} {trial.curve.digest}|".encode())
+        whole.update(f"{trial.uid} {trial.status.name} {known.get(trial.uid, trial.curve.digest)}|".encode())
     return whole.hexdigest()
 
 

@@ -26,12 +26,14 @@ class Stood(NamedTuple):
         n: its reports.
         last: the largest step of them; None without one, and in receipts of earlier versions.
         first: the smallest, where all of them are evenly spaced, so that the three tell every step; else None.
+        digest: of its curve; "" without a report, and in receipts of earlier versions.
     """
 
     status: Status
     n: int
     last: float | None = None
     first: float | None = None
+    digest: str = ""
 
     @classmethod
     def of(cls, trial: Trial) -> Stood:
@@ -41,7 +43,7 @@ class Stood(NamedTuple):
             return cls(trial.status, 0)
         first, last = float(steps[0]), float(steps[-1])
         even = np.array_equal(steps, np.linspace(first, last, steps.size))
-        return cls(trial.status, steps.size, last, first if even else None)
+        return cls(trial.status, steps.size, last, first if even else None, trial.curve.digest)
 
     def again(self, trial: Trial) -> Trial:
         """The trial as it stood, from what it has reported by now.
@@ -65,13 +67,11 @@ class Stood(NamedTuple):
         return replace(trial, curve=curve, status=self.status)
 
     def to_text(self) -> str:
-        """In a few letters: "P9@1:9", or "P9@9" where steps are not evenly spaced."""
+        """In a few letters: "P9@1:9", or "P9@9" where steps are not evenly spaced; after "~" the digest."""
         text = f"{_LETTERS[self.status]}{self.n}"
-        if self.last is None:
-            return text
-        return (
-            f"{text}@{_short(self.last)}" if self.first is None else f"{text}@{_short(self.first)}:{_short(self.last)}"
-        )
+        if self.last is not None:
+            text += f"@{_short(self.last)}" if self.first is None else f"@{_short(self.first)}:{_short(self.last)}"
+        return f"{text}~{self.digest}" if self.digest else text
 
     @classmethod
     def from_text(cls, text: str) -> Stood:
@@ -80,9 +80,10 @@ class Stood(NamedTuple):
         Raises:
             KeyError, IndexError, ValueError: it is none.
         """
+        text, _, digest = text.partition("~")
         n, _, steps = text[1:].partition("@")
         first, _, last = steps.rpartition(":")
-        return cls(_STATUSES[text[0]], int(n), float(last) if last else None, float(first) if first else None)
+        return cls(_STATUSES[text[0]], int(n), float(last) if last else None, float(first) if first else None, digest)
 
 
 def _short(step: float) -> str:
