@@ -33,20 +33,30 @@ class StoredReports:
         self.dead = self._stored - set(self.attempts.values)
 
     def report(self, value: float, step: int) -> bool:
-        """Store one report; False where the dead attempt had made it as well."""
+        """Store one report; False where the dead attempt had made it as well.
+
+        Others read between the writes, and each of them may fail: what the dead attempt had reported is out of sight
+        first, and a step comes back with its new value.
+        """
         if self.attempts.repeats(step, value):
             self.attempts.take(step, value)
             return False
-        gone = self.attempts.take(step, value)
-        if step in self._stored or gone:  # it began anew, which it says also where nothing is left of the dead one
-            self.dead = (self.dead | gone) - {step}
-            write_dead(self._trial, self._stored | {step}, self.dead)
-        if step in self._stored:
+        again = step in self._stored
+        hidden = self.dead | self.attempts.cuts(step, value) | ({step} if again else set())
+        if hidden != self.dead:
+            self._hide(hidden, step)
+        if again:
             report_again(self._trial, step, value)
+            self._hide(self.dead - {step})  # also where nothing is left: it tells that the trial began anew
         else:
             self._report(value, step)
         self._stored.add(step)
+        self.attempts.take(step, value)
         return True
+
+    def _hide(self, dead: set[int], *new: int) -> None:
+        write_dead(self._trial, self._stored.union(new), dead)
+        self.dead = dead
 
     def end(self, reported: Mapping[int, float] | None = None) -> None:
         """The trial has ended with what it `reported`, by its attempts where that is None. What only a dead one had

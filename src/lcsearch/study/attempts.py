@@ -35,22 +35,30 @@ class Attempts:
         same = known is not None and (known == value or (known != known and value != value))
         return same or step in self._here
 
+    def cuts(self, step: int, value: float) -> set[int]:
+        """The later steps that would count no more with a report."""
+        return set() if self.repeats(step, value) else self._dead(step) - {step}
+
     def take(self, step: int, value: float) -> set[int]:
         """Take in a report of the attempt that runs; returns the later steps that count no more."""
-        gone = set() if self.repeats(step, value) else self._cut(step)
+        gone = self.cuts(step, value)
+        if not self.repeats(step, value):
+            self._cut(step)
         if step not in self._here:
             self.values.setdefault(step, value)
         self._here.add(step)
-        return gone - {step}
+        return gone
 
     def end(self) -> None:
         """The attempt has come to its end. One that reported nothing had found all done."""
         if self._here:
             self._cut(max(self._here) + 1)
 
-    def _cut(self, first: int) -> set[int]:
-        gone = {step for step in self.values if step >= first} - self._here if first <= self._top else set()
-        for step in gone:
+    def _dead(self, first: int) -> set[int]:
+        """What only dead attempts have reported from a step on."""
+        return {step for step in self.values if step >= first} - self._here if first <= self._top else set()
+
+    def _cut(self, first: int) -> None:
+        for step in self._dead(first):
             del self.values[step]
         self._top = min(self._top, first - 1)
-        return gone
