@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from lcsearch.schedulers.optuna._pruner import CurvePruner
 from lcsearch.schedulers.optuna._record import without_dead
 from lcsearch.schedulers.optuna._storage import report_again, write_dead
 from lcsearch.study.attempts import Attempts
 
 if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
     from optuna.trial import FrozenTrial, Trial
 
 
@@ -57,6 +59,11 @@ class StoredReports:
     def _hide(self, dead: set[int], *new: int) -> None:
         write_dead(self._trial, self._stored.union(new), dead)
         self.dead = dead
+
+    def can_be_judged(self, pruner: BasePruner) -> bool:
+        """Optuna's own pruners are not asked while a dead attempt was further: they would judge that one."""
+        behind = bool(self.dead) and max(self.dead) > max(self.attempts.values, default=-1)
+        return not behind or isinstance(pruner, CurvePruner)
 
     def end(self, reported: Mapping[int, float] | None = None) -> None:
         """The trial has ended with what it `reported`, by its attempts where that is None. What only a dead one had

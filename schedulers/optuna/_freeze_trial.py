@@ -113,8 +113,11 @@ class FreezeThawTrial(Trial):
             self._reports.end()
 
     def should_prune(self) -> bool:
-        """As `optuna.Trial.should_prune`; False at a step that was looked at before the trial was resumed."""
-        self._stopped = not self._again and super().should_prune()
+        """As `optuna.Trial.should_prune`; False at a step that was looked at before the trial was resumed, and where
+        the pruner would judge what only a worker that was killed had reported.
+        """
+        can_be_judged = not self._again and self._reports.can_be_judged(self.study.pruner)
+        self._stopped = can_be_judged and super().should_prune()
         return self._stopped
 
     @property

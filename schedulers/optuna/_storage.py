@@ -368,6 +368,7 @@ def stale(study: Study) -> set[int]:
 def report_again(trial: Trial, step: int, value: float) -> None:
     """Report a step anew, in the place of what was reported there; `trial.report` would pass it over with a warning."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
+    trial._cached_frozen_trial.intermediate_values[step] = float(value)  # by which pruners judge it
 
 
 def write_dead(trial: Trial, reported: Collection[int], dead: Set[int]) -> None:

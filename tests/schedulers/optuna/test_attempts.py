@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -69,6 +69,23 @@ def test_others_see_no_value_of_a_dead_attempt_between_two_writes() -> None:
     assert storage.seen
     assert all(DEAD not in seen.values() for seen in storage.seen)
     assert storage.seen[-1] == dict.fromkeys(range(1, 8), 1.0)
+
+
+def test_a_pruner_is_given_the_new_value_of_a_step() -> None:
+    class Judge(optuna.pruners.NopPruner):
+        given: ClassVar[list[float]] = []
+
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            self.given.append(trial.intermediate_values[2])
+            return False
+
+    storage, trial = died()
+    trial.study.pruner = Judge()
+    reports = anew(storage, trial)
+    for step in (1, 2):
+        reports.report(1.0, step)
+    trial.should_prune()
+    assert Judge.given == [1.0]
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["the same process", "another one"])

@@ -164,15 +164,26 @@ class Anew:
             if first and step == 4:
                 self.died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if trial.should_prune():
+                raise optuna.TrialPruned
             if not first and trial.number == 2 and step == 2:
                 (frozen,) = trial.study.get_trials(deepcopy=False)[2:3]
                 assert as_trial(frozen).curve.values.tolist() == [floor + 1, floor + 1 / 2]
         return floor + 1 / STEPS
 
 
+class OfTheDead(optuna.pruners.BasePruner):
+    """It judges a trial by its last step, as Optuna's own do, and prunes one that only a dead attempt explains."""
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        assert trial.last_step is not None
+        return trial.last_step >= 4 and trial.intermediate_values[trial.last_step] == -9.0
+
+
 def test_a_trial_that_begins_anew_has_its_own_curve(tmp_path: Path) -> None:
     with storage("sqlite", tmp_path) as made:
         study = study_on(made)
+        study.pruner = OfTheDead()
         objective = Anew(tmp_path / "died")
         FreezeThaw(
             study, objective, max_steps=STEPS, allocator="uniform", n_trials=4, n_workers=2, processes=True

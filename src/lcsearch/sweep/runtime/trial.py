@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 import lcsearch.errors
 from lcsearch.errors import EnvironmentProblem, FileProblem, LcsearchError
-from lcsearch.schedulers.optuna import REASON, SCHEDULE, CurvePruner, as_trial, withdraw_stop
+from lcsearch.schedulers.optuna import REASON, SCHEDULE, as_trial, withdraw_stop
 from lcsearch.schedulers.optuna._attempts import StoredReports
 from lcsearch.schedulers.optuna._record import thawed_of
 from lcsearch.schedulers.optuna._storage import stored
@@ -71,14 +71,9 @@ class StudyReporter:
         self._reports.end(reported)
 
     def should_prune(self) -> bool:
-        """The pruner's word; False when it raises. Optuna's own are not asked while a dead attempt was further: they
-        would judge that one.
-        """
+        """The pruner's word; False when it raises, or would judge a dead attempt."""
         try:
-            behind = self._reports.dead and max(self._reports.dead) > max(self.attempts.values, default=-1)
-            if behind and not isinstance(self._trial.study.pruner, CurvePruner):
-                return False
-            return self._trial.should_prune()
+            return self._reports.can_be_judged(self._trial.study.pruner) and self._trial.should_prune()
         except Exception:  # fail open: a pruner's fault must not cost a trial
             traceback.print_exc()
             return False
