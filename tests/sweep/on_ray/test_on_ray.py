@@ -30,9 +30,10 @@ from lcsearch.sweep.finish import finish
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.on_ray import cluster, loop
+from lcsearch.sweep.on_ray.trial import _Reporter, forget_notes, noted
 from lcsearch.sweep.runtime import launch
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.folder import REPORTS, RunFolder
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.summary import summarize
 from lcsearch.sweep.views.verify import verified
@@ -142,6 +143,19 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("_ray")
+def test_a_copied_trial_has_the_reports_of_its_last_attempt_only(tmp_path: Path) -> None:
+    for begins in (1, 3):
+        dead = _Reporter(tmp_path)
+        dead.begin()
+        for step in range(begins, 4):
+            with (tmp_path / REPORTS).open("a") as file:
+                file.write(json.dumps([step, 1.0 / begins + step]) + "\n")
+        dead.note({"repeated": [2]})
+    forget_notes(tmp_path)
+    assert _Reporter(tmp_path).known == {1: 2.0, 2: 3.0, 3: 1 / 3 + 3}
+    assert not noted(tmp_path).get("repeated")
+
+
 def test_what_can_go_wrong_in_a_trial(tmp_path: Path) -> None:
     view = Remembering()
     outcome = run(write_toy(tmp_path, ODD, kind="ray", trials=6, retries=1), view)

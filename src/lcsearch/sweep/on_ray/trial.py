@@ -38,6 +38,7 @@ VALUE, STEP, AT, ERROR, PROBLEM, CODE = "value", "step", "at", "error", "problem
 one that no other trial would escape."""
 LEFT = "left"
 """The key of a note: what a process had to say of its trial's last reports when that was over."""
+_BEGUN = json.dumps({LEFT: None}).encode()  # an attempt begins
 PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
 
 _idle = threading.Event()  # no trial is under way in this process
@@ -131,10 +132,11 @@ def noted(folder: Path) -> dict[str, Any]:
 
 
 def forget_notes(folder: Path) -> None:
-    """Of a checkpoint folder that was copied from another trial's, keep the reports and not what was odd about them."""
+    """Of a checkpoint folder copied from another trial's, keep the reports of every attempt, and no other note."""
     if (file := folder / REPORTS).exists():
-        kept = [line for _, line in files.lines(file) if line.lstrip().startswith(b"[")]
-        files.write_atomically(file, b"".join(line.rstrip() + b"\n" for line in kept))
+        lines = [line.strip() for _, line in files.lines(file)]
+        kept = [line for line in lines if line.startswith(b"[") or line == _BEGUN]
+        files.write_atomically(file, b"".join(line + b"\n" for line in kept))
 
 
 def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
