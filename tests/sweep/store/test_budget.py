@@ -21,6 +21,8 @@ from sweep.spec.test_space import SWEEP
 from typer.testing import CliRunner
 
 from lcsearch.cli import app
+from lcsearch.goal import Goal
+from lcsearch.schedulers.optuna._attempts import StoredReports
 from lcsearch.schedulers.optuna._finish import add_thaw
 from lcsearch.stopping.finish import Frozen
 from lcsearch.sweep import run as launcher
@@ -495,3 +497,21 @@ def test_workers_time_is_the_same_in_every_time_zone(tmp_path: Path) -> None:
     assert same == ended
     assert running < given_up < 900.0
     assert at("Asia/Tokyo", "read") == [ended, given_up]
+
+
+def test_what_was_saved_is_by_where_trials_that_began_anew_ended() -> None:
+    """Dead attempts at both had come to step 8."""
+    study = optuna.create_study()
+    for ends, state in ((4, TrialState.COMPLETE), (1, TrialState.PRUNED)):
+        trial = study.ask()
+        for step in range(1, 9):
+            trial.report(9.0, step)
+        reports = StoredReports(trial, study.get_trials()[-1], trial.report)
+        for step in range(1, ends + 1):
+            reports.report(1.0, step)
+        reports.end(dict.fromkeys(range(1, ends + 1), 1.0))
+        study.tell(trial, 1.0 if state is TrialState.COMPLETE else None, state=state)
+    found = collect(study.trials, Goal("loss", "minimize", 10), 2, {})
+    assert found.lengths is not None
+    assert found.lengths.ends.tolist() == [4]
+    assert found.rows[1].saved == 3

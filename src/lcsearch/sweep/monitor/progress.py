@@ -294,8 +294,11 @@ def collect(
         )
         for row in read
     ]
-    lengths = FinishedTrials(goal).extend(_length(row) for row in read if row.state == "complete" and row.values)
-    saved = {row.number: round(lengths.left(row.spent)) for row in read if row.state == "stopped"}
+    own = {t.number: steps_of(alive, horizon) for t in trials if (alive := without_dead(t)) is not t}
+    ends = {row.number: own.get(row.number, row.spent) for row in read}  # not where an attempt that died had been
+    complete = [row for row in read if row.state == "complete"]
+    lengths = FinishedTrials(goal).extend(_length(row, ends[row.number]) for row in complete if row.values)
+    saved = {row.number: round(lengths.left(ends[row.number])) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
     complete = [row for row in rows if row.state == "complete"]
     counts, lost = Counter(row.state for row in rows), tuple(attributes.unreadable(trials))
@@ -352,11 +355,11 @@ def _row(
     )
 
 
-def _length(row: Row) -> Trial:
-    """A complete trial's first report, the one before its last, and where it ended: what its length is read from."""
+def _length(row: Row, end: int) -> Trial:
+    """A complete trial's first report, the one before its last, and its `end`: what its length is read from."""
     steps = list(row.values)
     known = {steps[0], *steps[-2:-1]}
-    curve = Curve.of(dict.fromkeys([*(step for step in known if step < row.spent), row.spent], 0.0))
+    curve = Curve.of(dict.fromkeys([*(step for step in known if step < end), end], 0.0))
     return Trial(str(row.number), curve, status=Status.COMPLETE)
 
 
