@@ -58,8 +58,8 @@ BESIDE = ("none", "median", "oracle+guard")
 JUDGED = """
 ## What the certificate says of the choice
 
-`young` in `experiments/e6_certificate/table.md`, 91 tasks, 4 orders: at threshold .05 at most 15.2 % of the sweeps
-lost, for 39.0 % of the cost (the defaults: 16.5 %, for 43.1 %); 10 % are certified up to .02 and 20 % up to .05, as
+`product` in `experiments/e6_certificate/table.md`, 91 tasks, 4 orders: at threshold .05 at most 15.2 % of the sweeps
+lost, for 39.0 % of the cost (`late`: 16.5 %, for 43.1 %); 10 % are certified up to .02 and 20 % up to .05, as
 before, 5 % up to .005 (before: .01).
 """
 """Of the gates that half b has taken."""

@@ -101,8 +101,8 @@ class Setting:
 SETTINGS = {
     setting.name: setting
     for setting in (
-        Setting("coarse", Policy(n_startup_trials=5, min_observations=3), (0.1, 0.2)),
-        Setting("fine", Policy(n_startup_trials=1, min_observations=3), None),
+        Setting("coarse", Policy(n_startup_trials=5, min_comparisons=4, min_observations=3), (0.1, 0.2)),
+        Setting("fine", Policy(n_startup_trials=1, min_comparisons=4, min_observations=3), None),
         Setting("product", Policy(), None),
     )
 }

@@ -2,7 +2,7 @@
 
     LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py               # everything; goes on where it was
     LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py --orders 4 --gates product
-    LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py --orders 4 --gates young --sources lcbench arlbench
+    LCSEARCH_DATA=.../data python experiments/e6_certificate/run.py --orders 4 --gates late --sources lcbench arlbench
     python experiments/e6_certificate/run.py --table                              # from what is kept
     python experiments/e6_certificate/run.py --table --ship product               # writes it beside the weights
 
@@ -238,7 +238,8 @@ def in_words(said: dict[str, Any]) -> str:
     """The model card's section."""
     n, orders = said["lines"][0]["tasks"], said["orders"]
     of = ", ".join(f"{source} {len(tasks)}" for source, tasks in said["tasks"].items())
-    gates = ", ".join(f"{k} {v}" for k, v in said["policy"].items() if k in ("n_startup_trials", "min_observations"))
+    named = ("n_startup_trials", "min_comparisons", "min_observations")
+    gates = ", ".join(f"{k} {v}" for k, v in said["policy"].items() if k in named)
     return "\n".join(
         [
             "## Certificate",

@@ -40,9 +40,9 @@ ROOMS = (
 )
 GATES: Mapping[str, Policy] = {
     "product": Policy(),
-    "early": Policy(n_startup_trials=2, min_observations=3),
-    "early-loose": Policy(n_startup_trials=2, min_observations=3, few_factor=1.0),
-    "young": Policy(n_startup_trials=2, min_comparisons=2),
+    "late": Policy(n_startup_trials=5, min_comparisons=4),
+    "early": Policy(n_startup_trials=2, min_comparisons=4, min_observations=3),
+    "early-loose": Policy(n_startup_trials=2, min_comparisons=4, min_observations=3, few_factor=1.0),
 }
 """What passes before P(beat) is asked, by name; each at every one of THRESHOLDS."""
 

@@ -116,7 +116,7 @@ class CurvePruner(BasePruner):
         threshold: float = 0.05,
         guard: float = 0.1,
         risk: float | None = None,
-        n_startup_trials: int = 5,
+        n_startup_trials: int = 2,
         rivals: int = 0,
         n_warmup_steps: int = 0,
         interval_steps: int = 1,

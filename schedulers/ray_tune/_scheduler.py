@@ -135,7 +135,7 @@ class CurveScheduler(FIFOScheduler):
         threshold: float = 0.05,
         guard: float = 0.1,
         risk: float | None = None,
-        n_startup_trials: int = 5,
+        n_startup_trials: int = 2,
         rivals: int = 0,
         forecasters: Sequence[Forecaster | str] | Forecaster | str | None = None,
         decision_log: str | os.PathLike[str] | None = None,

@@ -64,9 +64,10 @@ def goal(direction: Direction = "minimize", horizon: float = 10, judged: Judged 
 
 
 def early_policy(**fields: Any) -> Policy:
-    """A policy for short histories, whatever the defaults: two startup trials, stops from the fourth observation on, a
-    look at every report."""
-    return Policy(**{"n_startup_trials": 2, "min_observations": 4, "look_growth": 1, **fields})
+    """A policy for short histories, whatever the defaults: two startup trials, four comparisons, stops from the fourth
+    observation on, a look at every report."""
+    known = {"n_startup_trials": 2, "min_comparisons": 4, "min_observations": 4, "look_growth": 1}
+    return Policy(**{**known, **fields})
 
 
 def trial(

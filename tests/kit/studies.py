@@ -102,8 +102,9 @@ def id_of(trial: Trial | FrozenTrial) -> int:
 
 
 def pruner(**fields: Any) -> CurvePruner:
-    """A CurvePruner of trials of 50 steps that asks the plain fake forecaster at every report."""
-    return CurvePruner(**{"max_steps": 50, "look_growth": 1, "forecasters": [NormalAroundBest()], **fields})
+    """A CurvePruner of trials of 50 steps that asks the plain fake forecaster at every report, once five have ended."""
+    known = {"max_steps": 50, "n_startup_trials": 5, "look_growth": 1, "forecasters": [NormalAroundBest()]}
+    return CurvePruner(**{**known, **fields})
 
 
 def decay(limit: float, n: int = 50, rate: float = 0.8) -> list[float]:

@@ -230,8 +230,9 @@ class Runner:
 
 
 def scheduler(**fields: Any) -> CurveScheduler:
-    """A CurveScheduler of trials of 50 steps that asks the plain fake forecaster."""
-    known = {"metric": "loss", "mode": "min", "max_t": 50, "forecasters": [NormalAroundBest()], "look_growth": 1}
+    """A CurveScheduler of trials of 50 steps that asks the plain fake forecaster, once five have ended."""
+    known = {"metric": "loss", "mode": "min", "max_t": 50, "n_startup_trials": 5, "look_growth": 1}
+    known["forecasters"] = [NormalAroundBest()]
     return CurveScheduler(**{**known, **fields})
 
 

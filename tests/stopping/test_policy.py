@@ -47,6 +47,11 @@ def test_the_ends_of_the_ranges_and_numpy_numbers() -> None:
     assert Policy().risk is None
 
 
+def test_stops_begin_once_two_trials_have_ended_and_two_can_be_compared() -> None:
+    """The one place that holds these defaults, which the certificate is of: `experiments/e2_stop/gates.md`."""
+    assert (Policy().n_startup_trials, Policy().min_comparisons) == (2, 2)
+
+
 def test_six_observations_before_a_stop() -> None:
     """The one place that holds the default: every lost winner of the development studies went at 4 or 5 points."""
     assert Policy().min_observations == 6

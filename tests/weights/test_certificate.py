@@ -98,7 +98,7 @@ def test_it_is_quoted_for_its_own_policy_and_weights_alone() -> None:
     ("changed", "why"),
     [
         ({"threshold": 0.03}, "it is for thresholds of 0.01, 0.05, here it is 0.03"),
-        ({"n_startup_trials": 1}, "it is for n_startup_trials=5, here it is 1"),
+        ({"n_startup_trials": 1}, "it is for n_startup_trials=2, here it is 1"),
         ({"n_warmup_steps": 2}, "it is for n_warmup_steps=0, here it is 2"),
         ({"risk": 0.1}, "it is for risk=None, here it is 0.1"),
     ],

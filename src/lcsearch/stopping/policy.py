@@ -46,13 +46,13 @@ class Policy:
     threshold: float = 0.05
     guard: float = 0.1
     risk: float | None = None
-    n_startup_trials: int = 5
+    n_startup_trials: int = 2
     rivals: int = 0
     n_warmup_steps: float = 0
     interval_steps: float = 1
     look_growth: float = 1.1
     n_min_trials: int = 1
-    min_comparisons: int = 4
+    min_comparisons: int = 2
     min_observations: int = 6
     few: int = 8
     few_factor: float = 0.2

@@ -203,7 +203,7 @@ def test_other_allocators(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_default_allocator_beside_the_curve_pruner(tmp_path: Path) -> None:
-    path = pausing_toy(tmp_path, pruner="curve, forecasters: [parametric]")
+    path = pausing_toy(tmp_path, pruner="curve, forecasters: [parametric], n_startup_trials: 5")
     path.write_text(path.read_text().replace("allocator: {kind: asha, first: 0.04}\n", ""))
     outcome = swept(path)
     assert outcome.code == 0

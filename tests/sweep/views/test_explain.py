@@ -80,7 +80,7 @@ def test_how_near_a_complete_trial_was_to_a_stop(folder: RunFolder) -> None:
     log(folder)
     assert told(0, folder, whole(0))[2:4] == [
         "it was not stopped",
-        "it is one of the first 5 that ran to their end (n_startup_trials): until then nothing is stopped",
+        "it is one of the first 2 that ran to their end (n_startup_trials): until then nothing is stopped",
     ]
 
 

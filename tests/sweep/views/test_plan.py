@@ -47,7 +47,9 @@ SEEDS = range(5)
 
 
 def digits(pruner: str) -> SweepFile:
-    return load(ROOT / "configs/digits.yaml").override([f"pruner.kind={pruner}"]).file
+    """As it was run: the default then was 5."""
+    then = ["pruner.n_startup_trials=5"] if pruner == "curve" else []
+    return load(ROOT / "configs/digits.yaml").override([f"pruner.kind={pruner}", *then]).file
 
 
 def stops(pruner: str, seeds: Any) -> list[int]:
@@ -101,12 +103,12 @@ def test_budgets_bound_the_plan() -> None:
         found = compute(SweepFile.model_validate(spec), earlier)
         return found.least, found.expected, found.most
 
-    assert plan() == (410, 741, 1600)
-    assert plan(steps=5000) == (410, 741, 1600)
-    assert plan(steps=500) == (410, 500, 560)  # two workers: twelve trials whole, and two that were young
+    assert plan() == (308, 668, 1600)
+    assert plan(steps=5000) == (308, 668, 1600)
+    assert plan(steps=500) == (308, 500, 560)  # two workers: twelve trials whole, and two that were young
     assert plan(steps=1) == (1, 1, 80)
-    assert plan(seconds=10) == (410, 741, 1600)  # nobody knows the pace
-    assert plan(Earlier(None, 0.05, (), ""), seconds=10) == (400, 400, 440)
+    assert plan(seconds=10) == (308, 668, 1600)  # nobody knows the pace
+    assert plan(Earlier(None, 0.05, (), ""), seconds=10) == (308, 400, 440)
 
 
 def test_gates_that_never_open() -> None:
@@ -115,13 +117,14 @@ def test_gates_that_never_open() -> None:
         found = gates(SweepFile.model_validate(spec))
         return found.whole, found.first
 
-    assert of({}) == (5, 6)
-    assert of({}, trials=5) == (5, None)
+    assert of({}) == (2, 6)
+    assert of({}, trials=2) == (2, None)
+    assert of({"n_startup_trials": 5}) == (5, 6)
     assert of({}, max_steps=6) == (9, None)
     assert of({"n_startup_trials": 0}) == (1, 6)
-    assert of({"rivals": 1}) == (3, 6)  # two workers: a trial and its rival need three that have ended to be ranked
-    assert of({"rivals": 2}) == (5, 6)  # three never run at once
-    assert of({"n_warmup_steps": 8}) == (5, 8)
+    assert of({"rivals": 1}) == (1, 6)  # two workers: a trial and its rival need one that has ended to be ranked
+    assert of({"rivals": 2}) == (2, 6)  # three never run at once
+    assert of({"n_warmup_steps": 8}) == (2, 8)
     assert of({"kind": "median", "n_warmup_steps": 3}) == (5, 3)
     assert of({"kind": "hyperband", "min_resource": 2}) == (0, 2)
     assert of({"kind": "none"}) == (9, None)
@@ -162,7 +165,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "budget: {trials: 20, seconds: 60.0, money_per_hour: 3.0}\n" in head
     assert rest.splitlines() == [
         "toy: 20 trials of 20 epochs, 400 epochs if none is stopped",
-        "least: 190 epochs (48%)",
+        "least: 148 epochs (37%)",
         "expected: 279 epochs (70%)",
         "most: 400 epochs (100%)",
         "  expected by a rule of thumb: the digits sweep, five seeds, experiments/e5_digits; other tasks differ",
@@ -171,16 +174,16 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "not known)",
         "checkpoints: one folder a trial, kept; their size is not known before a first run that saves",
         "what holds a stop:",
-        "  startup: nothing is stopped before 5 trials have run to the end",
+        "  startup: nothing is stopped before 2 trials have run to the end",
         "  short curves: nothing is stopped before 6 reports (n_warmup_steps 0, interval_steps 1)",
         "  looks: at 6, 7, 8, 9, 10, 11, 13, 15 ... reports of a trial (look_growth 1.1; 1 looks at every report)",
-        "  guard: the best 0.1 of all at their own epoch are not stopped, nor where fewer than 4 others can be "
+        "  guard: the best 0.1 of all at their own epoch are not stopped, nor where fewer than 2 others can be "
         "compared",
         "  threshold: P(beat) must be below 0.05 at a report and at the one before (0.01 below 8 reports)",
         "  risk: no stop may take the bound of the risk that the winner was lost above 0.2",
         "  not held: a metric that is not finite 3 times in a row stops as diverged where a finished trial has a value;"
         " twice that before its first one, or where it ranked among the best",
-        "  so 15 of 20 trials can be stopped, from epoch 6 of 20 on",
+        "  so 18 of 20 trials can be stopped, from epoch 6 of 20 on",
         "  8 workers start 8 trials at once: expect those to run nearly whole (pruner.rivals=1 compares them with each "
         "other)",
         "nothing was started",
@@ -189,7 +192,7 @@ def test_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["toy.py", "toy.yaml"]
     rivals = CliRunner().invoke(app, ["plan", str(path), "pruner.rivals=1"]).stdout.splitlines()
     startup = (
-        "  startup: before 5 trials have run to the end, one is stopped only as unlikely to beat the running one that"
+        "  startup: before 2 trials have run to the end, one is stopped only as unlikely to beat the running one that"
     )
     assert f"{startup} stands best" in rivals
     assert rivals[-3] == "  so 20 of 20 trials can be stopped, from epoch 6 of 20 on"

@@ -384,6 +384,7 @@ class CurvePrunerSpec(_Startup):
     """lcsearch's own pruner; knobs as in `lcsearch.schedulers.optuna.CurvePruner`."""
 
     kind: Literal["curve"] = "curve"
+    n_startup_trials: Annotated[int, Field(ge=0)] = 2
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.05
     guard: Annotated[float, Field(ge=0, le=1)] = 0.1
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
