@@ -36,7 +36,7 @@ def drawn(n: int) -> list[dict[str, Any]]:
 
 
 def chosen(answers: list[Answer], at: Snapshot | None = None, candidates: Any = None) -> Proposal:
-    return ASKS.choose(at or study(), candidates or drawn(len(answers)), {"test": answers})
+    return ASKS.choose(at or study(), candidates or drawn(len(answers)), {"test": answers}, (0, 9))
 
 
 def test_expected_improvement_by_hand() -> None:
@@ -108,7 +108,7 @@ def test_where_trials_are_lost_little_is_gained() -> None:
     found = survival(snapshot(goal(), [*fine, *crashed, *blown]), at).tolist()
     assert found[:3] == pytest.approx([5.5 / 6, 0.5 / 6, 0.5 / 6])
     assert 0 < found[3] < 1
-    said = ASKS.choose(snapshot(goal(), [*fine, *crashed]), at[:2], {"test": [even(1.8, 2.1), even(1.4, 2.1)]})
+    said = ASKS.choose(snapshot(goal(), [*fine, *crashed]), at[:2], {"test": [even(1.8, 2.1), even(1.4, 2.1)]}, (0, 9))
     assert said.row == 0
 
 
@@ -161,7 +161,7 @@ ANSWERS = st.one_of(
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=8), share=st.floats(0, 1))
 def test_whatever_is_forecast_one_of_the_candidates_is_begun(answers: list[Answer], share: float) -> None:
     with np.errstate(all="ignore"):  # as a session does
-        said = ByForecast(share, 0).choose(study(), drawn(len(answers)), {"test": answers})
+        said = ByForecast(share, 0).choose(study(), drawn(len(answers)), {"test": answers}, (0, 9))
     assert 0 <= said.row < len(answers)
     assert said.propensity in ({1.0, 1.0 - share} if said.row else {1.0})
     assert said.score is None or said.score > 0

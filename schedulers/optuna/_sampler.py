@@ -129,14 +129,14 @@ class ForecastSampler(BaseSampler):
         sampler_share: trials that nobody is asked about, in [0, 1].
         n_startup_trials: trials that begin first.
         proposer: "gain", or "alp-gmm": in the place of the most promising one a configuration is begun where P(beat)
-            differs most between neighbours, see :class:`~lcsearch.proposal.ByProgress` (needs scikit-learn).
+            differs most between neighbours (ALP-GMM, Portelas et al. 2019), for studies that pause.
         forecasters: who is asked, see :class:`CurvePruner`; of no account beside one.
         host: where the network computes, likewise.
         seed: of the draws. Where the sampler inside is a function of the trial's number and the history, as the default
             one is, so is this one, in whatever process.
 
     Raises:
-        InvalidValue: an argument is outside its range.
+        InvalidValue: an argument is outside its range, or "alp-gmm" without scikit-learn.
 
     >>> import optuna
     >>> from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.storages._heartbeat import is_heartbeat_enabled
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lcsearch import files
@@ -231,6 +229,7 @@ def _claimed(storage: BaseStorage, of: int) -> bool:
 
 def _claimed_in_sqlite(storage: BaseStorage, backend: Any, of: int) -> bool:
     """Optuna reads the state, then writes it, and sqlite locks no rows: two would be told that the trial is theirs."""
+    from optuna.storages._rdb import models
     from sqlalchemy import update
     from sqlalchemy.exc import OperationalError
 
@@ -408,6 +407,8 @@ class WaitingKnown(RDBStorage):
         """As Optuna's: of a study the trials of these ids and all of greater ones, by their ids."""
         if states is not None or not included_trial_ids:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        from optuna.storages._rdb import models
+        from optuna.storages._rdb.storage import _create_scoped_session
         from sqlalchemy import select
 
         trial = models.TrialModel
@@ -425,19 +426,21 @@ class WaitingKnown(RDBStorage):
 def _marks(session: Session, study_id: int) -> dict[int, list[Any]]:
     """Of every WAITING trial of a study: id -> what is another when anything of it has changed.
 
-    Its attributes word for word, the number of its reports and their sum; parameters are drawn before a trial waits
-    with them, and the count of its pauses is an attribute.
+    Its attributes word for word; of its reports of each kind (finite, infinite, NaN) their number, the sum of values
+    and that of values by steps. Parameters are drawn before a trial waits with them, and the count of its pauses is an
+    attribute.
     """
+    from optuna.storages._rdb import models
     from sqlalchemy import func, select
 
     found: dict[int, list[Any]] = defaultdict(list)
     trial, report = models.TrialModel, models.TrialIntermediateValueModel
     waits = (trial.study_id == study_id, trial.state == TrialState.WAITING)
-    value = report.intermediate_value
-    reports = select(trial.trial_id, func.count(report.step), func.count(value), func.sum(value)).outerjoin(
-        report, report.trial_id == trial.trial_id
-    )
-    for of, *counts in session.execute(reports.where(*waits).group_by(trial.trial_id)):
+    value, kind_of = report.intermediate_value, report.intermediate_value_type
+    sums = func.count(report.step), func.sum(value), func.sum(value * (report.step + 1))
+    reports = select(trial.trial_id, kind_of, *sums).outerjoin(report, report.trial_id == trial.trial_id)
+    groups = reports.where(*waits).group_by(trial.trial_id, kind_of).order_by(trial.trial_id, kind_of)
+    for of, *counts in session.execute(groups):
         found[of].append(counts)
     for kind in (models.TrialSystemAttributeModel, models.TrialUserAttributeModel):
         said = select(kind.trial_id, kind.key, kind.value_json).join(trial, trial.trial_id == kind.trial_id)

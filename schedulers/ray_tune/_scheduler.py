@@ -122,6 +122,7 @@ class CurveScheduler(FIFOScheduler):
     _bounds: Bounds | None = None  # pickles of earlier versions have none
     _allocating: Allocating | None = None  # nor this
     _begun: Mapping[str, str] = MappingProxyType({})  # why a searcher has chosen a trial's configuration; nor this
+    _drawn: frozenset[str] = frozenset()  # names of what Tune has drawn for any trial; nor this
     _supports_buffered_results = False  # a batch of results would reach us after the trial has gone on
 
     def __init__(
@@ -481,11 +482,14 @@ class CurveScheduler(FIFOScheduler):
 
     def _enter(self, uid: str, trial: TuneTrial) -> None:
         """The trial runs, or will."""
-        # A config may hold data sets: what the searcher chose is what tells trials apart. Of one of
-        # `points_to_evaluate` Tune does not say what that is.
+        # A config may hold data sets: what the searcher chose is what tells trials apart. Of `points_to_evaluate` Tune
+        # does not say what that is: what it says of others, or where it says nothing of any, all.
+        drawn, config = trial.evaluated_params or {}, _flat(trial.config or {})
+        self._drawn |= drawn.keys()
+        known = {name: value for name, value in config.items() if name in self._drawn or not self._drawn}
         chosen = {
             name: value
-            for name, value in (trial.evaluated_params or _flat(trial.config or {})).items()
+            for name, value in {**known, **drawn}.items()
             if isinstance(value, bool | int | float | str) and not name.startswith("lcsearch:")
         }
         scratch = not trial.has_checkpoint()

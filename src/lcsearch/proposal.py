@@ -134,7 +134,7 @@ class ByForecast(Proposer):
         return tuple(Query(trial, kind, snapshot.horizon) for trial in trials)
 
     def choose(
-        self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers, key: Key = ()
+        self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers, key: Key
     ) -> Proposal:
         """See :meth:`Proposer.choose`; nothing is drawn."""
         best = best_seen(snapshot)

@@ -126,6 +126,16 @@ def test_the_wait_for_a_late_answer_ends_at_the_deadline() -> None:
     assert session(Slow(Rows(0.0, 0.0), 0, time.sleep)).check(SEEN, Event(LOSER, 11)).record is not None
 
 
+def test_a_study_is_told_its_own_looks_and_every_failure_that_no_study_had() -> None:
+    judging = session()
+    judging.gate({}, None, lambda: pytest.fail("no report, no study"), whose="mine")
+    judging.gate({}, None, lambda: pytest.fail("no report, no study"))
+    judging.failed("reading a file", OSError())
+    assert sum(judging.reasons.values()) == 2
+    assert [sum(n for _, n in judging.tally(whose)[0]) for whose in ("mine", "another")] == [1, 0]
+    assert judging.tally("another")[1] == [("reading a file", 1)]
+
+
 def test_a_model_whose_numbers_are_not_finite_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     judging = session(Rows(Absent.NONFINITE, Absent.NONFINITE))
     with caplog.at_level(logging.WARNING, "lcsearch"):

@@ -662,14 +662,15 @@ class Session:
         return self._told_of(None).failed
 
     def _told_of(self, whose: Hashable) -> Tally:
-        """What was counted of a study, and of none; all that was counted where `whose` is None."""
+        """What was counted of a study, and failures of none; all that was counted where `whose` is None."""
         found = Tally()
         with self._lock:
             for study, tally in self._tallies.items():
-                if whose is None or study in (whose, None):
+                if whose is None or study == whose:
                     found.reasons += tally.reasons
-                    found.failed += tally.failed
                     found.disobeyed += tally.disobeyed
+                if whose is None or study in (whose, None):
+                    found.failed += tally.failed
         return found
 
 

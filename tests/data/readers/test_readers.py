@@ -27,6 +27,7 @@ from optuna.trial import TrialState, create_trial
 from sweep import postgres
 
 from lcsearch.data.readers import Read, read
+from lcsearch.data.readers._assemble import choose
 from lcsearch.data.task import Run
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
 from lcsearch.goal import Direction, Goal
@@ -764,3 +765,16 @@ def test_reading_pulls_in_nothing_heavy() -> None:
         timeout=300,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "two words", "a\n'\"; echo PWNED; '", "caf\u00e9\n", "\\' \t", "\u00a0x\x1b[2J", "\u2028$HOME `id`"],
+)
+def test_the_line_that_one_is_told_to_type_names_the_study(name: str) -> None:
+    typed = choose([name]).removeprefix("give study= (--study ").removesuffix(")")
+    assert typed.isprintable()
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
+    assert done.stdout.decode() == name

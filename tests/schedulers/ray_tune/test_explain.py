@@ -111,6 +111,13 @@ def test_one_of_points_to_evaluate_has_its_configuration() -> None:
     assert dict(book_of(of_run(runner)).trial("x").params) == {"lr": 0.1, "net/width": 8, "net/3/deep": True}
 
 
+def test_what_one_of_points_to_evaluate_pins_stands_beside_what_is_drawn() -> None:
+    runner = run_of()
+    runner.start("free", config={"lr": 0.2, "wd": 0.5, "big": "data"}, evaluated_params={"lr": 0.2, "wd": 0.5})
+    runner.start("half", config={"lr": 0.1, "wd": 0.4, "big": "data"}, evaluated_params={"wd": 0.4})
+    assert dict(book_of(of_run(runner)).trial("half").params) == {"lr": 0.1, "wd": 0.4}
+
+
 # Words
 
 

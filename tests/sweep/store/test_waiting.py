@@ -59,6 +59,15 @@ def is_judged_anew(study: optuna.Study) -> None:
     report_again(adopt(study, 3), 0, 0.75)
 
 
+def is_another_infinity(study: optuna.Study) -> None:
+    report_again(adopt(study, 3), 2, -inf)
+
+
+def is_turned_round(study: optuna.Study) -> None:
+    report_again(adopt(study, 3), 0, 0.5)
+    report_again(adopt(study, 3), 3, 1.0)
+
+
 def ends(study: optuna.Study) -> None:
     assert claim(study, 0) is not None
     end_cut(study, 0, "for the test")
@@ -70,6 +79,8 @@ CHANGES: dict[str, Callable[[optuna.Study], object]] = {
     "ends": ends,
     "has one more report": lambda study: adopt(study, 3).report(0.1, 9),
     "has another value": is_judged_anew,
+    "is as infinite the other way": is_another_infinity,
+    "has two values in each other's places": is_turned_round,
     "has a value in the place of NaN": lambda study: report_again(adopt(study, 3), 1, 0.0),
     "has a note": lambda study: adopt(study, 1).set_user_attr("note", "mine"),
     "waits for its first turn": lambda study: study.enqueue_trial({"x": 0.5}),

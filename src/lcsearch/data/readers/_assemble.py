@@ -88,8 +88,17 @@ def choose(names: Sequence[str]) -> str:
     "give study= (--study 'my study')"
     """
     name = names[0]
-    typed = shlex.quote(name) if name.isprintable() else "$'" + ascii(name)[1:-1].replace("'", "\\'") + "'"
+    typed = shlex.quote(name) if name.isprintable() else "$'" + "".join(map(_escaped, name)) + "'"
     return f"give study= (--study {typed})"
+
+
+def _escaped(sign: str) -> str:
+    """As bash reads it between $' and '."""
+    if sign in "\\'":
+        return "\\" + sign
+    if sign.isprintable():
+        return sign
+    return {"\n": "\\n", "\t": "\\t"}.get(sign) or (f"\\x{ord(sign):02x}" if sign.isascii() else f"\\U{ord(sign):08x}")
 
 
 def direction_of(wish: ReadOptions, source: str) -> Direction:
