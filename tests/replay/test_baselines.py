@@ -400,7 +400,7 @@ def test_gates_hold_as_in_production() -> None:
     bad = [5 + 0.8**t for t in range(20)]
     at, reasons = first_stop(Gated(Always(), Policy()), bad, grown())
     assert (at, reasons) == (6, [Reason.SHORT] * 5 + [Reason.RULE])
-    assert first_stop(Gated(Always(), Policy()), bad, grown(4))[0] is None
+    assert first_stop(Gated(Always(), Policy()), bad, grown(1))[0] is None
     assert first_stop(Gated(Always(), Policy(n_warmup_steps=9)), bad, grown())[0] == 9
     assert first_stop(Gated(Always(), Policy(interval_steps=10)), bad, grown())[0] == 10
     decision, mark = Gated(Always(), Policy()).check(grown(), Event(trial("new", bad[:6], first=1), 6))

@@ -127,7 +127,7 @@ def searched(
 
 def test_behind_the_gates_it_stops_whatever_will_not_win_and_nothing_else() -> None:
     task, trials = whole()
-    bare = Policy(guard=0, min_comparisons=0, epsilon=0)
+    bare = Policy(n_startup_trials=5, guard=0, min_comparisons=0, epsilon=0)
     stopped, spent, best = searched(Oracle(task), bare, task, trials)
     low, expected = math.inf, set()
     for i, (one, judged) in enumerate(zip(trials, task.judged, strict=True)):
@@ -139,7 +139,7 @@ def test_behind_the_gates_it_stops_whatever_will_not_win_and_nothing_else() -> N
     assert len(stopped) > 12
     assert best == task.judged.min()
     assert spent == 40 * 24 - 34 * len(stopped)  # each at its sixth report, the first the gates let through
-    guarded, more, same = searched(Oracle(task), Policy(), task, trials)
+    guarded, more, same = searched(Oracle(task), Policy(n_startup_trials=5), task, trials)
     assert guarded <= stopped
     assert more > spent
     assert same == best
@@ -148,7 +148,7 @@ def test_behind_the_gates_it_stops_whatever_will_not_win_and_nothing_else() -> N
 def test_censored_runs_are_never_stopped() -> None:
     task, trials = whole()
     runs = [Run(r.uid, r.curve.cut(30), r.clock[:30], status=Status.STOPPED) for r in task.runs[6:]]
-    stopped, _, _ = searched(Oracle(Task("t", task.goal, (*task.runs[:6], *runs))), Policy(), task, trials)
+    stopped, _, _ = searched(Oracle(Task("t", task.goal, (*task.runs[:6], *runs))), Policy(n_startup_trials=5), task, trials)
     assert stopped <= {"r5"}
 
 

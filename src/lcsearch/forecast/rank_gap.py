@@ -41,7 +41,7 @@ class RankAndGap:
         floor: weight that every finished trial keeps.
     """
 
-    min_comparisons: int = 2
+    min_comparisons: int = 4
     rank_width: float = 0.15
     gap_width: float = 1.0
     floor: float = 0.02

@@ -89,8 +89,8 @@ def test_n_min_trials_counts_complete_trials_that_say_something_about_the_step()
         assert first_stop(study_of(pruner(n_min_trials=n)).ask(), decay(5.0)) == expected
 
 
-def test_fewer_than_four_comparisons() -> None:
-    study = study_of(pruner(n_startup_trials=1), n=3)
+def test_fewer_than_two_comparisons() -> None:
+    study = study_of(pruner(n_startup_trials=1), n=1)
     assert first_stop(study.ask(), decay(5.0)) is None
     assert "COMPARISONS" in reasons(study.pruner)  # type: ignore[arg-type]
 
