@@ -29,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what experiments share
 
+import provenance
 import ray
 import research
 from at_once import AT_ONCE, SOURCES, figures, play
@@ -71,18 +72,17 @@ class Known(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
 
 
-def trained(task: Task, rivals: int, pause: float) -> dict[str, Any]:
+def trained(task: Task, pause: float) -> dict[str, Any]:
     """One run of 64 trials at once.
 
     Args:
         task: whose first order is begun.
-        rivals: as of `CurveScheduler`.
         pause: seconds that a step takes at least.
     """
     rows, goal = task.order(0)[:AT_ONCE], task.goal
     mode = "min" if goal.direction == "minimize" else "max"
     of = CurveScheduler(
-        "at", "value", mode, goal.horizon, judged=goal.judged, rivals=rivals, forecasters="network", bounds=goal.bounds
+        "at", "value", mode, goal.horizon, judged=goal.judged, rivals=1, forecasters="network", bounds=goal.bounds
     )
     of.prepare()
     runs = [task.runs[row] for row in rows]
@@ -104,9 +104,12 @@ def trained(task: Task, rivals: int, pause: float) -> dict[str, Any]:
     lives = [outcome(row, task.runs[row], ends[named(task.runs[row].params)]) for row in rows]
     reasons = Counter(life.stop.reason for life in lives if life.stop is not None)
     history = History(task, tuple(lives), (), sum(life.cost for life in lives), 0.0, reasons)
+    if under_way := [life.uid for life in lives if not life.status.finished]:
+        raise SystemExit(f"{task.name}: expected all trials to end in {BUDGET_S} s, still live: {under_way}")
     looks, failed = of.session.tally()
     return {
-        "rivals": rivals,
+        "commit": provenance.commit("experiments/e6_rivals"),
+        "pause": pause,
         **figures(history),
         "looks": sum(n for _, n in looks),
         "failed": sum(n for _, n in failed),
@@ -148,7 +151,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LCSEARCH_DATA"))
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["lcbench", "taskset_adam8p"])
     parser.add_argument("--tasks", type=int, default=2, help="of half b, of each source")
-    parser.add_argument("--pause", type=float, default=0.5, help="seconds that a step takes at least")
+    parser.add_argument(
+        "--pause", type=float, default=0.5, help="seconds that a step takes at least, of what is missing"
+    )
     args = parser.parse_args()
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": AT_ONCE // NODES, "include_dashboard": False})
@@ -161,7 +166,7 @@ def main() -> None:
             for name in half_of(read.tasks, "b")[: args.tasks]:
                 task = read.task(name)
                 if task is not None and f"{source}/{name}" not in kept:
-                    kept[f"{source}/{name}"] = row = trained(task, 1, args.pause)
+                    kept[f"{source}/{name}"] = row = trained(task, args.pause)
                     row["simulated"] = play(task, 0, 1)
                     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
                     print(source, name, row, flush=True)

@@ -148,7 +148,9 @@ def test_behind_the_gates_it_stops_whatever_will_not_win_and_nothing_else() -> N
 def test_censored_runs_are_never_stopped() -> None:
     task, trials = whole()
     runs = [Run(r.uid, r.curve.cut(30), r.clock[:30], status=Status.STOPPED) for r in task.runs[6:]]
-    stopped, _, _ = searched(Oracle(Task("t", task.goal, (*task.runs[:6], *runs))), Policy(n_startup_trials=5), task, trials)
+    stopped, _, _ = searched(
+        Oracle(Task("t", task.goal, (*task.runs[:6], *runs))), Policy(n_startup_trials=5), task, trials
+    )
     assert stopped <= {"r5"}
 
 
