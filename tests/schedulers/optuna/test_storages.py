@@ -29,7 +29,8 @@ from kit.studies import (
 from optuna.trial import TrialState
 
 from lcsearch.schedulers.optuna import CurvePruner
-from lcsearch.schedulers.optuna._storage import report_again
+from lcsearch.schedulers.optuna._attempts import StoredReports
+from lcsearch.schedulers.optuna._storage import adopt, report_again
 
 
 @pytest.fixture(params=["memory", "sqlite", "journal", "grpc"])
@@ -240,6 +241,33 @@ def test_many_threads_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(map(tuple, answers.values())) == {(False,) * SHORTEST + (True,) * (29 - SHORTEST)}
 
 
+class Sees(optuna.pruners.NopPruner):
+    """Keeps what it is shown of a trial."""
+
+    seen: dict[int, float] | None = None
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        self.seen = dict(trial.intermediate_values)
+        return False
+
+
+def test_a_trial_that_begins_anew_is_stopped_whatever_its_dead_attempt_had_reached(
+    on: optuna.storages.BaseStorage,
+) -> None:
+    """Each look at a step that it repeated saw the dead value, so that what had once led was never stopped."""
+    study = study_of(on=on)
+    dead = study.ask()
+    for step, value in enumerate(decay(0.001, 30)):
+        dead.report(value, step)
+    trial = adopt(study, dead.number)
+    stored = StoredReports(trial, study.trials[dead.number], trial.report)
+    for step, value in enumerate(decay(5.0)):
+        stored.report(value, step)
+        if trial.should_prune():
+            break
+    assert step == SHORTEST
+
+
 def test_a_report_that_is_replaced_is_another_for_everybody(on: optuna.storages.BaseStorage) -> None:
     """Which `Trial.report` ignores, so that a trial begun anew keeps what its dead attempt reported."""
     study = study_of(on=on)
@@ -248,6 +276,9 @@ def test_a_report_that_is_replaced_is_another_for_everybody(on: optuna.storages.
     trial.report(8.0, 2)
     report_again(trial, 1, 0.5)
     assert study.trials[-1].intermediate_values == {1: 0.5, 2: 8.0}
+    study.pruner = Sees()
+    trial.should_prune()
+    assert study.pruner.seen == {1: 0.5, 2: 8.0}
     study.tell(trial, 0.5)
     again = optuna.load_study(study_name=study.study_name, storage=on)
     assert again.trials[-1].intermediate_values == {1: 0.5, 2: 8.0}
