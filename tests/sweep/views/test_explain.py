@@ -109,6 +109,16 @@ def test_what_a_stopped_program_trained_and_what_it_reported_by_then(folder: Run
     assert story(1, folder, whole(0), trial(1, TrialState.PRUNED, values))[0] == "trial 1: stopped, 4 of 10 epochs"
 
 
+def test_a_dead_attempt_that_had_come_further_is_no_program_that_went_on(folder: RunFolder) -> None:
+    values, dead = dict.fromkeys(range(1, 10), 3.0), {"steps": [[5, 9]], "of": 1}
+    again = trial(1, TrialState.PRUNED, values, **{"lcsearch:retries": 1})
+    again.system_attrs["lcsearch:dead"] = dead
+    assert story(1, folder, whole(0), again)[0] == (
+        "trial 1: stopped, 9 of 10 epochs trained, of which its curve has 4: an attempt that died had come further, or "
+        "the program had gone on by the time its stop came"
+    )
+
+
 def test_a_trial_that_waits(folder: RunFolder) -> None:
     waiting = trial(1, TrialState.RUNNING, {}, **{"lcsearch:worker": None})
     line = "it waits for a worker"

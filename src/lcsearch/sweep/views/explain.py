@@ -103,7 +103,8 @@ def _beyond(row: Row, sweep: SweepFile) -> str:
     """That a program had trained further than its curve, where its stop came."""
     if row.state != "stopped" or row.spent <= row.judged_to:
         return ""
-    return f" trained, of which its curve has {row.judged_to}: the program had gone on by the time its stop came"
+    died = "an attempt that died had come further, or " if row.retries else ""
+    return f" trained, of which its curve has {row.judged_to}: {died}the program had gone on by the time its stop came"
 
 
 def _why(row: Row, state: SweepState, study: optuna.Study) -> list[str]:

@@ -85,7 +85,8 @@ def _late(row: Row, unit: str) -> str:
     if row.stop is not None and (n := sum(at > row.stop.step for at in row.values)):
         late.append(f"{n} report{'s' * (n != 1)} after the look at {unit} {row.stop.step:g}")
     if row.spent > row.judged_to:
-        late.append(f"its program had trained to {unit} {row.spent}")
+        who = "an attempt that died, or its program," if row.retries else "its program"
+        late.append(f"{who} had trained to {unit} {row.spent}")
     return f" ({'; '.join(late)})" if late else ""
 
 
