@@ -308,7 +308,7 @@ class Play:
                 assert record.stop.text.count("\n") < 20, self.seed
         assert decision.incumbent is None or decision.incumbent.uid != str(number), self.seed
         if (rank := decision.standing) is not None:  # not among the best share, of those here and of all
-            assert rank.n > 4, self.seed
+            assert rank.n > policy.min_comparisons, self.seed
             assert rank.rank > math.ceil(self.knobs["guard"] * rank.n), self.seed
             everyone = rank.n + rank.ended
             assert rank.rank + rank.ended_ahead > math.ceil(self.knobs["guard"] * everyone), self.seed
