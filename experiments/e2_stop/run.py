@@ -77,7 +77,7 @@ ELSEWHERE = (
     "Played since, and not here: Ax's default rule, behind the product's gates and as it comes, and one epoch for all,",
     "then the best K (`field.md`, two orders; the latter two pass no gates, so they are the same in every setting);",
     "forecasts that are turned round (`forecasters.md`); the product's gates, one by one (`gates.md`); the",
-    "gates that are the defaults since, two startup trials and two comparisons (`gates.md`; here five and four).",
+    "gates that are the defaults since, two startup trials and two comparisons (`gated.md`; here five and four).",
 )
 SWEPT_ORDERS = 4
 
