@@ -961,7 +961,7 @@ def test_a_pruned_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", [30, 12])
-@pytest.mark.parametrize("pruner", ["median", "curve, forecasters: [parametric, rank-gap]"])
+@pytest.mark.parametrize("pruner", ["median", "curve, n_startup_trials: 5, forecasters: [parametric, rank-gap]"])
 def test_a_program_that_was_faster_than_its_stop_is_complete_and_nothing_is_saved(
     tmp_path: Path, pruner: str, last: int
 ) -> None:
@@ -1009,7 +1009,7 @@ def test_the_forecaster_is_loaded_before_the_first_trial(
     tmp_path: Path, settings: dict[str, Any], loaded: bool
 ) -> None:
     """A first look stood for seconds, over which a program trained on: 'stopped at epoch 6, 24 saved' of 30 printed."""
-    path = write_toy(tmp_path, WATCHED, **{"pruner": "curve", **settings})
+    path = write_toy(tmp_path, WATCHED, **{"pruner": "curve, n_startup_trials: 5", **settings})
     assert lcsearch("run", path.name, cwd=tmp_path).returncode == 0
     told = [json.loads(line) for line in (tmp_path / "loaded.jsonl").read_text().splitlines()]
     assert told == [[number, loaded] for number in range(settings["trials"])]
@@ -1019,7 +1019,7 @@ def run_with_torch(folder: Path, torch: str) -> list[str]:
     """The command of a sweep of seven epochs, where `import torch` runs this."""
     (folder / "torch").mkdir()
     (folder / "torch/__init__.py").write_text(torch)
-    path = write_toy(folder, WATCHED, pruner="curve", trials=6, max_steps=7)
+    path = write_toy(folder, WATCHED, pruner="curve, n_startup_trials: 5", trials=6, max_steps=7)
     env = f"PYTHONPATH={os.pathsep.join([str(folder), os.environ['PYTHONPATH']])}"
     return ["env", "-C", str(folder), env, sys.executable, "-m", "lcsearch", "run", path.name]
 
