@@ -50,12 +50,14 @@ KEPT, SHOWN = HERE / "cluster.json", HERE / "cluster.md"
 NODES = 4
 BUDGET_S = 3600
 
+# Workers cannot import this script; what it defines travels whole. Ray is untyped, here and below.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 
 
 class Known(tune.Trainable):
     """One curve, a report a step; the first one only when all are there."""
 
+    # `tune.with_parameters` gives `setup` more than Tune's own class declares
     def setup(self, config: dict[str, Any], runs: list[Any], gate: str, pause: float) -> None:  # type: ignore[override]
         self.left = next(reports for params, reports in runs if params == config)
         self.gate, self.pause, self.n, self.at = Path(gate), pause, len(runs), 0

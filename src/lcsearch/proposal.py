@@ -9,6 +9,7 @@ fast starters say, costs no more than the rest.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +19,7 @@ import numpy as np
 
 from lcsearch.allocation.contract import Key
 from lcsearch.allocation.gain import mean_gains
-from lcsearch.allocation.mixture import COMPONENTS, FEW, MOST, has_sklearn, mixture, scaled
+from lcsearch.allocation.mixture import COMPONENTS, FEW, MOST, mixture, need_sklearn, scaled
 from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -54,7 +55,7 @@ class Proposal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Proposer:
+class Proposer(ABC):
     """Chooses what is begun among a sampler's candidates, the first of which is what the sampler alone would begin.
 
     Attributes:
@@ -87,10 +88,11 @@ class Proposer:
             return Proposal(0, f"{OWN}, as {self.sampler_share:.0%} of all are", self.sampler_share)
         return None
 
+    @abstractmethod
     def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
         """What forecasters are asked before :meth:`choose`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose(
         self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], forecasts: Answers, key: Key
     ) -> Proposal:
@@ -102,7 +104,6 @@ class Proposer:
             forecasts: answers to :meth:`questions`.
             key: see :meth:`own`.
         """
-        raise NotImplementedError
 
     def _propensity(self, row: int, chance: float = 1.0) -> float:
         """Of a candidate that was chosen with this chance: the first would have been begun by the sampler, too."""
@@ -187,7 +188,7 @@ class ByProgress(Proposer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        has_sklearn("ByProgress")
+        need_sklearn("ByProgress")
 
     def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
         """What each begun trial that may go on would be judged by at the horizon."""

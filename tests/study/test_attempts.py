@@ -27,7 +27,8 @@ DEAD = {1: 0.5, 2: math.nan, 3: 0.3, 4: 0.1}
 def test_what_counts(reports: list[tuple[int, float]], values: dict[int, float], gone: set[int]) -> None:
     attempts, cut = Attempts(DEAD), set[int]()
     for step, value in reports:
-        cut |= attempts.take(step, value)
+        cut |= attempts.cuts(step, value)
+        attempts.take(step, value)
     assert repr(dict(sorted(attempts.values.items()))) == repr(values)
     assert cut == gone
 

@@ -54,7 +54,7 @@ class Mixture(NamedTuple):
         return np.asarray(-0.5 * (far + self.log_dets + constant))
 
 
-def has_sklearn(where: str) -> None:
+def need_sklearn(where: str) -> None:
     """Check that a mixture can be fitted.
 
     Raises:

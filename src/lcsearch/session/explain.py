@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,7 +124,7 @@ def _ended(trial: Trial) -> str:
 
 def _nearest(session: Session, trial: Trial, snapshot: Snapshot | None, before: Collection[str]) -> list[str]:
     """The look at which a trial that has ended was nearest to a stop, or what held all of them."""
-    folder = getattr(session.sink, "folder", None)
+    folder = session.log_folder
     with contextlib.suppress(OSError):
         study = None if snapshot is None else snapshot.study
         if folder is not None and (looks := judged_looks(read_log(folder), trial, study)):
@@ -318,12 +317,6 @@ ELSEWHERE = f"{_THERE} the decision log that it keeps (decision_log=FOLDER)"
 """Where looks of other processes are known, where this one keeps no log."""
 
 
-def _folder(session: Session) -> Path | None:
-    """Where the session's decision log is, if it keeps one."""
-    found: Path | None = getattr(session.sink, "folder", None)
-    return found
-
-
 def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> list[str]:
     """What storage and decision log hold of looks that this process did not make."""
     records = [trial.stop_records.get("stop") for trial in snapshot.bank if trial.status is Status.STOPPED]
@@ -332,7 +325,7 @@ def _elsewhere(session: Session, snapshot: Snapshot, here: Counter[Reason]) -> l
     if (n := stops.total()) > sum(here[reason] for reason in Reason if reason.name in stops):
         said = ", ".join(f"{m} {name}" for name, m in stops.most_common())
         lines.append(f"{n} stop{'s' * (n != 1)} of whichever process stand with the study's trials: {said}")
-    folder = _folder(session)
+    folder = session.log_folder
     if folder is None or here:
         return lines
     with contextlib.suppress(OSError):
@@ -398,7 +391,7 @@ def why_not(
         some = ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
         lines.append(f"{len(uids)} running, but abandoned as far as can be told, and left out of ranks: {some}")
     alone = not total and len(lines) == first
-    where = f"{_THERE} {folder}" if (folder := _folder(session)) is not None else ELSEWHERE
+    where = f"{_THERE} {folder}" if (folder := session.log_folder) is not None else ELSEWHERE
     lines.append(f"{total} looks in this process" + (":" if total else f"; {where}"))
     lines += [f"  {n:6d} {reason.name}: {reason.advice}" for reason, n in counted]
     if alone:

@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -520,10 +521,16 @@ class Session:
 
     tell = warn_once  # the name by which pickles of an earlier version call it
 
+    @property
+    def log_folder(self) -> Path | None:
+        """Where its decision log is; None where it keeps none in files."""
+        found: Path | None = getattr(self.sink, "folder", None)
+        return found
+
     def calibration(self, snapshot: Snapshot) -> Calibration:
         """How P(beat) fared in a study, by the decision log, which is read again when a trial has ended, and by the
         certificate of the weights."""
-        folder, n = getattr(self.sink, "folder", None), len(snapshot.bank)
+        folder, n = self.log_folder, len(snapshot.bank)
         with self._lock:
             known = self._calibrations.get(snapshot.key)
         if known is not None and known[0] == n:

@@ -49,7 +49,7 @@ _UNKNOWN = (
 
 def _logged(session: Session, snapshot: Snapshot) -> tuple[list[AllocationReceipt], str]:
     """The study's receipts in the decision log, in time order, and where that is."""
-    folder = getattr(session.sink, "folder", None)
+    folder = session.log_folder
     if folder is not None:
         with suppress(OSError):
             return [one for one in read_allocations(folder) if one.study == snapshot.study], str(folder)

@@ -39,15 +39,13 @@ class Attempts:
         """The later steps that would count no more with a report."""
         return set() if self.repeats(step, value) else self._dead(step) - {step}
 
-    def take(self, step: int, value: float) -> set[int]:
-        """Take in a report of the attempt that runs; returns the later steps that count no more."""
-        gone = self.cuts(step, value)
+    def take(self, step: int, value: float) -> None:
+        """Take in a report of the attempt that runs; what it :meth:`cuts` counts no more."""
         if not self.repeats(step, value):
             self._cut(step)
         if step not in self._here:
             self.values.setdefault(step, value)
         self._here.add(step)
-        return gone
 
     def end(self) -> None:
         """The attempt has come to its end. One that reported nothing had found all done."""

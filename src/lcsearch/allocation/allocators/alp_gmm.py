@@ -19,7 +19,7 @@ import numpy as np
 from lcsearch.allocation.arms import start_new
 from lcsearch.allocation.contract import Move, Slots
 from lcsearch.allocation.curriculum import Choice, Curriculum, chances, together
-from lcsearch.allocation.mixture import COMPONENTS, FEW, MOST, has_sklearn, mixture, scaled
+from lcsearch.allocation.mixture import COMPONENTS, FEW, MOST, mixture, need_sklearn, scaled
 from lcsearch.allocation.rungs import Ladder
 from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -61,7 +61,7 @@ class ProgressMixture(Curriculum):
             raise InvalidValue("a share in [0, 1]", self.uniform, "ProgressMixture.uniform")
         if not (isinstance(self.refit, int) and 10 <= self.refit <= MOST // 2):
             raise InvalidValue(f"an integer in [10, {MOST // 2}]", self.refit, "ProgressMixture.refit")
-        has_sklearn("ProgressMixture")
+        need_sklearn("ProgressMixture")
 
     def init(self) -> Any:
         """P(beat) where a trial was last forecast, uid -> (step, P), and the points, (uid, ALP), the oldest first."""

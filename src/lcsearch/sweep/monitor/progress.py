@@ -296,11 +296,10 @@ def collect(
     ]
     own = {t.number: steps_of(alive, horizon) for t in trials if (alive := without_dead(t)) is not t}
     ends = {row.number: own.get(row.number, row.spent) for row in read}  # not where an attempt that died had been
-    complete = [row for row in read if row.state == "complete"]
+    complete = [row for row in read if row.state == "complete"]  # of whom nothing is saved
     lengths = FinishedTrials(goal).extend(_length(row, ends[row.number]) for row in complete if row.values)
     saved = {row.number: round(lengths.left(ends[row.number])) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
-    complete = [row for row in rows if row.state == "complete"]
     counts, lost = Counter(row.state for row in rows), tuple(attributes.unreadable(trials))
     best, incumbent = _best(rows, goal), _best(complete, goal)
     return Progress(rows, budget, best, counts, incumbent=incumbent, lengths=lengths, unreadable=lost)
