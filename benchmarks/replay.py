@@ -7,8 +7,9 @@
 
 CPU seconds of one process, or seconds on the clock where there are more, on made-up studies of which no policy can stop
 much ("late": the ends cannot be foreseen) and of which it can ("power"). Loading torch and the weights is not counted,
-except in the processes beside the first one. Both ways must come to the same stops; an earlier checkout need not, for
-it may make other looks (before 7e3897a one at every report).
+except in the processes beside the first one. Both ways come to the same searches but where a P lies within the
+network's tolerance of its threshold, for it is asked in other batches: how many saved another share is told. An earlier
+checkout may make other looks (before 7e3897a one at every report).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from lcsearch.replay.simulator import simulate
 from lcsearch.replay.whatif import THRESHOLDS, replay
 
 POLICIES = ("curve", "median", "asha")
+SAME = 0.02
+"""Share of the searches that rounding may make differ."""
 Saved = dict[tuple[str, float | None], list[float]]
 
 
@@ -78,12 +81,15 @@ def elsewhere(checkout: Path, kind: str, runs: int, steps: int, orders: int, clo
     """Seconds of the replay of another checkout, in a process of its own."""
     script = f"""
 import time
-try:
-    from lcsearch.data.synthetic import synthetic_task as made
-    from lcsearch.replay.policies import policy_spec as entrant
-except ImportError:  # before they were renamed
-    from lcsearch.data.made import made
-    from lcsearch.replay.policies import entrant
+from importlib import import_module
+def named(*places):  # where it stands, and where it stood before it was renamed
+    for module, name in places:
+        try:
+            return getattr(import_module("lcsearch." + module), name)
+        except (ImportError, AttributeError):
+            pass
+made = named(("data.synthetic", "synthetic_task"), ("data.made", "made"), ("replay.made", "made"))
+entrant = named(("replay.policies", "policy_spec"), ("replay.policies", "entrant"))
 from lcsearch.replay.whatif import replay
 entrants = [entrant(name) for name in {POLICIES}]
 replay(made("power", 14, n_steps=14), entrants, orders=1)
@@ -124,12 +130,18 @@ def main() -> None:
                 took[name].append(getattr(time, clock)() - start)
             if settings.beside is not None:
                 took["earlier"].append(elsewhere(settings.beside, kind, runs, steps, orders, clock))
-            assert results[0] == results[1], "the two ways stopped different trials"
+            searches = [
+                (x, y) for key, found in results[0].items() for x, y in zip(found, results[1][key], strict=True)
+            ]
+            differ = sum(x != y for x, y in searches)
+            assert differ <= SAME * len(searches), f"{differ} of {len(searches)} searches stopped different trials"
         old, new = (statistics.median(took[name]) for name in ("before", "now"))
         more = ""
         if took["earlier"]:
             earlier = statistics.median(took["earlier"])
             more = f"    {settings.beside.name} {earlier:.2f} s, ratio {earlier / new:.1f}"
+        if differ:
+            more += f"    {differ} of {len(searches)} searches differ"
         row = f"{kind:>6} {runs:>3} x {steps:<3}  {orders:>6}  {old:9.2f}  {new:6.2f}  {old / new:5.1f}"
         print(row + more, flush=True)
 
