@@ -48,6 +48,18 @@ def test_expected_improvement_by_hand() -> None:
     assert said.why == "the one of 3 candidates that is forecast to gain most, 0.281 on the best value seen"
 
 
+def test_gain_counts_per_cost_where_steps_differ_in_it() -> None:
+    """.125, .28125 and .05 as above; for one, nine and one second a step .125, .0938 and .05."""
+    answers: list[Answer] = [even(1.0, 2.0), even(0.0, 4.0), even(1.4, 1.5)]
+    said = ASKS.choose(study(), drawn(3), {"test": answers}, (0, 9), [1.0, 9.0, 1.0])
+    assert said.row == 0
+    assert said.score == pytest.approx(0.125)
+    assert said.why == (
+        "the one of 3 candidates that is forecast to gain most for the time that it takes, 0.125 on the best value seen"
+    )
+    assert ASKS.choose(study(), drawn(3), {"test": answers}, (0, 9), [1.0, 4.0, 1.0]).row == 1, ".141"
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_nothing_is_gained_beyond_the_metrics_bound(direction: Direction) -> None:
     """Best seen 1.5, and no loss is below 0: even on [-4, 2] gains 1.5 with 4 / 6, and 1.5^2 / 12 above 0."""

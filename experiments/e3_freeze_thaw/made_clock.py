@@ -2,10 +2,14 @@
 
     LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/made_clock.py --seeds 5     # goes on where it was
     python experiments/e3_freeze_thaw/made_clock.py --table                              # of what is kept
+    LCSEARCH_DATA=.../data python experiments/e3_freeze_thaw/made_clock.py --proposals --half a  # prints
 
 The tables have no clocks, so one is made: seconds of an epoch by the configuration, see `seconds_of`. Curves are the
 real ones, and half b's, one worker, free checkpoints. What counts is the best COMPLETE run when the budget is over, for
 that is what a study returns; each budget is a search of its own, in mean whole runs' worth of seconds.
+
+`--proposals`: ASHA that is told, with configurations at random and chosen by the network, their gain divided by a power
+of the pace that is predicted for them: 0, 1/2 (the product's) and 1; 500 configurations of each table.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +35,17 @@ from resample import resamples
 from lcsearch.allocation.named import allocator
 from lcsearch.data import tables
 from lcsearch.data.task import Task
+from lcsearch.host.registry import resolve_forecasters
 from lcsearch.pretrain.real_tables import half_of
+from lcsearch.proposal import ByForecast, Proposal
 from lcsearch.replay.baselines import Never
 from lcsearch.replay.simulator import World, simulate
 from lcsearch.study import Status
 
 SOURCE = "lcbench"
 BUDGETS = (1, 2, 5, 10)
+POWERS = (0.0, 0.5, 1.0)
+RUNS = 500
 DRAWS = 2000
 KEPT = Path(__file__).with_suffix(".json")
 FAR = 0.9
@@ -58,12 +66,30 @@ def with_clock(task: Task) -> Task:
     return Task(task.name, task.goal, tuple(runs), "seconds")
 
 
-def play(task: Task, seed: int, budget: float, timed: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Power(ByForecast):
+    """Divides gain by another power of the pace than the root."""
+
+    power: float = 0.5
+
+    def choose(
+        self, snapshot: Any, candidates: Any, forecasts: Any, key: Any, paces: Sequence[float] | None = None
+    ) -> Proposal:
+        """The root of the square of the power is the power."""
+        paces = None if paces is None else [pace ** (2.0 * self.power) for pace in paces]
+        return super().choose(snapshot, candidates, forecasts, key, paces)
+
+
+def play(
+    task: Task, seed: int, budget: float, timed: bool, runs_of: int | None = None, power: float | None = None
+) -> dict[str, Any]:
     """One search: regret of the best COMPLETE run, and how many there were."""
+    chosen = () if power is None else (resolve_forecasters("network"), Power(power=power))
+    order = task.order(seed)[:runs_of]
     whole = float(np.mean([run.cost for run in task.runs]))
     world = World(budget=budget * whole, seed=seed, timed=timed)
     first = min(run.steps[0] for run in task.runs) / task.goal.horizon
-    found = simulate(task, task.order(seed), Never(), world, allocator("asha", first=first))
+    found = simulate(task, order, Never(), world, allocator("asha", first=first), *chosen)
     ends = [float(task.judged[life.row]) for life in found.lives if life.status is Status.COMPLETE]
     runs = task.judged[np.isfinite(task.judged)]
     best, far = float(runs.min()), float(np.quantile(runs, FAR))
@@ -105,18 +131,40 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, f"{len({row['task'] for row in rows})} tasks, {n_seeds} seeds; not told -> told"])
 
 
+def proposals(tasks: list[Task], seeds: int) -> str:
+    """Mean regrets of searches with chosen configurations."""
+    lines = ["| whole runs' worth | searches | random | " + " | ".join(f"power {p:g}" for p in POWERS) + " |"]
+    lines.append("|---|---|---|" + "---|" * len(POWERS))
+    for budget in BUDGETS[1:]:
+        ways = (None, *POWERS)
+        found = [
+            [play(task, seed, budget, True, RUNS, power)["regret"] for power in ways]
+            for task in tasks
+            for seed in range(seeds)
+        ]
+        cells = [f"{budget:g}", str(len(found)), *(f"{mean:.3f}" for mean in np.mean(found, 0))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("LCSEARCH_DATA"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--proposals", action="store_true")
+    parser.add_argument("--half", choices=("a", "b"), default="b", help="with --proposals")
     args = parser.parse_args()
     rows = json.loads(KEPT.read_text()) if KEPT.exists() else []
     if not args.table:
         if args.data is None:
             raise SystemExit("expected the data's folder, got none. Set LCSEARCH_DATA or --data.")
         source = tables.Table(Path(args.data) / SOURCE, research.CAVEATS)
-        tasks = [with_clock(task) for name in half_of(source.tasks, "b") if (task := source.task(name)) is not None]
+        names = half_of(source.tasks, args.half if args.proposals else "b")
+        tasks = [with_clock(task) for name in names if (task := source.task(name)) is not None]
+        if args.proposals:
+            print(proposals(tasks, args.seeds))
+            return
         for seed in range(args.seeds):
             if any(row["seed"] == seed for row in rows):
                 continue

@@ -51,6 +51,12 @@ _KEPT = 64  # choices that no trial has fetched
 _LAST = 256  # running, paused and stopped trials whose forecasts a sampler is shown: the latest
 
 
+_OF_THIS_PROCESS = ("_lock", "_chosen", "_beside", "paces")
+
+Paces = Callable[[Sequence[FrozenTrial], Sequence[Mapping[str, Any]]], Sequence[float] | None]
+"""(trials, configurations that are not begun) -> what a step of each costs; None where that is of no account."""
+
+
 class Seen(NamedTuple):
     """A study as whoever keeps it sees it.
 
@@ -135,6 +141,10 @@ class ForecastSampler(BaseSampler):
         seed: of the draws. Where the sampler inside is a function of the trial's number and the history, as the default
             one is, so is this one, in whatever process.
 
+    Attributes:
+        paces: set by whoever knows what steps cost, where a study pays for them by the clock: for "gain" cheap
+            places count more then, see :class:`lcsearch.proposal.ByForecast`. None: steps cost the same.
+
     Raises:
         InvalidValue: an argument is outside its range, or "alp-gmm" without scikit-learn.
 
@@ -186,11 +196,12 @@ class ForecastSampler(BaseSampler):
 
     def _begin(self) -> None:
         self._beside: Callable[[], Seen] | None = None
+        self.paces: Paces | None = None
         self._lock = threading.Lock()
         self._chosen: OrderedDict[tuple[Any, ...], Draw] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_chosen", "_beside")}
+        return {name: value for name, value in self.__dict__.items() if name not in _OF_THIS_PROCESS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -293,9 +304,9 @@ class ForecastSampler(BaseSampler):
         if not draws[0].params:
             self._note(study, trial, Proposal(0, "the sampler's own: all trials have no parameter in common"), 0)
             return None
-        said = seen.session.propose(
-            self._proposer, seen.snapshot, [draw.params for draw in draws], (self._seed, trial.number)
-        )
+        params = [draw.params for draw in draws]
+        paces = None if self.paces is None else self.paces(study.get_trials(deepcopy=False), params)
+        said = seen.session.propose(self._proposer, seen.snapshot, params, (self._seed, trial.number), paces)
         self._note(study, trial, said, len(draws))
         return self._checked(draws[said.row], begun)
 

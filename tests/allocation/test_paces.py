@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.builders import props
 
-from lcsearch.allocation.paces import FEW, predicted, rounded
+from lcsearch.allocation.paces import FEW, of_new, predicted, rounded
 
 SECONDS = st.floats(1e-3, 1e5)
 CONFIGURATIONS = st.lists(
@@ -100,3 +100,11 @@ def test_a_category_has_a_pace() -> None:
 def test_what_a_whole_trial_took_bounds_its_step() -> None:
     params = numbered([{}] * 3)
     assert predicted(params, {"0": 8.0}, {"0": 0.5, "1": 2.0}) == {"0": 8.0, "1": 2.0, "2": 8.0}
+
+
+def test_what_a_step_of_a_configuration_that_is_not_begun_takes() -> None:
+    params = {str(size): {"size": size} for size in (1, 2, 4, 8, 16, 32)}
+    measured = {uid: float(uid) for uid in params}
+    assert of_new([{"size": 3}, {"size": 24}, {"size": 32}], params, measured) == [3.0, 20.0, 28.0]
+    assert of_new([{"size": 3}, {}], params, {"4": 4.0}) == [4.0, 4.0], "too few to tell them apart"
+    assert of_new([], params, measured) == []

@@ -64,6 +64,25 @@ def predicted(
     return {uid: rounded(measured[uid] if uid in measured else found[uid]) for uid in params}
 
 
+def of_new(
+    candidates: Sequence[Mapping[str, Any]],
+    params: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, float],
+    at_most: Mapping[str, float] | None = None,
+) -> list[float]:
+    """What a step of each candidate would take, as :func:`predicted` of a trial that has not been measured.
+
+    Args:
+        candidates: configurations that no trial has begun.
+        params: as of :func:`predicted`, of the trials that have begun.
+        measured: of these, at least one.
+        at_most: likewise.
+    """
+    new = {f"candidate {i}": one for i, one in enumerate(candidates)}
+    found = predicted({**params, **new}, measured, at_most)
+    return [found[uid] for uid in new]
+
+
 def _by_configuration(known: Sequence[Mapping[str, Any]], away: Floats, rest: Sequence[Mapping[str, Any]]) -> Floats:
     """(R,) octaves from the median at which each of `rest` lies by what is known of `known`, (K,) `away` from it."""
     nothing = np.zeros(len(rest))

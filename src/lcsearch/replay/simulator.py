@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from lcsearch.allocation.arms import account, promised, steps_done
 from lcsearch.allocation.ask import ask
 from lcsearch.allocation.contract import Abilities, Account, Allocator, Move, Slots, Time
 from lcsearch.allocation.judge import judge
-from lcsearch.allocation.paces import predicted, rounded
+from lcsearch.allocation.paces import of_new, predicted, rounded
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue, is_finite_number
@@ -262,17 +262,24 @@ class _Search:
 
     def _time(self) -> Time | None:
         """What is left to one worker, and what a step of each run costs; None before one has two reports."""
-        timed = (b for b in self.begun.values() if b.shown > 1) if self.world.timed else ()
-        measured = {
-            b.run.uid: float(b.run.clock[b.shown - 1] - b.run.clock[0]) / (b.run.steps[b.shown - 1] - b.run.steps[0])
-            for b in timed
-        }
+        measured = self._measured() if self.world.timed else {}
         if not measured:
             return None
         usual = rounded(statistics.median(measured.values()))
-        paces = predicted({uid: b.run.params for uid, b in self.begun.items()}, measured)
+        paces = predicted(self._params(), measured)
         left = max(self.budget / self.world.workers - self.now, 0.0)
         return Time(left, usual, {uid: pace for uid, pace in paces.items() if pace != usual})
+
+    def _measured(self) -> dict[str, float]:
+        """What a step of each run has cost, of those that have two reports."""
+        timed = (b for b in self.begun.values() if b.shown > 1)
+        return {
+            b.run.uid: float(b.run.clock[b.shown - 1] - b.run.clock[0]) / (b.run.steps[b.shown - 1] - b.run.steps[0])
+            for b in timed
+        }
+
+    def _params(self) -> dict[str, Mapping[str, Any]]:
+        return {uid: b.run.params for uid, b in self.begun.items()}
 
     @property
     def _first_step(self) -> float:
@@ -358,7 +365,11 @@ class _Search:
         candidates = [self.task.runs[row].params for row in reversed(self.fresh)]
         queries = self.proposer.questions(snapshot, candidates)
         answers = {f.name: _answers(f, snapshot, queries) for f in self.forecasters}
-        return -1 - self.proposer.choose(snapshot, candidates, answers, key).row
+        return -1 - self.proposer.choose(snapshot, candidates, answers, key, self._paces(candidates)).row
+
+    def _paces(self, candidates: Sequence[Mapping[str, Any]]) -> list[float] | None:
+        """What a step of each would cost; None where that is not asked, or not known yet."""
+        return of_new(candidates, self._params(), self._measured()) if self.world.timed and self._measured() else None
 
     def _next(self, b: _Begun, at: float) -> None:
         """Begin the trial's next report, if the budget allows it."""

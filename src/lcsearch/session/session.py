@@ -488,7 +488,12 @@ class Session:
     # New configurations.
 
     def propose(
-        self, proposer: Proposer, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]], key: Key
+        self,
+        proposer: Proposer,
+        snapshot: Snapshot,
+        candidates: Sequence[Mapping[str, Any]],
+        key: Key,
+        paces: Sequence[float] | None = None,
     ) -> Proposal:
         """Which of the candidates a new trial gets; the first, which is the sampler's own, whatever fails.
 
@@ -497,11 +502,12 @@ class Session:
             snapshot: the study.
             candidates: configurations, name -> value, at least one.
             key: seed of this proposal, (study seed, number of the new trial).
+            paces: what a step of each candidate costs; None: the same.
         """
         try:
             with np.errstate(all="ignore"):
                 answers = self.panel.ask([(snapshot, proposer.questions(snapshot, candidates))])[0].answers
-                return proposer.choose(snapshot, candidates, answers, key)
+                return proposer.choose(snapshot, candidates, answers, key, paces)
         except Exception as error:  # a trial begins all the same
             self.unproposed(error)
             return Proposal(0, f"{OWN}: proposing one failed")

@@ -62,6 +62,18 @@ def test_what_is_forecast_to_gain_most_is_begun() -> None:
     assert xs(played(inside))[:4] == xs(played(RandomSampler(seed=0), 4))
 
 
+def test_gain_counts_per_cost_where_somebody_says_what_steps_cost() -> None:
+    """It gains as much on either side of .3, and steps cost a thousandth above it."""
+    sampler = knowing()
+    sampler.paces = lambda trials, drawn: [1.0 if one["x"] > 0.3 else 1e3 for one in drawn]
+    study = played(sampler, 8)
+    assert all(trial.params["x"] > 0.3 for trial in study.trials[4:])
+    assert "most for the time that it takes" in study.trials[5].system_attrs["lcsearch:begun"]["why"]
+    sampler.paces = lambda trials, drawn: None
+    assert max(abs(x - 0.3) for x in xs(played(sampler))[4:]) < 0.05
+    assert pickle.loads(pickle.dumps(sampler)).paces is None
+
+
 def test_why_is_stored_and_told(tmp_path: Path) -> None:
     pruner = CurvePruner(max_steps=6, forecasters=Knows())
     study = played(knowing(), 8, pruner=pruner)
@@ -187,9 +199,9 @@ def test_a_quarter_of_the_candidates_lies_near_the_best_trials(monkeypatch: pyte
     seen: list[Any] = []
     choose = ByForecast.choose
 
-    def noted(self: ByForecast, snapshot: Any, candidates: Any, forecasts: Any, key: Any) -> Any:
+    def noted(self: ByForecast, snapshot: Any, candidates: Any, *rest: Any) -> Any:
         seen.append(candidates)
-        return choose(self, snapshot, candidates, forecasts, key)
+        return choose(self, snapshot, candidates, *rest)
 
     monkeypatch.setattr(ByForecast, "choose", noted)
     played(knowing(), 30)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from lcsearch.cli import app
 from lcsearch.goal import Goal
+from lcsearch.schedulers.optuna import ForecastSampler
 from lcsearch.schedulers.optuna._attempts import StoredReports
 from lcsearch.schedulers.optuna._finish import add_thaw
 from lcsearch.stopping.finish import Frozen
@@ -46,6 +47,7 @@ from lcsearch.sweep.store.budget import (
     worker_seconds,
 )
 from lcsearch.sweep.store.folder import RunFolder
+from lcsearch.sweep.store.studies import make_sampler
 from lcsearch.sweep.store.turns import Turns, asked_at
 from lcsearch.sweep.views.phrases import money
 from lcsearch.sweep.views.screen import layout
@@ -348,6 +350,32 @@ def test_what_a_step_of_each_trial_takes(tmp_path: Path) -> None:
     assert (time_.left, time_.usual, pooled) == (60.0, 12.0, 120.0)
     assert time_.paces == {str(number): pace for number, pace in paces.items()}
     assert time_.pace("5") / time_.usual == pytest.approx(28 / 12)
+    assert budget.new_paces(file, study.trials, [{"width": 3}, {"width": 12}]) == [3.0, 10.0]
+    assert budget.new_paces(file, [], [{"width": 3}]) is None
+
+
+@pytest.mark.parametrize(("limit", "priced"), [({"seconds": 1e3}, True), ({"steps": 90}, False)])
+def test_a_turn_tells_the_sampler_what_steps_cost_where_time_is_short(
+    tmp_path: Path, limit: dict[str, Any], priced: bool
+) -> None:
+    known = {**SWEEP, "pause": True, "sampler": {"kind": "curve"}, "budget": {"trials": 9, **limit}}
+    file, folder = SweepFile.model_validate(known), RunFolder(tmp_path)
+    study = optuna.create_study(sampler=make_sampler(file))
+    for width in (1, 2, 4, 8, 16):
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=1.0,
+                params={"width": width},
+                distributions={"width": optuna.distributions.IntDistribution(1, 64)},
+                intermediate_values={1: 1.0},
+                user_attrs={budget.TOOK: {"since": None, "seconds": 99.0, "pace": float(width), "gaps": 3}},
+            )
+        )
+    turns = Turns(study, folder, 0, file)
+    assert isinstance(study.sampler, ForecastSampler)
+    assert study.sampler.paces is not None
+    assert study.sampler.paces(study.trials, [{"width": 3}, {"width": 12}]) == ([3.0, 10.0] if priced else None)
+    assert (turns.account(study.trials).time is not None) is priced
 
 
 def test_the_clock(tmp_path: Path) -> None:

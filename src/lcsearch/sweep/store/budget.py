@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
 from lcsearch import files
 from lcsearch.allocation.contract import Time
 from lcsearch.allocation.next_trials import gain_of_next
-from lcsearch.allocation.paces import predicted
+from lcsearch.allocation.paces import of_new, predicted
 from lcsearch.curves import Curve
 from lcsearch.errors import is_finite_number
 from lcsearch.files import loads, write_atomically
@@ -296,9 +296,25 @@ def _cost(file: SweepFile, trials: Sequence[FrozenTrial], clock: Reading) -> flo
 
 def paces_of(file: SweepFile, trials: Sequence[FrozenTrial]) -> dict[int, float]:
     """Trial -> seconds of a step, measured or predicted, of all that have begun; none while too few were measured."""
+    known = _known_paces(file, trials)
+    return {int(uid): seconds for uid, seconds in predicted(*known).items()} if known is not None else {}
+
+
+def new_paces(
+    file: SweepFile, trials: Sequence[FrozenTrial], candidates: Sequence[Mapping[str, Any]]
+) -> list[float] | None:
+    """Seconds of a step of configurations that are not begun, as predicted; None while too few were measured."""
+    known = _known_paces(file, trials)
+    return None if known is None else of_new(candidates, *known)
+
+
+def _known_paces(
+    file: SweepFile, trials: Sequence[FrozenTrial]
+) -> tuple[dict[str, dict[str, Any]], dict[str, float], dict[str, float]] | None:
+    """Trial -> configuration, of all that have begun; seconds of a step, as measured, and what it takes at most."""
     known = {str(t.number): pace for t in trials if (pace := pace_in(t.user_attrs.get(TOOK))) is not None}
     if settled(known.values()) is None:
-        return {}
+        return None
     params = {str(t.number): t.params for t in trials if _has_begun(t)}
     own = own_steps(trials, file.max_steps)
     at_most = {}  # with its start-up, of those whose time and steps belong together
@@ -306,8 +322,7 @@ def paces_of(file: SweepFile, trials: Sequence[FrozenTrial]) -> dict[int, float]
         steps, took = own[trial.number], seconds_of(trial, None)
         if steps and took > 0 and trial.state != TrialState.RUNNING:
             at_most[str(trial.number)] = took / steps
-    found = predicted(params, {uid: pace.seconds for uid, pace in known.items()}, at_most)
-    return {int(uid): seconds for uid, seconds in found.items()}
+    return params, {uid: pace.seconds for uid, pace in known.items()}, at_most
 
 
 def time_left(

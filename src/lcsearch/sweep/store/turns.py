@@ -22,7 +22,7 @@ from lcsearch.allocation.contract import Account, Allocator
 from lcsearch.allocation.in_reach import BY
 from lcsearch.allocation.named import allocator
 from lcsearch.allocation.rungs import rungs_of
-from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler
 from lcsearch.schedulers.optuna._desk import Desk, Turn
 from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader
@@ -34,6 +34,7 @@ from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.budget import (
     limit_now,
+    new_paces,
     own_steps,
     paces_of,
     paid,
@@ -117,6 +118,8 @@ class Turns:
             lock=folder.claim,
             mine=lambda frozen: ownership.is_paused_in(frozen, self._run),
         )
+        if isinstance(study.sampler, ForecastSampler):
+            study.sampler.paces = self._paces
         self._next: Turn | None = None
         self._signed: dict[int, dict[str, Any]] = {}
         self.over = False
@@ -132,6 +135,10 @@ class Turns:
             return self._timed(trials, paces, spent, so_far)
         total = spent if used_up else min(self._file.budget.steps or math.inf, spent + so_far + left)
         return Account(total if math.isfinite(total) else None, spent, *self._file.prices, paid=so_far)
+
+    def _paces(self, trials: Sequence[FrozenTrial], candidates: Sequence[Mapping[str, Any]]) -> list[float] | None:
+        """What a step of each would take; None where steps are what there is least of."""
+        return new_paces(self._file, trials, candidates) if self.account(trials).time is not None else None
 
     def _timed(self, trials: Sequence[FrozenTrial], paces: Mapping[int, float], trained: float, paid: float) -> Account:
         """The account where seconds or money are what there is least of: in steps of the usual trial."""
