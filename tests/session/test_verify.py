@@ -24,7 +24,8 @@ from lcsearch.schedulers.optuna import CurvePruner, FreezeThaw, FreezeThawTrial,
 from lcsearch.schedulers.ray_tune import StateCallback
 from lcsearch.schedulers.ray_tune._callback import kept_trials
 from lcsearch.session.audit_file import load
-from lcsearch.session.verify import Verified, verify
+from lcsearch.session.verified import Verified
+from lcsearch.session.verify import verify
 from lcsearch.study import Status, Trial
 from lcsearch.study.moment import BEGAN_ANEW
 

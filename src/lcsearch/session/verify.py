@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,8 @@ from lcsearch.errors import InvalidValue, LcsearchError
 from lcsearch.forecast.contract import Absent, Answer, Forecaster
 from lcsearch.session.decision_log import is_whole, left_out_words, read_entries
 from lcsearch.session.panel import Panel
+from lcsearch.session.tolerance import Differs, agrees, compare
+from lcsearch.session.verified import Mismatch, Verified
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.gates import Ask, Event, ask
 from lcsearch.stopping.judge import Judgement, judge, settled
@@ -37,87 +38,11 @@ from lcsearch.study import Snapshot, Trial
 from lcsearch.study.moment import BEGAN_ANEW, digest_of
 from lcsearch.study.stood import Stood
 
-TOLERANCE = 1e-3
-"""Relative: numbers that stem from forecasts may differ by this from machine to machine; a P by 1e-6 more."""
-
 _OF_CLOCKS = (Absent.LATE.name, Absent.FAILED.name, "DEAD")
-_FORECAST = re.compile(r"(now|before)\.(p|interval|heard)\b|risk|independent|moves|against|record")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _OLD = "written by an earlier lcsearch, whose receipts do not say what was seen"
 _ANEW = "that knew a trial which has begun anew since: what the attempt that died had reported is gone"
 _STUDY, _DIGEST = "the study", "the digest of the study's curves as they were then"
 _LATER = "stops that were taken back, or weighed again, on a later state of the study; their forecasts were made again"
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A decision that comes out otherwise than it was recorded.
-
-    Attributes:
-        what: "trial 7, step 12", or "allocation 3".
-        field: which of its numbers or words.
-        recorded, found: as the log, or the study, has it; as it comes out.
-    """
-
-    what: str
-    field: str
-    recorded: object
-    found: object
-
-    def __str__(self) -> str:
-        """One line."""
-        return (
-            f"{self.what}: {self.field} was recorded as {_shown(self.recorded)} and comes out as {_shown(self.found)}"
-        )
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What came of it.
-
-    Attributes:
-        looks, allocations: how many were made again and came out as recorded.
-        not_made_again: why some could not be -> how many.
-        mismatch: the first that came out otherwise; None: there is none.
-        missing: trials that the study has as stopped by a look of which the log says nothing.
-        unlogged: such trials whose stop's record in the study is whole, where no line of the log is seen to be gone:
-            uid -> step.
-        notes: what else must be said.
-    """
-
-    looks: int = 0
-    allocations: int = 0
-    not_made_again: Mapping[str, int] = field(default_factory=dict)
-    mismatch: Mismatch | None = None
-    missing: tuple[str, ...] = ()
-    unlogged: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sound(self) -> bool:
-        """Does nothing contradict the log? What could not be made again does not."""
-        return self.mismatch is None and not self.missing and not self.unlogged
-
-    @property
-    def lines(self) -> list[str]:
-        """For people."""
-        told = [f"! {note}" for note in self.notes]
-        made = f"{self.looks} look{'s' * (self.looks != 1)} and {self.allocations} "
-        made += f"allocation{'s' * (self.allocations != 1)} made again"
-        if self.mismatch is not None:
-            return [*told, f"MISMATCH {self.mismatch}", f"{made} before it, as recorded"]
-        if n := len(self.missing):
-            told.append(f"MISSING from this log: the stop{'s' * (n > 1)} of {_trials(self.missing)} of the study")
-        if n := len(self.unlogged):
-            steps = [f"{uid} (step {step:g})" for uid, step in self.unlogged.items()]
-            text = f"NOT IN THIS LOG: the look{'s' * (n > 1)} that stopped {_trials(steps)}, whose record"
-            text += f"{'s' * (n > 1)} the study holds whole. A process that is killed between the two leaves this; so "
-            told.append(f"{text}does a log that lost its last lines, or a file")
-        told.append(f"{made}{': each came out as recorded' * (self.looks + self.allocations > 0)}")
-        told += [f"cannot be recomputed: {n} {why}" for why, n in self.not_made_again.items()]
-        if not self.looks + self.allocations:
-            told.append("nothing was verified")
-        return told
 
 
 class _Entry(NamedTuple):
@@ -129,13 +54,6 @@ class _Entry(NamedTuple):
 
 class _CannotBe(Exception):
     """This decision cannot be made again, as its text says."""
-
-
-class _Differs(Exception):
-    """What came out otherwise."""
-
-    def __init__(self, field: str, recorded: object, found: object) -> None:
-        self.args = field, recorded, found
 
 
 def verify(
@@ -176,7 +94,7 @@ def verify(
                 missing.update([why] if why else [])
             except _CannotBe as cannot:
                 missing[str(cannot)] += 1
-            except _Differs as differs:
+            except Differs as differs:
                 if differs.args[0] in (_STUDY, _DIGEST) and again.only_began_anew(at):
                     missing[_ANEW] += 1
                     continue
@@ -234,7 +152,7 @@ class _Again:
         if unknown:
             made = replace(made, risk=recorded.risk, independent=recorded.independent)
             why = why or "risks that hang on stops which cannot be made again; the rest of them was"
-        _compare(recorded.to_record(), made.to_record())
+        compare(recorded.to_record(), made.to_record())
         return why
 
     def only_began_anew(self, at: int) -> bool:
@@ -270,8 +188,8 @@ class _Again:
             made, kept = done[1].record.to_record(), known.to_record()
             for name in ("reason", "p", "losses", "target"):
                 try:
-                    _compare({name: kept[name]}, {name: made[name]}, "record")
-                except _Differs as differs:
+                    compare({name: kept[name]}, {name: made[name]}, "record")
+                except Differs as differs:
                     return Mismatch(f"the study's record of the stop of trial {uid}", *differs.args)
         return None
 
@@ -290,9 +208,9 @@ class _Again:
             by = allocator(receipt.allocator, **receipt.knobs)
             asked = receipt.asked(by, receipt.goal, self._trials)
         except (LcsearchError, TypeError) as error:
-            raise _Differs(_STUDY, "what the receipt says of it", str(error)) from error
+            raise Differs(_STUDY, "what the receipt says of it", str(error)) from error
         if receipt.digest and (found := digest_of(asked.snapshot)) != receipt.digest:
-            raise _Differs(_DIGEST, receipt.digest, found)
+            raise Differs(_DIGEST, receipt.digest, found)
         if receipt.failed:
             made: Allocation = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
         elif not asked.queries:
@@ -304,7 +222,7 @@ class _Again:
             made = allocated(asked, panel.ask([(asked.snapshot, asked.queries)])[0].answers)
         again = AllocationReceipt.of(asked, made, receipt.failed)
         for name in ("moves", "stops", "against", "n_waiting"):
-            _compare({name: receipt.to_record()[name]}, {name: again.to_record()[name]})
+            compare({name: receipt.to_record()[name]}, {name: again.to_record()[name]})
         return ""
 
     def _judgement(self, at: int) -> tuple[Seen, Judgement]:
@@ -326,13 +244,13 @@ class _Again:
             raise _CannotBe("looks whose receipts hold knobs that this lcsearch does not know") from None
         snapshot = _then(seen, record, self._trials, {})
         if seen.moment.digest and (found := digest_of(snapshot)) != seen.moment.digest:
-            raise _Differs(_DIGEST, seen.moment.digest, found)
+            raise Differs(_DIGEST, seen.moment.digest, found)
         trial = snapshot_trial(snapshot, record, self._trials)
         recorded = _decided(record)
         free = replace(seen.policy, risk=None, audit=0.0)
         question = ask(free, snapshot, Event(trial, recorded.step))
         if not isinstance(question, Ask):
-            raise _Differs("reason", recorded.reason.name, question.reason.name)
+            raise Differs("reason", recorded.reason.name, question.reason.name)
         if question.diverged:
             return seen, judge(free, snapshot, question, {})
         _known_without_forecasts(recorded, question, snapshot)
@@ -358,7 +276,7 @@ class _Again:
                 stops = self._stops[uid]  # clocks of several machines may differ: the first, where none is before
                 try:
                     made = self._judgement(max((i for i in stops if i < at), default=stops[0]))[1].record
-                except (_CannotBe, _Differs):  # told at its own place
+                except (_CannotBe, Differs):  # told at its own place
                     made = None
             if made is None and uid in self._trials and uid != but:
                 kept = self._trials[uid].stop_records.get("stop")
@@ -403,7 +321,7 @@ def _then(
     try:
         return seen.moment.again(str(record.get("study", "")), trials, records)
     except InvalidValue as error:
-        raise _Differs(_STUDY, "what the receipt says of it", str(error)) from error
+        raise Differs(_STUDY, "what the receipt says of it", str(error)) from error
 
 
 def snapshot_trial(snapshot: Snapshot, record: Mapping[str, Any], trials: Mapping[str, Trial]) -> Trial:
@@ -412,7 +330,7 @@ def snapshot_trial(snapshot: Snapshot, record: Mapping[str, Any], trials: Mappin
     found = next((trial for trial in snapshot.live if trial.uid == uid), None)
     if found is None:
         if uid not in trials:
-            raise _Differs(_STUDY, f"trial {uid}", "no such trial")
+            raise Differs(_STUDY, f"trial {uid}", "no such trial")
         found = trials[uid].cut(float(record["step"]))
     return found
 
@@ -426,7 +344,7 @@ def _stopped_at(trial: Trial) -> float | None:
     if record is None or decision is None or decision.verdict is not Verdict.STOP:
         return None
     p = None if decision.now is None else decision.now.p
-    same = (record.step, record.reason) == (decision.step, decision.reason.name) and _same(record.p, p, forecast=True)
+    same = (record.step, record.reason) == (decision.step, decision.reason.name) and agrees(record.p, p, forecast=True)
     return record.step if same and decision.seen == trial.cut(record.step).curve.digest else None
 
 
@@ -446,7 +364,7 @@ def _known_without_forecasts(recorded: Decision, question: Ask, snapshot: Snapsh
         ("target", recorded.target, None if math.isnan(question.target) else snapshot.goal.sign * question.target),
     ):
         if kept != found:
-            raise _Differs(what, kept, found)
+            raise Differs(what, kept, found)
 
 
 def _is_a_gate(reason: Reason) -> bool:
@@ -456,55 +374,3 @@ def _is_a_gate(reason: Reason) -> bool:
 
 def _where(record: Mapping[str, Any]) -> str:
     return f"trial {record['trial']}, step {float(record['step']):g}"
-
-
-def _compare(recorded: Mapping[str, Any], found: Mapping[str, Any], inside: str = "") -> None:
-    """Hold plain values to each other.
-
-    Raises:
-        _Differs: one is another.
-    """
-    known, again = dict(_flat(recorded, inside)), dict(_flat(found, inside))
-    for place, kept in known.items():
-        if not _same(kept, made := again.get(place), _FORECAST.search(place) is not None):
-            raise _Differs(place, kept, made)
-    for place, made in again.items():
-        if place not in known:
-            raise _Differs(place, None, made)
-
-
-def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, one in value.items():
-            yield from _flat(one, f"{place}.{name}" if place else str(name))
-    elif isinstance(value, list | tuple):
-        for i, one in enumerate(value):
-            yield from _flat(one, f"{place}[{i}]")
-    else:
-        yield place, value
-
-
-def _same(one: Any, other: Any, forecast: bool) -> bool:
-    if one == other:
-        return True
-    if isinstance(one, bool) or isinstance(other, bool):
-        return False
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        near = (TOLERANCE, 1e-6) if forecast else (1e-9, 0.0)
-        return math.isclose(one, other, rel_tol=near[0], abs_tol=near[1]) or (one != one and other != other)
-    if isinstance(one, str) and isinstance(other, str) and forecast:
-        pairs = list(zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False))
-        return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and all(
-            math.isclose(float(a), float(b), rel_tol=0.02) for a, b in pairs
-        )
-    return False
-
-
-def _trials(uids: Sequence[str]) -> str:
-    """ "trial 7", or "trials 1, 2, 3, 4, 5 and 3 more"."""
-    more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
-    return f"trial{'s' * (len(uids) > 1)} {', '.join(uids[:5])}{more}"
-
-
-def _shown(value: object) -> str:
-    return f"{value:.9g}" if isinstance(value, float) else str(value)

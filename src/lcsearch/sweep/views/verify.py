@@ -12,7 +12,8 @@ from lcsearch.errors import FileProblem, LcsearchError
 from lcsearch.forecast.contract import Forecaster
 from lcsearch.host.registry import FALLBACK, forecaster, resolve_forecasters
 from lcsearch.schedulers.optuna import as_trial
-from lcsearch.session.verify import Verified, verify
+from lcsearch.session.verified import Verified
+from lcsearch.session.verify import verify
 from lcsearch.study import Trial
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.open_run import reader
