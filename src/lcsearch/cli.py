@@ -118,7 +118,7 @@ def validate(
     with _told_plainly():
         from lcsearch.sweep.runtime.preflight import check_program
         from lcsearch.sweep.spec.load import load
-        from lcsearch.sweep.spec.model import is_plain
+        from lcsearch.sweep.spec.strict import is_plain
         from lcsearch.terminal import say
 
         options = {"seed": seed, "trials": trials, "workers": workers, "pruner": pruner}

@@ -13,8 +13,8 @@ import pytest
 from kit.scripts import script
 
 from lcsearch.sweep.objective.context import Context, Stopped
+from lcsearch.sweep.spec.allocator import AshaSpec
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.spec.model import AshaSpec
 from lcsearch.sweep.spec.space import planned_schedule
 
 e7 = script("e7_training/run.py")

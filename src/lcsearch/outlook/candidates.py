@@ -16,8 +16,8 @@ from lcsearch.proposal import identity
 from lcsearch.schedule import Schedule
 from lcsearch.study import Snapshot, Trial
 from lcsearch.sweep.spec.load import load_space
-from lcsearch.sweep.spec.model import is_plain
 from lcsearch.sweep.spec.space import suggest
+from lcsearch.sweep.spec.strict import is_plain
 from lcsearch.sweep.store.sampler import TrialSampler
 
 MOST = 4096

@@ -17,8 +17,9 @@ from lcsearch.schedulers.optuna._storage import stale
 from lcsearch.study import FinishedTrials, Snapshot, Trial
 from lcsearch.sweep.monitor.open_run import reader
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.spec.model import CurvePrunerSpec, is_plain
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec
 from lcsearch.sweep.spec.space import planned_schedule
+from lcsearch.sweep.spec.strict import is_plain
 from lcsearch.sweep.store.folder import RunFolder
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from lcsearch.schedulers.optuna._storage import adopt, begin, claim, pause, stor
 from lcsearch.session import Session
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.stopping.policy import Policy
-from lcsearch.sweep.spec.model import FORECASTING
+from lcsearch.sweep.spec.allocator import FORECASTING
 
 STEPS = 9
 

@@ -11,8 +11,9 @@ import pytest
 
 from lcsearch.errors import FileProblem
 from lcsearch.schedulers.optuna import CurvePruner
+from lcsearch.sweep.spec.distributions import LogUniform, Uniform
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.spec.model import CurvePrunerSpec, LogUniform, Uniform
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.studies import curve_pruner
 from lcsearch.yaml_file.document import Problem, parse

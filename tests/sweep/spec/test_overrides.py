@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from lcsearch.cli import app
 from lcsearch.errors import FileProblem
 from lcsearch.sweep import run as launcher
+from lcsearch.sweep.spec.distributions import LogUniform, Uniform
 from lcsearch.sweep.spec.load import Sweep, load
-from lcsearch.sweep.spec.model import HyperbandPrunerSpec, LogUniform, MedianPrunerSpec, Uniform
+from lcsearch.sweep.spec.pruner import HyperbandPrunerSpec, MedianPrunerSpec
 
 TOP = (
     "version, name, objective, metric, goal, judged, bounds, step, max_steps, space, schedule, backend, sampler, "

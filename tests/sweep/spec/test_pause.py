@@ -9,8 +9,8 @@ import pytest
 from sweep.spec.test_model import GOOD, changed, problems, write
 
 from lcsearch.allocation.named import DEFAULT, KINDS
+from lcsearch.sweep.spec.allocator import ALLOCATORS, AshaSpec
 from lcsearch.sweep.spec.load import load
-from lcsearch.sweep.spec.model import ALLOCATORS, AshaSpec
 from lcsearch.sweep.store.studies import fingerprint
 from lcsearch.sweep.store.turns import make_allocator
 

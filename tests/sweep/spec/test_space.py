@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedule import Schedule
-from lcsearch.sweep.spec.model import Choice, Distribution, Int, LogInt, LogUniform, Scalar, SweepFile, Uniform
+from lcsearch.sweep.spec.distributions import Choice, Distribution, Int, LogInt, LogUniform, Uniform
+from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.space import distributions, from_optuna, planned_schedule, suggest, to_optuna
+from lcsearch.sweep.spec.strict import Scalar
 from lcsearch.sweep.store.sampler import TrialSampler
 
 SWEEP = {

@@ -27,7 +27,8 @@ from lcsearch.schedulers.optuna._record import (
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
 from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
-from lcsearch.sweep.spec.model import Parameter, Scalar, is_plain
+from lcsearch.sweep.spec.distributions import Parameter
+from lcsearch.sweep.spec.strict import Scalar, is_plain
 from lcsearch.sweep.store import attributes
 from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.budget import (

@@ -54,7 +54,8 @@ from lcsearch.sweep.on_ray.trial import (
 from lcsearch.sweep.runtime.exits import ENVIRONMENT, NO_REPORT
 from lcsearch.sweep.runtime.launch import Watch, after
 from lcsearch.sweep.runtime.trial import StudyReporter, take_back
-from lcsearch.sweep.spec.model import CurvePrunerSpec, SweepFile
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec
 from lcsearch.sweep.spec.space import planned_schedule, suggest
 from lcsearch.sweep.store import attributes, ownership, thaws
 from lcsearch.sweep.store.budget import TRAINED

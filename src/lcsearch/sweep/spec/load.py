@@ -17,24 +17,15 @@ from pydantic_core import ErrorDetails
 from lcsearch.allocation.groups import RUNG
 from lcsearch.errors import FileProblem, InvalidValue
 from lcsearch.secrets_in_urls import mask
+from lcsearch.sweep.spec.distributions import Choice, Int, LogInt, LogUniform, Parameter, Uniform
 from lcsearch.sweep.spec.messages import OWN
-from lcsearch.sweep.spec.model import (
-    PRUNERS,
-    PYTHON_SPEC,
-    RAY_PRUNERS,
-    Choice,
-    Int,
-    LogInt,
-    LogUniform,
-    Model,
-    Parameter,
-    SchedulePlan,
-    SweepFile,
-    Uniform,
-)
+from lcsearch.sweep.spec.model import SchedulePlan, SweepFile
+from lcsearch.sweep.spec.objective import PYTHON_SPEC
 from lcsearch.sweep.spec.placeholders import OFFERED, placeholders
+from lcsearch.sweep.spec.pruner import PRUNERS, RAY_PRUNERS
 from lcsearch.sweep.spec.references import locate
 from lcsearch.sweep.spec.space import build_schedule, is_same
+from lcsearch.sweep.spec.strict import Model
 from lcsearch.yaml_file import messages
 from lcsearch.yaml_file.document import Document, parse
 from lcsearch.yaml_file.reading import read_model

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lcsearch.sweep.spec import model
+from lcsearch.sweep.spec import allocator, distributions, model, objective, pruner, sampler
 from lcsearch.yaml_file.document import Path
 from lcsearch.yaml_file.messages import Own, did_you_mean, either, show
 
 _KINDS: dict[Path, tuple[str, ...]] = {
-    ("pruner",): model.PRUNERS,
-    ("sampler",): model.SAMPLERS,
-    ("allocator",): model.ALLOCATORS,
+    ("pruner",): pruner.PRUNERS,
+    ("sampler",): sampler.SAMPLERS,
+    ("allocator",): allocator.ALLOCATORS,
 }
 
 
@@ -28,54 +28,54 @@ def _untagged(path: Path, got: Any) -> tuple[Path, str, bool] | None:
 
 
 def _no_distribution(got: Any) -> str:
-    names = either(model.DISTRIBUTIONS)
+    names = either(distributions.DISTRIBUTIONS)
     if not isinstance(got, Mapping):
         return f"expected a single value or {{{names}: ...}}, got {show(got)}. Did you mean {{choice: ...}}?"
-    kinds = [key for key in got if key in model.DISTRIBUTIONS]
+    kinds = [key for key in got if key in distributions.DISTRIBUTIONS]
     if kinds:
         return f"expected one distribution, got {' and '.join(kinds)}."
     keys = ", ".join(map(str, got)) or "none"
-    hint = next((h for key in got if (h := did_you_mean(key, model.DISTRIBUTIONS))), "")
+    hint = next((h for key in got if (h := did_you_mean(key, distributions.DISTRIBUTIONS))), "")
     return f"expected a distribution ({names}), got the keys {keys}.{hint}"
 
 
 OWN = Own(
     {
-        "objective": model.Objective,
+        "objective": objective.Objective,
         "schedule": model.SchedulePlan,
         "backend": model.Backend,
         "workers": model.Workers,
-        "<sampler random>": model.RandomSamplerSpec,
-        "<sampler tpe>": model.TpeSamplerSpec,
-        "<sampler curve>": model.CurveSamplerSpec,
+        "<sampler random>": sampler.RandomSamplerSpec,
+        "<sampler tpe>": sampler.TpeSamplerSpec,
+        "<sampler curve>": sampler.CurveSamplerSpec,
         "budget": model.Budget,
         "stop_when": model.StopWhen,
         "<param>": model.ParamRef,
-        "<uniform>": model.Uniform,
-        "<loguniform>": model.LogUniform,
-        "<int>": model.Int,
-        "<logint>": model.LogInt,
-        "<choice>": model.Choice,
-        "<curve>": model.CurvePrunerSpec,
-        "<median>": model.MedianPrunerSpec,
-        "<hyperband>": model.HyperbandPrunerSpec,
-        "<none>": model.NoPrunerSpec,
+        "<uniform>": distributions.Uniform,
+        "<loguniform>": distributions.LogUniform,
+        "<int>": distributions.Int,
+        "<logint>": distributions.LogInt,
+        "<choice>": distributions.Choice,
+        "<curve>": pruner.CurvePrunerSpec,
+        "<median>": pruner.MedianPrunerSpec,
+        "<hyperband>": pruner.HyperbandPrunerSpec,
+        "<none>": pruner.NoPrunerSpec,
         "checkpoints": model.Checkpoints,
         "finish": model.Finish,
-        "<allocator going-rate>": model.GoingRateSpec,
-        "<allocator asha>": model.AshaSpec,
-        "<allocator hyperband>": model.AsyncHyperbandSpec,
-        "<allocator halving>": model.HalvingSpec,
-        "<allocator uniform>": model.UniformSpec,
-        "<allocator greedy>": model.GreedySpec,
-        "<allocator sec>": model.SecSpec,
-        "<allocator dump>": model.DumpSpec,
-        "<allocator alp-gmm>": model.AlpGmmSpec,
-        "<allocator uncertain>": model.UncertainSpec,
-        "<allocator top-two>": model.TopTwoSpec,
-        "<allocator mfpi>": model.MfpiSpec,
-        "<allocator pandora>": model.PandoraSpec,
-        "<allocator robust>": model.RobustSpec,
+        "<allocator going-rate>": allocator.GoingRateSpec,
+        "<allocator asha>": allocator.AshaSpec,
+        "<allocator hyperband>": allocator.AsyncHyperbandSpec,
+        "<allocator halving>": allocator.HalvingSpec,
+        "<allocator uniform>": allocator.UniformSpec,
+        "<allocator greedy>": allocator.GreedySpec,
+        "<allocator sec>": allocator.SecSpec,
+        "<allocator dump>": allocator.DumpSpec,
+        "<allocator alp-gmm>": allocator.AlpGmmSpec,
+        "<allocator uncertain>": allocator.UncertainSpec,
+        "<allocator top-two>": allocator.TopTwoSpec,
+        "<allocator mfpi>": allocator.MfpiSpec,
+        "<allocator pandora>": allocator.PandoraSpec,
+        "<allocator robust>": allocator.RobustSpec,
     },
     _untagged,
 )

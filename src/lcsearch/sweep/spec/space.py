@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lcsearch.errors import InvalidValue
 from lcsearch.schedule import Schedule
-from lcsearch.sweep.spec.model import (
-    Choice,
-    Distribution,
-    Int,
-    LogInt,
-    LogUniform,
-    Parameter,
-    ParamRef,
-    Scalar,
-    SchedulePlan,
-    SweepFile,
-    Uniform,
-)
+from lcsearch.sweep.spec.distributions import Choice, Distribution, Int, LogInt, LogUniform, Parameter, Uniform
+from lcsearch.sweep.spec.model import ParamRef, SchedulePlan, SweepFile
+from lcsearch.sweep.spec.strict import Scalar
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -21,15 +21,11 @@ from lcsearch.errors import EnvironmentProblem, FileProblem
 from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler
 from lcsearch.secrets_in_urls import mask, mask_of
 from lcsearch.stopping.policy import Policy
+from lcsearch.sweep.spec.allocator import FORECASTING
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.spec.model import (
-    FORECASTING,
-    CurvePrunerSpec,
-    CurveSamplerSpec,
-    HyperbandPrunerSpec,
-    MedianPrunerSpec,
-    SweepFile,
-)
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrunerSpec
+from lcsearch.sweep.spec.sampler import CurveSamplerSpec
 from lcsearch.sweep.spec.space import suggest
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.sampler import TrialSampler

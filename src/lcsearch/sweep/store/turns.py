@@ -29,7 +29,8 @@ from lcsearch.schedulers.optuna._snapshot import Reader
 from lcsearch.schedulers.optuna._storage import claim, end_cut, pause
 from lcsearch.session import make_session
 from lcsearch.stopping.policy import Policy
-from lcsearch.sweep.spec.model import AllocatorSpec, GreedySpec, SweepFile, UniformSpec
+from lcsearch.sweep.spec.allocator import AllocatorSpec, GreedySpec, UniformSpec
+from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store import attributes, ownership
 from lcsearch.sweep.store.attributes import WORKER
 from lcsearch.sweep.store.budget import (

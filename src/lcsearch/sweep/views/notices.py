@@ -11,8 +11,9 @@ from itertools import groupby
 
 from lcsearch.session.explain import startup_waits
 from lcsearch.sweep.monitor.progress import Progress, Row
-from lcsearch.sweep.spec.model import CurvePrunerSpec, MedianPrunerSpec, SweepFile
+from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.spec.placeholders import placeholders
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec, MedianPrunerSpec
 from lcsearch.sweep.store.ownership import REPLAYED
 from lcsearch.sweep.views.phrases import named
 from lcsearch.sweep.views.plan_turns import warming

@@ -20,12 +20,8 @@ from lcsearch.secrets_in_urls import mask
 from lcsearch.stopping.policy import Policy
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.spec.load import Sweep
-from lcsearch.sweep.spec.model import (
-    CurvePrunerSpec,
-    HyperbandPrunerSpec,
-    MedianPrunerSpec,
-    SweepFile,
-)
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec, HyperbandPrunerSpec, MedianPrunerSpec
 from lcsearch.sweep.store.budget import worker_seconds
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.turns import asked_at

@@ -7,19 +7,9 @@ from collections import Counter
 
 from lcsearch.allocation.allocators.hyperband import AsyncHyperband
 from lcsearch.allocation.rungs import rungs_of
-from lcsearch.sweep.spec.model import (
-    Choice,
-    CurriculumSpec,
-    GreedySpec,
-    HalvingSpec,
-    Int,
-    LogUniform,
-    ParamRef,
-    RobustSpec,
-    SweepFile,
-    Uniform,
-    UniformSpec,
-)
+from lcsearch.sweep.spec.allocator import CurriculumSpec, GreedySpec, HalvingSpec, RobustSpec, UniformSpec
+from lcsearch.sweep.spec.distributions import Choice, Int, LogUniform, Uniform
+from lcsearch.sweep.spec.model import ParamRef, SweepFile
 from lcsearch.sweep.store.turns import asked_at, make_allocator
 
 _TURNS = 8  # steps that are named

@@ -14,7 +14,8 @@ from lcsearch.stopping.decision import Decision, percent
 from lcsearch.stopping.verdict import Reason
 from lcsearch.sweep.monitor.progress import Progress, Row
 from lcsearch.sweep.monitor.state import SweepState
-from lcsearch.sweep.spec.model import Scalar, SweepFile
+from lcsearch.sweep.spec.model import SweepFile
+from lcsearch.sweep.spec.strict import Scalar
 from lcsearch.sweep.store.budget import Limit, ended_by, is_late, next_gain, price_of, read_clock, worker_seconds
 from lcsearch.sweep.store.folder import RunFolder, latest
 from lcsearch.sweep.store.pace import usual

@@ -17,7 +17,7 @@ from lcsearch.session.verify import verify
 from lcsearch.study import Trial
 from lcsearch.sweep.monitor import run_record
 from lcsearch.sweep.monitor.open_run import reader
-from lcsearch.sweep.spec.model import CurvePrunerSpec
+from lcsearch.sweep.spec.pruner import CurvePrunerSpec
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.studies import quiet_optuna
 
