@@ -13,9 +13,10 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import TrialState, create_trial
 
 from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna._process_identity import is_gone, this_process
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
 from lcsearch.schedulers.optuna._record import CLAIMED, RESUMED_FROM, THAW, Thawed, thawed_of, without_dead
-from lcsearch.schedulers.optuna._storage import adopt, claim_waiting, is_gone, store_with, this_process
+from lcsearch.schedulers.optuna._storage import adopt, claim_waiting, store_with
 from lcsearch.schedulers.optuna._thaw import THAWED, alone
 from lcsearch.stopping.decision import UNCALIBRATED, percent, risk_told
 from lcsearch.stopping.finish import FinishPlan, Frozen, plan_finish, stopped_of

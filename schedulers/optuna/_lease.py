@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from lcsearch.schedulers.optuna._process_identity import is_gone, this_process
 from lcsearch.schedulers.optuna._record import CLAIMED, LEASE, attribute_of, n_pauses
-from lcsearch.schedulers.optuna._storage import is_gone, store_with, stored, this_process
+from lcsearch.schedulers.optuna._storage import store_with, stored
 
 if TYPE_CHECKING:
     from optuna import Study

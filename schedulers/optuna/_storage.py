@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
 import weakref
 from collections import defaultdict
 from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -21,8 +19,8 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lcsearch import files
 from lcsearch.errors import InvalidValue
+from lcsearch.schedulers.optuna._process_identity import this_process
 from lcsearch.schedulers.optuna._record import (
     ANEW,
     AUDIT,
@@ -190,27 +188,6 @@ def _claim(study: Study, of: int, mine: Mapping[str, Any]) -> Trial | None:
         return None
     study._storage.set_trial_system_attr(of, CLAIMED, mine)  # whoever claimed in vain may have written over it
     return _handle(study, of)
-
-
-def this_process() -> dict[str, Any]:
-    """This process, told from all others that have been or will be, for :func:`is_gone`."""
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
-
-
-def is_gone(process: Mapping[str, Any]) -> bool | None:
-    """Has a process of this machine ended? None for one of another machine, of which nobody here knows."""
-    if process.get("host") != socket.gethostname():
-        return None
-    pid = process.get("pid")
-    return not isinstance(pid, int) or not files.lives(pid) or process.get("started") != _started(pid)
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: numbers of processes come again."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return None
 
 
 def _claimed(storage: BaseStorage, of: int) -> bool:
