@@ -115,7 +115,7 @@ def test_what_is_looked_for_is_what_the_extra_brings() -> None:
 
 
 EXTRA = (
-    "cli.py",
+    "cli",
     "sweep",
     "pretrain",
     "yaml_file",
