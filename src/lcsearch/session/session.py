@@ -13,29 +13,27 @@ import os
 import socket
 import threading
 import time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.ask import AllocationAsk
-from lcsearch.allocation.ask import ask as ask_allocator
-from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots, Wait
-from lcsearch.allocation.judge import judge as allocated
-from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
 from lcsearch.errors import InvalidValue, in_words, is_finite_number
-from lcsearch.forecast.contract import Absent, Answers, Forecaster
+from lcsearch.forecast.contract import Absent, Forecaster
 from lcsearch.host.registry import Named, renamed, resolve_forecasters
 from lcsearch.proposal import OWN, Proposal, Proposer
 from lcsearch.session import audit_file
+from lcsearch.session.allocations import Allocated, Allocations
 from lcsearch.session.decision_log import DecisionLog, Sink, read_log
 from lcsearch.session.look_queue import Judged, Look, LookQueue
 from lcsearch.session.panel import DEADLINE_S, Panel
+from lcsearch.session.tally import Tallies
 from lcsearch.stopping.audit import PROMISED, Audits, audits_of, tracked
 from lcsearch.stopping.axis import ENOUGH, odd_axis
 from lcsearch.stopping.calibration import Calibration, Outcome, outcomes_of
@@ -54,40 +52,11 @@ _log = logging.getLogger("lcsearch")
 
 REMEMBERED = 2000
 """Latest decisions kept in memory, one a trial."""
-REMEMBERED_ALLOCATIONS = 20
-"""Latest receipts of allocations kept in memory, of each study."""
 OUTGROWN = 1.5
 """What was named once is told again when it has become so many times larger."""
 _STORING = "record of a stop"
 PROPOSING = "proposing a configuration"
 """What is counted as failed where a configuration was left to the sampler."""
-
-
-class Allocated(NamedTuple):
-    """What a process remembers of a study's allocations.
-
-    Attributes:
-        receipts: the latest ones, oldest first.
-        waits: the trials that got no slot at the last one, the nearest to one first.
-    """
-
-    receipts: list[AllocationReceipt]
-    waits: tuple[Wait, ...]
-
-
-@dataclass
-class Tally:
-    """What a process counts of a study's looks.
-
-    Attributes:
-        reasons: looks by what held or decided them.
-        failed: forecasts and records that failed, so that the trial went on, by what failed.
-        disobeyed: looks that came to a stop after which the trial reported on.
-    """
-
-    reasons: Counter[Reason] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    disobeyed: int = 0
 
 
 class Present(NamedTuple):
@@ -149,9 +118,9 @@ class Session:
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
-        self._tallies: defaultdict[Hashable, Tally] = defaultdict(Tally)  # by study; None: of no study alone
+        self._tallies = Tallies()
         self.keeps_audits = True
-        self._allocations: dict[Hashable, Allocated] = {}
+        self._allocations = Allocations(self.failed)
         self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many that ended
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran
 
@@ -231,8 +200,7 @@ class Session:
 
         hold = early_gates(self.policy, reports, step, n_complete)
         if hold is not None:
-            with self._lock:
-                self._tallies[whose].reasons[hold.reason] += 1
+            self._tallies.count(hold.reason, whose)
         return hold
 
     def _notice(self, study: Present) -> None:
@@ -417,13 +385,7 @@ class Session:
         Raises:
             InvalidValue: slots that cannot be.
         """
-        try:
-            return ask_allocator(allocator, state, snapshot, abilities, slots, key)
-        except Exception as error:
-            self.failed(f"allocator {allocator.name!r}", error)
-        with suppress(Exception):
-            return ask_allocator(allocator, allocator.init(), snapshot, abilities, slots, key)
-        return ask_allocator(RunToEnd(), state, snapshot, abilities, slots, key)
+        return self._allocations.ask(allocator, state, snapshot, abilities, slots, key)
 
     def allocate(self, asked: AllocationAsk) -> Allocation:
         """Where free slots go: the forecasters are asked, and the allocator judges.
@@ -432,29 +394,8 @@ class Session:
         what it cannot use; else its slots go to :class:`~lcsearch.allocation.allocators.run_to_end.RunToEnd`, and its
         state stays what it was. A receipt of it is kept, and written where moves or cuts came of it.
         """
-        start, failed = self._clock(), ""
-        answers: Answers = {}
-        errors: dict[str, str] = {}
-        with np.errstate(all="ignore"):
-            try:
-                made, answers, errors = self._judged(asked)
-            except Exception as error:  # whatever an allocator does, the study goes on
-                self.failed(f"allocator {asked.allocator.name!r}", error)
-                anew = None if isinstance(error, InvalidValue) else self._anew(asked)
-                if anew is not None:
-                    asked, made, answers, errors = anew
-                else:
-                    failed = in_words(error)
-                    made = allocated(replace(asked, allocator=RunToEnd(), queries=()), {})
-        receipt: AllocationReceipt | None = None
-        try:
-            receipt = AllocationReceipt.of(asked, made, failed, answers)
-        except Exception as error:  # an allocator whose knobs cannot be copied
-            self.failed("allocation receipt", error)
-        with self._lock:
-            kept = self._allocations.get(asked.snapshot.key, Allocated([], ()))
-            receipts = [*kept.receipts, *([] if receipt is None else [receipt])][-REMEMBERED_ALLOCATIONS:]
-            self._allocations[asked.snapshot.key] = Allocated(receipts, made.waits)
+        start = self._clock()
+        made, receipt, errors = self._allocations.make(asked, self.panel)
         if receipt is not None and (made.moves or made.stops) and isinstance(self.sink, DecisionLog):
             try:
                 when = {"time": self._wall(), "latency": self._clock() - start, "models": self.panel.versions()}
@@ -464,26 +405,9 @@ class Session:
                 self.failed("decision log", error)
         return made
 
-    def _judged(self, asked: AllocationAsk) -> tuple[Allocation, Answers, dict[str, str]]:
-        """What the allocator says, the answers that it had, and the errors of the forecasters that it asked."""
-        answers: Answers = {}
-        errors: dict[str, str] = {}
-        if asked.queries:
-            answers, errors = self.panel.ask([(asked.snapshot, asked.queries)])[0]
-        return allocated(asked, answers), answers, errors
-
-    def _anew(self, asked: AllocationAsk) -> tuple[AllocationAsk, Allocation, Answers, dict[str, str]] | None:
-        """The allocation from the allocator's first state; None where that is no help."""
-        with suppress(Exception):
-            who, seen = asked.allocator, asked.snapshot
-            again = ask_allocator(who, who.init(), seen, asked.abilities, asked.slots, asked.key)
-            return again, *self._judged(again)
-        return None
-
     def allocations(self, snapshot: Snapshot) -> Allocated:
         """The latest allocations of this process in a study: in none but it, though others may have its name."""
-        with self._lock:
-            return self._allocations.get(snapshot.key, Allocated([], ()))
+        return self._allocations.latest(snapshot)
 
     # New configurations.
 
@@ -577,13 +501,11 @@ class Session:
 
     def count_disobeyed(self, whose: Hashable = None) -> None:
         """A trial reported on after a look that had come to a stop."""
-        with self._lock:
-            self._tallies[whose].disobeyed += 1
+        self._tallies.count_disobeyed(whose)
 
     def failed(self, what: str, error: BaseException, then: str = "the trial goes on") -> None:
         """Count a failure of lcsearch itself or of the storage, after which a trial goes on or begins all the same."""
-        with self._lock:
-            self._tallies[None].failed[what] += 1
+        self._tallies.count_failed(what)
         self.warn_once(f"{what}:{type(error).__name__}", f"{what} failed, {then}: {in_words(error)}")
 
     def unproposed(self, error: BaseException) -> None:
@@ -599,16 +521,15 @@ class Session:
         snapshot: Snapshot | None = None,
         whose: Hashable = None,
     ) -> None:
+        self._tallies.count(decision.reason, whose)
+        if decision.reason.fails_open:
+            late = any(
+                why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
+            )
+            what = "late forecast" if late else "forecast"  # the one thing that hangs on a clock has its own name
+            self._tallies.count_failed(what if decision.reason is Reason.ABSENT else _STORING, whose)
         with self._lock:
-            tally = self._tallies[whose]
-            tally.reasons[decision.reason] += 1
             before = self._remember((study or decision.study, decision.trial), decision)
-            if decision.reason.fails_open:
-                late = any(
-                    why == Absent.LATE.name for look in (decision.now, decision.before) if look for _, why in look.heard
-                )
-                what = "late forecast" if late else "forecast"  # the one thing that hangs on a clock has its own name
-                tally.failed[what if decision.reason is Reason.ABSENT else _STORING] += 1
         # Of looks in a row that were overtaken the first is written: thousands say no more.
         unjudged = decision.now is None and decision.reason is Reason.SUPERSEDED
         repeated = unjudged and before is not None and before.reason is decision.reason
@@ -657,34 +578,22 @@ class Session:
             whose: the study whose looks are counted; None: all. Failures beside looks (a full disk) are no study's, and
                 count for each.
         """
-        found = self._told_of(whose)
+        found = self._tallies.of(whose)
         return found.reasons.most_common(), found.failed.most_common()
 
     def n_disobeyed(self, whose: Hashable = None) -> int:
         """Looks of this process that came to a stop after which the trial reported on, of the study or of all."""
-        return self._told_of(whose).disobeyed
+        return self._tallies.of(whose).disobeyed
 
     @property
     def reasons(self) -> Counter[Reason]:
         """Looks of this process by what held or decided them."""
-        return self._told_of(None).reasons
+        return self._tallies.of(None).reasons
 
     @property
     def failed_open(self) -> Counter[str]:
         """Failures in this process after which a trial went on, by what failed."""
-        return self._told_of(None).failed
-
-    def _told_of(self, whose: Hashable) -> Tally:
-        """What was counted of a study, and failures of none; all that was counted where `whose` is None."""
-        found = Tally()
-        with self._lock:
-            for study, tally in self._tallies.items():
-                if whose is None or study == whose:
-                    found.reasons += tally.reasons
-                    found.disobeyed += tally.disobeyed
-                if whose is None or study in (whose, None):
-                    found.failed += tally.failed
-        return found
+        return self._tallies.of(None).failed
 
 
 def make_session(

@@ -8,8 +8,9 @@ from contextlib import suppress
 from lcsearch.allocation.booked import told
 from lcsearch.allocation.named import KINDS, allocator
 from lcsearch.allocation.receipt import AGAINST, AllocationReceipt
+from lcsearch.session.allocations import REMEMBERED_ALLOCATIONS
 from lcsearch.session.decision_log import read_allocations
-from lcsearch.session.session import REMEMBERED_ALLOCATIONS, Session
+from lcsearch.session.session import Session
 from lcsearch.study import Snapshot, Trial
 from lcsearch.study.stood import Stood
 
