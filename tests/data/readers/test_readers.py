@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from sweep import postgres
 
-from lcsearch.data.readers import Read, read
+from lcsearch.data.readers import Read, optuna_study, read
 from lcsearch.data.readers._assemble import choose
 from lcsearch.data.task import Run
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue
@@ -151,6 +151,32 @@ def test_a_damaged_journal(tmp_path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], b"{torn\n", *lines[3:]]))
     assert said(FileProblem, path).startswith(f"{path}: expected a journal of Optuna, got JSONDecodeError: ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"op_code": 99},
+        {"op_code": "x"},
+        {"study_id": []},
+        {"study_id": {}},
+        {"intermediate_values": {"1": "x"}},
+        {"intermediate_values": {"x": 0.5}},
+        {"intermediate_values": 3},
+        {"params": None},
+        {"datetime_start": 3},
+        {"state": 9},
+    ],
+)
+def test_what_is_none_of_optunas_in_a_journal_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = made_journal(tmp_path / "study.log")
+    lines = path.read_text().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if "intermediate_values" in line)
+    lines[first] = json.dumps({**json.loads(lines[first]), **change}) + "\n"
+    path.write_text("".join(lines))
+    assert said(FileProblem, path).startswith(f"{path}: expected a journal of Optuna, got ")
+    with pytest.raises(FileProblem, match="expected a journal of Optuna"), optuna_study(path):
+        pass
 
 
 def test_odd_characters_in_the_path(tmp_path: Path) -> None:

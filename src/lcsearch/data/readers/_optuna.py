@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lcsearch.curves import Curve
 from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose
 from lcsearch.data.tables import hint, listing
-from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue, in_words
+from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue, LcsearchError, in_words
 from lcsearch.files import loads, read
 from lcsearch.goal import Direction
 from lcsearch.study import Status
@@ -165,10 +165,12 @@ def of_journal(path: Path, wish: ReadOptions) -> Study:
 
     try:
         study = loaded(optuna.storages.JournalStorage(ReadOnly(str(path))), str(path), wish)
-        study.get_trials(deepcopy=False)
-    except (ValueError, KeyError, OSError) as error:
-        if isinstance(error, InvalidValue):
-            raise
+        for trial in study.get_trials(deepcopy=False):  # what is wrong is told before anybody works with it
+            Curve.of(trial.intermediate_values)
+            Curve.of(range(len(trial.values or ())), trial.values)
+    except LcsearchError:
+        raise
+    except Exception as error:  # whatever Optuna makes of entries that are not its own
         raise FileProblem(f"{path}: expected a journal of Optuna, got {type(error).__name__}: {error}.") from error
     return study
 
