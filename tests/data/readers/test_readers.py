@@ -594,6 +594,14 @@ def test_nothing_is_said_of_none_that_ended_before(tmp_path: Path) -> None:
     )
 
 
+def test_of_those_that_ended_before_only_the_ones_of_unknown_end_are_counted(tmp_path: Path) -> None:
+    text = "trial,step,value,state\na,1,3,\na,2,2,\nb,1,4,pruned\nc,1,4,failed\nd,1,5,complete\n"
+    whole = "Nothing says how 1 trial ended: taken as complete at step 2."
+    assert read(csv_file(tmp_path, text), direction="minimize").left_out == (whole,)
+    short = "Nothing says how 2 trials ended: taken as complete at step 2, and 1 that ended before as stopped or failed."
+    assert read(csv_file(tmp_path, text + "e,1,3,\n"), direction="minimize").left_out == (short,)
+
+
 def test_long_with_several_metrics(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "trial,step,loss,acc\na,1,3,0.1\na,2,,0.2\na,3,2,0.3\n")
     assert read(path, direction="min", metric="loss").task.runs[0].steps == [1, 3]

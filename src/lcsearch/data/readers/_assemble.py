@@ -206,15 +206,17 @@ def assemble(
             text = f"{source}: expected finished trials with a learning curve, got none"
         raise FileProblem(f"{text} (of {count(len(found), 'trial')}). {_WHY}")
     horizon = _horizon(kept, wish, source)
-    runs, shortened, guessed = [], 0, 0
+    runs, shortened, guessed, short = [], 0, 0, 0
     for run in kept:
         curve = run.curve.cut(horizon)
         if not curve.n_reports:
             continue
         shortened += curve is not run.curve
+        status = _status(run, horizon)
         guessed += run.status is None
+        short += run.status is None and status is not Status.COMPLETE
         clock = curve.reports()[0] if run.clock is None or wish.steps else run.clock[: curve.n_reports]
-        runs.append(Run(run.uid, curve, clock, dict(run.params), _status(run, horizon)))
+        runs.append(Run(run.uid, curve, clock, dict(run.params), status))
     if not runs:
         raise FileProblem(f"{source}: expected reports at steps up to max_steps {horizon:g}, got none.")
     if len(runs) < len(kept):
@@ -222,7 +224,6 @@ def assemble(
     if shortened:
         said.append(f"{count(shortened, 'trial')} went beyond step {horizon:g}: cut there.")
     if guessed:
-        short = sum(run.status is not Status.COMPLETE for run in runs)
         before = f", and {short} that ended before as stopped or failed" if short else ""
         said.append(f"Nothing says how {count(guessed, 'trial')} ended: taken as complete at step {horizon:g}{before}.")
     whole = [run.curve for run in runs if run.status is Status.COMPLETE]
