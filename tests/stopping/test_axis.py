@@ -49,6 +49,11 @@ def test_the_time_of_day(unit: float) -> None:
         )
 
 
+def test_the_time_of_day_of_trials_that_mostly_end_within_a_second() -> None:
+    said = seen([[NOW]] * 5 + [[NOW, NOW + 1]], horizon=40)
+    assert str(said).startswith(f"steps are the time of day (trial 0 began at {NOW}): ")
+
+
 def test_one_counter_for_all_trials() -> None:
     assert seen([counting(50 * i) for i in range(6)]) == (
         "steps go on from trial to trial (trial 0 reported steps 0 to 49, trial 1 reported steps 50 to 99): no two "
