@@ -254,6 +254,16 @@ class Reader:
         known.bank = known.bank.extend(map(as_trial, known.standing(fresh)))
 
 
+def standing(trials: Sequence[FrozenTrial]) -> list[Trial]:
+    """The trials that no other one goes on with, as a reader of the study has them.
+
+    Args:
+        trials: all of a study, by number.
+    """
+    gone = {n for t in trials if (n := _stands_for(t, trials)) is not None}
+    return [as_trial(t) for t in trials if t.number not in gone]
+
+
 def _stands_for(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
     """The number of the trial that has ended and whose training this one goes on with; None: none."""
     number = supersedes(trial)

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 from kit.studies import written
+from optuna.trial import TrialState, create_trial
 from typer.testing import CliRunner
 
 import lcsearch.errors
@@ -217,3 +218,20 @@ def test_columns_steps_and_what_is_judged_are_named_on_the_command_line(tmp_path
     assert done.exit_code == 0, done.output
     assert "runs: 6 trials, minimize val_loss, judged by the final value up to step 4" in done.stdout
     assert "% of the steps saved" in done.stdout
+
+
+def test_a_trial_that_another_one_goes_on_with_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="s")
+    for n in range(3):
+        values = {step: 1.0 / (1 + step) + n for step in range(6)}
+        if n == 1:
+            begun = {step: values[step] for step in range(3)}
+            study.add_trial(create_trial(state=TrialState.FAIL, intermediate_values=begun))
+        attempts = {"retry_history": [1]} if n == 1 else {}
+        study.add_trial(create_trial(value=n, intermediate_values=values, system_attrs=attempts))
+    done = CliRunner().invoke(app, ["replay", "study.db", "--policy", "none", "--orders", "1"])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[1] == "1 trial that others go on with: left out, for those have their reports."
+    assert any(line.startswith("s: 3 trials, minimize value") for line in lines)

@@ -50,7 +50,7 @@ def test_the_time_of_day(unit: float) -> None:
 
 
 def test_the_time_of_day_of_trials_that_mostly_end_within_a_second() -> None:
-    said = seen([[NOW]] * 5 + [[NOW, NOW + 1]], horizon=40)
+    said = seen([[float(NOW)]] * 5 + [[NOW, NOW + 1.0]], horizon=40)
     assert str(said).startswith(f"steps are the time of day (trial 0 began at {NOW}): ")
 
 

@@ -58,11 +58,13 @@ def replay(
     """
     with told_plainly():
         from lcsearch.replay.command import show
+        from lcsearch.schedulers.optuna._snapshot import standing
         from lcsearch.terminal import say
 
         where = study_named(study, folder, "replay")
         wish: dict[str, Any] = {"study": name, "metric": metric, "direction": direction, "max_steps": max_steps}
         wish |= {"judged": judged, "steps": steps, "trial": trial, "step": step, "caveats": caveats}
+        wish |= {"standing": standing}
         policies = policy or ["curve", "median", "asha"]
         for text in show(where, policies, wish, orders=orders, workers=workers, processes=processes, out=out):
             say(text)

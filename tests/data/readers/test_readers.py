@@ -598,7 +598,9 @@ def test_of_those_that_ended_before_only_the_ones_of_unknown_end_are_counted(tmp
     text = "trial,step,value,state\na,1,3,\na,2,2,\nb,1,4,pruned\nc,1,4,failed\nd,1,5,complete\n"
     whole = "Nothing says how 1 trial ended: taken as complete at step 2."
     assert read(csv_file(tmp_path, text), direction="minimize").left_out == (whole,)
-    short = "Nothing says how 2 trials ended: taken as complete at step 2, and 1 that ended before as stopped or failed."
+    short = (
+        "Nothing says how 2 trials ended: taken as complete at step 2, and 1 that ended before as stopped or failed."
+    )
     assert read(csv_file(tmp_path, text + "e,1,3,\n"), direction="minimize").left_out == (short,)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.builders import props
-from kit.studies import decay, finished, pruner, storage_of, study_of
+from kit.studies import decay, finished, pruner, storage, storage_of, study_of
 from optuna.trial import TrialState, create_trial
 
-from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, as_trial, snapshot_of
+from lcsearch.curves import Curve
+from lcsearch.data.readers import read
+from lcsearch.schedulers.optuna._record import ANEW, DEAD, MARK, THAW, Record
+from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, as_trial, snapshot_of, standing
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import FinishedTrials, Status
 
@@ -178,3 +183,38 @@ def test_auto_follows_the_longest_complete_trial() -> None:
         ends.append(bank.goal.horizon)
         assert len(bank) == len(study.trials)
     assert ends == [UNKNOWN, UNKNOWN, 9, 9, 19, 19]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_reader_of_the_storage_has_the_trials_that_the_pruner_has(kind: str, tmp_path: Path) -> None:
+    """Attempts that died and what became of them, stops obeyed by returning, trials that were thawed."""
+    with storage(kind, tmp_path) as on:
+        study = optuna.create_study(storage=on, study_name="s")
+
+        done, nothing = TrialState.COMPLETE, dict[str, Any]()
+
+        def add(values: dict[int, float], state: TrialState = done, system: Mapping[str, Any] = nothing) -> None:
+            value = 0.5 if state is TrialState.COMPLETE else None
+            more: dict[str, Any] = {"system_attrs": dict(system), "user_attrs": {"mine": "{"}}
+            study.add_trial(create_trial(state=state, value=value, intermediate_values=values, **more))
+
+        add({0: 0.9, 1: 0.8, 2: 0.7})
+        add({0: 0.9, 1: 0.5}, TrialState.FAIL)
+        add({0: 0.9, 1: 0.5, 2: 0.4}, done, {"retry_history": [1]})  # goes on with it
+        add({0: 0.9, 1: 0.1}, TrialState.FAIL)
+        add({0: 0.9, 1: 0.1, 2: 0.6}, done, {"retry_history": [3], ANEW: 1})  # is begun anew
+        add({0: 0.9, 1: 0.8, 2: 0.01}, TrialState.PRUNED, {DEAD: {"steps": [[2, 2]], "of": 5}})
+        curve = Curve.of({0: 0.9, 1: 0.85})
+        stop = Record.of(StopRecord(1.0, "BELOW", 0.01, "why"), 6, curve)
+        add({0: 0.9, 1: 0.85}, done, {MARK: stop.to_json()})  # obeyed by returning
+        add({0: 0.9, 1: 0.88}, TrialState.PRUNED)
+        add({0: 0.9, 1: 0.88, 2: 0.2}, done, {THAW: {"stopped": 7, "step": 1, "p": 0.01, "now": 0.02}})
+        expected = {t.uid: (t.curve.digest, t.status) for t in Reader("auto", "best").read(study).bank}
+    found = read(tmp_path / ("study.db" if kind == "sqlite" else "journal.log"), standing=standing)
+    assert {run.uid: (run.curve.digest, run.status) for run in found.task.runs} == expected
+    assert sorted(expected) == ["0", "2", "3", "4", "5", "6", "8"]
+    assert expected["6"][1] is Status.STOPPED
+    assert found.left_out == (
+        "2 trials that others go on with: left out, for those have their reports.",
+        "2 trials began anew after an attempt that died: what that one reported is left out.",
+    )

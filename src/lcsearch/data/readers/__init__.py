@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcsearch.data.caveats import caveats_in
-from lcsearch.data.readers._assemble import Read, ReadOptions, as_direction, choose
+from lcsearch.data.readers._assemble import Read, ReadOptions, Standing, as_direction, choose
 from lcsearch.data.readers._csv import is_utf16, read_csv
 from lcsearch.data.readers._mlflow import experiments, read_mlflow
 from lcsearch.data.readers._opened import opened
@@ -45,6 +45,7 @@ def read(
     step: str | None = None,
     caveats: str | os.PathLike[str] | None = None,
     live: bool = False,
+    standing: Standing | None = None,
 ) -> Read:
     """A study as a task to replay. Nothing is written, locked for long, upgraded or made.
 
@@ -63,6 +64,8 @@ def read(
             key that counts steps in results of Ray Tune.
         caveats: a file of what is to be minded of a table of curves, over what its meta.json says (data/caveats.py).
         live: unfinished trials are kept, too: `Read.live`.
+        standing: of a study of Optuna, all trials by number -> those that no other one goes on with, as they count:
+            `lcsearch.schedulers.optuna._snapshot.standing`. None: every trial stands, with all that it has reported.
 
     Returns:
         The task, and in words what was left out of it or had to be assumed.
@@ -87,7 +90,7 @@ def read(
         raise InvalidValue("none: this is no table of curves", str(caveats), f"{text}: --caveats", "leave it out")
     minded = {} if caveats is None else caveats_in(Path(caveats))
     wish = ReadOptions(
-        study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step, minded, live
+        study, metric, as_direction(direction), max_steps, judged or "best", steps, trial, step, minded, live, standing
     )
     if "://" in text:
         _no_columns(text, wish)

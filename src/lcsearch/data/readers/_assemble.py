@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.data.caveats import Caveats
@@ -15,6 +15,11 @@ from lcsearch.data.task import Run, Task
 from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
 from lcsearch.goal import Direction, Goal, Judged
 from lcsearch.study import Status, Trial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+Standing = Callable[[Sequence["FrozenTrial"]], Sequence[Trial]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class ReadOptions:
         trial, step: columns of the trial's name and of the step.
         caveats: what is to be minded of a table of curves.
         live: unfinished trials are kept, beside the task; it may then be of trials with one report each.
+        standing: of a study of Optuna, all trials by number -> those that no other one goes on with, as they count.
     """
 
     study: str | None = None
@@ -60,6 +66,7 @@ class ReadOptions:
     step: str | None = None
     caveats: Caveats = field(default_factory=dict)
     live: bool = False
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)

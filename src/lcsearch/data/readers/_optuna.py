@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lcsearch.curves import Curve
-from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose
+from lcsearch.data.readers._assemble import Found, Read, ReadOptions, assemble, choose, count
 from lcsearch.data.tables import hint, listing
 from lcsearch.errors import EnvironmentProblem, FileProblem, InvalidValue, LcsearchError, in_words
 from lcsearch.files import loads, read
@@ -31,6 +31,7 @@ from lcsearch.study import Status
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
     from sqlalchemy import URL
 
 Rows = Callable[..., list[dict[str, Any]]]
@@ -48,6 +49,7 @@ _STATUS = {
     "WAITING": Status.PAUSED,
 }
 _DIRECTION: dict[str, Direction] = {"MINIMIZE": "minimize", "MAXIMIZE": "maximize"}
+_OURS = ("lcsearch:", "retry_history")
 _ODD = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
 
@@ -145,12 +147,10 @@ def file_problems(path: Path) -> Iterator[None]:
 def read_journal(path: Path, wish: ReadOptions) -> Read:
     """A study in a journal file; a torn last line is one that was never written."""
     study = of_journal(path, wish)
-    name, trials, source = study.study_name, study.get_trials(deepcopy=False), told(study, path)
+    source = told(study, path)
     direction = _direction([direction.name for direction in study.directions], wish, source)
-    found = [
-        Found(str(t.number), Curve.of(t.intermediate_values), _STATUS[t.state.name], dict(t.params)) for t in trials
-    ]
-    return assemble(name, found, wish, direction, source)
+    found, notes = _found(study.get_trials(deepcopy=False), wish)
+    return assemble(study.study_name, found, wish, direction, source, notes)
 
 
 def of_journal(path: Path, wish: ReadOptions) -> Study:
@@ -209,37 +209,74 @@ def _from_tables(rows: Rows, where: str, wish: ReadOptions) -> Read:
         mine = "WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = :study)"
         params = rows(f"SELECT trial_id, param_name, param_value, distribution_json FROM trial_params {mine}", **of)
         values = rows(f"SELECT * FROM trial_intermediate_values {mine}", **of)
+        kept = [rows(f"SELECT * FROM trial_{whose}_attributes {mine}", **of) for whose in ("user", "system")]
     except sqlite3.OperationalError as error:
         if "no such" not in str(error):
             raise
         text = f"{where}: expected the tables of Optuna 2.4 or newer, got {error}."
         raise FileProblem(f"{text} {UPGRADE}") from error
+    from optuna.trial import FrozenTrial, TrialState
+
     directions.sort(key=lambda row: int(row["objective"]))
     direction = _direction([str(row["direction"]) for row in directions], wish, source)
     try:
-        curves: dict[int, dict[float, float]] = {}
+        curves: dict[int, dict[int, float]] = {}
         for row in values:
             value = row["intermediate_value"]
             # Before Optuna 3.0 there was no type, and NaN was stored as NULL.
             odd = _ODD.get(str(row.get("intermediate_value_type", "NAN")), math.nan)
-            curves.setdefault(row["trial_id"], {})[float(row["step"])] = odd if value is None else float(value)
+            curves.setdefault(row["trial_id"], {})[int(row["step"])] = odd if value is None else float(value)
         configs: dict[int, dict[str, Any]] = {}
         for row in params:
             configs.setdefault(row["trial_id"], {})[row["param_name"]] = _param(
                 row["param_value"], row["distribution_json"]
             )
-        found = [
-            Found(
-                str(row["number"]),
-                Curve.of(curves.get(row["trial_id"], {})),
-                _STATUS[str(row["state"])],
-                configs.get(row["trial_id"], {}),
+        user, system = map(_attributes, kept)
+        frozen = [
+            FrozenTrial(
+                number=row["number"],
+                state=TrialState[str(row["state"])],
+                value=None,
+                datetime_start=None,
+                datetime_complete=None,
+                params=configs.get(row["trial_id"], {}),
+                distributions={},
+                user_attrs=user.get(row["trial_id"], {}),
+                system_attrs=system.get(row["trial_id"], {}),
+                intermediate_values=curves.get(row["trial_id"], {}),
+                trial_id=row["trial_id"],
             )
             for row in trials
         ]
+        found, notes = _found(frozen, wish)
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise unreadable_entry(where, error) from error
-    return assemble(name, found, wish, direction, source)
+    return assemble(name, found, wish, direction, source, notes)
+
+
+def _found(trials: Sequence[FrozenTrial], wish: ReadOptions) -> tuple[list[Found], list[str]]:
+    """The trials of a study, by number, and what is to be said of them."""
+    if wish.standing is None:
+        return [
+            Found(str(t.number), Curve.of(t.intermediate_values), _STATUS[t.state.name], t.params) for t in trials
+        ], []
+    found = [Found(one.uid, one.curve, one.status, one.params) for one in wish.standing(trials)]
+    notes, reports = [], {str(t.number): len(t.intermediate_values) for t in trials}
+    if n := len(trials) - len(found):
+        notes.append(f"{count(n, 'trial')} that others go on with: left out, for those have their reports.")
+    if n := sum(one.curve.n_reports < reports[one.uid] for one in found):
+        notes.append(f"{count(n, 'trial')} began anew after an attempt that died: what that one reported is left out.")
+    return found, notes
+
+
+def _attributes(rows: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """What stands beside trials and says which of their reports count; what cannot be read says nothing."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if str(row["key"]).startswith(_OURS):
+            with contextlib.suppress(ValueError, TypeError):
+                found.setdefault(row["trial_id"], {})[row["key"]] = loads(row["value_json"])
+    return found
 
 
 def _param(stored: float, distribution: str) -> Any:
