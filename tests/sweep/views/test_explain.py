@@ -190,6 +190,18 @@ def optuna_study(*trials: FrozenTrial) -> optuna.Study:
     return study
 
 
+def test_in_a_study_that_has_lost_a_trial_another_one_s_story_is_its_own(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, study = folder.read().file, optuna_study(whole(0), whole(1), trial(2, TrialState.RUNNING, {1: 3.0}), whole(3))
+    left = study.trials[1:]
+    monkeypatch.setattr(study, "get_trials", lambda **_: left)
+    progress = collect(left, file.target, file.budget.trials, file.space)
+    state = StateReader(file, folder).state(progress, study)
+    assert "trial 3" not in explain(2, state, study)
+    assert "it was not stopped\n" in explain(3, state, study)
+
+
 def summary(folder: RunFolder, *trials: FrozenTrial, code: int | None = 0) -> list[str]:
     file = folder.read().file
     progress: Progress = collect(trials, file.target, file.budget.trials, file.space)

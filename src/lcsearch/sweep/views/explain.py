@@ -136,7 +136,7 @@ def _became(row: Row, state: SweepState, study: optuna.Study) -> list[str]:
             return [f"it waits for a worker{line}"]
     if explainer is None or not row.values:
         return []
-    text = str(explainer(study.get_trials(deepcopy=False)[row.number], study))
+    text = str(explainer(row.number, study))
     by_chance = (row.state == "running" and row.thawed is None) or (
         row.stop is not None and row.stop.chance is not None
     )
@@ -164,7 +164,8 @@ def _today(row: Row, state: SweepState) -> list[str]:
 
 def _overtaken(row: Row, sweep: SweepFile, study: optuna.Study) -> str:
     """That a look at a trial that ran to its end came to a stop."""
-    stop = as_trial(study.get_trials(deepcopy=False)[row.number]).stop_records.get("ignored")
+    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == row.number)  # one before may be gone
+    stop = as_trial(frozen).stop_records.get("ignored")
     if not isinstance(stop, StopRecord):
         return ""
     return f", although a look at {sweep.step} {stop.step:g} came to a stop: by then it was too late to carry it out"
