@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -30,10 +31,11 @@ from lcsearch.sweep.finish import finish
 from lcsearch.sweep.monitor.outcome import Outcome
 from lcsearch.sweep.monitor.progress import Progress
 from lcsearch.sweep.on_ray import cluster, loop
-from lcsearch.sweep.on_ray.trial import _Reporter, forget_notes, noted
+from lcsearch.sweep.on_ray.trial import _Reporter, hand_on, noted
 from lcsearch.sweep.runtime import launch
 from lcsearch.sweep.spec.load import load
 from lcsearch.sweep.store.folder import REPORTS, RunFolder
+from lcsearch.sweep.store.ownership import REPLAYED
 from lcsearch.sweep.views.explain import explain
 from lcsearch.sweep.views.summary import summarize
 from lcsearch.sweep.views.verify import verified
@@ -142,18 +144,42 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monke
     assert again.looks == len(list(read_log(folder.decisions)))
 
 
+def test_a_copied_trial_has_the_reports_that_the_study_has(tmp_path: Path) -> None:
+    dead = _Reporter(tmp_path)
+    dead.begin()
+    (tmp_path / REPORTS).open("a").write("[1, 5.0]\n[2, 4.0]\n")
+    dead.noted = {"repeated": [2], "replayed": [1]}
+    dead.note()
+    hand_on({2: 3.0, 1: 5.0, 3: math.nan}, tmp_path)
+    known = _Reporter(tmp_path).known
+    assert (list(known), known[1], known[2], math.isnan(known[3])) == ([1, 2, 3], 5.0, 3.0, True)
+    assert not noted(tmp_path)
+
+
+def test_what_is_odd_is_told_before_tune_may_end_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    odd: dict[str, list[float]] = {}
+    monkeypatch.setattr("ray.tune.report", lambda result: told.append(noted(tmp_path)))
+    reporter = _Reporter(tmp_path)
+    reporter.begin()
+    reporter.noted = odd
+    news: list[dict[str, list[float]]] = [{"replayed": [2]}, {"replayed": [3], "descending": [1, 2]}, {}]
+    for step, more in enumerate(news, 1):
+        odd.update(more)
+        reporter.report(0.5, step)
+    reporter.note()
+    told = [{k: v for k, v in one.items() if v is not None} for one in [*told, noted(tmp_path)]]
+    assert told == [{"replayed": [2]}, *[{"replayed": [3], "descending": [1, 2]}] * 3]
+
+
 @pytest.mark.usefixtures("_ray")
-def test_a_copied_trial_has_the_reports_of_its_last_attempt_only(tmp_path: Path) -> None:
-    for begins in (1, 3):
-        dead = _Reporter(tmp_path)
-        dead.begin()
-        for step in range(begins, 4):
-            with (tmp_path / REPORTS).open("a") as file:
-                file.write(json.dumps([step, 1.0 / begins + step]) + "\n")
-        dead.note({"repeated": [2]})
-    forget_notes(tmp_path)
-    assert _Reporter(tmp_path).known == {1: 2.0, 2: 3.0, 3: 1 / 3 + 3}
-    assert not noted(tmp_path).get("repeated")
+def test_of_a_stopped_trial_is_told_what_was_odd(tmp_path: Path) -> None:
+    twice = CURVES.replace("ctx.report(", "epoch == 3 and ctx.report(9.0, epoch); ctx.report(")
+    path = write_toy(tmp_path, twice, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2)
+    outcome = run(path)
+    stopped = outcome.progress.of("stopped")
+    assert stopped
+    assert {row.noted.get("repeated") for row in stopped} == {(3,)}
 
 
 def test_what_can_go_wrong_in_a_trial(tmp_path: Path) -> None:
@@ -506,6 +532,8 @@ def test_stopped_trials_are_trained_on_until_the_risk_is_low(tmp_path: Path) -> 
         assert row.values.items() >= stopped.values.items()
         kept = json.loads((folder.checkpoints(row.number) / "state.json").read_text())
         assert kept["lives"][-1][1] >= stopped.spent - 1 > 0
+        again = stopped.spent - kept["lives"][-1][1]
+        assert row.number == 14 or row.noted.get(REPLAYED, (0,)) == (again,), "the report at the stop among them"
     assert any(text.startswith("trial 14 lost its worker and goes on from ") for text in view.events), view.events
     assert f"thawed: {len(thawed)} stopped trials, {len(thawed)} of them trained to the end" in summarize(state)
     again = verified(folder.root)

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ from lcsearch.sweep.on_ray.trial import (
     STEP,
     TRIAL,
     VALUE,
-    forget_notes,
+    hand_on,
     noted,
     trainable,
 )
@@ -169,14 +170,15 @@ class Ledger:
             return None
         trial = claimed.trial
         self.begun += 1
-        thawed = thawed_of(self._frozen(trial))
+        frozen = self._frozen(trial)
+        thawed = thawed_of(frozen)
         if self._scheduler is not None:
             self._scheduler.learn(w.trials(), trial.number if claimed.adopted or thawed is not None else -1)
         params = suggest(trial, w.file.space)
         config: dict[str, Any] = {**params, TRIAL: trial.number}
         if thawed is not None:
             config[SEEDED_AS] = thawed.stopped
-            thaws.bring_checkpoint(w.folder, trial.number, thawed, forget_notes)
+            thaws.bring_checkpoint(w.folder, trial.number, thawed, partial(hand_on, frozen.intermediate_values))
         schedule = planned_schedule(w.file, params)
         if schedule is not None:
             trial.set_user_attr(STORED_SCHEDULE, asdict(schedule))

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import tune
@@ -38,7 +39,6 @@ VALUE, STEP, AT, ERROR, PROBLEM, CODE = "value", "step", "at", "error", "problem
 one that no other trial would escape."""
 LEFT = "left"
 """The key of a note: what a process had to say of its trial's last reports when that was over."""
-_BEGUN = json.dumps({LEFT: None}).encode()  # an attempt begins
 PATIENCE_S = 10.0  # for the end of a trial that was stopped, beyond a program's own grace
 
 _idle = threading.Event()  # no trial is under way in this process
@@ -53,13 +53,17 @@ class _Reporter:
         known: step -> value, reports of earlier processes included.
         sent: Tune has heard of this trial from this process.
         late: step -> value, what was reported as Tune ended the trial, or later.
+        noted: what is odd about the reports, as it stands.
     """
+
+    noted: Mapping[str, list[float]] = MappingProxyType({})
 
     def __init__(self, folder: Path) -> None:
         self.stopped = self.sent = False
         self.late: dict[int, float] = {}
         self._file = folder / REPORTS
         self._at = math.nan
+        self._told: dict[str, list[float]] = {}  # what of `noted` is written
         told = Attempts()
         for _, line in files.lines(self._file) if self._file.exists() else ():
             with contextlib.suppress(ValueError, TypeError):  # a torn line: its writer was killed over it
@@ -77,6 +81,7 @@ class _Reporter:
     def report(self, value: float, step: int) -> None:
         self.sent = True
         if not self.stopped:
+            self.note()  # once Tune has ended the trial, the launcher asks no more
             try:
                 tune.report({VALUE: value, STEP: step, AT: self._at})
             except SystemExit:
@@ -108,10 +113,14 @@ class _Reporter:
         """What an earlier process told when it left is over."""
         self._write({LEFT: None})
 
-    def note(self, noted: Mapping[str, list[float]]) -> None:
-        """What was odd about the reports, for the launcher, see :func:`noted`."""
-        if noted:
-            self._write(dict(noted))
+    def note(self) -> None:
+        """Tell the launcher what was odd about the reports and is not told yet, see :func:`noted`."""
+        new = {kind: numbers for kind, numbers in self.noted.items() if numbers != self._told.get(kind)}
+        if not new:
+            return
+        told = self._told.get(REPLAYED, [0])[0]
+        self._told |= new
+        self._write(new | ({REPLAYED: [new[REPLAYED][0] - told]} if REPLAYED in new else {}))
 
     def _write(self, entry: dict[str, Any]) -> None:
         with contextlib.suppress(OSError), files.append(self._file) as file:
@@ -131,12 +140,13 @@ def noted(folder: Path) -> dict[str, Any]:
     return found
 
 
-def forget_notes(folder: Path) -> None:
-    """Of a checkpoint folder copied from another trial's, keep the reports of every attempt, and no other note."""
-    if (file := folder / REPORTS).exists():
-        lines = [line.strip() for _, line in files.lines(file)]
-        kept = [line for line in lines if line.startswith(b"[") or line == _BEGUN]
-        files.write_atomically(file, b"".join(line + b"\n" for line in kept))
+def hand_on(reports: Mapping[int, float], folder: Path) -> None:
+    """In a checkpoint folder copied from a stopped trial's, keep what was reported by the study, and no note.
+
+    The folder itself never has the report at which the trial was stopped.
+    """
+    lines = [json.dumps([step, value]) for step, value in sorted(reports.items())]
+    files.write_atomically(folder / REPORTS, "".join(f"{line}\n" for line in lines).encode())
 
 
 def trainable(root: str, cwd: str, grace: float) -> type[Trainable]:
@@ -214,6 +224,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
                 reported=reporter.known,
                 heard=reporter.came,
             )
+            reporter.noted = context.noted
             context.returned(objective(context))
             if not context.reported:
                 raised = context.all_beyond or NO_REPORT
@@ -221,7 +232,7 @@ def _train(folder: RunFolder, cwd: Path, config: Mapping[str, Any]) -> None:
             if not reporter.stopped or (context is not None and context.overtaken):
                 print_place(error)
                 raised = describe(error, sweep.path.parent)
-        reporter.note(context.noted if context is not None else {})
+        reporter.note()
         reporter.leave(context, raised)
     if reporter.stopped:
         sys.exit(0)  # what Tune had raised in our report
