@@ -464,6 +464,7 @@ class CurveScheduler(FIFOScheduler):
         for uid, entry in self._book.entries.items():
             if not entry.status.finished:  # its time was up
                 self._session.withdraw(uid)
+        self._session.forget()
         self._book, self._heard = Book("tune"), Heard()
         if self._allocating is not None:
             self._allocating.begin(self._book)

@@ -114,12 +114,18 @@ class Session:
         """What belongs to one process and is never pickled: counts, memories, locks, and the looks under way."""
         self._lock = threading.Lock()
         self._queue: LookQueue | None = None
+        self._told: dict[str, float] = {}  # the number that was named
+        self.keeps_audits = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Another study takes the place of those that were judged, perhaps under the name of one: forget what was
+        counted and remembered of them.
+        """
         self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
-        self._told: dict[str, float] = {}  # the number that was named
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended
         self._tallies = Tallies()
-        self.keeps_audits = True
         self._allocations = Allocations(self.failed)
         self._calibrations: dict[Hashable, tuple[int, Calibration]] = {}  # and of how many that ended
         self._odd: dict[Hashable, str] = {}  # what was seen of a study's steps while trials ran

@@ -288,6 +288,23 @@ def test_the_report_of_a_run() -> None:
     ]
 
 
+def test_another_run_counts_its_own_looks() -> None:
+    of = scheduler(forecasters=[NormalAroundBest(2.0)], threshold=0.5)
+    runner = run_of(of)
+    runner.feed(runner.start("x"), decay(5.0))
+    runner.report(runner.start("y"), 1, "?")
+    before = of.report()
+    assert before.failed_open
+    assert before.stops
+    assert of.set_search_properties(None, None)
+    again = Runner(of)
+    again.report(again.start("new"), 1, 0.5)
+    assert of.session.tally() == ([(Reason.STARTUP, 1)], [])
+    assert "1 looks in this process:" in of.why_not()
+    assert "1 looks (most: STARTUP 1)" in of.debug_string()
+    assert of.report().failed_open == 0
+
+
 def test_a_decision_log(tmp_path: Path) -> None:
     runner = run_of(scheduler(decision_log=tmp_path / "log"))
     runner.feed(runner.start("x"), decay(5.0))
