@@ -465,7 +465,7 @@ class CurveScheduler(FIFOScheduler):
             if not entry.status.finished:  # its time was up
                 self._session.withdraw(uid)
         self._session.forget()
-        self._book, self._heard = Book("tune"), Heard()
+        self._book, self._heard, self._drawn = Book("tune"), Heard(), frozenset()
         if self._allocating is not None:
             self._allocating.begin(self._book)
 

@@ -305,6 +305,16 @@ def test_another_run_counts_its_own_looks() -> None:
     assert of.report().failed_open == 0
 
 
+def test_another_run_has_parameters_of_its_own() -> None:
+    """Of the first Tune says what it has drawn, of the second it says nothing, so all of its configuration counts."""
+    of = scheduler()
+    run_of(of).start("x", config={"lr": 0.1, "data": 7}, evaluated_params={"lr": 0.1})
+    assert of.set_search_properties(None, None)
+    again = Runner(of)
+    again.report(again.start("new", config={"width": 3}), 1, 0.5)
+    assert [trial.params for trial in of.snapshot().live] == [{"width": 3}]
+
+
 def test_a_decision_log(tmp_path: Path) -> None:
     runner = run_of(scheduler(decision_log=tmp_path / "log"))
     runner.feed(runner.start("x"), decay(5.0))
