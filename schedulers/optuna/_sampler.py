@@ -49,8 +49,6 @@ _DRAWS = 8
 """Candidates that the sampler inside draws, the first of them what it alone would begin."""
 _KEPT = 64  # choices that no trial has fetched
 _LAST = 256  # running, paused and stopped trials whose forecasts a sampler is shown: the latest
-
-
 _OF_THIS_PROCESS = ("_lock", "_chosen", "_beside", "paces")
 
 Paces = Callable[[Sequence[FrozenTrial], Sequence[Mapping[str, Any]]], Sequence[float] | None]
@@ -143,7 +141,8 @@ class ForecastSampler(BaseSampler):
 
     Attributes:
         paces: set by whoever knows what steps cost, where a study pays for them by the clock: for "gain" cheap
-            places count more then, see :class:`lcsearch.proposal.ByForecast`. None: steps cost the same.
+            places count more then, see :class:`lcsearch.proposal.ByForecast`, and the choice hangs on what was
+            measured, too. None: steps cost the same.
 
     Raises:
         InvalidValue: an argument is outside its range, or "alp-gmm" without scikit-learn.

@@ -535,6 +535,31 @@ def test_a_proposer_chooses_which_run_is_begun() -> None:
     assert [life.uid for life in alone.lives] == ["e", "b", "c", "a", "d"]
 
 
+@pytest.mark.parametrize(("timed", "expected"), [(True, [3.0, 28.0]), (False, None)])
+def test_a_proposer_is_told_what_a_step_of_each_run_would_take(
+    monkeypatch: pytest.MonkeyPatch, timed: bool, expected: list[float] | None
+) -> None:
+    """Five runs of width 1 to 16 have taken as many seconds a step; left are one of 3, and one of 32."""
+    widths = (1, 2, 4, 8, 16, 3, 32)
+    task = task_of({str(width): [5, 4, 3, 2] for width in widths})
+    runs = (
+        replace(run, params={"width": w, "end": 2}, clock=run.clock * w)
+        for run, w in zip(task.runs, widths, strict=True)
+    )
+    told: list[Any] = []
+    choose = ByForecast.choose
+
+    def noted(self: ByForecast, *args: Any) -> Any:
+        told.append(args[-1])
+        return choose(self, *args)
+
+    monkeypatch.setattr(ByForecast, "choose", noted)
+    proposer = ByForecast(sampler_share=0, n_startup=5)
+    world = World(budget=1e4, timed=timed)
+    simulate(replace(task, runs=tuple(runs)), range(7), Never(), world, None, [Foresees()], proposer)
+    assert told[0] == expected
+
+
 @pytest.mark.parametrize("kind", ["power", "sor", "diverging"])
 def test_looks_that_gates_hold_without_a_snapshot_change_nothing(kind: Kind) -> None:
     """A session that is asked at every report comes to the same, look by look."""

@@ -369,7 +369,8 @@ class _Search:
 
     def _paces(self, candidates: Sequence[Mapping[str, Any]]) -> list[float] | None:
         """What a step of each would cost; None where that is not asked, or not known yet."""
-        return of_new(candidates, self._params(), self._measured()) if self.world.timed and self._measured() else None
+        measured = self._measured() if self.world.timed else {}
+        return of_new(candidates, self._params(), measured) if measured else None
 
     def _next(self, b: _Begun, at: float) -> None:
         """Begin the trial's next report, if the budget allows it."""

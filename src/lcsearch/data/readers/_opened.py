@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lcsearch.curves import Curve
 from lcsearch.data.readers._assemble import ReadOptions
 from lcsearch.data.readers._optuna import (
     PATIENCE_S,
@@ -60,9 +59,6 @@ def opened(
             storage = RDBStorage(url, options, skip_table_creation=True)
             stack.callback(_close, storage)
             study = loaded(storage, text, wish)
-            for trial in study.get_trials(deepcopy=False):  # what is wrong is told before anybody works with it
-                Curve.of(trial.intermediate_values)
-                Curve.of(range(len(trial.values or ())), trial.values)
         yield study, text
 
 

@@ -164,19 +164,15 @@ def of_journal(path: Path, wish: ReadOptions) -> Study:
             raise AssertionError("a study that is only read was written to")
 
     try:
-        study = loaded(optuna.storages.JournalStorage(ReadOnly(str(path))), str(path), wish)
-        for trial in study.get_trials(deepcopy=False):  # what is wrong is told before anybody works with it
-            Curve.of(trial.intermediate_values)
-            Curve.of(range(len(trial.values or ())), trial.values)
+        return loaded(optuna.storages.JournalStorage(ReadOnly(str(path))), str(path), wish)
     except LcsearchError:
         raise
     except Exception as error:  # whatever Optuna makes of entries that are not its own
         raise FileProblem(f"{path}: expected a journal of Optuna, got {type(error).__name__}: {error}.") from error
-    return study
 
 
 def loaded(storage: BaseStorage, where: str, wish: ReadOptions) -> Study:
-    """The study asked for."""
+    """The study asked for; what is wrong with its numbers is raised before anybody works with them."""
     import optuna
 
     names = optuna.get_all_study_names(storage)
@@ -185,7 +181,11 @@ def loaded(storage: BaseStorage, where: str, wish: ReadOptions) -> Study:
         loaded = ((name, optuna.load_study(study_name=name, storage=storage)) for name in names)
         return [name for name, s in loaded if any(t.intermediate_values for t in s.get_trials(deepcopy=False))]
 
-    return optuna.load_study(study_name=_one_study(names, where, wish, with_curves), storage=storage)
+    study = optuna.load_study(study_name=_one_study(names, where, wish, with_curves), storage=storage)
+    for trial in study.get_trials(deepcopy=False):
+        Curve.of(trial.intermediate_values)
+        Curve.of(range(len(trial.values or ())), trial.values)
+    return study
 
 
 def told(study: Study, where: object) -> str:

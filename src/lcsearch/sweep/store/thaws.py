@@ -130,7 +130,7 @@ def take(study: optuna.Study, folder: RunFolder, slot: int, file: SweepFile) -> 
 
 
 def bring_checkpoint(
-    folder: RunFolder, number: int, thawed: Thawed, forget: Callable[[Path], None] = lambda copy: None
+    folder: RunFolder, number: int, thawed: Thawed, amend: Callable[[Path], None] = lambda copy: None
 ) -> None:
     """Copy the stopped trial's checkpoint folder, whole or not at all, unless the thawed one has its own by now.
 
@@ -138,7 +138,7 @@ def bring_checkpoint(
         folder: of the run.
         number: of the thawed trial.
         thawed: whose checkpoint it goes on from.
-        forget: takes from the copy what is the stopped trial's alone, before the copy is in its place.
+        amend: leaves in the copy what is the thawed trial's, too, before the copy is in its place.
     """
     mine, theirs = folder.checkpoints(number), folder.checkpoints(thawed.stopped)
     if thawed.anew or mine.is_dir() or not theirs.is_dir():
@@ -146,5 +146,5 @@ def bring_checkpoint(
     new = Path(f"{mine}.new")
     shutil.rmtree(new, ignore_errors=True)  # of a worker that was killed over it
     shutil.copytree(theirs, new, symlinks=True)
-    forget(new)
+    amend(new)
     os.replace(new, mine)
