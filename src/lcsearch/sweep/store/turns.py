@@ -44,6 +44,7 @@ from lcsearch.sweep.store.budget import (
     time_binds,
     time_left,
     trained,
+    used,
 )
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
@@ -139,7 +140,9 @@ class Turns:
 
     def _paces(self, trials: Sequence[FrozenTrial], candidates: Sequence[Mapping[str, Any]]) -> list[float] | None:
         """What a step of each would take; None where steps are what there is least of."""
-        return new_paces(self._file, trials, candidates) if self.account(trials).time is not None else None
+        left = steps_left(self._file, self._folder, trials)
+        timed = time_binds(self._file, left, used(self._file, trials))
+        return new_paces(self._file, trials, candidates) if timed else None
 
     def _timed(self, trials: Sequence[FrozenTrial], paces: Mapping[int, float], trained: float, paid: float) -> Account:
         """The account where seconds or money are what there is least of: in steps of the usual trial."""
