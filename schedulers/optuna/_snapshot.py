@@ -255,12 +255,12 @@ class Reader:
 
 
 def standing(trials: Sequence[FrozenTrial]) -> list[Trial]:
-    """The trials that no other one goes on with, as a reader of the study has them.
+    """The trials that no other one has gone on with to its end, as a reader of the study has them.
 
     Args:
         trials: all of a study, by number.
     """
-    gone = {n for t in trials if (n := _stands_for(t, trials)) is not None}
+    gone = {n for t in trials if t.state.is_finished() and (n := _stands_for(t, trials)) is not None}
     return [as_trial(t) for t in trials if t.number not in gone]
 
 

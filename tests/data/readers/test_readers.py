@@ -443,6 +443,7 @@ def test_tables_of_an_older_optuna(tmp_path: Path) -> None:
     "change",
     [
         "trial_intermediate_values SET intermediate_value = 'abc'",
+        "trial_intermediate_values SET step = step + 0.5",
         "trials SET state = 'GONE'",
         "trial_params SET distribution_json = '{'",
     ],

@@ -185,6 +185,20 @@ def test_auto_follows_the_longest_complete_trial() -> None:
     assert ends == [UNKNOWN, UNKNOWN, 9, 9, 19, 19]
 
 
+def test_a_stopped_trial_stands_until_the_one_that_goes_on_with_it_has_ended(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="s")
+    study.add_trial(create_trial(value=0.5, intermediate_values={0: 0.9, 1: 0.8, 2: 0.7}))
+    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: 0.9, 1: 0.88}))
+    how: dict[str, Any] = {THAW: {"stopped": 1, "step": 1, "p": 0.01, "now": 0.02}}
+    state = TrialState.RUNNING
+    study.add_trial(create_trial(state=state, intermediate_values={0: 0.9, 1: 0.88}, system_attrs=how))
+    found = read(tmp_path / "study.db", standing=standing)
+    assert [(run.uid, run.status) for run in found.task.runs] == [("0", Status.COMPLETE), ("1", Status.STOPPED)]
+    assert found.left_out == ("1 trial still running or waiting: left out.",)
+    study.tell(2, 0.2)
+    assert [run.uid for run in read(tmp_path / "study.db", standing=standing).task.runs] == ["0", "2"]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_a_reader_of_the_storage_has_the_trials_that_the_pruner_has(kind: str, tmp_path: Path) -> None:
     """Attempts that died and what became of them, stops obeyed by returning, trials that were thawed."""

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -225,7 +226,7 @@ def _from_tables(rows: Rows, where: str, wish: ReadOptions) -> Read:
             value = row["intermediate_value"]
             # Before Optuna 3.0 there was no type, and NaN was stored as NULL.
             odd = _ODD.get(str(row.get("intermediate_value_type", "NAN")), math.nan)
-            curves.setdefault(row["trial_id"], {})[int(row["step"])] = odd if value is None else float(value)
+            curves.setdefault(row["trial_id"], {})[index(row["step"])] = odd if value is None else float(value)
         configs: dict[int, dict[str, Any]] = {}
         for row in params:
             configs.setdefault(row["trial_id"], {})[row["param_name"]] = _param(
