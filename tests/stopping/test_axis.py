@@ -50,8 +50,12 @@ def test_the_time_of_day(unit: float) -> None:
 
 
 def test_the_time_of_day_of_trials_that_mostly_end_within_a_second() -> None:
-    said = seen([[float(NOW)]] * 5 + [[NOW, NOW + 1.0]], horizon=40)
+    said = seen([*([NOW + 2.0 * i] for i in range(5)), [NOW + 10.0, NOW + 11.0]], horizon=40)
     assert str(said).startswith(f"steps are the time of day (trial 0 began at {NOW}): ")
+
+
+def test_tokens_of_trials_that_mostly_report_once_are_no_time_of_day() -> None:
+    assert seen([[1.5e9]] * 5 + [[1.5e9, 3e9]], horizon=3e9) is None
 
 
 def test_one_counter_for_all_trials() -> None:

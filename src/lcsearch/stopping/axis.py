@@ -31,7 +31,8 @@ def odd_axis(snapshot: Snapshot) -> str | None:
     if (last == first).all():
         at = f"at step {first[0]:g} only" if (first == first[0]).all() else "at one step only"
         return f"each of {n} trials reported {at}, so there is no curve to look at. {_WHAT}"
-    if any(low <= start < high for low, high in _CLOCKS) and start > 100.0 * length:
+    apart = length > 0 or np.unique(first).size > 1  # all that begin at one step count samples, or tokens
+    if apart and any(low <= start < high for low, high in _CLOCKS) and start > 100.0 * length:
         return (
             f"steps are the time of day (trial {ended[0].uid} began at {first[0]:.0f}): no two trials share a step, "
             f"and next to nothing can be stopped. {_WHAT}"
