@@ -29,7 +29,7 @@ GOOD = {
         "slow": -0.4,
         "constant": -0.4,
     },
-    **{"late": -0.2, "start": -0.2, "collapse": -0.2, "dip": -0.1, "schedule": 0.2},
+    **{"late": 0.1, "start": -0.2, "collapse": -0.2, "dip": -0.1, "schedule": 0.2},
 }
 """How a trait goes with how good a trial is, in the median study: its loss's floor is low, it learns quickly."""
 

@@ -29,7 +29,7 @@ class Rate(NamedTuple):
 
 SUPERVISED: Mapping[str, Rate] = {
     "stuck": Rate(0.75, 0.9, 0.9, 1.3),
-    "late": Rate(0.4, 0.35, 0.8, 1.8),
+    "late": Rate(0.5, 0.4, 0.7, 1.8),
     "slow": Rate(0.4, 0.3, 0.8, 1.8),
     "hump": Rate(0.3, 0.5, 0.8, 1.8),
     "climb": Rate(0.12, 0.25),
