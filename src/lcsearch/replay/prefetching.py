@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from lcsearch.curves import Floats
 from lcsearch.data.task import Task
 from lcsearch.forecast.contract import Answer, Forecaster, Forecasts, Query
+from lcsearch.forecast.network.begun import alongside
 from lcsearch.forecast.parametric import ParametricEnsemble
 from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.host.in_process import Pretrained
@@ -37,16 +38,24 @@ def _content(bank: FinishedTrials) -> Hashable:
     return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in bank)
 
 
+def _beside(snapshot: Snapshot) -> Hashable:
+    """The live trials that the network is shown, and how much of each."""
+    if len(snapshot.live) < 2:
+        return ()
+    return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in alongside(snapshot))
+
+
 READS: dict[type[Any], Callable[[Snapshot], Hashable]] = {
     # Where curves end, which live trials may move; beside whom, also of the ensemble's curves that stand still.
     ParametricEnsemble: lambda snapshot: (snapshot.horizon, _content(snapshot.bank)),
     RankAndGap: lambda snapshot: _content(snapshot.bank),
-    Pretrained: lambda snapshot: (snapshot.horizon, _content(snapshot.bank)),
+    # So, and live trials that are context to one another; one alone is who is asked about, and no context to itself.
+    Pretrained: lambda snapshot: (snapshot.horizon, _content(snapshot.bank), _beside(snapshot)),
 }
 """By type of a forecaster, all that its answer takes from the study, the goal aside, which a task has one of.
 
 Of the trial asked about, these read the curve and what a run never changes (configuration, schedule): not its cost,
-status or stop records, nor any other live trial. Who reads more, or may do so some day, does not belong here.
+status or stop records. Who reads more, or may do so some day, does not belong here.
 """
 
 Key = tuple[str, int, str, float]
