@@ -180,7 +180,9 @@ def test_stops_and_risk_agree_with_the_summary_and_status_shows_them(tmp_path: P
     for stop in stops:
         assert stop["reason"].startswith(f"step {stop['step']}: P(beat) ")
         said = stop["reason"].removeprefix(f"step {stop['step']}: ").partition(", incumbent ")[0]
-        assert done.stderr.count(f"; {said}") == 1
+        shown = [line for line in done.stderr.splitlines() if f" trial {stop['trial']} stopped at " in line]
+        assert len(shown) == 1
+        assert f"; {said}" in shown[0]
         assert 0 <= stop["p_beat"] < 0.05
     assert sum(stop["saved"] for stop in stops) == end["saved"]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*") if file.is_file()}
