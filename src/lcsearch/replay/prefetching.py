@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -20,7 +20,7 @@ from lcsearch.forecast.rank_gap import RankAndGap
 from lcsearch.host.in_process import Pretrained
 from lcsearch.stopping.gates import looks_at
 from lcsearch.stopping.policy import Policy
-from lcsearch.study import FinishedTrials, Snapshot
+from lcsearch.study import FinishedTrials, Snapshot, Trial
 
 FIRST, LARGEST = 2, 32
 """Cuts forecast beyond the one asked for: so many at first, twice as many each time, up to the largest number."""
@@ -32,17 +32,20 @@ BATCH = 256
 """Questions in one call, about."""
 
 
+def _shown(trials: Iterable[Trial]) -> Hashable:
+    """Which runs these are, in which order, how much of each, and how each stands or has ended."""
+    return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in trials)
+
+
 @lru_cache(maxsize=KEPT)
 def _content(bank: FinishedTrials) -> Hashable:
-    """What a bank of a replay holds: which runs, in which order, how much of each, and how each ended."""
-    return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in bank)
+    """What a bank of a replay holds."""
+    return _shown(bank)
 
 
 def _beside(snapshot: Snapshot) -> Hashable:
-    """The live trials that the network is shown, and how much of each."""
-    if len(snapshot.live) < 2:
-        return ()
-    return tuple((trial.uid, trial.curve.n_reports, trial.status) for trial in alongside(snapshot))
+    """The live trials that the network is shown."""
+    return () if len(snapshot.live) < 2 else _shown(alongside(snapshot))
 
 
 READS: dict[type[Any], Callable[[Snapshot], Hashable]] = {
