@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.allocators import FORECASTERS, PAUSES, AllocatorKit, Plot, plots
+from kit.allocators import FORECASTERS, PAUSES, PLOTS, AllocatorKit, Plot
 from kit.builders import props
 from kit.curricula import ACCOUNT, NINTH, asked, even, paused, study
 
@@ -149,7 +149,7 @@ def test_a_share_of_the_slots_begins_new_ones_whatever_is_forecast(kind: type[Cu
 @pytest.mark.parametrize("kind", CURRICULA)
 def test_other_seeds_draw_others_and_one_seed_the_same(kind: type[Curriculum]) -> None:
     @props
-    @given(plots())
+    @given(PLOTS)
     def holds(plot: Plot) -> None:
         class Kit(AllocatorKit):
             __test__ = False

@@ -18,10 +18,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.builders import mirrored, props
+from kit.builders import hold, mirrored
 from kit.doubles import Dead, NormalAroundBest, NotANumber, Random, Scripted, Silent
 from lcsearch.allocation.arms import Around, Price, StatelessAllocator, paused_trials, promised
 from lcsearch.allocation.ask import ask
@@ -232,6 +231,9 @@ def plots(draw: st.DrawFn) -> Plot:
 
 
 people = st.sampled_from(sorted(FORECASTERS))
+PLOTS = plots()
+ASKED = st.tuples(PLOTS, people)
+TIMED = st.tuples(PLOTS, st.lists(st.sampled_from([0.25, 1.0, 8.0, 64.0]), min_size=1), st.integers(1, 60), people)
 
 
 class AllocatorKit:
@@ -301,31 +303,21 @@ class AllocatorKit:
         assert one.name
         assert passed_on(one.init()) == passed_on(self.make().init())
 
-    # Hypothesis wants a function of its own for each subclass: a method that is inherited is one for all.
-
     def test_every_move_is_legal_and_every_study_ends(self) -> None:
-        @props
-        @given(plots(), people)
-        def holds(plot: Plot, who: str) -> None:
-            self.assert_all_done(self.play(plot, who))
-
-        holds()
+        hold(ASKED, lambda asked: self.assert_all_done(self.play(*asked)))
 
     def test_what_cannot_pause_runs_to_the_end(self) -> None:
-        @props
-        @given(plots(), people)
-        def holds(plot: Plot, who: str) -> None:
-            world = self.play(plot, who, RUNS_ON)
+        def holds(asked: tuple[Plot, str]) -> None:
+            world = self.play(*asked, RUNS_ON)
             self.assert_all_done(world)
             assert len(world.log) == len(world.begun)
             assert {move.pause_at for move in world.log} <= {world.goal.horizon}
 
-        holds()
+        hold(ASKED, holds)
 
     def test_nobody_gets_a_slot_who_cannot_end_in_time(self) -> None:
-        @props
-        @given(plots(), st.lists(st.sampled_from([0.25, 1.0, 8.0, 64.0]), min_size=1), st.integers(1, 60), people)
-        def holds(plot: Plot, paces: list[float], seconds: int, who: str) -> None:
+        def holds(asked: tuple[Plot, list[float], int, str]) -> None:
+            plot, paces, seconds, who = asked
             world, state = World(replace(plot, paces=paces, budget=seconds)), self.make().init()
             for turn in range(200):
                 while world.free:
@@ -347,7 +339,7 @@ class AllocatorKit:
                 world.advance()
             raise AssertionError("no end")
 
-        holds()
+        hold(TIMED, holds)
 
     @pytest.mark.parametrize("who", FORECASTERS)
     def test_nobody_is_cut_where_time_lets_nothing_new_begin(self, who: str) -> None:
@@ -363,7 +355,7 @@ class AllocatorKit:
         assert len(made.waits) == 5
 
     def test_same_history_same_moves(self) -> None:
-        props(given(plots(), people)(self.assert_same_moves))()
+        hold(ASKED, lambda asked: self.assert_same_moves(*asked))
 
     def assert_same_moves(self, plot: Plot, who: str) -> None:
         """On the way through one study: again, in another order, mirrored, with the state as it was handed out."""

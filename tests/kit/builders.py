@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.goal import Direction, Goal, Judged
@@ -19,6 +21,41 @@ props = settings(
     derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 """For every property: the same examples every time, nothing written to disk, however slow the machine."""
+
+
+@cache
+def _drawn(examples: SearchStrategy[Any]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    _tried(examples, found.append)
+    return tuple(found)
+
+
+def _tried(examples: SearchStrategy[Any], holds: Callable[[Any], None]) -> None:
+    @seed(0)
+    @props
+    @given(examples)
+    def tried(example: Any) -> None:
+        holds(example)
+
+    tried()
+
+
+def hold(examples: SearchStrategy[Any], holds: Callable[[Any], None]) -> None:
+    """A property that many subjects are to have: the examples are drawn for the first of them alone.
+
+    Drawing takes hypothesis longer than most subjects take to be tried. One that fails is made small as ever.
+
+    Args:
+        examples: the same object for every subject; nobody changes what it draws.
+        holds: raises where the property does not hold.
+    """
+    try:
+        for example in _drawn(examples):
+            holds(example)
+    except Exception:
+        _tried(examples, holds)
+        raise
+
 
 INTERVALS = [
     # n_warmup_steps, interval_steps, report every, steps at which a hopeless trial is pruned
