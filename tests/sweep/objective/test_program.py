@@ -338,11 +338,14 @@ def test_a_parameter_is_one_argument_whatever_it_contains(tmp_path: Path) -> Non
     program = (
         "import json, os, sys\n"
         "with open('said', 'a') as file:\n"
-        "    print(json.dumps([sys.argv[1:], json.loads(os.environ['LCSEARCH_PARAMS'])['v']]), file=file)\n"
+        "    print(json.dumps([sys.argv[1:], json.loads(os.environ['LCSEARCH_PARAMS'])]), file=file)\n"
         "print('epoch=1 loss=1')\n"
     )
     (tmp_path / "prog.py").write_text(program)
-    listed = [sys.executable, "prog.py", "{v}", "--v={v}", "a{v}b", "--", "{v}"]
+    names = [f"v{i}" for i in range(20)]  # a trial draws many, for a start takes longer than they do
+    listed = [sys.executable, "prog.py"]
+    for v in names:
+        listed += [f"{{{v}}}", f"--v={{{v}}}", f"a{{{v}}}b", "--", f"{{{v}}}"]
     for command_ in (listed, " ".join(listed)):
         path = tmp_path / "toy.yaml"
         values = {
@@ -353,20 +356,21 @@ def test_a_parameter_is_one_argument_whatever_it_contains(tmp_path: Path) -> Non
             "goal": "minimize",
             "step": "epoch",
             "max_steps": 1,
-            "space": {"a": {"uniform": [0, 1]}, "v": {"choice": AWKWARD}},
+            "space": {"a": {"uniform": [0, 1]}, **{v: {"choice": AWKWARD} for v in names}},
             "pruner": {"kind": "none"},
             "sampler": {"kind": "random"},
             "backend": {"workers": {"n": 1}},
-            "budget": {"trials": 60},
+            "budget": {"trials": 3},
         }
         path.write_text(json.dumps(values))
         outcome = launcher.run(path, folder=tmp_path / f"run-{type(command_).__name__}", view=Remembering())
-        assert [row.state for row in outcome.progress.rows] == ["complete"] * 60
+        assert [row.state for row in outcome.progress.rows] == ["complete"] * 3
         told = [json.loads(line) for line in (tmp_path / "said").read_text().splitlines()]
-        assert [v for _, v in told] == [row.params["v"] for row in outcome.progress.rows]
-        assert len({v for _, v in told}) > 15
-        for arguments, v in told:
-            assert arguments == [v, f"--v={v}", f"a{v}b", "--", v]
+        drawn = [[params[v] for v in names] for _, params in told]
+        assert drawn == [[row.params[v] for v in names] for row in outcome.progress.rows]
+        assert len({v for some in drawn for v in some}) > 15
+        for (arguments, _), some in zip(told, drawn, strict=True):
+            assert arguments == [said for v in some for said in (v, f"--v={v}", f"a{v}b", "--", v)]
         (tmp_path / "said").unlink()
     assert not (tmp_path / "hacked").exists()
 

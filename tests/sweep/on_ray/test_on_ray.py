@@ -102,8 +102,9 @@ def test_it_trains_the_trials_that_the_other_backend_trains(tmp_path: Path) -> N
     assert (tmp_path / "ray/run/logs/trial-00002.log").read_text() == "trial 2 on cpu\n"
 
 
-@pytest.mark.usefixtures("_ray")
-def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def stopping(_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Of a sweep with stops, whose trials report their third epoch twice."""
     known: list[int] = []
 
     class Spied(loop.SweepScheduler):
@@ -111,11 +112,19 @@ def test_stops_have_their_reasons_in_study_log_and_summary(tmp_path: Path, monke
             known.append(len(self._book.entries))
             super().prepare()
 
-    monkeypatch.setattr(loop, "SweepScheduler", Spied)
-    path = write_toy(tmp_path, CURVES, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2)
-    outcome = run(path)
+    twice = CURVES.replace("ctx.report(", "epoch == 3 and ctx.report(9.0, epoch); ctx.report(")
+    path = write_toy(
+        tmp_path_factory.mktemp("stops"), twice, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SweepScheduler", Spied)
+        outcome = run(path)
     assert known == [0], "the forecaster is loaded once, before the first trial"
-    folder = RunFolder(tmp_path / "run")
+    return outcome
+
+
+def test_stops_have_their_reasons_in_study_log_and_summary(stopping: Outcome) -> None:
+    outcome, folder = stopping, RunFolder(stopping.folder)
     stopped = outcome.progress.of("stopped")
     assert len(stopped) >= 4
     assert outcome.progress.saved == sum(30 - row.spent for row in stopped) > 0
@@ -172,12 +181,8 @@ def test_what_is_odd_is_told_before_tune_may_end_the_trial(tmp_path: Path, monke
     assert told == [{"replayed": [2]}, *[{"replayed": [3], "descending": [1, 2]}] * 3]
 
 
-@pytest.mark.usefixtures("_ray")
-def test_of_a_stopped_trial_is_told_what_was_odd(tmp_path: Path) -> None:
-    twice = CURVES.replace("ctx.report(", "epoch == 3 and ctx.report(9.0, epoch); ctx.report(")
-    path = write_toy(tmp_path, twice, kind="ray", pruner="curve", trials=14, max_steps=30, workers=2)
-    outcome = run(path)
-    stopped = outcome.progress.of("stopped")
+def test_of_a_stopped_trial_is_told_what_was_odd(stopping: Outcome) -> None:
+    stopped = stopping.progress.of("stopped")
     assert stopped
     assert {row.noted.get("repeated") for row in stopped} == {(3,)}
 
