@@ -11,6 +11,7 @@ from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.forecast.network.unseen import Unseen
 from lcsearch.goal import Goal
+from lcsearch.host import registry
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 GOAL = Goal("acc", "maximize", 20.0)
@@ -118,3 +119,19 @@ def test_many_studies_at_once_say_what_each_says_alone() -> None:
         alone = forecaster().forecast(of, queries)
         assert one.absent == alone.absent == (None,)
         np.testing.assert_allclose(one.quantile([0.5]), alone.quantile([0.5]), rtol=1e-3)
+
+
+def test_a_first_report_far_above_all_others_promises_no_more_than_theirs() -> None:
+    """Of the real study whose values these are the three behind ended where they began."""
+    firsts = [32.8, 37.3, 41.7, 50.2, 52.1, 53.01, 53.02, 53.03, 53.04, 53.05, 53.1, 53.2, 53.3, 90.6, 96.2, 115.8]
+    goal = Goal("loss", "minimize", 50.0)
+    live = tuple(
+        Trial(f"t{i}", Curve.of(np.array([1.0]), np.array([x])), status=Status.PAUSED) for i, x in enumerate(firsts)
+    )
+    of = Snapshot("s", goal, FinishedTrials(goal), live)
+    queries, by = [Query(t, "value", 50.0) for t in live], registry.forecaster("network")
+    found = by.forecast(of, queries)
+    chances = found.p_beat(32.8)
+    assert max(chances[-3:]) <= max(chances[5:13]), chances
+    alone = by.forecast(of, queries[-1:])
+    np.testing.assert_array_equal(alone.quantile(0.5), found.quantile(0.5)[-1:])

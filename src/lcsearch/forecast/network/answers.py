@@ -12,6 +12,8 @@ from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.network.asking import PendingQuery, sort
 from lcsearch.forecast.network.columns import plain
+from lcsearch.forecast.network.context import Context
+from lcsearch.forecast.network.firsts import single
 from lcsearch.forecast.network.model import KINDS
 from lcsearch.forecast.network.reading import write_point_mass
 from lcsearch.forecast.network.round import Crowd, Pair, unbegun
@@ -45,6 +47,11 @@ class Answers:
             write_point_mass(whole, list(sure), list(sure.values()))
         return cls(queries, whole, absent, asked, unbegun(queries))
 
+    def pairs(self, context: Context) -> list[Pair]:
+        """What a crowd tells: of trials that have not begun, and of those of the context that have a single report."""
+        firsts = [one for one in self.asked if single(one.trial) and one.trial.uid in context.places]
+        return list(dict.fromkeys([*self.unbegun, *((self.queries[one.row].kind, one.step) for one in firsts)]))
+
     def take(self, pair: Pair, crowd: Crowd) -> None:
         """Write what a crowd says of its own trials and of those that have not begun."""
         kind, step = KINDS.index(pair[0]), pair[1]
@@ -58,7 +65,9 @@ class Answers:
             for row, why in zip(to, said.absent, strict=True):
                 self.absent[row] = why
             self.asked = [one for one in self.asked if found.get(one.row) is None]
-        rows = self.unbegun[pair]
+        rows = self.unbegun.get(pair, [])
+        if not rows:
+            return
         others = crowd.answers([plain(self.queries[i].trial.params) for i in rows], self.whole[0].shape[1])
         for i in rows:
             self.absent[i] = Absent.UNSUPPORTED if others is None else None

@@ -87,7 +87,9 @@ class NetworkForecaster:
 
         A value or a best-by at a step that is not after the last report is certain; a latent value there is asked of
         the curve as it stood at that step. A trial that has not begun (an empty curve, a configuration) is forecast
-        from what the begun ones are forecast to reach at that step, see :mod:`lcsearch.forecast.network.unseen`.
+        from what the begun ones are forecast to reach at that step, see :mod:`lcsearch.forecast.network.unseen`;
+        one with a single report as others of the context with a single one stand, see
+        :mod:`lcsearch.forecast.network.firsts`.
 
         Absent rows: NONFINITE when a begun curve has no finite observation or its first one comes after the step asked
         about, when there is neither a curve nor a configuration, or when that step is not finite; UNSUPPORTED when
@@ -127,7 +129,7 @@ class NetworkForecaster:
             for one, some in zip(open_, wanted, strict=True):
                 if some:
                     context = next(contexts)
-                    for pair in one.unbegun:
+                    for pair in one.pairs(context):
                         one.take(pair, self._crowd(context, pair, sign, width, memo))
                     left.append((one, context))
             self._fill(left, sign, memo)

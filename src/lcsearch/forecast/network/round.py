@@ -1,4 +1,4 @@
-"""Queries about trials that have not begun: what all begun ones are forecast to reach, and what follows."""
+"""What all begun trials are forecast to reach, and what follows for those that have not begun."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecasts, Kind, Query
 from lcsearch.forecast.network.columns import Plain
 from lcsearch.forecast.network.context import Context, same
+from lcsearch.forecast.network.firsts import in_order
 from lcsearch.forecast.network.unseen import Unseen
 from lcsearch.study import Status, Trial
 
@@ -61,8 +62,10 @@ class Crowd:
 
     @classmethod
     def of(cls, context: Context, said: Forecasts) -> Crowd:
-        """Make it; what fails over trials that have not begun takes no other along."""
+        """Make it of their answers as the network gave them; what fails over trials that have not begun takes no other
+        along."""
         members, others = _members(context), None
+        said = in_order([trial for trial, _ in members], said)
         with np.errstate(all="ignore"), suppress(LinAlgError, ValueError):
             others = Unseen.of([params for _, params in members], said)
         return cls(said, {trial.uid: (trial, i) for i, (trial, _) in enumerate(members)}, others)
