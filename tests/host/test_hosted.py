@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from kit.forecasters import ask, laws, study
 from kit.hosts import Running, Scripted
 
 from lcsearch import extras
+from lcsearch.curves import Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Forecasts
 from lcsearch.goal import Direction
@@ -44,10 +46,16 @@ def refusing(status: int, body: bytes = b"no") -> Scripted:
     return Scripted(LOCAL.version, lambda _: Reply(status, body))
 
 
+@cache
+def values() -> Floats:
+    """Where answers are compared."""
+    at = LOCAL.forecast(snapshot(), ask(snapshot()))
+    return np.linspace(at.quantile(0.1).min(), at.quantile(0.9).max(), 7)
+
+
 def close(a: Forecasts, b: Forecasts) -> None:
     assert (a.absent, a.source, a.sign) == (b.absent, b.source, b.sign)
-    at = LOCAL.forecast(snapshot(), ask(snapshot()))
-    for value in np.linspace(at.quantile(0.1).min(), at.quantile(0.9).max(), 7):
+    for value in values():
         np.testing.assert_allclose(a.p_beat(a.sign * value), b.p_beat(b.sign * value), rtol=0, atol=1e-5)
 
 
@@ -147,11 +155,11 @@ def test_a_host_that_is_there_and_answers_nothing_is_asked_more_and_more_seldom(
         for _ in range(IN_A_ROW):
             with pytest.raises(HostTrouble):
                 client.forecast(one, ask(one))
-        asked_at, begun = [], clock.now
+        asked_at, begun, expected = [], clock.now, LOCAL.forecast(one, ask(one))
         for _ in range(200):
             clock.now += 0.5
             before = len(link.bodies)
-            close(client.forecast(one, ask(one)), LOCAL.forecast(one, ask(one)))
+            close(client.forecast(one, ask(one)), expected)
             asked_at += [clock.now - begun] * (len(link.bodies) - before)
         assert asked_at == [1, 3, *range(7, 100, 4)]
         assert len(caplog.records) == 1  # said once

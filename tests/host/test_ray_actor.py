@@ -44,7 +44,7 @@ from lcsearch.weights import shipped
 LOCAL = Pretrained()
 PATIENCE_S = 300.0
 """For a busy machine; nothing here takes that long."""
-STEPS = 20
+STEPS, MOST_KILLS = 20, 4
 RATES = [10 ** (-4 + 4 * ((0.618 * i) % 1)) for i in range(12)]
 
 # Workers cannot import this module; what it defines travels whole.
@@ -305,10 +305,10 @@ def test_a_tune_run_stops_what_it_stops_with_the_local_weights(link: RayLink, tm
 
 
 def test_a_host_killed_in_a_tune_run_causes_no_stop(link: RayLink, tmp_path: Path) -> None:
-    done, killed = threading.Event(), []
+    done, killed = threading.Event(), list[int]()
 
     def killing() -> None:
-        while not done.wait(0.5):
+        while len(killed) < MOST_KILLS and not done.wait(0.5):  # each costs the start of a process
             with contextlib.suppress(HostTrouble, ProcessLookupError):
                 os.kill(pid := link.about(PATIENCE_S)["pid"], signal.SIGKILL)
                 killed.append(pid)

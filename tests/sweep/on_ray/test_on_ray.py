@@ -594,8 +594,8 @@ def test_what_others_finish_is_learnt_and_what_they_have_is_left_out(tmp_path: P
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_ended_launch_is_resumed_without_a_loss(tmp_path: Path, how: signal.Signals, code: int) -> None:
     epochs = 40
-    objective = held(RESUMING, "ctx.number > 1")
-    path = write_toy(tmp_path, objective, kind="ray", pruner="curve", trials=5, max_steps=epochs, workers=2)
+    objective, pruner = held(RESUMING, "ctx.number > 1"), "curve, forecasters: [parametric, rank-gap]"  # loaded at once
+    path = write_toy(tmp_path, objective, kind="ray", pruner=pruner, trials=5, max_steps=epochs, workers=2)
     folder = tmp_path / "run"
     process = subprocess.Popen(
         command("run", path, "--folder", folder),

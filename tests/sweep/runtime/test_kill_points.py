@@ -144,7 +144,8 @@ def nursery() -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("pauses", [False, True], ids=["stops", "pauses"])
 def test_thirty_kills_lose_nothing(tmp_path: Path, nursery: subprocess.Popen[str], pauses: bool) -> None:
     rng = random.Random(SEED)
-    pruner = "none" if pauses else "curve, n_startup_trials: 3"
+    # forecasters that a worker loads at once: what is killed is to be its work, and it has thirty beginnings
+    pruner = "none" if pauses else "curve, n_startup_trials: 3, forecasters: [parametric, rank-gap]"
     path = write_toy(tmp_path, TRAIN, trials=TRIALS, max_steps=EPOCHS, workers=2, pruner=pruner, retries=1000)
     if pauses:  # every trial pauses four times, and runs to its end
         path.write_text(path.read_text() + "pause: true\nallocator: {kind: uniform, quantum: 0.2}\n")

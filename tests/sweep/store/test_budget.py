@@ -482,10 +482,10 @@ from pathlib import Path
 from datetime import UTC, datetime
 import optuna
 from lcsearch.sweep.store import ownership as claim
+from lcsearch.sweep.spec.model import SweepFile
 from lcsearch.sweep.store.folder import RunFolder
-from sweep.store.test_budget import file_of
 
-folder, file = RunFolder(Path(sys.argv[1])), file_of(money_per_hour=1.0)
+folder, file = RunFolder(Path(sys.argv[1])), SweepFile.model_validate_json(sys.argv[3])
 study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder.root}/st.db")
 if sys.argv[2] == "take":
     ended, left = claim.take(study, folder, 0, file), claim.take(study, folder, 1, file)
@@ -501,12 +501,12 @@ print(json.dumps([row.seconds for row in collect(study.trials, file.target, 9, f
 
 def test_workers_time_is_the_same_in_every_time_zone(tmp_path: Path) -> None:
     optuna.create_study(study_name="toy", storage=f"sqlite:///{tmp_path}/st.db")
+    file = json.dumps({**SWEEP, "budget": {"trials": 9, "money_per_hour": 1.0}})
 
     def at(zone: str, action: str) -> list[float]:
         done = subprocess.run(
-            [sys.executable, "-c", TAKE, str(tmp_path), action],
+            [sys.executable, "-c", TAKE, str(tmp_path), action, file],
             env={**os.environ, "TZ": zone},
-            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -519,8 +519,9 @@ def test_workers_time_is_the_same_in_every_time_zone(tmp_path: Path) -> None:
     assert 1.0 <= ended < 900.0
     assert 1.0 <= running < 900.0
     for zone in ("America/New_York", "UTC", "Asia/Tokyo"):
-        assert at(zone, "read")[0] == ended
-        assert running < at(zone, "read")[1] < 900.0
+        same, goes_on = at(zone, "read")
+        assert same == ended
+        assert running < goes_on < 900.0
     (same, given_up) = at("America/New_York", "release")
     assert same == ended
     assert running < given_up < 900.0
