@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 Time = Literal["right", "frozen", "slow", "fast", "jumping", "racing"]
@@ -61,12 +61,17 @@ print(json.dumps({
 
 
 @contextmanager
-def busy(n: int) -> Iterator[None]:
-    """So many processes that never rest."""
+def busy(n: int = 2) -> Iterator[None]:
+    """So many processes that never rest, on one processor with this thread and all that it starts meanwhile: the other
+    processors are left to the tests beside.
+    """
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(mine)[os.getpid() % len(mine)]})
     hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
     try:
         yield
     finally:
+        os.sched_setaffinity(0, mine)
         for hog in hogs:
             hog.kill()
             hog.wait()
@@ -80,13 +85,13 @@ def told(
 
     Args:
         time: how the process's clocks go.
-        load: so many busy processes beside it.
+        load: so many busy processes beside it, on its processor.
         trials: how many.
         steps: of a trial that runs to its end.
         pause: seconds that a step takes at least.
     """
     given = [time, str(trials), str(steps), str(pause)]
-    with busy(load):
+    with busy(load) if load else nullcontext():
         done = subprocess.run(
             [sys.executable, "-c", _STUDY, *given],
             capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -84,5 +83,5 @@ def test_the_same_stops_beside_busy_processes(one_cpu: None, tmp_path: Path) -> 
     """What a look came to was once carried out when the driver got to it: results later on a busy machine."""
     ends, looks = fitted(tmp_path / "quiet")
     assert sum(bool(reason) for *_, reason in ends) >= 3
-    with busy(2 * (os.cpu_count() or 1)):
+    with busy():
         assert fitted(tmp_path / "busy") == (ends, looks)
