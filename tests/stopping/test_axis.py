@@ -38,6 +38,12 @@ def test_always_the_same_step() -> None:
     assert seen([[0.0]] * 5 + [[0.0, 1.0]]) is None
 
 
+def test_what_follows_from_odd_steps_is_not_told_beside_them() -> None:
+    """Of reports at step 0 a study keeps the first, so what is returned stands in no curve: that was told, too."""
+    ended = [trial(str(i), [5.0 + i], returned=1.0 - 0.1 * i) for i in range(6)]
+    assert [notice.key for notice in notices(snapshot(goal(horizon=50), ended))] == ["axis"]
+
+
 @pytest.mark.parametrize("unit", [1.0, 1e3, 1e6, 1e9])
 def test_the_time_of_day(unit: float) -> None:
     """One after the other, and eight at a time."""

@@ -53,6 +53,19 @@ def test_a_horizon_that_trials_leave_behind() -> None:
     ]
 
 
+def test_one_trial_beyond_the_horizon_proves_it() -> None:
+    """Where two trials ended and all others were stopped, nothing was ever said."""
+    (text,) = told(10, [100] * 5)
+    assert told(10, [100]) == told(10, [100, 7]) == [text]
+
+    def on(*starts: float, horizon: float) -> list[str]:
+        ended = [trial(str(i), [1.0] * 25, first=first) for i, first in enumerate(starts)]
+        return [notice.text for notice in notices(snapshot(goal(horizon=horizon), ended))]
+
+    # steps that may be no axis: five trials tell, and the last of such steps is no advice
+    assert on(0, 25, horizon=25) == on(1_795_000_000, 1_795_000_300, horizon=25) == []
+
+
 def test_a_little_beyond_the_horizon_is_not_far() -> None:
     """From a twentieth on it was said to be far."""
     assert told(100, [107] * 5) == [
@@ -78,6 +91,26 @@ def test_a_horizon_of_seconds() -> None:
     ends = [trial(str(i), [1.0, 1.0, 1.0], steps=[10.0, 20.0, 30.0 + i / 10]) for i in range(6)]
     (text,) = [notice.text for notice in notices(snapshot(goal(horizon=3600), ends))]
     assert text.endswith("; else set it to what the longest needs, 30.5 so far")
+
+
+def returning(*pairs: tuple[list[float], float]) -> list[str]:
+    """Losses are reported in a study that is maximized, and `pairs` holds what trials reported and returned."""
+    ended = [trial(str(i), values, returned=returned) for i, (values, returned) in enumerate(pairs)]
+    study = replace(goal("maximize", horizon=2), judged="final")
+    return [notice.text for notice in notices(snapshot(study, ended))]
+
+
+def test_two_trials_that_returned_what_they_never_reported() -> None:
+    """A loss is reported and an accuracy returned, so that the best are stopped: no third trial ended, and nothing was
+    said."""
+    good, bad = ([2.0, 0.5, 0.1], 0.97), ([2.5, 2.4, 2.3], 0.1)
+    assert returning(good, bad) == [
+        "the study's best is 0.97 of trial 0, and trials must beat 2.3 of trial 1: 2 of 2 trials returned what their "
+        "curves do not say. Report what is returned"
+    ]
+    assert returning(good) == []
+    assert returning(good, ([2.5, 2.4, 2.3], 2.4)) == []  # it did report that: so few prove nothing
+    assert returning(([0.1], 0.97), ([2.3], 0.1)) == []  # of a curve that may be none
 
 
 def test_an_incumbent_at_the_metrics_bound() -> None:

@@ -40,7 +40,7 @@ from lcsearch.stopping.calibration import Calibration, Outcome, outcomes_of
 from lcsearch.stopping.decision import Decision, Receipt
 from lcsearch.stopping.gates import Ask, Event, GateHold, ask, early_gates, held_decision
 from lcsearch.stopping.judge import Judgement, judge, revoked, stop_invalidated_by, with_threshold
-from lcsearch.stopping.notices import AXIS, Notice, notices
+from lcsearch.stopping.notices import AXIS, FEW, Notice, notices
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.stopping.seen import Seen
@@ -210,13 +210,14 @@ class Session:
         return hold
 
     def _notice(self, study: Present) -> None:
-        """Tell each notice once, and again when the number it named is outgrown; looks for them anew when the finished
-        trials have doubled, or one has gone so much further.
+        """Tell each notice once, and again when the number it named is outgrown; looks for them anew with each of the
+        first finished trials, and then when they have doubled, or one has gone so much further.
         """
         n, end = study.bank.n_complete, study.bank.end
         with self._lock:
             last, before = self._noticed.get(study.key, (0, 0.0))
-            if n < ENOUGH or (last <= n < 2 * last and end < OUTGROWN * before):
+            due = last + 1 if last < ENOUGH else 2 * last
+            if n < FEW or (last <= n < due and end < OUTGROWN * before):
                 return
             self._noticed[study.key] = n, end
         with np.errstate(all="ignore"):

@@ -28,6 +28,9 @@ _LATE = 50
 FAR = 2.0
 """Times the horizon that was named: from here on trials that pass it go far beyond it."""
 
+FEW = 2
+"""COMPLETE trials that may be all that a study ever gets, so what they prove must be told."""
+
 
 class Notice(NamedTuple):
     """Something a user should set otherwise.
@@ -49,20 +52,23 @@ def notices(snapshot: Snapshot, axis: str | None = None) -> tuple[Notice, ...]:
     Args:
         axis: what :func:`~lcsearch.stopping.axis.odd_axis` said of trials that were live then.
     """
-    told = (*_barred(snapshot), *_bounds(snapshot), *_bound(snapshot), *_returned(snapshot))
-    if axis := odd_axis(snapshot) or axis:  # where steps mean nothing, neither does the last one
+    told = (*_barred(snapshot), *_bounds(snapshot), *_bound(snapshot))
+    if axis := odd_axis(snapshot) or axis:  # where steps mean nothing, neither do the last one and what stands there
         return (Notice(AXIS, axis), *told)
-    return (*_horizon(snapshot), *told, *_placeholder(snapshot), *_offset(snapshot))
+    return (*_horizon(snapshot), *told, *_returned(snapshot), *_placeholder(snapshot), *_offset(snapshot))
 
 
 def _horizon(snapshot: Snapshot) -> Iterator[Notice]:
     bank, named = snapshot.bank, snapshot.goal.horizon
-    n = bank.ends.size
-    if n < ENOUGH or (bank.reached and bank.end <= named):
+    n, beyond = bank.ends.size, bank.end > named
+    if not beyond and (n < ENOUGH or bank.reached):
+        return
+    # one trial beyond it will do, unless steps may turn out to be no axis
+    if n < ENOUGH and any(t.curve.first_step >= named for t in bank if t.status is Status.COMPLETE and len(t.curve)):
         return
     first = min(trial.curve.first_step for trial in bank if len(trial.curve))
     length = f"{trained_by(bank.end, first):g}"  # range(50) ends at 49
-    if bank.end > named:
+    if beyond:
         key, ratio = "horizon beyond", bank.end / named
         how = f"far beyond max_steps (max_t), which is {named:g} ({ratio:.3g} times as far)"
         if ratio < FAR:
@@ -170,7 +176,7 @@ def _opposite(pairs: Sequence[tuple[float, float]]) -> str:
     """
     found = np.asarray(pairs[:_COMPARED])
     above = found[:, None] > found[None]
-    order = (above.astype(int) - above.swapaxes(0, 1)).prod(axis=2).sum()
+    order = (above.astype(int) - above.swapaxes(0, 1)).prod(axis=2).sum() if len(found) >= ENOUGH else 0
     return ", and mostly in the opposite order, so that the best ones are stopped first" if order < 0 else ""
 
 
@@ -179,7 +185,9 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
     goal, incumbent = snapshot.goal, snapshot.incumbent
     known = [t for t in snapshot.bank if t.feasible and t.returned is not None and math.isfinite(t.returned)]
     ended = [t for t in known if t.status is Status.COMPLETE and len(t.curve)]
-    if incumbent is None or len(ended) < ENOUGH:
+    if incumbent is None or len(ended) < FEW:
+        return
+    if len(ended) < ENOUGH and any(t.curve.n_reports < 2 or _reported(t) for t in ended):
         return
     returned = {t.uid: t.returned or 0.0 for t in known}
     best = min(known, key=lambda t: (goal.sign * returned[t.uid], uid_sort_key(t.uid)))
@@ -207,3 +215,8 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
         text += _opposite([(returned[t.uid], judged_loss(t.curve, goal)[0] * goal.sign) for t in ended])
         text += ". Report what is returned"
     yield Notice("returned", text)
+
+
+def _reported(trial: Trial) -> bool:
+    """Whether a trial returned a value that it had reported, be it neither its best nor its last."""
+    return trial.returned is not None and bool(np.isclose(trial.curve.values, trial.returned, rtol=1e-5, atol=0).any())

@@ -115,6 +115,29 @@ def test_what_is_returned_is_not_what_is_reported(caplog: pytest.LogCaptureFixtu
     assert str(of.report(study)).splitlines()[0] == f"! {text}"
 
 
+def test_two_trials_that_returned_something_else_are_enough(caplog: pytest.LogCaptureFixture) -> None:
+    """It was told from the fifth on that ended, and with the best ones stopped first no fifth may end."""
+    study = mismatched(2, lambda i: decay(0.1 * (i + 1)), lambda i: 1.0 - 0.1 * i, n_startup_trials=2)
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        first_stop(study.ask(), decay(5.0))
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "2 of 2 trials returned what their curves do not say. Report what is returned" in said
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_what_the_fifth_trial_proves_is_told_then(n: int, caplog: pytest.LogCaptureFixture) -> None:
+    study = mismatched(n, lambda i: decay(0.1 * (i + 1), 20), lambda i: decay(0.1 * (i + 1), 20)[-1], max_steps=200)
+    with caplog.at_level(logging.WARNING, "lcsearch"):
+        first_stop(study.ask(), decay(5.0, 10))
+        assert not caplog.records
+        for _ in range(5 - n):
+            values = decay(1.0, 20)
+            study.add_trial(create_trial(value=values[-1], intermediate_values=dict(enumerate(values))))
+        first_stop(study.ask(), decay(5.0, 10))
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "none of 5 trials that ended by themselves so far reached max_steps" in said
+
+
 def test_what_is_returned_may_lie_in_nearly_the_same_order() -> None:
     study = mismatched(6, lambda i: decay(0.1 * (i + 1)), lambda i: 7.0 + i - 2.5 * (i == 1))
     first_stop(study.ask(), decay(5.0))
