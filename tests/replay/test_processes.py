@@ -176,11 +176,11 @@ def test_a_replay_is_the_same_by_two_processes() -> None:
 
 def test_a_process_that_cannot_forecast_changes_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, entrants = synthetic_task("power", 25, n_steps=20), [policy_spec("curve")]
-    alone = replay(task, entrants, orders=10)
+    alone = replay(task, entrants, orders=5)
     assert min(alone.points[0].saved) > 0
     (tmp_path / "torch.py").write_text("raise MemoryError('no room for it')")
     monkeypatch.syspath_prepend(tmp_path)  # torch is imported in this process, and not yet in others
-    assert replay(task, entrants, orders=10, processes=2, progress=until_others_have_ended).points == alone.points
+    assert replay(task, entrants, orders=5, processes=2, progress=until_others_have_ended).points == alone.points
 
 
 def test_whoever_stops_listening_leaves_no_process() -> None:
