@@ -30,6 +30,7 @@ from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.storage import Patience
 
 reason = postgres.missing()
+CURVE = "curve, forecasters: [parametric, rank-gap]"  # loaded at once
 
 
 @contextmanager
@@ -160,7 +161,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_in_plain_words(
 
 
 def test_the_command_line_says_so_too(tmp_path: Path) -> None:
-    path, run = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=200, pruner="curve"), tmp_path / "run"
+    path, run = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=200, pruner=CURVE), tmp_path / "run"
     told = tmp_path / "told"
     code = "from lcsearch.sweep.store import storage as s; s.PATIENCE_S, s._BUSY_S = 1.0, 0.05; "
     code += "from lcsearch.cli import main; main()"
@@ -179,7 +180,7 @@ def test_the_command_line_says_so_too(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_twice_kills_while_the_storage_does_not_answer(tmp_path: Path) -> None:
-    path, run = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=300, pruner="curve"), tmp_path / "run"
+    path, run = write_toy(tmp_path, held(RESUMING), trials=2, max_steps=300, pruner=CURVE), tmp_path / "run"
     code = "from lcsearch.sweep.store import storage as s; s.PATIENCE_S = 3600.0; from lcsearch.cli import main; main()"
     with launched([sys.executable, "-c", code, "run", str(path), "--folder", str(run)]) as process:
         state = run / "checkpoints/trial-00000/state.json"
