@@ -128,10 +128,27 @@ def test_the_complete_ones_are_measured_by_where_there_are_any() -> None:
     live = paused(50, 4), paused(51, 9)
     made = snapshot(12, *live)
     found = Begun.of(made, alongside(made))
-    assert found.spread == made.robust_range > 0
     assert made.incumbent is not None
     assert {found.target(uid) for uid in ("t0", "t50", None)} == {made.incumbent.value}
     assert found.complete.tolist() == [True] * 12 + [False] * 2
+
+
+def test_where_some_wait_all_that_have_begun_have_a_say_in_the_spread() -> None:
+    """Those that got to the end lie near to each other: they were promoted for being the best of many."""
+    made = snapshot(12)
+    assert Begun.of(made, ()).spread == made.robust_range > 0
+    far = [replace(paused(50 + i, 4), curve=Curve.of([1.0], [1e3 * (1 + i)])) for i in range(20)]
+    for live in (far, [replace(t, status=Status.RUNNING) for t in far]):
+        asked = snapshot(12, *live)
+        found = Begun.of(asked, tuple(live))
+        everyone = np.concatenate([asked.bank.judged, [t.curve.values[0] for t in live]])
+        waits = live[0].status is Status.PAUSED
+        assert found.spread == pytest.approx(
+            math.sqrt(asked.robust_range * robust_range(everyone)) if waits else asked.robust_range
+        )
+    near = [replace(paused(50 + i, 4), curve=Curve.of([1.0], [float(made.bank.judged.min())])) for i in range(20)]
+    asked = snapshot(12, *near)
+    assert Begun.of(asked, tuple(near)).spread == asked.robust_range, "no narrower than of the complete ones"
 
 
 def test_without_a_complete_one_all_that_have_begun_are_and_no_trial_has_itself_to_beat() -> None:

@@ -66,7 +66,9 @@ class Begun:
         complete: (C,) bool.
         best: what there is to beat: the loss of the best feasible complete trial; without one, of the two best feasible
             ones that have begun and did not fail, with their uids, for no trial has itself to beat.
-        spread: robust range of the complete ones' judged losses; where these give none, of `live` and finished ones.
+        spread: robust range of the complete ones' judged losses; where these give none, of `live` and finished ones;
+            where some wait, the geometric mean of both, if the latter is wider: in an allocated search only those get
+            to the end that were best on the way, and lie as near to each other as no others do.
     """
 
     live: tuple[Trial, ...]
@@ -93,7 +95,11 @@ class Begun:
             at = np.where(counts, so_far, np.inf)
             two = np.argsort(at, kind="stable")[:2]
             best = tuple((float(at[i]), everyone[i].uid) for i in two if math.isfinite(at[i]))
-        spread = snapshot.robust_range or robust_range(so_far)
+        spread, widest = snapshot.robust_range, robust_range(so_far)
+        if not spread:
+            spread = widest
+        elif widest > spread and any(trial.status is Status.PAUSED for trial in live):
+            spread = math.sqrt(spread) * math.sqrt(widest)
         return cls(live, tuple(everyone[i] for i in rows), so_far[rows], complete[rows], best, spread)
 
     def target(self, uid: str | None = None) -> float:
