@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from lcsearch.curves import Curve, Floats
 from lcsearch.forecast.contract import Absent, Forecasts
-from lcsearch.forecast.network.firsts import in_order, single
+from lcsearch.forecast.network.firsts import Firsts, single
 from lcsearch.study import Status, Trial
 
 LEVELS = np.linspace(0.01, 0.99, 50)
@@ -21,6 +23,14 @@ def said(medians: list[float], sign: float = 1.0, absent: list[Absent | None] | 
     """Losses as wide as one, around each median."""
     knots: Floats = np.array(medians)[:, None] + LEVELS - 0.5
     return Forecasts.of(knots, LEVELS, np.zeros((len(medians), 2)), sign=sign, source="made", absent=absent)
+
+
+def in_order(trials: list[Trial], found: Forecasts) -> Forecasts:
+    """All of them as a crowd is told."""
+    firsts = Firsts.of(trials, found)
+    rows = zip(trials, found.knots, found.levels, strict=True)
+    raised = [firsts.raised(t, knots, levels) if single(t) else knots for t, knots, levels in rows]
+    return replace(found, knots=np.stack(raised))
 
 
 def medians(of: Forecasts) -> list[float]:
@@ -54,6 +64,14 @@ def test_only_single_reports_of_one_step_are_compared() -> None:
     found = said([10.0, 80.0, 80.0, 80.0, 80.0])
     kept = in_order([trial(0, [90.0]), *others], found)
     np.testing.assert_array_equal(kept.knots, found.knots)
+
+
+def test_one_that_is_asked_beside_them_is_bound_by_them_and_binds_none() -> None:
+    trials, found = [trial(0, [30.0]), trial(1, [50.0])], said([20.0, 45.0])
+    firsts = Firsts.of(trials, found)
+    for first, median in ((20.0, 10.0), (30.0, 10.0), (40.0, 20.0), (50.0, 20.0), (90.0, 45.0)):
+        knots = firsts.raised(trial(2, [first]), said([10.0]).knots[0], LEVELS)
+        assert round(float(np.interp(0.5, LEVELS, knots)), 6) == median
 
 
 def test_no_answer_stays_none_and_binds_nobody() -> None:

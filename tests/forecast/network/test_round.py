@@ -135,3 +135,5 @@ def test_a_first_report_far_above_all_others_promises_no_more_than_theirs() -> N
     assert max(chances[-3:]) <= max(chances[5:13]), chances
     alone = by.forecast(of, queries[-1:])
     np.testing.assert_array_equal(alone.quantile(0.5), found.quantile(0.5)[-1:])
+    another = Trial("t99", Curve.of(np.array([1.0]), np.array([92.0])), status=Status.PAUSED)
+    assert by.forecast(of, [Query(another, "value", 50.0)]).p_beat(32.8) <= max(chances[5:13]), "beside the context"

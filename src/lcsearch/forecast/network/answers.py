@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from lcsearch.forecast.contract import Absent, Forecasts, Query
 from lcsearch.forecast.network.asking import PendingQuery, sort
 from lcsearch.forecast.network.columns import plain
 from lcsearch.forecast.network.context import Context
-from lcsearch.forecast.network.firsts import single
+from lcsearch.forecast.network.firsts import Firsts, single
 from lcsearch.forecast.network.model import KINDS
 from lcsearch.forecast.network.reading import write_point_mass
 from lcsearch.forecast.network.round import Crowd, Pair, unbegun
@@ -29,6 +29,7 @@ class Answers:
         absent: (Q,) why there is no answer.
         asked: what is left to ask of the network.
         unbegun: of every pair, rows of the trials that have not begun.
+        firsts: of pairs that a crowd was asked of, what binds trials of a single report.
     """
 
     queries: Sequence[Query]
@@ -36,6 +37,7 @@ class Answers:
     absent: list[Absent | None]
     asked: list[PendingQuery]
     unbegun: dict[Pair, list[int]]
+    firsts: dict[Pair, Firsts] = field(default_factory=dict)
 
     @classmethod
     def of(cls, queries: Sequence[Query], sign: float, width: int) -> Answers:
@@ -48,12 +50,16 @@ class Answers:
         return cls(queries, whole, absent, asked, unbegun(queries))
 
     def pairs(self, context: Context) -> list[Pair]:
-        """What a crowd tells: of trials that have not begun, and of those of the context that have a single report."""
-        firsts = [one for one in self.asked if single(one.trial) and one.trial.uid in context.places]
-        return list(dict.fromkeys([*self.unbegun, *((self.queries[one.row].kind, one.step) for one in firsts)]))
+        """Of what a crowd is asked: of trials that have not begun, and of those with a single report beside others."""
+        firsts = {(self.queries[one.row].kind, one.step): None for one in self.asked if single(one.trial)}
+        if firsts and not any(map(single, context.begun.trials)):
+            firsts = {}
+        return list(self.unbegun | firsts)
 
     def take(self, pair: Pair, crowd: Crowd) -> None:
-        """Write what a crowd says of its own trials and of those that have not begun."""
+        """Write what a crowd says of its own trials and of those that have not begun; what it says of others that have
+        a single report counts in `write`."""
+        self.firsts[pair] = crowd.firsts
         kind, step = KINDS.index(pair[0]), pair[1]
         mine = [one for one in self.asked if one.kind == kind and one.step == step]
         found = {one.row: crowd.row(one.trial, step) for one in mine}
@@ -81,9 +87,12 @@ class Answers:
         for column, part in zip(self.whole, parts, strict=True):
             column[to, : part.shape[1]] = np.where(off[:, None], np.nan, part)
             column[to, part.shape[1] :] = column[to, part.shape[1] - 1 : part.shape[1]]
-        for row, gone in zip(to, off, strict=True):
+        for one, gone in zip(self.asked, off, strict=True):
             if gone:
-                self.absent[row] = Absent.UNSUPPORTED
+                self.absent[one.row] = Absent.UNSUPPORTED
+            elif single(one.trial) and (firsts := self.firsts.get((self.queries[one.row].kind, one.step))) is not None:
+                knots, levels, _ = self.whole
+                knots[one.row] = firsts.raised(one.trial, knots[one.row], levels[one.row])
 
     def forecasts(self, sign: float, source: str) -> Forecasts:
         """All rows."""

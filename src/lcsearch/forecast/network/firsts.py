@@ -3,12 +3,18 @@
 One loss says where a curve stands and nothing of how it goes on, and the network reads one far above all others as one
 that has far to fall: on half a such trials were given chances that those at the front had not, and nearly all of them
 stayed behind. So every quantile of their forecasts is at least the largest, but for a tenth of them, that is forecast
-of the trials that began better: an envelope of first-order stochastic dominance over the study.
+of the context trials that began better at the same step: an envelope of first-order stochastic dominance.
+
+Of half a's begun trials after one report (`experiments/e1_forecast/begun.py`) log-loss of P(beat) and CRPS fell on all
+sources. Tried there as well: the mean over all that are out of order (log-loss rose); trials of three reports (log-loss
+fell, and so did Spearman where curves cross); a quarter in the place of a tenth (level).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from scipy.special import ndtr
@@ -26,36 +32,51 @@ def single(trial: Trial) -> bool:
     return trial.curve.n_reports == 1 and trial.status is not Status.COMPLETE
 
 
-def in_order(trials: Sequence[Trial], said: Forecasts) -> Forecasts:
-    """The forecasts `said` of trials at one step, where those of a single report are in the order in which they began.
+@dataclass(frozen=True, eq=False)
+class Firsts:
+    """What trials of a single report are forecast to reach at one step, by the step of their report.
 
-    Trials are compared that reported at one and the same step. Of half a's begun trials after one report
-    (`experiments/e1_forecast/begun.py`) log-loss of P(beat) and CRPS fell on all sources. Tried there as well: the
-    mean over all that are out of order (log-loss rose); trials of three reports (log-loss fell, and so did Spearman
-    where curves cross); a quarter in the place of a tenth (level).
+    Attributes:
+        sign: of the goal.
+        losses: step -> (N,) first losses, rising.
+        least: step -> (N + 1, L) what who began behind the first n of them must reach at least, at L levels.
     """
-    groups: dict[float, list[int]] = {}
-    for i, (trial, why) in enumerate(zip(trials, said.absent, strict=True)):
-        if why is None and single(trial):
-            groups.setdefault(float(trial.curve.steps[0]), []).append(i)
-    knots = said.knots.copy()
-    for rows in groups.values():
-        losses = said.sign * np.array([trials[i].curve.values[0] for i in rows])
-        knots[rows] = _raised(losses, said.pick(rows))
-    return Forecasts.of(knots, said.levels, said.tails, sign=said.sign, source=said.source, absent=said.absent)
+
+    sign: float
+    losses: dict[float, Floats]
+    least: dict[float, Floats]
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], said: Forecasts) -> Firsts:
+        """Those of `trials` with a single report, by the network's own forecasts `said`, one row a trial."""
+        sign = said.sign
+        there = [
+            (float(trial.curve.steps[0]), sign * float(trial.curve.values[0]), i)
+            for i, (trial, why) in enumerate(zip(trials, said.absent, strict=True))
+            if why is None and single(trial) and len(trial.curve)
+        ]
+        losses, least = {}, {}
+        for step, some in groupby(sorted(there), key=lambda one: one[0]):
+            rows = list(some)
+            losses[step] = np.array([loss for _, loss, _ in rows])
+            least[step] = _envelope(said.pick([i for *_, i in rows]))
+        return cls(sign, losses, least)
+
+    def raised(self, trial: Trial, knots: Floats, levels: Floats) -> Floats:
+        """The knots (K,) of the forecast of a trial of a single report, no better than of those that began better."""
+        step = float(trial.curve.steps[0])
+        if step not in self.losses:
+            return knots
+        n = int(np.searchsorted(self.losses[step], self.sign * trial.curve.values[0], side="left"))
+        return np.maximum(knots, np.interp(levels, _LEVELS, self.least[step][n])) if n else knots
 
 
-def _raised(losses: Floats, said: Forecasts) -> Floats:
-    """(N,) first losses and their trials' forecasts -> their knots (N, K), raised to the envelope."""
+def _envelope(said: Forecasts) -> Floats:
+    """Forecasts of N trials in the order in which they began -> (N + 1, L), see :class:`Firsts`."""
     quantiles = said.sign * said.quantile(np.tile(_LEVELS if said.sign > 0 else 1.0 - _LEVELS, (len(said), 1)))
-    order = np.argsort(losses, kind="stable")
-    ahead = np.searchsorted(losses[order], losses, side="left")
-    largest = np.full((1 + losses.size // _ODD_ONES, _LEVELS.size), -np.inf)  # of those ahead, rising
-    knots, added = said.knots.copy(), 0
-    for i in order:
-        for k in order[added : ahead[i]]:
-            largest = np.sort(np.vstack([largest, quantiles[k]]), 0)[1:]
-        added = ahead[i]
-        if added:
-            knots[i] = np.maximum(knots[i], np.interp(said.levels[i], _LEVELS, largest[-1 - added // _ODD_ONES]))
-    return knots
+    largest = np.full((1 + len(said) // _ODD_ONES, _LEVELS.size), -np.inf)  # so far, rising
+    least = np.full((len(said) + 1, _LEVELS.size), -np.inf)
+    for n, row in enumerate(quantiles, 1):
+        largest = np.sort(np.vstack([largest, row]), 0)[1:]
+        least[n] = largest[-1 - n // _ODD_ONES]
+    return least

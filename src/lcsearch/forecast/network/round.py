@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.linalg import LinAlgError
@@ -14,7 +14,7 @@ from lcsearch.curves import Floats
 from lcsearch.forecast.contract import Forecasts, Kind, Query
 from lcsearch.forecast.network.columns import Plain
 from lcsearch.forecast.network.context import Context, same
-from lcsearch.forecast.network.firsts import in_order
+from lcsearch.forecast.network.firsts import Firsts, single
 from lcsearch.forecast.network.unseen import Unseen
 from lcsearch.study import Status, Trial
 
@@ -51,12 +51,14 @@ class Crowd:
     """What the begun trials of a context are forecast to reach, asked on their own: it hangs on the context alone.
 
     Attributes:
-        said: a row for each of :func:`crowd_queries`.
+        said: a row for each of :func:`crowd_queries`; trials of a single report in the order of `firsts`.
+        firsts: what binds other trials of a single report.
         places: uid -> the trial and its row.
         others: what follows for trials that have not begun; None where nothing does.
     """
 
     said: Forecasts
+    firsts: Firsts
     places: dict[str, tuple[Trial, int]]
     others: Unseen | None
 
@@ -65,10 +67,14 @@ class Crowd:
         """Make it of their answers as the network gave them; what fails over trials that have not begun takes no other
         along."""
         members, others = _members(context), None
-        said = in_order([trial for trial, _ in members], said)
+        firsts, knots = Firsts.of([trial for trial, _ in members], said), said.knots.copy()
+        for i, (trial, _) in enumerate(members):
+            if single(trial) and said.absent[i] is None:
+                knots[i] = firsts.raised(trial, knots[i], said.levels[i])
+        said = replace(said, knots=knots)
         with np.errstate(all="ignore"), suppress(LinAlgError, ValueError):
             others = Unseen.of([params for _, params in members], said)
-        return cls(said, {trial.uid: (trial, i) for i, (trial, _) in enumerate(members)}, others)
+        return cls(said, firsts, {trial.uid: (trial, i) for i, (trial, _) in enumerate(members)}, others)
 
     def row(self, trial: Trial, step: float) -> int | None:
         """Of a query about `trial` at the step of the crowd; None where it was not asked so."""
