@@ -45,6 +45,16 @@ def test_who_begins_worse_is_forecast_no_better(sign: float) -> None:
     assert found.p_beat(sign * 44.8).tolist() == pytest.approx([0.3, 1.0, 0.3])
 
 
+def test_a_mirrored_study_gives_the_same_bits() -> None:
+    rng = np.random.default_rng(0)
+    firsts, ends = rng.random(40), rng.normal(0, 3, 40).tolist()
+    one, mirror = (
+        in_order([trial(i, [sign * x]) for i, x in enumerate(firsts.tolist())], said(ends, sign))
+        for sign in (1.0, -1.0)
+    )
+    np.testing.assert_array_equal(one.knots, mirror.knots)
+
+
 def test_one_in_ten_may_be_out_of_order_and_bind_nobody() -> None:
     """Of those that begin better the worst forecast counts up to nine, of ten the second worst."""
     trials = [trial(i, [float(i)]) for i in range(11)]

@@ -55,6 +55,14 @@ def test_it_ranks_what_nobody_has_begun(sign: float) -> None:
     assert inside.mean() > 0.75
 
 
+def test_a_mirrored_study_gives_the_same_bits() -> None:
+    for seed in range(5):
+        known = configs(30, seed)
+        losses = [loss(c) for c in known]
+        one, mirror = (answers(known, said(losses, sign=sign), configs(20, seed + 5)) for sign in (1.0, -1.0))
+        np.testing.assert_array_equal(one.knots, mirror.knots)
+
+
 def test_units_and_order_change_nothing() -> None:
     known, asked = configs(30), configs(20, seed=1)
     losses = np.array([loss(c) for c in known])

@@ -13,7 +13,7 @@ fell, and so did Spearman where curves cross); a quarter in the place of a tenth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -73,7 +73,8 @@ class Firsts:
 
 def _envelope(said: Forecasts) -> Floats:
     """Forecasts of N trials in the order in which they began -> (N + 1, L), see :class:`Firsts`."""
-    quantiles = said.sign * said.quantile(np.tile(_LEVELS if said.sign > 0 else 1.0 - _LEVELS, (len(said), 1)))
+    as_losses = replace(said, sign=1.0)  # in a mirrored study the same bits
+    quantiles = as_losses.quantile(np.tile(_LEVELS, (len(said), 1)))
     largest = np.full((1 + len(said) // _ODD_ONES, _LEVELS.size), -np.inf)  # so far, rising
     least = np.full((len(said) + 1, _LEVELS.size), -np.inf)
     for n, row in enumerate(quantiles, 1):

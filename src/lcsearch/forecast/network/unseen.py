@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.linalg import LinAlgError
@@ -63,8 +63,8 @@ class Unseen:
         """
         if len(said) < FEWEST:
             return None
-        levels = (0.16, 0.5, 0.84) if said.sign > 0 else (0.84, 0.5, 0.16)
-        losses = said.sign * np.stack([said.quantile(p) for p in levels])
+        as_losses = replace(said, sign=1.0)  # in a mirrored study the same bits
+        losses = np.stack([as_losses.quantile(p) for p in (0.16, 0.5, 0.84)])
         there = np.array([reason is None for reason in said.absent], np.bool_)
         rows = np.flatnonzero(there & np.isfinite(losses).all(0)).tolist()
         low, middle, high = losses[:, rows]
