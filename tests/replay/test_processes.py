@@ -20,7 +20,7 @@ from lcsearch.data.synthetic import synthetic_task
 from lcsearch.replay import processes
 from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.processes import Do, Pieces, cores
-from lcsearch.replay.whatif import Replay, replay, rounds
+from lcsearch.replay.whatif import ROUND, Replay, replay, rounds
 
 PATIENCE_S = 300.0  # for a process that starts on a loaded machine
 
@@ -176,11 +176,14 @@ def test_a_replay_is_the_same_by_two_processes() -> None:
 
 def test_a_process_that_cannot_forecast_changes_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, entrants = synthetic_task("power", 25, n_steps=20), [policy_spec("curve")]
-    alone = replay(task, entrants, orders=5)
+    alone = replay(task, entrants, orders=ROUND + 1)  # with no more than ROUND there is nothing for another process
     assert min(alone.points[0].saved) > 0
-    (tmp_path / "torch.py").write_text("raise MemoryError('no room for it')")
+    tried = tmp_path / "tried"
+    (tmp_path / "torch.py").write_text(f"open({str(tried)!r}, 'w').close()\nraise MemoryError('no room for it')")
     monkeypatch.syspath_prepend(tmp_path)  # torch is imported in this process, and not yet in others
-    assert replay(task, entrants, orders=5, processes=2, progress=until_others_have_ended).points == alone.points
+    beside = replay(task, entrants, orders=ROUND + 1, processes=2, progress=until_others_have_ended)
+    assert beside.points == alone.points
+    assert tried.exists()
 
 
 def test_whoever_stops_listening_leaves_no_process() -> None:
