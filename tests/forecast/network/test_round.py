@@ -63,6 +63,30 @@ def test_a_context_trial_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(asked) == 1, "of the same study nobody is asked again"
 
 
+@pytest.mark.parametrize(
+    ("status", "step", "binds"),
+    [(Status.STOPPED, 1.0, True), (Status.STOPPED, 2.0, False), (Status.FAILED, 1.0, False)],
+)
+def test_where_none_stands_where_it_began_nobody_else_is_asked_about(
+    status: Status, step: float, binds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that broke down after its first report had each look there ask about all that were stopped."""
+    done = [begun(100 + i, 20, Status.COMPLETE) for i in range(6)]
+    done += [begun(i, 4, Status.STOPPED) for i in range(9)]
+    other = Trial("t50", Curve.of([step], [0.5]), {"lr": 0.5}, status)
+    of = Snapshot("s", GOAL, FinishedTrials(GOAL).extend([*done, other]), ())
+    by, asked = forecaster(), []
+    plain = by._answer  # noqa: SLF001
+
+    def spy(rows: Any, *args: Any, **more: Any) -> Any:
+        asked.append(len(rows))
+        return plain(rows, *args, **more)
+
+    monkeypatch.setattr(by, "_answer", spy)
+    by.forecast(of, [Query(begun(60, 2, Status.RUNNING).cut(1.0), "best_by", 20.0)])
+    assert asked == [10] * binds + [1]
+
+
 def test_what_is_kept_changes_no_bit() -> None:
     of, by = snapshot(), forecaster()
     queries = [Query(unbegun(0), "best_by", 20.0), Query(of.live[3], "best_by", 20.0), Query(of.live[4], "value", 9.0)]

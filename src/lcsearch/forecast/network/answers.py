@@ -50,11 +50,13 @@ class Answers:
         return cls(queries, whole, absent, asked, unbegun(queries))
 
     def pairs(self, context: Context) -> list[Pair]:
-        """Of what a crowd is asked: of trials that have not begun, and of those with a single report beside others."""
-        firsts = {(self.queries[one.row].kind, one.step): None for one in self.asked if single(one.trial)}
-        if firsts and not any(map(single, context.begun.trials)):
-            firsts = {}
-        return list(self.unbegun | firsts)
+        """Of what a crowd is asked: of trials that have not begun, and of those with a single report beside others that
+        made theirs at that step."""
+        firsts = [one for one in self.asked if single(one.trial)]
+        if firsts:
+            steps = {float(trial.curve.steps[0]) for trial in context.begun.trials if single(trial)}
+            firsts = [one for one in firsts if float(one.trial.curve.steps[0]) in steps]
+        return list(self.unbegun | {(self.queries[one.row].kind, one.step): None for one in firsts})
 
     def take(self, pair: Pair, crowd: Crowd) -> None:
         """Write what a crowd says of its own trials and of those that have not begun; what it says of others that have

@@ -28,8 +28,8 @@ _ODD_ONES = 10  # of so many that began better one may be forecast worse and bin
 
 
 def single(trial: Trial) -> bool:
-    """Whether it has made one report and may make others."""
-    return trial.curve.n_reports == 1 and trial.status is not Status.COMPLETE
+    """Whether it made one report and would go on from there: none that is complete, or failed."""
+    return trial.curve.n_reports == 1 and trial.status not in (Status.COMPLETE, Status.FAILED)
 
 
 @dataclass(frozen=True, eq=False)
