@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.stopping.gates import THAWED
 from lcsearch.stopping.risk import StopRecord
-from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, trained_by
 from lcsearch.study.moment import BEGAN_ANEW
 
 
@@ -35,6 +35,7 @@ class Entry:
         given_up: why an allocator ended it while it waited.
         scratch: this attempt has no checkpoint of a dead one to go on from.
         anew: reports of a dead attempt were dropped.
+        redone: steps that a dead attempt had trained and the next one did not go on from: no curve has them twice.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Entry:
     audit: StopRecord | None = None
     thawed: str = ""
     anew: bool = False
+    redone: float = 0.0
 
     @property
     def was_cut(self) -> bool:
@@ -77,6 +79,7 @@ class Entry:
             "audit": None if self.audit is None else self.audit.to_record(),
             "thawed": self.thawed,
             "anew": self.anew,
+            "redone": self.redone,
         }
 
     @classmethod
@@ -97,6 +100,8 @@ class Entry:
         """Does an attempt only say again what a dead one did? Where it does not, nothing from that step on ever was."""
         if self.repeated is None:
             return False
+        if self.repeated == -math.inf:
+            self.begin(step)
         if step > self.repeated:  # within one attempt the first report of a step counts
             if not _same(self.reports.get(step), value):
                 self.cut([s for s in self.reports if s < step])
@@ -109,6 +114,12 @@ class Entry:
         silent = self.scratch and self.repeated == -math.inf
         return silent and step == self.last and _same(self.reports.get(step), value)
 
+    def begin(self, first: float) -> None:
+        """Another attempt begins with a report at `first`: what a dead one had trained from there on is redone."""
+        steps = sorted(self.reports)
+        kept = [step for step in steps if step < first]
+        self.redone += _trained(steps) - _trained(kept)
+
     def cut(self, steps: Collection[float]) -> None:
         """Keep the reports of `steps` only; nothing is repeated from now on."""
         self.anew = self.anew or len(steps) < len(self.reports)
@@ -118,6 +129,10 @@ class Entry:
 
 def _same(known: float | None, value: float) -> bool:
     return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
+
+
+def _trained(steps: Sequence[float]) -> float:
+    return trained_by(steps[-1], steps[0]) if steps else 0.0
 
 
 class Book:
@@ -181,6 +196,7 @@ class Book:
             return entry
         entry.repeated, entry.scratch = -math.inf, scratch
         if afresh:
+            entry.begin(-math.inf)
             entry.cut(())
             self._live[uid] = None
             self._changed.add(uid)
@@ -252,6 +268,8 @@ class Book:
         waits = entry.status is Status.PAUSED and entry.repeated == -math.inf  # that attempt has not begun
         if entry.repeated is not None and not waits and (entry.scratch or math.isfinite(entry.repeated)):
             # it ended where a dead attempt went on
+            if entry.repeated == -math.inf:
+                entry.begin(entry.repeated)
             entry.cut([step for step in entry.reports if step <= entry.repeated])
             self._changed.add(uid)
         self._ended.append(uid)

@@ -408,6 +408,7 @@ class CurveScheduler(FIFOScheduler):
             calibration=self._session.calibration(shown),
             audits=self._session.audits(shown),
             certificate=self._session.certificate_of(shown.bank),
+            apart=sum(entry.redone for entry in self._book.entries.values()),
         )
 
     @property

@@ -204,8 +204,8 @@ def report_of(
     `certificate` as the members `tally`, `notices`, `calibration`, `audits` and `certificate` of
     :class:`lcsearch.session.Session` have them, `unheard` says why no report could be used, so that no steps are known,
     `failed` is how many trials failed, where the snapshot is without those that others go on with, `apart` are steps of
-    trials that are not in the snapshot (others were begun anew in their place), `name` is what a framework calls the
-    trial of a uid."""
+    trials, and of dead attempts at them, that are not in the snapshot (others were begun anew in their place), `name`
+    is what a framework calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun, unreadable = 0.0, 0, 0, 0, 0
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):

@@ -158,6 +158,33 @@ def test_seconds_count_anew_where_nothing_was_saved(kept: bool) -> None:
     assert reports(of, "x") == {**({1.1: 0.001} if kept else {}), 1.3: 0.5, 2.3: 0.4}
 
 
+@pytest.mark.parametrize(
+    ("first", "ends", "again"), [(1, 12, 7), (5, 12, 3), (8, 12, 0), (1, 4, 7), (None, 0, 7)], ids=str
+)
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_dead_attempt_has_trained_counts_as_spent(first: int | None, ends: int, again: int, same: bool) -> None:
+    """Steps that two attempts have trained stand once on the curve, and were trained twice."""
+    values = decay(0.05, 12, rate=0.5)
+    runner, trial = died(values[:7])
+    before = of_run(runner).report().spent - 7
+    if first is not None:
+        later = values if same else [value / 2 for value in values]
+        runner.feed(trial, later[first - 1 : ends], first)
+    runner.end(trial)
+    assert of_run(runner).report().spent - before == ends + again
+    assert copy_of(of_run(runner)).report().spent - before == ends + again
+
+
+def test_seconds_of_a_dead_attempt_count_as_spent() -> None:
+    runner = Runner(scheduler(time_attr="time_total_s", max_t=500.0))
+    trial = runner.start("x")
+    runner.result(trial, {"time_total_s": 5.0, "loss": 0.5})
+    runner.fail(trial, retry=True)
+    trial.status = Trial.RUNNING
+    runner.result(trial, {"time_total_s": 1.5, "loss": 0.5})
+    assert of_run(runner).report().spent == 6.5
+
+
 def test_a_restored_run_replaces_what_it_reports_again() -> None:
     runner = run_of()
     trial = runner.start("x")
