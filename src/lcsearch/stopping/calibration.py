@@ -150,8 +150,7 @@ class Calibration:
     @property
     def lines(self) -> list[str]:
         """The state, the bins and the sentence, for people."""
-        why = self.certificate.removeprefix("certificate: ") if self.state == CERTIFIED else self.certificate
-        told = [f"P(beat) is {self.state}" + (f": {why}" if why else "")]
+        told = [f"P(beat) is {self.state}" + (f"; {self.certificate}" if self.certificate else "")]
         stopped = any(one.n_stopped for one in self.bins)
         if self.bins:
             more = f"{'stopped':>7}  " if stopped else ""
