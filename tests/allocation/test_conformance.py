@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import pytest
-from kit.allocators import AllocatorKit, Faulty, Plot, passed_on
+from kit.allocators import FORECASTERS, AllocatorKit, Faulty, Plot, passed_on
 
 from lcsearch.allocation.allocators.alp_gmm import ProgressMixture
 from lcsearch.allocation.allocators.asha import AshaPromotion
@@ -237,3 +238,12 @@ def test_the_kit_sees_global_random_numbers() -> None:
 def test_the_kit_sees_a_policy_that_needs_its_opinions() -> None:
     with pytest.raises(RuntimeError, match="nobody answers"):
         FaultyKit("absent forecasts").test_an_ordinary_study("off law", 1)
+
+
+@pytest.mark.parametrize("who", FORECASTERS)
+@pytest.mark.parametrize("kit", [TestAsha, TestHyperband, TestGoingRate, TestSec, TestFollowTheForecast])
+def test_what_is_left_for_no_rung_takes_one_that_waits_to_the_horizon(kit: type[AllocatorKit], who: str) -> None:
+    """One step of the budget is left: the second trial needs no more, a new one would need two. Nothing was moved."""
+    world = kit().play(Plot([[0.0], [0.0, 0.0, math.nan], [0.0]], first=0, budget=2), who)
+    assert [trial.status.name for trial in world.trials.values()] == ["COMPLETE", "COMPLETE"]
+    assert world.spent == 2

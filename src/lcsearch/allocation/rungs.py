@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -24,6 +24,7 @@ from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 _NOISE = 1e-9  # of products of floats
 _COUNTED = 0.3  # steps to the first rung
 _CLOSING = "a new one would come too late to its end"
+_LEFT = "what is left is too little for any other"
 
 
 class Member(NamedTuple):
@@ -248,6 +249,7 @@ def served(
       leads all COMPLETE trials runs to the horizon first, and where none is COMPLETE the best goes on, so that a small
       study has a result and no leader is lost. Where it is time that lets nothing new begin they are not cut: the slots
       that nobody else wants take them to the horizon, the nearest to a promotion first.
+    - When what is left pays for nothing else and nothing runs, it takes those to the horizon that it still pays for.
 
     Args:
         snapshot: the study.
@@ -261,12 +263,13 @@ def served(
     """
     gone = {uid for uid, _ in cut}
     paused = [trial for trial in paused_trials(snapshot) if trial.uid not in gone]
+    ahead_of = sorted(paused, key=lambda trial: (line(trial.uid), uid_sort_key(trial.uid)))
     if slots.closing:
-        ahead_of = sorted(paused, key=lambda trial: (line(trial.uid), uid_sort_key(trial.uid)))
-        ends = (Move(trial.uid, snapshot.goal.horizon, why=_CLOSING) for trial in ahead_of)
-        moves = chain(moves, ends)
+        moves = chain(moves, _to_the_end(ahead_of, snapshot, _CLOSING))
     wanted = _leader_first(_each_once(moves, gone), snapshot, slots, gone)
     chosen = affordable(wanted, snapshot, slots)
+    if wanted and not chosen and not runs(snapshot):
+        chosen = affordable(_to_the_end(ahead_of, snapshot, _LEFT), snapshot, slots)
     first, stops = leader(snapshot), cut
     # one that was cut just now may have been the last to wait: the others are judged at the next call
     if not wanted and not cut and not slots.n_new_allowed and paused and not runs(snapshot):
@@ -283,6 +286,10 @@ def served(
     left = [trial.uid for trial in paused if trial.uid not in named]
     left.sort(key=lambda uid: (uid != ahead, line(uid), uid_sort_key(uid)))
     return tuple(chosen), stops, tuple(map(waits, left))
+
+
+def _to_the_end(trials: Sequence[Trial], snapshot: Snapshot, why: str) -> Iterator[Move]:
+    return (Move(trial.uid, snapshot.goal.horizon, why=why) for trial in trials)
 
 
 def _each_once(moves: Iterator[Move], gone: set[str]) -> list[Move]:
