@@ -114,7 +114,7 @@ def check(found: Read, source: str) -> None:
     assert task.runs[1].curve.event_steps.tolist() == [1]
     assert math.isnan(task.runs[1].curve.event_values[0])
     assert reports(task.runs[2]) == [(0, INF), (1, -INF)]
-    assert task.runs[3].clock.tolist() == [0, 2]
+    assert task.runs[3].clock.tolist() == [1, 3], "range(3): three steps were trained"
     assert [dict(run.params) for run in task.runs] == [PARAMS] * 4
     assert isinstance(task.runs[0].params["units"], int)
     assert found.left_out == ("2 trials still running or waiting: left out.", "2 trials without a report: left out.")
@@ -815,3 +815,12 @@ def test_the_line_that_one_is_told_to_type_names_the_study(name: str) -> None:
         ["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
     )
     assert done.stdout.decode() == name
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_first_step_of_zero_was_trained_like_any_other(tmp_path: Path, first: int) -> None:
+    path = tmp_path / "curves.csv"
+    rows = [f"{trial},{first + epoch},{trial + 1 / (epoch + 1)}" for trial in range(3) for epoch in range(10)]
+    path.write_text("\n".join(["trial,step,value", *rows]) + "\n")
+    found = read(path, direction="minimize")
+    assert [run.clock.tolist() for run in found.task.runs] == [list(range(1, 11))] * 3

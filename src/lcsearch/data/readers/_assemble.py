@@ -14,7 +14,7 @@ from lcsearch.data.tables import DIRECTIONS, reached
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import FileProblem, InvalidValue, is_finite_number
 from lcsearch.goal import Direction, Goal, Judged
-from lcsearch.study import Status, Trial
+from lcsearch.study import Status, Trial, trained_by
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -222,7 +222,9 @@ def assemble(
         status = _status(run, horizon)
         guessed += run.status is None
         short += run.status is None and status is not Status.COMPLETE
-        clock = curve.reports()[0] if run.clock is None or wish.steps else run.clock[: curve.n_reports]
+        steps = curve.reports()[0]
+        trained = steps + trained_by(0.0, float(steps[0]))  # range(50) ends at 49
+        clock = trained if run.clock is None or wish.steps else run.clock[: curve.n_reports]
         runs.append(Run(run.uid, curve, clock, dict(run.params), status))
     if not runs:
         raise FileProblem(f"{source}: expected reports at steps up to max_steps {horizon:g}, got none.")
