@@ -148,8 +148,11 @@ class World:
 
     @property
     def poor(self) -> bool:
-        """Would what is left of the budget bring no arm to the horizon?"""
+        """Would what is left of the budget bring no arm to the horizon, or hardly more than one? What some methods then
+        leave unspent (a set that is done, the way of a turn that is too long) is known and not looked at here."""
         left = self.slots().account.left
+        if self.plot.budget is not None and left is not None and left < 2 * self.goal.horizon:
+            return True
         ways = [self.goal.horizon - max(self.trials[uid].curve.last_step, 0.0) for uid in self.paused]
         return all(way > left for way in [*ways, *[self.goal.horizon] * bool(self.fresh)])
 
