@@ -247,3 +247,18 @@ def test_what_is_left_for_no_rung_takes_one_that_waits_to_the_horizon(kit: type[
     world = kit().play(Plot([[0.0], [0.0, 0.0, math.nan], [0.0]], first=0, budget=2), who)
     assert [trial.status.name for trial in world.trials.values()] == ["COMPLETE", "COMPLETE"]
     assert world.spent == 2
+
+
+@pytest.mark.parametrize("who", FORECASTERS)
+def test_where_the_leader_s_way_is_not_paid_for_another_s_is(who: str) -> None:
+    """Nothing new may be begun, and the best that waits would need 24 of the 22 steps that are left, another one 20."""
+    plot = Plot([[0.0], [-1.0, 0.0], [0.0] * 7], direction="minimize", judged="best", first=3, every=4, budget=35)
+    world = TestHyperband().play(plot, who)
+    assert [trial.status.name for trial in world.trials.values()] == ["COMPLETE", "PAUSED", "COMPLETE"]
+
+
+@pytest.mark.parametrize("who", FORECASTERS)
+def test_a_slot_stays_free_where_the_move_beside_it_takes_what_is_left(who: str) -> None:
+    plot = Plot([[0.0], [0.0] * 6, [0.0]], direction="minimize", judged="best", first=0, every=4, workers=2, budget=20)
+    world = TestGreedyGainOfProbability().play(plot, who)
+    assert "COMPLETE" in {trial.status.name for trial in world.trials.values()}

@@ -146,15 +146,13 @@ class World:
     def _pace(self, uid: str) -> float:
         return self.plot.paces[self.begun[uid] % len(self.plot.paces)] if self.plot.paces else 1.0
 
-    @property
-    def poor(self) -> bool:
-        """Would what is left of the budget bring no arm to the horizon, or hardly more than one? What some methods then
-        leave unspent (a set that is done, the way of a turn that is too long) is known and not looked at here."""
-        left = self.slots().account.left
-        if self.plot.budget is not None and left is not None and left < 2 * self.goal.horizon:
-            return True
-        ways = [self.goal.horizon - max(self.trials[uid].curve.last_step, 0.0) for uid in self.paused]
-        return all(way > left for way in [*ways, *[self.goal.horizon] * bool(self.fresh)])
+    def poor(self, moves: Sequence[Move]) -> bool:
+        """Would what `moves` leave of the budget bring no other arm to the horizon?"""
+        slots, moved = self.slots(), [move.uid for move in moves]
+        left = slots.account.left - sum(map(Price(self.snapshot(), slots).of, moves))
+        paused = (self.trials[uid].curve.last_step for uid in self.paused if uid not in moved)
+        ways = [self.goal.horizon - max(step, 0.0) for step in paused]
+        return all(way > left for way in [*ways, *[self.goal.horizon] * (self.fresh > moved.count(None))])
 
     def apply(self, allocation: Allocation) -> None:
         """Start what is to be moved; end what is given up."""
@@ -276,7 +274,7 @@ class AllocatorKit:
                 done = self.step(state, world.snapshot(), who, world.slots(), (plot.seed, turn), abilities)
                 state, turn = passed_on(done.state), turn + 1
                 n_served = len(done.moves) + len(done.stops)
-                poor = world.poor
+                poor = world.poor(done.moves)
                 assert n_served >= min(world.free, n_arms) or self.waits or poor, "a slot is left free"
                 assert n_served or world.running or not n_arms or poor, "nothing runs and nothing is moved"
                 told = {wait.uid for wait in done.waits}

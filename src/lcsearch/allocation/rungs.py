@@ -268,8 +268,6 @@ def served(
         moves = chain(moves, _to_the_end(ahead_of, snapshot, _CLOSING))
     wanted = _leader_first(_each_once(moves, gone), snapshot, slots, gone)
     chosen = affordable(wanted, snapshot, slots)
-    if wanted and not chosen and not runs(snapshot):
-        chosen = affordable(_to_the_end(ahead_of, snapshot, _LEFT), snapshot, slots)
     first, stops = leader(snapshot), cut
     # one that was cut just now may have been the last to wait: the others are judged at the next call
     if not wanted and not cut and not slots.n_new_allowed and paused and not runs(snapshot):
@@ -281,6 +279,8 @@ def served(
             stops = tuple((trial.uid, closed) for trial in paused)
         else:
             chosen = affordable([goes_on], snapshot, slots)
+    if not chosen and (wanted or not stops) and not runs(snapshot):
+        chosen = affordable(_to_the_end(ahead_of, snapshot, _LEFT), snapshot, slots)
     named = {move.uid for move in chosen} | {uid for uid, _ in stops}
     ahead = "" if first is None else first.uid
     left = [trial.uid for trial in paused if trial.uid not in named]
