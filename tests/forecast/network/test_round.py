@@ -9,6 +9,7 @@ from numpy.linalg import LinAlgError
 
 from lcsearch.curves import Curve
 from lcsearch.forecast.contract import Absent, Query
+from lcsearch.forecast.network.forecaster import NetworkForecaster
 from lcsearch.forecast.network.unseen import Unseen
 from lcsearch.goal import Goal
 from lcsearch.host import registry
@@ -34,6 +35,19 @@ def unbegun(i: int) -> Trial:
     return Trial(f"u{i}", params={"lr": i / 8, "opt": "ab"[i % 2]})
 
 
+def spied(by: NetworkForecaster, patch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Whom each pass of the network is asked about, from here on."""
+    asked: list[list[str]] = []
+    plain = by._answer  # noqa: SLF001  # the one way to the network
+
+    def spy(rows: Any, *args: Any, **more: Any) -> Any:
+        asked.append([one.trial.uid for one in rows])
+        return plain(rows, *args, **more)
+
+    patch.setattr(by, "_answer", spy)
+    return asked
+
+
 def test_begun_and_unbegun_trials_are_answered_in_the_order_they_came() -> None:
     of = snapshot()
     queries = [Query(unbegun(0), "best_by", 20.0), *(Query(t, "best_by", 20.0) for t in of.live)]
@@ -48,15 +62,7 @@ def test_begun_and_unbegun_trials_are_answered_in_the_order_they_came() -> None:
 
 def test_a_context_trial_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     of, by = snapshot(), forecaster()
-    own = [Query(t, "best_by", 20.0) for t in of.live]
-    asked = []
-    plain = by._answer  # noqa: SLF001
-
-    def spy(rows: Any, *args: Any, **more: Any) -> Any:
-        asked.append([one.trial.uid for one in rows])
-        return plain(rows, *args, **more)
-
-    monkeypatch.setattr(by, "_answer", spy)
+    own, asked = [Query(t, "best_by", 20.0) for t in of.live], spied(by, monkeypatch)
     by.forecast(of, [*own, Query(unbegun(0), "best_by", 20.0), Query(unbegun(1), "best_by", 20.0)])
     assert asked == [[t.uid for t in of.live]], "the complete ones are certain at their end"
     by.forecast(of, [Query(unbegun(0), "best_by", 20.0), own[3]])
@@ -75,16 +81,10 @@ def test_where_none_stands_where_it_began_nobody_else_is_asked_about(
     done += [begun(i, 4, Status.STOPPED) for i in range(9)]
     other = Trial("t50", Curve.of([step], [0.5]), {"lr": 0.5}, status)
     of = Snapshot("s", GOAL, FinishedTrials(GOAL).extend([*done, other]), ())
-    by, asked = forecaster(), []
-    plain = by._answer  # noqa: SLF001
-
-    def spy(rows: Any, *args: Any, **more: Any) -> Any:
-        asked.append(len(rows))
-        return plain(rows, *args, **more)
-
-    monkeypatch.setattr(by, "_answer", spy)
+    by = forecaster()
+    asked = spied(by, monkeypatch)
     by.forecast(of, [Query(begun(60, 2, Status.RUNNING).cut(1.0), "best_by", 20.0)])
-    assert asked == [10] * binds + [1]
+    assert [len(uids) for uids in asked] == [10] * binds + [1]
 
 
 def test_what_is_kept_changes_no_bit() -> None:
