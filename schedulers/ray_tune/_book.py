@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
 from lcsearch.stopping.gates import THAWED
 from lcsearch.stopping.risk import StopRecord
-from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, trained_by
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, steps_trained
 from lcsearch.study.moment import BEGAN_ANEW
 
 
@@ -118,7 +118,7 @@ class Entry:
         """Another attempt begins with a report at `first`: what a dead one had trained from there on is redone."""
         steps = sorted(self.reports)
         kept = [step for step in steps if step < first]
-        self.redone += _trained(steps) - _trained(kept)
+        self.redone += steps_trained(steps, 0.0, complete=False) - steps_trained(kept, 0.0, complete=False)
 
     def cut(self, steps: Collection[float]) -> None:
         """Keep the reports of `steps` only; nothing is repeated from now on."""
@@ -129,10 +129,6 @@ class Entry:
 
 def _same(known: float | None, value: float) -> bool:
     return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
-
-
-def _trained(steps: Sequence[float]) -> float:
-    return trained_by(steps[-1], steps[0]) if steps else 0.0
 
 
 class Book:

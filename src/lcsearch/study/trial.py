@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from lcsearch.curves import Curve
+from lcsearch.curves import Curve, Floats
 from lcsearch.errors import InvalidValue
 from lcsearch.schedule import Schedule
+
+_Steps = TypeVar("_Steps", float, Floats)
 
 
 class Status(enum.Enum):
@@ -89,6 +91,6 @@ def steps_trained(steps: Sequence[float], horizon: float, *, complete: bool) -> 
     return max(trained_by(steps[-1], steps[0]), horizon if owed_none else 0)
 
 
-def trained_by(step: float, first: float) -> float:
-    """Steps trained up to the report at `step` of a trial whose first report was at step `first`."""
+def trained_by(step: _Steps, first: float) -> _Steps:
+    """Steps trained up to the report at `step`, one or an array, of a trial whose first report was at step `first`."""
     return step + (first == 0)

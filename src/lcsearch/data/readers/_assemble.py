@@ -223,8 +223,7 @@ def assemble(
         guessed += run.status is None
         short += run.status is None and status is not Status.COMPLETE
         steps = curve.reports()[0]
-        trained = steps + trained_by(0.0, float(steps[0]))  # range(50) ends at 49
-        clock = trained if run.clock is None or wish.steps else run.clock[: curve.n_reports]
+        clock = trained_by(steps, float(steps[0])) if run.clock is None or wish.steps else run.clock[: curve.n_reports]
         runs.append(Run(run.uid, curve, clock, dict(run.params), status))
     if not runs:
         raise FileProblem(f"{source}: expected reports at steps up to max_steps {horizon:g}, got none.")

@@ -289,7 +289,7 @@ def best_path(rows: Sequence[Row], goal: Goal, axis: Axis | None) -> tuple[tuple
         steps = np.array(list(row.values), dtype=float)
         if not steps.size:
             continue
-        done = np.minimum(steps + trained_by(0, steps[0]), goal.horizon)
+        done = np.minimum(trained_by(steps, steps[0]), goal.horizon)
         done[-1] = row.spent
         begin, end = float(row.number), float(row.number)
         if axis is not None and row.began is not None:
