@@ -262,8 +262,8 @@ def test_classes(cluster: Any, tmp_path: Path, reuse: bool) -> None:
 
 
 def side_by_side(config: dict[str, Any]) -> None:
-    """All run at once. Hopeless trials wait until the others are ahead, and these at their last step until all of those
-    are stopped.
+    """All run at once. Hopeless trials wait until the others are ahead, before a report by which one of them could be
+    stopped against another, and these at their last step until all of those are stopped.
     """
     folder, limit, n = config["folder"], config["limit"], config["n"]
     n_hopeless = config["n_hopeless"]
@@ -276,7 +276,7 @@ def side_by_side(config: dict[str, Any]) -> None:
     sign(folder, "begun", limit)
     await_signs("begun", n)
     for step in range(1, STEPS + 1):
-        if limit >= HOPELESS[0] and step == 8:
+        if limit >= HOPELESS[0] and step == 2:
             await_signs("ahead", n - n_hopeless)
         if limit < HOPELESS[0] and step == STEPS:
             await_signs("left", n_hopeless)
