@@ -16,7 +16,7 @@ from lcsearch.errors import is_finite_number
 from lcsearch.session.decision_log import read_log
 from lcsearch.session.session import Session
 from lcsearch.session.waiting import waiting
-from lcsearch.stopping.decision import Decision, exactly, percent
+from lcsearch.stopping.decision import CERTIFIED, Decision, exactly, percent
 from lcsearch.stopping.gates import THAWED, Event, interval_of, spacing_gate
 from lcsearch.stopping.risk import UNREADABLE, StopRecord
 from lcsearch.stopping.verdict import Reason, Verdict
@@ -65,8 +65,9 @@ def _became(
     """What became of it, and why."""
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
-        text = _stop_told(record, "" if snapshot is None else session.calibration(snapshot).state)
         certificate = session.certificate_of([trial]) if record.p is not None and session.certified else ""
+        alone = CERTIFIED if certificate else ""  # without its study there are no others to contradict it
+        text = _stop_told(record, alone if snapshot is None else session.calibration(snapshot).state)
         return "\n".join([text, *([certificate] if certificate else [])])
     if trial.status.finished:
         return "\n".join([_ended(trial), *_nearest(session, trial, snapshot, before)])

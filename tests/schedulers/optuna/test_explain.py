@@ -43,6 +43,15 @@ def test_a_stopped_trial() -> None:
     assert of_study(study).explain(number) == text  # as it was decided, not as it would be now
 
 
+def test_a_frozen_trial_alone_is_told_as_certified_where_its_study_would_be() -> None:
+    """Another process, which has no study at hand, called 'uncalibrated' what the certificate below it speaks of."""
+    study = study_of(CurvePruner(max_steps=50))
+    number = stop_one(study)
+    text = CurvePruner(max_steps=50).explain(number, study)
+    assert "(weights certified)" in text
+    assert CurvePruner(max_steps=50).explain(study.trials[number]) == text
+
+
 def test_a_stop_is_told_by_reports_whatever_looks_were_made(tmp_path: Path) -> None:
     """Looks come at 6, 12, 24 ... reports: where the second one stops, there was no look at the report before it."""
     study = study_of(pruner(look_growth=2, forecasters=[NormalAroundBest(0.12)], decision_log=tmp_path))
