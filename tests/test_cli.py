@@ -88,9 +88,15 @@ def test_validate(tmp_path: Path) -> None:
         (["run", "toy.yaml", "--resume", "--fresh"], "expected --resume or --fresh, got both."),
         (["run", "toy.yaml", "--trials", "0"], "--trials: expected a number >= 1, got 0."),
         (["explain", "0"], "runs: expected a run in this folder, got none. Name one with --folder."),
-        (["explain", "0", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
+        (
+            ["explain", "0", "--folder", "."],
+            "{here}: expected a run folder, got no run.json in it. Curves of other tools are for `lcsearch replay`.",
+        ),
         (["report"], "runs: expected a run in this folder, got none. Name one with --folder."),
-        (["report", "--folder", "."], "{here}: expected a run folder, got no run.json in it."),
+        (
+            ["report", "--folder", "."],
+            "{here}: expected a run folder, got no run.json in it. Curves of other tools are for `lcsearch replay`.",
+        ),
         (["replay", "a.csv", "--folder", "runs/a"], "expected STUDY or --folder, got both: a.csv and --folder runs/a."),
     ],
 )
@@ -115,7 +121,8 @@ def test_a_run_is_named_as_an_argument_or_as_an_option(
         done = CliRunner().invoke(app, [*words.split(), *named])
         assert (done.exit_code, done.stderr.partition("\n")[0]) == (
             2,
-            f"{tmp_path}/runs/bug: expected a run folder, got no run.json in it.",
+            f"{tmp_path}/runs/bug: expected a run folder, got no run.json in it. "
+            "Curves of other tools are for `lcsearch replay`.",
         )
     done = CliRunner().invoke(app, [*words.split(), "runs/a", "--folder", "runs/b"])
     assert (done.exit_code, done.stderr) == (2, "expected RUN or --folder, got both: runs/a and --folder runs/b.\n")

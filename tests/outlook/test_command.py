@@ -354,7 +354,7 @@ def test_what_is_wrong_with_a_study_is_said_in_one_line(tmp_path: Path, monkeypa
         (
             "a.csv",
             "a.csv: direction: expected 'minimize' or 'maximize' (the file does not say which way is better), "
-            "got None. Give direction= (--direction).",
+            "got None. Give direction= (--direction), and metric= (--metric) where there are several.",
         ),
         ("sqlite:///no.db", "sqlite:///no.db: expected a SQLite file, got none at no.db."),
         (

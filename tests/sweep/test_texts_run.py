@@ -113,7 +113,8 @@ def test_folders(tmp_path: Path) -> None:
         "Choose another with --folder."
     )
     assert refused(lambda: open_run.reader(RunFolder(tmp_path))) == (
-        f"file: {tmp_path}: expected a run folder, got no run.json in it."
+        f"file: {tmp_path}: expected a run folder, got no run.json in it. "
+        "Curves of other tools are for `lcsearch replay`."
     )
     assert refused(lambda: latest(tmp_path / "runs")) == (
         f"file: {tmp_path}/runs: expected a run in this folder, got none. Name one with --folder."

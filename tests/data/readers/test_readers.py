@@ -719,7 +719,7 @@ def test_more_that_is_wrong_with_a_csv_file(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "trial,step,value\na,1,2\n")
     assert said(InvalidValue, path) == (
         f"{path}: direction: expected 'minimize' or 'maximize' (the file does not say which way is better), got None. "
-        "Give direction= (--direction)."
+        "Give direction= (--direction), and metric= (--metric) where there are several."
     )
     assert said(InvalidValue, path, direction="up") == (
         "read(direction=): expected 'minimize' or 'maximize', got 'up'."

@@ -234,7 +234,7 @@ def test_direction_is_needed(tmp_path: Path) -> None:
         read(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}: direction: expected 'minimize' or 'maximize' (the file does not say which way is better), "
-        "got None. Give direction= (--direction)."
+        "got None. Give direction= (--direction), and metric= (--metric) where there are several."
     )
 
 

@@ -596,7 +596,8 @@ def out_is_a_file(tmp_path: Path) -> tuple[Path, Path | None]:
 @pytest.mark.parametrize(
     ("make", "code", "message"),
     [
-        (no_run, 2, "{tmp}: expected a run folder, got no run.json in it."),
+        (no_run, 2, "{tmp}: expected a run folder, got no run.json in it. "
+                    "Curves of other tools are for `lcsearch replay`."),
         (no_study, 2, "{tmp}/run: expected the study of a run (study.sqlite3), got none. "
                       "Start it with `lcsearch run`."),
         (out_is_a_file, 3, "{tmp}/plain/out: expected a folder lcsearch can write to, got Not a directory. "

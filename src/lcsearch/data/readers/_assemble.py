@@ -116,7 +116,8 @@ def direction_of(wish: ReadOptions, source: str) -> Direction:
     """
     if wish.direction is None:
         text = "'minimize' or 'maximize' (the file does not say which way is better)"
-        raise InvalidValue(text, None, f"{source}: direction", "give direction= (--direction)")
+        advice = "give direction= (--direction), and metric= (--metric) where there are several"
+        raise InvalidValue(text, None, f"{source}: direction", advice)
     return wish.direction
 
 

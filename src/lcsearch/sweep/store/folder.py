@@ -175,7 +175,8 @@ class RunFolder:
         try:
             content = files.read(self.record, _LONGEST)
         except (FileNotFoundError, NotADirectoryError):
-            raise FileProblem(f"{self.root}: expected a run folder, got no run.json in it.") from None
+            elsewhere = "Curves of other tools are for `lcsearch replay`."
+            raise FileProblem(f"{self.root}: expected a run folder, got no run.json in it. {elsewhere}") from None
         except OSError as error:
             raise FileProblem(f"{self.record}: expected the record of a run, got {_said(error)}. {_MEND}") from error
         try:
