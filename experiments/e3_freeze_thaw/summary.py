@@ -15,6 +15,8 @@ from searches import PARTS, ROUNDED, RUNS, WORLDS, Piece, keep, tables
 BUDGETS = (1, 2, 5, 10, 15, 20)
 GRID = tuple(np.round(np.geomspace(0.2, RUNS, 25), 3).tolist())
 BASE = "asha"
+OURS = "asha, proposals"
+"""What `pause: true` with `sampler: {kind: curve}` is."""
 FLOOR = 1e-3
 """Regrets below this share of the way from the table's best run to its median one count as that much: a ratio of two
 lucky searches is no figure."""
@@ -133,12 +135,36 @@ def interval(pairs: Sequence[Pair]) -> list[float]:
     return [float(q) for q in np.quantile(found, [0.025, 0.975])]
 
 
+def against(ours: Piece, theirs: Piece, facts: Mapping[str, Sequence[float]]) -> dict[str, Any] | None:
+    """Our regret over a peer's on the tasks of a source, and which share of the budget takes ours to where the peer
+    ends; None for it where ours does not get there. Seeds are different orders. None where a task lacks.
+    """
+    if not all(piece.tasks.get(task) for piece in (ours, theirs) for task in facts):
+        return None
+    a, b = ([regrets(piece.tasks[task], BUDGETS, about) for task, about in facts.items()] for piece in (ours, theirs))
+    pairs = [Pair(np.array(list(x.values())), np.array(list(y.values())), False) for x, y in zip(a, b, strict=True)]
+    mine, end = level(ours, facts), level(theirs, facts)[-1]
+    reached = np.flatnonzero(mine <= end)
+    return {
+        "ratio": float(f"{math.exp(float(log_ratios(pairs).mean())):.4g}"),
+        "interval": [float(f"{x:.4g}") for x in interval(pairs)],
+        "seeds": [min(len(pair.base) for pair in pairs), max(len(pair.base) for pair in pairs)],
+        "reached": float(GRID[reached[0]] / RUNS) if reached.size else None,
+    }
+
+
+def level(piece: Piece, facts: Mapping[str, Sequence[float]]) -> Any:
+    """(G,) geometric means over tasks of the regret on the grid, seeds averaged first."""
+    of = [np.mean(list(regrets(piece.tasks[task], GRID, about).values()), axis=0) for task, about in facts.items()]
+    return np.exp(np.mean(np.log(of), axis=0))
+
+
 def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, paired: bool) -> dict[str, Any] | None:
     """One policy in one world: ratios to ASHA promotion's regret, and what it cost. None without a pair."""
     pairs: dict[str, list[Pair]] = {}
-    count, curves, rows = {}, {}, list[Mapping[str, Any]]()
+    count, curves, tasks, rows = {}, {}, {}, list[Mapping[str, Any]]()
     for source, piece in mine.items():
-        levels = []
+        of: dict[str, list[float]] = {}
         for task, searches in piece.tasks.items():
             about = facts[source].get(task)
             if about is None or source not in base:
@@ -147,12 +173,13 @@ def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, pa
             if (pair := pair_of(regrets(searches, BUDGETS, about), known, paired)) is not None:
                 pairs.setdefault(source, []).append(pair)
                 rows += searches
-                levels.append(np.log(np.mean(list(regrets(searches, GRID, about).values()), axis=0)))
-        if levels:
+                of[task] = [float(f"{x:.3g}") for x in pairs[source][-1].mine.mean(0)]
+        if of:
             n = [len(pair.mine) for pair in pairs[source]]
             count[source] = {"tasks": len(n), "of": len(facts[source]), "seeds": [min(n), max(n)]}
-            if len(levels) == len(facts[source]):
-                curves[source] = [float(f"{x:.4g}") for x in np.exp(np.mean(levels, axis=0))]
+            if len(of) == len(facts[source]):
+                tasks[source] = of
+                curves[source] = [float(f"{x:.4g}") for x in level(piece, facts[source])]
     if not pairs:
         return None
     every = [pair for members in pairs.values() for pair in members]
@@ -169,6 +196,7 @@ def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, pa
         **({"decision": decision} if (decision := decisions(rows)) else {}),
         "by": sorted({row["by"] for row in rows}),
         "curves": curves,
+        "tasks": tasks,
     }
 
 
@@ -205,6 +233,11 @@ def collect(root: Path, before: Mapping[str, Any]) -> dict[str, Any]:
         for name, row in before.get("worlds", {}).get(str(where), {}).items():
             if stays(row, made.get(name)):
                 made[name] = {"commit": before["commit"], **row}
+        ours = pieces.get(OURS, {})
+        for name in PEERS:
+            found = {s: against(ours[s], p, facts[s]) for s, p in pieces.get(name, {}).items() if s in ours}
+            if (row := made.get(name)) is not None and any(found.values()):
+                row["ours"] = {source: one for source, one in found.items() if one is not None}
         if rows := {name: row for name in (*OWN, *PEERS) if (row := made.get(name)) is not None}:
             worlds[str(where)] = rows
     keep(every, (*BUDGETS, *GRID))
@@ -240,6 +273,59 @@ def line(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return f"| {NAMES.get(name, name)}{earlier} | {searched} | {ratio} | {overall} | {sources} | {cost} |"
 
 
+def by_task(rows: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Policy -> (tasks, B) regrets, of those that were played on every task of a source."""
+    return {
+        n: np.array(list(row["tasks"][source].values())) for n, row in rows.items() if source in row.get("tasks", {})
+    }
+
+
+def mean_ranks(of: Mapping[str, Any]) -> dict[str, Any]:
+    """Policy -> (B,) its place among all, 1 is the best, equal ones share the middle; mean over tasks."""
+    every = np.array(list(of.values()))  # (policies, tasks, B)
+    below, equal = (every[None] < every[:, None]).sum(1), (every[None] == every[:, None]).sum(1)
+    return dict(zip(of, (below + (equal + 1) / 2).mean(1), strict=True))
+
+
+def rank_lines(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Markdown: mean ranks, and ours beside each peer."""
+    told = [BUDGETS.index(b) for b in (2, 5, 10, 20)]
+    ranks = {source: mean_ranks(by_task(rows, source)) for source in facts if by_task(rows, source)}
+    lines = [
+        "",
+        f"Mean rank over tasks after {' / '.join(str(BUDGETS[i]) for i in told)} whole runs' worth, of so many:",
+        "",
+    ]
+    lines += [
+        "| policy | " + " | ".join(f"{s} ({len(of)})" for s, of in ranks.items()) + " |",
+        "|---" * (len(ranks) + 1) + "|",
+    ]
+    for name in (*OWN, *PEERS):
+        cells = [" / ".join(f"{of[name][i]:.1f}" for i in told) if name in of else "-" for of in ranks.values()]
+        if set(cells) - {"-"}:
+            lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"{NAMES[OURS]}: its regret over a peer's, all budgets, with a bootstrap interval, seeds of the peer,",
+        "and the share of the budget after which it stands where the peer ends:",
+        "",
+    ]
+    lines += ["| peer | " + " | ".join(facts) + " |", "|---" * (len(facts) + 1) + "|"]
+    for name in PEERS:
+        if ours := rows.get(name, {}).get("ours", {}):
+            lines.append(f"| {NAMES.get(name, name)} | {' | '.join(beside(ours.get(s)) for s in facts)} |")
+    return lines
+
+
+def beside(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    low, high = found["seeds"]
+    reached = "not reached" if found["reached"] is None else f"{found['reached']:.2f}"
+    n = low if low == high else f"{low}-{high}"
+    return f"{found['ratio']:.2f} [{found['interval'][0]:.2f}, {found['interval'][1]:.2f}], {n}, {reached}"
+
+
 def table(results: Mapping[str, Any]) -> str:
     """Markdown, a table for each world."""
     facts = results["facts"]
@@ -260,6 +346,8 @@ def table(results: Mapping[str, Any]) -> str:
         if rows:
             lines += [head, "|---" * head.count(" |") + "|"]
             lines += [line(name, row, facts) for name, row in rows.items()]
+        if where == str(WORLDS[0]) and rows:
+            lines += rank_lines(rows, facts)
         missing = [NAMES.get(name, name) for name in (*OWN, *PEERS) if name not in rows and name not in FLIPPED]
         if missing:
             lines += ["", f"Not run here: {'; '.join(missing)}."]
@@ -279,7 +367,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     for ax, source in zip(axes[0], facts, strict=False):
         for i, name in enumerate((*OWN, *PEERS)):
             if source in rows.get(name, {}).get("curves", {}):
-                wide = 2.4 if name in (BASE, "going-rate") else 1.0
+                wide = 2.4 if name in (BASE, OURS) else 1.0
                 style = "--" if name in PEERS else "-"
                 label = NAMES.get(name, name)
                 color = colors[i % len(colors)]
@@ -287,6 +375,34 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         ax.set(xscale="log", yscale="log", title=source, xlabel="whole runs' worth spent", ylabel="normalised regret")
     if axes[0][0].get_legend_handles_labels()[0]:
         axes[0][0].legend(fontsize=7)
+    figure.savefig(path, dpi=60)
+    plt.close(figure)
+
+
+def draw_profiles(results: Mapping[str, Any], path: Path) -> None:
+    """Performance profiles (Dolan and More 2002), one worker, free checkpoints: the share of tasks and budgets at which
+    a policy's regret is at most so many times that of the best one there.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, facts = results["worlds"].get(str(WORLDS[0]), {}), results["facts"]
+    figure, axes = plt.subplots(1, max(len(facts), 1), figsize=(15, 5), squeeze=False, layout="constrained")
+    names, colors = [*OWN, *PEERS], plt.get_cmap("tab20")
+    times = np.geomspace(1.0, 100.0, 60)
+    for ax, source in zip(axes[0], facts, strict=False):
+        of = by_task(rows, source)
+        best = np.min(list(of.values()), axis=0) if of else 1.0
+        for name, mine in of.items():
+            share = (mine.ravel()[:, None] <= ROUNDED * times * np.ravel(best)[:, None]).mean(0)
+            style, wide = "--" if name in PEERS else "-", 2.4 if name in (BASE, OURS) else 1.0
+            color = colors(names.index(name) % 20)
+            ax.plot(times, share, style, lw=wide, color=color, label=NAMES.get(name, name))
+        ax.set(xscale="log", title=source, xlabel="times the best regret", ylabel="share of tasks and budgets")
+        if of:
+            ax.legend(fontsize=6)
     figure.savefig(path, dpi=60)
     plt.close(figure)
 
@@ -302,3 +418,4 @@ def write(root: Path = PARTS, out: Path = PARTS.parent) -> None:
         raise SystemExit("nothing was run and nothing is stored: set LCSEARCH_DATA or --data")
     (out / "results.md").write_text(table(results))
     draw(results, out / "regret.png")
+    draw_profiles(results, out / "profiles.png")

@@ -176,7 +176,7 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     found = summary.regret_at(trace, (0.5, 1, 4.9, 5, 20), (1.0, 2.0, 5.0))
     assert found.tolist() == [1.0, 0.5, 0.5, 0.00025, 0.00025]  # .1 % of the way to the median counts as none
     where = searches.WORLDS[0]
-    for name, losses in {"asha": (3.0, 2.0), "uniform": (2.0,), "NePS ASHA": (2.0,)}.items():
+    for name, losses in {"asha": (3.0, 2.0), "asha, proposals": (1.5,), "uniform": (2.0,), "NePS ASHA": (2.0,)}.items():
         piece = searches.Piece(where, name, "s", tmp_path)
         for seed, loss in enumerate(losses):
             piece.add("t", searches.row_of(seed, [(0.1, loss)], 4, 10, 0.5, "test"))
@@ -193,7 +193,17 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         in text
     )
     assert "Not run here: going rate, network; " in text
+    ours = rows["NePS ASHA"]["ours"]["s"]
+    assert ours == {"ratio": 0.5, "interval": [0.5, 0.5], "seeds": [1, 1], "reached": summary.GRID[0] / 20}
+    assert "| NePS ASHA | 0.50 [0.50, 0.50], 1, 0.01 |" in text
+    ranks = {"asha": 4.0, "asha, proposals": 1.0, "uniform": 2.5, "NePS ASHA": 2.5}  # regrets .375, .25, .125, .25
+    assert {name: of.tolist() for name, of in summary.mean_ranks(summary.by_task(rows, "s")).items()} == {
+        name: [rank] * 6 for name, rank in ranks.items()
+    }
+    assert "| uniform, 40 configurations | 2.5 / 2.5 / 2.5 / 2.5 |" in text
+    assert summary.beside(ours | {"reached": None}).endswith(", 1, not reached")
     assert (tmp_path / "regret.png").exists()
+    assert (tmp_path / "profiles.png").exists()
 
 
 def test_a_kept_trace_tells_the_same_regrets(e3: Any) -> None:
