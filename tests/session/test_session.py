@@ -192,7 +192,7 @@ def test_a_trial_that_waits_for_what_is_loaded_is_told_of_meanwhile(
     assert told.is_set()
     assert [r.getMessage() for r in caplog.records] == [
         "lcsearch: forecaster 'slow' is still being loaded (import torch, weights): the first look waits for it as "
-        "long as it goes on, 90 s at most, and then trials go on without it"
+        "long as it goes on, 90 s at most, and then goes on without it"
     ]
 
 

@@ -181,7 +181,7 @@ class Panel:
             try:
                 seconds, name = max(LOADING_S, self.deadline), forecaster.name
                 slow = f"forecaster {name!r} is still being loaded (import torch, weights): the first look waits for it"
-                slow += f" as long as it goes on, {seconds:g} s at most, and then trials go on without it"
+                slow += f" as long as it goes on, {seconds:g} s at most, and then goes on without it"
                 self._within(seconds, name, forecaster.prepare, "not loaded", slow)
                 self._ready.add(name)
                 if self._hung.pop(name, None) is not None:
