@@ -40,7 +40,7 @@ from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, 
 from lcsearch.allocation.named import allocator
 from lcsearch.data import tables
 from lcsearch.data.task import Task
-from lcsearch.forecast.contract import Answers, Forecaster, Query
+from lcsearch.forecast.contract import Absent, Answers, Forecaster, Forecasts, Query
 from lcsearch.host.registry import resolve_forecasters
 from lcsearch.pretrain.real_tables import half_of, logarithmic, scaled
 from lcsearch.proposal import ByForecast, ByProgress, Proposer
@@ -78,6 +78,28 @@ def network(task: Task) -> Sequence[Forecaster]:
     return resolve_forecasters("network")
 
 
+@dataclass(frozen=True, eq=False)
+class Unbegun:
+    """Another forecaster, for trials without a report only: beside the oracle, who knows no others."""
+
+    inner: Forecaster
+
+    @property
+    def name(self) -> str:
+        return f"{self.inner.name}-unbegun"
+
+    @property
+    def version(self) -> str:
+        return self.inner.version
+
+    def forecast(self, snapshot: Snapshot, queries: Sequence[Query]) -> Forecasts:
+        told = self.inner.forecast(snapshot, queries)
+        begun = np.array([query.trial.curve.n_reports > 0 for query in queries], np.bool_)
+        absent = tuple(Absent.UNSUPPORTED if b else why for b, why in zip(begun, told.absent, strict=True))
+        knots, levels, tails = (np.where(begun[:, None], np.nan, a) for a in (told.knots, told.levels, told.tails))
+        return Forecasts(knots, levels, tails, told.sign, absent, f"{self.name}/{self.version}")
+
+
 def wrong(share: float) -> Callable[[Task], Sequence[Forecaster]]:
     """The network, whose P(beat) is turned into 1 - P(beat) for a share of the trials."""
     return lambda task: tuple(Flipped(one, share, seen=True) for one in network(task))
@@ -90,6 +112,9 @@ POLICIES = {
     "asha, proposals": Own(rungs("asha"), network, ByForecast()),
     "asha, alp-gmm": Own(rungs("asha"), network, ByProgress()),
     "going-rate, proposals": Own(rungs("going-rate"), network, ByForecast()),
+    "going-rate, oracle, proposals": Own(
+        rungs("going-rate"), lambda task: (Oracle(task), *map(Unbegun, network(task))), ByForecast()
+    ),
     "random, proposals": Own(lambda report: allocator("run-to-end"), network, ByForecast()),
     "run-to-end": Own(lambda report: allocator("run-to-end")),
     "uniform": Own(lambda report: allocator("uniform", quantum=report, n_arms=2 * RUNS)),

@@ -31,7 +31,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 FLIPPED = tuple(f"{name}, flipped {share:g}" for share in SHARES for name in LEASHED)
 OWN = (
     *("asha", "going-rate", "going-rate, alone", "asha, proposals", "going-rate, proposals", "random, proposals"),
-    *("going-rate, oracle", "run-to-end", "uniform", "one-epoch"),
+    *("going-rate, oracle", "going-rate, oracle, proposals", "run-to-end", "uniform", "one-epoch"),
     *("hyperband", "halving", "greedy"),
     *CURRICULA,
     *(f"{name}, {more}" for more in ("oracle", "proposals") for name in LEASHED),
@@ -64,6 +64,7 @@ NAMES = {
     "going-rate, proposals": "going rate, proposals by the network",
     "random, proposals": "proposals by the network, run to end",
     "going-rate, oracle": "going rate, oracle forecast",
+    "going-rate, oracle, proposals": "going rate, oracle forecast of begun trials, proposals by the network",
     "run-to-end": "random search, run to end",
     "uniform": "uniform, 40 configurations",
     "one-epoch": "one epoch, then the top K",

@@ -17,8 +17,10 @@ from kit.scripts import EXPERIMENTS, script
 
 from lcsearch.data.synthetic import synthetic_task
 from lcsearch.data.task import Task
+from lcsearch.forecast.contract import Query
 from lcsearch.replay.baselines import Never
 from lcsearch.replay.simulator import World, simulate
+from lcsearch.study import FinishedTrials, Snapshot, Status, Trial
 
 TASK = synthetic_task("power", 150, 1, n_steps=10)
 
@@ -85,6 +87,19 @@ def test_wrong_forecasts_are_asked_for_by_name_and_told_by_share(e3: Any) -> Non
     rows = [{"decision": [1.0, 3.0]}, {}, {"decision": [2.0, 5.0]}]
     assert summary.decisions(rows) == [1.5, 4.0]
     assert summary.decisions(rows[1:2]) == []
+
+
+def test_the_oracle_answers_for_begun_trials_and_the_network_for_the_others(e3: Any) -> None:
+    oracle, network = e3.POLICIES["going-rate, oracle, proposals"].forecasts(TASK)
+    done = [Trial(run.uid, run.curve, params=run.params, status=Status.COMPLETE) for run in TASK.runs[1:11]]
+    snapshot = Snapshot("s", TASK.goal, FinishedTrials(TASK.goal).extend(done))
+    run = TASK.runs[0]
+    trials = Trial(run.uid, run.curve.cut(run.steps[3]), params=run.params), Trial("new", params=TASK.runs[20].params)
+    queries = [Query(trial, "best_by", TASK.goal.horizon) for trial in trials]
+    assert [why is None for why in oracle.forecast(snapshot, queries).absent] == [True, False]
+    told = network.forecast(snapshot, queries)
+    assert [why is None for why in told.absent] == [False, True]
+    assert np.isfinite(told.quantile(0.5)).tolist() == [False, True]
 
 
 def test_one_epoch_each_then_the_best_to_their_end(e3: Any) -> None:

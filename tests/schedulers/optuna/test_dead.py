@@ -67,6 +67,18 @@ def test_dead_trials_are_stopped(ties: bool, forecasters: list[str]) -> None:
         assert of.session.tally()[1] == []
 
 
+@pytest.mark.parametrize("forecasters", [["network"], ["rank-gap"]], ids="+".join)
+def test_levels_with_a_blip_now_and_then_have_a_forecast_where_all_others_tie(forecasters: list[str]) -> None:
+    """A median of few values has no range, and values that tie at the bound no spread: looks failed open."""
+    rng = np.random.default_rng(0)
+    good = [np.concatenate([[50 / 54], np.ones(49)])] * 14
+    poor = [(level + rng.choice([0, 0, 0, 0, -1, 1], 50)) / 54 for level in (18, 30, 45, 52)]
+    of = pruner(forecasters=forecasters, n_startup_trials=5)
+    study = run(of, [*good, *poor])
+    assert of.session.tally()[1] == []
+    assert [t.state.name for t in study.trials[14:]] == ["PRUNED"] * 4
+
+
 @pytest.mark.parametrize("forecasters", OPINIONS, ids="+".join)
 def test_a_slow_starter_wins_where_one_has_finished(forecasters: list[str]) -> None:
     """What became of finished trials that stood here: most stayed dead, one began to learn at step 12."""

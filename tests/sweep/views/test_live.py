@@ -143,12 +143,14 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
          "trial 4 complete at epoch 2 of 10: best loss 0.3 at epoch 1 (last nan)"),
         (TrialState.PRUNED, {7: 0.3, 8: 0.4},
          "step 8: P(beat) 4 % (was 3 % at step 7), threshold 5 %, incumbent 0.1 of trial 0, rank 6 of 7 at this step",
-         "trial 4 stopped at epoch 8, about 2 saved: loss 0.4; P(beat) 4 % (was 3 % at step 7), threshold 5 %"),
+         "trial 4 stopped at epoch 8, about 2 saved: best loss 0.3 at epoch 7 (last 0.4); P(beat) 4 % "
+         "(was 3 % at step 7), threshold 5 %"),
         (TrialState.PRUNED, {6: 0.3}, "step 6: P(beat) 0.4 %, threshold 1 %, incumbent 0.1 of trial 0",
          "trial 4 stopped at epoch 6, about 4 saved: loss 0.3; P(beat) 0.4 %, threshold 1 % "
          "(strict below 8 observations)"),
         (TrialState.PRUNED, {8: 0.3, 9: 0.4}, "step 8: P(beat) 4 %, threshold 5 %, incumbent 0.1 of trial 0",
-         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), about 1 saved: loss 0.4; P(beat) 4 %, "
+         "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), about 1 saved: "
+         "best loss 0.3 at epoch 8 (last 0.4); P(beat) 4 %, "
          "threshold 5 %"),
         (TrialState.PRUNED, {8: math.nan, 9: math.nan}, "step 8: diverged, 3 reports in a row are not finite",
          "trial 4 stopped at epoch 9 (1 report after the look at epoch 8), about 1 saved: loss nan; diverged, 3 "

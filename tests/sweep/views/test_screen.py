@@ -95,12 +95,12 @@ def test_a_wide_terminal() -> None:
         "risk that some stop lost the winner: at most 1.2 % (uncalibrated)",
         "looks: 12, p50 13 ms, p99 32 ms, 1 without a forecast",
         "",
-        "trial  worker  epoch    loss  P(beat)  age  curve",
+        "trial  worker  epoch    last  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
         "    4       -   2/10     0.5        -    -  █▁ waits for a worker",
         "    5       1      -       -        -    -",
         "",
-        "trial     ended  epoch    loss  why",
+        "trial     ended  epoch    best  why",
         "    0  complete     10     0.1",
         f"    1   stopped      6  0.1667  {WHY}",
         "    2    failed      1       1  ValueError: no",
@@ -130,11 +130,11 @@ def test_a_small_terminal() -> None:
         "money: 0.026 spent, about 0.004 saved",
         "risk of a lost winner: at most 1.2 % (uncalibrated)",
         "looks: 12, p50 13 ms, p99 32 ms, 1 without a forecast",
-        "trial  worker  epoch    loss  P(beat)  age  curve",
+        "trial  worker  epoch    last  P(beat)  age  curve",
         "    3       1   7/10  0.1429     25 %    2  ██▅▃▂▂▁",
         "    4       -   2/10     0.5        -    -  █▁ waits for a…",
         "    5       1      -       -        -    -",
-        "trial   ended  epoch  loss  why",
+        "trial   ended  epoch  best  why",
         "    2  failed      1     1  ValueError: no",
     ]
 
@@ -144,7 +144,7 @@ def test_a_sweep_that_is_over_shows_its_best_first() -> None:
     rows += [row(6, "failed", 1, values={1: 0.0}), row(7, "complete", 10, values={10: float("nan")})]
     rows.append(row(8, "stopped", 8, note=f"step 7: {WHY}", values={7: 0.45, 8: 0.47}))
     assert text(state_with(rows), 60)[-8:] == [
-        "trial     ended  epoch  loss  why",
+        "trial     ended  epoch  best  why",
         "    5  complete     10   0.4",
         "    8   stopped      8  0.45  step 7: P(beat) 0.42 % (was 1…",
         "    0  complete     10   0.5",

@@ -138,7 +138,8 @@ class QueryBatch:
         center, scale: (Q,).
         spread, incumbent, unit: (Q, 1) of the study (NaN without an incumbent), and the curve's own unit.
         target: (Q,) the incumbent raw: the loss that the trial is to beat.
-        wide: (Q,) the spread raw; for a curve that has not moved, where there is none, what stands in for it.
+        wide: (Q,) the spread raw; where there is none, for a curve without a unit of its own (that has not moved, or is
+            of few values, most of them the same, as an accuracy on few samples), what stands in for it.
         now, until: (Q,) raw steps of the last report and of what is asked; until > now.
     """
 
@@ -200,9 +201,11 @@ class QueryBatch:
             reports, params = [reports[i] for i in which], [params[i] for i in which]
         center, scale = batch.center[which], batch.scale[which]
         cuts = features.cut(curves, ends[:, None])
-        still = np.array([one.trial.curve.still for one in asked], np.bool_)
         wide = np.array([context.spread for context in contexts])
-        wide = np.where(still & (wide <= 0), [context.stand_in for context in contexts], wide)
+        unit = features.unit_of(cuts, torch.zeros_like(cuts.recent))[:, 0].double().cpu().numpy()
+        for i in np.flatnonzero((wide <= 0) & (unit <= _NO_SCALE)).tolist():
+            if reports[i].steps.size > 1:
+                wide[i] = contexts[i].stand_in or reports[i].range
         with np.errstate(over="ignore"):
             spread = as_tensor(wide / scale, device)[:, None]
         pairs = zip(asked, contexts, strict=True)
@@ -211,9 +214,21 @@ class QueryBatch:
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
-        unit = features.unit_of(cuts, spread)
         return cls(
-            reports, params, curves, cuts, states, center, scale, spread, incumbent_y, unit, target, wide, now, until
+            reports,
+            params,
+            curves,
+            cuts,
+            states,
+            center,
+            scale,
+            spread,
+            incumbent_y,
+            features.unit_of(cuts, spread),
+            target,
+            wide,
+            now,
+            until,
         )
 
     def describe(self, n_complete: Sequence[float]) -> Tensor:

@@ -128,7 +128,7 @@ class Context:
         plan: (C,) index of each trial's; -1 without one.
         gap: steps between first reports, typically; None without a trial that tells.
         spread: of judged losses, see :class:`Begun`.
-        stand_in: what a curve that has not moved takes for the spread where that is 0, as best values tie; 0: nothing.
+        stand_in: what a curve without a unit takes for the spread where that is 0, as best values tie; 0: nothing.
         n_complete: as the network is told.
         crowds: what was made of it, see :class:`~lcsearch.forecast.network.round.Crowd`: a memo, never meaning.
     """

@@ -56,7 +56,8 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
     """One line for a trial that ended, with its reason in short.
 
     `trial 4 complete: best loss 0.3123 at epoch 12 (last 0.3597), new best`
-    `trial 12 stopped at epoch 9, about 31 saved: loss 0.83; P(beat) 0.4 % (was 1.2 % at step 8), threshold 5 %`
+    `trial 12 stopped at epoch 9, about 31 saved: best loss 0.83 at epoch 7 (last 0.85); P(beat) 0.4 % (was 1.2 % at
+    step 8), threshold 5 %`
     """
     line, unit = f"trial {row.number} {row.state}", sweep.step
     if row.state == "complete":
@@ -66,7 +67,7 @@ def finished_line(row: Row, sweep: SweepFile, *, new: str = "") -> str:
         line += "" if row.thawed is None else f"; it was {row.thawed}"
     elif row.state == "stopped":
         line += f" at {unit} {row.judged_to}{_late(row, unit)}" + (f", about {row.saved} saved" if row.saved else "")
-        line += f": {sweep.metric} {row.last[1]:.4g}" if row.last is not None else ""
+        line += f": {_judged(row, sweep)}" if row.last is not None else ""
     reason = _short(row, sweep)
     return line + (f"; {reason}" if reason else "") + (f", new {new}" if new else "")
 

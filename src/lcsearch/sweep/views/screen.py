@@ -158,7 +158,7 @@ def _running(rows: Sequence[Row], n: int, state: SweepState, width: int) -> list
     if left_out:
         n, left_out = n - 1, left_out + 1
     looks, sweep = state.looks, state.sweep
-    cells = [["trial", "worker", sweep.step, sweep.metric, "P(beat)", "age", "curve"]]
+    cells = [["trial", "worker", sweep.step, "last", "P(beat)", "age", "curve"]]
     for row in rows[:n]:
         step, value = row.last or (None, 0.0)
         look = looks.get(row.number)
@@ -184,7 +184,7 @@ def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[ScreenLine]:
     """The latest ends, each with its reason."""
     if not rows:
         return []
-    cells = [["trial", "ended", sweep.step, sweep.metric, "why"]]
+    cells = [["trial", "ended", sweep.step, "best" if sweep.judged == "best" else "last", "why"]]
     for row in rows:
         reached = row.reached(sweep.target) or (row.last and (row.last[1], row.last[0]))
         value = f"{reached[0]:.4g}" if reached is not None else "-"
