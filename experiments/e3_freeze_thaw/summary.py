@@ -145,11 +145,11 @@ def against(ours: Piece, theirs: Piece, facts: Mapping[str, Sequence[float]]) ->
     a, b = ([regrets(piece.tasks[task], BUDGETS, about) for task, about in facts.items()] for piece in (ours, theirs))
     pairs = [Pair(np.array(list(x.values())), np.array(list(y.values())), False) for x, y in zip(a, b, strict=True)]
     mine, end = level(ours, facts), level(theirs, facts)[-1]
-    reached = np.flatnonzero(mine <= end)
+    reached = np.flatnonzero(mine <= ROUNDED * end)
     return {
         "ratio": float(f"{math.exp(float(log_ratios(pairs).mean())):.4g}"),
         "interval": [float(f"{x:.4g}") for x in interval(pairs)],
-        "seeds": [min(len(pair.base) for pair in pairs), max(len(pair.base) for pair in pairs)],
+        "seeds": [[min(map(len, some)), max(map(len, some))] for some in (a, b)],
         "reached": float(GRID[reached[0]] / RUNS) if reached.size else None,
     }
 
@@ -174,7 +174,9 @@ def figures(mine: Mapping[str, Piece], base: Mapping[str, Piece], facts: Any, pa
             if (pair := pair_of(regrets(searches, BUDGETS, about), known, paired)) is not None:
                 pairs.setdefault(source, []).append(pair)
                 rows += searches
-                of[task] = [float(f"{x:.3g}") for x in pairs[source][-1].mine.mean(0)]
+                of[task] = [
+                    float(f"{x:.6g}") for x in np.mean(list(regrets(searches, BUDGETS, about).values()), axis=0)
+                ]
         if of:
             n = [len(pair.mine) for pair in pairs[source]]
             count[source] = {"tasks": len(n), "of": len(facts[source]), "seeds": [min(n), max(n)]}
@@ -231,14 +233,14 @@ def collect(root: Path, before: Mapping[str, Any]) -> dict[str, Any]:
         pieces = {name: {s: p for s, p in of.items() if p.tasks} for name, of in pieces.items()}
         every[where] = [piece for of in pieces.values() for piece in of.values()]
         made = {name: figures(of, pieces[BASE], facts, name in OWN) for name, of in pieces.items() if of}
-        for name, row in before.get("worlds", {}).get(str(where), {}).items():
-            if stays(row, made.get(name)):
-                made[name] = {"commit": before["commit"], **row}
         ours = pieces.get(OURS, {})
         for name in PEERS:
             found = {s: against(ours[s], p, facts[s]) for s, p in pieces.get(name, {}).items() if s in ours}
             if (row := made.get(name)) is not None and any(found.values()):
                 row["ours"] = {source: one for source, one in found.items() if one is not None}
+        for name, row in before.get("worlds", {}).get(str(where), {}).items():
+            if stays(row, made.get(name)):
+                made[name] = {"commit": before["commit"], **row}
         if rows := {name: row for name in (*OWN, *PEERS) if (row := made.get(name)) is not None}:
             worlds[str(where)] = rows
     keep(every, (*BUDGETS, *GRID))
@@ -274,11 +276,16 @@ def line(name: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return f"| {NAMES.get(name, name)}{earlier} | {searched} | {ratio} | {overall} | {sources} | {cost} |"
 
 
-def by_task(rows: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Policy -> (tasks, B) regrets, of those that were played on every task of a source."""
-    return {
-        n: np.array(list(row["tasks"][source].values())) for n, row in rows.items() if source in row.get("tasks", {})
-    }
+def by_task(rows: Mapping[str, Any], source: str, tasks: Sequence[str]) -> dict[str, Any]:
+    """Policy -> (tasks, B) regrets, of those that were played on every task of a source and are told no lies or truths
+    about how runs end.
+    """
+    found = {}
+    for name, row in rows.items():
+        of = row.get("tasks", {}).get(source, {})
+        if set(of) == set(tasks) and name not in FLIPPED and "oracle" not in name:
+            found[name] = np.array([of[task] for task in tasks])
+    return found
 
 
 def mean_ranks(of: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,7 +298,10 @@ def mean_ranks(of: Mapping[str, Any]) -> dict[str, Any]:
 def rank_lines(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Markdown: mean ranks, and ours beside each peer."""
     told = [BUDGETS.index(b) for b in (2, 5, 10, 20)]
-    ranks = {source: mean_ranks(by_task(rows, source)) for source in facts if by_task(rows, source)}
+    fields = {source: by_task(rows, source, list(of)) for source, of in facts.items()}
+    ranks = {source: mean_ranks(field) for source, field in fields.items() if field}
+    if not ranks:
+        return []
     lines = [
         "",
         f"Mean rank over tasks after {' / '.join(str(BUDGETS[i]) for i in told)} whole runs' worth, of so many:",
@@ -307,8 +317,8 @@ def rank_lines(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
             lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"{NAMES[OURS]}: its regret over a peer's, all budgets, with a bootstrap interval, seeds of the peer,",
-        "and the share of the budget after which it stands where the peer ends:",
+        f"{NAMES[OURS]}: its regret over a peer's, all budgets, with a bootstrap interval, seeds of both (few",
+        "tell little), and the share of the budget after which it stands where the peer ends:",
         "",
     ]
     lines += ["| peer | " + " | ".join(facts) + " |", "|---" * (len(facts) + 1) + "|"]
@@ -321,9 +331,8 @@ def rank_lines(rows: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
 def beside(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "-"
-    low, high = found["seeds"]
+    n = " and ".join(str(low) if low == high else f"{low}-{high}" for low, high in found["seeds"])
     reached = "not reached" if found["reached"] is None else f"{found['reached']:.2f}"
-    n = low if low == high else f"{low}-{high}"
     return f"{found['ratio']:.2f} [{found['interval'][0]:.2f}, {found['interval'][1]:.2f}], {n}, {reached}"
 
 
@@ -394,7 +403,7 @@ def draw_profiles(results: Mapping[str, Any], path: Path) -> None:
     names, colors = [*OWN, *PEERS], plt.get_cmap("tab20")
     times = np.geomspace(1.0, 100.0, 60)
     for ax, source in zip(axes[0], facts, strict=False):
-        of = by_task(rows, source)
+        of = by_task(rows, source, list(facts[source]))
         best = np.min(list(of.values()), axis=0) if of else 1.0
         for name, mine in of.items():
             share = (mine.ravel()[:, None] <= ROUNDED * times * np.ravel(best)[:, None]).mean(0)

@@ -209,16 +209,32 @@ def test_the_figures_by_hand(e3: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert "Not run here: going rate, network; " in text
     ours = rows["NePS ASHA"]["ours"]["s"]
-    assert ours == {"ratio": 0.5, "interval": [0.5, 0.5], "seeds": [1, 1], "reached": summary.GRID[0] / 20}
-    assert "| NePS ASHA | 0.50 [0.50, 0.50], 1, 0.01 |" in text
+    assert ours == {"ratio": 0.5, "interval": [0.5, 0.5], "seeds": [[1, 1], [1, 1]], "reached": summary.GRID[0] / 20}
+    assert "| NePS ASHA | 0.50 [0.50, 0.50], 1 and 1, 0.01 |" in text
     ranks = {"asha": 4.0, "asha, proposals": 1.0, "uniform": 2.5, "NePS ASHA": 2.5}  # regrets .375, .25, .125, .25
-    assert {name: of.tolist() for name, of in summary.mean_ranks(summary.by_task(rows, "s")).items()} == {
+    assert {name: of.tolist() for name, of in summary.mean_ranks(summary.by_task(rows, "s", ["t"])).items()} == {
         name: [rank] * 6 for name, rank in ranks.items()
     }
     assert "| uniform, 40 configurations | 2.5 / 2.5 / 2.5 / 2.5 |" in text
-    assert summary.beside(ours | {"reached": None}).endswith(", 1, not reached")
+    assert summary.beside(ours | {"reached": None}).endswith(", 1 and 1, not reached")
     assert (tmp_path / "regret.png").exists()
     assert (tmp_path / "profiles.png").exists()
+
+
+def test_ranks_go_by_the_tasks_names_and_by_those_who_know_no_end(e3: Any) -> None:
+    summary = sys.modules["summary"]
+    good, poor = [0.1] * 6, [0.2] * 6
+    rows = {
+        "asha": {"tasks": {"s": {"a": good, "b": poor}}},
+        "uniform": {"tasks": {"s": {"b": poor, "a": good}}},
+        "going-rate, oracle": {"tasks": {"s": {"a": good, "b": good}}},
+        "halving": {"tasks": {"s": {"a": good}}},  # of before there was a second task
+        "hyperband": {"commit": "f00"},
+    }
+    field = summary.by_task(rows, "s", ["a", "b"])
+    assert {name: of.tolist() for name, of in field.items()} == {"asha": [good, poor], "uniform": [good, poor]}
+    assert [of.tolist() for of in summary.mean_ranks(field).values()] == [[1.5] * 6] * 2
+    assert summary.rank_lines({"hyperband": {"commit": "f00"}}, {"s": {"a": [], "b": []}}) == []
 
 
 def test_a_kept_trace_tells_the_same_regrets(e3: Any) -> None:

@@ -42,11 +42,12 @@ def explain(
         then: what became of it after its stop, a line each.
 
     Returns:
-        For a stopped trial the stop as it was decided, from its record, and the certificate of the weights, where it
-        speaks of such sweeps. For another one that has ended, how near it came to a stop: by the decision log, by the
-        looks of this process, or by looking at it again. For a live one its latest look in this process, or what a look
-        at its last step comes to now. For a paused one what it waits for. Then, where its configuration was chosen by
-        forecasts or left to the sampler, why.
+        For a stopped trial the stop as it was decided, from its record, what P(beat) is called by now (without its
+        study, as far as this stop tells), and the certificate of the weights, where it speaks of such sweeps. For
+        another one that has ended, how near it came to a stop: by the decision log, by the looks of this process, or by
+        looking at it again. For a live one its latest look in this process, or what a look at its last step comes to
+        now. For a paused one what it waits for. Then, where its configuration was chosen by forecasts or left to the
+        sampler, why.
     """
     begun = trial.stop_records.get("begun")
     why = [f"it was begun as {begun}"] if isinstance(begun, str) else []
@@ -66,7 +67,7 @@ def _became(
     record = trial.stop_records.get("stop")
     if trial.status is Status.STOPPED and isinstance(record, StopRecord):
         certificate = session.certificate_of([trial]) if record.p is not None and session.certified else ""
-        alone = CERTIFIED if certificate else ""  # without its study there are no others to contradict it
+        alone = CERTIFIED if certificate else ""  # nothing is known of other stops in its study, nor of its log
         text = _stop_told(record, alone if snapshot is None else session.calibration(snapshot).state)
         return "\n".join([text, *([certificate] if certificate else [])])
     if trial.status.finished:

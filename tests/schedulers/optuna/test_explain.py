@@ -43,7 +43,7 @@ def test_a_stopped_trial() -> None:
     assert of_study(study).explain(number) == text  # as it was decided, not as it would be now
 
 
-def test_a_frozen_trial_alone_is_told_as_certified_where_its_study_would_be() -> None:
+def test_a_frozen_trial_alone_is_told_as_certified_where_nothing_is_known_against_it() -> None:
     """Another process, which has no study at hand, called 'uncalibrated' what the certificate below it speaks of."""
     study = study_of(CurvePruner(max_steps=50))
     number = stop_one(study)

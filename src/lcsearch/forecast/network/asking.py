@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcsearch.curves import ROUNDING, Floats
+from lcsearch.curves import ROUNDING, Curve, Floats
 from lcsearch.forecast.contract import Absent, Query
 from lcsearch.forecast.network import features
 from lcsearch.forecast.network.columns import Plain, plain
@@ -23,6 +23,7 @@ from lcsearch.forecast.network.model import KINDS, CurveNetwork
 from lcsearch.forecast.network.reports import LARGEST, Batch, Reports, as_tensor, planned, standardize
 from lcsearch.study import Trial
 
+_HARDLY = 1e-6  # of the distance to what is to be beaten: a curve that moves by less is as good as constant
 _NO_SCALE = 1e-25  # own units below this come from no difference at all
 
 
@@ -61,6 +62,13 @@ def sort(queries: Sequence[Query], sign: float) -> tuple[list[Absent | None], di
 def _encode(batch: Batch, network: CurveNetwork) -> Tensor:
     """(N, W) state of each trial at its last report."""
     return network.encode_ends(features.tokens(batch.curves, batch.grid), batch.ends)
+
+
+def _behind(curve: Curve, loss: float, target: float, scale: float) -> float:
+    """How far a trial of this loss stands from what it is to beat; 0 where its curve, so large, has hardly moved."""
+    away = abs(loss - target)
+    moved = not curve.still and scale > max(ROUNDING * abs(loss), _HARDLY * away)
+    return away if moved and math.isfinite(away) else 0.0
 
 
 class States:
@@ -138,8 +146,9 @@ class QueryBatch:
         center, scale: (Q,).
         spread, incumbent, unit: (Q, 1) of the study (NaN without an incumbent), and the curve's own unit.
         target: (Q,) the incumbent raw: the loss that the trial is to beat.
-        wide: (Q,) the spread raw; where there is none, for a curve without a unit of its own (that has not moved, or is
-            of few values, most of them the same, as an accuracy on few samples), what stands in for it.
+        wide: (Q,) the spread raw. Where there is none, and the curve has no unit of its own (it has not moved, or is of
+            few values, most of them the same, as an accuracy on few samples), the context's `stand_in`; where that is
+            0, too, and the curve has moved, how far it stands from `target`.
         now, until: (Q,) raw steps of the last report and of what is asked; until > now.
     """
 
@@ -202,33 +211,24 @@ class QueryBatch:
         center, scale = batch.center[which], batch.scale[which]
         cuts = features.cut(curves, ends[:, None])
         wide = np.array([context.spread for context in contexts])
-        unit = features.unit_of(cuts, torch.zeros_like(cuts.recent))[:, 0].double().cpu().numpy()
-        for i in np.flatnonzero((wide <= 0) & (unit <= _NO_SCALE)).tolist():
-            if reports[i].steps.size > 1:
-                wide[i] = contexts[i].stand_in or reports[i].range
-        with np.errstate(over="ignore"):
-            spread = as_tensor(wide / scale, device)[:, None]
         pairs = zip(asked, contexts, strict=True)
         target = np.array([context.begun.target(one.trial.uid) for one, context in pairs])
+        if (wide <= 0).any():
+            unit = features.unit_of(cuts, torch.zeros_like(cuts.recent))[:, 0].double().cpu().numpy()
+            for i in np.flatnonzero((wide <= 0) & (unit <= _NO_SCALE)).tolist():
+                if reports[i].steps.size > 1:
+                    wide[i] = contexts[i].stand_in or _behind(
+                        asked[i].trial.curve, float(reports[i].loss[-1]), target[i], scale[i]
+                    )
+        with np.errstate(over="ignore"):
+            spread = as_tensor(wide / scale, device)[:, None]
         incumbent_y = as_tensor(standardize(target, center, scale), device)[:, None]
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
+        unit_y = features.unit_of(cuts, spread)
         return cls(
-            reports,
-            params,
-            curves,
-            cuts,
-            states,
-            center,
-            scale,
-            spread,
-            incumbent_y,
-            features.unit_of(cuts, spread),
-            target,
-            wide,
-            now,
-            until,
+            reports, params, curves, cuts, states, center, scale, spread, incumbent_y, unit_y, target, wide, now, until
         )
 
     def describe(self, n_complete: Sequence[float]) -> Tensor:

@@ -56,12 +56,6 @@ class Reports:
     schedule: Schedule | None
     thinned: bool
 
-    @property
-    def range(self) -> float:
-        """Of the finite losses; 0 without any."""
-        finite = self.loss[np.isfinite(self.loss)]
-        return float(np.ptp(finite)) if finite.size else 0.0
-
     @classmethod
     def of(cls, trial: Trial, sign: float, horizon: float, gap: float | None = None) -> Reports:
         """Read a trial that has a report.

@@ -184,10 +184,11 @@ def _ended(rows: Sequence[Row], sweep: SweepFile) -> list[ScreenLine]:
     """The latest ends, each with its reason."""
     if not rows:
         return []
-    cells = [["trial", "ended", sweep.step, "best" if sweep.judged == "best" else "last", "why"]]
+    best = sweep.judged == "best"
+    cells = [["trial", "ended", sweep.step, "best" if best else "last", "why"]]
     for row in rows:
-        reached = row.reached(sweep.target) or (row.last and (row.last[1], row.last[0]))
-        value = f"{reached[0]:.4g}" if reached is not None else "-"
+        reached = row.reached(sweep.target) if best else row.last and (row.last[1], row.last[0])
+        value = f"{reached[0]:.4g}" if reached else "-"
         at_last = row.stop is not None and row.last is not None and row.stop.step == row.last[0]
         why = row.stop.why if row.stop is not None and at_last else row.note
         cells.append([str(row.number), row.state, str(row.spent), value, why])
