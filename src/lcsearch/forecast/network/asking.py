@@ -214,8 +214,8 @@ class QueryBatch:
         pairs = zip(asked, contexts, strict=True)
         target = np.array([context.begun.target(one.trial.uid) for one, context in pairs])
         if (wide <= 0).any():
-            unit = features.unit_of(cuts, torch.zeros_like(cuts.recent))[:, 0].double().cpu().numpy()
-            for i in np.flatnonzero((wide <= 0) & (unit <= _NO_SCALE)).tolist():
+            own = features.unit_of(cuts, torch.zeros_like(cuts.recent))[:, 0].double().cpu().numpy()
+            for i in np.flatnonzero((wide <= 0) & (own <= _NO_SCALE)).tolist():
                 if reports[i].steps.size > 1:
                     wide[i] = contexts[i].stand_in or _behind(
                         asked[i].trial.curve, float(reports[i].loss[-1]), target[i], scale[i]
@@ -226,9 +226,9 @@ class QueryBatch:
         now = np.array([r.steps[-1] for r in reports])
         until = np.array([one.step for one in asked])
         until = np.where(until > now, until, now + np.array([r.spacing for r in reports]))
-        unit_y = features.unit_of(cuts, spread)
+        unit = features.unit_of(cuts, spread)
         return cls(
-            reports, params, curves, cuts, states, center, scale, spread, incumbent_y, unit_y, target, wide, now, until
+            reports, params, curves, cuts, states, center, scale, spread, incumbent_y, unit, target, wide, now, until
         )
 
     def describe(self, n_complete: Sequence[float]) -> Tensor:
