@@ -62,6 +62,12 @@ def test_the_frontier_holds_every_point() -> None:
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_the_frontier_says_of_how_many_orders_shares_are() -> None:
+    found = replay(TASK, POLICIES, orders=11)
+    (axes,) = drawn(frontier(found)).axes
+    assert axes.get_xlabel().endswith("% of 11, at other thresholds of 10")
+
+
 def test_there_is_no_frontier_without_a_known_best() -> None:
     runs = tuple(Run(r.uid, r.curve, r.clock, status=Status.STOPPED) for r in TASK.runs)
     assert frontier(Replay(Task("t", TASK.goal, runs), (), (), ())) is None

@@ -22,7 +22,7 @@ from lcsearch.replay.command import show
 from lcsearch.replay.policies import policy_spec
 from lcsearch.replay.simulator import simulate
 from lcsearch.replay.text import compared, summary
-from lcsearch.replay.whatif import THRESHOLDS, Replay, differences, ranks, replay, rounds
+from lcsearch.replay.whatif import SWEPT, THRESHOLDS, Replay, differences, ranks, replay, rounds
 from lcsearch.study import Status
 
 # Horizon 4, lower is better. "d" wins with 0.5 after a bad start; "e" is worse by 0.001, as good as "d".
@@ -136,8 +136,29 @@ def test_what_there_is_by_then_is_what_fewer_orders_give() -> None:
     assert [part.points[0].orders for part in found] == [5, 10, 12]
     for part in found:
         n = part.points[0].orders
-        assert part.points == replay(task, entrants, orders=n).points
+        alone = replay(task, entrants, orders=n)
+        assert (part.points, part.frontiers) == (alone.points, alone.frontiers)
         assert [point.saved for point in part.points] == [point.saved[:n] for point in found[-1].points]
+
+
+def test_other_thresholds_are_searched_over_the_first_orders_only() -> None:
+    """Six searches an order would take six times as long as the answer that was asked for."""
+    task, told = synthetic_task("late", 14, n_steps=16), list[tuple[int, ...]]()
+    entrants = [policy_spec("curve"), policy_spec("median")]
+    *_, found = rounds(task, entrants, orders=SWEPT + 2, progress=lambda *n: told.append(n[:2]))
+    (line,) = found.frontiers
+    assert {point.threshold: point.orders for point in line} == {
+        t: SWEPT + 2 if t == 0.05 else SWEPT for t in THRESHOLDS
+    }
+    assert found.searches(SWEPT) == 7 * SWEPT
+    assert found.searches(SWEPT + 2) == 7 * SWEPT + 2 * 2
+    assert told[-1] == (14 * 2 * 2, 14 * 2 * 2)  # of the last round
+    text = summary(found)
+    assert "Over 12 random orders of the trials, * its own threshold, others over the first 10:" in text
+    rows = [row for row in text.splitlines() if row.startswith("  curve at")]
+    assert any(point.lost for point in line)
+    for point, row in zip(line, rows, strict=True):
+        assert row.endswith(f" {point.lost} ({100 * point.lost / point.orders:.0f} %)")
 
 
 def test_differences_by_hand() -> None:

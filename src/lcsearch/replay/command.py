@@ -94,10 +94,10 @@ def _as_time_allows(
     try:
         for last in found:
             took, n = time.monotonic() - start, last.points[0].orders
-            one = took * min(processes, math.ceil(n / ROUND)) / n  # seconds of one process for one order
 
-            def expected(orders: int, one: float = one) -> float:
-                return one * orders / min(processes, math.ceil(orders / ROUND))
+            def expected(orders: int, took: float = took, n: int = n, last: Replay = last) -> float:
+                ways = [min(processes, math.ceil(k / ROUND)) for k in (n, orders)]
+                return took * last.searches(orders) / last.searches(n) * ways[0] / ways[1]
 
             if n < most and seconds is not None and expected(2 * n) > seconds:
                 left = f"--orders {most} takes about {expected(most):.0f} s"

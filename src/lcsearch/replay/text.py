@@ -106,13 +106,15 @@ def _orders(found: Replay) -> list[str]:
     saved = [_saved(point) for _, point in rows]
     wide = max(len(f"{unit} saved"), *map(len, saved))
     title = "Over one random order" if n == 1 else f"Over {n} random orders"
-    title += " of the trials" + (", * its own threshold:" if lines else ":")
+    fewer = min(point.orders for _, point in rows)
+    title += " of the trials" + (", * its own threshold" if lines else "")
+    title += (f", others over the first {fewer}" if fewer < n else "") + ":"
     head = f"  {'':{width}}  {f'{unit} saved':{wide}}"
     if found.best is None:
         return [title, head, *(f"  {name:{width}}  {text}" for (name, _), text in zip(rows, saved, strict=True))]
     out = [title, f"{head}  best stopped  of these nothing as good found"]
     for (name, point), text in zip(rows, saved, strict=True):
-        share = f"{point.lost} ({100 * point.lost / n:.0f} %)"
+        share = f"{point.lost} ({100 * point.lost / point.orders:.0f} %)"
         out.append(f"  {name:{width}}  {text:{wide}}  {point.stopped:12d}  {share}")
     return out
 

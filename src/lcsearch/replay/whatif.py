@@ -27,6 +27,9 @@ from lcsearch.session import Session
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 ROUND = 5
 """Random orders that are searched side by side: so many at first, then so many more that there are twice as many."""
+SWEPT = 10
+"""Random orders in which a policy is searched at thresholds other than its own, at most: they show where the line runs,
+and each of them takes as long as the policy itself."""
 
 Progress = Callable[[int, int, int, int], None]
 """Told (trials ended, trials in all, random orders before, and after) of the orders that are searched now."""
@@ -64,13 +67,19 @@ class Replay:
         task: its runs.
         played: each policy with the search in the order the study ran.
         points: each policy over random orders, its threshold as it was set.
-        frontiers: for policies that have a threshold, the points of all THRESHOLDS and its own, rising.
+        frontiers: for policies that have a threshold, the points of all THRESHOLDS and its own, rising; the others over
+            the first SWEPT orders only.
     """
 
     task: Task
     played: tuple[tuple[PolicySpec, History], ...]
     points: tuple[Point, ...]
     frontiers: tuple[tuple[Point, ...], ...]
+
+    def searches(self, orders: int) -> int:
+        """How many it takes in so many random orders."""
+        others = sum(len(line) - 1 for line in self.frontiers)
+        return orders * len(self.points) + min(orders, SWEPT) * others
 
     @cached_property
     def best(self) -> Run | None:
@@ -203,7 +212,12 @@ class _Searches:
 
     def trials(self, orders: int) -> int:
         """Of all searches in so many random orders."""
-        return len(self.task) * (orders * len(self.searched) + (len(self.entrants) if orders else 0))
+        searches = sum(len(self.among(seed)) for seed in range(orders)) + (len(self.entrants) if orders else 0)
+        return len(self.task) * searches
+
+    def among(self, seed: int) -> list[_Key]:
+        """Keys of what is searched in a random order."""
+        return [key for key in self.searched if seed < SWEPT or key in self.own]
 
     def begin(self, beside: bool) -> Do[_Found]:
         """See :class:`~lcsearch.replay.processes.Work`."""
@@ -215,14 +229,14 @@ class _Searches:
             seeds = range(first, min(first + ROUND, self.orders))
             played = [] if number else list(self.entrants)
             wanted = [(entrant, list(range(len(self.task)))) for entrant in played]
-            wanted += [(entrant, self.task.order(seed)) for seed in seeds for entrant in self.searched.values()]
+            keys = [(seed, key) for seed in seeds for key in self.among(seed)]
+            wanted += [(self.searched[key], self.task.order(seed)) for seed, key in keys]
             made = [(order, entrant.make(self.task, shared)) for entrant, order in wanted]
             histories = simulate_all(self.task, made, World(workers=self.workers), told)
             if beside and any(isinstance(one, Session) and one.tally()[1] for _, one in made):
                 raise RuntimeError("a forecast failed: the first process makes it, or says why it fails there, too")
-            keys = [key for _ in seeds for key in self.searched]
-            scores = zip(keys, map(_score, histories[len(played) :]), strict=True)
-            return tuple(histories[: len(played)]), tuple(scores)
+            scores = map(_score, histories[len(played) :])
+            return tuple(histories[: len(played)]), tuple(zip((key for _, key in keys), scores, strict=True))
 
         return piece
 

@@ -86,10 +86,10 @@ def same(a: Trial, b: Trial) -> bool:
     )
 
 
-def unknown(snapshot: Snapshot, kept: Mapping[Key, Known]) -> dict[Key, Trial]:
-    """The trials of a context that nothing is kept of."""
+def unknown(snapshot: Snapshot, kept: Mapping[Key, Known], live: tuple[Trial, ...]) -> dict[Key, Trial]:
+    """The trials of a context that nothing is kept of; `live`: what :func:`alongside` says."""
     sign, horizon = snapshot.goal.sign, snapshot.horizon
-    found = {_key(trial): trial for trial in Begun.of(snapshot, alongside(snapshot)).trials}
+    found = {_key(trial): trial for trial in Begun.of(snapshot, live).trials}
     return {k: t for k, t in found.items() if (have := kept.get(k)) is None or not have.still(t, sign, horizon)}
 
 

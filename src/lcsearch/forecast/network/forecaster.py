@@ -164,8 +164,11 @@ class NetworkForecaster:
     def _look_up(self, snapshots: Sequence[Snapshot], by_turns: bool) -> list[Context]:
         if not by_turns:
             return [self._context(snapshot) for snapshot in snapshots]
-        self._learn(snapshots)
-        return [self._side_by_side(snapshot) for snapshot in snapshots]
+        live = [alongside(snapshot) for snapshot in snapshots]
+        pairs = list(zip(snapshots, live, strict=True))
+        kept = ((self._searches.get(_name(snapshot)), snapshot, others) for snapshot, others in pairs)
+        self._learn([(s, others) for have, s, others in kept if have is None or not have.still(s, others)])
+        return [self._side_by_side(snapshot, others) for snapshot, others in pairs]
 
     def _context(self, snapshot: Snapshot) -> Context:
         """The context of the snapshot; kept until the study's bank is another one, the horizon moves, which live trials
@@ -179,25 +182,29 @@ class NetworkForecaster:
         self._contexts = {**dict(latest), snapshot.key: made}  # a new dictionary: threads may be reading the old one
         return made
 
-    def _learn(self, snapshots: Sequence[Snapshot]) -> None:
-        """Read the finished trials that are new in many contexts, in one batch for each horizon."""
+    def _learn(self, studies: Sequence[tuple[Snapshot, tuple[Trial, ...]]]) -> None:
+        """Read the trials that are new in contexts which must be made, in one batch for each horizon.
+
+        Args:
+            studies: each with its :func:`alongside`.
+        """
         if len(self._known) > _TRIALS or self._known_weigh > _HEAVIEST:
             self._known.clear()
             self._known_weigh = 0
-        for horizon in dict.fromkeys(snapshot.horizon for snapshot in snapshots):
+        for horizon in dict.fromkeys(snapshot.horizon for snapshot, _ in studies):
             new: dict[Key, Trial] = {}
-            for snapshot in snapshots:
-                if snapshot.horizon == horizon and _name(snapshot) not in self._searches:
-                    new |= unknown(snapshot, self._known)
-            sign = snapshots[0].goal.sign
+            for snapshot, live in studies:
+                if snapshot.horizon == horizon:
+                    new |= unknown(snapshot, self._known, live)
+            sign = studies[0][0].goal.sign
             for known in Known.of(list(new.values()), sign, horizon, self._network, self._device):
                 self._known[known.key] = known
                 self._known_weigh += weight(known.trial)
 
-    def _side_by_side(self, snapshot: Snapshot) -> Context:
+    def _side_by_side(self, snapshot: Snapshot, live: tuple[Trial, ...]) -> Context:
         """As `_context`, where many searches over the same trials take turns."""
         key = _name(snapshot)
-        found, live = self._searches.pop(key, None), alongside(snapshot)
+        found = self._searches.pop(key, None)
         if found is None or not found.still(snapshot, live):
             if found is not None:
                 self._searches_weigh -= _weight(found)
