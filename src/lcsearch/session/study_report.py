@@ -17,7 +17,7 @@ from lcsearch.stopping.judge import independent_risk_now, risk_now
 from lcsearch.stopping.notices import AXIS, Notice
 from lcsearch.stopping.policy import Policy
 from lcsearch.stopping.risk import UNREADABLE
-from lcsearch.study import Snapshot, Status, Trial, steps_trained, uid_sort_key
+from lcsearch.study import Snapshot, Status, Trial, steps_trained, trained_lengths, uid_sort_key
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,8 @@ def report_of(
     is what a framework calls the trial of a uid."""
     stops, target = [], target_of(policy, snapshot)
     saved, others, cut, never_begun, unreadable = 0.0, 0, 0, 0, 0
+    complete = (t for t in snapshot.bank if t.status is Status.COMPLETE and t.curve.n_reports)
+    lengths = trained_lengths(snapshot.goal, ((_steps(t), _trained(t, snapshot.goal)) for t in complete))
     for trial in sorted(snapshot.bank, key=lambda trial: uid_sort_key(trial.uid)):
         record = trial.stop_records.get("stop")
         if trial.status is not Status.STOPPED:
@@ -226,7 +228,7 @@ def report_of(
             continue
         else:
             cut += 1
-        saved += snapshot.bank.left(trial.curve.last_step)
+        saved += lengths.left(_trained(trial, snapshot.goal))
     everyone = (*snapshot.bank, *snapshot.live, *snapshot.abandoned)
     spent = apart + float(sum(_trained(trial, snapshot.goal) for trial in everyone))
     if any(notice.key == AXIS for notice in notices):
@@ -258,6 +260,11 @@ def report_of(
     )
 
 
+def _steps(trial: Trial) -> list[float]:
+    """Of all its reports, those that were no value, too."""
+    found: list[float] = trial.curve.reports()[0].tolist()
+    return found
+
+
 def _trained(trial: Trial, goal: Goal) -> float:
-    steps = trial.curve.reports()[0].tolist()
-    return steps_trained(steps, goal.horizon, complete=trial.status is Status.COMPLETE)
+    return steps_trained(_steps(trial), goal.horizon, complete=trial.status is Status.COMPLETE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcsearch.study.bank import BOUNDS, FinishedTrials, judged_at_end, judged_loss, robust_range
+from lcsearch.study.bank import BOUNDS, FinishedTrials, judged_at_end, judged_loss, robust_range, trained_lengths
 from lcsearch.study.snapshot import Incumbent, Snapshot, loss_at
 from lcsearch.study.trial import Status, Trial, steps_trained, trained_by, uid_sort_key
 
@@ -19,5 +19,6 @@ __all__ = [
     "robust_range",
     "steps_trained",
     "trained_by",
+    "trained_lengths",
     "uid_sort_key",
 ]

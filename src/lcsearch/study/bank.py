@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -442,6 +442,22 @@ def robust_range(losses: Floats) -> float:
         to_median = 0.5 * losses[(losses.size - 1) // 2] + 0.5 * losses[losses.size // 2] - losses[0]
         spread = 2.0 * min(to_median, 4.0 * (losses[(losses.size - 1) // 4] - losses[0]))
     return float(spread) if math.isfinite(spread) else 0.0
+
+
+def trained_lengths(goal: Goal, complete: Iterable[tuple[Sequence[float], float]]) -> FinishedTrials:
+    """How long COMPLETE trials have trained, as a bank: its :meth:`FinishedTrials.left` counts steps trained.
+
+    Args:
+        goal: of their study.
+        complete: of each trial the steps of its reports, rising, one at least, and up to where it has trained, which
+            may be beyond its last one.
+    """
+    found = []
+    for number, (steps, end) in enumerate(complete):
+        told = (step for step in {steps[0], *steps[-2:-1]} if step < end)  # what closeness of ends is read from
+        curve = Curve.of(dict.fromkeys([*told, end], 0.0))
+        found.append(Trial(str(number), curve, status=Status.COMPLETE))
+    return FinishedTrials(goal).extend(found)
 
 
 def judged_loss(curve: Curve, goal: Goal) -> tuple[float, float]:

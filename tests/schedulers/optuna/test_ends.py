@@ -63,6 +63,23 @@ def test_a_horizon_twenty_times_too_far(caplog: pytest.LogCaptureFixture) -> Non
     assert sum("reached max_steps" in record.message for record in caplog.records) == 1
 
 
+def test_what_is_saved_counts_to_where_trials_trained_and_not_to_their_last_reports() -> None:
+    """A report every seventh step of 100: trials end at 100, and their last report is of step 98."""
+    study = optuna.create_study(pruner=CurvePruner(max_steps=100, forecasters="parametric"))
+    for values in power_laws(20, 14):
+        trial = study.ask()
+        for at, value in enumerate(values, 1):
+            trial.report(value, 7 * at)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, min(values))
+    report = report_on(study)
+    assert report.stops
+    assert report.spent + report.saved == 2000
+
+
 def test_a_horizon_ten_times_too_near() -> None:
     """Slow starters win at step 99; judged by step 10 they were stopped in three of three sweeps."""
     fast = [[0.5 + 0.01 * k + 0.5 * 0.5**step for step in range(100)] for k in range(12)]

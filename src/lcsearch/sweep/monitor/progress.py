@@ -26,7 +26,7 @@ from lcsearch.schedulers.optuna._record import (
 )
 from lcsearch.stopping.decision import Decision
 from lcsearch.stopping.verdict import Reason
-from lcsearch.study import FinishedTrials, Status, Trial, judged_at_end, trained_by
+from lcsearch.study import FinishedTrials, judged_at_end, trained_by, trained_lengths
 from lcsearch.sweep.spec.distributions import Parameter
 from lcsearch.sweep.spec.strict import Scalar, is_plain
 from lcsearch.sweep.store import attributes
@@ -298,7 +298,7 @@ def collect(
     own = {t.number: steps_of(alive, horizon) for t in trials if (alive := without_dead(t)) is not t}
     ends = {row.number: own.get(row.number, row.spent) for row in read}  # not where an attempt that died had been
     complete = [row for row in read if row.state == "complete"]  # of whom nothing is saved
-    lengths = FinishedTrials(goal).extend(_length(row, ends[row.number]) for row in complete if row.values)
+    lengths = trained_lengths(goal, ((list(row.values), ends[row.number]) for row in complete if row.values))
     saved = {row.number: round(lengths.left(ends[row.number])) for row in read if row.state == "stopped"}
     rows = tuple(replace(row, saved=saved[row.number]) if row.number in saved else row for row in read)
     counts, lost = Counter(row.state for row in rows), tuple(attributes.unreadable(trials))
@@ -353,14 +353,6 @@ def _row(
         begun=begun_as(trial) or "",
         unread=is_unread(trial),
     )
-
-
-def _length(row: Row, end: int) -> Trial:
-    """A complete trial's first report, the one before its last, and its `end`: what its length is read from."""
-    steps = list(row.values)
-    known = {steps[0], *steps[-2:-1]}
-    curve = Curve.of(dict.fromkeys([*(step for step in known if step < end), end], 0.0))
-    return Trial(str(row.number), curve, status=Status.COMPLETE)
 
 
 def _params(trial: FrozenTrial, space: Mapping[str, Parameter]) -> dict[str, Scalar]:
