@@ -33,7 +33,7 @@ import provenance
 import research
 from one_epoch import OneEpoch
 from searches import PARTS, RUNS, WORLDS, Piece, Table, Where, row_of, write_table
-from summary import CURRICULA, FLIPPED, LEASHED, SHARES, write
+from summary import CURRICULA, FLIPPED, LEASHED, OURS, SHARES, write
 
 from lcsearch.allocation.arms import Around
 from lcsearch.allocation.contract import Abilities, Allocation, Allocator, Key, Slots
@@ -125,6 +125,7 @@ POLICIES = {
     **{name: Own(rungs(name), network) for name in CURRICULA},
     **{f"{name}, oracle": Own(rungs(name), lambda task: (Oracle(task),)) for name in LEASHED},
     **{f"{name}, proposals": Own(rungs(name), network, ByForecast()) for name in LEASHED},
+    **{f"{OURS}, flipped {share:g}": Own(rungs("asha"), wrong(share), ByForecast()) for share in SHARES},
     **{f"{name}, flipped {share:g}": Own(rungs(name), wrong(share)) for name in LEASHED for share in SHARES},
 }
 SLOW = ("greedy",)

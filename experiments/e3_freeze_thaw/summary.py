@@ -28,7 +28,7 @@ LEASHED = ("pandora", "robust")
 """The curriculum that `robust` follows, and itself: with the oracle's forecasts, proposals and wrong forecasts, too."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the trials whose forecast is wrong."""
-FLIPPED = tuple(f"{name}, flipped {share:g}" for share in SHARES for name in LEASHED)
+FLIPPED = tuple(f"{name}, flipped {share:g}" for share in SHARES for name in (OURS, *LEASHED))
 OWN = (
     *("asha", "going-rate", "going-rate, alone", "asha, proposals", "going-rate, proposals", "random, proposals"),
     *("going-rate, oracle", "going-rate, oracle, proposals", "run-to-end", "uniform", "one-epoch"),
@@ -57,6 +57,7 @@ NAMES = {
     **{f"{name}, oracle": f"{WHOSE[name]}, oracle forecast" for name in LEASHED},
     **{f"{name}, proposals": f"{WHOSE[name]}, proposals by the network" for name in LEASHED},
     **{f"{n}, flipped {share:g}": f"{WHOSE[n]}, {share:.0%} of forecasts wrong" for n in LEASHED for share in SHARES},
+    **{f"{OURS}, flipped {share:g}": f"ASHA promotion, proposals, {share:.0%} of forecasts wrong" for share in SHARES},
     "asha": "ASHA promotion",
     "going-rate": "going rate, network",
     "going-rate, alone": "going rate, network without begun trials as context (before e5b2ac7)",

@@ -79,7 +79,7 @@ def test_every_policy_plays(e3: Any, name: str, world: tuple[int, int]) -> None:
 
 def test_wrong_forecasts_are_asked_for_by_name_and_told_by_share(e3: Any) -> None:
     summary = sys.modules["summary"]
-    assert len(summary.FLIPPED) == 8
+    assert len(summary.FLIPPED) == 12
     assert set(summary.FLIPPED) <= set(e3.POLICIES)
     (half,) = e3.POLICIES["robust, flipped 0.5"].forecasts(TASK)
     assert (half.share, half.seen, half.inner.name) == (0.5, True, "network")
