@@ -16,7 +16,7 @@ from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Absent, Answer, Forecasts
 from lcsearch.goal import Direction, Judged
 from lcsearch.proposal import ByForecast, ByProgress, Proposal, best_seen, survival
-from lcsearch.study import Snapshot, Status
+from lcsearch.study import Snapshot, Status, Trial
 
 ASKS = ByForecast(sampler_share=0, n_startup=0)
 
@@ -148,6 +148,84 @@ def test_the_share_of_the_sampler_is_drawn_by_the_key() -> None:
     assert 70 < sum(own) < 130
     assert own == [quarter.own(study(), (7, n)) is not None for n in range(400)]
     assert own != [quarter.own(study(), (8, n)) is not None for n in range(400)]
+
+
+def earned(ours: list[Any], theirs: list[Any], share: float = 0.25, **more: Any) -> ByForecast:
+    """What is trusted where forecasts chose `ours`; trials as lists of values, or made."""
+    made = [
+        one if isinstance(one, Trial) else trial(f"{kind}{i}", one, Status.PAUSED)
+        for kind, of in (("a", ours), ("b", theirs))
+        for i, one in enumerate(of)
+    ]
+    begun = {one.uid: i < len(ours) for i, one in enumerate(made)}
+    bank = [one for one in made if one.status.finished]
+    at = snapshot(goal(**more), bank, [one for one in made if not one.status.finished])
+    found = ByForecast(share).trusted(at, begun)
+    assert isinstance(found, ByForecast)
+    return found
+
+
+def test_choices_that_stand_behind_lose_their_share_by_hand() -> None:
+    """Four of each: alike, the share of pairs has a standard deviation of sqrt(9 / 192) = .2165."""
+    ours, theirs = [[5.0], [6.0], [7.0], [8.0]], [[1.0], [2.0], [3.0], [4.0]]
+    none = earned(ours, theirs)  # 2.3 below a half
+    assert none.sampler_share == pytest.approx(0.95)
+    assert none.doubt == ", for what forecasts chose has been better than it in 0% of pairs"
+    third = earned([[2.5], *ours[1:]], theirs)  # 2 of 16: (.5 - .125) / .2165 = 1.732
+    assert third.sampler_share == pytest.approx(0.25 + 0.732 * 0.7, abs=1e-3)
+    fourth = earned([[1.5], [3.5], *ours[2:]], theirs)  # 4 of 16
+    assert fourth.sampler_share == pytest.approx(0.25 + 0.155 * 0.7, abs=1e-3)
+    for better in (theirs, [[1.5], [1.5], [2.5], [8.0]]):
+        assert earned(better, theirs) == ByForecast()
+    assert earned(theirs, ours) == ByForecast()
+    up = [[[-x for x in values] for values in kind] for kind in (ours, theirs)]
+    assert earned(up[0], up[1], direction="maximize") == none
+
+
+def test_choices_are_compared_where_both_have_been() -> None:
+    """What leads at the first report says nothing of those that have gone further, and they nothing of it."""
+    theirs = [[3.0 + i / 10, 2.9 + i / 10, 0.1] for i in range(4)]
+    assert earned([[1.0 + i] for i in range(3)], theirs) == ByForecast()
+    assert earned([[4.0 + i] for i in range(3)], theirs).sampler_share > 0.9
+    risen = [[1.0, 5.0 + i] for i in range(4)]
+    assert earned(risen, theirs) == ByForecast()
+    assert earned(risen, theirs, judged="final").sampler_share > 0.9
+
+
+def test_what_was_lost_is_worse_than_any_that_was_not() -> None:
+    theirs = [[3.0], [4.0], [5.0], [6.0]]
+    failed = [trial(f"f{i}", [0.1] * i, Status.FAILED) for i in range(4)]
+    assert earned(failed, theirs).sampler_share == pytest.approx(0.95)
+    assert earned(theirs, failed) == ByForecast()
+    assert earned(failed, [trial(f"g{i}", [], Status.FAILED) for i in range(4)]) == ByForecast()
+
+
+def test_who_says_nothing_is_believed() -> None:
+    ours, theirs = [[9.0], [9.0], [9.0]], [[1.0], [1.0], [1.0]]
+    assert earned(ours, theirs).sampler_share > 0.25
+    assert earned(ours[1:], theirs) == earned(ours, theirs[1:]) == ByForecast()
+    assert earned([[], *ours[1:]], theirs) == ByForecast()  # it runs, and has not reported
+    for share in (0.0, 0.95, 1.0):
+        assert earned(ours, theirs, share).sampler_share == share
+
+
+def test_trust_is_won_back_by_the_latest() -> None:
+    """What was chosen long ago counts no more."""
+    theirs = [[5.0 + i / 100] for i in range(40)]
+    assert earned([[9.0]] * 40, theirs).sampler_share == pytest.approx(0.95)
+    assert earned([[9.0]] * 40 + [[4.0]] * 32, theirs) == ByForecast()
+
+
+@props
+@given(
+    ours=st.lists(st.floats(0, 1), max_size=6),
+    theirs=st.lists(st.floats(0, 1), max_size=6),
+    share=st.floats(0, 1),
+)
+def test_a_share_never_falls_nor_passes_its_bound(ours: list[float], theirs: list[float], share: float) -> None:
+    found = earned([[x] for x in ours], [[x] for x in theirs], share)
+    assert share <= found.sampler_share <= max(share, 0.95 + 1e-12)
+    assert (found.doubt == "") == (found.sampler_share == share)
 
 
 def test_the_best_value_seen_is_one_that_may_still_be_the_result() -> None:

@@ -27,10 +27,10 @@ from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Query, judged_kind
 from lcsearch.goal import Judged
-from lcsearch.proposal import PROPOSERS, Proposal
+from lcsearch.proposal import PROPOSERS, Proposal, chosen
 from lcsearch.schedulers.optuna._draws import Draw, anywhere, near
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
-from lcsearch.schedulers.optuna._record import BEGUN
+from lcsearch.schedulers.optuna._record import BEGUN, begun_as
 from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, snapshot_of
 from lcsearch.schedulers.optuna._storage import Shown, store_with, study_key, whole
 from lcsearch.session import Session, make_session
@@ -110,7 +110,8 @@ class ForecastSampler(BaseSampler):
     For a new trial a few hundred configurations are drawn: some by the sampler inside, most uniformly, a quarter near
     the best trials so far. Forecasters that know configurations, as the network does, say what each of them would
     reach by `max_steps`, from the curves of all trials that have begun, however short; the most promising one is begun.
-    `sampler_share` of all trials and the first `n_startup_trials` are the sampler's own, whatever is forecast.
+    `sampler_share` of all trials and the first `n_startup_trials` are the sampler's own, whatever is forecast; more of
+    them while what forecasts chose stands behind those, see :meth:`lcsearch.proposal.Proposer.trusted`.
 
     The sampler inside is shown forecasts in the place of early values: a trial that was stopped, is paused or runs
     stands in its history as if it had ended with the median of its forecast. So a slow starter that was pruned is no
@@ -130,7 +131,7 @@ class ForecastSampler(BaseSampler):
         space: makes the suggestions of one configuration, `space(trial)`, as the objective does; needed where a
             parameter depends on another one. None: the parameters that all trials have.
         n_candidates: configurations that are forecast for a new trial, >= 1.
-        sampler_share: trials that nobody is asked about, in [0, 1].
+        sampler_share: trials that nobody is asked about, in [0, 1]; 0: none, however others fare.
         n_startup_trials: trials that begin first.
         proposer: "gain", or "alp-gmm": in the place of the most promising one a configuration is begun where P(beat)
             differs most between neighbours (ALP-GMM, Portelas et al. 2019), for studies that pause.
@@ -287,12 +288,15 @@ class ForecastSampler(BaseSampler):
         if seen.snapshot.horizon == UNKNOWN:
             self._note(study, trial, Proposal(0, "the sampler's own: where trials end is not known yet"), 0)
             return None
-        own = self._proposer.own(seen.snapshot, (self._seed, trial.number))
+        everyone = study.get_trials(deepcopy=False)
+        why = {seen.uid(t.number): begun_as(t) for t in everyone if t.number != trial.number}
+        proposer = self._proposer.trusted(seen.snapshot, {uid: chosen(text) for uid, text in why.items() if text})
+        own = proposer.own(seen.snapshot, (self._seed, trial.number))
         if own is not None:
             self._note(study, trial, own, 0)
             if _is_blind(self._inner):
                 return None
-        begun = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values and t.number != trial.number]
+        begun = [t for t in everyone if t.intermediate_values and t.number != trial.number]
         space = self._space or partial(_suggest_all, _common(begun))
         if own is not None:
             if not begun:
@@ -304,8 +308,8 @@ class ForecastSampler(BaseSampler):
             self._note(study, trial, Proposal(0, "the sampler's own: all trials have no parameter in common"), 0)
             return None
         params = [draw.params for draw in draws]
-        paces = None if self.paces is None else self.paces(study.get_trials(deepcopy=False), params)
-        said = seen.session.propose(self._proposer, seen.snapshot, params, (self._seed, trial.number), paces)
+        paces = None if self.paces is None else self.paces(everyone, params)
+        said = seen.session.propose(proposer, seen.snapshot, params, (self._seed, trial.number), paces)
         self._note(study, trial, said, len(draws))
         return self._checked(draws[said.row], begun)
 

@@ -2,8 +2,9 @@
 
 An arm that has not begun has no curve, but a configuration, and forecasters that know configurations say what it would
 reach. Ranked is by expected improvement at the horizon (Mockus 1975; Jones et al. 1998), so that what is uncertain
-counts; and a share of all new trials stays the sampler's own, whatever is forecast: a forecaster that is led astray, by
-fast starters say, costs no more than the rest.
+counts; and a share of all new trials stays the sampler's own, whatever is forecast. They are also what choices are
+measured by: where those stand behind them, nearly all new trials are the sampler's own, so that a forecaster that is
+led astray costs a few first reports.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from itertools import chain, product
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 
 _NEIGHBOURS = 5
 _FEWEST = 3  # of which a forecaster can say what configurations do
+_LATEST = 32  # trials that forecasts chose, and as many of the sampler's own, that are compared
+_DOUBT, _DISBELIEF = -1.0, -2.0  # standard deviations below even: where trust begins to go, and where it is gone
+_STILL = 0.05  # of the new trials are chosen even then: trust can be won back
 
 OWN = "the sampler's own"
 """How the `why` begins of a configuration that no forecast has chosen."""
@@ -53,6 +57,16 @@ class Proposal(NamedTuple):
     score: float | None = None
     p_beat: float | None = None
 
+    @property
+    def by_forecasts(self) -> bool:
+        """Whether forecasts chose it, and not the sampler alone."""
+        return chosen(self.why)
+
+
+def chosen(why: str) -> bool:
+    """Whether forecasts chose a configuration, by the `why` of its proposal."""
+    return not why.startswith(OWN)
+
 
 @dataclass(frozen=True)
 class Proposer(ABC):
@@ -61,16 +75,43 @@ class Proposer(ABC):
     Attributes:
         sampler_share: of the new trials, those that nobody is asked about, in [0, 1]; 1 is the sampler alone.
         n_startup: trials that begin first, >= 0; and three that have reported must be there.
+        doubt: why the share is larger than it was set, see :meth:`trusted`; "" where it is not.
     """
 
     sampler_share: float = 0.25
     n_startup: int = 10
+    doubt: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         if not (is_finite_number(self.sampler_share) and 0 <= self.sampler_share <= 1):
             raise InvalidValue("a share in [0, 1]", self.sampler_share, "sampler_share")
         if not (isinstance(self.n_startup, int) and self.n_startup >= 0):
             raise InvalidValue("a whole number >= 0", self.n_startup, "n_startup_trials")
+
+    def trusted(self, snapshot: Snapshot, begun: Mapping[str, bool]) -> Self:
+        """This one as far as its choices have earned it: with a larger `sampler_share` where they stand behind.
+
+        The latest trials that forecasts chose, and the latest of the sampler's own, are compared in pairs, each at the
+        last step that both have reached; one that failed is worse than any that did not. From where the share of pairs
+        in which the chosen one is better lies one standard deviation below a half (as of equal ones, by Mann and
+        Whitney 1947), the sampler's share rises, to all but `_STILL` at two. A share of 0 says that nothing is the
+        sampler's own, and stays.
+
+        Args:
+            snapshot: the study.
+            begun: uid -> whether forecasts chose its configuration; trials of which nobody says so count on neither
+                side.
+        """
+        if not 0 < self.sampler_share < 1.0 - _STILL:
+            return self
+        wins, deviation = _wins(snapshot, begun)
+        z = (wins - 0.5) / deviation
+        gone = min(max((_DOUBT - z) / (_DOUBT - _DISBELIEF), 0.0), 1.0)
+        if not gone > 0:
+            return self
+        share = self.sampler_share + gone * (1.0 - _STILL - self.sampler_share)
+        doubt = f", for what forecasts chose has been better than it in {wins:.0%} of pairs"
+        return replace(self, sampler_share=share, doubt=doubt)
 
     def own(self, snapshot: Snapshot, key: Key) -> Proposal | None:
         """The sampler's own, where the new trial is one that nobody is asked about; None: see :meth:`questions`.
@@ -85,7 +126,7 @@ class Proposer(ABC):
         if sum(len(trial.curve) > 0 for trial in chain(snapshot.bank, snapshot.live)) < _FEWEST:
             return Proposal(0, f"{OWN}: fewer than {_FEWEST} trials have reported")
         if np.random.default_rng(key).random() < self.sampler_share:
-            return Proposal(0, f"{OWN}, as {self.sampler_share:.0%} of all are", self.sampler_share)
+            return Proposal(0, f"{OWN}, as {self.sampler_share:.0%} of all are{self.doubt}", self.sampler_share)
         return None
 
     @abstractmethod
@@ -249,6 +290,26 @@ class ByProgress(Proposer):
         why = f"one of {len(candidates)} candidates, drawn in region {k + 1} of {len(shares)}: "
         why += f"P(beat) differs there by {fit.progress[k]:.3g} between neighbours"
         return Proposal(free[at], why, self._propensity(free[at], float(inside[at] @ shares)))
+
+
+def _wins(snapshot: Snapshot, begun: Mapping[str, bool]) -> tuple[float, float]:
+    """In which share of pairs the trial that forecasts chose is better than the sampler's own (equal: half), and its
+    standard deviation, were they alike; 1/2 and 1 where there are fewer than `_FEWEST` of either.
+    """
+    goal = snapshot.goal
+    told = [t for t in chain(snapshot.bank, snapshot.live) if t.uid in begun and (len(t.curve) or is_lost(t))]
+    told.sort(key=lambda trial: uid_sort_key(trial.uid))
+    ours, theirs = ([t for t in told if begun[t.uid] is kind][-_LATEST:] for kind in (True, False))
+    if min(len(ours), len(theirs)) < _FEWEST:
+        return 0.5, 1.0
+
+    lost = {trial.uid for trial in told if is_lost(trial)}
+    won = []
+    for pair in product(ours, theirs):
+        step = min(math.inf if trial.uid in lost else trial.curve.last_step for trial in pair)
+        a, b = (math.inf if t.uid in lost else t.curve.at(step, goal.sign, best=goal.judged == "best") for t in pair)
+        won.append(0.5 if a == b else float(a < b))
+    return float(np.mean(won)), math.sqrt((len(ours) + len(theirs) + 1) / (12 * len(won)))
 
 
 PROPOSERS: Mapping[str, type[Proposer]] = {"gain": ByForecast, "alp-gmm": ByProgress}

@@ -211,6 +211,7 @@ class _Search:
         self.state: Any = allocator.init()
         self.fresh = list(reversed(order))
         self.begun: dict[str, _Begun] = {}
+        self.chosen: dict[str, bool] = {}  # of what the proposer was asked for
         self.live: dict[str, _Begun] = {}
         self.bank = FinishedTrials(task.goal)
         self.heap: list[tuple[float, int, str]] = []
@@ -360,12 +361,15 @@ class _Search:
         if self.proposer is None:
             return -1
         snapshot, key = self.snapshot(), (self.world.seed, len(self.begun))
-        if self.proposer.own(snapshot, key) is not None:
-            return -1
-        candidates = [self.task.runs[row].params for row in reversed(self.fresh)]
-        queries = self.proposer.questions(snapshot, candidates)
-        answers = {f.name: _answers(f, snapshot, queries) for f in self.forecasters}
-        return -1 - self.proposer.choose(snapshot, candidates, answers, key, self._paces(candidates)).row
+        proposer = self.proposer.trusted(snapshot, self.chosen)
+        said = proposer.own(snapshot, key)
+        if said is None:
+            candidates = [self.task.runs[row].params for row in reversed(self.fresh)]
+            queries = proposer.questions(snapshot, candidates)
+            answers = {f.name: _answers(f, snapshot, queries) for f in self.forecasters}
+            said = proposer.choose(snapshot, candidates, answers, key, self._paces(candidates))
+        self.chosen[self.task.runs[self.fresh[-1 - said.row]].uid] = said.by_forecasts
+        return -1 - said.row
 
     def _paces(self, candidates: Sequence[Mapping[str, Any]]) -> list[float] | None:
         """What a step of each would cost; None where that is not asked, or not known yet."""

@@ -108,6 +108,30 @@ def test_a_share_stays_the_samplers_own() -> None:
     assert max(abs(t.params["x"] - 0.3) for t in own) > 0.3
 
 
+def test_choices_that_stand_behind_are_left_to_the_sampler_and_that_is_told() -> None:
+    """Every forecast is wrong: the best is far from .3, it says. Three quarters of all trials were its choice."""
+
+    def wrongly(trial: optuna.Trial) -> float:
+        end = 1.0 - abs(trial.suggest_float("x", 0, 1) - 0.3)
+        for step in range(6):
+            trial.report(1.0 + end - step / 5, step)
+        return end
+
+    sampler = knowing(sampler_share=0.25, n_startup_trials=8)
+    study = played(sampler, 60, wrongly, pruner=CurvePruner(max_steps=6, forecasters=Knows(), threshold=0.0))
+    whys = [trial.system_attrs["lcsearch:begun"]["why"] for trial in study.trials]
+    assert sum(why.startswith("the one of 256") for why in whys) < 20
+    told = "as 95% of all are, for what forecasts chose has been better than it in "
+    doubted = [number for number, why in enumerate(whys) if told in why]
+    assert len(doubted) > 30
+    assert isinstance(study.pruner, CurvePruner)
+    assert f"it was begun as the sampler's own, {told}" in study.pruner.explain(doubted[-1], study)
+    honest = played(knowing(sampler_share=0.25, n_startup_trials=8), 60)
+    whys = [trial.system_attrs["lcsearch:begun"]["why"] for trial in honest.trials]
+    assert sum(why.startswith("the one of 256") for why in whys) > 30
+    assert not any("better than it" in why for why in whys)
+
+
 def test_the_same_seed_and_history_give_the_same_configurations() -> None:
     assert xs(played(knowing())) == xs(played(knowing()))
     assert xs(played(knowing())) != xs(played(knowing(seed=1)))
