@@ -31,7 +31,7 @@ from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 _NEIGHBOURS = 5
 _FEWEST = 3  # of which a forecaster can say what configurations do
 _LATEST = 32  # trials that forecasts chose, and as many of the sampler's own, that are compared
-_DOUBT, _DISBELIEF = -1.0, -2.0  # standard deviations below even: where trust begins to go, and where it is gone
+_DOUBT, _DISBELIEF = -0.5, -1.5  # standard deviations below even: where trust begins to go, and where it is gone
 _STILL = 0.05  # of the new trials are chosen even then: trust can be won back
 
 OWN = "the sampler's own"

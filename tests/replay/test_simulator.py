@@ -483,7 +483,7 @@ def test_an_allocator_hears_a_dead_forecaster_as_an_absent_one() -> None:
     assert {life.status for life in found.lives} == {Status.COMPLETE}
 
 
-@pytest.mark.parametrize("kind", ["asha", "going-rate", "hyperband"])
+@pytest.mark.parametrize("kind", ["asha", "going-rate", "hyperband", "uniform"])
 @pytest.mark.parametrize("prices", [(0.0, 0.0), (1.0, 3.0)])
 @pytest.mark.parametrize("max_slice", [None, 2.0])
 def test_a_budget_with_prices_and_slices_ends_with_a_result(

@@ -266,7 +266,7 @@ def served(
     ahead_of = sorted(paused, key=lambda trial: (line(trial.uid), uid_sort_key(trial.uid)))
     if slots.closing:
         moves = chain(moves, _to_the_end(ahead_of, snapshot, _CLOSING))
-    wanted = _leader_first(_each_once(moves, gone), snapshot, slots, gone)
+    wanted = leader_first(_each_once(moves, gone), snapshot, slots, gone)
     chosen = affordable(wanted, snapshot, slots)
     first, stops = leader(snapshot), cut
     # one that was cut just now may have been the last to wait: the others are judged at the next call
@@ -302,8 +302,15 @@ def _each_once(moves: Iterator[Move], gone: set[str]) -> list[Move]:
     return found
 
 
-def _leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots, gone: set[str]) -> list[Move]:
-    """The leader's move to the horizon before all others, from where only that is left in the budget."""
+def leader_first(moves: list[Move], snapshot: Snapshot, slots: Slots, gone: Collection[str] = ()) -> list[Move]:
+    """The leader's move to the horizon before all others, from where only that is left in the budget.
+
+    Args:
+        moves: whom the slots may go to, best first.
+        snapshot: the study.
+        slots: what is free, and the account.
+        gone: trials that are cut.
+    """
     account = slots.account
     if account.total is None or not moves:
         return moves

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from lcsearch.allocation.arms import affordable, checked_share, next_pause, paused_trials, start_new, steps_done
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots, Wait
+from lcsearch.allocation.rungs import leader_first
 from lcsearch.errors import InvalidValue
 from lcsearch.forecast.contract import Answers, Query
 from lcsearch.study import Snapshot, Trial, uid_sort_key
@@ -17,7 +18,8 @@ class Uniform:
     """The first `n_arms` configurations in a fixed cycle, the same number of steps a turn. Asks nobody.
 
     The cycle is the order of the uids, with configurations not yet begun at its end; a trial that is running has its
-    turn already and is passed over. Nothing starves: between two turns of one arm no other arm has three.
+    turn already and is passed over. Nothing starves: between two turns of one arm no other arm has three. But when what
+    is left of a budget would only just bring the leader to the horizon, it goes there: so a study ends with a result.
 
     Adaptive allocation often fails to beat this (Aioli, Chen et al. 2025), so it is run beside every comparison.
 
@@ -64,6 +66,7 @@ class Uniform:
         cycle = [turn(trial) for trial in later]
         cycle += start_new(min(slots.free, fresh), next_pause(0.0, steps, horizon))
         cycle += [turn(trial) for trial in paused[: len(paused) - len(later)]]
+        cycle = leader_first(cycle, snapshot, slots)
         moves = tuple(affordable(cycle, snapshot, slots))
         queue = [move.uid for move in cycle if move.uid is not None and move not in moves]
         before = {trial.uid for trial in later}  # in the cycle, before the new ones
