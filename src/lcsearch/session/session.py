@@ -116,6 +116,12 @@ class Session:
         self._queue: LookQueue | None = None
         self._told: dict[str, float] = {}  # the number that was named
         self.keeps_audits = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Another study takes the place of those that were judged, perhaps under the name of one: forget what was
+        counted and remembered of them.
+        """
         self.latest: OrderedDict[tuple[Hashable, str], Decision] = OrderedDict()
         self.lowest: dict[tuple[Hashable, str], tuple[Decision, int]] = {}
         self._noticed: dict[Hashable, tuple[int, float]] = {}  # COMPLETE trials, and where they ended

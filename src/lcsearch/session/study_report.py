@@ -56,7 +56,8 @@ class StudyReport:
         complete: trials that ran to the end.
         failed: trials that failed.
         paused: trials that wait for a slot to go on.
-        cut: trials that an allocator has ended while they were paused: stopped, too, and not among `stops`.
+        cut: trials that ended where they were paused, cut by an allocator or for want of budget: stopped, too, and not
+            among `stops`.
         spent: steps that all trials have trained, by their reports; what reported NaN was trained, too; what a failed
             attempt trained counts once where another goes on from there. NaN, as `saved` is, where steps are no axis.
         saved: an estimate of the steps that those in `stops` and those in `cut` had left: each counted to the mean end
@@ -158,18 +159,19 @@ def about(saved: float, shown: str) -> str:
 
 
 def without_risk(diverged: int, cut: int = 0, unreadable: int = 0) -> str:
-    """What a risk says nothing of; empty without stops for divergence and trials that an allocator has cut.
+    """What a risk says nothing of; empty without stops for divergence and trials that ended where they were paused (an
+    allocator cut them, or nothing was left for them).
 
     >>> without_risk(2)
     '; 2 stops for divergence are not in it: no risk is known for them'
     >>> without_risk(0, 12)
-    '; 12 trials that the allocator cut are not in it: no risk is known for them'
+    '; 12 trials that ended while paused are not in it: no risk is known for them'
     """
     said = []
     if diverged:
         said.append(f"{diverged} stop{'s' * (diverged != 1)} for divergence")
     if cut:
-        said.append(f"{cut} trial{'s' * (cut != 1)} that the allocator cut")
+        said.append(f"{cut} trial{'s' * (cut != 1)} that ended while paused")
     if unreadable:
         said.append(f"{unreadable} stop{'s' * (unreadable != 1)} whose record cannot be read")
     if not said:

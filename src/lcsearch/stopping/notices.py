@@ -187,12 +187,8 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
     ended = [t for t in known if t.status is Status.COMPLETE and len(t.curve)]
     if incumbent is None or len(ended) < FEW:
         return
-    if len(ended) < ENOUGH and any(t.curve.n_reports < 2 or _reported(t) for t in ended):
-        return
     returned = {t.uid: t.returned or 0.0 for t in known}
     best = min(known, key=lambda t: (goal.sign * returned[t.uid], uid_sort_key(t.uid)))
-    if returned[best.uid] == returned.get(incumbent.uid):
-        return
 
     def same(trial: Trial, value: float) -> bool:
         return bool(np.isclose(returned[trial.uid], value, rtol=1e-5, atol=0.0))
@@ -201,12 +197,17 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
     n = len(ended)
     judged = sum(same(t, goal.sign * judged_loss(t.curve, goal)[0]) for t in ended)
     otherwise = sum(same(t, goal.sign * judged_loss(t.curve, replace(goal, judged=other))[0]) for t in ended)
+    if not (swapped := judged < n - n // 10 <= otherwise):
+        # that both have one best trial says nothing against that: who would make a difference may have been stopped
+        few = n < ENOUGH and any(t.curve.n_reports < 2 or _reported(t) for t in ended)
+        if few or returned[best.uid] == returned.get(incumbent.uid):
+            return
     text = f"the study's best is {returned[best.uid]:.6g} of trial {best.uid}"
     text += ", which was stopped" if best.status is Status.STOPPED else ""
     text += f", and trials must beat {incumbent.value:.6g} of trial {incumbent.uid}"
     if best.status is Status.STOPPED:
         text += ". A stopped trial returned a value all the same: end it as pruned"
-    elif judged < n - n // 10 <= otherwise:
+    elif swapped:
         text += (
             f": {goal.judged} values are judged, and {other} ones are returned. Return the former, or judge the latter"
         )

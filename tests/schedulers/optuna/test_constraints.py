@@ -147,6 +147,29 @@ def test_what_is_returned_may_lie_in_nearly_the_same_order() -> None:
     )
 
 
+@pytest.mark.parametrize("judged", ["best", "final"])
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_what_is_returned_is_told_though_one_trial_leads_both_ways(n: int, judged: str) -> None:
+    """Trials that would have ended ahead of it were stopped by what they are not compared by, and nobody said so."""
+
+    def values(i: int) -> list[float]:
+        return [1.0, 0.1 * (i + 1), 0.2 * (i + 1)]
+
+    study = mismatched(
+        n, values, lambda i: 0.2 * (i + 1) if judged == "best" else 0.1 * (i + 1), judged=judged, max_steps=2
+    )
+    (told,) = (text for text in of_study(study).report(study).notices if "ones are returned" in text)
+    other = "final" if judged == "best" else "best"
+    assert "of trial 0, and trials must beat " in told
+    assert told.endswith(
+        f"{judged} values are judged, and {other} ones are returned. Return the former, or judge the latter"
+    )
+    alike = mismatched(
+        n, values, lambda i: 0.1 * (i + 1) if judged == "best" else 0.2 * (i + 1), judged=judged, max_steps=2
+    )
+    assert not any("returned" in text for text in of_study(alike).report(alike).notices)
+
+
 def test_final_values_are_returned_and_best_ones_judged() -> None:
     def values(i: int) -> list[float]:
         return [1.0, 0.1 * (i + 1), 1.0 - 0.1 * i]

@@ -272,3 +272,17 @@ def test_what_an_earlier_run_took_to_start_up_is_no_pace() -> None:
 def test_curves_are_counted_from_one() -> None:
     """The assumption that the plan's gates make, written down: six epochs are six observations."""
     assert len(Curve(np.arange(1.0, 7.0), np.ones(6))) == 6
+
+
+def test_turns_that_steps_pay_for(tmp_path: Path) -> None:
+    """A sweep that pauses keeps to its steps, and was said to need up to a trial a worker more."""
+    path = write_toy(tmp_path, trials=20, max_steps=20, workers=2)
+    arguments = ["plan", str(path), "pause=true", "budget.steps=110"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "\nmost: 110 epochs (28%)\n" in done.stdout
+    told = "  budget.steps: none is begun or resumed whose turn would end beyond 110 epochs in all\n"
+    assert told in done.stdout
+    plain = CliRunner().invoke(app, [*arguments[:2], "budget.steps=110"]).stdout
+    assert "\nmost: 140 epochs (35%)\n" in plain
+    assert "  budget.steps: no trial is begun after 110 epochs; those that run go on\n" in plain

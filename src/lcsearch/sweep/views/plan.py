@@ -232,6 +232,8 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
         # at the last begin, limit - 1 steps are spent at most, and the other workers' trials may be young
         most = min(most, ((limit - 1) // horizon + workers) * horizon)
         expected, least = min(expected, max(limit, 1)), min(least, limit)
+    if file.pause and file.budget.steps is not None:  # turns are given that it pays for, and no others
+        most = min(most, file.budget.steps)
     return Compute(min(least, expected), expected, most, source)
 
 
@@ -286,7 +288,10 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
         costs = " and money" if file.budget.money_per_hour is not None else ""
         lines.append(f"  time{costs}: not known before a first run")
     if file.budget.steps is not None:
-        lines.append(f"  budget.steps: no trial is begun after {file.budget.steps} {file.step}s; those that run go on")
+        text = f"no trial is begun after {file.budget.steps} {file.step}s; those that run go on"
+        if file.pause:
+            text = f"none is begun or resumed whose turn would end beyond {file.budget.steps} {file.step}s in all"
+        lines.append(f"  budget.steps: {text}")
     turn = " to the end of their turn; nothing is begun or resumed that cannot end by then, as far as its pace tells"
     turn += ", which is rounded down, and without its start-up"
     turn += "; where steps leave less than time, no pace counts" if file.budget.steps is not None else ""
