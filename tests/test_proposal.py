@@ -171,10 +171,10 @@ def test_choices_that_stand_behind_lose_their_share_by_hand() -> None:
     none = earned(ours, theirs)  # 2.3 below a half
     assert none.sampler_share == pytest.approx(0.95)
     assert none.doubt == ", for what forecasts chose has been better than it in 0% of pairs"
-    third = earned([[2.5], *ours[1:]], theirs)  # 2 of 16: (.5 - .125) / .2165 = 1.732
-    assert third.sampler_share == pytest.approx(0.25 + 0.732 * 0.7, abs=1e-3)
-    fourth = earned([[1.5], [3.5], *ours[2:]], theirs)  # 4 of 16
-    assert fourth.sampler_share == pytest.approx(0.25 + 0.155 * 0.7, abs=1e-3)
+    four = earned([[1.5], [3.5], *ours[2:]], theirs)  # of 16: (.5 - .25) / .2165 = 1.155
+    assert four.sampler_share == pytest.approx(0.25 + 0.655 * 0.7, abs=1e-3)
+    six = earned([[1.5], [1.5], *ours[2:]], theirs)  # .577
+    assert six.sampler_share == pytest.approx(0.25 + 0.077 * 0.7, abs=1e-3)
     for better in (theirs, [[1.5], [1.5], [2.5], [8.0]]):
         assert earned(better, theirs) == ByForecast()
     assert earned(theirs, ours) == ByForecast()
