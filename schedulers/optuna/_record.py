@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from lcsearch.allocation.contract import Prices
 from lcsearch.curves import Curve
 from lcsearch.errors import InvalidValue, is_finite_number
+from lcsearch.proposal import chosen
 from lcsearch.stopping import earlier
 from lcsearch.stopping.decision import Decision, percent
 from lcsearch.stopping.risk import StopRecord
@@ -325,6 +326,12 @@ def begun_as(frozen: FrozenTrial) -> str | None:
     """Why a trial has its configuration; None where nobody has chosen it."""
     why = attribute_of(frozen, BEGUN).get("why")
     return why if isinstance(why, str) else None
+
+
+def chosen_by(frozen: FrozenTrial) -> bool | None:
+    """Whether forecasts chose a trial's configuration, or the sampler alone did; None where neither did."""
+    why, score = begun_as(frozen), attribute_of(frozen, BEGUN).get("score")
+    return None if why is None else chosen(why, score if isinstance(score, float) else None)
 
 
 def cut_kind(frozen: FrozenTrial) -> str:

@@ -27,10 +27,10 @@ from lcsearch.allocation.rungs import loss_so_far
 from lcsearch.errors import InvalidValue, is_finite_number
 from lcsearch.forecast.contract import Absent, Forecaster, Query, judged_kind
 from lcsearch.goal import Judged
-from lcsearch.proposal import PROPOSERS, Proposal, chosen
+from lcsearch.proposal import PROPOSERS, Proposal
 from lcsearch.schedulers.optuna._draws import Draw, anywhere, near
 from lcsearch.schedulers.optuna._pruner import CurvePruner, several
-from lcsearch.schedulers.optuna._record import BEGUN, begun_as
+from lcsearch.schedulers.optuna._record import BEGUN, chosen_by
 from lcsearch.schedulers.optuna._snapshot import UNKNOWN, Reader, snapshot_of
 from lcsearch.schedulers.optuna._storage import Shown, store_with, study_key, whole
 from lcsearch.session import Session, make_session
@@ -111,7 +111,7 @@ class ForecastSampler(BaseSampler):
     the best trials so far. Forecasters that know configurations, as the network does, say what each of them would
     reach by `max_steps`, from the curves of all trials that have begun, however short; the most promising one is begun.
     `sampler_share` of all trials and the first `n_startup_trials` are the sampler's own, whatever is forecast; more of
-    them while what forecasts chose stands behind those, see :meth:`lcsearch.proposal.Proposer.trusted`.
+    them while what forecasts chose stands behind those, see :meth:`lcsearch.proposal.ByForecast.trusted`.
 
     The sampler inside is shown forecasts in the place of early values: a trial that was stopped, is paused or runs
     stands in its history as if it had ended with the median of its forecast. So a slow starter that was pruned is no
@@ -289,8 +289,8 @@ class ForecastSampler(BaseSampler):
             self._note(study, trial, Proposal(0, "the sampler's own: where trials end is not known yet"), 0)
             return None
         everyone = study.get_trials(deepcopy=False)
-        why = {seen.uid(t.number): begun_as(t) for t in everyone if t.number != trial.number}
-        proposer = self._proposer.trusted(seen.snapshot, {uid: chosen(text) for uid, text in why.items() if text})
+        kinds = ((seen.uid(t.number), chosen_by(t)) for t in everyone if t.number != trial.number)
+        proposer = self._proposer.trusted(seen.snapshot, {uid: kind for uid, kind in kinds if kind is not None})
         own = proposer.own(seen.snapshot, (self._seed, trial.number))
         if own is not None:
             self._note(study, trial, own, 0)
@@ -310,8 +310,9 @@ class ForecastSampler(BaseSampler):
         params = [draw.params for draw in draws]
         paces = None if self.paces is None else self.paces(everyone, params)
         said = seen.session.propose(proposer, seen.snapshot, params, (self._seed, trial.number), paces)
+        taken = self._checked(draws[said.row], begun)  # before what is stored of it
         self._note(study, trial, said, len(draws))
-        return self._checked(draws[said.row], begun)
+        return taken
 
     @staticmethod
     def _checked(draw: Draw, begun: Sequence[FrozenTrial]) -> Draw | None:

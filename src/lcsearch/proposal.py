@@ -3,8 +3,8 @@
 An arm that has not begun has no curve, but a configuration, and forecasters that know configurations say what it would
 reach. Ranked is by expected improvement at the horizon (Mockus 1975; Jones et al. 1998), so that what is uncertain
 counts; and a share of all new trials stays the sampler's own, whatever is forecast. They are also what choices are
-measured by: where those stand behind them, nearly all new trials are the sampler's own, so that a forecaster that is
-led astray costs a few first reports.
+measured by: where those stand behind them and none has brought the best trial, nearly all new trials are the sampler's
+own, so that a forecaster that is led astray costs little.
 """
 
 from __future__ import annotations
@@ -31,11 +31,16 @@ from lcsearch.study import Snapshot, Status, Trial, uid_sort_key
 _NEIGHBOURS = 5
 _FEWEST = 3  # of which a forecaster can say what configurations do
 _LATEST = 32  # trials that forecasts chose, and as many of the sampler's own, that are compared
+_TELLING = 5  # of either kind: fewer tell too little
 _DOUBT, _DISBELIEF = -0.5, -1.5  # standard deviations below even: where trust begins to go, and where it is gone
-_STILL = 0.05  # of the new trials are chosen even then: trust can be won back
+_STILL = 0.1  # of the new trials are chosen even then: trust can be won back
 
 OWN = "the sampler's own"
 """How the `why` begins of a configuration that no forecast has chosen."""
+
+
+DOUBTED = ", while what forecasts choose is better than it in"
+"""Says in such a `why` that the share is larger than it was set."""
 
 
 class Proposal(NamedTuple):
@@ -58,14 +63,14 @@ class Proposal(NamedTuple):
     p_beat: float | None = None
 
     @property
-    def by_forecasts(self) -> bool:
-        """Whether forecasts chose it, and not the sampler alone."""
-        return chosen(self.why)
+    def by_forecasts(self) -> bool | None:
+        """Whether forecasts chose it (True) or the sampler alone (False); None where it is neither's merit."""
+        return chosen(self.why, self.score)
 
 
-def chosen(why: str) -> bool:
-    """Whether forecasts chose a configuration, by the `why` of its proposal."""
-    return not why.startswith(OWN)
+def chosen(why: str, score: float | None) -> bool | None:
+    """As :attr:`Proposal.by_forecasts`, of one that was stored."""
+    return False if why.startswith(OWN) else None if score is None else True
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Proposer(ABC):
     Attributes:
         sampler_share: of the new trials, those that nobody is asked about, in [0, 1]; 1 is the sampler alone.
         n_startup: trials that begin first, >= 0; and three that have reported must be there.
-        doubt: why the share is larger than it was set, see :meth:`trusted`; "" where it is not.
+        doubt: why the share is larger than it was set, see :meth:`ByForecast.trusted`; "" where it is not.
     """
 
     sampler_share: float = 0.25
@@ -89,30 +94,8 @@ class Proposer(ABC):
             raise InvalidValue("a whole number >= 0", self.n_startup, "n_startup_trials")
 
     def trusted(self, snapshot: Snapshot, begun: Mapping[str, bool]) -> Self:
-        """This one as far as its choices have earned it: with a larger `sampler_share` where they stand behind.
-
-        The latest trials that forecasts chose, and the latest of the sampler's own, are compared in pairs, each at the
-        last step that both have reached; one that failed is worse than any that did not. From where the share of pairs
-        in which the chosen one is better lies half a standard deviation below a half (of equal ones, by Mann and
-        Whitney 1947), the sampler's share rises, to all but `_STILL` at one and a half: on half a's ARLBench honest
-        choices stood lower in one of eleven searches, at their beginning. A share of 0 says that nothing is the
-        sampler's own, and stays.
-
-        Args:
-            snapshot: the study.
-            begun: uid -> whether forecasts chose its configuration; trials of which nobody says so count on neither
-                side.
-        """
-        if not 0 < self.sampler_share < 1.0 - _STILL:
-            return self
-        wins, deviation = _wins(snapshot, begun)
-        z = (wins - 0.5) / deviation
-        gone = min(max((_DOUBT - z) / (_DOUBT - _DISBELIEF), 0.0), 1.0)
-        if not gone > 0:
-            return self
-        share = self.sampler_share + gone * (1.0 - _STILL - self.sampler_share)
-        doubt = f", for what forecasts chose has been better than it in {wins:.0%} of pairs"
-        return replace(self, sampler_share=share, doubt=doubt)
+        """This one, as far as its choices have earned it, see :meth:`ByForecast.trusted`."""
+        return self
 
     def own(self, snapshot: Snapshot, key: Key) -> Proposal | None:
         """The sampler's own, where the new trial is one that nobody is asked about; None: see :meth:`questions`.
@@ -177,6 +160,32 @@ class ByForecast(Proposer):
     is divided by the root of it: by all of it, as expected improvement per second (Snoek et al. 2012), what is cheap is
     begun too often, for a turn pays for a first rung only (0, 1/2 and 1 were tried; Lee et al. 2020 let it decline).
     """
+
+    def trusted(self, snapshot: Snapshot, begun: Mapping[str, bool]) -> Self:
+        """With a larger `sampler_share` where its choices stand behind the sampler's own and none of them leads.
+
+        The latest trials that forecasts chose, and the latest of the sampler's own, are compared in pairs: two that
+        have ended by what they came to, others at the last step that both have reached; one that failed, is infeasible
+        or ended without a number is worse than any other. From where the share of pairs in which the chosen one is
+        better lies half a standard deviation below a half (of equal ones, by Mann and Whitney 1947), the sampler's
+        share rises, to all but `_STILL` at one and a half. First reports say little of a slow starter, so nothing is
+        doubted while the best value seen is of a trial that forecasts chose. A share of 0 says that nothing is the
+        sampler's own, and stays.
+
+        Args:
+            snapshot: the study.
+            begun: uid -> whether forecasts chose its configuration, in the order in which trials were begun; trials
+                that are not there count on neither side.
+        """
+        if not 0 < self.sampler_share < 1.0 - _STILL:
+            return self
+        wins, deviation = _wins(snapshot, begun)
+        gone = min(max((_DOUBT - (wins - 0.5) / deviation) / (_DOUBT - _DISBELIEF), 0.0), 1.0)
+        if not gone > 0 or _leads(snapshot, begun):
+            return self
+        share = self.sampler_share + gone * (1.0 - _STILL - self.sampler_share)
+        doubt = f"{DOUBTED} {wins:.0%} of pairs"
+        return replace(self, sampler_share=share, doubt=doubt)
 
     def questions(self, snapshot: Snapshot, candidates: Sequence[Mapping[str, Any]]) -> tuple[Query, ...]:
         """What each candidate would be judged by at the horizon."""
@@ -295,22 +304,47 @@ class ByProgress(Proposer):
 
 def _wins(snapshot: Snapshot, begun: Mapping[str, bool]) -> tuple[float, float]:
     """In which share of pairs the trial that forecasts chose is better than the sampler's own (equal: half), and its
-    standard deviation, were they alike; 1/2 and 1 where there are fewer than `_FEWEST` of either.
+    standard deviation, were they alike; 1/2 and 1 where there are fewer than `_TELLING` of either, or no pair has been
+    at the same step.
     """
-    goal = snapshot.goal
-    told = [t for t in chain(snapshot.bank, snapshot.live) if t.uid in begun and (len(t.curve) or is_lost(t))]
-    told.sort(key=lambda trial: uid_sort_key(trial.uid))
+    sign, best = snapshot.goal.sign, snapshot.goal.judged == "best"
+    place = {uid: i for i, uid in enumerate(begun)}
+    told = [t for t in chain(snapshot.bank, snapshot.live) if t.uid in place and (len(t.curve) or _worthless(t))]
+    told.sort(key=lambda trial: place[trial.uid])
     ours, theirs = ([t for t in told if begun[t.uid] is kind][-_LATEST:] for kind in (True, False))
-    if min(len(ours), len(theirs)) < _FEWEST:
+    if min(len(ours), len(theirs)) < _TELLING:
         return 0.5, 1.0
+    lost = {trial.uid for trial in told if _worthless(trial)}
 
-    lost = {trial.uid for trial in told if is_lost(trial)}
+    def loss(trial: Trial, step: float) -> float:
+        return math.inf if trial.uid in lost else trial.curve.at(step, sign, best=best)
+
     won = []
-    for pair in product(ours, theirs):
-        step = min(math.inf if trial.uid in lost else trial.curve.last_step for trial in pair)
-        a, b = (math.inf if t.uid in lost else t.curve.at(step, goal.sign, best=goal.judged == "best") for t in pair)
+    for one, other in product(ours, theirs):
+        step = math.inf
+        if not (one.status.finished and other.status.finished):
+            known = [trial.curve for trial in (one, other) if trial.uid not in lost]
+            step = min((curve.last_step for curve in known), default=math.inf)
+            if any(curve.steps[0] > step for curve in known):  # one had no value yet where the other stands
+                continue
+        a, b = loss(one, step), loss(other, step)
         won.append(0.5 if a == b else float(a < b))
-    return float(np.mean(won)), math.sqrt((len(ours) + len(theirs) + 1) / (12 * len(won)))
+    if not won:
+        return 0.5, 1.0
+    return float(np.mean(won)), math.sqrt((len(ours) + len(theirs) + 1) / (12 * len(ours) * len(theirs)))
+
+
+def _worthless(trial: Trial) -> bool:
+    """Has the trial ended as no result at all: without a number, or infeasible?"""
+    unfit = not trial.feasible or (trial.returned is not None and not math.isfinite(trial.returned))
+    return is_lost(trial) or (trial.status.finished and unfit)
+
+
+def _leads(snapshot: Snapshot, begun: Mapping[str, bool]) -> bool:
+    """Is the best value seen of a trial that forecasts chose?"""
+    best = best_seen(snapshot)
+    everyone = (t for t in chain(snapshot.bank, snapshot.live) if begun.get(t.uid) and t.feasible)
+    return any(t.status is not Status.FAILED and loss_so_far(t, snapshot) <= best < math.inf for t in everyone)
 
 
 PROPOSERS: Mapping[str, type[Proposer]] = {"gain": ByForecast, "alp-gmm": ByProgress}

@@ -97,7 +97,7 @@ def _as_time_allows(
 
             def expected(orders: int, took: float = took, n: int = n, last: Replay = last) -> float:
                 ways = [min(processes, math.ceil(k / ROUND)) for k in (n, orders)]
-                return took * last.searches(orders) / last.searches(n) * ways[0] / ways[1]
+                return max(took * last.searches(orders) / last.searches(n) * ways[0] / ways[1], took)
 
             if n < most and seconds is not None and expected(2 * n) > seconds:
                 left = f"--orders {most} takes about {expected(most):.0f} s"

@@ -368,7 +368,8 @@ class _Search:
             queries = proposer.questions(snapshot, candidates)
             answers = {f.name: _answers(f, snapshot, queries) for f in self.forecasters}
             said = proposer.choose(snapshot, candidates, answers, key, self._paces(candidates))
-        self.chosen[self.task.runs[self.fresh[-1 - said.row]].uid] = said.by_forecasts
+        if said.by_forecasts is not None:
+            self.chosen[self.task.runs[self.fresh[-1 - said.row]].uid] = said.by_forecasts
         return -1 - said.row
 
     def _paces(self, candidates: Sequence[Mapping[str, Any]]) -> list[float] | None:

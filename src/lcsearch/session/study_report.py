@@ -120,7 +120,7 @@ class StudyReport:
         failed = f"{looks} look{'s' * (looks != 1)} failed open (the trial went on{': ' * bool(what)}{what})"
         left = f", {own} configuration{'s' * (own != 1)} left to the sampler, for {PROPOSING} failed" if own else ""
         ended = f"{len(self.stops) + self.cut + self.unreadable} stopped"
-        ended += f" ({self.cut} of them cut while paused)" if self.cut else ""
+        ended += f" ({self.cut} of them ended while paused)" if self.cut else ""
         thawed = f" ({self.thawed} thawed)" if self.thawed else ""
         others = f", {self.stopped_elsewhere} stopped by others" if self.stopped_elsewhere else ""
         others += f", {self.failed} failed" if self.failed else ""

@@ -191,13 +191,14 @@ def _returned(snapshot: Snapshot) -> Iterator[Notice]:
     best = min(known, key=lambda t: (goal.sign * returned[t.uid], uid_sort_key(t.uid)))
 
     def same(trial: Trial, value: float) -> bool:
-        return bool(np.isclose(returned[trial.uid], value, rtol=1e-5, atol=0.0))
+        return math.isclose(returned[trial.uid], value, rel_tol=1e-5)
 
     other: Judged = "best" if goal.judged == "final" else "final"
     n = len(ended)
     judged = sum(same(t, goal.sign * judged_loss(t.curve, goal)[0]) for t in ended)
     otherwise = sum(same(t, goal.sign * judged_loss(t.curve, replace(goal, judged=other))[0]) for t in ended)
-    if not (swapped := judged < n - n // 10 <= otherwise):
+    swapped = judged < n - n // 10 <= otherwise and (n >= ENOUGH or n - judged > 1)
+    if not swapped:
         # that both have one best trial says nothing against that: who would make a difference may have been stopped
         few = n < ENOUGH and any(t.curve.n_reports < 2 or _reported(t) for t in ended)
         if few or returned[best.uid] == returned.get(incumbent.uid):

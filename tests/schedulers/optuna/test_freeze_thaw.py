@@ -423,7 +423,7 @@ def test_what_is_cut_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
         report = driver.report()
         assert (report.cut, report.stops) == (len(cut), ())
         assert report.saved == sum(STEPS - (trial.last_step or 0) for trial in cut)  # as of any other stop
-        told = f"trials: {6 - len(cut)} complete, {len(cut)} stopped ({len(cut)} of them cut while paused)"
+        told = f"trials: {6 - len(cut)} complete, {len(cut)} stopped ({len(cut)} of them ended while paused)"
         assert str(report).splitlines()[0] == told
         assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
 

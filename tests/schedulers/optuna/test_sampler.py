@@ -121,7 +121,7 @@ def test_choices_that_stand_behind_are_left_to_the_sampler_and_that_is_told() ->
     study = played(sampler, 60, wrongly, pruner=CurvePruner(max_steps=6, forecasters=Knows(), threshold=0.0))
     whys = [trial.system_attrs["lcsearch:begun"]["why"] for trial in study.trials]
     assert sum(why.startswith("the one of 256") for why in whys) < 20
-    told = "as 95% of all are, for what forecasts chose has been better than it in "
+    told = "as 90% of all are, while what forecasts choose is better than it in "
     doubted = [number for number, why in enumerate(whys) if told in why]
     assert len(doubted) > 30
     assert isinstance(study.pruner, CurvePruner)

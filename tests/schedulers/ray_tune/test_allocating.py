@@ -240,8 +240,8 @@ def test_cut_trials_are_told_and_paused_ones_say_what_they_wait_for(tmp_path: Pa
     report, n = of.report(), len(of.stopped())
     assert (report.cut, report.stopped_elsewhere) == (n, 0)
     assert report.saved == sum(STEPS - last for status, last in ends(runner).values() if status == "STOPPED")
-    assert str(report).splitlines()[0].endswith(f" complete, {n} stopped ({n} of them cut while paused)")
-    assert f"{n} stopped ({n} of them cut while paused), " in of.debug_string()
+    assert str(report).splitlines()[0].endswith(f" complete, {n} stopped ({n} of them ended while paused)")
+    assert f"{n} stopped ({n} of them ended while paused), " in of.debug_string()
     assert of.debug_string().endswith(f"; {n} trials that ended while paused are not in it: no risk is known for them")
     assert all(receipt.allocator == "asha" for receipt in read_allocations(tmp_path))
     assert sum(1 for _ in read_allocations(tmp_path)) > 5

@@ -281,8 +281,8 @@ def test_turns_that_steps_pay_for(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "\nmost: 110 epochs (28%)\n" in done.stdout
-    told = "  budget.steps: none is begun or resumed whose turn would end beyond 110 epochs in all\n"
-    assert told in done.stdout
+    told = "  budget.steps: none is begun or resumed whose turn would end beyond 110 epochs in all"
+    assert f"{told}, where trials save as they are asked to\n" in done.stdout
     plain = CliRunner().invoke(app, [*arguments[:2], "budget.steps=110"]).stdout
     assert "\nmost: 140 epochs (35%)\n" in plain
     assert "  budget.steps: no trial is begun after 110 epochs; those that run go on\n" in plain

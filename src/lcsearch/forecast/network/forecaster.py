@@ -45,8 +45,9 @@ class NetworkForecaster:
     A query's answer depends on the other queries of the call, on the order of finished trials and on the metric's
     units by rounding in float32 only: probabilities differ by less than 1e-5 (1e-6 was measured), under other units by
     less than 1e-4 (1e-5 was measured), and by nothing when the study is mirrored or its values are multiplied by a
-    power of two. What is kept between calls (what finished trials look like) never changes a bit. For that reason no
-    states of live trials are kept: they are encoded in batches, whose sizes show in the last bits.
+    power of two. What `forecast` keeps between calls (what finished trials look like) never changes a bit. For that
+    reason it keeps no states of live trials: they are encoded in batches, whose sizes show in the last bits. Where many
+    studies take turns, what is new in all their contexts is encoded in batches and kept, within the same tolerance.
 
     Args:
         network: with its weights; it is moved to the device.

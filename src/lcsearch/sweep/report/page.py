@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from lcsearch.proposal import OWN
+from lcsearch.proposal import DOUBTED, OWN
 from lcsearch.session.study_report import COUNTED
 from lcsearch.stopping.decision import percent
 from lcsearch.stopping.verdict import Reason
@@ -248,7 +248,9 @@ def _configurations(report: Report) -> str:
     begun = [row.begun for row in report.progress.rows if row.begun]
     if not begun:
         return ""
-    own = Counter(why.removeprefix(OWN).lstrip(":, ") for why in begun if why.startswith(OWN))
+    # shares move, and with them the words
+    words = (why.removeprefix(OWN).lstrip(":, ") for why in begun if why.startswith(OWN))
+    own = Counter("more of them while choices stood behind" if DOUBTED in why else why for why in words)
     soft = "The others are the sampler's own, and why. What each was chosen for: `lcsearch explain TRIAL`."
     rows = [(why, str(n)) for why, n in own.most_common()]
     return _card("Configurations", f"{len(begun) - own.total()} of {len(begun)} chosen by forecasts", rows, soft)

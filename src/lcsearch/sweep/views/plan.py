@@ -205,7 +205,8 @@ def compute(file: SweepFile, earlier: Earlier | None = None) -> Compute:
     expected = w' H + (n - w') ((1 - q) H + q (f + b (H - f))), with w' from :func:`together`.
     Where an earlier run's trials ended by themselves, their mean length takes the place of H in what is expected.
     Where an allocator with rungs pauses trials, its rungs say what is expected, or an earlier run of its.
-    `budget.steps` and, where the pace is known, `budget.seconds` cut all three; trials that run then go on.
+    `budget.steps` and, where the pace is known, `budget.seconds` cut all three; trials that run then go on,
+    or where they pause, to the end of their turn, which they reach as far as they save where they are asked to.
     """
     n, horizon, workers = file.budget.trials, file.max_steps, file.backend.workers.n
     found = gates(file)
@@ -291,6 +292,7 @@ def compute_lines(file: SweepFile, plan: Compute, earlier: Earlier | None) -> li
         text = f"no trial is begun after {file.budget.steps} {file.step}s; those that run go on"
         if file.pause:
             text = f"none is begun or resumed whose turn would end beyond {file.budget.steps} {file.step}s in all"
+            text += ", where trials save as they are asked to"
         lines.append(f"  budget.steps: {text}")
     turn = " to the end of their turn; nothing is begun or resumed that cannot end by then, as far as its pace tells"
     turn += ", which is rounded down, and without its start-up"
