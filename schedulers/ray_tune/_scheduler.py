@@ -316,7 +316,7 @@ class CurveScheduler(FIFOScheduler):
         paused, cut = statuses.count(Status.PAUSED), sum(entry.was_cut for entry in self._book.entries.values())
         looks, failed = self._session.tally()
         text = f"Using CurveScheduler: {statuses.count(Status.STOPPED)} stopped"
-        text += f" ({cut} of them cut while paused)" if cut else ""
+        text += f" ({cut} of them ended while paused)" if cut else ""
         text += f", {statuses.count(Status.COMPLETE)} complete, {sum(n for _, n in looks)} looks"
         text += f", {paused} paused" if paused else ""
         if looks:
