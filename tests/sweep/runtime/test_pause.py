@@ -179,7 +179,7 @@ def test_trials_that_were_left_paused_ended_by_the_steps_though_all_had_begun(tm
     path = pausing_toy(tmp_path / "toy", kind="uniform, quantum: 0.2")
     path.write_text(path.read_text().replace(", first: 0.04", "").replace("{trials: 12}", "{trials: 4, steps: 42}"))
     outcome = swept(path)
-    assert [row.cut for row in outcome.progress.rows] == ["left"] * 4
+    assert sorted(row.cut for row in outcome.progress.rows) == ["", *["left"] * 3]  # the leader went to its end
     _, state = read_state(RunFolder(outcome.folder))
     assert outcome.progress.spent == 40
     said = (
