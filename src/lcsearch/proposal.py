@@ -37,8 +37,6 @@ _STILL = 0.1  # of the new trials are chosen even then: trust can be won back
 
 OWN = "the sampler's own"
 """How the `why` begins of a configuration that no forecast has chosen."""
-
-
 DOUBTED = ", while what forecasts choose is better than it in"
 """Says in such a `why` that the share is larger than it was set."""
 
@@ -308,13 +306,12 @@ def _wins(snapshot: Snapshot, begun: Mapping[str, bool]) -> tuple[float, float]:
     at the same step.
     """
     sign, best = snapshot.goal.sign, snapshot.goal.judged == "best"
-    place = {uid: i for i, uid in enumerate(begun)}
-    told = [t for t in chain(snapshot.bank, snapshot.live) if t.uid in place and (len(t.curve) or _worthless(t))]
-    told.sort(key=lambda trial: place[trial.uid])
+    everyone = {trial.uid: trial for trial in chain(snapshot.bank, snapshot.live)}
+    lost = {uid for uid in begun if uid in everyone and _worthless(everyone[uid])}
+    told = [everyone[uid] for uid in begun if uid in lost or (uid in everyone and len(everyone[uid].curve))]
     ours, theirs = ([t for t in told if begun[t.uid] is kind][-_LATEST:] for kind in (True, False))
     if min(len(ours), len(theirs)) < _TELLING:
         return 0.5, 1.0
-    lost = {trial.uid for trial in told if _worthless(trial)}
 
     def loss(trial: Trial, step: float) -> float:
         return math.inf if trial.uid in lost else trial.curve.at(step, sign, best=best)
@@ -336,8 +333,7 @@ def _wins(snapshot: Snapshot, begun: Mapping[str, bool]) -> tuple[float, float]:
 
 def _worthless(trial: Trial) -> bool:
     """Has the trial ended as no result at all: without a number, or infeasible?"""
-    unfit = not trial.feasible or (trial.returned is not None and not math.isfinite(trial.returned))
-    return is_lost(trial) or (trial.status.finished and unfit)
+    return is_lost(trial) or (trial.status.finished and not trial.counts)
 
 
 def _leads(snapshot: Snapshot, begun: Mapping[str, bool]) -> bool:

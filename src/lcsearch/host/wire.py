@@ -116,9 +116,8 @@ def travelling(trial: Trial, sign: float, study: str = "") -> Trial:
     curve = trial.curve
     losses = Curve(curve.steps, sign * curve.values, curve.event_steps, np.full(curve.event_steps.shape, np.nan))
     params = {str(name): value for name, value in plain(trial.params).items()}
-    counts = trial.feasible and (trial.returned is None or math.isfinite(trial.returned))
     uid = f"{study}/{trial.uid}"
-    return Trial(uid, losses, params, trial.status, trial.schedule, feasible=counts)
+    return Trial(uid, losses, params, trial.status, trial.schedule, feasible=trial.counts)
 
 
 def first_digest(study: str, goal: Goal) -> str:

@@ -48,14 +48,14 @@ def frontier(found: Replay) -> Figure | None:
         star = point.name.startswith("oracle")
         colour = _COLOURS[(i + len(swept)) % len(_COLOURS)]
         axes.plot(*_where(point), "*" if star else _MARKERS[i % len(_MARKERS)], color=colour, ms=8, label=point.name)
-    points = [*found.points, *(point for line in found.frontiers for point in line)]
-    n, fewer = found.points[0].orders, min(point.orders for point in points)
+    n, fewer = found.points[0].orders, found.fewest
     of = f"{n}, at other thresholds of {fewer}" if fewer < n else str(n)
     axes.set(
         xlabel=f"orders in which the best was lost (nothing as good found), % of {of}",
         ylabel=f"{found.task.unit} saved, %",
         title=f"{quoted(found.task.name)}: {len(found.task)} trials in random orders",
     )
+    points = [*found.points, *(point for line in found.frontiers for point in line)]
     x, y = zip(*map(_where, points), strict=True)
     # No narrower than a fifth of the orders and of the compute: noise is not to look like a frontier.
     axes.set_xlim(-2.0, max(20.0, 1.1 * max(x)))

@@ -106,9 +106,8 @@ def _orders(found: Replay) -> list[str]:
     saved = [_saved(point) for _, point in rows]
     wide = max(len(f"{unit} saved"), *map(len, saved))
     title = "Over one random order" if n == 1 else f"Over {n} random orders"
-    fewer = min(point.orders for _, point in rows)
     title += " of the trials" + (", * its own threshold" if lines else "")
-    title += (f", others over the first {fewer}" if fewer < n else "") + ":"
+    title += (f", others over the first {found.fewest}" if found.fewest < n else "") + ":"
     head = f"  {'':{width}}  {f'{unit} saved':{wide}}"
     if found.best is None:
         return [title, head, *(f"  {name:{width}}  {text}" for (name, _), text in zip(rows, saved, strict=True))]

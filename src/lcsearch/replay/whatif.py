@@ -78,8 +78,12 @@ class Replay:
 
     def searches(self, orders: int) -> int:
         """How many it takes in so many random orders."""
-        others = sum(len(line) - 1 for line in self.frontiers)
-        return orders * len(self.points) + min(orders, SWEPT) * others
+        return _searches(orders, len(self.points), sum(len(line) - 1 for line in self.frontiers))
+
+    @property
+    def fewest(self) -> int:
+        """Random orders of the points that have fewest: those of other thresholds than a policy's own."""
+        return min(point.orders for line in (self.points, *self.frontiers) for point in line)
 
     @cached_property
     def best(self) -> Run | None:
@@ -212,8 +216,8 @@ class _Searches:
 
     def trials(self, orders: int) -> int:
         """Of all searches in so many random orders."""
-        searches = sum(len(self.among(seed)) for seed in range(orders)) + (len(self.entrants) if orders else 0)
-        return len(self.task) * searches
+        searches = _searches(orders, len(self.own), len(self.searched) - len(self.own))
+        return len(self.task) * (searches + (len(self.entrants) if orders else 0))
 
     def among(self, seed: int) -> list[_Key]:
         """Keys of what is searched in a random order."""
@@ -239,6 +243,11 @@ class _Searches:
             return tuple(histories[: len(played)]), tuple(zip((key for _, key in keys), scores, strict=True))
 
         return piece
+
+
+def _searches(orders: int, own: int, others: int) -> int:
+    """Searches in so many random orders, of so many policies as they are set and at so many other thresholds."""
+    return orders * own + min(orders, SWEPT) * others
 
 
 def _score(history: History) -> _Score:

@@ -137,9 +137,7 @@ class FinishedTrials:
             c.judged_step.append(np.array([at]))
             c.moved.append(np.array([trial.curve.moved]))
             c.complete.append(np.array([trial.status is Status.COMPLETE]))
-            # what was returned as no number is worth nothing to its study, whatever was reported on the way
-            counts = trial.feasible and (trial.returned is None or math.isfinite(trial.returned))
-            c.eligible.append(np.array([trial.status is Status.COMPLETE and counts]))
+            c.eligible.append(np.array([trial.status is Status.COMPLETE and trial.counts]))
             c.trials.append(trial)
         return FinishedTrials(self.goal, c, len(c.trials), c.step.size)
 

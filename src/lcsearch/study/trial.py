@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -70,6 +71,12 @@ class Trial:
             raise InvalidValue("a non-empty uid", self.uid, "Trial.uid")
         if self.cost is not None and not self.cost >= 0:
             raise InvalidValue("a cost >= 0 or None", self.cost, "Trial.cost")
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be a study's result once it is complete: it is feasible, and what it returned, if that is
+        known, is a number, whatever was reported on the way."""
+        return self.feasible and (self.returned is None or math.isfinite(self.returned))
 
     def cut(self, step: float) -> Trial:
         """This trial as it stood at `step`; only the curve is cut."""

@@ -165,11 +165,10 @@ class NetworkForecaster:
     def _look_up(self, snapshots: Sequence[Snapshot], by_turns: bool) -> list[Context]:
         if not by_turns:
             return [self._context(snapshot) for snapshot in snapshots]
-        live = [alongside(snapshot) for snapshot in snapshots]
-        pairs = list(zip(snapshots, live, strict=True))
-        kept = ((self._searches.get(_name(snapshot)), snapshot, others) for snapshot, others in pairs)
-        self._learn([(s, others) for have, s, others in kept if have is None or not have.still(s, others)])
-        return [self._side_by_side(snapshot, others) for snapshot, others in pairs]
+        pairs = [(snapshot, alongside(snapshot)) for snapshot in snapshots]
+        kept = [self._searches.get(_name(snapshot)) for snapshot in snapshots]
+        self._learn([pair for pair, have in zip(pairs, kept, strict=True) if have is None or not have.still(*pair)])
+        return [self._side_by_side(*pair) for pair in pairs]
 
     def _context(self, snapshot: Snapshot) -> Context:
         """The context of the snapshot; kept until the study's bank is another one, the horizon moves, which live trials
