@@ -382,3 +382,18 @@ def test_a_forecast_sampler_chooses_by_the_run_as_the_scheduler_sees_it() -> Non
         assert "it was begun as the one of 256 candidates that is forecast to gain most" in one.explain(
             begun[-1].trial_id
         )
+
+
+def test_a_forecast_sampler_must_earn_its_choices_here_too() -> None:
+    """Every forecast is wrong: as in Optuna, nearly all trials are left to the sampler, and that is told."""
+    runner = run_of(scheduler(forecasters=[Knows()]))
+    sampler = ForecastSampler(sampler_share=0.25, n_startup_trials=8, seed=0)
+    runner.searcher = PrunedSearch(inner(sampler=sampler), of_run(runner))
+    begun = []
+    for _ in range(40):
+        begun.append(suggested(runner))
+        runner.feed(begun[-1], [2.0 - abs(begun[-1].config["x"] - 0.3)])
+    told = [of_run(runner).explain(trial.trial_id) for trial in begun]
+    assert sum("it was begun as the one of 256 candidates" in text for text in told) < 16
+    doubt = "it was begun as the sampler's own, as 90% of all are, while what forecasts choose is better than it in "
+    assert sum(doubt in text for text in told) > 12

@@ -306,6 +306,21 @@ def test_why_trials_were_begun(tmp_path: Path) -> None:
     assert f"why it was begun as {chosen}" in text  # in the story of the stopped one
 
 
+def test_trials_that_doubt_left_to_the_sampler_are_one_row(tmp_path: Path) -> None:
+    own, chosen = (
+        "the sampler's own: one of the first 2 trials",
+        "the one of 256 candidates that is forecast to gain most",
+    )
+    doubts = [
+        f"the sampler's own, as {n} of all are, while what forecasts choose is better than it in {n}"
+        for n in ("61%", "58%")
+    ]
+    trials = [begun(trial(n, falling(n)), n, why) for n, why in enumerate([own, *doubts, chosen])]
+    text = paper(folder_of(tmp_path, trials)).text
+    doubted = "more of them while choices stood behind 2 one of the first 2 trials 1"
+    assert f"Configurations 1 of 4 chosen by forecasts {doubted}" in text
+
+
 def test_where_no_forecast_has_a_say_nothing_is_said_of_configurations(tmp_path: Path) -> None:
     assert "Configurations" not in paper(folder_of(tmp_path, [trial(0, falling(0))])).text
 
