@@ -38,7 +38,7 @@ from lcsearch.schedulers.optuna._freeze_trial import FreezeThawTrial, LostTrial,
 from lcsearch.schedulers.optuna._lease import Lease, Watch, deaths_of
 from lcsearch.schedulers.optuna._processes import run_processes
 from lcsearch.schedulers.optuna._pruner import CurvePruner
-from lcsearch.schedulers.optuna._record import curve_of, cut_of, is_paused, paid_by, pause_at_of
+from lcsearch.schedulers.optuna._record import LEFT, curve_of, cut_of, is_paused, paid_by, pause_at_of
 from lcsearch.schedulers.optuna._sampler import ForecastSampler, Seen
 from lcsearch.schedulers.optuna._snapshot import Reader, as_trial, snapshot_of
 from lcsearch.schedulers.optuna._stop_when import StopWhen
@@ -423,7 +423,7 @@ class FreezeThaw:
             dead = {frozen.number for frozen in self._dead()}
             for frozen in self.study.get_trials(deepcopy=False):
                 if frozen.number in dead or (is_paused(frozen) and claim(self.study, frozen.number) is not None):
-                    end_cut(self.study, frozen.number, "the search was finished while it was paused")
+                    end_cut(self.study, frozen.number, "the search was finished while it was paused", LEFT)
                     remove(self._store, artifact_of(frozen))
                     ended.append(frozen.number)
         return ended

@@ -68,6 +68,9 @@ CLAIMED = "lcsearch:claimed"
 CUT = "lcsearch:cut"
 """The system attribute of a trial that an allocator has cut, {"why", "of"}; a RUNNING one ends at its pause."""
 
+LEFT, EVICTED = "left", "evicted"
+"""What has ended a paused trial that no allocator cut: no turn was left for it, or no room for its checkpoint."""
+
 BEGUN = "lcsearch:begun"
 """The system attribute that says why a trial has its configuration, a Proposal's fields, {"of": its number} and {"n":
 candidates}; see _sampler.py."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from lcsearch.allocation.receipt import ALLOCATED
 from lcsearch.goal import Bounds, Direction, Goal, Judged
 from lcsearch.schedule import Schedule
 from lcsearch.schedulers.optuna._record import (
@@ -22,6 +23,7 @@ from lcsearch.schedulers.optuna._record import (
     began_anew,
     begun_as,
     curve_of,
+    cut_kind,
     cut_of,
     ever_paused,
     is_paused,
@@ -60,9 +62,9 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     """A FrozenTrial as a trial. Attributes that lcsearch cannot read are left out: they are the user's own.
 
     A stop that stands is the record "stop", and its trial STOPPED even where Optuna has it as COMPLETE; one that the
-    trial did not obey is the record "ignored", one that was audited "audit". Why an allocator ended one that was
-    paused is the record "cut", why it has its configuration "begun", of which stopped trial it is the thawed one
-    "thawed". That of a stop whose record somebody damaged is "unreadable".
+    trial did not obey is the record "ignored", one that was audited "audit". Why one that was paused was ended is the
+    record "cut", with ALLOCATED where an allocator did; why a trial has its configuration is "begun", of which stopped
+    trial it is the thawed one "thawed". That of a stop whose record somebody damaged is "unreadable".
     """
     records: dict[str, Any] = {}
     curve, status = curve_of(frozen), _STATUS[frozen.state]
@@ -80,6 +82,8 @@ def as_trial(frozen: FrozenTrial) -> Trial:
     why = cut_of(frozen) if status is Status.STOPPED else None
     if why is not None and "stop" not in records:
         records["cut"] = why
+        if cut_kind(frozen) == "cut":
+            records[ALLOCATED] = True
     if (chosen := begun_as(frozen)) is not None:
         records["begun"] = chosen
     if (thawed := thawed_of(frozen)) is not None:

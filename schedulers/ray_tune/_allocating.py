@@ -20,7 +20,7 @@ from lcsearch.allocation.contract import FREE, Abilities, Allocation, Allocator,
 from lcsearch.allocation.resources import ResourceBounds, shared_out
 from lcsearch.allocation.turns import verdict_at
 from lcsearch.schedulers.ray_tune import _room
-from lcsearch.schedulers.ray_tune._book import Book
+from lcsearch.schedulers.ray_tune._book import RUN_ENDED, Book
 from lcsearch.session import Session
 from lcsearch.stopping.verdict import Verdict
 from lcsearch.study import Status, uid_sort_key
@@ -221,7 +221,7 @@ class Allocating:
         ]
         left = [uid for uid in gone if self._held(uid) or self.book.entries[uid].status is Status.PAUSED]
         for uid in left:
-            self.book.give_up(uid, "the run ended while it waited")
+            self.book.give_up(uid, RUN_ENDED)
         return left
 
     # What Tune shows.

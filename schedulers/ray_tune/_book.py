@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lcsearch.allocation.receipt import ALLOCATED
 from lcsearch.curves import Curve
 from lcsearch.goal import Goal
 from lcsearch.schedule import Schedule
@@ -14,6 +15,9 @@ from lcsearch.stopping.gates import THAWED
 from lcsearch.stopping.risk import StopRecord
 from lcsearch.study import FinishedTrials, Snapshot, Status, Trial, steps_trained
 from lcsearch.study.moment import BEGAN_ANEW
+
+RUN_ENDED = "the run ended while it waited"
+"""Why a paused trial has ended that no allocator cut."""
 
 
 @dataclass
@@ -290,6 +294,8 @@ class Book:
                 records[BEGAN_ANEW] = True
             if entry.given_up and entry.stop is None:
                 records["cut"] = entry.given_up
+                if entry.given_up != RUN_ENDED:
+                    records[ALLOCATED] = True
             known = Trial(
                 uid, Curve.of(entry.reports), entry.params, entry.status, entry.schedule, stop_records=records
             )

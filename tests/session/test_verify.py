@@ -17,6 +17,7 @@ from kit.doubles import NormalAroundBest, Rows
 from kit.tune_runner import Runner, book_of, of_run, scheduler
 from ray.tune.experiment import Trial as TuneTrial
 
+from lcsearch.allocation.receipt import ALLOCATED
 from lcsearch.curves import Curve
 from lcsearch.errors import FileProblem
 from lcsearch.forecast.contract import Absent, Forecaster
@@ -78,7 +79,7 @@ def by_optuna(
     return {str(t.number): as_trial(t) for t in study.get_trials(deepcopy=False)}
 
 
-def by_freeze_thaw(folder: Path) -> Trials:
+def by_freeze_thaw(folder: Path, allocator: str = "greedy", steps: int | None = None) -> Trials:
     pruner = CurvePruner(max_steps=STEPS, decision_log=folder, look_growth=1, forecasters=NormalAroundBest(SD))
     study = optuna.create_study(pruner=pruner)
 
@@ -93,7 +94,9 @@ def by_freeze_thaw(folder: Path) -> Trials:
                 trial.save({}, step)
         return value
 
-    FreezeThaw(study, train, max_steps=STEPS, allocator="greedy", n_trials=N).run()
+    driver = FreezeThaw(study, train, max_steps=STEPS, allocator=allocator, n_trials=N, steps=steps)
+    driver.run()
+    driver.finish()
     return {str(t.number): as_trial(t) for t in study.get_trials(deepcopy=False)}
 
 
@@ -299,7 +302,7 @@ def test_a_stop_that_the_log_does_not_have_is_said(made: tuple[Path, Trials], tm
     assert found.missing == (stopped[-1],)
     assert not found.sound
     assert f"MISSING from this log: the stop of trial {stopped[-1]} of the study" in found.lines
-    assert verify(tmp_path / "log", trials, at_hand, elsewhere=(stopped[-1],)).sound
+    assert verify(tmp_path / "log", trials, at_hand, elsewhere=(stopped[-1],)).missing == ()
 
 
 def test_a_stop_whose_process_was_killed_before_its_log_is_told_as_that(
@@ -472,6 +475,63 @@ def test_allocations_are_made_again(tmp_path: Path) -> None:
     assert mismatch is not None
     assert mismatch.what == f"allocation {changed['allocation']}"
     assert mismatch.field == "moves[0].pause_at"
+
+
+def test_an_allocation_whose_line_was_taken_out_is_missed(tmp_path: Path) -> None:
+    """verify passed such a log, whichever line it was."""
+    trials = by_freeze_thaw(tmp_path / "log", "asha")
+    assert verified_turns(tmp_path / "log", trials).sound
+    records = [record for _, _, record in lines(tmp_path / "log")]
+    cutting = [record for record in records if record.get("stops")]
+    uid, lost = cutting[0]["stops"][0][0], [uid for uid, _ in cutting[0]["stops"]]
+
+    def without(gone: Callable[[dict[str, Any]], bool], number: bool = True) -> Verified:
+        kept = [record for record in records if not gone(record)]
+        numbered = kept if number else [{**record, "line": n} for n, record in enumerate(kept, start=1)]
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other/one.jsonl").write_text("".join(json.dumps(record) + "\n" for record in numbered))
+        return verify(tmp_path / "other", trials, at_hand)
+
+    found = without(lambda record: record is cutting[0], number=False)  # with the lines behind it numbered anew
+    assert (found.cut, found.gone, found.sound) == (tuple(lost), 0, False)
+    plural = "s" * (len(lost) > 1)
+    (said,) = [line for line in found.lines if "MISSING" in line]
+    assert said.startswith(f"MISSING from this log: the allocation{plural} that cut trial{plural} {uid}")
+    # one that cut nobody is known by the numbers of those behind it
+    moving = next(record for record in records if record.get("moves") and not record["stops"])
+    found = without(lambda record: record is moving)
+    assert (found.cut, found.gone, found.sound) == ((), 1, False)
+    assert "GONE from this log: a line is missing before others, taken out or never written" in found.lines
+    # all of another process, whose log it is
+    assert verify(tmp_path / "log", trials, at_hand).sound
+    elsewhere = [uid for uid, trial in trials.items() if ALLOCATED in trial.stop_records]
+    (tmp_path / "other/one.jsonl").write_text("")
+    assert verify(tmp_path / "other", trials, at_hand, elsewhere=[*elsewhere, *stopped(trials)]).sound
+
+
+def stopped(trials: Trials) -> list[str]:
+    return [uid for uid, trial in trials.items() if "stop" in trial.stop_records]
+
+
+def test_a_place_that_is_no_record_is_no_pass(made: tuple[Path, Trials], tmp_path: Path) -> None:
+    log, trials = made
+    records = [record for _, _, record in lines(log)]
+    at = next(i for i, record in enumerate(records) if record["verdict"] != "STOP")
+    texts = [json.dumps(record) for record in records]
+    texts[at] = "x"
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/one.jsonl").write_text("".join(f"{text}\n" for text in texts))
+    found = verify(tmp_path / "log", trials, at_hand)
+    assert (found.mismatch, found.unread, found.sound) == (None, 1, False)
+    assert found.lines[0].startswith("! a place of the decision log is no record of a look and left out")
+
+
+def test_trials_that_no_allocator_cut_are_in_no_allocation(tmp_path: Path) -> None:
+    trials = by_freeze_thaw(tmp_path / "log", "uniform", steps=20)
+    ended = [trial.stop_records for trial in trials.values() if "cut" in trial.stop_records]
+    assert ended
+    assert all(records["cut"] == "the search was finished while it was paused" for records in ended)
+    assert verified_turns(tmp_path / "log", trials).sound
 
 
 def test_a_tune_experiment_is_read_from_what_its_callback_keeps(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from lcsearch.study.moment import Moment
 from lcsearch.study.stood import Stood, packed, unpacked
 
 _DIGITS = 6  # of a probability
+ALLOCATED = "allocated"
+"""Of a trial's stop records: an allocation cut it, whose receipt names it; others ended where they were paused."""
 AGAINST = 5
 """Waiting trials that a receipt names, the nearest to a slot first."""
 

@@ -13,6 +13,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -135,21 +136,21 @@ def lines_missing(line: bytes, number: int) -> int:
     return max(0, written - number) if isinstance(written, int) and written < _MANY else 0
 
 
-def is_whole(folder: str | os.PathLike[str]) -> bool:
-    """Is no line of a log seen to be gone? Its last ones, or a whole file, may be, and nobody sees it."""
-    try:
-        for path in Path(folder).glob("*.jsonl"):
-            last, number = b"", 0
+def lines_gone(folder: str | os.PathLike[str]) -> int:
+    """How many lines of a log are seen to be gone, taken out or never written; its last ones, or a whole file, may be,
+    and nobody sees it. Files that cannot be read are passed over.
+    """
+    gone = 0
+    for path in Path(folder).glob("*.jsonl"):
+        last, number = b"", 0
+        with suppress(OSError):
             for number, (_, line) in enumerate(files.lines(path), start=1):
                 if not line.endswith(b"\n"):
                     number -= 1
                     break
                 last = line
-            if lines_missing(last, number):
-                return False
-    except OSError:
-        return False
-    return True
+            gone += lines_missing(last, number)
+    return gone
 
 
 def entry_of(line: bytes) -> tuple[float, dict[str, Any] | AllocationReceipt] | None:

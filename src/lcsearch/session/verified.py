@@ -39,6 +39,9 @@ class Verified:
         missing: trials that the study has as stopped by a look of which the log says nothing.
         unlogged: such trials whose stop's record in the study is whole, where no line of the log is seen to be gone:
             uid -> step.
+        cut: trials that the study has as cut by an allocator, in no allocation of the log.
+        gone: lines that those behind them tell of.
+        unread: places that are no record.
         notes: what else must be said.
     """
 
@@ -48,12 +51,15 @@ class Verified:
     mismatch: Mismatch | None = None
     missing: tuple[str, ...] = ()
     unlogged: Mapping[str, float] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
+    gone: int = 0
+    unread: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
-        """Does nothing contradict the log? What could not be made again does not."""
-        return self.mismatch is None and not self.missing and not self.unlogged
+        """Does nothing contradict the log, and is it all there? What could not be made again contradicts nothing."""
+        return self.mismatch is None and not (self.missing or self.unlogged or self.cut or self.gone or self.unread)
 
     @property
     def lines(self) -> list[str]:
@@ -65,6 +71,13 @@ class Verified:
             return [*told, f"MISMATCH {self.mismatch}", f"{made} before it, as recorded"]
         if n := len(self.missing):
             told.append(f"MISSING from this log: the stop{'s' * (n > 1)} of {_trials(self.missing)} of the study")
+        if n := len(self.cut):
+            told.append(
+                f"MISSING from this log: the allocation{'s' * (n > 1)} that cut {_trials(self.cut)} of the study"
+            )
+        if n := self.gone:
+            what = f"{n} lines are" if n > 1 else "a line is"
+            told.append(f"GONE from this log: {what} missing before others, taken out or never written")
         if n := len(self.unlogged):
             steps = [f"{uid} (step {step:g})" for uid, step in self.unlogged.items()]
             text = f"NOT IN THIS LOG: the look{'s' * (n > 1)} that stopped {_trials(steps)}, whose record"

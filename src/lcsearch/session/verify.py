@@ -21,10 +21,10 @@ from lcsearch.allocation.allocators.run_to_end import RunToEnd
 from lcsearch.allocation.contract import Allocation
 from lcsearch.allocation.judge import judge as allocated
 from lcsearch.allocation.named import KINDS, allocator
-from lcsearch.allocation.receipt import AllocationReceipt
+from lcsearch.allocation.receipt import ALLOCATED, AllocationReceipt
 from lcsearch.errors import InvalidValue, LcsearchError
 from lcsearch.forecast.contract import Absent, Answer, Forecaster
-from lcsearch.session.decision_log import is_whole, left_out_words, read_entries
+from lcsearch.session.decision_log import left_out_words, lines_gone, read_entries
 from lcsearch.session.panel import Panel
 from lcsearch.session.tolerance import Differs, agrees, compare
 from lcsearch.session.verified import Mismatch, Verified
@@ -103,11 +103,23 @@ def verify(
                 break
         else:
             found = again.stored()
-    unsaid = [uid for uid in again.unsaid() if uid not in elsewhere] if found is None else []
-    whole = bool(unsaid) and not left_out and is_whole(log)
+    if found is not None:
+        return Verified(counted[True], counted[False], dict(missing), found, notes=tuple(notes))
+    unsaid = [uid for uid in again.unsaid() if uid not in elsewhere]
+    gone, unread = lines_gone(log), len(left_out)
+    whole = not gone and not unread
     unlogged = {uid: step for uid in unsaid if whole and (step := _stopped_at(trials[uid])) is not None}
-    gone = tuple(uid for uid in unsaid if uid not in unlogged)
-    return Verified(counted[True], counted[False], dict(missing), found, gone, unlogged, tuple(notes))
+    return Verified(
+        counted[True],
+        counted[False],
+        dict(missing),
+        missing=tuple(uid for uid in unsaid if uid not in unlogged),
+        unlogged=unlogged,
+        cut=tuple(uid for uid in again.uncut() if uid not in elsewhere),
+        gone=gone,
+        unread=unread,
+        notes=tuple(notes),
+    )
 
 
 class _Again:
@@ -197,6 +209,12 @@ class _Again:
         """Trials with a stop in the study of which the log says nothing."""
         known = (uid for uid, trial in self._trials.items() if "stop" in trial.stop_records)
         return [uid for uid in known if uid not in self._stops]
+
+    def uncut(self) -> list[str]:
+        """Trials that an allocator cut by the study, in no allocation of the log."""
+        cut = {uid for _, receipt in self._entries if receipt is not None for uid, _ in receipt.stops}
+        known = (uid for uid, trial in self._trials.items() if ALLOCATED in trial.stop_records)
+        return [uid for uid in known if uid not in cut]
 
     def allocation(self, receipt: AllocationReceipt, record: Mapping[str, Any]) -> str:
         """Hold an allocation to its receipt."""

@@ -456,7 +456,7 @@ def test_finish_ends_what_is_paused(tmp_path: Path) -> None:
         assert driver.paused() == driver.finish() == [0, 1, 2]
         assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 3
         assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in study.trials)  # type: ignore[index]
-        assert study.trials[0].user_attrs["lcsearch:reason"] == "cut: the search was finished while it was paused"
+        assert study.trials[0].user_attrs["lcsearch:reason"] == "the search was finished while it was paused"
         assert driver.finish() == []
         assert [path.name for path in tmp_path.glob("*.checkpoints/*")] == [".lock"]
 

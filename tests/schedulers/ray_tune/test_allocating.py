@@ -20,6 +20,7 @@ from lcsearch.allocation.arms import StatelessAllocator
 from lcsearch.allocation.contract import Abilities, Allocation, Key, Move, Slots
 from lcsearch.allocation.judge import judge
 from lcsearch.allocation.named import KINDS, allocator
+from lcsearch.allocation.receipt import ALLOCATED
 from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
 from lcsearch.errors import InvalidValue
@@ -279,6 +280,8 @@ def test_every_receipt_can_be_made_again(name: str, tmp_path: Path) -> None:
     for receipt in receipts:
         made = judge(receipt.asked(allocator(receipt.allocator, **receipt.knobs), study.goal, trials), {})
         assert (made.moves, made.stops) == (receipt.moves, receipt.stops)
+    cut = {uid for receipt in receipts for uid, _ in receipt.stops if trials[uid].curve.n_reports}
+    assert {uid for uid, trial in trials.items() if ALLOCATED in trial.stop_records} == cut
 
 
 @pytest.mark.parametrize(

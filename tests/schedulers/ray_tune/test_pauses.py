@@ -28,6 +28,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from lcsearch.allocation.allocators.uniform import Uniform
 from lcsearch.allocation.named import allocator
+from lcsearch.allocation.receipt import ALLOCATED
 from lcsearch.curves import Curve
 from lcsearch.data.task import Run, Task
 from lcsearch.goal import Goal
@@ -273,6 +274,7 @@ def test_trials_that_wait_when_the_time_is_up_are_told_as_pruned(cluster: Any, t
     waited = [trial.uid for trial in of.snapshot().bank]
     assert len(waited) == 2
     assert all("the run ended while it waited" in of.explain(uid) for uid in waited)
+    assert all(ALLOCATED not in trial.stop_records for trial in of.snapshot().bank)  # no allocation cut them
     told = searched_study(inner).trials
     assert Counter(trial.state.name for trial in told) == {"PRUNED": 2, "RUNNING": 3}
     assert all(trial.intermediate_values for trial in told if trial.state.name == "PRUNED")

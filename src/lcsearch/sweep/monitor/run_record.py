@@ -74,8 +74,17 @@ def damage(folder: RunFolder, progress: Progress, clock: Reading, log: DecisionL
 
 def stopped_here(folder: RunFolder, progress: Progress) -> list[int]:
     """Trials that looks of this run's workers stopped: those of another machine stand in its own log."""
+    return [row.number for row in _here(folder, progress) if row.stop is not None]
+
+
+def cut_here(folder: RunFolder, progress: Progress) -> list[int]:
+    """Trials that were cut while they were paused on this machine: its own allocations name them."""
+    return [row.number for row in _here(folder, progress) if row.cut == "cut"]
+
+
+def _here(folder: RunFolder, progress: Progress) -> list[Row]:
     me = folder.identity()
-    return [row.number for row in progress.rows if row.stop is not None and row.run in (None, me)]
+    return [row for row in progress.rows if row.run in (None, me)]
 
 
 def _not_whole(folder: RunFolder, stopped: Sequence[int], log: DecisionLogTail) -> list[str]:

@@ -24,7 +24,7 @@ from lcsearch.allocation.named import allocator
 from lcsearch.allocation.rungs import rungs_of
 from lcsearch.schedulers.optuna import CurvePruner, ForecastSampler
 from lcsearch.schedulers.optuna._desk import Desk, Turn
-from lcsearch.schedulers.optuna._record import cut_of, pause_at_of
+from lcsearch.schedulers.optuna._record import EVICTED, LEFT, cut_of, pause_at_of
 from lcsearch.schedulers.optuna._snapshot import Reader
 from lcsearch.schedulers.optuna._storage import claim, end_cut, pause
 from lcsearch.session import make_session
@@ -48,9 +48,6 @@ from lcsearch.sweep.store.budget import (
 )
 from lcsearch.sweep.store.folder import RunFolder
 from lcsearch.sweep.store.ownership import Claim
-
-LEFT, EVICTED = "left", "evicted"
-"""What has ended a paused trial that no allocator cut: no turn was left for it, or no room for its checkpoint."""
 
 
 def make_allocator(spec: AllocatorSpec) -> Allocator:

@@ -13,10 +13,10 @@ from lcsearch.allocation.receipt import AllocationReceipt
 from lcsearch.allocation.rungs import Ladder
 from lcsearch.goal import Goal
 from lcsearch.schedulers.optuna import as_trial
+from lcsearch.schedulers.optuna._record import EVICTED, LEFT
 from lcsearch.session.decision_log import read_allocations
 from lcsearch.study import FinishedTrials, Snapshot, uid_sort_key
 from lcsearch.sweep.monitor.progress import Row
-from lcsearch.sweep.store.turns import EVICTED, LEFT
 
 _BY = {LEFT: "the budget's end", EVICTED: "checkpoints.keep"}
 """What ended a paused trial where no allocator did."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcsearch.errors import FileProblem
+from lcsearch.schedulers.optuna._record import EVICTED, LEFT
 from lcsearch.session.study_report import COUNTED, about
 from lcsearch.stopping.decision import Decision, percent
 from lcsearch.stopping.verdict import Reason
@@ -19,7 +20,7 @@ from lcsearch.sweep.spec.strict import Scalar
 from lcsearch.sweep.store.budget import Limit, ended_by, is_late, next_gain, price_of, read_clock, worker_seconds
 from lcsearch.sweep.store.folder import RunFolder, latest
 from lcsearch.sweep.store.pace import usual
-from lcsearch.sweep.store.turns import EVICTED, LEFT, no_turn_left
+from lcsearch.sweep.store.turns import no_turn_left
 from lcsearch.sweep.views.notices import notices
 from lcsearch.sweep.views.phrases import (
     SHOWN,

@@ -43,8 +43,10 @@ def verified(where: Path, study: str | None = None, name: str | None = None) -> 
         sweep, loaded, progress = reader(folder)
         spec = sweep.file.pruner
         own = spec.forecasters if isinstance(spec, CurvePrunerSpec) else None
-        here, every = run_record.stopped_here(folder, rows := progress()), rows.of("stopped", "thawed")
-        others = [str(row.number) for row in every if row.number not in here]  # machines have logs of their own
+        rows = progress()
+        here = {*run_record.stopped_here(folder, rows), *run_record.cut_here(folder, rows)}
+        # Machines have logs of their own.
+        others = [str(row.number) for row in rows.of("stopped", "thawed") if row.number not in here]
         known = at_hand(own or ())
         return _verified(folder.decisions, _trials(loaded), known, study=sweep.file.name, elsewhere=others)
     if study is None:
