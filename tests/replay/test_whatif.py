@@ -121,13 +121,13 @@ def test_the_frontier_has_every_threshold_and_the_policys_own() -> None:
 def test_progress_counts_trials_and_tells_the_orders() -> None:
     told: list[tuple[int, ...]] = []
     replay(task_of(CURVES), [policy_spec("none"), policy_spec("curve")], orders=7, progress=lambda *n: told.append(n))
-    first = [n for n in told if n[2:] == (0, 5)]
-    then = [n for n in told if n[2:] == (5, 7)]
-    assert first + then == told
+    assert [n[2] for n in told] == sorted(n[2] for n in told)
+    assert [n[0] for n in told] == sorted(n[0] for n in told)
     # Five trials in every search: 2 in the study's own order, and none + 6 thresholds in every random one.
-    for part, total in ((first, 5 * (2 + 5 * 7)), (then, 5 * 2 * 7)):
-        assert [done for done, *_ in part] == sorted(done for done, *_ in part)
-        assert part[-1][:2] == (total, total)
+    for orders in (5, 7):
+        total = 5 * (2 + 7 * orders)
+        assert {n[1] for n in told if n[2] == orders} == {total}
+        assert max(n[0] for n in told if n[2] == orders) == total
 
 
 def test_what_there_is_by_then_is_what_fewer_orders_give() -> None:
@@ -152,7 +152,7 @@ def test_other_thresholds_are_searched_over_the_first_orders_only() -> None:
     }
     assert found.searches(SWEPT) == 7 * SWEPT
     assert found.searches(SWEPT + 2) == 7 * SWEPT + 2 * 2
-    assert told[-1] == (14 * 2 * 2, 14 * 2 * 2)  # of the last round
+    assert told[-1] == (14 * (2 + found.searches(SWEPT + 2)),) * 2
     text = summary(found)
     assert "Over 12 random orders of the trials, * its own threshold, others over the first 10:" in text
     rows = [row for row in text.splitlines() if row.startswith("  curve at")]
@@ -352,18 +352,20 @@ def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def searched(*args: Any, progress: Any, **kw: Any) -> Iterator[Replay]:
         clock.now = 3.0
-        progress(25, 100, 0, 5)
+        progress(25, 100, 5)
         yield next(rounds(*args, **kw))
         clock.now = 8.0
-        progress(0, 100, 5, 10)
-        progress(60, 100, 5, 10)
+        progress(100, 200, 10)
+        clock.now = 9.0
+        progress(120, 160, 20)  # orders behind the tenth are fewer searches: what is left goes by these
 
     replayed(tmp_path, monkeypatch, searched)
     lines = [line.strip() for line in terminal.getvalue().split("\r") if line.strip()]
     assert lines == [
         "searching 20 random orders; Ctrl-C shows what there is by then",
-        "random orders 1 to 5, then up to 20: 25 %, about 9 s left",
-        "random orders 6 to 10, then up to 20: 60 %, about 2 s left",
+        "random orders up to 5, then up to 20: 25 %, about 9 s left",
+        "random orders up to 10, then up to 20: 50 %, about 8 s left",
+        "random orders up to 20: 75 %, about 3 s left",
     ]
     assert terminal.getvalue().endswith(" \r")  # nothing of it stays
 

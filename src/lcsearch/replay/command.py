@@ -161,15 +161,14 @@ class _Counter:
         self._most, self._width = most, 0
         self._print(f"searching {most} random orders; Ctrl-C shows what there is by then")
 
-    def __call__(self, done: int, total: int, begin: int, end: int) -> None:
+    def __call__(self, done: int, total: int, end: int) -> None:
         now = time.monotonic()
         if now - self._told < REFRESH_S or not done:
             return
         self._told = now
-        share = (begin + (end - begin) * done / total) / end  # of the orders up to the end of this round
-        left = (now - self._start) * (1.0 / share - 1.0)
+        left = (now - self._start) * (total / done - 1.0)
         more = f", then up to {self._most}" if end < self._most else ""
-        self._print(f"random orders {begin + 1} to {end}{more}: {100 * done // total} %, about {left:.0f} s left")
+        self._print(f"random orders up to {end}{more}: {100 * done // total} %, about {left:.0f} s left")
 
     def _print(self, text: str) -> None:
         print(f"\r{text:{self._width}}", end="", file=sys.stderr, flush=True)

@@ -31,8 +31,8 @@ SWEPT = 10
 """Random orders in which a policy is searched at thresholds other than its own, at most: they show where the line runs,
 and each of them takes as long as the policy itself."""
 
-Progress = Callable[[int, int, int, int], None]
-"""Told (trials ended, trials in all, random orders before, and after) of the orders that are searched now."""
+Progress = Callable[[int, int, int], None]
+"""Told (trials ended, trials in all, random orders) of all searches up to the end of the round that is under way."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,11 @@ def rounds(
     with closing(Pieces(searches, math.ceil(orders / ROUND), processes)) as pieces:
         known = end = 0
         while end < orders:
-            begin, end = end, min(2 * end or ROUND, orders)
+            end = min(2 * end or ROUND, orders)
 
-            def told(done: int, begin: int = begin, end: int = end) -> None:
+            def told(done: int, end: int = end) -> None:
                 if progress is not None:
-                    first, last = searches.trials(begin), searches.trials(end)
-                    progress(done - first, last - first, begin, end)
+                    progress(done, searches.trials(end), end)
 
             found = pieces.up_to(math.ceil(end / ROUND), told)
             for _, scores in found[known:]:

@@ -614,13 +614,15 @@ def make_session(
     """A session from what adapters are given; see their arguments of these names.
 
     Raises:
-        InvalidValue: `max_overhead` is not above 0, `forecasters` names no forecaster, or was given under both its
-            names, or `host` is none.
+        InvalidValue: `decision_log` is no path, `max_overhead` is not above 0, `forecasters` names no forecaster, or
+            was given under both its names, or `host` is none.
     """
     if max_overhead == math.inf:
         policy = replace(policy, look_growth=1)
     elif max_overhead is not None and not (is_finite_number(max_overhead) and max_overhead > 0):
         raise InvalidValue("a number > 0", max_overhead, "max_overhead")
+    if decision_log is not None and not isinstance(decision_log, str | os.PathLike):
+        raise InvalidValue("a folder's path, or None", decision_log, "decision_log")
     sink = None if decision_log is None else DecisionLog(decision_log)
     where, damage, promised = audit_file.place(), "", policy.max_wrong_stop
     if promised is not None and where is not None:

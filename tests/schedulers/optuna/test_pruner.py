@@ -334,6 +334,7 @@ def test_a_risk_limit_ends_the_stops() -> None:
     ("fields", "message"),
     [
         ({"max_steps": 0}, "max_steps: expected 'auto' or a number > 0, got 0."),
+        ({"decision_log": 5}, "decision_log: expected a folder's path, or None, got 5."),
         ({"max_steps": -5}, "max_steps: expected 'auto' or a number > 0, got -5."),
         ({"max_steps": "all"}, "max_steps: expected 'auto' or a number > 0, got 'all'."),
         ({"max_steps": INF}, "max_steps: expected 'auto' or a number > 0, got inf."),

@@ -34,6 +34,7 @@ NAN, INF = math.nan, math.inf
         ({"metric": 3}, "metric: expected the name of a result key, or None, got 3."),
         ({"mode": "minimize"}, "mode: expected 'min', 'max' or None, got 'minimize'."),
         ({"max_t": 0}, "max_t: expected a number > 0, got 0."),
+        ({"decision_log": 5}, "decision_log: expected a folder's path, or None, got 5."),
         ({"max_t": INF}, "max_t: expected a number > 0, got inf."),
         ({"max_t": True}, "max_t: expected a number > 0, got True."),
         ({"max_t": "auto"}, "max_t: expected a number > 0, got 'auto'."),
